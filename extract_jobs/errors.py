@@ -1,0 +1,144 @@
+"""What can go wrong, as one tree.
+
+::
+
+    ExtractError
+    ├── ConfigError            the person must change configuration        exit 78, never retried
+    │   └── TypeNotRepresentable
+    ├── SourceUnavailable      the source cannot be reached, or went away  exit 75, retried
+    ├── SourceQueryFailed      the source refused or failed a statement    exit 1
+    ├── SchemaChanged          the table changed and the policy refuses    exit 1
+    ├── ReconcileFailed        rows written differ from rows read          exit 75, retried
+    ├── CommitConflict         another run committed first                 exit 75, retried
+    ├── WriteFailed            the target or state could not be written    exit 75, retried
+    ├── Interrupted            told to stop (SIGTERM, SIGINT, lost driver) exit 75, retried
+    └── WorkerOutOfMemory      the worker ran out of memory                exit 75, bigger worker
+
+A message says what happened, the expected and the actual value, and what to do next. It never
+holds a credential or row data. Third-party exceptions are mapped once, where they are caught,
+with ``from``. The state machine sees the class by its name in the report.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_RETRY = 75
+"""``EX_TEMPFAIL`` of BSD's sysexits.h: trying again may help."""
+EXIT_CONFIG = 78
+"""``EX_CONFIG`` of BSD's sysexits.h: trying again cannot help before something is changed."""
+
+
+class ExtractError(Exception):
+    """Base of every error that an extract raises on purpose.
+
+    Attributes:
+        retryable: Whether the same run, unchanged, may succeed when tried again.
+        exit_code: What the process that ran the extract exits with.
+    """
+
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = EXIT_FAILED
+
+
+class ConfigError(ExtractError):
+    """Configuration, credentials, permissions or names are wrong.
+
+    Raised before anything is written. A retry cannot help until a person changes something.
+    """
+
+    exit_code = EXIT_CONFIG
+
+
+class TypeNotRepresentable(ConfigError):
+    """A column's type, or a value in it, has no faithful Parquet form under the current policy.
+
+    Raised while planning for types, while reading for values. A retry cannot help; a cast, an
+    exclusion or ``lossy_types`` does.
+    """
+
+
+class SourceUnavailable(ExtractError):
+    """The source cannot be reached, refused the connection for now, or the connection broke.
+
+    Nothing is committed. A retry is safe and may help.
+    """
+
+    retryable = True
+    exit_code = EXIT_RETRY
+
+
+class SourceQueryFailed(ExtractError):
+    """The source answered a statement with an error that is not about the connection.
+
+    Nothing is committed. A retry is safe but will likely fail alike.
+    """
+
+
+class SchemaChanged(ExtractError):
+    """The table's columns differ from the last commit in a way that ``on_schema_change`` refuses.
+
+    Raised while planning. A retry cannot help.
+    """
+
+
+class ReconcileFailed(ExtractError):
+    """Rows written do not equal rows read, or rows the source counted in the same snapshot.
+
+    Raised before the commit: nothing becomes visible. A retry is safe.
+    """
+
+    retryable = True
+    exit_code = EXIT_RETRY
+
+
+class CommitConflict(ExtractError):
+    """Another run committed to the table after this one had planned.
+
+    This run's uploads were aborted and nothing of it is visible. A retry plans on the new base.
+    """
+
+    retryable = True
+    exit_code = EXIT_RETRY
+
+
+class WriteFailed(ExtractError):
+    """Target or state storage failed after its own retries.
+
+    What was staged is invisible; a commit that was already prepared is brought to its outcome by
+    the next attempt. A retry is safe.
+    """
+
+    retryable = True
+    exit_code = EXIT_RETRY
+
+
+class Interrupted(ExtractError):
+    """The worker was told to stop, or its Spark driver died, before the commit.
+
+    Staged uploads were aborted where there was time. A retry is safe.
+    """
+
+    retryable = True
+    exit_code = EXIT_RETRY
+
+
+class WorkerOutOfMemory(ExtractError):
+    """A worker process ran out of memory.
+
+    Nothing is committed. A retry is safe, and wants a bigger worker.
+    """
+
+    retryable = True
+    exit_code = EXIT_RETRY
+
+
+def error_line(error: BaseException) -> str:
+    """Return ``<Class>: <message>`` on one line, as logs end with and the state machine matches.
+
+    An error that is not an `ExtractError` gives its class and message too; callers decide whether
+    that message may be shown.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

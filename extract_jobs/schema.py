@@ -1,0 +1,66 @@
+"""Columns: source type, Arrow type, and how faithful the one is to the other.
+
+Types are lossless, refused, or converted by permission, never silently lossy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+Fidelity = Literal["lossless", "as_text", "by_permission"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table as it will be read.
+
+    Attributes:
+        name: Its name in the source.
+        source_type: Its type as the source prints it, for example ``numeric(12,2)``.
+        arrow_type: What `read` yields for it.
+        nullable: Whether the source admits NULL.
+        fidelity: ``lossless``; ``as_text`` where the value arrives as the source's own text;
+            ``by_permission`` where the spec allowed a loss.
+        rule: One sentence for the report: why this type arrives this way.
+        expression: SQL of the source's dialect that reads it, identifiers quoted.
+    """
+
+    name: str
+    source_type: str
+    arrow_type: pa.DataType
+    nullable: bool
+    fidelity: Fidelity
+    rule: str
+    expression: str
+
+
+@dataclass(frozen=True)
+class TableDescription:
+    """What the source's catalogue says of a table; no row was read for it.
+
+    Attributes:
+        table: Name as given in the spec.
+        kind: What it is.
+        columns: In the source's order.
+        key: Primary key columns, empty if there is none.
+        estimated_rows: Catalogue estimate; None when unknown.
+        estimated_bytes: Size on disk including out-of-line values; None when unknown.
+        fingerprint: What tells this source from another one (system identifier, database).
+        source_version: The server's version, for the report.
+    """
+
+    table: str
+    kind: Literal["table", "partitioned", "view", "query"]
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    estimated_rows: int | None
+    estimated_bytes: int | None
+    fingerprint: dict[str, str]
+    source_version: str
+
+    def column(self, name: str) -> Column | None:
+        """Return the column of that exact name, or None."""
+        return next((c for c in self.columns if c.name == name), None)

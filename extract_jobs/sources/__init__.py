@@ -1,0 +1,100 @@
+"""Sources: where tables come from. One module each, named by ``source_type``.
+
+A source module gives one class that meets `Source`. `open_source` picks it by the spec's
+``source_type``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from extract_jobs.schema import Column, TableDescription
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.splits import Split
+from extract_jobs.watermark import Interval, WatermarkValue
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """Which columns and rows of the described table an attempt reads.
+
+    Attributes:
+        columns: Chosen columns, in the order that batches have them.
+        interval: Bounds on ``watermark_column``; None reads all rows.
+        watermark_column: Column that ``interval`` is about; None with no interval.
+        include_null_watermarks: Whether rows with NULL in ``watermark_column`` belong too.
+    """
+
+    columns: tuple[Column, ...]
+    interval: Interval | None = None
+    watermark_column: str | None = None
+    include_null_watermarks: bool = False
+
+
+class Reader(Protocol):
+    """Reads splits. Picklable: Spark ships it to executors. Opens one connection per split."""
+
+    def read(self, split: Split) -> Iterator[pa.RecordBatch]:
+        """Yield the split's rows, in the request's columns, in batches bounded by bytes.
+
+        Closing the iterator early closes the connection.
+
+        Raises:
+            SourceUnavailable: The connection broke, or the snapshot is gone.
+            SourceQueryFailed: The source failed the statement.
+            TypeNotRepresentable: A value has no faithful form and ``lossy_types`` is ``refuse``.
+        """
+
+
+class Snapshot(Protocol):
+    """One consistent view of the source that all splits of an attempt share."""
+
+    @property
+    def reader(self) -> Reader:
+        """The reader that joins this snapshot."""
+
+    def splits(self, spec: ExtractSpec) -> Sequence[Split]:
+        """Cut the request into splits: disjoint, exhaustive, at least one, indexes from 0."""
+
+    def count(self) -> int:
+        """Count the request's rows in this snapshot, under the very same predicate."""
+
+    def check(self) -> None:
+        """Raise SourceUnavailable if the snapshot can no longer be joined."""
+
+
+class Source(Protocol):
+    """One table of a source, with credentials resolved."""
+
+    def describe(self) -> TableDescription:
+        """Read the catalogue: columns, key, size. Read-only, no scan.
+
+        Raises:
+            ConfigError: No such table (the message names the nearest), no right to read it,
+                wrong credentials, or a query that the source refuses.
+            SourceUnavailable: Unreachable within the connection's timeout.
+            TypeNotRepresentable: Columns without a faithful form, all named at once.
+        """
+
+    def highest(self, column: str, upper: str | int | None) -> WatermarkValue | None:
+        """Return the greatest non-NULL value of ``column``, at most ``upper``; None if no row."""
+
+    def snapshot(self, request: ReadRequest) -> AbstractContextManager[Snapshot]:
+        """Take a snapshot and hold it until the context ends."""
+
+
+def open_source(spec: ExtractSpec) -> Source:
+    """Return the source of a spec, its credentials resolved once, on the caller.
+
+    Raises:
+        ConfigError: Credentials cannot be resolved.
+    """
+    from extract_jobs.sources.postgres import PostgresSource
+
+    sources = {"postgres": PostgresSource}
+    return sources[spec.source_type].open(spec)

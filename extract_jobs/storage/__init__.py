@@ -1,0 +1,182 @@
+"""Where targets and state live: S3 buckets and local folders, behind one contract.
+
+Every method takes whole URIs (``s3://bucket/key``, ``file:///path`` or a plain path), so that
+target and state may live in different places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a listing or a HEAD tells of one object.
+
+    Attributes:
+        uri: Whole URI.
+        size: Bytes.
+        token: The token it was staged with; None for objects staged by nobody, and in listings.
+    """
+
+    uri: str
+    size: int
+    token: str | None = None
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file that is uploaded but not visible to any reader.
+
+    Attributes:
+        uri: Where it will appear when completed.
+        token: Unique to this file, and how a completed object is told to be this one.
+        size: Bytes.
+        upload: What the storage needs to complete or abort it; JSON of its own (S3: upload id,
+            parts with ETag and checksum; local: path of the staged file).
+    """
+
+    uri: str
+    token: str
+    size: int
+    upload: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form kept in a commit record."""
+        return {"uri": self.uri, "token": self.token, "size": self.size, "upload": self.upload}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> StagedFile:
+        """Read what `to_json` wrote."""
+        return cls(data["uri"], data["token"], data["size"], data["upload"])
+
+
+@dataclass(frozen=True)
+class AbandonedUpload:
+    """A staged file found by listing: nobody's commit may know of it.
+
+    Attributes:
+        uri: Where it would have appeared.
+        started_at: When staging began, UTC.
+        upload: As in `StagedFile.upload`, enough to abort it.
+    """
+
+    uri: str
+    started_at: datetime
+    upload: dict[str, Any]
+
+
+class StagingWriter(Protocol):
+    """A binary file being staged. Not thread-safe; memory is bounded by a few parts."""
+
+    def write(self, data: Any) -> int:
+        """Take bytes (any buffer), return how many."""
+
+    def tell(self) -> int:
+        """Return how many bytes were written so far."""
+
+    def close(self) -> StagedFile:
+        """Send what is left and return the staged file. Raises WriteFailed."""
+
+    def abort(self) -> None:
+        """Drop what was staged. Safe at any time and any number of times; raises nothing."""
+
+
+class Storage(Protocol):
+    """One kind of storage. Safe to share between threads; made anew in each process.
+
+    Every method raises `WriteFailed` when storage still fails after bounded retries, and
+    `ConfigError` when the bucket is absent or access is denied.
+    """
+
+    def read(self, uri: str) -> bytes | None:
+        """Return an object's bytes, or None if there is none."""
+
+    def put(self, uri: str, data: bytes) -> None:
+        """Write an object, replacing what is there, atomically."""
+
+    def put_if_absent(self, uri: str, data: bytes) -> bytes:
+        """Write an object only if there is none, atomically and durably.
+
+        Returns:
+            What the object holds now: ``data`` if this call created it (also where the response
+            was lost and the object was read back), else what was there before.
+        """
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        """Return size and token of an object, or None if there is none."""
+
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """Yield visible objects whose URI starts with ``prefix``, in ascending order of URI.
+
+        Args:
+            prefix: Whole URI; a folder ends in ``/``.
+            start_after: Whole URI; only later ones are yielded.
+        """
+
+    def delete(self, uri: str) -> None:
+        """Delete an object; done also if there is none."""
+
+    def stage(self, uri: str, root: str, token: str) -> StagingWriter:
+        """Begin a file that stays invisible until completed.
+
+        Args:
+            uri: Where it will appear.
+            root: The target's folder, on whose file system (or in whose bucket) it is staged.
+            token: Unique to the file.
+        """
+
+    def complete(self, staged: StagedFile) -> bool:
+        """Make a staged file visible. Any number of processes may call it for the same file.
+
+        Returns:
+            True once the object at ``staged.uri`` was *seen* to have the token and the size,
+            whatever the completion answered; False if upload and object are both gone.
+        """
+
+    def abort(self, root: str, upload: AbandonedUpload | StagedFile) -> None:
+        """Drop a staged file that was not completed, until storage says it is gone."""
+
+    def abandoned(self, root: str) -> Iterator[AbandonedUpload]:
+        """Yield every staged, uncompleted file below ``root``."""
+
+    def probe(self, root: str) -> None:
+        """Show that files can be staged, completed, deleted and aborted below ``root``.
+
+        Raises:
+            ConfigError: Bucket or folder absent or denied, naming the permission that is missing.
+        """
+
+
+OpenStorage = Callable[[str], Storage]
+"""Gives the storage that a URI lives in. Picklable: executors call it for themselves."""
+
+
+def open_storage(uri: str) -> Storage:
+    """Return the storage that ``uri`` lives in.
+
+    S3 clients are built from the environment: ``AWS_ENDPOINT_URL`` is honoured, with path-style
+    addresses, and so is everything botocore reads.
+
+    Raises:
+        ConfigError: The scheme is neither ``s3``, ``file`` nor none.
+    """
+    from extract_jobs.errors import ConfigError
+
+    if uri.startswith("s3://"):
+        from extract_jobs.storage.s3 import S3Storage
+
+        return S3Storage.from_environment()
+    if uri.startswith("file://") or "://" not in uri:
+        from extract_jobs.storage.local import LocalStorage
+
+        return LocalStorage()
+    raise ConfigError(f"{uri}: expected s3://bucket/key, file:///path or a path")
+
+
+def join(base: str, *segments: str) -> str:
+    """Join URI segments with single slashes."""
+    return "/".join([base.rstrip("/"), *(s.strip("/") for s in segments)])
