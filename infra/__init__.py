@@ -1,0 +1,1 @@
+"""What the jobs run on: the CloudFormation template, build scripts and the laptop pipeline."""
