@@ -55,6 +55,30 @@ class StagedFile:
 
 
 @dataclass(frozen=True)
+class WrittenFile:
+    """A staged Parquet file and what the commit log keeps of it.
+
+    Attributes:
+        staged: The file.
+        rows: Rows in its footer.
+        partition: Partition field to value, in path order; None is the NULL partition.
+    """
+
+    staged: StagedFile
+    rows: int
+    partition: dict[str, str | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form kept in a commit record."""
+        return {"staged": self.staged.to_json(), "rows": self.rows, "partition": self.partition}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> WrittenFile:
+        """Read what `to_json` wrote."""
+        return cls(StagedFile.from_json(data["staged"]), data["rows"], data["partition"])
+
+
+@dataclass(frozen=True)
 class AbandonedUpload:
     """A staged file found by listing: nobody's commit may know of it.
 

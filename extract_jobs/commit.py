@@ -1,0 +1,350 @@
+"""The commit log of one table, and the protocol that makes a crash at any instruction harmless.
+
+State lives under the table's ``state_uri``, outside the target:
+
+- ``plans/<run_id>/<base_seq>.json``: what a run decided to extract, and onto which commit;
+- ``commits/<20-digit seq>.json``: every staged file of a commit, and every file it retires;
+- ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
+- ``hint.json``: a sequence number from which the newest commit is found.
+
+The first three are written once with put-if-absent and never change. The order is: stage all
+files, *prepare* (write the commit record: the commit point), complete every staged file, delete
+what is retired, write the outcome. Any process may take over after any step, and any number may
+do the same step at once. A commit is prepared only when the one before it has its outcome, so at
+most the newest commit is ever unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.storage import AbandonedUpload, Storage, WrittenFile, join
+
+logger = logging.getLogger(__name__)
+
+Outcome = Literal["published", "voided"]
+ABANDON_AFTER = timedelta(hours=48)
+_CONCURRENT_CALLS = 16
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One record of the log.
+
+    Attributes:
+        commit_id: Random; tells this record from any other writer's.
+        seq: Position in the log, from 1.
+        parent: The last *published* commit when this one was prepared, 0 if there was none.
+        live_since: The commit from which the live files count: itself where it overwrites.
+        run_id: The run that made it.
+        attempt: That run's attempt.
+        table_id: ``<source_name>/<extract_table>``.
+        target_uri: The table's folder, fixed by the first commit.
+        fingerprint: What tells the source from another one, fixed by the first commit.
+        interval: JSON of the `Interval` it holds; None for a full extract.
+        watermark: JSON of the `WatermarkValue` that the next interval starts above.
+        schema: Columns of its files, ``[{"name", "type", "nullable"}]``.
+        files: Every staged file.
+        retire: URIs to delete once every file of this commit was seen to be there.
+        report: The figures that the run's report gives.
+    """
+
+    commit_id: str
+    seq: int
+    parent: int
+    live_since: int
+    run_id: str
+    attempt: int
+    table_id: str
+    target_uri: str
+    fingerprint: dict[str, str]
+    interval: dict[str, Any] | None
+    watermark: dict[str, str] | None
+    schema: list[dict[str, Any]]
+    files: tuple[WrittenFile, ...]
+    retire: tuple[str, ...]
+    report: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """Return the record as it is stored."""
+        data = {**self.__dict__, "version": 1, "files": [f.to_json() for f in self.files]}
+        return json.dumps(data, ensure_ascii=False, default=list).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, where: str) -> Commit:
+        """Read a stored record.
+
+        Raises:
+            ConfigError: It is not one that this version can read.
+        """
+        try:
+            data = json.loads(raw)
+            if data.pop("version") != 1:
+                raise ValueError("unknown version")
+            data["files"] = tuple(WrittenFile.from_json(f) for f in data["files"])
+            data["retire"] = tuple(data["retire"])
+            return cls(**data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{where} is not a commit record of version 1 ({type(error).__name__}); another "
+                "version of extract-jobs wrote it, or something else did: see the file"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a new commit is built on.
+
+    Attributes:
+        seq: The newest commit, which has its outcome; 0 for an empty log.
+        published: The last published commit, None before the first.
+    """
+
+    seq: int
+    published: Commit | None
+
+
+@dataclass(frozen=True)
+class CommitLog:
+    """The log of one table.
+
+    Attributes:
+        state: Storage that ``state_uri`` lives in.
+        state_uri: The table's state folder.
+        target: Storage that the table's files live in.
+    """
+
+    state: Storage
+    state_uri: str
+    target: Storage
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def read(self, seq: int) -> Commit | None:
+        """Return the commit of that sequence number, or None."""
+        uri = self._uri("commits", seq)
+        raw = self.state.read(uri)
+        return None if raw is None else Commit.from_bytes(raw, uri)
+
+    def outcome(self, seq: int) -> Outcome | None:
+        """Return how a commit ended, or None while it has no outcome."""
+        raw = self.state.read(self._uri("outcomes", seq))
+        return None if raw is None else _outcome_of(raw)
+
+    def newest(self) -> Commit | None:
+        """Return the newest commit, whatever its outcome, or None for an empty log.
+
+        Lists from a hint on, so that the cost does not grow with history.
+        """
+        last = 0
+        for seq in self._sequences(self._hint()):
+            last = seq
+        return self.read(last) if last else None
+
+    def history(self, limit: int) -> Iterator[tuple[Commit, Outcome | None]]:
+        """Yield the newest commits and their outcomes, newest first, at most ``limit``."""
+        commit = self.newest()
+        while commit is not None and limit > 0:
+            yield commit, self.outcome(commit.seq)
+            limit -= 1
+            commit = self.read(commit.seq - 1) if commit.seq > 1 else None
+
+    def live_files(self, commit: Commit | None) -> list[WrittenFile]:
+        """Return every file that a reader should see when ``commit`` is the last published one."""
+        files: list[WrittenFile] = []
+        while commit is not None:
+            files.extend(commit.files)
+            if commit.seq == commit.live_since or commit.parent == 0:
+                break
+            commit = self.read(commit.parent)
+        return files
+
+    def find_run(self, run_id: str) -> Commit | None:
+        """Return the published commit of a run, or None.
+
+        A run can commit only onto a base that it has planned for, so its plans say where to look.
+        """
+        folder = join(self.state_uri, "plans", run_id) + "/"
+        for info in self.state.list(folder):
+            seq = int(info.uri.rsplit("/", 1)[1].removesuffix(".json")) + 1
+            commit = self.read(seq)
+            if commit and commit.run_id == run_id and self.outcome(seq) == "published":
+                return commit
+        return None
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def pin_plan(self, run_id: str, base_seq: int, plan: dict[str, Any]) -> dict[str, Any]:
+        """Write a run's plan for a base if it has none yet, and return the one that holds."""
+        uri = join(self.state_uri, "plans", run_id, f"{base_seq}.json")
+        pinned = json.loads(self.state.put_if_absent(uri, json.dumps(plan).encode()))
+        return dict(pinned)
+
+    def prepare(self, commit: Commit) -> Commit:
+        """Write a commit record: the commit point.
+
+        The commit before it must have its outcome.
+
+        Returns:
+            The record that now has this sequence number: ``commit`` if it won, else another
+            writer's. Where this raises, whether it won is unknown, and nothing that it names may
+            be aborted.
+        """
+        uri = self._uri("commits", commit.seq)
+        return Commit.from_bytes(self.state.put_if_absent(uri, commit.to_bytes()), uri)
+
+    def publish(self, commit: Commit) -> Outcome:
+        """Bring a prepared commit to its outcome. Any number of processes may do so at once.
+
+        Returns:
+            ``published``: every file was seen in place, or another process had seen so.
+            ``voided``: a staged file was gone for good, so none of the commit's files is visible,
+            and the table is as it was before.
+        """
+        outcome = self.outcome(commit.seq)
+        if outcome is None:
+            wanted: Outcome = "published"
+            if not all(_each(self.target.complete, [f.staged for f in commit.files])):
+                wanted = "voided"
+            else:
+                _each(self.target.delete, commit.retire)
+            record = {"outcome": wanted, "commit_id": commit.commit_id}
+            raw = self.state.put_if_absent(
+                self._uri("outcomes", commit.seq), json.dumps(record).encode()
+            )
+            outcome = _outcome_of(raw)
+        if outcome == "voided":
+            self._withdraw(commit)
+        self.state.put(join(self.state_uri, "hint.json"), json.dumps({"seq": commit.seq}).encode())
+        return outcome
+
+    def settle(self) -> Base:
+        """Bring the newest commit to its outcome if it has none, and return the base to build on.
+
+        Aborts nobody's uploads.
+        """
+        newest = self.newest()
+        if newest is None:
+            return Base(0, None)
+        outcome = self.outcome(newest.seq)
+        if outcome is None:
+            logger.info("commit %d of run %s had no outcome: finishing it", newest.seq,
+                        newest.run_id)  # fmt: skip
+            outcome = self.publish(newest)
+        elif outcome == "voided":
+            # Whoever voided it may have died before it had withdrawn everything.
+            self._withdraw(newest)
+        if outcome == "published":
+            return Base(newest.seq, newest)
+        return Base(newest.seq, self.read(newest.parent) if newest.parent else None)
+
+    def recover(
+        self, target_uri: str, *, abandon_after: timedelta, now: datetime, dry_run: bool = False
+    ) -> list[AbandonedUpload]:
+        """Settle the newest commit, then abort staged files that nobody can publish any more.
+
+        After settling, no staged file belongs to a commit; those younger than ``abandon_after``
+        may belong to a run that is still extracting and are left alone. Should a run live longer
+        than that, its commit is voided and its rows come again with the next run.
+
+        Args:
+            target_uri: The table's folder.
+            abandon_after: Age from which a staged file counts as abandoned.
+            now: The present, UTC.
+            dry_run: Settle and abort nothing, only tell.
+
+        Returns:
+            What was (or would be) aborted.
+        """
+        newest = self.newest()
+        if not dry_run:
+            self.settle()
+        pending = {f.staged.uri for f in newest.files} if newest and dry_run else set()
+        found = [
+            upload
+            for upload in self.target.abandoned(target_uri)
+            if now.astimezone(UTC) - upload.started_at >= abandon_after
+            and upload.uri not in pending
+        ]
+        if not dry_run:
+            _each(lambda upload: self.target.abort(target_uri, upload), found)
+        return found
+
+    def _withdraw(self, commit: Commit) -> None:
+        """Make sure that no file of a voided commit is or becomes visible."""
+
+        def withdraw(file: WrittenFile) -> None:
+            # In this order: once the upload is gone nobody can complete it any more.
+            self.target.abort(commit.target_uri, file.staged)
+            self.target.delete(file.staged.uri)
+
+        _each(withdraw, commit.files)
+
+    # --- names -----------------------------------------------------------------------------
+
+    def _uri(self, kind: str, seq: int) -> str:
+        return join(self.state_uri, kind, f"{seq:020d}.json")
+
+    def _hint(self) -> int:
+        raw = self.state.read(join(self.state_uri, "hint.json"))
+        try:
+            return int(json.loads(raw)["seq"]) if raw else 0
+        except (ValueError, KeyError, TypeError):
+            return 0  # only a hint: without it the whole folder is listed
+
+    def _sequences(self, hint: int) -> Iterator[int]:
+        folder = join(self.state_uri, "commits") + "/"
+        start_after = self._uri("commits", hint - 1) if hint > 1 else None
+        for info in self.state.list(folder, start_after):
+            yield int(info.uri.rsplit("/", 1)[1].removesuffix(".json"))
+
+
+def next_commit(base: Base, *, overwrite: bool, log: CommitLog, **fields: Any) -> Commit:
+    """Return a commit on top of ``base``, with what it retires taken from the log, never a listing.
+
+    Args:
+        base: What it is built on.
+        overwrite: Whether it replaces every live file.
+        log: Where the live files are read from.
+        **fields: The remaining fields of `Commit`.
+    """
+    seq = base.seq + 1
+    parent = base.published
+    commit = Commit(
+        seq=seq,
+        parent=parent.seq if parent else 0,
+        live_since=seq if overwrite or parent is None else parent.live_since,
+        retire=(),
+        **fields,
+    )
+    if overwrite and parent:
+        retire = tuple(f.staged.uri for f in log.live_files(parent))
+        commit = replace(commit, retire=retire)
+    return commit
+
+
+def _outcome_of(raw: bytes) -> Outcome:
+    outcome: Outcome = json.loads(raw)["outcome"]
+    return outcome
+
+
+def _each(call: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    """Call for each item, several at a time, and return the results in order.
+
+    Every call is made, also after one has failed; then the first error is raised.
+    """
+    items = list(items)
+    if len(items) <= 1:
+        return [call(item) for item in items]
+    with ThreadPoolExecutor(min(_CONCURRENT_CALLS, len(items))) as pool:
+        futures = [pool.submit(call, item) for item in items]
+    return [future.result() for future in futures]
