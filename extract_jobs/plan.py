@@ -1,0 +1,207 @@
+"""The plan: what a run extracts and onto which commit, pinned so that all attempts agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from extract_jobs.commit import Base, Commit, CommitLog
+from extract_jobs.errors import CommitConflict, ConfigError, SchemaChanged
+from extract_jobs.schema import Column, TableDescription
+from extract_jobs.sources import Source
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.storage import join
+from extract_jobs.watermark import Interval, WatermarkValue
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all attempts of a run on the same base have in common.
+
+    Attributes:
+        base: The commit to build on.
+        interval: Rows to extract; None is all of them.
+        watermark: What the table's watermark will be after the commit.
+        extract_date: Date of the run's planning, UTC; partitions by ``extract_date`` use it, so
+            that an attempt after midnight writes where the first did.
+        schema_changes: One sentence for each difference from the last commit's columns.
+        empty: Whether the interval is known to hold no row.
+    """
+
+    base: Base
+    interval: Interval | None
+    watermark: WatermarkValue | None
+    extract_date: date
+    schema_changes: tuple[str, ...]
+    empty: bool = False
+
+
+def make_plan(
+    spec: ExtractSpec,
+    log: CommitLog,
+    base: Base,
+    description: TableDescription,
+    schema: pa.Schema,
+    source: Source,
+    now: datetime,
+) -> Plan:
+    """Check the table against its last commit and pin the run's interval and date.
+
+    Args:
+        spec: The run's spec.
+        log: The table's log, whose newest commit has its outcome.
+        base: What `CommitLog.settle` returned.
+        description: The table as it is now.
+        schema: Schema of the files to be written.
+        source: Asked for the upper bound of an incremental extract.
+        now: The present, UTC.
+
+    Returns:
+        The plan that holds: this one, or the one that an earlier attempt pinned.
+
+    Raises:
+        ConfigError: Another target or source than the first commit's, or a target that other data
+            occupies.
+        SchemaChanged: The policy refuses a change, or the table changed between two attempts.
+        CommitConflict: Another run committed the table's first commit just now.
+    """
+    check_identity(spec, base.published, description)
+    if base.published is None:
+        check_unoccupied(spec, log, base)
+    columns = schema_json(schema)
+    changes = schema_changes(base.published, columns, spec)
+    interval = next_interval(spec, base.published, source)
+    pinned = log.pin_plan(
+        spec.run_id,
+        base.seq,
+        {
+            "version": 1,
+            "base_seq": base.seq,
+            "planned_at": now.isoformat(),
+            "extract_date": now.date().isoformat(),
+            "interval": interval and interval.to_json(),
+            "schema": columns,
+        },
+    )
+    if pinned["schema"] != columns:
+        raise SchemaChanged(
+            f"{spec.extract_table} changed while run {spec.run_id} was under way: "
+            f"{'; '.join(differences(pinned['schema'], columns))}. Start a new run"
+        )
+    held = Interval.from_json(pinned["interval"])
+    previous = WatermarkValue.from_json(base.published.watermark) if base.published else None
+    return Plan(
+        base=base,
+        interval=held,
+        watermark=(held.upper if held and held.upper else previous),
+        extract_date=date.fromisoformat(pinned["extract_date"]),
+        schema_changes=tuple(changes),
+        empty=bool(held and held.upper == held.lower and held.upper is not None),
+    )
+
+
+def check_identity(spec: ExtractSpec, last: Commit | None, description: TableDescription) -> None:
+    """Refuse another target or another source with the same state.
+
+    Raises:
+        ConfigError: Either differs from the last commit's.
+    """
+    if last is None:
+        return
+    if last.target_uri.rstrip("/") != spec.target.uri.rstrip("/"):
+        raise ConfigError(
+            f"{spec.extract_table}: its commits went to {last.target_uri}, but target.uri is now "
+            f"{spec.target.uri}. Move it back, or start over with another state_uri"
+        )
+    if last.fingerprint != description.fingerprint:
+        raise ConfigError(
+            f"{spec.extract_table}: its commits came from source {last.fingerprint}, but the "
+            f"connection now leads to {description.fingerprint}. A restored or other server has "
+            "other rows: point the connection back, or start over with another state_uri and target"
+        )
+
+
+def check_unoccupied(spec: ExtractSpec, log: CommitLog, base: Base) -> None:
+    """Refuse a target that holds data of which the commit log knows nothing.
+
+    Raises:
+        ConfigError: There is some; the message names one object.
+        CommitConflict: It is another run's first commit, made just now.
+    """
+    folder = join(spec.target.uri, "")
+    found = next((o for o in log.target.list(folder) if not o.uri.endswith("/")), None)
+    if found is None:
+        return
+    newest = log.newest()
+    if newest is not None and newest.seq > base.seq:
+        raise CommitConflict(
+            f"{spec.extract_table}: run {newest.run_id} made commit {newest.seq} meanwhile"
+        )
+    raise ConfigError(
+        f"target {spec.target.uri} already holds data that no commit of this table wrote "
+        f"({found.uri}); nothing was written. Give the table a folder of its own, or move that "
+        "data away"
+    )
+
+
+def next_interval(spec: ExtractSpec, last: Commit | None, source: Source) -> Interval | None:
+    """Return the rows an incremental run is to extract; None for a full extract.
+
+    The lower bound is the watermark of the last published commit, or the spec's own.
+    """
+    if spec.mode == "full":
+        return None
+    raise ConfigError("mode incremental is not available yet")
+
+
+def schema_json(schema: pa.Schema) -> list[dict[str, Any]]:
+    """Return a schema as plans and commits keep it."""
+    return [{"name": f.name, "type": str(f.type), "nullable": f.nullable} for f in schema]
+
+
+def differences(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
+    """Return one sentence for each column that was added, dropped or changed its type."""
+    old = {c["name"]: c["type"] for c in before}
+    new = {c["name"]: c["type"] for c in after}
+    return [
+        *(f"column {n} added ({t})" for n, t in new.items() if n not in old),
+        *(f"column {n} dropped ({t})" for n, t in old.items() if n not in new),
+        *(
+            f"column {n} changed from {old[n]} to {t}"
+            for n, t in new.items()
+            if n in old and old[n] != t
+        ),
+    ]
+
+
+def schema_changes(
+    last: Commit | None, columns: list[dict[str, Any]], spec: ExtractSpec
+) -> list[str]:
+    """Return what changed since the last commit.
+
+    Raises:
+        SchemaChanged: ``on_schema_change`` is ``fail`` and anything changed, or a type changed and
+            older files stay beside the new ones.
+    """
+    if last is None:
+        return []
+    changes = differences(last.schema, columns)
+    refused = changes if spec.on_schema_change == "fail" else [c for c in changes if " changed from " in c]
+    if spec.on_schema_change == "evolve" and spec.target.write_mode == "overwrite":
+        refused = []
+    if refused:
+        raise SchemaChanged(
+            f"{spec.extract_table}: {'; '.join(refused)}, since commit {last.seq}. Nothing was "
+            "written. Cast the column to its old type in columns.cast, or replace the table with "
+            "write_mode: overwrite"
+        )
+    return changes
+
+
+def fidelity(columns: Sequence[Column]) -> dict[str, str]:
+    """Return by column how faithfully its type arrives, for the report."""
+    return {c.name: f"{c.source_type}: {c.fidelity}; {c.rule}" for c in columns}

@@ -1,0 +1,35 @@
+"""Reconcile: what the source held against what was written."""
+
+from __future__ import annotations
+
+from extract_jobs.errors import ReconcileFailed
+
+
+def reconcile(table: str, read: int, written: int, counted: int | None) -> bool:
+    """Compare row counts of one attempt.
+
+    Args:
+        table: For the message.
+        read: Rows that the splits yielded.
+        written: Rows in the footers of the staged files.
+        counted: The source's own count in the same snapshot and under the same predicate; None
+            where it was not asked.
+
+    Returns:
+        Whether the source's count took part.
+
+    Raises:
+        ReconcileFailed: They differ.
+    """
+    if read != written:
+        raise ReconcileFailed(
+            f"{table}: {read} rows were read but the Parquet footers hold {written}; nothing was "
+            "committed. Run again; if it repeats, report it"
+        )
+    if counted is not None and counted != read:
+        raise ReconcileFailed(
+            f"{table}: the source counts {counted} rows in the snapshot but {read} were read; "
+            "nothing was committed. Run again with split.strategy: none to tell a fault of "
+            "splitting from one of the source (a damaged index gives such answers too)"
+        )
+    return counted is not None

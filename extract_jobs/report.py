@@ -1,0 +1,120 @@
+"""The report: the JSON that a worker leaves for the status handler and for a person.
+
+Written last and always, also on failure and on SIGTERM; under 200 KB; never a credential or row
+data in it.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from extract_jobs.errors import ConfigError, ExtractError
+
+MAX_REPORT_BYTES = 200_000
+_MAX_MESSAGE = 4_000
+
+
+class ReportedError(BaseModel):
+    """What failed: the error's class by name, its message, and whether a retry may help."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    class_name: str
+    message: str
+    retryable: bool
+
+
+class Report(BaseModel):
+    """What became of one attempt.
+
+    ``rows``, ``bytes`` and ``files`` are what the commit holds; ``source_rows`` is the source's own
+    count in the same snapshot, None where it was not asked; ``reconciled`` tells whether they were
+    compared; ``timings`` are seconds by phase.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    status: Literal["succeeded", "failed"]
+    run_id: str
+    attempt: int
+    source_name: str
+    extract_table: str
+    target_uri: str
+    interval: dict[str, Any] | None = None
+    watermark: dict[str, str] | None = None
+    rows: int = 0
+    bytes: int = 0
+    files: int = 0
+    splits: int = 0
+    source_rows: int | None = None
+    reconciled: bool = False
+    columns: list[dict[str, Any]] = []
+    schema_changes: list[str] = []
+    fidelity: dict[str, str] = {}
+    nulled: dict[str, int] = {}
+    null_watermark_rows: int = 0
+    timings: dict[str, float] = {}
+    commit_seq: int | None = None
+    catalog: Literal["none", "updated", "failed"] = "none"
+    error: ReportedError | None = None
+    versions: dict[str, str] = {}
+    truncated: bool = False
+
+    def to_json(self) -> str:
+        """Return one line of JSON, under `MAX_REPORT_BYTES`.
+
+        A table so wide that it would be larger leaves its per-column parts out and says so in
+        ``truncated``.
+        """
+        text = self.model_dump_json()
+        if len(text.encode()) > MAX_REPORT_BYTES:
+            slim = {"fidelity": {}, "columns": [], "schema_changes": self.schema_changes[:100]}
+            text = self.model_copy(update={**slim, "truncated": True}).model_dump_json()
+        return text
+
+    @classmethod
+    def parse(cls, raw: bytes | str, where: str = "report") -> Report:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: It is not a report.
+        """
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
+            raise ConfigError(f"{where} is not a report of an extract") from error
+
+
+def reported(error: BaseException) -> ReportedError:
+    """Return what a report may say of an error.
+
+    The text of an error that is not an `ExtractError` may hold anything, so only its class is
+    told.
+    """
+    if isinstance(error, ExtractError):
+        return ReportedError(
+            class_name=type(error).__name__,
+            message=str(error)[:_MAX_MESSAGE],
+            retryable=error.retryable,
+        )
+    return ReportedError(
+        class_name="ExtractError",
+        message=f"unexpected {type(error).__name__}: a defect in extract-jobs; the worker's log "
+        "has the traceback",
+        retryable=False,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return versions of what took part: extract-jobs, Python, DuckDB, pyarrow, Spark."""
+    found = {"python": platform.python_version()}
+    for package in ("extract-jobs", "duckdb", "pyarrow", "pyspark"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

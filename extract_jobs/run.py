@@ -1,0 +1,388 @@
+"""One extract of one table, from recovery to report."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from extract_jobs.catalog import update_catalog
+from extract_jobs.commit import Commit, CommitLog, next_commit
+from extract_jobs.engine import (
+    Progress,
+    SplitResult,
+    SplitTask,
+    check_driver,
+    run_splits,
+    stray_uploads,
+)
+from extract_jobs.errors import CommitConflict, ExtractError, Interrupted, WriteFailed
+from extract_jobs.plan import Plan, fidelity, make_plan, schema_json
+from extract_jobs.reconcile import reconcile
+from extract_jobs.report import Report, reported, versions
+from extract_jobs.schema import Column, TableDescription
+from extract_jobs.sources import ReadRequest, Snapshot, Source, open_source
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.storage import OpenStorage, WrittenFile, open_storage
+from extract_jobs.transform import Transform, choose_columns
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+PLAN_TRIES = 3
+"""How often a run plans again after another run has committed first."""
+
+
+def utc_now() -> datetime:
+    """Return the present, UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What an extract works with; tests pass their own."""
+
+    spark: SparkSession | None
+    progress: Progress
+    clock: Callable[[], datetime]
+    open_storage: OpenStorage
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Tell the progress, and add the seconds spent to the timings."""
+        self.progress.phase(name)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - started
+            self.timings[name] = round(self.timings.get(name, 0.0) + spent, 3)
+
+
+def run_extract(
+    spec: ExtractSpec,
+    *,
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    open_storage: OpenStorage = open_storage,
+) -> Report:
+    """Extract one table: recover, plan, extract, reconcile, commit, publish, report.
+
+    A crash at any instruction loses no row and repeats none: run it again. Repeating an attempt
+    of a run that is committed writes nothing and returns that run's report. A run that fails
+    before its commit leaves the target as it was. The report is written last, always.
+
+    Args:
+        spec: What to extract, and where to.
+        spark: The caller's session; None starts one only if there is more than one split.
+        progress: Told what happens, for people to watch.
+        clock: Gives the present, UTC.
+        open_storage: Gives the storage of a URI; picklable.
+
+    Returns:
+        The report, which is also at ``spec.report_uri``.
+
+    Raises:
+        ExtractError: The extract failed; the report says the same.
+    """
+    tools = Tools(spark, progress or Progress(), clock, open_storage)
+    try:
+        report = _extract_onto_latest(spec, tools)
+    except BaseException as error:
+        failure = Interrupted("stopped by the user") if isinstance(
+            error, KeyboardInterrupt) else error  # fmt: skip
+        _leave_report(spec, _failed(spec, tools, failure), tools)
+        tools.progress.phase("failed")
+        if failure is not error:
+            raise failure from error
+        raise
+    _leave_report(spec, report, tools)
+    tools.progress.phase("done")
+    return report
+
+
+def _extract_onto_latest(spec: ExtractSpec, tools: Tools) -> Report:
+    """Extract onto the newest commit, and again where another run was faster."""
+    for _ in range(PLAN_TRIES - 1):
+        try:
+            return _extract(spec, tools)
+        except CommitConflict as conflict:
+            logger.warning("%s; planning again", conflict)
+    return _extract(spec, tools)
+
+
+def _extract(spec: ExtractSpec, tools: Tools) -> Report:
+    target = tools.open_storage(spec.target.uri)
+    log = CommitLog(tools.open_storage(spec.state_uri), spec.state_uri, target)
+    with tools.phase("recover"):
+        base = log.settle()
+        committed = log.find_run(spec.run_id)
+    if committed is not None:
+        return _finish(spec, log, committed, tools)
+    with tools.phase("plan"):
+        source = open_source(spec)
+        description = source.describe()
+        columns = choose_columns(description, spec)
+        now = tools.clock()
+        draft = _transform(spec, columns, now, now)
+        target.probe(spec.target.uri)
+        plan = make_plan(spec, log, base, description, draft.schema, source, now)
+    if plan.empty:
+        return _report(spec, tools, plan, columns, draft, ())
+    request = ReadRequest(
+        columns,
+        plan.interval,
+        spec.watermark.column if spec.watermark and plan.interval else None,
+        bool(spec.watermark and spec.watermark.nulls == "include" and base.published is None),
+    )
+    with source.snapshot(request) as snapshot:
+        attempt = Attempt(spec, tools, log, plan, description, columns, source, snapshot)
+        return attempt.extract_and_commit()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a run, inside one snapshot of the source."""
+
+    spec: ExtractSpec
+    tools: Tools
+    log: CommitLog
+    plan: Plan
+    description: TableDescription
+    columns: tuple[Column, ...]
+    source: Source
+    snapshot: Snapshot
+
+    def extract_and_commit(self) -> Report:
+        """Read and stage every split, reconcile, commit, publish.
+
+        Nothing stays staged when this raises before the commit point. At the commit point and
+        after it nothing is aborted: whether the commit stands may be unknown, and the next
+        attempt or `recover` brings it to its outcome.
+        """
+        task = self.task()
+        try:
+            with self.tools.phase("extract"):
+                splits = self.snapshot.splits(self.spec)
+                self.tools.progress.planned(
+                    len(splits), self.description.estimated_rows, self.description.estimated_bytes
+                )
+                results = run_splits(
+                    task,
+                    splits,
+                    connections=self.spec.split.max_connections,
+                    spark=self.tools.spark,
+                    progress=self.tools.progress,
+                )
+                files = tuple(f for r in results for f in r.files) or self.schema_file(task)
+            with self.tools.phase("reconcile"):
+                source_rows = self.count()
+                reconcile(
+                    self.spec.extract_table,
+                    sum(r.rows for r in results),
+                    sum(f.rows for f in files),
+                    source_rows,
+                )
+            if len(splits) > 1:
+                stray_uploads(task, files)
+                check_driver(self.tools.spark)
+            report = _report(
+                self.spec, self.tools, self.plan, self.columns, task.transform, results,
+                files=files, source_rows=source_rows,
+            )  # fmt: skip
+            commit = self.commit(task.transform, files, report)
+        except BaseException:
+            self.withdraw(task)
+            raise
+        with self.tools.phase("commit"):
+            winner = self.log.prepare(commit)
+        if winner.commit_id != commit.commit_id:
+            self.withdraw(task)
+            if winner.run_id != self.spec.run_id:
+                raise CommitConflict(
+                    f"{self.spec.extract_table}: run {winner.run_id} made commit {winner.seq} while "
+                    f"run {self.spec.run_id} was extracting onto {self.plan.base.seq}; this run's "
+                    "files were dropped"
+                )
+        return _finish(self.spec, self.log, winner, self.tools)
+
+    def task(self) -> SplitTask:
+        """Return what is done with each split."""
+        spec, now = self.spec, self.tools.clock()
+        planned = datetime.combine(self.plan.extract_date, datetime.min.time(), UTC)
+        return SplitTask(
+            reader=self.snapshot.reader,
+            transform=_transform(spec, self.columns, now, planned),
+            target=spec.target,
+            # The last part is this worker's own: two workers on one attempt never share a name.
+            file_prefix=f"{spec.run_id}-{spec.attempt}-{uuid.uuid4().hex[:8]}",
+            metadata={
+                "extract.run_id": spec.run_id,
+                "extract.attempt": str(spec.attempt),
+                "extract.table": spec.table_id,
+                **{f"extract.version.{k}": v for k, v in versions().items()},
+            },
+            open_storage=self.tools.open_storage,
+            watermark_column=spec.watermark.column if spec.watermark and self.plan.interval else None,
+        )
+
+    def schema_file(self, task: SplitTask) -> tuple[WrittenFile, ...]:
+        """Return one staged file without rows, where the policy for empty tables asks for it."""
+        if self.spec.on_empty == "nothing" or self.plan.base.published and (
+            self.spec.target.write_mode == "append"
+        ):  # fmt: skip
+            return ()
+        writer = task.writer(0)
+        try:
+            return tuple(writer.close(schema_file=True))
+        except BaseException:
+            writer.abort()
+            raise
+
+    def count(self) -> int | None:
+        """Return the source's own count in the snapshot, None where it is not to be asked."""
+        size = self.description.estimated_bytes
+        if not self.spec.reconcile or size is None or size > self.spec.reconcile_max_bytes:
+            return None
+        return self.snapshot.count()
+
+    def commit(
+        self, transform: Transform, files: tuple[WrittenFile, ...], report: Report
+    ) -> Commit:
+        """Return the record that would make this attempt's files the table's newest commit."""
+        interval, watermark = self.plan.interval, self.plan.watermark
+        return next_commit(
+            self.plan.base,
+            overwrite=self.spec.target.write_mode == "overwrite",
+            log=self.log,
+            commit_id=str(uuid.uuid4()),
+            run_id=self.spec.run_id,
+            attempt=self.spec.attempt,
+            table_id=self.spec.table_id,
+            target_uri=self.spec.target.uri,
+            fingerprint=self.description.fingerprint,
+            interval=interval and interval.to_json(),
+            watermark=watermark and watermark.to_json(),
+            schema=schema_json(transform.schema),
+            files=files,
+            report=report.model_dump(mode="json", exclude={"timings"}),
+        )
+
+    def withdraw(self, task: SplitTask) -> None:
+        """Abort all that this worker has staged; a failure to do so is left to `recover`."""
+        try:
+            stray_uploads(task, ())
+        except ExtractError as error:
+            logger.warning("staged files were left for `extract-jobs recover`: %s", error)
+
+
+def _transform(
+    spec: ExtractSpec, columns: tuple[Column, ...], extracted_at: datetime, planned: datetime
+) -> Transform:
+    return Transform.build(
+        columns,
+        spec,
+        run_id=spec.run_id,
+        extracted_at=extracted_at,
+        extract_date=planned.date(),
+    )
+
+
+def _finish(spec: ExtractSpec, log: CommitLog, commit: Commit, tools: Tools) -> Report:
+    """Publish a prepared commit of this run, bring the catalog up to date, give its report.
+
+    Raises:
+        WriteFailed: A staged file had gone before it could be published: the commit was voided.
+    """
+    with tools.phase("publish"):
+        outcome = log.publish(commit)
+    if outcome == "voided":
+        raise WriteFailed(
+            f"{spec.extract_table}: staged files of commit {commit.seq} were gone before they could "
+            "be published (deleted, or expired by a lifecycle rule below 14 days); the commit was "
+            "voided, nothing of it is visible, and the same rows come with the next attempt"
+        )
+    with tools.phase("catalog"):
+        catalog = update_catalog(spec, log, commit)
+    return Report.model_validate(
+        {
+            **commit.report,
+            "attempt": spec.attempt,
+            "commit_seq": commit.seq,
+            "catalog": catalog,
+            "timings": tools.timings,
+        }
+    )
+
+
+def _report(
+    spec: ExtractSpec,
+    tools: Tools,
+    plan: Plan,
+    columns: tuple[Column, ...],
+    transform: Transform,
+    results: list[SplitResult] | tuple[()],
+    *,
+    files: tuple[WrittenFile, ...] = (),
+    source_rows: int | None = None,
+) -> Report:
+    nulled: dict[str, int] = {}
+    for result in results:
+        for name, count in result.nulled.items():
+            nulled[name] = nulled.get(name, 0) + count
+    return Report(
+        **_identity(spec),
+        status="succeeded",
+        interval=plan.interval and plan.interval.to_json(),
+        watermark=plan.watermark and plan.watermark.to_json(),
+        rows=sum(f.rows for f in files),
+        bytes=sum(f.staged.size for f in files),
+        files=len(files),
+        splits=len(results),
+        source_rows=source_rows,
+        reconciled=source_rows is not None,
+        columns=schema_json(transform.schema),
+        schema_changes=list(plan.schema_changes),
+        fidelity=fidelity(columns),
+        nulled=nulled,
+        null_watermark_rows=sum(r.null_watermark_rows for r in results),
+        timings=tools.timings,
+        versions=versions(),
+    )
+
+
+def _failed(spec: ExtractSpec, tools: Tools, error: BaseException) -> Report:
+    return Report(
+        **_identity(spec),
+        status="failed",
+        error=reported(error),
+        timings=tools.timings,
+        versions=versions(),
+    )
+
+
+def _identity(spec: ExtractSpec) -> dict[str, Any]:
+    return {
+        "run_id": spec.run_id,
+        "attempt": spec.attempt,
+        "source_name": spec.source_name,
+        "extract_table": spec.extract_table,
+        "target_uri": spec.target.uri,
+    }
+
+
+def _leave_report(spec: ExtractSpec, report: Report, tools: Tools) -> None:
+    """Write the report; where that fails, the outcome of the extract stands all the same."""
+    try:
+        tools.open_storage(spec.report_uri).put(spec.report_uri, report.to_json().encode())
+    except ExtractError as error:
+        logger.warning("the report could not be written to %s: %s", spec.report_uri, error)
