@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from extract_jobs import errors
@@ -41,8 +42,10 @@ _TASK_FAILURES = 4
 
 
 class Progress:
-    """What an extract tells whoever watches. This one ignores it all; methods may come from any
-    thread."""
+    """What an extract tells whoever watches; this one ignores it all.
+
+    Methods may be called from any thread.
+    """
 
     def phase(self, name: str) -> None:
         """A phase begins: recover, plan, extract, reconcile, commit, publish, catalog, done."""
@@ -124,7 +127,7 @@ class SplitTask:
             except SourceUnavailable as error:
                 if attempt == READ_TRIES:
                     raise
-                logger.warning("split %d, try %d: %s; reading it again", split.index, attempt, error)
+                logger.warning("split %d, try %d: %s; trying again", split.index, attempt, error)
                 time.sleep(attempt)  # the server may be restarting its backends
         raise AssertionError("unreachable")
 
@@ -194,7 +197,7 @@ def run_splits(
         if stop.is_set():
             raise Interrupted("stopped because another split failed")
         context.setJobGroup(group, f"split {split.index}", interruptOnCancel=True)
-        [outcome] = context.parallelize([split], 1).map(lambda s: _run_on_executor(task, s)).collect()
+        [outcome] = context.parallelize([split], 1).map(partial(_run_on_executor, task)).collect()
         if isinstance(outcome, SplitFailure):
             raise outcome.error()
         size = sum(f.staged.size for f in outcome.files)
@@ -227,26 +230,17 @@ def check_driver(spark: SparkSession | None) -> None:
     Raises:
         Interrupted: The JVM died.
     """
-    if "pyspark" not in sys.modules:
-        return
-    from pyspark import SparkContext
-
-    context = spark.sparkContext if spark else SparkContext._active_spark_context
-    if context is None:
-        return
-    try:
-        stopped = bool(context._jsc.sc().isStopped())
-    except Exception as error:  # py4j raises what the socket raised
-        raise Interrupted("the Spark driver's JVM has died; nothing was committed") from error
-    if stopped:
-        raise Interrupted("the Spark context was stopped; nothing was committed")
+    context = spark.sparkContext if spark else _active_context()
+    if context is not None and _stopped(context):
+        raise Interrupted("the Spark driver's JVM has died or was stopped; nothing was committed")
 
 
 def _run_on_executor(task: SplitTask, split: Split) -> SplitResult | SplitFailure:
     try:
         return task.run(split, Progress())
     except MemoryError:
-        return SplitFailure("WorkerOutOfMemory", f"split {split.index}: a Python worker ran out of memory")
+        text = f"split {split.index}: a Python worker ran out of memory"
+        return SplitFailure("WorkerOutOfMemory", text)
     except ExtractError as error:
         return SplitFailure(type(error).__name__, str(error))
 
@@ -272,15 +266,15 @@ def _mapped(error: BaseException | None, context: SparkContext) -> BaseException
 
 def _stopped(context: SparkContext) -> bool:
     try:
-        return bool(context._jsc.sc().isStopped())
-    except Exception:
+        return bool(context._jsc.sc().isStopped())  # noqa: SLF001 - PySpark has no other way
+    except Exception:  # noqa: BLE001 - py4j raises whatever the socket to a dead JVM raised
         return True
 
 
 def _cancel(context: SparkContext, group: str) -> None:
     try:
         context.cancelJobGroup(group)
-    except Exception:
+    except Exception:  # noqa: BLE001 - as above
         logger.warning("could not cancel the remaining splits: Spark is gone")
 
 
@@ -292,9 +286,7 @@ def _spark_context(spark: SparkSession | None, connections: int) -> SparkContext
     """
     from pyspark import SparkConf, SparkContext
 
-    if spark is not None:
-        return spark.sparkContext
-    active = SparkContext._active_spark_context
+    active = spark.sparkContext if spark else _active_context()
     if active is not None:
         return active
     use_bundled_java()
@@ -317,6 +309,14 @@ def _spark_context(spark: SparkSession | None, connections: int) -> SparkContext
     conf.setIfMissing("spark.speculation", "false")
     conf.setIfMissing("spark.ui.showConsoleProgress", "false")
     return SparkContext.getOrCreate(conf)
+
+
+def _active_context() -> SparkContext | None:
+    if "pyspark" not in sys.modules:
+        return None
+    from pyspark import SparkContext
+
+    return SparkContext._active_spark_context  # noqa: SLF001 - getOrCreate would start one
 
 
 def use_bundled_java() -> None:

@@ -190,9 +190,12 @@ def schema_changes(
     if last is None:
         return []
     changes = differences(last.schema, columns)
-    refused = changes if spec.on_schema_change == "fail" else [c for c in changes if " changed from " in c]
-    if spec.on_schema_change == "evolve" and spec.target.write_mode == "overwrite":
-        refused = []
+    if spec.on_schema_change == "fail":
+        refused = changes
+    elif spec.target.write_mode == "overwrite":
+        refused = []  # no older file stays beside the new ones
+    else:
+        refused = [c for c in changes if " changed from " in c]
     if refused:
         raise SchemaChanged(
             f"{spec.extract_table}: {'; '.join(refused)}, since commit {last.seq}. Nothing was "

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from extract_jobs.errors import ConfigError, ExtractError
 
 MAX_REPORT_BYTES = 200_000
+Raw = bytes | str
 _MAX_MESSAGE = 4_000
 
 
@@ -77,7 +78,7 @@ class Report(BaseModel):
         return text
 
     @classmethod
-    def parse(cls, raw: bytes | str, where: str = "report") -> Report:
+    def parse(cls, raw: Raw, where: str = "report") -> Report:
         """Read what `to_json` wrote.
 
         Raises:

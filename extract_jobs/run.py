@@ -141,7 +141,7 @@ def _extract(spec: ExtractSpec, tools: Tools) -> Report:
     request = ReadRequest(
         columns,
         plan.interval,
-        spec.watermark.column if spec.watermark and plan.interval else None,
+        _watermark_column(spec, plan),
         bool(spec.watermark and spec.watermark.nulls == "include" and base.published is None),
     )
     with source.snapshot(request) as snapshot:
@@ -209,9 +209,9 @@ class Attempt:
             self.withdraw(task)
             if winner.run_id != self.spec.run_id:
                 raise CommitConflict(
-                    f"{self.spec.extract_table}: run {winner.run_id} made commit {winner.seq} while "
-                    f"run {self.spec.run_id} was extracting onto {self.plan.base.seq}; this run's "
-                    "files were dropped"
+                    f"{self.spec.extract_table}: run {winner.run_id} made commit {winner.seq} "
+                    f"while run {self.spec.run_id} was extracting onto {self.plan.base.seq}; "
+                    "this run's files were dropped"
                 )
         return _finish(self.spec, self.log, winner, self.tools)
 
@@ -232,14 +232,13 @@ class Attempt:
                 **{f"extract.version.{k}": v for k, v in versions().items()},
             },
             open_storage=self.tools.open_storage,
-            watermark_column=spec.watermark.column if spec.watermark and self.plan.interval else None,
+            watermark_column=_watermark_column(spec, self.plan),
         )
 
     def schema_file(self, task: SplitTask) -> tuple[WrittenFile, ...]:
         """Return one staged file without rows, where the policy for empty tables asks for it."""
-        if self.spec.on_empty == "nothing" or self.plan.base.published and (
-            self.spec.target.write_mode == "append"
-        ):  # fmt: skip
+        adds_to_others = self.plan.base.published and self.spec.target.write_mode == "append"
+        if self.spec.on_empty == "nothing" or adds_to_others:
             return ()
         writer = task.writer(0)
         try:
@@ -285,6 +284,10 @@ class Attempt:
             logger.warning("staged files were left for `extract-jobs recover`: %s", error)
 
 
+def _watermark_column(spec: ExtractSpec, plan: Plan) -> str | None:
+    return spec.watermark.column if spec.watermark and plan.interval else None
+
+
 def _transform(
     spec: ExtractSpec, columns: tuple[Column, ...], extracted_at: datetime, planned: datetime
 ) -> Transform:
@@ -307,9 +310,9 @@ def _finish(spec: ExtractSpec, log: CommitLog, commit: Commit, tools: Tools) -> 
         outcome = log.publish(commit)
     if outcome == "voided":
         raise WriteFailed(
-            f"{spec.extract_table}: staged files of commit {commit.seq} were gone before they could "
-            "be published (deleted, or expired by a lifecycle rule below 14 days); the commit was "
-            "voided, nothing of it is visible, and the same rows come with the next attempt"
+            f"{spec.extract_table}: staged files of commit {commit.seq} were gone before they "
+            "could be published (deleted, or expired by a lifecycle rule below 14 days); the "
+            "commit was voided, nothing of it is visible, and its rows come with the next attempt"
         )
     with tools.phase("catalog"):
         catalog = update_catalog(spec, log, commit)

@@ -24,7 +24,6 @@ from pydantic import (
 
 from extract_jobs.errors import ConfigError
 
-SPEC_VERSION = 1
 SourceType = Literal["postgres"]
 JobType = Literal["glue", "emr", "ecs"]
 
@@ -205,7 +204,7 @@ class TargetSpec(SpecPart):
 class ExtractSpec(SpecPart):
     """What a worker gets: one extract of one table."""
 
-    version: Literal[1] = SPEC_VERSION
+    version: Literal[1] = 1
     run_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
     attempt: int = Field(1, ge=1)
     source_name: Name
@@ -276,6 +275,10 @@ def parse_spec(text: str | bytes, where: str = "spec") -> ExtractSpec:
 def problems(error: ValidationError) -> list[str]:
     """Return every problem of a validation as ``path: what is wrong``, input values left out."""
     return [
-        ": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))))
+        ": ".join(filter(None, (_path(e["loc"]), e["msg"].removeprefix("Value error, "))))
         for e in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))
