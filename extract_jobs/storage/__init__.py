@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
+from urllib.parse import quote
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class ObjectInfo:
     Attributes:
         uri: Whole URI.
         size: Bytes.
-        token: The token it was staged with; None for objects staged by nobody, and in listings.
+        token: The token it was staged with; None for objects staged by nobody, in listings, and
+            on a local file system, which has no place for it. `Storage.complete` checks there too.
     """
 
     uri: str
@@ -201,6 +203,17 @@ def open_storage(uri: str) -> Storage:
     raise ConfigError(f"{uri}: expected s3://bucket/key, file:///path or a path")
 
 
+def encoded(path: str) -> str:
+    """Return a path as ``file://`` URIs spell it: percent-encoded but for ``/`` and ``=``."""
+    return quote(path, safe="/=")
+
+
 def join(base: str, *segments: str) -> str:
-    """Join URI segments with single slashes."""
+    """Join a URI and path segments, as they stand, with single slashes.
+
+    Segments below a ``file://`` URI are percent-encoded, since such a URI is decoded when it is
+    used; keys and plain paths are never decoded, so theirs are not.
+    """
+    if base.startswith("file://"):
+        segments = tuple(encoded(segment) for segment in segments)
     return "/".join([base.rstrip("/"), *(s.strip("/") for s in segments)])

@@ -1,0 +1,282 @@
+"""A local folder as storage: a staged file is in a hidden folder of the same file system.
+
+What POSIX promises and this relies on: ``rename`` and ``link`` are atomic, and what was written is
+there after a power cut once the file *and* the folders that name it were synced.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote
+
+from extract_jobs.errors import ConfigError, WriteFailed
+from extract_jobs.storage import AbandonedUpload, ObjectInfo, StagedFile, encoded, join
+from extract_jobs.storage.local_files import (
+    STAGING,
+    SUFFIX,
+    files,
+    local_errors,
+    make_folders,
+    prune,
+    sync_folder,
+    sync_folders,
+    temporary,
+    to_path,
+)
+
+
+class LocalStorage:
+    """Local folders, behind `Storage`. Stateless, so safe anywhere; picklable.
+
+    A file has no metadata: a completed file is told to be the staged one by its size and its time
+    of modification, whose nanoseconds staging draws from the token. `head` gives no token.
+    """
+
+    def read(self, uri: str) -> bytes | None:
+        """See `Storage.read`."""
+        with local_errors("read", uri):
+            try:
+                return to_path(uri).read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
+    def put(self, uri: str, data: bytes) -> None:
+        """See `Storage.put`."""
+        path = to_path(uri)
+        with local_errors("write", uri), temporary(path, data) as draft:
+            draft.replace(path)
+            sync_folder(path.parent)
+
+    def put_if_absent(self, uri: str, data: bytes) -> bytes:
+        """See `Storage.put_if_absent`."""
+        path = to_path(uri)
+        with local_errors("write", uri), temporary(path, data) as draft:
+            while True:
+                try:
+                    # Atomic, and refuses to replace; the content is whole before the name is.
+                    os.link(draft, path)
+                    held: bytes | None = data
+                except FileExistsError:
+                    held = self.read(uri)
+                    if held is None and path.is_dir():
+                        raise IsADirectoryError(errno.EISDIR, "Is a directory") from None
+                if held is not None:
+                    # Also for a loser: the winner may die before it syncs what we build upon.
+                    sync_folder(path.parent)
+                    return held
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        """See `Storage.head`."""
+        with local_errors("look at", uri):
+            try:
+                path = to_path(uri)
+                return ObjectInfo(uri, path.stat().st_size) if path.is_file() else None
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """See `Storage.list`. Staging folders and half-written files are left out."""
+        folder_uri = prefix[: prefix.rfind("/") + 1]
+        is_uri = prefix.startswith("file://")
+        folder = to_path(folder_uri or ".")
+        begin = os.path.relpath(to_path(prefix), folder) if prefix != folder_uri else ""
+        found = []
+        with local_errors("list", prefix):
+            for path in files(folder, begin):
+                relative = path.relative_to(folder).as_posix()
+                if relative.startswith(begin):
+                    found.append((folder_uri + (encoded(relative) if is_uri else relative), path))
+        after = "" if start_after is None else _spelled_like(start_after, folder_uri)
+        for uri, path in sorted(found):
+            if uri > after:
+                with local_errors("look at", uri):
+                    try:
+                        yield ObjectInfo(uri, path.stat().st_size)
+                    except FileNotFoundError:
+                        continue  # deleted since it was listed
+
+    def delete(self, uri: str) -> None:
+        """See `Storage.delete`. Folders stay."""
+        path = to_path(uri)
+        with local_errors("delete", uri):
+            try:
+                path.unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            sync_folder(path.parent)
+
+    def stage(self, uri: str, root: str, token: str) -> LocalStagingWriter:
+        """See `Storage.stage`. ``uri`` is below ``root``.
+
+        Raises:
+            ConfigError: As everywhere, or ``uri`` is not below ``root``.
+        """
+        return LocalStagingWriter(uri, root, token)
+
+    def complete(self, staged: StagedFile) -> bool:
+        """See `Storage.complete`."""
+        source, target = Path(staged.upload["path"]), to_path(staged.uri)
+        with local_errors("publish", staged.uri):
+            while _is_same(source, staged):
+                make_folders(target.parent)
+                try:
+                    source.replace(target)
+                except FileNotFoundError:
+                    continue  # somebody else has just completed or aborted it
+                break
+            if not _is_same(target, staged):
+                return False
+            # Also where somebody else has renamed it: they may die before they sync.
+            sync_folder(target.parent)
+            prune(source)
+        return True
+
+    def abort(self, root: str, upload: AbandonedUpload | StagedFile) -> None:
+        """See `Storage.abort`."""
+        path = Path(upload.upload["path"])
+        with local_errors("abort a staged file in", root):
+            path.unlink(missing_ok=True)
+            prune(path)
+
+    def abandoned(self, root: str) -> Iterator[AbandonedUpload]:
+        """See `Storage.abandoned`."""
+        staging = to_path(root).absolute() / STAGING
+        with local_errors("list", root):
+            for path in sorted(p for p in staging.glob("*/**/*" + SUFFIX) if p.is_file()):
+                relative = path.relative_to(staging).as_posix().removesuffix(SUFFIX)
+                _, _, segments = relative.partition("/")
+                try:
+                    began = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                except FileNotFoundError:
+                    continue  # completed or aborted since it was listed
+                yield AbandonedUpload(join(root, segments), began, {"path": str(path)})
+
+    def probe(self, root: str) -> None:
+        """See `Storage.probe`."""
+        for finish in (True, False):
+            token = uuid.uuid4().hex
+            uri = join(root, f"_extract_probe-{token}")
+            writer = self.stage(uri, root, token)
+            try:
+                writer.write(b"extract-jobs")
+                staged = writer.close()
+            except BaseException:
+                writer.abort()
+                raise
+            if not finish:
+                self.abort(root, staged)
+            elif not self.complete(staged):
+                raise WriteFailed(f"{uri}: staged, completed, then gone; a retry is safe")
+            self.delete(uri)
+
+
+class LocalStagingWriter:
+    """See `StagingWriter`."""
+
+    def __init__(self, uri: str, root: str, token: str) -> None:
+        """Open ``<root>/.extract_staging/<token>/<path below root>.staged``.
+
+        The path says where the file would have appeared, also when its writer is gone.
+        """
+        self._uri, self._root, self._token = uri, root, token
+        folder = to_path(root).absolute()
+        target = to_path(uri).absolute()
+        if not target.is_relative_to(folder) or target == folder:
+            raise ConfigError(f"{uri}: expected a file below {root}")
+        relative = target.relative_to(folder)
+        self._path = folder / STAGING / token / relative.parent / (relative.name + SUFFIX)
+        self._staged: StagedFile | None = None
+        self._size = 0
+        with local_errors("stage", uri):
+            self._file = self._open()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file takes no more bytes."""
+        return self._file.closed
+
+    def tell(self) -> int:
+        """Return how many bytes were written so far."""
+        return self._size
+
+    def flush(self) -> None:
+        """Do nothing: `close` syncs. Here because writers of Parquet call it."""
+
+    def write(self, data: Any) -> int:
+        """Take bytes (any buffer), return how many.
+
+        Raises:
+            WriteFailed: The disk is full or failed.
+        """
+        with local_errors("write", self._uri):
+            view = memoryview(data).cast("B")
+            self._file.write(view)
+        self._size += len(view)
+        return len(view)
+
+    def close(self) -> StagedFile:
+        """Sync the file to disk and return the staged file; again and again the same one.
+
+        Raises:
+            WriteFailed: The disk is full or failed, or the writer was aborted.
+        """
+        if self._staged is None:
+            if self._file.closed:
+                raise WriteFailed(f"{self._uri}: was aborted before; nothing is visible")
+            with local_errors("write", self._uri):
+                self._file.flush()
+                seen = os.fstat(self._file.fileno())
+                # Rename keeps the time of modification: it carries the token to the target.
+                mark = int(hashlib.sha256(self._token.encode()).hexdigest(), 16) % 10**9
+                os.utime(
+                    self._path, ns=(seen.st_atime_ns, seen.st_mtime_ns // 10**9 * 10**9 + mark)
+                )
+                os.fsync(self._file.fileno())
+                self._file.close()
+                sync_folders(self._path.parent, to_path(self._root).absolute())
+                mtime = self._path.stat().st_mtime_ns
+            upload = {"path": str(self._path), "mtime_ns": mtime}
+            self._staged = StagedFile(self._uri, self._token, self._size, upload)
+        return self._staged
+
+    def abort(self) -> None:
+        """Drop what was staged. Safe at any time and any number of times; raises nothing."""
+        # What could not be written is dropped anyway.
+        with suppress(OSError):
+            self._file.close()
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError:
+            return
+        prune(self._path)
+
+    def _open(self) -> IO[bytes]:
+        while True:
+            try:
+                make_folders(self._path.parent)
+                return self._path.open("xb", buffering=1024**2)
+            except FileNotFoundError:
+                continue  # another writer has just pruned the empty staging folder
+
+
+def _is_same(path: Path, staged: StagedFile) -> bool:
+    try:
+        seen = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return (seen.st_size, seen.st_mtime_ns) == (staged.size, staged.upload["mtime_ns"])
+
+
+def _spelled_like(uri: str, folder_uri: str) -> str:
+    """Return ``uri`` percent-encoded as a listing of ``folder_uri`` would spell it."""
+    if not folder_uri.startswith("file://") or not uri.startswith(folder_uri):
+        return uri
+    return folder_uri + encoded(unquote(uri.removeprefix(folder_uri)))

@@ -1,0 +1,151 @@
+"""What the local storage asks of a file system: whole files, synced folders, mapped errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+from extract_jobs.errors import ConfigError, WriteFailed
+
+STAGING = ".extract_staging"
+TEMPORARY = ".extract_tmp-"
+# Not .parquet: globs such as **/*.parquet look into hidden folders too.
+SUFFIX = ".staged"
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_WRONG = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.ENOSYS,
+    errno.EXDEV,
+}
+
+
+def to_path(uri: str) -> Path:
+    """Return the path of ``file:///path`` (percent-decoded) or of a plain path (as it stands).
+
+    Raises:
+        ConfigError: The URI names another host, or is none of the two.
+    """
+    if uri.startswith("file://"):
+        host, slash, rest = uri.removeprefix("file://").partition("/")
+        if host not in {"", "localhost"} or not slash:
+            raise ConfigError(f"{uri}: expected file:///path, without a host")
+        return Path("/" + unquote(rest))
+    if "://" in uri or not uri:
+        raise ConfigError(f"{uri!r}: expected file:///path or a path")
+    return Path(uri)
+
+
+@contextmanager
+def local_errors(action: str, uri: str) -> Iterator[None]:
+    """Map what the file system raises to the tree of `extract_jobs.errors`.
+
+    Args:
+        action: What was being done, in words.
+        uri: To what.
+
+    Raises:
+        ConfigError: Permission denied, read-only, a file where a folder should be, a bad name.
+        WriteFailed: The disk is full, or anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot {action} {uri}: {error.strerror or error}"
+        if error.errno in _FULL:
+            raise WriteFailed(f"{what}; free some space, then run again") from error
+        if error.errno in _WRONG:
+            raise ConfigError(
+                f"{what}; expected a folder that this user may write, on a local file system"
+            ) from error
+        raise WriteFailed(f"{what}; a retry is safe") from error
+    except ValueError as error:  # a NUL in the name
+        raise ConfigError(f"cannot {action} {uri}: {error}") from error
+
+
+@contextmanager
+def temporary(target: Path, data: bytes) -> Iterator[Path]:
+    """Give a synced file with ``data`` beside ``target``; it is gone afterwards."""
+    make_folders(target.parent)
+    path = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and its parents, and sync the parents of those that were made."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+        if folder.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    for made in reversed(missing):
+        made.mkdir(exist_ok=True)
+        sync_folder(made.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which names a folder holds."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folders(folder: Path, stop: Path) -> None:
+    """Sync a folder and its parents up to and with ``stop``."""
+    while True:
+        sync_folder(folder)
+        if folder in {stop, folder.parent}:
+            return
+        folder = folder.parent
+
+
+def prune(staged: Path) -> None:
+    """Remove the empty folders that a staged file leaves, the staging folder being the last."""
+    folder = staged.parent
+    while STAGING in folder.parts:
+        try:
+            folder.rmdir()
+        except OSError:
+            return  # others are staging there
+        folder = folder.parent
+
+
+def files(folder: Path, begin: str) -> Iterator[Path]:
+    """Yield the visible files below a folder whose relative path may start with ``begin``."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise error
+
+    for here, folders, names in os.walk(folder, onerror=fail):
+        relative = os.path.relpath(here, folder)
+        depth = "" if relative == "." else relative + "/"
+        folders[:] = [
+            f for f in folders
+            if f != STAGING and f"{depth}{f}/"[: len(begin)] == begin[: len(f"{depth}{f}/")]
+        ]  # fmt: skip
+        yield from (Path(here, n) for n in names if not n.startswith(TEMPORARY))

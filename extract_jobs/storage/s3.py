@@ -1,0 +1,324 @@
+"""S3 as storage: a staged file is a multipart upload that is not completed.
+
+What S3 promises and this relies on: reads and listings after a write are strongly consistent,
+``PutObject`` with ``If-None-Match: *`` has one winner
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html), and an upload that
+is not completed is in no listing of objects.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC
+from typing import Any
+from urllib.parse import unquote_plus
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from extract_jobs.errors import WriteFailed
+from extract_jobs.storage import AbandonedUpload, ObjectInfo, StagedFile, join
+from extract_jobs.storage.s3_client import (
+    client_from_environment,
+    is_absent,
+    is_uncertain,
+    is_upload_gone,
+    s3_errors,
+    split_uri,
+)
+from extract_jobs.storage.s3_upload import PART_BYTES, TOKEN_KEY, S3StagingWriter, Uploads
+
+ROUNDS = 4
+"""How often a sequence of calls is tried again; each call has botocore's own attempts besides."""
+
+
+class S3Storage:
+    """S3 buckets, behind `Storage`. Safe between threads and across fork; picklable.
+
+    Client and threads are made on first use in each process.
+    """
+
+    def __init__(
+        self,
+        make_client: Callable[[], Any] = client_from_environment,
+        *,
+        first_part_bytes: int = PART_BYTES,
+        page_items: int = 1000,
+        parallel_parts: int = 4,
+    ) -> None:
+        """Take how to make a client; a module's function, so that it can be pickled.
+
+        Args:
+            make_client: Called once per process.
+            first_part_bytes: Size of a file's first part; S3 wants 5 MiB or more.
+            page_items: Items per page of a listing, at most 1000.
+            parallel_parts: Parts sent at a time, over all files.
+        """
+        self._arguments = (make_client, first_part_bytes, page_items, parallel_parts)
+        self._make_client = make_client
+        self._first_part_bytes = first_part_bytes
+        self._page_items = page_items
+        self._parallel_parts = parallel_parts
+        self._uploads: Uploads | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_environment(cls) -> S3Storage:
+        """Return the storage of this process for the current ``AWS_*`` variables.
+
+        The same one while process and variables stay the same, so that asking is cheap.
+        """
+        aws = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+        return _from_environment(os.getpid(), aws)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, self._arguments
+
+    def read(self, uri: str) -> bytes | None:
+        """See `Storage.read`."""
+        bucket, key = split_uri(uri)
+        for last in _rounds():
+            try:
+                answer = self._client.get_object(Bucket=bucket, Key=key)
+                with answer["Body"] as body:
+                    return bytes(body.read())
+            except (ClientError, BotoCoreError) as error:
+                if is_absent(error):
+                    return None
+                # The client has repeated what failed before the body; a body cut short is ours.
+                if isinstance(error, ClientError) or last or not is_uncertain(error):
+                    with s3_errors("GetObject", uri):
+                        raise
+        raise AssertionError("unreachable")
+
+    def put(self, uri: str, data: bytes) -> None:
+        """See `Storage.put`."""
+        bucket, key = split_uri(uri)
+        with s3_errors("PutObject", uri):
+            self._client.put_object(Bucket=bucket, Key=key, Body=data)
+
+    def put_if_absent(self, uri: str, data: bytes) -> bytes:
+        """See `Storage.put_if_absent`.
+
+        After 409, 412, 5xx, a timeout or a reset the object is read back: botocore's own second
+        try of a write whose answer was lost gets 412 although this caller won.
+        """
+        bucket, key = split_uri(uri)
+        for last in _rounds():
+            try:
+                self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            except (ClientError, BotoCoreError) as error:
+                held = self.read(uri) if is_uncertain(error) else None
+                if held is not None:
+                    return held
+                if last or not is_uncertain(error):
+                    with s3_errors("PutObject", uri):
+                        raise
+            else:
+                return data
+        raise AssertionError("unreachable")
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        """See `Storage.head`. An absent bucket looks like an absent object: HEAD has no body."""
+        bucket, key = split_uri(uri)
+        with s3_errors("HeadObject", uri):
+            try:
+                answer = self._client.head_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                if is_absent(error):
+                    return None
+                raise
+        return ObjectInfo(uri, int(answer["ContentLength"]), answer["Metadata"].get(TOKEN_KEY))
+
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """See `Storage.list`."""
+        bucket, key_prefix = split_uri(prefix)
+        request: dict[str, Any] = {"Bucket": bucket, "Prefix": key_prefix}
+        if start_after is not None:
+            request["StartAfter"] = split_uri(start_after)[1]
+        while True:
+            with s3_errors("ListObjectsV2", prefix):
+                page = self._client.list_objects_v2(**request, MaxKeys=self._page_items)
+            for item in page.get("Contents", ()):
+                yield ObjectInfo(f"s3://{bucket}/{item['Key']}", int(item["Size"]))
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def delete(self, uri: str) -> None:
+        """See `Storage.delete`."""
+        bucket, key = split_uri(uri)
+        with s3_errors("DeleteObject", uri):
+            self._client.delete_object(Bucket=bucket, Key=key)
+
+    def stage(self, uri: str, root: str, token: str) -> S3StagingWriter:  # noqa: ARG002
+        """See `Storage.stage`. ``root`` is not needed: an upload is invisible where it stands."""
+        split_uri(uri)
+        empty = StagedFile(uri, token, 0, {})
+        return S3StagingWriter(self._shared, empty, self._drop, self._first_part_bytes)
+
+    def complete(self, staged: StagedFile) -> bool:
+        """See `Storage.complete`.
+
+        Whatever the completion answers, only a HEAD with token and size counts. "Gone" is said
+        only after the upload was twice seen to be gone with the object not there.
+        """
+        gone = 0
+        for last in _rounds():
+            problem = self._complete(staged)
+            if self._is_visible(staged):
+                return True
+            if problem is not None and not is_upload_gone(problem) and not is_uncertain(problem):
+                with s3_errors("CompleteMultipartUpload", staged.uri):
+                    raise problem
+            if self._is_upload_gone(staged.uri, staged.upload["upload_id"]):
+                # Somebody else may have completed it between our two questions.
+                if self._is_visible(staged):
+                    return True
+                gone += 1
+                if gone > 1:
+                    return False
+            elif last and problem is not None:
+                with s3_errors("CompleteMultipartUpload", staged.uri):
+                    raise problem
+        raise WriteFailed(
+            f"{staged.uri}: completed, yet HEAD does not show token {staged.token} and "
+            f"{staged.size} bytes; a retry is safe"
+        )
+
+    def abort(self, root: str, upload: AbandonedUpload | StagedFile) -> None:  # noqa: ARG002
+        """See `Storage.abort`. Nothing is done to an upload that was completed."""
+        self._drop(upload)
+
+    def abandoned(self, root: str) -> Iterator[AbandonedUpload]:
+        """See `Storage.abandoned`."""
+        bucket, prefix = split_uri(root.rstrip("/") + "/")
+        request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "EncodingType": "url"}
+        while True:
+            with s3_errors("ListMultipartUploads", root):
+                page = self._client.list_multipart_uploads(**request, MaxUploads=self._page_items)
+            # Keys may hold what XML cannot; not every emulator encodes them as asked.
+            decode = unquote_plus if page.get("EncodingType") == "url" else str
+            for item in page.get("Uploads", ()):
+                upload = {"upload_id": item["UploadId"]}
+                uri = f"s3://{bucket}/{decode(item['Key'])}"
+                yield AbandonedUpload(uri, item["Initiated"].astimezone(UTC), upload)
+            if not page.get("IsTruncated"):
+                return
+            request["KeyMarker"] = decode(page["NextKeyMarker"])
+            request["UploadIdMarker"] = page["NextUploadIdMarker"]
+
+    def probe(self, root: str) -> None:
+        """See `Storage.probe`. Its objects are named ``_extract_probe-…``, hidden from Spark."""
+        aborted, token = self._stage_probe(root)
+        self._drop(aborted)
+        completed, token = self._stage_probe(root)
+        try:
+            if not self.complete(completed):
+                raise WriteFailed(
+                    f"{completed.uri}: staged with token {token}, completed, then gone; check "
+                    "what else deletes objects and aborts uploads there"
+                )
+        finally:
+            self.delete(completed.uri)
+
+    @property
+    def _shared(self) -> Uploads:
+        shared = self._uploads
+        if shared is None or shared.pid != os.getpid():
+            with self._lock:
+                shared = self._uploads
+                if shared is None or shared.pid != os.getpid():
+                    shared = Uploads(self._make_client(), self._parallel_parts)
+                    self._uploads = shared
+        return shared
+
+    @property
+    def _client(self) -> Any:
+        return self._shared.client
+
+    def _stage_probe(self, root: str) -> tuple[StagedFile, str]:
+        token = uuid.uuid4().hex
+        writer = self.stage(join(root, f"_extract_probe-{token}"), root, token)
+        try:
+            writer.write(b"extract-jobs")
+            return writer.close(), token
+        except BaseException:
+            writer.abort()
+            raise
+
+    def _complete(self, staged: StagedFile) -> Exception | None:
+        """Ask for the completion once; return what came back instead of an answer."""
+        bucket, key = split_uri(staged.uri)
+        parts = [
+            {"PartNumber": number, "ETag": etag, "ChecksumCRC32": crc32}
+            for number, (etag, crc32) in enumerate(staged.upload["parts"], start=1)
+        ]
+        try:
+            self._client.complete_multipart_upload(
+                Bucket=bucket,
+                Key=key,
+                UploadId=staged.upload["upload_id"],
+                MultipartUpload={"Parts": parts},
+            )
+        except (ClientError, BotoCoreError) as error:
+            return error
+        return None
+
+    def _is_visible(self, staged: StagedFile) -> bool:
+        seen = self.head(staged.uri)
+        return seen is not None and (seen.token, seen.size) == (staged.token, staged.size)
+
+    def _is_upload_gone(self, uri: str, upload_id: str) -> bool:
+        bucket, key = split_uri(uri)
+        with s3_errors("ListParts", uri):
+            try:
+                self._client.list_parts(Bucket=bucket, Key=key, UploadId=upload_id, MaxParts=1)
+            except ClientError as error:
+                if is_upload_gone(error):
+                    return True
+                raise
+        return False
+
+    def _drop(self, upload: AbandonedUpload | StagedFile) -> None:
+        """Abort until ListParts says it is gone: a part in flight may outlive one abort."""
+        bucket, key = split_uri(upload.uri)
+        upload_id = upload.upload["upload_id"]
+        for _ in _rounds(2 * ROUNDS):
+            with s3_errors("AbortMultipartUpload", upload.uri):
+                try:
+                    self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
+                except ClientError as error:
+                    if not is_upload_gone(error):
+                        raise
+            if self._is_upload_gone(upload.uri, upload_id):
+                return
+        raise WriteFailed(f"{upload.uri}: upload {upload_id} was aborted, yet lists parts")
+
+
+def _rounds(count: int = ROUNDS) -> Iterator[bool]:
+    """Yield ``count`` times whether this is the last time, waiting longer in between."""
+    for number in range(count):
+        if number:
+            time.sleep(min(0.05 * 4 ** (number - 1), 2.0))
+        yield number == count - 1
+
+
+def _rebuilt(
+    make_client: Callable[[], Any], first_part_bytes: int, page_items: int, parallel_parts: int
+) -> S3Storage:
+    return S3Storage(
+        make_client,
+        first_part_bytes=first_part_bytes,
+        page_items=page_items,
+        parallel_parts=parallel_parts,
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _from_environment(pid: int, aws: tuple[tuple[str, str], ...]) -> S3Storage:  # noqa: ARG001
+    return S3Storage()

@@ -1,0 +1,209 @@
+"""The S3 client and what its errors mean: the one place where botocore is configured and mapped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigNotFound,
+    ConfigParseError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    InvalidConfigError,
+    InvalidRegionError,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+
+from extract_jobs.errors import ConfigError, ExtractError, WriteFailed
+
+PERMISSIONS = {
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject and s3:ListBucket",
+    "PutObject": "s3:PutObject",
+    "ListObjectsV2": "s3:ListBucket",
+    "DeleteObject": "s3:DeleteObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "AbortMultipartUpload": "s3:AbortMultipartUpload",
+    "ListParts": "s3:ListMultipartUploadParts",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+}
+"""Which IAM action each call needs, as the S3 user guide's table of required permissions has it."""
+
+_NO_CREDENTIALS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ConfigNotFound,
+    ConfigParseError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+_BAD_CONFIGURATION = (
+    InvalidConfigError,
+    InvalidRegionError,
+    NoRegionError,
+    ParamValidationError,
+)
+# Credentials that expire or a clock that is set right mend themselves for the next attempt.
+_PASSING = {"ExpiredToken", "RequestExpired", "RequestTimeTooSkewed", "TokenRefreshRequired"}
+_WRONG = {
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "InvalidBucketName",
+    "KeyTooLongError",
+    "MethodNotAllowed",
+    "NotImplemented",
+    "PermanentRedirect",
+}
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return bucket and key of ``s3://bucket/key``; keys are taken as they stand, undecoded.
+
+    Raises:
+        ConfigError: Not an S3 URI, or no bucket in it.
+    """
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ConfigError(f"{uri}: expected s3://bucket/key")
+    return bucket, key
+
+
+def client_from_environment() -> Any:
+    """Return a new S3 client that is configured by the environment, as botocore reads it.
+
+    An endpoint of one's own (``AWS_ENDPOINT_URL``, ``AWS_ENDPOINT_URL_S3``) gets path-style
+    addresses, since ``bucket.127.0.0.1`` resolves nowhere. Attempts are bounded: 5, standard
+    mode, unless ``AWS_MAX_ATTEMPTS`` or ``AWS_RETRY_MODE`` say otherwise. Connects to nothing.
+
+    Raises:
+        ConfigError: The environment cannot be understood.
+    """
+    retries: Any = {}
+    if "AWS_MAX_ATTEMPTS" not in os.environ:
+        retries["total_max_attempts"] = 5
+    if "AWS_RETRY_MODE" not in os.environ:
+        retries["mode"] = "standard"
+    own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    config = Config(
+        retries=retries,
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=32,
+        tcp_keepalive=True,
+        s3={"addressing_style": "path"} if own_endpoint else None,
+    )
+    try:
+        # A session of its own: the default session is shared and not safe between threads.
+        return boto3.session.Session().client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigError(
+            f"S3 client: {error}; check AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL"
+        ) from error
+
+
+def error_code(error: BaseException) -> str:
+    """Return S3's error code (``NoSuchUpload``, ``404``), or ``""`` if S3 did not answer."""
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", ""))
+    return ""
+
+
+def http_status(error: BaseException) -> int:
+    """Return the HTTP status that S3 answered with, or 0 if it did not answer."""
+    if isinstance(error, ClientError):
+        return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return 0
+
+
+def is_absent(error: BaseException) -> bool:
+    """Tell whether S3 said that the object (not the bucket) is not there."""
+    return error_code(error) in {"NoSuchKey", "404"}
+
+
+def is_upload_gone(error: BaseException) -> bool:
+    """Tell whether S3 said that the multipart upload is not there (completed, aborted, expired)."""
+    return error_code(error) == "NoSuchUpload"
+
+
+def is_uncertain(error: BaseException) -> bool:
+    """Tell whether the request may have taken effect although an error came back.
+
+    So for no answer at all (reset, timeout), for 5xx, and for 409 and 412, which are also what a
+    second try of a lost but successful write gets.
+    """
+    if isinstance(error, (*_NO_CREDENTIALS, *_BAD_CONFIGURATION, CredentialRetrievalError)):
+        return False
+    if isinstance(error, ClientError):
+        return http_status(error) in {409, 412} or (
+            http_status(error) >= 500 and error_code(error) not in _WRONG
+        )
+    return isinstance(error, BotoCoreError)
+
+
+def _client_error(error: ClientError, action: str, uri: str) -> ExtractError:
+    code, status = error_code(error), http_status(error)
+    said = str(error.response.get("Error", {}).get("Message", ""))[:300]
+    what = f"{action} on {uri}: {code or status}{f' ({said})' if said and said != code else ''}"
+    bucket = split_uri(uri)[0]
+    if code == "NoSuchBucket":
+        return ConfigError(f"{what}; expected bucket {bucket} to exist: create it or mend the URI")
+    if code in _PASSING:
+        return WriteFailed(f"{what}; the next attempt gets fresh credentials")
+    if code == "NotImplemented":
+        return ConfigError(f"{what}; this storage lacks what the commit protocol needs")
+    if status in {401, 403}:
+        return ConfigError(
+            f"{what}; grant {PERMISSIONS.get(action, action)} on bucket {bucket} to these "
+            "credentials, and the use of its KMS key if it has one"
+        )
+    if code in _WRONG or status == 301:
+        return ConfigError(f"{what}; check the name of bucket {bucket}, its region and AWS_REGION")
+    return WriteFailed(f"{what}; a retry is safe")
+
+
+@contextmanager
+def s3_errors(action: str, uri: str) -> Iterator[None]:
+    """Map what botocore raises to the tree of `extract_jobs.errors`.
+
+    Args:
+        action: The S3 call, as in `PERMISSIONS`.
+        uri: What it was called for.
+
+    Raises:
+        ConfigError: No credentials, access denied, bucket absent or misnamed.
+        WriteFailed: Anything else, after botocore's own retries.
+    """
+    try:
+        yield
+    except ClientError as error:
+        raise _client_error(error, action, uri) from error
+    except _NO_CREDENTIALS as error:
+        raise ConfigError(
+            f"{action} on {uri}: no usable AWS credentials ({error}); give the job a role, or set "
+            "AWS_PROFILE or AWS_ACCESS_KEY_ID"
+        ) from error
+    except _BAD_CONFIGURATION as error:
+        raise ConfigError(f"{action} on {uri}: {error}") from error
+    except EndpointConnectionError as error:
+        raise WriteFailed(
+            f"{action} on {uri}: {error}; check the network, AWS_REGION and AWS_ENDPOINT_URL"
+        ) from error
+    except BotoCoreError as error:
+        raise WriteFailed(f"{action} on {uri}: {error}; a retry is safe") from error
