@@ -211,7 +211,7 @@ class Jobs:
             environment=environment,
         )
         if ended.timed_out:
-            raise task_failed("States.Timeout", f"Task timed out after {seconds:.0f} seconds")
+            raise task_failed("States.Timeout", "")
         return ended
 
     def _spark_submit(self, script: str) -> list[str]:

