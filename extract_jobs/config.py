@@ -1,0 +1,268 @@
+"""Source config × event → specs.
+
+A config is layers: ``defaults``, over them a table's own values, over them an event's overrides.
+Every problem of a config is told at once, with its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pydantic import ValidationError
+
+from extract_jobs.config_checks import check_defaults, check_frame, trace
+from extract_jobs.config_file import parse_yaml
+from extract_jobs.config_layers import (
+    ResolvedTable,
+    as_written,
+    merge,
+    normal,
+    resolve_table,
+    spec_of,
+)
+from extract_jobs.config_model import JobSettings, SourceSettings
+from extract_jobs.config_places import collisions, segment
+from extract_jobs.config_problems import (
+    Found,
+    Problem,
+    dotted,
+    exists,
+    nearest,
+    refusal,
+)
+from extract_jobs.errors import ConfigError
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec import problems as spec_problems
+from extract_jobs.storage import join
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One source and its tables, validated.
+
+    Attributes:
+        where: What messages call the config, such as its path or URI.
+        source: The source.
+        tables: Its tables by name, in the file's order.
+    """
+
+    where: str
+    source: SourceSettings
+    tables: Mapping[str, ResolvedTable]
+
+
+def load_config(text: str | bytes, where: str) -> SourceConfig:
+    """Read and validate a source config. Offline: no source, no storage.
+
+    Args:
+        text: YAML; bytes must be UTF-8.
+        where: What messages call it, such as its path or URI.
+
+    Returns:
+        The config. Without overrides, specs of all its tables can be made of it.
+
+    Raises:
+        ConfigError: Anything wrong. A file that is YAML has every problem told, with dotted path
+            and line, a line each.
+    """
+    file = parse_yaml(text, where)
+    if not isinstance(file.data, dict):
+        found = "is empty" if file.data is None else "is not a mapping"
+        raise ConfigError(f"{where}: {found}; expected version, source, defaults and tables")
+    source, problems = check_frame(file)
+    given = file.data.get("defaults")
+    defaults = given if isinstance(given, dict) else {}
+    problems += check_defaults(file, defaults)
+    listed = file.data.get("tables")
+    tables: dict[str, ResolvedTable] = {}
+    for name, own in (listed if isinstance(listed, dict) else {}).items():
+        line = file.line(("tables", name))
+        if own is not None and not isinstance(own, dict):
+            problems.append(Problem(f"tables.{name}", "expected a mapping, or nothing", line))
+            continue
+        values = merge(normal(defaults), normal(own or {}))
+        table, founds = resolve_table(source, name, values, line)
+        problems += [trace(file, name, one) for one in founds]
+        if table:
+            tables[name] = table
+    problems += [
+        Problem(f"tables.{name}", text_, tables[name].line)
+        for name, text_ in collisions({n: t.places for n, t in tables.items()})
+    ]
+    if problems or source is None:
+        raise refusal(where, problems)
+    return SourceConfig(where, source, tables)
+
+
+def resolve_tables(config: SourceConfig, extract_tables: Any) -> list[str]:
+    """Return the tables that an event or a command line selects, in the config's order.
+
+    Args:
+        config: The config.
+        extract_tables: ``"*"``, or a list of names and globs (``*``, ``?``, ``[…]``; with regard
+            to case). A name that a table has is that table, also where it looks like a glob.
+
+    Raises:
+        ConfigError: Neither form; nothing selected; an entry given twice; a name that the config
+            lacks (the message names the nearest), or a glob that no table matches.
+    """
+    if extract_tables == "*":
+        return list(config.tables)
+    if not isinstance(extract_tables, Sequence) or isinstance(extract_tables, str | bytes):
+        raise ConfigError(
+            f'extract_tables is {extract_tables!r}; expected "*" or a list of names and globs'
+        )
+    if not extract_tables:
+        raise ConfigError('extract_tables is an empty list; name tables, or give "*" for all')
+    problems: list[Problem] = []
+    selected: set[str] = set()
+    for index, entry in enumerate(extract_tables):
+        path = f"extract_tables[{index}]"
+        if not isinstance(entry, str):
+            problems.append(Problem(path, f"{entry!r} is not the name of a table"))
+        elif entry in extract_tables[:index]:
+            problems.append(Problem(path, f"{entry} is given twice"))
+        elif entry in config.tables:
+            selected.add(entry)
+        elif any(c in entry for c in "*?["):
+            matched = {name for name in config.tables if fnmatchcase(name, entry)}
+            if not matched:
+                problems.append(Problem(path, f"no table matches {entry}"))
+            selected |= matched
+        else:
+            hint = nearest(entry, config.tables)
+            problems.append(Problem(path, f"the config has no table {entry}{hint}"))
+    if problems:
+        raise refusal(config.where, problems)
+    return [name for name in config.tables if name in selected]
+
+
+def specs_for(
+    config: SourceConfig,
+    tables: Sequence[str],
+    *,
+    run_id_for: Callable[[str], str],
+    attempt: int = 1,
+    overrides: Mapping[str, Any] | None = None,
+    report_base: str | None = None,
+    tracking_table: str | None = None,
+) -> list[ExtractSpec]:
+    """Make the specs of some tables.
+
+    Args:
+        config: The config.
+        tables: Names that the config has, as `resolve_tables` gives them.
+        run_id_for: Gives a table's ``run_id``.
+        attempt: From 1.
+        overrides: Table keys that go over every one of the tables' own.
+        report_base: Folder below which reports go, as
+            ``<source_name>/<table>/<run_id>/<attempt>.json``; by default the table's state
+            folder takes them, as ``reports/<run_id>/<attempt>.json``.
+        tracking_table: Name of the tracking table, if there is one.
+
+    Returns:
+        One spec a table, in the order of ``tables``.
+
+    Raises:
+        ConfigError: The overrides, or a table with them, are wrong; every problem at once.
+    """
+    specs = []
+    for table in _overridden(config, tables, overrides):
+        run_id = run_id_for(table.name)
+        if report_base:
+            name = segment(config.source.name), segment(table.name)
+            report = join(report_base, *name, run_id, f"{attempt}.json")
+        else:
+            report = join(table.places.state_uri, "reports", run_id, f"{attempt}.json")
+        try:
+            spec = spec_of(
+                config.source,
+                table,
+                run_id=run_id,
+                attempt=attempt,
+                report_uri=report,
+                tracking_table=tracking_table,
+            )
+        except ValidationError as error:  # all else was validated before: the run_id, the attempt
+            raise ConfigError(f"{table.name}: {'; '.join(spec_problems(error))}") from error
+        specs.append(spec)
+    return specs
+
+
+def job_settings(
+    config: SourceConfig, table: str, overrides: Mapping[str, Any] | None = None
+) -> JobSettings:
+    """Return where and how a table's job runs, every section complete.
+
+    What neither config nor overrides give is missing from each section's ``model_fields_set``, so
+    that a deployment's own defaults can go in between.
+
+    Args:
+        config: The config.
+        table: A name that the config has.
+        overrides: As in `specs_for`.
+
+    Raises:
+        ConfigError: The overrides are wrong.
+    """
+    table_config = _overridden(config, [table], overrides)[0].config
+    return JobSettings(
+        job_type=table_config.job_type,
+        glue=table_config.glue,
+        emr=table_config.emr,
+        ecs=table_config.ecs,
+        retry=table_config.retry,
+    )
+
+
+def map_concurrency(
+    config: SourceConfig, tables: Sequence[str], overrides: Mapping[str, Any] | None = None
+) -> int:
+    """Return how many of ``tables`` may run at a time within the source's connections, at least 1.
+
+    A table uses one connection more than it reads splits at a time, to hold the snapshot.
+    """
+    need = max(t.config.split.max_connections + 1 for t in _overridden(config, tables, overrides))
+    return max(1, config.source.max_connections // need)
+
+
+def _overridden(
+    config: SourceConfig, tables: Sequence[str], overrides: Mapping[str, Any] | None
+) -> list[ResolvedTable]:
+    """Lay overrides over tables and validate anew; every problem of all of them at once."""
+    chosen = [config.tables[name] for name in tables]
+    if not overrides:
+        return chosen
+    if not isinstance(overrides, Mapping):
+        raise ConfigError(f"overrides: expected a mapping of table keys, found {overrides!r}")
+    above = normal(overrides)
+    problems: list[Problem] = []
+    resolved: dict[str, ResolvedTable] = {}
+    for old in chosen:
+        new, found = resolve_table(config.source, old.name, merge(old.values, above), old.line)
+        if new:
+            resolved[old.name] = new
+        problems += _overridden_problems(overrides, old, found)
+    everywhere = {**config.tables, **resolved}
+    problems += [
+        Problem("overrides", f"with them, {name} {text}")
+        for name, text in collisions({n: t.places for n, t in everywhere.items()})
+    ]
+    if problems:
+        raise refusal(config.where, problems)
+    return [resolved[name] for name in tables]
+
+
+def _overridden_problems(
+    overrides: Mapping[str, Any], table: ResolvedTable, found: list[Found]
+) -> Iterator[Problem]:
+    for one in found:
+        path = as_written(overrides, one.path)
+        if path and not one.partial and exists(overrides, path):
+            yield Problem(dotted(("overrides", *path)), one.text)
+        else:
+            full = ("tables", table.name, *one.path)
+            yield Problem(dotted(full), f"with the overrides, {one.text}", table.line)

@@ -1,0 +1,70 @@
+"""What is wrong with a source config as a file: its frame, its defaults, and where values stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from extract_jobs.config_file import YamlFile
+from extract_jobs.config_layers import as_written, merge, normal
+from extract_jobs.config_model import ConfigModel, SourceSettings, TableConfig
+from extract_jobs.config_problems import Found, Problem, dotted, exists, found_in
+
+
+def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:
+    """Validate everything but defaults and tables."""
+    data = {k: v for k, v in file.data.items() if k != "defaults"}
+    problems = []
+    tables = data.get("tables")
+    if isinstance(tables, dict):
+        data["tables"] = {}
+        if "" in tables:
+            problems.append(Problem("tables", "a table with no name", file.line(("tables", ""))))
+    if "tables" in data and not tables:
+        problems.append(Problem("tables", "names no table", file.line(("tables",))))
+        data["tables"] = {}
+    if not isinstance(file.data.get("defaults", {}), dict | None):
+        problems.append(Problem("defaults", "expected a mapping", file.line(("defaults",))))
+    source = None
+    try:
+        source = ConfigModel.model_validate(data).source
+    except ValidationError as error:
+        for one in found_in(error, data, ConfigModel):
+            text = one.text
+            if one.path == ("version",) and not one.partial:
+                text = f"{text}: the version that this extract-jobs reads"
+            problems.append(Problem(dotted(one.path), text, file.line(one.path)))
+    return source, problems
+
+
+def check_defaults(file: YamlFile, defaults: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong with the defaults whatever tables say."""
+    values = merge({}, normal(defaults))
+    problems = []
+    if "query" in values:
+        text = "a query belongs to one table; move it there"
+        problems.append(Problem("defaults.query", text, file.line(("defaults", "query"))))
+    try:
+        TableConfig.model_validate(values)
+    except ValidationError as error:
+        for one in found_in(error, values, TableConfig):
+            if not one.partial:
+                path = as_written(defaults, one.path)
+                full = ("defaults", *path)
+                problems.append(Problem(dotted(full), one.text, file.line(full)))
+    return problems
+
+
+def trace(file: YamlFile, name: str, found: Found) -> Problem:
+    """Find where a merged value came from: the table's own part, or the defaults."""
+    own = file.data["tables"][name] or {}
+    defaults = file.data.get("defaults") or {}
+    for prefix, layer in ((("tables", name), own), (("defaults",), defaults)):
+        path = as_written(layer, found.path)
+        if path and exists(layer, path):
+            full = (*prefix, *path)
+            return Problem(dotted(full), found.text, file.line(full))
+    full = ("tables", name, *found.path)
+    return Problem(dotted(full), found.text, file.line(full))

@@ -1,0 +1,208 @@
+"""What a source config may say: the models, and the JSON Schema made from them.
+
+``python -m extract_jobs.config_model`` writes the schema that ships with the package.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from extract_jobs.spec import (
+    Bytes,
+    ColumnsSpec,
+    ConnectionSpec,
+    JobType,
+    Name,
+    SourceType,
+    SpecPart,
+    SplitSpec,
+    TargetSpec,
+    WatermarkSpec,
+)
+
+SCHEMA_PATH = Path(__file__).with_name("source_config.schema.json")
+_TIMEOUT = "The state machine stops the job after this long."
+
+
+class SourceSettings(SpecPart):
+    """The source that the tables come from."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] = Field(
+        description="Its name in paths and in the tracking table; also the name of this file."
+    )
+    type: SourceType = Field(description="Its kind.")
+    connection: ConnectionSpec
+    max_connections: int = Field(
+        40,
+        ge=2,
+        le=10_000,
+        description="The source's whole budget, over all tables of an execution. A table uses one "
+        "connection more than it reads splits at a time.",
+    )
+
+
+class GlueSettings(SpecPart):
+    """How a table's job runs on AWS Glue."""
+
+    job_name: Name = "extract-jobs"
+    worker_type: Literal["G.1X", "G.2X", "G.4X", "G.8X", "R.1X", "R.2X", "R.4X", "R.8X"] = "G.1X"
+    number_of_workers: int = Field(2, ge=2, le=299)
+    timeout_minutes: int = Field(480, ge=1, le=10_080, description=_TIMEOUT)
+
+
+class EmrSettings(SpecPart):
+    """How a table's job runs on EMR: Serverless by application, or a step on a running cluster."""
+
+    application_id: Name | None = Field(None, description="EMR Serverless application.")
+    cluster_id: Name | None = Field(None, description="Running cluster, for a step instead.")
+    execution_role_arn: Name | None = Field(None, description="Role of a Serverless job.")
+    entry_point: Name | None = Field(None, description="URI of emr.py.")
+    archive: Name | None = Field(None, description="URI of the packed Python environment.")
+    driver_memory_gb: int = Field(4, ge=1, le=120)
+    executor_memory_gb: int = Field(4, ge=1, le=120)
+    executor_cores: int = Field(2, ge=1, le=16)
+    executors: int = Field(2, ge=1, le=1000)
+    timeout_minutes: int = Field(480, ge=5, le=10_080, description=_TIMEOUT)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.application_id and self.cluster_id:
+            raise ValueError(
+                "application_id and cluster_id are both given; set the one not meant to null"
+            )
+        return self
+
+
+class EcsSettings(SpecPart):
+    """How a table's job runs on ECS Fargate."""
+
+    cluster: Name = "extract-jobs"
+    task_definition: Name = "extract-jobs"
+    container_name: Name = "extract-jobs"
+    cpu: int = Field(1024, ge=256, le=16_384, description="CPU units; 1024 are one vCPU.")
+    memory: int = Field(4096, ge=512, le=122_880, description="MiB.")
+    subnets: tuple[Name, ...] = ()
+    security_groups: tuple[Name, ...] = ()
+    assign_public_ip: Literal["ENABLED", "DISABLED"] = "DISABLED"
+    timeout_minutes: int = Field(480, ge=1, le=10_080, description=_TIMEOUT)
+
+
+class RetrySettings(SpecPart):
+    """How often a failed table is tried again, where its error says that trying again may help."""
+
+    max_attempts: int = Field(3, ge=1, le=20, description="All attempts, the first included.")
+    backoff_seconds: int = Field(
+        60, ge=0, le=86_400, description="Wait before the second attempt; doubled each time."
+    )
+
+
+class JobSettings(SpecPart):
+    """What the state machine needs to run one table; every section is always there."""
+
+    job_type: JobType
+    glue: GlueSettings = GlueSettings()
+    emr: EmrSettings = EmrSettings()
+    ecs: EcsSettings = EcsSettings()
+    retry: RetrySettings = RetrySettings()
+
+
+class TableConfig(SpecPart):
+    """One table: its own values over ``defaults``, what neither gives as documented here."""
+
+    job_type: JobType = Field("glue", description="Where the job runs on AWS.")
+    mode: Literal["full", "incremental"] = "full"
+    watermark: WatermarkSpec | None = None
+    columns: ColumnsSpec = ColumnsSpec()
+    where: Name | None = Field(None, description="One boolean expression in the source's dialect.")
+    query: Name | None = Field(None, description="One SELECT that is extracted in a table's place.")
+    split: SplitSpec = SplitSpec()
+    max_connections: int | None = Field(
+        None, ge=1, le=1000, description="Short for split.max_connections."
+    )
+    target: TargetSpec
+    on_schema_change: Literal["evolve", "fail"] = "evolve"
+    on_empty: Literal["schema_file", "nothing"] = "schema_file"
+    lossy_types: Literal["refuse", "null"] = "refuse"
+    reconcile: bool = True
+    reconcile_max_bytes: Bytes = Field(
+        10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."
+    )
+    state_uri: Name | None = Field(
+        None,
+        description="Base of the state; a table's own lies under <base>/<source_name>/<table>. "
+        "Default: _extract at the root of the target's bucket, or beside the target's folder.",
+    )
+    glue: GlueSettings = GlueSettings()
+    emr: EmrSettings = EmrSettings()
+    ecs: EcsSettings = EcsSettings()
+    retry: RetrySettings = RetrySettings()
+
+
+class ConfigModel(SpecPart):
+    """A source config: one YAML file for one source."""
+
+    version: Literal[1]
+    source: SourceSettings
+    defaults: TableConfig | None = Field(None, description="Values that every table starts from.")
+    tables: dict[Name, TableConfig | None] = Field(
+        description="By schema.table as the source spells it, or by your own name for a query."
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a source config, for editors.
+
+    It says what the models say, save that a table may leave out what ``defaults`` gives, and that
+    ``null`` takes a value back to what it is without the config.
+    """
+    schema: dict[str, Any] = _without_titles(ConfigModel.model_json_schema())
+    definitions = schema["$defs"]
+    for name in ("TableConfig", *_parts_of(definitions, "TableConfig")):
+        part = definitions[name]
+        part.pop("required", None)
+        part["properties"] = {k: _or_null(v) for k, v in part["properties"].items()}
+    definitions["TableConfig"]["properties"]["query"]["description"] += " Not in defaults."
+    mask = definitions["ColumnsSpec"]["properties"]["mask"]["anyOf"][0]
+    mask["additionalProperties"] = _or_null(mask["additionalProperties"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _parts_of(definitions: dict[str, Any], name: str) -> set[str]:
+    """Return the names of all definitions that ``name`` refers to, however deeply."""
+    found = {part.split('"', 1)[0] for part in json.dumps(definitions[name]).split("#/$defs/")[1:]}
+    return found.union(*(_parts_of(definitions, part) for part in found))
+
+
+def _without_titles(schema: Any) -> Any:
+    """Drop the titles that pydantic makes of field names: editors show the names anyway."""
+    if isinstance(schema, list):
+        return [_without_titles(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        k: _without_titles(v)
+        for k, v in schema.items()
+        if not (k == "title" and isinstance(v, str))
+    }
+
+
+def _or_null(field: dict[str, Any]) -> dict[str, Any]:
+    if {"type": "null"} in field.get("anyOf", ()):
+        return field
+    about = {k: v for k, v in field.items() if k in ("description", "default")}
+    bare = {k: v for k, v in field.items() if k not in about}
+    options = bare["anyOf"] if set(bare) == {"anyOf"} else [bare]
+    return {"anyOf": [*options, {"type": "null"}], **about}
+
+
+def schema_text() -> str:
+    """Return the file's text of `json_schema`."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_PATH.write_text(schema_text(), encoding="utf-8")

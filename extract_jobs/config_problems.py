@@ -1,0 +1,210 @@
+"""Problems of a config: found, told in a person's words, and gathered into one error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from extract_jobs.errors import ConfigError
+
+MAX_SHOWN = 100
+"""Problems that one message lists; it says how many more there are."""
+
+Path = tuple[str | int, ...]
+_PRIVATE = frozenset({"connection", "query", "where"})
+"""Parts whose values no message repeats."""
+_SECRETS = frozenset({"password", "passwd", "pwd", "secret", "token"})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a config.
+
+    Attributes:
+        path: Dotted path of the value; empty for the config as a whole.
+        text: What is wrong and what to do. Never holds a credential.
+        line: Line in the file, from 1; None for values that no file holds, such as overrides.
+    """
+
+    path: str
+    text: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A problem in plain data, before it is known which file and line the value came from.
+
+    Attributes:
+        path: Keys and indexes down to the value.
+        text: What is wrong and what to do.
+        partial: Whether more data could mend it: something is missing, or parts disagree.
+    """
+
+    path: Path
+    text: str
+    partial: bool = False
+
+
+def refusal(where: str, problems: Iterable[Problem]) -> ConfigError:
+    """Return the error that tells all problems of ``where`` at once, in order of line.
+
+    One problem makes one line; several make a heading and a line each.
+    """
+    unique = sorted(dict.fromkeys(problems), key=lambda p: p.line or 0)
+    lines = [_described(where, p) for p in unique[:MAX_SHOWN]]
+    if len(unique) == 1:
+        return ConfigError(lines[0])
+    if len(unique) > MAX_SHOWN:
+        lines.append(f"… and {len(unique) - MAX_SHOWN} more")
+    return ConfigError("\n".join([f"{where}: {len(unique)} problems", *lines]))
+
+
+def _described(where: str, problem: Problem) -> str:
+    place = f"{where}:{problem.line}" if problem.line else where
+    return ": ".join(filter(None, (place, problem.path, problem.text)))
+
+
+def dotted(path: Path) -> str:
+    """Return ``tables.public.orders.columns.include[0]`` for a path of keys and indexes."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def exists(data: Any, path: Path) -> bool:
+    """Return whether ``data`` has a value, None included, at ``path``."""
+    return _depth(data, path) == len(path)
+
+
+def _depth(data: Any, path: Path) -> int:
+    """Return how many parts of ``path`` can be followed into ``data``."""
+    for depth, part in enumerate(path):
+        if isinstance(data, Mapping):
+            leads_on = part in data
+        else:
+            leads_on = isinstance(data, list | tuple) and part in range(len(data))
+        if not leads_on:
+            return depth
+        data = data[part]
+    return len(path)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` with the likeliest of ``known``, or nothing."""
+    known = list(known)
+    folded = {k.casefold(): k for k in known}
+    close = get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return f"; did you mean {folded[close[0]]}?" if close else ""
+
+
+def found_in(error: ValidationError, data: Any, model: type[BaseModel]) -> list[Found]:
+    """Return the problems of a validation, told in the words of YAML.
+
+    Args:
+        error: What validating ``data`` raised.
+        data: The plain data.
+        model: The model that it was validated against.
+
+    Returns:
+        One problem per path: the branches of a union are told as one.
+    """
+    told: dict[tuple[Path, bool], list[str]] = {}
+    for one in error.errors(include_url=False):
+        loc: Path = one["loc"]
+        kind = one["type"]
+        if kind == "missing":
+            key, text = (loc, True), "is required"
+        elif kind == "extra_forbidden":
+            key, text = (loc, False), unknown_key(model, loc)
+        else:
+            path = loc[: _depth(data, loc)]
+            between = kind == "value_error" and isinstance(one["input"], Mapping)
+            key, text = (path, between), _reason(one, path)
+        told.setdefault(key, []).append(text)
+    return [
+        Found(path, "; or ".join(dict.fromkeys(texts)), partial)
+        for (path, partial), texts in told.items()
+    ]
+
+
+def _reason(error: Any, path: Path) -> str:
+    kind, value = error["type"], error["input"]
+    shown = _shown(value) if not _PRIVATE.intersection(path) else None
+    if kind == "value_error":
+        return str(error["msg"]).removeprefix("Value error, ")
+    if kind == "literal_error":
+        expected = str(error["ctx"]["expected"]).replace("'", "")
+        choices = [c.strip() for c in expected.replace(" or ", ", ").split(",")]
+        hint = nearest(value, choices) if isinstance(value, str) else ""
+        return f"{shown or 'the value'} is not {expected}{hint}"
+    if kind == "string_type" and isinstance(value, bool):
+        return (
+            "expected text, but bare yes, no, on, off, true, false are booleans; put it in quotes"
+        )
+    if kind == "string_type" and isinstance(value, int | float):
+        return f"expected text, found {shown or 'a number'}; put it in quotes"
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return "expected a mapping"
+    if kind == "tuple_type":
+        return "expected a list"
+    text = str(error["msg"])
+    text = text[:1].lower() + text[1:]
+    return text.replace("input should be", f"{shown or 'the value'} should be", 1)
+
+
+def _shown(value: Any) -> str | None:
+    """Return a short scalar as YAML has it; None for what is long or not a scalar."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str | int | float) and len(str(value)) <= 60:
+        return repr(value)
+    return None
+
+
+def unknown_key(model: type[BaseModel], path: Path) -> str:
+    """Return what to say of a key at ``path`` that ``model`` does not know there."""
+    key = str(path[-1])
+    if key.casefold() in _SECRETS:
+        return (
+            "a config holds no secret; use connection.secret_id, or name an environment variable "
+            "in connection.password_env"
+        )
+    here = model_at(model, path[:-1])
+    fields = list(here.model_fields) if here else []
+    hint = nearest(key, fields)
+    elsewhere = [p for p in key_paths(model) if p.rsplit(".", 1)[-1] == key]
+    if elsewhere and not (hint and len(key) > 3 and key[:3] in hint):
+        hint = f"; did you mean {elsewhere[0]}?"
+    return f"unknown key{hint or '; known here: ' + ', '.join(fields)}"
+
+
+def model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
+    """Return the model of the mapping at ``path``; None where it is no model."""
+    here: type[BaseModel] | None = model
+    for part in path:
+        field = here.model_fields.get(str(part)) if here else None
+        here = next(_models(field.annotation), None) if field else None
+    return here
+
+
+def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted paths of all keys of a model, sections before their keys."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for part in _models(field.annotation):
+            yield from key_paths(part, f"{prefix}{name}.")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that a field may hold itself: those of a union, not those of a dict."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif not hasattr(annotation, "__origin__") or annotation.__origin__ not in (dict, tuple, list):
+        for part in get_args(annotation):
+            yield from _models(part)
