@@ -1,0 +1,155 @@
+"""``python -m infra.local``: the pipeline on this machine, for a person's own config and database."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from extract_jobs.errors import ExtractError
+from infra.local.board import show, tracking, watch
+from infra.local.demo.story import run_demo
+from infra.local.emulator import EmulatorFailed
+from infra.local.stack import Stack, StackProblem, find_stack, open_stack, start_stack
+
+DEFAULT_DIRECTORY = Path(".local")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 if the execution or the demo failed, 2 for a wrong command."""
+    options = _parser().parse_args(arguments)
+    console = Console()
+    try:
+        return int(options.run(options, console))
+    except (StackProblem, EmulatorFailed, ExtractError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="start an emulator and deploy the pipeline to it")
+    up.add_argument("--config", type=Path, help="folder of source configs, *.yml")
+    up.add_argument("--port", type=int, default=0, help="default: a free one")
+    up.add_argument("--workers", type=int, default=2, help="jobs at once; default: 2")
+    up.add_argument(
+        "--env", action="append", default=[], metavar="NAME",
+        help="a variable of yours that the jobs get too, such as a config's password_env",
+    )  # fmt: skip
+    up.set_defaults(run=_up)
+
+    run = commands.add_parser("run", help="start an execution and watch it")
+    run.add_argument("event", help="JSON, or a file of it: {source_name, extract_tables}")
+    run.add_argument("--config", type=Path, help="upload this folder's source configs before")
+    run.set_defaults(run=_run)
+
+    status = commands.add_parser("status", help="tell what runs, and the last executions")
+    status.set_defaults(run=_status)
+    down = commands.add_parser("down", help="stop the emulator and all it has started")
+    down.set_defaults(run=_down)
+    demo = commands.add_parser("demo", help="run the pipeline on a shop database, and check it")
+    demo.set_defaults(run=lambda options, console: run_demo(console))
+    for command in (up, run, status, down):
+        command.add_argument(
+            "--dir", type=Path, default=DEFAULT_DIRECTORY, dest="directory",
+            help="folder of the stack; two stacks take two folders; default: .local",
+        )  # fmt: skip
+    return parser
+
+
+def _up(options: argparse.Namespace, console: Console) -> int:
+    """Start a stack and leave it running."""
+    missing = [name for name in options.env if name not in os.environ]
+    if missing:
+        raise StackProblem(f"--env names variables that are not set: {', '.join(missing)}")
+    stack = start_stack(
+        options.directory,
+        configs=_configs(options.config),
+        detached=True,
+        port=options.port,
+        workers=options.workers,
+        environment={name: os.environ[name] for name in options.env},
+    )
+    console.print(
+        f"{stack.endpoint_url}  (pid {stack.pid}, logs in {stack.directory})\n"
+        f"  state machine  {stack.state_machine_arn}\n"
+        "  next           python -m infra.local run "
+        '\'{"source_name": "…", "extract_tables": "*"}\'',
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    return 0
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    """Start an execution, watch it, and show what became of its tables."""
+    stack = open_stack(options.directory)
+    for config in _configs(options.config):
+        stack.put_config(config)
+    text = options.event
+    if not text.lstrip().startswith("{"):
+        text = Path(text).read_text(encoding="utf-8")
+    arn = stack.start(text)
+    try:
+        outcome = watch(stack, arn, console)
+    except KeyboardInterrupt:
+        console.print(f"{arn} goes on; python -m infra.local down stops it", soft_wrap=True)
+        raise
+    show(outcome, console)
+    return 0 if outcome.status == "SUCCEEDED" else 1
+
+
+def _status(options: argparse.Namespace, console: Console) -> int:
+    """Tell where the stack is and what its last executions became."""
+    stack = open_stack(options.directory)
+    console.print(f"{stack.endpoint_url}  pid {stack.pid}", highlight=False)
+    _show_executions(stack, console)
+    return 0
+
+
+def _show_executions(stack: Stack, console: Console) -> None:
+    """Print one line for each of the last executions, newest first."""
+    executions = stack.client("stepfunctions").list_executions(
+        stateMachineArn=stack.state_machine_arn, maxResults=10
+    )["executions"]
+    for execution in executions:
+        runs = list(tracking(stack).by_execution(execution["executionArn"]))
+        done = sum(run.status == "SUCCEEDED" for run in runs)
+        console.print(
+            f"{execution['startDate']:%H:%M:%S}  {execution['status']:9}  "
+            f"{done} of {len(runs)} tables  {execution['executionArn']}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _down(options: argparse.Namespace, console: Console) -> int:
+    """Stop a stack; one that does not run is stopped already."""
+    stack = find_stack(options.directory)
+    if stack is None:
+        console.print(f"no stack in {options.directory}")
+        return 0
+    stack.stop()
+    console.print(f"stopped {stack.endpoint_url}; logs stay in {stack.directory}", soft_wrap=True)
+    return 0
+
+
+def _configs(folder: Path | None) -> list[Path]:
+    """Return the source configs of a folder."""
+    if folder is None:
+        return []
+    found = sorted(folder.glob("*.yml"))
+    if not found:
+        raise StackProblem(f"{folder} has no source config: expected files named <source>.yml")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

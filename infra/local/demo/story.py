@@ -1,0 +1,192 @@
+"""The demo, step by step; each step says what it expects, and any surprise fails the demo."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from infra.local.board import Outcome, show, watch
+from infra.local.demo.check import compare
+from infra.local.postgres import Database, run_postgres
+from infra.local.stack import Stack, start_stack
+
+HERE = Path(__file__).parent
+SECRET_ID = "lake/sales"  # noqa: S105 - the name of a secret
+EXECUTION_SECONDS = 300.0
+GOOD = (
+    "shop.customers", "shop.products", "shop.orders", "shop.order_items", "shop.events",
+    "big_spenders",
+)  # fmt: skip
+FLAKY = "shop.payments"
+BAD = "shop.gift_cards"
+
+
+@dataclass(slots=True)
+class Surprises:
+    """What was not as expected; empty in a good demo."""
+
+    found: list[str]
+
+    def expect(self, what: str, actual: object, expected: object) -> None:
+        """Note a difference."""
+        if actual != expected:
+            self.found.append(f"{what}: expected {expected!r}, found {actual!r}")
+
+
+def run_demo(console: Console) -> int:
+    """Run the demo in a folder of its own, and leave nothing behind.
+
+    Returns:
+        0 if everything was as expected, else 1 after telling what was not.
+    """
+    started, surprises = time.monotonic(), Surprises([])
+    with tempfile.TemporaryDirectory(prefix="extract-jobs-demo-") as folder:
+        console.print("Starting PostgreSQL and an embedded AWS …")
+        with run_postgres() as database, _stack(Path(folder)) as stack:
+            with database.connect() as connection:
+                connection.execute((HERE / "shop.sql").read_bytes())
+            stack.put_secret(SECRET_ID, database.secret())
+            console.print(
+                f"PostgreSQL with a shop of 430,000 rows on port {database.port}, AWS at "
+                f"{stack.endpoint_url}, pipeline deployed, "
+                f"after {time.monotonic() - started:.0f} s.\n",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+            _first_execution(stack, database, console, surprises)
+            _repair_and_rerun(stack, database, console, surprises)
+    return _verdict(console, surprises, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _stack(folder: Path) -> Iterator[Stack]:
+    """Run a stack with the demo's source config until the context ends."""
+    stack = start_stack(folder, configs=[HERE / "sales.yml"])
+    try:
+        yield stack
+    finally:
+        stack.stop()
+
+
+def _first_execution(
+    stack: Stack, database: Database, console: Console, surprises: Surprises
+) -> None:
+    """Extract everything, while a migration holds one table and an administrator is impatient."""
+    tables = [*GOOD, FLAKY, BAD]
+    console.print(
+        f"Extracting {len(tables)} tables by Glue, EMR and ECS jobs. {BAD} has a type that Parquet "
+        f"cannot hold;\na migration holds {FLAKY}, and the session that waits for it will be "
+        "terminated once.\n", highlight=False,
+    )  # fmt: skip
+    with _held_once(database, FLAKY) as terminated:
+        arn = stack.start({"source_name": "sales", "extract_tables": tables})
+        outcome = watch(stack, arn, console, seconds=EXECUTION_SECONDS)
+    show(outcome, console)
+    surprises.expect("sessions terminated", terminated.is_set(), True)
+    surprises.expect("status of the execution", outcome.status, "FAILED")
+    surprises.expect("error of the execution", outcome.error, "ExtractRunFailed")
+    _expect_runs(outcome, surprises)
+    surprises.found += compare(stack, database, [*GOOD, FLAKY], console)
+
+
+def _expect_runs(outcome: Outcome, surprises: Surprises) -> None:
+    """Check status and attempts of each table of the first execution."""
+    runs = {run.extract_table: run for run in outcome.runs}
+    surprises.expect("tables tracked", sorted(runs), sorted([*GOOD, FLAKY, BAD]))
+    for table in GOOD:
+        if table in runs:
+            actual = (runs[table].status, runs[table].attempt)
+            surprises.expect(f"{table}: status, attempt", actual, ("SUCCEEDED", 1))
+    if FLAKY in runs:
+        flaky = runs[FLAKY]
+        surprises.expect(f"{FLAKY}: status", flaky.status, "SUCCEEDED")
+        surprises.expect(f"{FLAKY}: retried", flaky.attempt >= 2, True)
+    if BAD in runs:
+        bad = (runs[BAD].status, runs[BAD].error_class)
+        surprises.expect(f"{BAD}: status, error", bad, ("FAILED", "TypeNotRepresentable"))
+
+
+def _repair_and_rerun(
+    stack: Stack, database: Database, console: Console, surprises: Surprises
+) -> None:
+    """Mend the config, run just the failed table again, and an increment of the orders."""
+    console.print(f"\nThe config now casts {BAD}.balance; rerunning what failed …\n")
+    first = stack.client("stepfunctions").list_executions(stateMachineArn=stack.state_machine_arn)[
+        "executions"
+    ][0]["executionArn"]
+    text = (HERE / "sales.yml").read_text(encoding="utf-8")
+    mended = f"  {BAD}: {{columns: {{cast: {{balance: 'decimal(12,2)'}}}}}}"
+    repaired = stack.directory / "sales.yml"
+    repaired.write_text(text.replace(f"  {BAD}: {{}}", mended), encoding="utf-8")
+    stack.put_config(repaired)
+    outcome = watch(
+        stack, stack.start({"rerun_failed_of": first}), console, seconds=EXECUTION_SECONDS
+    )
+    show(outcome, console)
+    tables = [(run.extract_table, run.status) for run in outcome.runs]
+    surprises.expect("tables rerun", tables, [(BAD, "SUCCEEDED")])
+
+    console.print("\n500 orders come in; the next execution extracts just these …\n")
+    with database.connect() as connection:
+        connection.execute(
+            "insert into shop.orders select 80000 + i, i, 'open', i, now(), now(), null "
+            "from generate_series(1, 500) i"
+        )
+    event = {"source_name": "sales", "extract_tables": ["shop.orders"]}
+    outcome = watch(stack, stack.start(event), console, seconds=EXECUTION_SECONDS)
+    show(outcome, console)
+    rows = [(run.extract_table, run.status, run.rows) for run in outcome.runs]
+    surprises.expect("increment", rows, [("shop.orders", "SUCCEEDED", 500)])
+    surprises.found += compare(stack, database, ["shop.orders", BAD], console)
+
+
+@contextlib.contextmanager
+def _held_once(database: Database, table: str) -> Iterator[threading.Event]:
+    """Lock a table until a session waits for it, then terminate that session and let go.
+
+    Yields:
+        An event that is set once it has happened.
+    """
+    done, stop = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with database.connect() as holder, database.connect() as administrator:
+            holder.execute("begin")
+            holder.execute(f"lock table {table} in access exclusive mode")
+            ready.set()
+            while not stop.is_set() and not done.is_set():
+                waiting = administrator.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where %s = any(pg_blocking_pids(pid))", (holder.info.backend_pid,),
+                ).fetchall()  # fmt: skip
+                if waiting:
+                    done.set()
+                time.sleep(0.1)
+            holder.execute("rollback")
+
+    ready = threading.Event()
+    thread = threading.Thread(target=hold, name="migration", daemon=True)
+    thread.start()
+    ready.wait(30)
+    try:
+        yield done
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _verdict(console: Console, surprises: Surprises, seconds: float) -> int:
+    """Say how the demo went."""
+    if surprises.found:
+        console.print("\nNot as expected:", style="red")
+        for line in surprises.found:
+            console.print(f"  {line}", style="red", soft_wrap=True, markup=False)
+        return 1
+    console.print(f"\nAll as expected, in {seconds:.0f} s.", style="green")
+    return 0
