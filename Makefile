@@ -15,7 +15,7 @@ ASL_VALIDATOR_VERSION := 4.0.0
 ASL_VALIDATOR := .tools/node_modules/.bin/asl-validator
 STATE_MACHINES := $(wildcard asl/*.asl.json)
 TEMPLATES := $(wildcard infra/template.yaml)
-BENCHES := $(sort $(wildcard tests/bench/bench_*.py))
+BENCH ?= $(patsubst tests/bench/bench_%.py,%,$(sort $(wildcard tests/bench/bench_*.py)))
 
 # The interpreter is the one found above, never one that uv downloads.
 export UV_PYTHON_DOWNLOADS := never
@@ -75,8 +75,8 @@ $(ASL_VALIDATOR): Makefile | $(READY)
 	  --loglevel=error --no-fund --no-audit --prefix .tools 'asl-validator@$(ASL_VALIDATOR_VERSION)'
 	@touch $@
 
-bench: $(READY)  ## Measure against Spark JDBC and DuckDB; ARGS='--scale 0.1' for a quick look
-	@for f in $(BENCHES); do $(BIN)/python -m "$$(echo "$${f%.py}" | tr / .)" $(ARGS); done
+bench: $(READY)  ## Measure; BENCH=lineitem ARGS='--scale 0.1' for one and a quick look
+	@for bench in $(BENCH); do $(BIN)/python -m "tests.bench.bench_$$bench" $(ARGS); done
 
 dist: $(READY)  ## Build what is shipped into dist/
 	@rm -rf dist

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 pytest_plugins = [
+    "tests.support.emulators",
     "tests.support.postgres",
 ]
 
