@@ -1,0 +1,206 @@
+"""Extracts of several splits on Spark: one snapshot, lost workers, lost connections, no doubling."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+from pyspark.sql import SparkSession
+
+from extract_jobs.engine import Progress
+from extract_jobs.errors import ConfigError, ExtractError, Interrupted, SourceUnavailable
+from extract_jobs.run import run_extract
+from extract_jobs.spec import ExtractSpec
+from infra.local.emulator import Emulator
+from tests.support.crash import Lake, bucket_of
+from tests.support.emulators import set_environment
+from tests.support.postgres import Server
+
+pytestmark = pytest.mark.spark
+
+ROWS = 60_000
+
+
+@dataclass
+class Scene:
+    server: Server
+    lake: Lake
+
+    def spec(self, run_id: str = "r", attempt: int = 1, **more: Any) -> ExtractSpec:
+        split = {"target_bytes": 1_000_000, "max_connections": 2, **more.pop("split", {})}
+        return ExtractSpec.model_validate(
+            self.lake.spec(self.server, run_id, attempt, split=split, **more)
+        )
+
+
+@pytest.fixture
+def scene(
+    pg_database: Server, ministack: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> Scene:
+    set_environment(
+        {**ministack.environment(), "CRASH_PASSWORD": pg_database.password}, monkeypatch
+    )
+    lake = Lake(bucket_of(ministack, f"spark-{uuid4().hex[:8]}") + "/x", ministack.environment())
+    pg_database.execute(
+        "create table public.t (id int primary key, version int not null, padding text)",
+        f"insert into public.t select g, 1, repeat(md5(g::text), 4) from generate_series(1, {ROWS}) g",
+        "analyze public.t",
+    )
+    return Scene(pg_database, lake)
+
+
+class During(Progress):
+    """Calls back once, when the first split has ended."""
+
+    def __init__(self, action: Any) -> None:
+        self.action, self.splits, self.called = action, 0, threading.Event()
+
+    def planned(self, splits: int, rows: int | None, size: int | None) -> None:
+        self.splits = splits
+
+    def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+        if done and not self.called.is_set():
+            self.called.set()
+            self.action()
+
+
+def test_all_splits_see_one_snapshot(scene: Scene, spark: SparkSession) -> None:
+    def change_everything() -> None:
+        scene.server.execute(
+            "update public.t set version = 2 where id % 2 = 0",
+            "delete from public.t where id % 5 = 0",
+            "insert into public.t select g, 3, 'new' from generate_series(100001, 105000) g",
+        )
+
+    during = During(change_everything)
+    report = run_extract(scene.spec(), spark=spark, progress=during)
+    assert during.called.is_set()
+    assert report.splits > 4
+    assert (report.rows, report.source_rows, report.reconciled) == (ROWS, ROWS, True)
+    assert scene.lake.read() == list(range(1, ROWS + 1))
+    assert set(scene.lake.read("version")) == {1}
+    assert scene.lake.staged() == []
+
+
+def test_the_callers_session_is_used_and_left_alone(scene: Scene, spark: SparkSession) -> None:
+    run_extract(scene.spec(), spark=spark)
+    assert spark.range(3).count() == 3
+
+
+def test_a_python_worker_killed_in_mid_split_costs_one_retry(
+    scene: Scene, spark: SparkSession
+) -> None:
+    killed: list[int] = []
+
+    def kill_workers() -> None:
+        for process in psutil.Process().children(recursive=True):
+            if not killed and "pyspark.daemon" in " ".join(process.cmdline()):
+                for worker in process.children():
+                    worker.send_signal(signal.SIGKILL)
+                    killed.append(worker.pid)
+
+    report = run_extract(scene.spec(), spark=spark, progress=During(kill_workers))
+    assert killed
+    assert report.rows == ROWS
+    assert scene.lake.read() == list(range(1, ROWS + 1))
+    assert scene.lake.staged() == []
+
+
+def terminate(server: Server, which: str) -> int:
+    """End backends whose session matches a condition; return how many."""
+    with server.connect() as connection:
+        return connection.execute(
+            f"select count(pg_terminate_backend(pid)) from pg_stat_activity"
+            f" where datname = current_database() and pid <> pg_backend_pid() and {which}".encode()
+        ).fetchone()[0]
+
+
+def test_a_reading_connection_that_is_cut_is_read_again_in_the_same_snapshot(
+    scene: Scene, spark: SparkSession
+) -> None:
+    cut = threading.Event()
+
+    def cut_readers() -> None:
+        deadline = time.monotonic() + 20
+        while not cut.is_set() and time.monotonic() < deadline:
+            if terminate(scene.server, "query ilike 'copy%'"):
+                cut.set()
+
+    watcher = threading.Thread(target=cut_readers)
+    watcher.start()
+    report = run_extract(scene.spec(), spark=spark)
+    cut.set()
+    watcher.join()
+    assert report.rows == ROWS
+    assert scene.lake.read() == list(range(1, ROWS + 1))
+    assert scene.lake.staged() == []
+
+
+def test_the_exporting_connection_cut_is_retryable_and_leaves_nothing(
+    scene: Scene, spark: SparkSession
+) -> None:
+    def cut_exporter() -> None:
+        assert terminate(scene.server, "state like 'idle in transaction%'") >= 1
+
+    with pytest.raises(SourceUnavailable):
+        run_extract(scene.spec(), spark=spark, progress=During(cut_exporter))
+    assert scene.lake.visible() == []
+    assert scene.lake.staged() == []
+    assert scene.lake.report("r")["error"]["retryable"] is True
+    report = run_extract(scene.spec(attempt=2), spark=spark)
+    assert report.rows == ROWS
+    assert scene.lake.read() == list(range(1, ROWS + 1))
+
+
+def test_the_first_error_stops_the_other_splits(scene: Scene, spark: SparkSession) -> None:
+    """A value in the last page that no policy allows: nothing is staged, nobody waits for all."""
+    scene.server.execute(
+        "alter table public.t add column at timestamp default '2026-01-01'",
+        f"update public.t set at = 'infinity' where id = {ROWS}",
+    )
+    with pytest.raises(ExtractError, match="at"):
+        run_extract(scene.spec(), spark=spark)
+    assert scene.lake.visible() == []
+    assert scene.lake.staged() == []
+
+
+def test_a_short_idle_in_transaction_timeout_of_the_server_does_no_harm(
+    scene: Scene, spark: SparkSession
+) -> None:
+    scene.server.execute(
+        f'alter database "{scene.server.database}" set idle_in_transaction_session_timeout = \'1s\''
+    )
+    during = During(lambda: time.sleep(2.5))
+    report = run_extract(scene.spec(split={"max_connections": 1}), spark=spark, progress=during)
+    assert report.rows == ROWS
+
+
+def test_the_number_of_connections_is_never_above_what_is_allowed(
+    scene: Scene, spark: SparkSession
+) -> None:
+    most, stop = [0], threading.Event()
+
+    def watch() -> None:
+        with scene.server.connect() as connection:
+            while not stop.is_set():
+                [count] = connection.execute(
+                    "select count(*) from pg_stat_activity where datname = current_database()"
+                    " and pid <> pg_backend_pid()"
+                ).fetchone()
+                most[0] = max(most[0], count)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    run_extract(scene.spec(split={"max_connections": 1}), spark=spark)
+    stop.set()
+    watcher.join()
+    assert 1 <= most[0] <= 2  # one split and the connection that holds the snapshot

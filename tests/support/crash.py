@@ -1,0 +1,203 @@
+"""Runs extracts in real processes that can be killed, and looks at what they left behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.support.emulators import AnyEmulator
+from tests.support.postgres import Server
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code, or minus the signal's number."""
+
+    exit: int
+    stderr: str
+
+
+@dataclass
+class Driver:
+    """The process of tests/support/crash_driver.py; a context manager."""
+
+    log: Path
+    pid: int = 0
+    _process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self._log = self.log.open("a")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.crash_driver"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(20)
+        self._process.stdout.close()
+        self._log.close()
+
+    def start(self, spec: dict[str, Any], environment: dict[str, str], **more: Any) -> int:
+        """Start a child and return its pid; `end` waits for it."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        request = {"spec": spec, "environment": environment, **more}
+        self._seen = self.log.stat().st_size
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        self.pid = self._read()["pid"]
+        return self.pid
+
+    def end(self) -> Ended:
+        """Wait for the child that was started last."""
+        ended = self._read()
+        return Ended(ended["exit"], self.log.read_text()[self._seen :])
+
+    def run(self, spec: dict[str, Any], environment: dict[str, str], **more: Any) -> Ended:
+        """Start a child and wait for it."""
+        self.start(spec, environment, **more)
+        return self.end()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the driver died:\n{self.log.read_text()[-4000:]}"
+        return dict(json.loads(line))
+
+
+@dataclass
+class Lake:
+    """A table's target and state in a bucket, or in a folder."""
+
+    uri: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str:
+        return f"{self.uri}/raw/t"
+
+    @property
+    def state(self) -> str:
+        return f"{self.uri}/_extract/s/t"
+
+    def spec(
+        self, server: Server, run_id: str, attempt: int = 1, table: str = "public.t", **more: Any
+    ) -> dict[str, Any]:
+        """Return a spec, as JSON holds it, of a table into this lake."""
+        target = {"uri": self.target, **more.pop("target", {})}
+        return {
+            "run_id": run_id,
+            "attempt": attempt,
+            "source_name": "s",
+            "source_type": "postgres",
+            "connection": {"url": server.url, "password_env": "CRASH_PASSWORD"},
+            "extract_table": table,
+            "target": target,
+            "state_uri": self.state,
+            "report_uri": f"{self.state}/reports/{run_id}/{attempt}.json",
+            **more,
+        }
+
+    def visible(self) -> list[str]:
+        """Return the URIs of all objects in the target."""
+        prefix = self.target + "/"
+        if not self.uri.startswith("s3://"):
+            return sorted(str(p) for p in Path(self.target).rglob("*") if p.is_file())
+        bucket, _, key = prefix.removeprefix("s3://").partition("/")
+        pages = self._s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        return [f"s3://{bucket}/{o['Key']}" for page in pages for o in page.get("Contents", [])]
+
+    def staged(self) -> list[str]:
+        """Return what is staged and not completed."""
+        if not self.uri.startswith("s3://"):
+            return [u for u in self.visible() if not u.endswith(".parquet")]
+        bucket, _, key = self.uri.removeprefix("s3://").partition("/")
+        listed = self._s3().list_multipart_uploads(Bucket=bucket, Prefix=key)
+        return [u["Key"] for u in listed.get("Uploads", [])]
+
+    def read(self, column: str = "id") -> list[Any]:
+        """Return a column's values over all visible Parquet files, sorted."""
+        values: list[Any] = []
+        for uri in self.visible():
+            if uri.endswith(".parquet"):
+                values.extend(self.table(uri).column(column).to_pylist())
+        return sorted(values)
+
+    def table(self, uri: str) -> pa.Table:
+        """Return one file's rows."""
+        if not uri.startswith("s3://"):
+            return pq.ParquetFile(uri).read()
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        body = self._s3().get_object(Bucket=bucket, Key=key)["Body"].read()
+        return pq.ParquetFile(io.BytesIO(body)).read()
+
+    def report(self, run_id: str, attempt: int = 1) -> dict[str, Any]:
+        """Return a run's report."""
+        uri = f"{self.state}/reports/{run_id}/{attempt}.json"
+        if not uri.startswith("s3://"):
+            return dict(json.loads(Path(uri).read_text()))
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        return dict(json.loads(self._s3().get_object(Bucket=bucket, Key=key)["Body"].read()))
+
+    def _s3(self) -> Any:
+        return s3_client(self.environment)
+
+
+_clients: dict[str, Any] = {}
+
+
+def s3_client(environment: dict[str, str]) -> Any:
+    """Return a client of an emulator, the same one for the same endpoint."""
+    endpoint = environment["AWS_ENDPOINT_URL"]
+    if endpoint not in _clients:
+        _clients[endpoint] = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            config=boto3.session.Config(s3={"addressing_style": "path"}),
+        )
+    return _clients[endpoint]
+
+
+def bucket_of(emulator: AnyEmulator, name: str) -> str:
+    """Create a bucket and return its URI."""
+    environment = emulator.environment()
+    region = environment["AWS_REGION"]
+    where = {} if region == "us-east-1" else {
+        "CreateBucketConfiguration": {"LocationConstraint": region}
+    }  # fmt: skip
+    s3_client(environment).create_bucket(Bucket=name, **where)
+    return f"s3://{name}"
+
+
+@contextmanager
+def killing(pid_of: Callable[[], int]) -> Iterator[Callable[[], None]]:
+    """Give a callback that kills the process whose pid is known by then, and waits for its end."""
+
+    def kill() -> None:
+        os.kill(pid_of(), 9)
+
+    yield kill

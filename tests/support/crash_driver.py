@@ -1,0 +1,122 @@
+"""A process that runs extracts in children of its own, to be killed one after the other.
+
+It imports everything once and forks for each extract, so that a child starts in milliseconds; it
+has no thread when it forks. Lines of JSON go in (``{"spec", "environment", "kill_call",
+"recover"}``) and come out: ``{"pid"}`` when the child is about to start, ``{"exit", "signal"}``
+when it has ended. ``kill_call`` counts calls of the storage contract, for storage that no proxy
+can stand before: positive n kills before the n-th call, negative after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from datetime import timedelta
+from typing import Any
+
+import duckdb  # noqa: F401 - imported before forking
+import psycopg  # noqa: F401 - imported before forking
+import pyarrow.parquet  # noqa: F401 - imported before forking
+
+from extract_jobs.commit import CommitLog
+from extract_jobs.errors import ExtractError, error_line
+from extract_jobs.run import run_extract, utc_now
+from extract_jobs.sources import postgres  # noqa: F401 - imported before forking
+from extract_jobs.spec import parse_spec
+from extract_jobs.storage import Storage, open_storage
+from extract_jobs.storage import local, s3  # noqa: F401 - imported before forking
+
+
+class KillingStorage:
+    """Passes every call on, and kills its own process before or after the n-th."""
+
+    def __init__(self, inner: Any, counter: list[int], kill_call: int) -> None:
+        self._inner, self._counter, self._kill_call = inner, counter, kill_call
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._counter[0] += 1
+            number = self._counter[0]
+            if number == self._kill_call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = value(*args, **kwargs)
+            if name in {"list", "abandoned"}:
+                result = iter(list(result))
+            if number == -self._kill_call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if name == "stage":
+                return KillingStorage(result, self._counter, self._kill_call)
+            return result
+
+        return call
+
+
+def extract(request: dict[str, Any]) -> int:
+    """Run one extract or recovery in this process and return its exit code."""
+    spec = parse_spec(json.dumps(request["spec"]))
+    counter = [0]
+    opened: dict[bool, Storage] = {}
+
+    def open_counted(uri: str) -> Any:
+        remote = uri.startswith("s3://")
+        if remote not in opened:
+            inner = open_storage(uri)
+            kill = request.get("kill_call")
+            opened[remote] = (
+                KillingStorage(inner, counter, kill or 0) if kill is not None else inner
+            )
+        return opened[remote]
+
+    try:
+        if request.get("recover"):
+            target = open_counted(spec.target.uri)
+            log = CommitLog(open_counted(spec.state_uri), spec.state_uri, target)
+            log.recover(spec.target.uri, abandon_after=timedelta(0), now=utc_now())
+        else:
+            run_extract(spec, open_storage=open_counted)
+    except ExtractError as error:
+        print(error_line(error), file=sys.stderr)
+        return error.exit_code
+    finally:
+        sys.stderr.flush()
+        if request.get("count_to"):
+            with open(request["count_to"], "w") as file:
+                file.write(str(counter[0]))
+    return 0
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(write_end)
+            os.read(read_end, 1)  # the parent knows our pid now
+            os.environ.update(request.get("environment", {}))
+            code = 70
+            try:
+                code = extract(request)
+            finally:
+                os._exit(code)
+        os.close(read_end)
+        print(json.dumps({"pid": pid}), flush=True)
+        os.write(write_end, b"x")
+        os.close(write_end)
+        _, status = os.waitpid(pid, 0)
+        ended = {
+            "exit": os.waitstatus_to_exitcode(status),
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+        }
+        print(json.dumps(ended), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from extract_jobs.errors import ReconcileFailed
+from extract_jobs.reconcile import reconcile
+
+
+def test_equal_counts_reconcile() -> None:
+    assert reconcile("t", 5, 5, 5) is True
+    assert reconcile("t", 0, 0, None) is False
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "counted", "said"),
+    [(5, 4, None, "5 rows were read but the Parquet footers hold 4"), (5, 5, 6, "counts 6 rows")],
+)
+def test_any_difference_fails(read: int, written: int, counted: int | None, said: str) -> None:
+    with pytest.raises(ReconcileFailed, match=said):
+        reconcile("t", read, written, counted)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from extract_jobs import errors
+from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable, error_line
+from extract_jobs.report import MAX_REPORT_BYTES, Report, reported
+
+
+def report(**fields: object) -> Report:
+    base = {
+        "status": "succeeded",
+        "run_id": "r",
+        "attempt": 1,
+        "source_name": "s",
+        "extract_table": "t",
+        "target_uri": "s3://b/t",
+    }
+    return Report.model_validate(base | fields)
+
+
+def test_a_report_reads_back_as_it_was_written() -> None:
+    first = report(rows=3, timings={"plan": 0.25}, columns=[{"name": "ü", "type": "string"}])
+    assert Report.parse(first.to_json().encode()) == first
+    assert "\n" not in first.to_json()
+
+
+def test_a_report_of_a_very_wide_table_stays_under_its_limit() -> None:
+    wide = report(
+        columns=[{"name": f"column_{n}" * 5, "type": "string"} for n in range(5_000)],
+        fidelity={f"column_{n}" * 5: "text: lossless" for n in range(5_000)},
+        rows=7,
+    )
+    text = wide.to_json()
+    assert len(text.encode()) < MAX_REPORT_BYTES
+    assert (Report.parse(text).rows, Report.parse(text).truncated) == (7, True)
+
+
+def test_a_newer_workers_unknown_fields_are_ignored() -> None:
+    text = report().to_json().replace('{"status"', '{"new_field": 1, "status"')
+    assert Report.parse(text) == report()
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b'{"status": "succeeded"', b"\xff\xfe"])
+def test_what_is_not_a_report_is_refused_by_name(raw: bytes) -> None:
+    with pytest.raises(ConfigError, match=r"s3://b/report\.json is not a report"):
+        Report.parse(raw, "s3://b/report.json")
+
+
+def test_an_unexpected_error_tells_its_class_and_never_its_text() -> None:
+    told = reported(ValueError("password=hunter2"))
+    assert "hunter2" not in told.model_dump_json()
+    assert "ValueError" in told.message
+
+
+def test_an_extract_error_tells_its_class_message_and_whether_to_retry() -> None:
+    told = reported(SourceUnavailable("no route"))
+    assert (told.class_name, told.message, told.retryable) == (
+        "SourceUnavailable",
+        "no route",
+        True,
+    )
+
+
+def test_exit_codes_follow_from_whether_a_retry_may_help() -> None:
+    classes = [
+        c
+        for c in vars(errors).values()
+        if isinstance(c, type) and issubclass(c, ExtractError) and c is not ExtractError
+    ]
+    assert len(classes) == 10
+    for found in classes:
+        assert (found.exit_code == errors.EXIT_RETRY) == found.retryable
+        assert (found.exit_code == errors.EXIT_CONFIG) == issubclass(found, ConfigError)
+        assert found.__doc__
+        assert found.__name__ in (errors.__doc__ or "")
+
+
+def test_an_error_is_one_line() -> None:
+    assert error_line(ConfigError("a\n  b")) == "ConfigError: a b"
