@@ -1,4 +1,4 @@
-"""``python -m infra.local``: the pipeline on this machine, for a person's own config and database."""
+"""``python -m infra.local``: the pipeline on this machine, for one's own config and database."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     down = commands.add_parser("down", help="stop the emulator and all it has started")
     down.set_defaults(run=_down)
     demo = commands.add_parser("demo", help="run the pipeline on a shop database, and check it")
-    demo.set_defaults(run=lambda options, console: run_demo(console))
+    demo.set_defaults(run=lambda _, console: run_demo(console))
     for command in (up, run, status, down):
         command.add_argument(
             "--dir", type=Path, default=DEFAULT_DIRECTORY, dest="directory",

@@ -133,8 +133,7 @@ def start_emulator(
     try:
         url = _wait_until_ready(process, ready)
     except BaseException:
-        stop_session(process.pid)
-        process.wait()
+        Emulator("", data_dir, process.pid, process).stop()
         raise
     return Emulator(url, data_dir, process.pid, process)
 
@@ -147,13 +146,14 @@ def stop_session(leader: int, *, seconds: float = STOP_SECONDS) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(leader, signal.SIGTERM)
     deadline = time.monotonic() + seconds
-    while (members := session_members(leader)) and time.monotonic() < deadline:
-        psutil.wait_procs(members, timeout=0.2)
+    members = session_members(leader)
+    # The server ends its own; what outlives it has nobody to wait for.
+    while any(member.pid == leader for member in members) and time.monotonic() < deadline:
+        psutil.wait_procs(members, timeout=0.1)
+        members = session_members(leader)
     for member in members:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
-        except psutil.NoSuchProcess:
-            continue
     psutil.wait_procs(members, timeout=seconds)
 
 
