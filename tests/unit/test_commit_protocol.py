@@ -60,7 +60,10 @@ def extract(bucket: Bucket, spec: ExtractSpec, process: Process | None = None) -
 def visible(bucket: Bucket) -> list[int]:
     rows: list[int] = []
     for uri, (data, _) in bucket.objects.items():
-        if uri.startswith(TARGET + "/"):
+        if uri.startswith(TARGET + "/id="):  # partitioned by id: the folder holds the value
+            count = pq.read_metadata(io.BytesIO(data)).num_rows
+            rows.extend([int(uri.removeprefix(TARGET + "/id=").split("/")[0])] * count)
+        elif uri.startswith(TARGET + "/"):
             rows.extend(pq.read_table(io.BytesIO(data)).column("id").to_pylist())
     return sorted(rows)
 
@@ -162,6 +165,57 @@ def test_a_commit_whose_upload_has_gone_is_voided_and_its_rows_come_again(
     assert (report.rows, report.commit_seq) == (5, 2)
     assert visible(bucket) == source.rows
     assert_tidy(bucket)
+
+
+FIVE_FILES = {"uri": TARGET, "partition_by": ["id"]}
+
+
+def lose_one_upload(bucket: Bucket, process: Process) -> None:
+    """Make the third staged file vanish as soon as the commit record is there."""
+
+    def lose(call: str) -> None:
+        if call.startswith("put_if_absent") and "/commits/" in call:
+            bucket.uploads.pop(sorted(bucket.uploads)[2])
+
+    process.after = lose
+
+
+def test_of_a_voided_commit_no_file_stays_visible_and_no_upload_is_left(
+    source: MemorySource,
+) -> None:
+    bucket, process = Bucket(), Process("p")
+    lose_one_upload(bucket, process)
+    with pytest.raises(WriteFailed, match="voided"):
+        extract(bucket, spec_for("r", target=FIVE_FILES), process)
+    assert visible(bucket) == []
+    assert not bucket.uploads
+
+
+def test_voiding_that_was_killed_at_any_call_is_finished_by_the_next_run(
+    source: MemorySource,
+) -> None:
+    """Whether the process that voids dies before or after the outcome, nothing of it stays."""
+    bucket, counted = Bucket(), Process("p")
+    lose_one_upload(bucket, counted)
+    with pytest.raises(WriteFailed):
+        extract(bucket, spec_for("r", target=FIVE_FILES), counted)
+    for at in range(1, len(counted.calls) + 1):
+        bucket, process = Bucket(), Process("p")
+        lose_one_upload(bucket, process)
+
+        def kill(call: str, process: Process = process, at: int = at) -> None:
+            process.dead = len(process.calls) == at
+
+        process.before = kill
+        with pytest.raises(Killed):
+            extract(bucket, spec_for("r", target=FIVE_FILES), process)
+        for attempt in (2, 3):  # a commit that this attempt voids is extracted by the next
+            try:
+                extract(bucket, spec_for("r", attempt=attempt, target=FIVE_FILES))
+            except WriteFailed:
+                assert visible(bucket) == []
+        assert visible(bucket) == source.rows, counted.calls[at - 1]
+        assert_tidy(bucket)
 
 
 def test_a_voided_overwrite_leaves_the_table_as_it_was(source: MemorySource) -> None:
@@ -311,6 +365,8 @@ def test_two_attempts_of_one_run_at_once_commit_it_once(
             assert (result.rows, result.commit_seq) == (5, final.commit_seq)
         else:
             assert isinstance(result, Killed), repr(result)
+    if not kills:
+        assert not bucket.uploads  # the loser has dropped its own
     assert visible(bucket) == source.rows
     assert_tidy(bucket)
 
