@@ -1,0 +1,397 @@
+"""What PostgreSQL's catalogue says: connections, names, columns, sizes. No row is ever read here."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg import pq
+
+from extract_jobs.connections import PostgresConnection
+from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.sources.postgres_errors import connect_error, primary, statement_error
+from extract_jobs.sources.postgres_sql import (
+    Relation,
+    in_parentheses,
+    options,
+    quote_name,
+    quote_text,
+    set_local,
+    settings,
+    trim_statement,
+)
+from extract_jobs.sources.postgres_types import PostgresType
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+_READABLE = {"r": "table", "m": "table", "p": "partitioned", "v": "view", "f": "view"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A relation found in ``pg_class``.
+
+    Attributes:
+        oid: Its identifier.
+        schema: Its schema.
+        name: Its name.
+        relkind: ``pg_class.relkind``.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    relkind: str
+
+    @property
+    def quoted(self) -> str:
+        """``"schema"."name"``."""
+        return f"{quote_name(self.schema)}.{quote_name(self.name)}"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One table with storage: the table itself, a child or a partition.
+
+    Attributes:
+        heap_bytes: Size of the main fork.
+        toast_bytes: Size of its out-of-line values, compressed as they are.
+        rows: Planner's estimate; None when never analysed.
+        is_heap: Whether ctid ranges can be scanned in it.
+    """
+
+    heap_bytes: int
+    toast_bytes: int
+    rows: int | None
+    is_heap: bool
+
+
+def execute(connection: Connection, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Run a statement that this package wrote and return its rows, none for a command."""
+    cursor = connection.execute(cast(LiteralString, statement), values or None)
+    return cursor.fetchall() if cursor.description else []
+
+
+def connect(connection: PostgresConnection) -> Connection:
+    """Connect, in autocommit, with the session's settings in force.
+
+    Raises:
+        ConfigError: Login refused, or no such database.
+        SourceUnavailable: Unreachable within the timeout.
+    """
+    arguments: dict[str, Any] = connection.parameters()
+    if not connection.pooled:
+        arguments["options"] = options(0)
+    try:
+        opened = psycopg.connect(
+            user=connection.user,
+            password=connection.password,
+            autocommit=True,
+            prepare_threshold=None,
+            **arguments,
+        )
+        if not connection.pooled:
+            newer = set(settings(opened.info.server_version)) - set(settings(0))
+            for name in sorted(newer):
+                execute(opened, f"set {name} = 0")
+    except psycopg.Error as error:
+        raise connect_error(error, connection) from error
+    return opened
+
+
+def begin(opened: Connection, connection: PostgresConnection, snapshot_id: str | None) -> None:
+    """Begin a read-only transaction with one snapshot, its own or an exported one."""
+    execute(opened, "begin transaction isolation level repeatable read, read only")
+    if snapshot_id is not None:
+        execute(opened, f"set transaction snapshot {quote_text(snapshot_id)}")
+    if connection.pooled:
+        execute(opened, set_local(opened.info.server_version))
+
+
+@contextlib.contextmanager
+def session(
+    connection: PostgresConnection, what: str, snapshot_id: str | None = None
+) -> Iterator[Connection]:
+    """Open a read-only transaction for the length of the context.
+
+    Args:
+        connection: Where to.
+        what: What is being done, for the error message.
+        snapshot_id: An exported snapshot to join.
+
+    Raises:
+        ExtractError: What psycopg raised inside, mapped.
+    """
+    with contextlib.closing(connect(connection)) as opened:
+        try:
+            begin(opened, connection, snapshot_id)
+            yield opened
+        except psycopg.Error as error:
+            if snapshot_id is not None and error.sqlstate in ("22023", "42704"):
+                raise SourceUnavailable(
+                    f"{what} failed: the snapshot can no longer be joined; run again"
+                ) from error
+            raise statement_error(error, what) from error
+
+
+def readings(name: str) -> list[tuple[str | None, str]]:
+    """Return every way to read a table's name as (schema, table), the likeliest first."""
+    part = r'"((?:[^"]|"")+)"'
+    quoted = re.fullmatch(rf"(?:{part}\.)?{part}", name)
+    found: list[tuple[str | None, str]] = []
+    if quoted:
+        schema, table = (value and value.replace('""', '"') for value in quoted.groups())
+        found.append((schema, cast(str, table)))
+    for dot in (match.start() for match in re.finditer(r"\.", name)):
+        if name[:dot] and name[dot + 1 :]:
+            found.append((name[:dot], name[dot + 1 :]))
+    found.append((None, name))
+    return found
+
+
+def find_table(opened: Connection, name: str) -> Table:
+    """Find the table that a spec names.
+
+    Args:
+        opened: A connection.
+        name: ``schema.table`` or ``table``, spelt exactly, where either may hold dots; or both
+            quoted as in SQL. A bare table is looked for in ``public`` first.
+
+    Raises:
+        ConfigError: There is none (the nearest names are given), several, or no right to read it.
+    """
+    candidates = readings(name)
+    rows = execute(
+        opened,
+        "select c.oid::int8, n.nspname, c.relname, c.relkind::text,"
+        " pg_catalog.has_schema_privilege(n.oid, 'usage')"
+        " and pg_catalog.has_any_column_privilege(c.oid, 'select')"
+        " from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
+        " where c.relname = any(%s) and c.relkind in ('r', 'm', 'p', 'v', 'f')"
+        " order by n.nspname <> 'public', n.nspname",
+        [table for _, table in candidates],
+    )
+    for schema, table in candidates:
+        hits = [row for row in rows if row[2] == table and schema in (None, row[1])]
+        if schema is None and len(hits) > 1 and hits[0][1] != "public":
+            raise ConfigError(
+                f"table {name!r} is in several schemas: "
+                f"{', '.join(f'{row[1]}.{row[2]}' for row in hits)}; name one of them"
+            )
+        if hits:
+            oid, found_schema, found_name, relkind, readable = hits[0]
+            if not readable:
+                raise ConfigError(
+                    f"the user may not read {found_schema}.{found_name}: grant it USAGE on the "
+                    "schema and SELECT on the table"
+                )
+            return Table(oid, found_schema, found_name, relkind)
+    raise ConfigError(f"there is no table {name!r} in the database{_nearest(opened, name)}")
+
+
+def _nearest(opened: Connection, name: str) -> str:
+    rows = execute(
+        opened,
+        "select n.nspname, c.relname"
+        " from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
+        " where c.relkind in ('r', 'm', 'p', 'v', 'f') and n.nspname !~ '^pg_'"
+        " and n.nspname <> 'information_schema'"
+        " and pg_catalog.has_schema_privilege(n.oid, 'usage') limit 20000",
+    )
+    known = {f"{schema}.{table}".lower(): f"{schema}.{table}" for schema, table in rows}
+    wanted = [f"{schema or 'public'}.{table}".lower() for schema, table in readings(name)]
+    close: dict[str, None] = {}
+    for text in wanted:
+        close |= dict.fromkeys(difflib.get_close_matches(text, known, n=3, cutoff=0.6))
+    names = [known[text] for text in close][:3]
+    return f"; the nearest are {', '.join(names)}" if names else f" ({len(rows)} can be seen)"
+
+
+def relation_of(opened: Connection, table: Table, where: str | None) -> Relation:
+    """Return how a table stands in a FROM clause."""
+    return Relation(table.quoted, cast(Any, _READABLE[table.relkind]), where)
+
+
+def check_statement(opened: Connection, text: str, what: str) -> list[tuple[str, int, int]]:
+    """Let the server parse one statement, over the protocol that refuses several.
+
+    Nothing is run.
+
+    Returns:
+        Name, type identifier and type modifier of each column it would give.
+
+    Raises:
+        ConfigError: The server refuses it.
+    """
+    for result in (
+        opened.pgconn.prepare(b"", text.encode()),
+        described := opened.pgconn.describe_prepared(b""),
+    ):
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            error = psycopg.errors.error_from_result(result)
+            raise ConfigError(f"{what} is refused by the server: {primary(error)}") from error
+    return [
+        ((described.fname(i) or b"").decode(), described.ftype(i), described.fmod(i))
+        for i in range(described.nfields)
+    ]
+
+
+def check_texts(opened: Connection, relation: Relation, query: str | None) -> None:
+    """Check that a person's query and condition are each one statement or expression.
+
+    Each must parse both inside parentheses and alone, so none can close a parenthesis that it did
+    not open.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    if query is not None:
+        for form in (f"select * from {relation.source}", query):
+            check_statement(opened, form, "query")
+    if relation.where is not None:
+        for form in (in_parentheses(relation.where), relation.where):
+            text = f"select 1 from {relation.source} where {form}"
+            check_statement(opened, text, "where")
+
+
+def query_relation(query: str, where: str | None) -> Relation:
+    """Return how a query stands in a FROM clause."""
+    text = in_parentheses(trim_statement(query))
+    return Relation(f"{text} as extracted", "query", where)
+
+
+def column_types(
+    opened: Connection, table: Table | None, relation: Relation
+) -> list[tuple[str, bool, PostgresType]]:
+    """Return name, nullability and type of each column of a table or query, in order."""
+    if table is not None:
+        rows = execute(
+            opened,
+            "select attname, atttypid::int8, atttypmod, not attnotnull"
+            " from pg_catalog.pg_attribute where attrelid = %s::int8::oid and attnum > 0"
+            " and not attisdropped order by attnum",
+            table.oid,
+        )
+    else:
+        described = check_statement(opened, f"select * from {relation.source}", "query")
+        rows = [(name, oid, modifier, True) for name, oid, modifier in described]
+    types = _types(opened, [(oid, modifier) for _, oid, modifier, _ in rows])
+    return [(row[0], row[3], found) for row, found in zip(rows, types, strict=True)]
+
+
+def _types(opened: Connection, wanted: Sequence[tuple[int, int]]) -> list[PostgresType]:
+    printed = execute(
+        opened,
+        "select pg_catalog.format_type(o::oid, m) from unnest(%s::int8[], %s::int4[])"
+        " with ordinality as t(o, m, i) order by i",
+        [oid for oid, _ in wanted],
+        [modifier for _, modifier in wanted],
+    )
+    known: dict[int, tuple[Any, ...]] = {}
+    missing = {oid for oid, _ in wanted}
+    while missing:
+        for row in execute(
+            opened,
+            "select t.oid::int8, t.typname, t.typtype::text, t.typbasetype::int8, t.typtypmod,"
+            " e.oid::int8, n.nspname = 'pg_catalog' from pg_catalog.pg_type t"
+            " join pg_catalog.pg_namespace n on n.oid = t.typnamespace"
+            " left join pg_catalog.pg_type e on e.oid = t.typelem and e.typarray = t.oid"
+            " where t.oid = any(%s::int8[]::oid[])",
+            sorted(missing),
+        ):
+            known[row[0]] = row
+        below = {row[3] for row in known.values() if row[3]} | {
+            r[5] for r in known.values() if r[5]
+        }
+        missing = below - set(known)
+    return [
+        _resolve(known, oid, modifier, text[0])
+        for (oid, modifier), text in zip(wanted, printed, strict=True)
+    ]
+
+
+def _resolve(known: dict[int, tuple[Any, ...]], oid: int, modifier: int, text: str) -> PostgresType:
+    is_array = is_domain = False
+    while True:
+        _, name, typtype, base, base_modifier, element, built_in = known[oid]
+        if typtype == "d":
+            is_domain, oid = True, base
+            modifier = base_modifier if modifier == -1 else modifier
+        elif element and not is_array:
+            is_array, oid = True, element
+        else:
+            return PostgresType(text, name, modifier, is_array, is_domain, built_in)
+
+
+def leaves(opened: Connection, table: Table) -> list[Leaf]:
+    """Return the tables with storage under a table, itself included; none for a view."""
+    rows = execute(
+        opened,
+        "with recursive tree(oid) as (select %s::int8::oid union select i.inhrelid"
+        " from pg_catalog.pg_inherits i join tree on i.inhparent = tree.oid)"
+        " select c.relkind::text, c.reltuples, c.relpages, coalesce(a.amname, 'heap'),"
+        " coalesce(pg_catalog.pg_relation_size(c.oid), 0),"
+        " coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0)"
+        " from pg_catalog.pg_class c join tree using (oid)"
+        " left join pg_catalog.pg_am a on a.oid = c.relam where c.relkind in ('r', 'm', 'f')",
+        table.oid,
+    )
+    return [
+        Leaf(
+            heap_bytes=heap,
+            toast_bytes=toast,
+            # Never analysed: -1 since PostgreSQL 14, before that 0 with 0 pages.
+            rows=None if tuples < 0 or (not tuples and not pages and heap) else int(tuples),
+            is_heap=kind in ("r", "m") and method == "heap",
+        )
+        for kind, tuples, pages, method, heap, toast in rows
+    ]
+
+
+def explain(opened: Connection, statement: str) -> dict[str, Any]:
+    """Return the planner's tree for a statement, which is not run."""
+    found = execute(opened, f"explain (verbose, format json) {statement}")
+    value = found[0][0]
+    plan = (json.loads(value) if isinstance(value, str) else value)[0]["Plan"]
+    return cast(dict[str, Any], plan)
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Walk a plan's nodes."""
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
+
+
+def toast_below(opened: Connection, plan: dict[str, Any]) -> int:
+    """Return the size of out-of-line values of all tables that a plan reads, in bytes."""
+    names = {
+        f"{quote_name(node['Schema'])}.{quote_name(node['Relation Name'])}"
+        for node in nodes(plan)
+        if "Relation Name" in node and "Schema" in node
+    }
+    rows = execute(
+        opened,
+        "select coalesce(sum(pg_catalog.pg_relation_size(reltoastrelid)), 0)::int8"
+        " from pg_catalog.pg_class where reltoastrelid <> 0"
+        " and oid = any(%s::text[]::regclass[]::oid[])",
+        sorted(names),
+    )
+    return int(rows[0][0])
+
+
+def fingerprint(opened: Connection, connection: PostgresConnection) -> dict[str, str]:
+    """Return what tells this database from others: the cluster's identifier and its name.
+
+    Where the identifier is not to be had, host and port stand in for it.
+    """
+    identifier = f"{connection.host}:{connection.port}"
+    with contextlib.suppress(psycopg.DatabaseError), opened.transaction():
+        rows = execute(opened, "select system_identifier::text from pg_catalog.pg_control_system()")
+        identifier = str(rows[0][0])
+    return {"system_identifier": identifier, "database": connection.database}

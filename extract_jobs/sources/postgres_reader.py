@@ -1,0 +1,176 @@
+"""Reads the splits of a PostgreSQL snapshot as Arrow record batches bounded by bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from extract_jobs.connections import PostgresConnection
+from extract_jobs.errors import TypeNotRepresentable
+from extract_jobs.schema import Column
+from extract_jobs.sources.postgres_duckdb import stream
+from extract_jobs.sources.postgres_rows import stream_rows
+from extract_jobs.sources.postgres_sql import Relation, quote_name, select
+from extract_jobs.sources.postgres_types import (
+    conform,
+    failure_condition,
+    hidden_by_duckdb,
+    out_of_range,
+)
+from extract_jobs.splits import Split
+
+Width = Literal["narrow", "mixed", "wide"]
+
+WIDE_ROW_BYTES = 64 * 1024
+"""DuckDB fills vectors of 2,048 rows whatever their size: 128 MiB of rows just below this."""
+_FLAGS_PER_COLUMN = 60
+"""Bits of one int8 that mark unfaithful values, sign left alone."""
+
+
+@dataclass(frozen=True)
+class PostgresReader:
+    """Reads splits of one snapshot. Picklable; one connection a split, closed at its end.
+
+    Attributes:
+        connection: Where to, pinned to the address that the snapshot is on.
+        server_version: Such as 160002.
+        snapshot_id: The exported snapshot; None where splits cannot share one.
+        relation: What is read, with the spec's own condition.
+        interval: The interval's condition; None reads all rows.
+        columns: What is read of each row, in the order of the batches.
+        width: ``narrow`` where no row can be large; ``mixed`` where rows above `WIDE_ROW_BYTES`
+            are read one by one after the others; ``wide`` where every row is.
+        size: SQL that estimates a row's variable bytes without fetching its out-of-line values.
+        batch_rows: Rows in a batch of narrow rows.
+        null_what_fails: ``lossy_types: null``.
+        validate_text: Whether text must be checked to be UTF-8 (a server encoding ``SQL_ASCII``).
+        what: What is read, for messages.
+        nulled: Values that became NULL so far because they had no faithful form, by column; counts
+            what this copy of the reader has read. Not pickled.
+    """
+
+    connection: PostgresConnection
+    server_version: int
+    snapshot_id: str | None
+    relation: Relation
+    interval: str | None
+    columns: tuple[Column, ...]
+    width: Width
+    size: str
+    batch_rows: int
+    null_what_fails: bool
+    validate_text: bool
+    what: str
+    nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the counts behind: they are of this copy's reads."""
+        return self.__dict__ | {"nulled": {}}
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of every batch."""
+        return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
+
+    def read(self, split: Split) -> Iterator[pa.RecordBatch]:
+        """Yield the split's rows. See `extract_jobs.sources.Reader.read`."""
+        conditions = [self.interval, split.predicate]
+        schema = self.schema
+        small = f"{self.size} <= {WIDE_ROW_BYTES}"
+        large = f"{self.size} > {WIDE_ROW_BYTES}"
+        if self.width != "wide":
+            statement = self._statement(*conditions, small if self.width == "mixed" else None)
+            for batch in stream(
+                self.connection, self.server_version, self.snapshot_id, statement,
+                self.batch_rows, self.what,
+            ):  # fmt: skip
+                yield self._finished(batch, schema)
+        if self.width != "narrow":
+            statement = self._statement(*conditions, large if self.width == "mixed" else None)
+            types = [column.arrow_type for column in self.columns]
+            types += [pa.int64()] * len(self._flags())
+            for batch in stream_rows(
+                self.connection, self.snapshot_id, statement, types, self.columns, self.what
+            ):
+                yield self._finished(batch, schema)
+
+    def _statement(self, *conditions: str | None) -> str:
+        expressions = [column.expression for column in self.columns]
+        flags = [_flag_expression(group) for group in self._flags()]
+        return select([*expressions, *flags], self.relation, *conditions)
+
+    def _flags(self) -> list[list[tuple[Column, str]]]:
+        """Columns whose unfaithful values the server must mark, with the SQL that finds them."""
+        found = []
+        for column in self.columns:
+            condition = failure_condition(quote_name(column.name), column.arrow_type)
+            if condition and (self.null_what_fails or hidden_by_duckdb(column.arrow_type)):
+                found.append((column, condition))
+        return [found[i : i + _FLAGS_PER_COLUMN] for i in range(0, len(found), _FLAGS_PER_COLUMN)]
+
+    def _finished(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+        for position, group in enumerate(self._flags(), start=len(self.columns)):
+            flags = batch.column(position)
+            if flags.null_count != len(flags):
+                self._count(flags, [column for column, _ in group])
+        arrays = []
+        for index, column in enumerate(self.columns):
+            values = conform(batch.column(index), column)
+            if out_of_range(values):
+                raise _refused(column, "a value that is infinite or outside years 1 to 9999")
+            if self.validate_text and pa.types.is_string(values.type):
+                _validate(values, column)
+            arrays.append(values)
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _count(self, flags: pa.Array, columns: list[Column]) -> None:
+        for bit, column in enumerate(columns):
+            marked = pc.not_equal(pc.bit_wise_and(flags, pa.scalar(1 << bit, pa.int64())), 0)
+            count = pc.sum(marked).as_py() or 0
+            if count and not self.null_what_fails:
+                kind = (
+                    "an array of several dimensions, or not starting at 1, or with an element "
+                    "without a faithful form"
+                    if pa.types.is_list(column.arrow_type)
+                    else "NaN"
+                )
+                raise _refused(column, kind)
+            if count:
+                self.nulled[column.name] = self.nulled.get(column.name, 0) + count
+
+
+def _flag_expression(group: list[tuple[Column, str]]) -> str:
+    bits = [
+        f"case when {condition} then {1 << bit}::int8 else 0 end"
+        for bit, (_, condition) in enumerate(group)
+    ]
+    anyone = " or ".join(condition for _, condition in group)
+    return f"case when {anyone} then {' | '.join(f'({bit})' for bit in bits)} end"
+
+
+def _refused(column: Column, value: str) -> TypeNotRepresentable:
+    return TypeNotRepresentable(
+        f"column {column.name} ({column.source_type}) holds {value}: {column.rule}. Set "
+        f"lossy_types: null to write NULL for it, set columns.cast {{{column.name}: string}} to "
+        "take the server's text, or leave such rows out with where"
+    )
+
+
+def _validate(values: pa.Array, column: Column) -> None:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        invalid = True
+    else:
+        invalid = False
+    if invalid:
+        # Outside the handler: Arrow's message is about the data.
+        raise TypeNotRepresentable(
+            f"column {column.name} ({column.source_type}) holds text that is not UTF-8; the "
+            "database's encoding is SQL_ASCII, which checks nothing: convert it in a query, for "
+            "example with convert_from(…), or exclude it"
+        )

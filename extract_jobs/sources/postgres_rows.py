@@ -1,0 +1,92 @@
+"""Reads rows one by one through psycopg: slow, but never more than a few rows in memory.
+
+For rows of which 2,048 would not fit into memory. Such rows are so large that what Python costs
+per row does not show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, LiteralString, cast
+
+import psycopg
+import pyarrow as pa
+
+from extract_jobs.connections import PostgresConnection
+from extract_jobs.errors import TypeNotRepresentable
+from extract_jobs.schema import Column
+from extract_jobs.sources.postgres_catalog import session
+
+_BATCH_BYTES = 32 * 2**20
+_BATCH_ROWS = 8_192
+
+
+def stream_rows(
+    connection: PostgresConnection,
+    snapshot_id: str | None,
+    statement: str,
+    types: Sequence[pa.DataType],
+    columns: Sequence[Column],
+    what: str,
+) -> Iterator[pa.RecordBatch]:
+    """Stream a SELECT as record batches of about 32 MiB, or of one row that is larger.
+
+    Args:
+        connection: Where to.
+        snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
+        statement: One SELECT giving columns c0, c1, ….
+        types: Their Arrow types.
+        columns: What the first of them stand for, for messages.
+        what: What is being read, for messages.
+
+    Raises:
+        SourceUnavailable: The connection broke, or the snapshot is gone.
+        SourceQueryFailed: The server failed the statement.
+        TypeNotRepresentable: A date or timestamp is infinite or outside years 1 to 9999.
+    """
+    schema = pa.schema([(f"c{i}", kind) for i, kind in enumerate(types)])
+    with session(connection, what, snapshot_id) as opened:
+        cursor = opened.cursor()
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        with contextlib.closing(_checked(cursor, statement, columns)) as stream:
+            for row in stream:
+                rows.append(row)
+                size += sum(len(value) for value in row if isinstance(value, str | bytes | list))
+                if size >= _BATCH_BYTES or len(rows) >= _BATCH_ROWS:
+                    batch = _batch(rows, schema)
+                    rows, size, row = [], 0, ()
+                    yield batch
+                    del batch
+        if rows:
+            yield _batch(rows, schema)
+
+
+def _checked(
+    cursor: psycopg.Cursor[tuple[Any, ...]], statement: str, columns: Sequence[Column]
+) -> Iterator[tuple[Any, ...]]:
+    failed = False
+    try:
+        yield from cursor.stream(cast(LiteralString, statement), binary=True)
+    except psycopg.DataError as error:
+        # Without an SQLSTATE it is the client's: Python knows years 1 to 9999 only.
+        if error.sqlstate is not None:
+            raise
+        failed = True
+    if failed:
+        names = [column.name for column in columns if _is_temporal(column.arrow_type)]
+        raise TypeNotRepresentable(
+            f"one of the columns {', '.join(names)} holds a value that is infinite or outside "
+            "years 1 to 9999: set lossy_types: null to write NULL for it, set columns.cast to "
+            "string for it, or leave such rows out with where"
+        )
+
+
+def _is_temporal(kind: pa.DataType) -> bool:
+    return pa.types.is_temporal(kind.value_type if pa.types.is_list(kind) else kind)
+
+
+def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(schema)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -1,0 +1,243 @@
+"""Cuts a table into splits: by heap page where that is possible, else by a column's values.
+
+Page ranges (``ctid``) need nothing of the table, no key and no index, are even however skewed its
+values are, and are read in the order of the disk; PostgreSQL scans them as ranges since 14. The
+bounds need not know of rows that come later: the last range is open-ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from datetime import date, datetime
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources.postgres_catalog import (
+    Connection,
+    Leaf,
+    Table,
+    execute,
+    explain,
+    nodes,
+)
+from extract_jobs.sources.postgres_sql import (
+    KINDS,
+    Relation,
+    ctid_condition,
+    literal,
+    quote_name,
+    select,
+)
+from extract_jobs.spec import SplitSpec
+from extract_jobs.splits import Split
+
+TID_RANGE_SCANS_SINCE = 140000
+_SAMPLED_ROWS = 20_000
+_MAX_RANGES = 10_000
+
+
+def whole(estimated_bytes: int) -> list[Split]:
+    """Return the one split that reads everything."""
+    return [Split(0, None, estimated_bytes)]
+
+
+def can_cut_by_page(found: Sequence[Leaf], server_version: int) -> bool:
+    """Tell whether a table, all its children included, can be scanned by page range."""
+    return (
+        server_version >= TID_RANGE_SCANS_SINCE
+        and bool(found)
+        and all(leaf.is_heap for leaf in found)
+    )
+
+
+def by_page(found: Sequence[Leaf], block_size: int, target_bytes: int) -> list[Split]:
+    """Cut a table by heap page so that splits hold about equally many bytes.
+
+    All leaves of a partitioned table are read through the parent, so one range of page numbers
+    selects from every leaf. Leaves differ in length: the splits are cut by the bytes of all leaves
+    together, not by page number.
+
+    Args:
+        found: The leaves.
+        block_size: The server's block size in bytes.
+        target_bytes: Wanted size of a split, out-of-line values included.
+
+    Returns:
+        Splits over pages ``[start, end)``, from 0, the last one open-ended.
+    """
+    sizes = [(leaf.heap_bytes // block_size, leaf.heap_bytes + leaf.toast_bytes) for leaf in found]
+    total = sum(size for pages, size in sizes if pages)
+    count = min(max(1, -(-total // target_bytes)), max((p for p, _ in sizes), default=1) or 1)
+    # Between two leaves' ends the bytes per page number are constant.
+    ends = sorted({pages for pages, _ in sizes if pages})
+    bounds = [0]
+    done = 0.0
+    for start, end in itertools.pairwise([0, *ends]):
+        density = sum(size / pages for pages, size in sizes if pages >= end)
+        while len(bounds) < count and (wanted := total * len(bounds) / count) < (
+            done + density * (end - start)
+        ):
+            page = start + round((wanted - done) / density)
+            if page <= bounds[-1]:
+                page = bounds[-1] + 1
+            bounds.append(page)
+        done += density * (end - start)
+    edges: list[tuple[int, int | None]] = list(itertools.pairwise(bounds))
+    edges.append((bounds[-1], None))
+    return [
+        Split(index, ctid_condition(start, end), total // len(edges), start, end)
+        for index, (start, end) in enumerate(edges)
+    ]
+
+
+def small_by_index(
+    opened: Connection, relation: Relation, condition: str | None, target_bytes: int
+) -> bool:
+    """Tell whether the planner would fetch few enough rows for one split through an index."""
+    if condition is None:
+        return False
+    plan = explain(opened, select(["*"], relation, condition).replace("* as c0", "*"))
+    by_index = any("Index" in node["Node Type"] for node in nodes(plan))
+    return by_index and plan["Plan Rows"] * plan["Plan Width"] <= target_bytes
+
+
+def by_range(
+    opened: Connection,
+    relation: Relation,
+    split: SplitSpec,
+    column: str,
+    base_type: str,
+    condition: str | None,
+    estimated_bytes: int,
+) -> list[Split]:
+    """Cut by a column's values; rows with NULL in it belong to the first split.
+
+    A table's bounds are percentiles of a sample, so that skewed and sparse values are cut evenly,
+    and any type with an order works, text under its own collation. A view or query cannot be
+    sampled: integers, dates and timestamps are cut evenly between least and greatest value, other
+    types are one split.
+
+    Args:
+        opened: A connection in the snapshot.
+        relation: What is read.
+        split: The spec's wishes.
+        column: The column.
+        base_type: Its base type.
+        condition: The interval's condition, if any.
+        estimated_bytes: Size of everything, 0 if unknown.
+
+    Raises:
+        ConfigError: The column's type has no order that literals can express.
+    """
+    if base_type not in KINDS:
+        raise ConfigError(
+            f"split.column {column} is of type {base_type}, which cannot be split by range; use "
+            f"one of the types {', '.join(KINDS)}"
+        )
+    wanted = -(-estimated_bytes // split.target_bytes)
+    if split.strategy == "range" and relation.kind not in ("table", "partitioned"):
+        # The size of a query's result is a guess; the person asked for splits.
+        wanted = max(wanted, split.max_connections)
+    count = min(max(1, wanted), _MAX_RANGES)
+    if count == 1:
+        return whole(estimated_bytes)
+    if relation.kind in ("table", "partitioned"):
+        bounds = _sampled_bounds(opened, relation, column, condition, count)
+    else:
+        bounds = _even_bounds(opened, relation, column, base_type, condition, count)
+    if not bounds:
+        return whole(estimated_bytes)
+    name = quote_name(column)
+    edges = [literal(bound, base_type) for bound in bounds]
+    conditions = [f"{name} <= {edges[0]} or {name} is null"]
+    conditions += [
+        f"{name} > {low} and {name} <= {high}" for low, high in itertools.pairwise(edges)
+    ]
+    conditions.append(f"{name} > {edges[-1]}")
+    size = estimated_bytes // len(conditions)
+    return [Split(index, text, size) for index, text in enumerate(conditions)]
+
+
+def _sampled_bounds(
+    opened: Connection, relation: Relation, column: str, condition: str | None, count: int
+) -> list[str]:
+    """Return distinct ascending percentiles of a block sample, as text."""
+    name = quote_name(column)
+    rows = explain(opened, f"select from {relation.source}")["Plan Rows"]
+    percent = min(100.0, 100.0 * max(_SAMPLED_ROWS, 20 * count) / max(1, rows))
+    sample = Relation(
+        f"{relation.source} tablesample system ({percent:.6f}) repeatable (0)",
+        relation.kind,
+        relation.where,
+    )
+    fractions = ",".join(f"{i / count:.6f}" for i in range(1, count))
+    found = execute(
+        opened,
+        "select b::text from (select distinct unnest(pg_catalog.percentile_disc("
+        f"array[{fractions}]::float8[]) within group (order by c0)) as b"
+        f" from ({select([name], sample, condition)}) s where c0 is not null) d order by b",
+    )
+    return [row[0] for row in found if row[0] is not None]
+
+
+def _even_bounds(
+    opened: Connection,
+    relation: Relation,
+    column: str,
+    base_type: str,
+    condition: str | None,
+    count: int,
+) -> list[str]:
+    """Return bounds evenly between a column's least and greatest finite value, as text."""
+    kind = KINDS[base_type][0]
+    if kind not in ("integer", "date", "timestamp", "timestamptz"):
+        return []
+    name = quote_name(column)
+    finite = "" if kind == "integer" else f"pg_catalog.isfinite({name})"
+    statement = select([f"min({name})::text", f"max({name})::text"], relation, condition, finite)
+    least, greatest = execute(opened, statement)[0]
+    if least is None or least == greatest:
+        return []
+    if kind == "integer":
+        low, high = int(least), int(greatest)
+        return list(dict.fromkeys(str(low + (high - low) * i // count) for i in range(1, count)))
+    try:
+        first, last = datetime.fromisoformat(least), datetime.fromisoformat(greatest)
+    except ValueError:  # BC, or after 9999
+        return []
+    step = (last - first) / count
+    points = [first + step * i for i in range(1, count)]
+    if kind == "date":
+        return list(dict.fromkeys(str(date.fromordinal(p.toordinal())) for p in points))
+    return list(dict.fromkeys(_printed(p) for p in points))
+
+
+def _printed(point: datetime) -> str:
+    return point.isoformat(sep=" ", timespec="microseconds")
+
+
+def single_integer_key(opened: Connection, table: Table) -> str | None:
+    """Return the primary key's column if it is one integer column."""
+    rows = execute(
+        opened,
+        "select a.attname, t.typname from pg_catalog.pg_index i"
+        " join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]"
+        " join pg_catalog.pg_type t on t.oid = a.atttypid"
+        " where i.indrelid = %s::int8::oid and i.indisprimary and i.indnatts = 1",
+        table.oid,
+    )
+    return rows[0][0] if rows and rows[0][1] in ("int2", "int4", "int8") else None
+
+
+def primary_key(opened: Connection, table: Table) -> tuple[str, ...]:
+    """Return the primary key's columns in the key's order; empty without one."""
+    rows = execute(
+        opened,
+        "select a.attname from pg_catalog.pg_index i"
+        " cross join lateral unnest(i.indkey::int2[]) with ordinality k(attnum, position)"
+        " join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum"
+        " where i.indrelid = %s::int8::oid and i.indisprimary"
+        " and k.position <= i.indnkeyatts order by k.position",
+        table.oid,
+    )
+    return tuple(row[0] for row in rows)

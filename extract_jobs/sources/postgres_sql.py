@@ -1,0 +1,176 @@
+"""The SQL that the PostgreSQL source sends: quoting, relations, predicates, session settings.
+
+Everything here is text in, text out. A person's own text (``query``, ``where``) is only ever put
+between parentheses that were checked to be its own (see `postgres_catalog.check_statement`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources import ReadRequest
+from extract_jobs.watermark import WatermarkType, WatermarkValue
+
+PageBounds = tuple[int, int | None]
+
+_SETTINGS = {
+    # A split waits inside its transaction between opening and reading, and while the writer is
+    # slow; the exporter waits all the time.
+    "idle_in_transaction_session_timeout": "0",
+    "statement_timeout": "0",
+    "default_transaction_read_only": "on",
+    # What casts to text print.
+    "DateStyle": "ISO,YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+}
+_SETTINGS_SINCE = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
+
+
+def quote_name(name: str) -> str:
+    """Quote an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(text: str) -> str:
+    """Quote a string literal, whatever ``standard_conforming_strings`` says."""
+    if "\\" in text:
+        return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    return "'" + text.replace("'", "''") + "'"
+
+
+def settings(server_version: int) -> dict[str, str]:
+    """Return the session settings for a server version such as 160002; 0 if not yet known."""
+    newer = {name: "0" for name, since in _SETTINGS_SINCE.items() if server_version >= since}
+    return _SETTINGS | newer
+
+
+def options(server_version: int) -> str:
+    """Return `settings` as libpq's ``options``, which beat those of database and role."""
+    return " ".join(f"-c {name}={value}" for name, value in settings(server_version).items())
+
+
+def set_local(server_version: int) -> str:
+    """Return `settings` as statements for a transaction: poolers refuse startup ``options``."""
+    return "; ".join(
+        f"set local {name} = {quote_text(value)}"
+        for name, value in settings(server_version).items()
+    )
+
+
+def trim_statement(text: str) -> str:
+    """Strip blanks and semicolons from the end of a statement."""
+    return text.rstrip().rstrip(";").rstrip() if text.rstrip().endswith(";") else text.rstrip()
+
+
+def in_parentheses(text: str) -> str:
+    """Put text between parentheses so that a comment at its end does not swallow the last one."""
+    return f"(\n{text}\n)"
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What is read, as it stands in a FROM clause.
+
+    Attributes:
+        source: A quoted name, or a query in parentheses with its alias.
+        kind: What it is.
+        where: The spec's own condition; None reads all rows.
+    """
+
+    source: str
+    kind: Literal["table", "partitioned", "view", "query"]
+    where: str | None = None
+
+
+KINDS: dict[str, tuple[WatermarkType, str | None]] = {
+    "int2": ("integer", "int8"),
+    "int4": ("integer", "int8"),
+    "int8": ("integer", "int8"),
+    "numeric": ("decimal", "numeric"),
+    "date": ("date", "date"),
+    "timestamp": ("timestamp", "timestamp"),
+    "timestamptz": ("timestamptz", "timestamptz"),
+    # No cast: an untyped literal takes the column's type and collation.
+    "text": ("string", None),
+    "varchar": ("string", None),
+    "bpchar": ("string", None),
+    "uuid": ("string", None),
+}
+"""Types that order rows: their watermark type, and the type their literals are cast to.
+
+The literals' type has no modifier: a cast to ``timestamp(3)`` would round the bound.
+"""
+
+
+def literal(text: str, base_type: str) -> str:
+    """Return a typed literal that compares with a column of a base type of `KINDS`."""
+    cast = KINDS[base_type][1]
+    return quote_text(text) + (f"::pg_catalog.{cast}" if cast else "")
+
+
+def interval_condition(request: ReadRequest, base_type: str | None) -> str | None:
+    """Return ``column > lower and column <= upper`` for a request; None if all rows belong.
+
+    Args:
+        request: What is read.
+        base_type: The watermark column's base type.
+
+    Raises:
+        ConfigError: The bounds are of another kind than the column.
+    """
+    interval, name = request.interval, request.watermark_column
+    if interval is None or name is None or (interval.lower is None and interval.upper is None):
+        return _not_null(request)
+    column = quote_name(name)
+    sides = []
+    for sign, bound in ((">", interval.lower), ("<=", interval.upper)):
+        if bound is not None:
+            sides.append(f"{column} {sign} {literal(bound.text, _checked(bound, name, base_type))}")
+    condition = " and ".join(sides)
+    return f"{condition} or {column} is null" if request.include_null_watermarks else condition
+
+
+def _not_null(request: ReadRequest) -> str | None:
+    """An unbounded interval still leaves NULL watermarks out where the request says so."""
+    if request.interval is None or request.watermark_column is None:
+        return None
+    if request.include_null_watermarks:
+        return None
+    return f"{quote_name(request.watermark_column)} is not null"
+
+
+def _checked(bound: WatermarkValue, name: str, base_type: str | None) -> str:
+    kind = KINDS[base_type][0] if base_type in KINDS else None
+    if base_type is None or kind != bound.type:
+        raise ConfigError(
+            f"watermark column {name} is now {base_type or 'gone'}, but the watermark kept for it "
+            f"is of type {bound.type}: extract the table in full, or give watermark.lower"
+        )
+    return base_type
+
+
+def ctid_condition(start: int, end: int | None) -> str:
+    """Return the condition for heap pages ``[start, end)``; None is open-ended."""
+    condition = f"ctid >= '({start},0)'::pg_catalog.tid"
+    return condition if end is None else f"{condition} and ctid < '({end},0)'::pg_catalog.tid"
+
+
+def where_clause(*conditions: str | None) -> str:
+    """Return ``where (…) and (…)`` of the conditions that are not None; empty without any."""
+    given = [in_parentheses(condition) for condition in conditions if condition]
+    return f" where {' and '.join(given)}" if given else ""
+
+
+def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:
+    """Return the SELECT of expressions, named c0, c1, …, under conditions and the spec's own.
+
+    Names are positions because DuckDB folds case, where PostgreSQL has ``a`` beside ``A``.
+    """
+    listed = ", ".join(f"{expression} as c{i}" for i, expression in enumerate(expressions))
+    return f"select {listed} from {relation.source}{where_clause(relation.where, *conditions)}"

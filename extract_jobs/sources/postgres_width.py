@@ -1,0 +1,92 @@
+"""How wide rows are, from the catalogue, and how to read them within a bounded memory.
+
+DuckDB fills vectors of 2,048 rows whatever their bytes, so 2,048 rows of 20 MB would need 40 GB.
+The server can tell a value's length without fetching it from TOAST (``octet_length`` of text and
+bytea reads only the pointer), so wide rows can be told from narrow ones during an ordinary scan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from extract_jobs.schema import Column
+from extract_jobs.sources.postgres_catalog import Leaf
+from extract_jobs.sources.postgres_reader import Width
+from extract_jobs.sources.postgres_sql import quote_name
+
+_TOAST_BYTES = 2**20
+"""Below this much TOAST the rows are taken as narrow. Stored values may be compressed, pglz at
+best 1:90, so at worst 90 MB of text lie in one vector."""
+_BATCH_BYTES = 8 * 2**20
+_VECTOR_ROWS = 2_048
+_MOST_ROWS = 64 * _VECTOR_ROWS
+_SHORT_LETTERS = 2_000
+_COMPRESSION_SINCE = 140000
+_FIXED = (
+    "uuid", "inet", "cidr", "macaddr", "interval", "time", "oid", "money", "point", "line", "lseg",
+    "box", "circle",
+)  # fmt: skip
+
+
+def _is_unbounded(column: Column) -> bool:
+    kind = column.arrow_type
+    if not (pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_list(kind)):
+        return False
+    letters = re.fullmatch(r"(?:character varying|character)\((\d+)\)", column.source_type)
+    if letters and int(letters[1]) <= _SHORT_LETTERS:
+        return False
+    return "[" in column.source_type or not column.source_type.startswith(_FIXED)
+
+
+def size_expression(columns: Sequence[Column], server_version: int) -> str:
+    """Return SQL for about how many bytes a row's variable columns have once read.
+
+    Exact for text and bytea. For others only the stored size can be had cheaply; it is taken
+    tenfold where the value is compressed, or where the server cannot tell (before 14).
+    """
+    parts = []
+    for column in columns:
+        if not _is_unbounded(column):
+            continue
+        name = quote_name(column.name)
+        if column.fidelity == "lossless" and not pa.types.is_list(column.arrow_type):
+            parts.append(f"coalesce(pg_catalog.octet_length({name}), 0)")
+        elif server_version >= _COMPRESSION_SINCE:
+            parts.append(
+                f"coalesce(pg_catalog.pg_column_size({name}) * case when "
+                f"pg_catalog.pg_column_compression({name}) is null then 2 else 10 end, 0)"
+            )
+        else:
+            parts.append(f"coalesce(pg_catalog.pg_column_size({name}) * 10, 0)")
+    return f"({' + '.join(f'{part}::int8' for part in parts) or '0'})"
+
+
+def width_of(columns: Sequence[Column], toast_bytes: int, *, may_read_twice: bool) -> Width:
+    """Decide how rows are read.
+
+    Args:
+        columns: What is read of each row.
+        toast_bytes: Out-of-line values of the tables below, as stored.
+        may_read_twice: Whether two reads see the same rows: tables in a shared snapshot do, a
+            query with ``random()`` does not.
+    """
+    if toast_bytes <= _TOAST_BYTES or not any(map(_is_unbounded, columns)):
+        return "narrow"
+    return "mixed" if may_read_twice else "wide"
+
+
+def batch_rows(found: Sequence[Leaf], planned_width: int) -> int:
+    """Return rows per batch so that a batch of narrow rows has about 8 MiB.
+
+    Args:
+        found: The tables read; empty for a view or query.
+        planned_width: The planner's idea of a row's bytes, where the catalogue has no better.
+    """
+    rows = sum(leaf.rows or 0 for leaf in found)
+    size = sum(leaf.heap_bytes + leaf.toast_bytes for leaf in found)
+    width = max(size // rows if rows else planned_width, 16)
+    vectors = _BATCH_BYTES // width // _VECTOR_ROWS
+    return min(max(1, vectors) * _VECTOR_ROWS, _MOST_ROWS)
