@@ -116,7 +116,7 @@ def next_item(item: Item, *, counted: bool, bigger: bool) -> Item:
 
 def report_uri(folder: str, attempt: int) -> str:
     """Return where an attempt's report is: one file each, so that none overwrites another's."""
-    return f"{folder}/attempt-{attempt}.json"
+    return f"{folder}/{attempt}.json"
 
 
 def worker_arguments(item: Mapping[str, Any]) -> list[str]:

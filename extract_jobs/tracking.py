@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from extract_jobs.errors import ConfigError, ExtractError, WriteFailed
@@ -67,6 +67,15 @@ _CONFIGURATION_CODES = {
 }  # fmt: skip
 _TRANSACTION_TRIES = 8
 _NUMBERS = {"generation", "attempt", "failures", "rows", "bytes", "files", "commit_seq"}
+_IDENTITY = frozenset({
+    "status", "generation", "attempt", "execution_id", "source_name", "extract_table", "job_type",
+    "spec_uri", "report_uri", "updated_at",
+})  # fmt: skip
+# A worker knows nothing of earlier failures, and its start takes back an earlier decision.
+_STARTED = _IDENTITY | {"decision"}
+_ENDED = _STARTED | {
+    "failures", "rows", "bytes", "files", "commit_seq", "error_class", "error_message",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,7 +176,7 @@ class Tracking:
             False if the attempt is outdated: it was given up on, or the run has ended. The worker
             must not go on then.
         """
-        return self._update(replace(run, status="RUNNING", decision=""), CAN_RUN)
+        return self._update(replace(run, status="RUNNING"), CAN_RUN, _STARTED)
 
     def end(self, run: TrackedRun) -> bool:
         """Write an attempt's outcome: SUCCEEDED, FAILED or RETRYING (`CAN_END`).
@@ -180,7 +189,7 @@ class Tracking:
         """
         if run.status == "SUCCEEDED" and run.commit_seq is not None:
             return self._end_with_latest(run, run.commit_seq)
-        return self._update(run, CAN_END)
+        return self._update(run, CAN_END, _ENDED)
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -193,8 +202,10 @@ class Tracking:
         return _decode(found["Item"]) if "Item" in found else None
 
     def latest(self, table_id: str) -> dict[str, Any] | None:
-        """Return the table's `LATEST` item: ``latest_run_id``, ``commit_seq``, ``rows``, ``bytes``,
-        ``latest_execution_id``, ``updated_at``; None before the first commit.
+        """Return the table's `LATEST` item, or None before the first commit.
+
+        Its attributes: ``latest_run_id``, ``latest_execution_id``, ``commit_seq``, ``rows``,
+        ``bytes``, ``updated_at``.
         """
         with _mapped(self.table):
             found = self.client.get_item(
@@ -241,10 +252,10 @@ class Tracking:
                 return False
         return True
 
-    def _update(self, run: TrackedRun, condition: str) -> bool:
+    def _update(self, run: TrackedRun, condition: str, fields: frozenset[str]) -> bool:
         with _mapped(self.table):
             try:
-                self.client.update_item(**self._update_of(run, condition))
+                self.client.update_item(**self._update_of(run, condition, fields))
             except self.client.exceptions.ConditionalCheckFailedException:
                 return False
         return True
@@ -255,7 +266,7 @@ class Tracking:
                 try:
                     self.client.transact_write_items(
                         TransactItems=[
-                            {"Update": self._update_of(run, CAN_END)},
+                            {"Update": self._update_of(run, CAN_END, _ENDED)},
                             {"Update": self._latest_of(run, commit_seq)},
                         ]
                     )
@@ -266,23 +277,23 @@ class Tracking:
             if reasons[0] == "ConditionalCheckFailed":
                 return False
             if reasons[1] == "ConditionalCheckFailed":
-                return self._update(run, CAN_END)
+                return self._update(run, CAN_END, _ENDED)
             self.sleep(0.05 * 2**attempt)  # TransactionConflict: another run of the table ends
         raise WriteFailed(
             f"{self.table}: {run.table_id} run {run.run_id} could not be set to {run.status}: "
             f"{_TRANSACTION_TRIES} transactions were cancelled ({reasons}); try again"
         )
 
-    def _update_of(self, run: TrackedRun, condition: str) -> dict[str, Any]:
+    def _update_of(self, run: TrackedRun, condition: str, fields: frozenset[str]) -> dict[str, Any]:
         item = _encode(replace(run, updated_at=self._now()))
-        fields = sorted(set(item) - {"table_id", "run_id"})
+        written = sorted(fields & item.keys())
         operands = _operands(run, condition)
-        names = {f"#f{i}": field for i, field in enumerate(fields)}
-        values = {f":f{i}": item[field] for i, field in enumerate(fields)}
+        names = {f"#f{i}": field for i, field in enumerate(written)}
+        values = {f":f{i}": item[field] for i, field in enumerate(written)}
         return {
             "TableName": self.table,
             "Key": _key(run.table_id, run.run_id),
-            "UpdateExpression": "SET " + ", ".join(f"#f{i} = :f{i}" for i in range(len(fields))),
+            "UpdateExpression": "SET " + ", ".join(f"{name} = :{name[1:]}" for name in names),
             "ConditionExpression": condition,
             "ExpressionAttributeNames": {**names, **operands["ExpressionAttributeNames"]},
             "ExpressionAttributeValues": {**values, **operands["ExpressionAttributeValues"]},
@@ -311,6 +322,25 @@ class Tracking:
 
     def _now(self) -> str:
         return self.clock().isoformat(timespec="milliseconds")
+
+
+def client_from_environment() -> Any:
+    """Return a DynamoDB client that retries throttling and broken connections.
+
+    ``AWS_ENDPOINT_URL`` and everything else that botocore reads is honoured.
+    """
+    import boto3
+    from botocore.config import Config
+
+    retries = {"mode": "standard", "max_attempts": 8}
+    return boto3.client(
+        "dynamodb", config=Config(retries=retries, max_pool_connections=WRITE_THREADS)
+    )
+
+
+def utc_now() -> datetime:
+    """Return the present, UTC."""
+    return datetime.now(UTC)
 
 
 def create_table(client: Any, table: str) -> None:
@@ -359,7 +389,11 @@ def _operands(run: TrackedRun, condition: str) -> dict[str, Any]:
 
 
 def _encode(run: TrackedRun) -> dict[str, Any]:
-    """Return the item of a run; empty fields are left out, except numbers."""
+    """Return the item of a run.
+
+    An attribute that a table's index has as its key must not be empty, so an unknown execution is
+    left out; so is a commit that there is none of.
+    """
     message = run.error_message
     if len(message) > MAX_MESSAGE:
         message = message[: MAX_MESSAGE - 1] + "…"
@@ -367,9 +401,8 @@ def _encode(run: TrackedRun) -> dict[str, Any]:
     for name, value in replace(run, error_message=message).__dict__.items():
         if name in _NUMBERS and value is not None:
             item[name] = {"N": str(value)}
-        elif value or name.startswith("error_"):
-            # A later attempt's item must lose the error of the one before.
-            item[name] = {"S": value or ""}
+        elif value or name not in {"execution_id", "commit_seq"}:
+            item[name] = {"S": value}
     return item
 
 
@@ -404,8 +437,3 @@ def _mapped(table: str) -> Iterator[None]:
         raise WriteFailed(f"tracking table {table}: {code} after retries") from error
     except BotoCoreError as error:
         raise WriteFailed(f"tracking table {table}: {type(error).__name__}") from error
-
-
-def failed_runs(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
-    """Return the runs that did not succeed, ordered by table."""
-    return sorted((r for r in runs if r.status != "SUCCEEDED"), key=lambda r: r.table_id)

@@ -1,0 +1,22 @@
+"""Worker on EMR: run by EMR Serverless, as a step of a cluster, or by hand.
+
+::
+
+    spark-submit entrypoints/emr.py --spec_uri s3://bucket/specs/orders.json
+    spark-submit entrypoints/emr.py --spec_uri '{"version": 1, "run_id": "by-hand", …}'
+
+The Spark session is made only when there is more than one split to read. Exit codes are those of
+`extract_jobs.errors`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from extract_jobs.worker import interrupt_on_sigterm, interrupt_when_orphaned, log_to_stderr, main
+
+if __name__ == "__main__":
+    log_to_stderr()
+    interrupt_on_sigterm()
+    interrupt_when_orphaned()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""Worker on AWS Glue: raises on failure, returns on success, which is how Glue tells them apart.
+
+Glue passes arguments of its own beside ours; they are ignored. awsglue is Glue's own library and
+exists nowhere else in this shape: with it the session is Glue's, without it Spark's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from extract_jobs.errors import ExtractError
+from extract_jobs.worker import (
+    interrupt_on_sigterm,
+    interrupt_when_orphaned,
+    log_to_stderr,
+    run_attempt,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+
+def glue_session() -> SparkSession | None:
+    """Return the session of Glue's own context, or None where there is no Glue.
+
+    None lets the core start a session, if it comes to need one.
+    """
+    try:
+        from awsglue.context import GlueContext
+    except ImportError:
+        return None
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return None
+    from pyspark import SparkContext
+
+    try:
+        session: SparkSession = GlueContext(SparkContext.getOrCreate()).spark_session
+    except (TypeError, AttributeError) as error:
+        # The Python half of awsglue is installed, and the JVM that Glue puts under it is not.
+        logger.info("awsglue without Glue's JVM (%s): using Spark's own session", error)
+        return None
+    return session
+
+
+def main() -> None:
+    """Run one attempt.
+
+    Raises:
+        ExtractError: As the attempt's report says. What caused it is left out, because Glue prints
+            the whole chain and another library's message may hold anything.
+    """
+    log_to_stderr()
+    interrupt_on_sigterm()
+    interrupt_when_orphaned()
+    try:
+        report = run_attempt(sys.argv[1:], spark=glue_session())
+    except ExtractError as error:
+        raise error.with_traceback(None) from None
+    print(f"{report.extract_table}: {report.rows} rows in {report.files} files", flush=True)
+
+
+if __name__ == "__main__":
+    main()

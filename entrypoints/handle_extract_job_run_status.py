@@ -1,0 +1,252 @@
+"""Lambda behind two states: "Handle Extract Job Run Status" and "Summarize Extract Run".
+
+The first is called when a job has ended, however it ended, and decides by the worker's report, the
+table's commit log and what the service said. The second is called once all tables have ended. Both
+may be called again: the second call gives the first one's answer and changes nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from extract_jobs.commit import Commit, CommitLog
+from extract_jobs.errors import ConfigError
+from extract_jobs.items import Item, next_item
+from extract_jobs.outcome import Decision, decide
+from extract_jobs.report import Report
+from extract_jobs.storage import OpenStorage, open_storage
+from extract_jobs.tracking import (
+    Status,
+    TrackedRun,
+    Tracking,
+    client_from_environment,
+    utc_now,
+)
+
+logger = logging.getLogger(__name__)
+
+NEVER_REPORTED = "NeverReported"
+"""The error class of a table that the Map left behind without an outcome."""
+MAX_NAMED = 20
+"""Failed tables that the summary names."""
+_MAX_SUMMARY_MESSAGE = 4_000
+_STATUS: dict[str, Status] = {"succeeded": "SUCCEEDED", "retry": "RETRYING", "failed": "FAILED"}
+
+
+def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
+    """Answer the state machine; see `handle` and `summarize`."""
+    action = event.get("action")
+    if action == "handle":
+        item = event["item"]
+        return handle(item, tracking=_tracking(item), open_storage=open_storage)
+    if action == "summarize":
+        return summarize(event, tracking=_tracking(event))
+    raise ConfigError(f"action is {action!r}; expected handle or summarize")
+
+
+def handle(item: Item, *, tracking: Tracking, open_storage: OpenStorage) -> dict[str, Any]:
+    """Decide what becomes of a table whose job has ended, and write it to the tracking table.
+
+    Args:
+        item: The Map item of the attempt, with what the job gave in ``job_result`` and
+            ``job_error``.
+        tracking: The tracking table.
+        open_storage: Gives the storage of a URI.
+
+    Returns:
+        ``{"outcome": "succeeded" | "failed" | "superseded", "run_id"}``, or ``{"outcome": "retry",
+        "run_id", "wait_seconds", "item"}`` with the next attempt's item. Superseded: a later
+        attempt or generation has taken over, and what it does counts.
+
+    Raises:
+        WriteFailed: Storage or the tracking table failed; calling again is safe.
+    """
+    run = _run_of(item)
+    known = tracking.read(run.table_id, run.run_id)
+    answer = _recorded(item, run, known)
+    if answer is not None:
+        return answer
+    report, note = _read_report(item, open_storage)
+    commit, published = None, False
+    if report is None or report.status != "succeeded":
+        commit, published = _read_commit(item, open_storage)
+    decision = decide(item, report, commit, published=published, note=note)
+    logger.info("%s run %s attempt %d: %s %s", run.table_id, run.run_id, run.attempt,
+                decision.outcome, decision.error_class)  # fmt: skip
+    if tracking.end(_ended(run, item, decision)):
+        return _next_step(item, decision)
+    # Another call for the same attempt was faster, or the run has moved on.
+    answer = _recorded(item, run, tracking.read(run.table_id, run.run_id))
+    return answer or {"outcome": "superseded", "run_id": run.run_id}
+
+
+def summarize(event: dict[str, Any], *, tracking: Tracking) -> dict[str, Any]:
+    """Count what became of an execution's tables, and judge it.
+
+    A table without an outcome is set to FAILED here: its child is gone, so nothing else ever would.
+
+    Args:
+        event: ``execution_id``, ``table_count``, and ``map_error`` as the Map's Catch gave it.
+        tracking: The tracking table.
+
+    Returns:
+        ``outcome`` (``succeeded`` if every table did), ``tables``, ``succeeded``, ``failed``,
+        ``rows``, ``bytes``, ``failures_by_class``, ``failed_tables`` (the first `MAX_NAMED`) and
+        ``message``, for a person.
+    """
+    map_error = event["map_error"]
+    why = f"{map_error['Error']}: {map_error['Cause']}" if map_error["Error"] else ""
+    runs = [
+        run if run.ended else _give_up(run, why, tracking)
+        for run in tracking.by_execution(event["execution_id"])
+    ]
+    failed = [run for run in runs if run.status != "SUCCEEDED"]
+    classes = Counter(run.error_class for run in failed)
+    missing = max(0, int(event["table_count"]) - len(runs))
+    if missing:
+        classes[NEVER_REPORTED] += missing
+    count = len(failed) + missing
+    good = [run for run in runs if run.status == "SUCCEEDED"]
+    figures = {
+        "execution_id": event["execution_id"],
+        "outcome": "failed" if count else "succeeded",
+        "tables": len(runs) + missing,
+        "succeeded": len(good),
+        "failed": count,
+        "rows": sum(run.rows for run in good),
+        "bytes": sum(run.bytes for run in good),
+        "failures_by_class": dict(sorted(classes.items())),
+        "failed_tables": [run.extract_table for run in failed[:MAX_NAMED]],
+    }
+    return {**figures, "message": _message(figures, failed, why)}
+
+
+@functools.cache
+def _client() -> Any:
+    """One client a process, made at the first call and not at import."""
+    return client_from_environment()
+
+
+def _tracking(event: dict[str, Any]) -> Tracking:
+    return Tracking(_client(), event["tracking_table"], utc_now)
+
+
+def _run_of(item: Item) -> TrackedRun:
+    return TrackedRun(
+        table_id=f"{item['source_name']}/{item['extract_table']}",
+        run_id=item["run_id"],
+        generation=int(item["generation"]),
+        attempt=int(item["attempt"]),
+        execution_id=item["execution_id"],
+        source_name=item["source_name"],
+        extract_table=item["extract_table"],
+        job_type=item["job_type"],
+        spec_uri=item["spec_uri"],
+        report_uri=item["report_uri"],
+        failures=int(item["failures"]),
+    )
+
+
+def _recorded(item: Item, run: TrackedRun, known: TrackedRun | None) -> dict[str, Any] | None:
+    """Return the answer that this attempt has already had, or None if it is still to be decided."""
+    if known is None or known.fence < run.fence:
+        return None
+    if known.fence == run.fence and known.decision:
+        return _next_step(item, Decision.from_json(known.decision))
+    if known.fence == run.fence and not known.ended:
+        return None
+    return {"outcome": "superseded", "run_id": run.run_id}
+
+
+def _next_step(item: Item, decision: Decision) -> dict[str, Any]:
+    answer = {"outcome": decision.outcome, "run_id": item["run_id"]}
+    if decision.outcome != "retry":
+        return answer
+    following = next_item(item, counted=decision.counted, bigger=decision.bigger)
+    return {**answer, "wait_seconds": decision.wait_seconds, "item": following}
+
+
+def _ended(run: TrackedRun, item: Item, decision: Decision) -> TrackedRun:
+    failed = decision.outcome != "succeeded" and decision.counted
+    return replace(
+        run,
+        status=_STATUS[decision.outcome],
+        failures=int(item["failures"]) + failed,
+        decision=decision.to_json(),
+        rows=decision.rows,
+        bytes=decision.bytes,
+        files=decision.files,
+        commit_seq=decision.commit_seq,
+        error_class=decision.error_class,
+        error_message=decision.error_message,
+    )
+
+
+def _read_report(item: Item, open_storage: OpenStorage) -> tuple[Report | None, str]:
+    """Return the attempt's own report, or None and why there is none."""
+    uri = item["report_uri"]
+    raw = open_storage(uri).read(uri)
+    if raw is None:
+        return None, f"the worker left no report at {uri}"
+    try:
+        report = Report.parse(raw, uri)
+    except ConfigError as error:
+        return None, str(error)
+    if (report.run_id, report.attempt) != (item["run_id"], int(item["attempt"])):
+        return None, f"the report at {uri} is attempt {report.attempt}'s of run {report.run_id}"
+    return report, ""
+
+
+def _read_commit(item: Item, open_storage: OpenStorage) -> tuple[Commit | None, bool]:
+    """Return the run's commit, if it made one, and whether it is published.
+
+    A log that cannot be read tells nothing: trying again is safe whatever it holds.
+    """
+    storage = open_storage(item["state_uri"])
+    log = CommitLog(storage, item["state_uri"], storage)
+    try:
+        found = log.find_run(item["run_id"])
+        if found is not None:
+            return found, True
+        newest = log.newest()
+        if newest is not None and newest.run_id == item["run_id"]:
+            outcome = log.outcome(newest.seq)
+            return (newest, outcome == "published") if outcome != "voided" else (None, False)
+    except ConfigError as error:
+        logger.warning("the commit log at %s cannot be read: %s", item["state_uri"], error)
+    return None, False
+
+
+def _give_up(run: TrackedRun, why: str, tracking: Tracking) -> TrackedRun:
+    """Set a run to FAILED that nobody works on any more, unless it has just ended after all."""
+    lost = replace(
+        run,
+        status="FAILED",
+        decision=Decision("failed").to_json(),
+        error_class=NEVER_REPORTED,
+        error_message=f"still {run.status} when the Map had ended; {why or 'see its child'}",
+    )
+    if tracking.end(lost):
+        return lost
+    return tracking.read(run.table_id, run.run_id) or lost
+
+
+def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str) -> str:
+    if not figures["failed"]:
+        return f"{figures['tables']} tables, {figures['rows']} rows, {figures['bytes']} bytes"
+    named = "; ".join(
+        f"{run.extract_table} ({run.error_class}: {run.error_message[:120]})"
+        for run in failed[:MAX_NAMED]
+    )
+    rest = figures["failed"] - len(failed[:MAX_NAMED])
+    again = json.dumps({"rerun_failed_of": figures["execution_id"]})
+    head = f"{figures['failed']} of {figures['tables']} tables failed"
+    tail = f". Start the state machine with {again} to run just these again"
+    body = ": ".join(filter(None, (head, named))) + (f"; and {rest} more" if rest else "")
+    body += f". The Map failed: {why}" if why else ""
+    return body[: _MAX_SUMMARY_MESSAGE - len(tail)] + tail

@@ -1,0 +1,220 @@
+"""One attempt on a worker: arguments → spec → one core call → exit code.
+
+The entrypoints of Glue, EMR and ECS differ only in how they are started and stopped; what they do
+is here. The order matters to the state machine: tracking says RUNNING before the first row is
+read, and a report is at ``report_uri`` before the process ends, also when the spec is unreadable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from extract_jobs.arguments import JobArguments, parse_arguments
+from extract_jobs.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    ConfigError,
+    ExtractError,
+    Interrupted,
+    error_line,
+)
+from extract_jobs.report import Report, reported, versions
+from extract_jobs.spec import ExtractSpec, parse_spec
+from extract_jobs.storage import open_storage
+from extract_jobs.tracking import TrackedRun, Tracking, client_from_environment, utc_now
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+_ORPHAN_CHECK_SECONDS = 1.0
+
+
+def main(argv: Sequence[str], *, spark: SparkSession | None = None) -> int:
+    """Run one attempt as a process does.
+
+    Args:
+        argv: The arguments, without the program's name.
+        spark: The session of the runtime, or None where the core may start one.
+
+    Returns:
+        The exit code; the last line on standard error is ``<Class>: <message>`` on failure. A
+        defect's traceback comes before it.
+    """
+    try:
+        report = run_attempt(argv, spark=spark)
+    except ExtractError as error:
+        logger.debug("failed", exc_info=True)
+        _last_words(error_line(error))
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  a defect: the log is where it can be understood
+        traceback.print_exc()
+        _last_words(f"{type(error).__name__}: a defect in extract-jobs; see the traceback above")
+        return EXIT_FAILED
+    rows, files = report.rows, report.files
+    print(f"{report.extract_table}: {rows} rows in {files} files", flush=True)  # noqa: T201
+    return EXIT_DONE
+
+
+def run_attempt(argv: Sequence[str], *, spark: SparkSession | None = None) -> Report:
+    """Run one attempt and return its report.
+
+    Raises:
+        ExtractError: The attempt failed, as its report says; or the attempt is outdated, and then
+            nothing was read, written or reported.
+    """
+    from extract_jobs.run import run_extract
+
+    arguments = parse_arguments(argv)
+    try:
+        spec = read_spec(arguments)
+        _claim(arguments, spec)
+    except _Outdated:
+        raise
+    except ExtractError as error:
+        _report_failure(arguments, error)
+        raise
+    logger.info("run %s attempt %d of %s", spec.run_id, spec.attempt, spec.table_id)
+    return run_extract(spec, spark=spark)
+
+
+def read_spec(arguments: JobArguments) -> ExtractSpec:
+    """Return the spec that the arguments name, with what they override.
+
+    Raises:
+        ConfigError: There is none, it cannot be read, or it is another run's.
+    """
+    text: str | bytes | None = arguments.spec_uri
+    where = "--spec_uri"
+    if not arguments.spec_uri.lstrip().startswith("{"):
+        where = arguments.spec_uri
+        text = open_storage(where).read(where)
+    if text is None:
+        raise ConfigError(
+            f"{where}: there is no spec; the config manager writes it before any job starts, so "
+            "it was deleted, or --spec_uri is wrong"
+        )
+    spec = parse_spec(text, where)
+    if arguments.run_id and arguments.run_id != spec.run_id:
+        raise ConfigError(
+            f"{where} is the spec of run {spec.run_id}, and --run_id says {arguments.run_id}: "
+            "start the run again"
+        )
+    given = {
+        "attempt": arguments.attempt,
+        "report_uri": arguments.report_uri or None,
+        "tracking_table": arguments.tracking_table or None,
+    }
+    return spec.model_copy(update={k: v for k, v in given.items() if v is not None})
+
+
+def interrupt_on_sigterm() -> None:
+    """Make SIGTERM raise `Interrupted` in the main thread, so that staged uploads are aborted.
+
+    ECS sends it 30 to 120 seconds before SIGKILL. A second one while cleaning up is ignored.
+    """
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Interrupted(
+            f"stopped by {signal.Signals(number).name}; what was staged is dropped, and a retry "
+            "starts over"
+        )
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def interrupt_when_orphaned() -> None:
+    """Take the death of the process that started this one for a SIGTERM.
+
+    spark-submit passes no signal on: TERM ends its JVM and leaves the Python driver running, with
+    nobody to wait for it.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_ORPHAN_CHECK_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def log_to_stderr() -> None:
+    """Log from INFO on to standard error, which all three services collect."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+class _Outdated(ExtractError):
+    """The attempt was given up on before it started."""
+
+
+def _claim(arguments: JobArguments, spec: ExtractSpec) -> None:
+    """Say in the tracking table that this attempt runs.
+
+    Raises:
+        ExtractError: It must not: a later attempt has taken its place, or the run has ended.
+    """
+    if not spec.tracking_table:
+        return
+    run = TrackedRun(
+        table_id=spec.table_id,
+        run_id=spec.run_id,
+        generation=arguments.generation,
+        attempt=spec.attempt,
+        execution_id=arguments.execution_id,
+        source_name=spec.source_name,
+        extract_table=spec.extract_table,
+        job_type=arguments.job_type or spec.job_type or "",
+        spec_uri="" if arguments.spec_uri.lstrip().startswith("{") else arguments.spec_uri,
+        report_uri=spec.report_uri,
+    )
+    tracking = Tracking(client_from_environment(), spec.tracking_table, utc_now)
+    if not tracking.start(run):
+        found = tracking.read(run.table_id, run.run_id)
+        now = f"{found.status}, generation {found.generation}, attempt {found.attempt}" \
+            if found else "gone"  # fmt: skip
+        raise _Outdated(
+            f"generation {run.generation}, attempt {run.attempt} of run {run.run_id} "
+            f"({run.table_id}) is outdated: the tracking table {spec.tracking_table} has it as "
+            f"{now}. Nothing was extracted"
+        )
+
+
+def _report_failure(arguments: JobArguments, error: ExtractError) -> None:
+    """Leave a report where the core was never reached. Without ``--report_uri`` there is none."""
+    if not arguments.report_uri:
+        return
+    report = Report(
+        status="failed",
+        run_id=arguments.run_id,
+        attempt=arguments.attempt or 1,
+        source_name=arguments.source_name,
+        extract_table=arguments.extract_table,
+        target_uri="",
+        error=reported(error),
+        versions=versions(),
+    )
+    try:
+        storage = open_storage(arguments.report_uri)
+        storage.put(arguments.report_uri, report.to_json().encode())
+    except ExtractError as failure:
+        logger.error("no report at %s: %s", arguments.report_uri, error_line(failure))  # noqa: TRY400
+
+
+def _last_words(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
