@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threading.Thread(target=_end_with_starter, name="starter", daemon=True).start()
     workers = _workers(options, url)
     if options.pipeline:
-        _register(workers, options.stub)
+        _register(workers, options.stub, options.data_dir / "faults.json")
     asyncio.run(_serve(listener))
     workers.stop()
     _end_session()
@@ -89,12 +89,14 @@ def _workers(options: argparse.Namespace, url: str) -> Workers:
     )
 
 
-def _register(workers: Workers, stub: list[str] | None) -> None:
+def _register(workers: Workers, stub: list[str] | None, faults: Path) -> None:
     """Make the emulator's state machines behave as AWS's and run real jobs."""
+    from infra.local.faults import inject
     from infra.local.interpreter import correct_interpreter
     from infra.local.jobs import Jobs
 
     correct_interpreter()
+    inject(faults)
     Jobs(workers, tuple(stub) if stub else None).register()
 
 

@@ -1,0 +1,60 @@
+"""A worker of the state machine's tests: does no extract, leaves a report, ends as it is told.
+
+Only the standard library, so that five hundred of them start in seconds. What it does is in its
+table's name, which ends in ``.<behaviour>_<number>``; ``once`` is for the first attempt alone.
+"""
+
+import http.client
+import json
+import os
+import sys
+from urllib.parse import quote, urlsplit
+
+BEHAVIOURS = {
+    "ok": (0, None),
+    "refused": (1, ("TypeNotRepresentable", False)),
+    "busy": (75, ("SourceUnavailable", True)),
+    "hungry": (1, ("WorkerOutOfMemory", True)),
+    "silent": (1, None),
+    "killed": (-9, None),
+}
+
+
+def main():
+    given = {k.removeprefix("--"): v for k, v in zip(sys.argv[1::2], sys.argv[2::2], strict=True)}
+    behaviour, _, when = given["extract_table"].rsplit(".", 1)[1].rsplit("_", 1)[0].partition("_")
+    if when == "once" and int(given["attempt"]) > 1:
+        behaviour = "ok"
+    code, error = BEHAVIOURS[behaviour]
+    if code == -9:
+        os.kill(os.getpid(), 9)
+    if behaviour != "silent":
+        put(given["report_uri"], report(given, error))
+    print("StubError: as asked" if code else "done")
+    return code
+
+
+def report(given, error):
+    return {
+        "status": "failed" if error else "succeeded",
+        "run_id": given["run_id"],
+        "attempt": int(given["attempt"]),
+        "source_name": given["source_name"],
+        "extract_table": given["extract_table"],
+        "target_uri": "s3://lake/stub",
+        "rows": 0 if error else 7,
+        "error": error and {"class_name": error[0], "message": "as asked", "retryable": error[1]},
+    }
+
+
+def put(uri, value):
+    bucket_and_key = quote(uri.removeprefix("s3://"))
+    connection = http.client.HTTPConnection(urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc)
+    connection.request("PUT", f"/{bucket_and_key}", json.dumps(value).encode())
+    status = connection.getresponse().status
+    if status != 200:
+        raise SystemExit(f"the report could not be put: HTTP {status}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

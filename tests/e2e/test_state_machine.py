@@ -1,0 +1,194 @@
+"""Every path of the state machine, with stubs for workers: they end as their tables say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.e2e.conftest import runs_of
+from tests.e2e.paths import required
+
+pytestmark = pytest.mark.e2e
+SERVICE = {"glue": "glue:startJobRun", "emr": "emr-serverless:startJobRun",
+           "ecs": "ecs:runTask", "step": "elasticmapreduce:addStep"}  # fmt: skip
+JOB_STATES = {
+    "glue": "Glue Start Extract Job Run",
+    "emr": "EMR Start Extract Job Run",
+    "step": "EMR Cluster Start Extract Job Run",
+    "ecs": "ECS Start Extract Job Run",
+}
+KINDS = {
+    "glue": {"job_type": "glue"},
+    "emr": {"job_type": "emr"},
+    "ecs": {"job_type": "ecs"},
+    "step": {"job_type": "emr", "emr": {"cluster_id": "j-1", "application_id": None}},
+}
+
+
+def tables_of_each_kind(*behaviours):
+    return {
+        f"{kind}.{behaviour}_1": settings
+        for kind, settings in KINDS.items()
+        for behaviour in behaviours
+    }
+
+
+def test_each_service_runs_good_bad_retried_and_silent_jobs(stubbed):
+    tables = tables_of_each_kind("ok", "refused", "busy_once", "hungry_once", "killed_once", "busy")
+    stubbed.configure("each", tables)
+    outcome = stubbed.run({"source_name": "each", "extract_tables": "*"})
+    runs = runs_of(outcome)
+    assert sorted(runs) == sorted(tables)
+    for kind in KINDS:
+        assert (runs[f"{kind}.ok_1"].status, runs[f"{kind}.ok_1"].attempt) == ("SUCCEEDED", 1)
+        refused = runs[f"{kind}.refused_1"]
+        assert (refused.status, refused.attempt) == ("FAILED", 1)
+        assert refused.error_class == "TypeNotRepresentable"
+        for retried in ("busy_once", "hungry_once", "killed_once"):
+            run = runs[f"{kind}.{retried}_1"]
+            assert (run.status, run.attempt) == ("SUCCEEDED", 2), retried
+        busy = runs[f"{kind}.busy_1"]
+        assert (busy.status, busy.attempt, busy.failures) == ("FAILED", 3, 3)
+        assert busy.error_class == "SourceUnavailable"
+    assert (outcome.status, outcome.error) == ("FAILED", "ExtractRunFailed")
+    assert "8 of 24 tables failed" in outcome.cause
+    assert "rerun_failed_of" in outcome.cause
+
+
+def test_an_execution_of_good_tables_succeeds_with_its_figures(stubbed):
+    stubbed.configure("good", {f"t.ok_{n}": {"job_type": "ecs"} for n in range(3)})
+    outcome = stubbed.run({"source_name": "good", "extract_tables": ["t.ok_0", "t.ok_2"]})
+    assert outcome.status == "SUCCEEDED"
+    assert {t: r.status for t, r in runs_of(outcome).items()} == {
+        "t.ok_0": "SUCCEEDED", "t.ok_2": "SUCCEEDED",
+    }  # fmt: skip
+    described = stubbed.stack.client("stepfunctions").describe_execution(executionArn=outcome.arn)
+    figures = json.loads(described["output"])
+    assert (figures["tables"], figures["succeeded"], figures["failed"]) == (2, 2, 0)
+    assert figures["rows"] == 14
+
+
+def test_a_job_that_no_service_runs_fails_as_a_table(stubbed):
+    stubbed.configure("none", {
+        "t.ok_1": {"job_type": "ecs"},
+        "t.ok_2": {"job_type": "emr", "emr": {"application_id": "", "cluster_id": ""}},
+    })  # fmt: skip
+    outcome = stubbed.run({"source_name": "none", "extract_tables": "*"})
+    runs = runs_of(outcome)
+    assert runs["t.ok_1"].status == "SUCCEEDED"
+    assert (runs["t.ok_2"].status, runs["t.ok_2"].error_class) == ("FAILED", "ConfigError")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_faults_of_a_job_service_are_waited_out(stubbed, definition, kind):
+    stubbed.configure("faulty", {f"{kind}.ok_1": KINDS[kind]})
+    processor = definition["States"]["Iterate Through Extract Tables"]["ItemProcessor"]
+    retries = processor["States"][JOB_STATES[kind]]["Retry"]
+    errors = [error for retry in retries for error in retry["ErrorEquals"]]
+    stubbed.fail(*({"call": SERVICE[kind], "error": error} for error in errors))
+    outcome = stubbed.run({"source_name": "faulty", "extract_tables": "*"})
+    run = runs_of(outcome)[f"{kind}.ok_1"]
+    assert (run.status, run.attempt) == ("SUCCEEDED", 1)
+
+
+def test_a_job_service_that_stays_at_fault_fails_the_table_alone(stubbed):
+    stubbed.configure("down", {"t.ok_1": {"job_type": "glue"}, "t.ok_2": {"job_type": "ecs"}})
+    stubbed.fail({"call": "glue:", "error": "Glue.EntityNotFoundException", "times": 99})
+    outcome = stubbed.run({"source_name": "down", "extract_tables": "*"})
+    runs = runs_of(outcome)
+    stubbed.fail()
+    assert (runs["t.ok_1"].status, runs["t.ok_1"].attempt) == ("FAILED", 1)
+    assert runs["t.ok_1"].error_class == "Glue.EntityNotFoundException"
+    assert runs["t.ok_2"].status == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("state", "about"),
+    [
+        ("Extract Config Manager", "execution_started_at"),
+        ("Handle Extract Job Run Status", '"handle"'),
+        ("Summarize Extract Run", '"summarize"'),
+    ],
+)
+def test_faults_of_lambda_are_waited_out(stubbed, definition, state, about):
+    states = definition["States"]
+    states = states | states["Iterate Through Extract Tables"]["ItemProcessor"]["States"]
+    errors = [error for retry in states[state]["Retry"] for error in retry["ErrorEquals"]]
+    stubbed.configure("lambdas", {"t.ok_1": {"job_type": "ecs"}})
+    stubbed.fail(*({"call": "lambda:invoke", "about": about, "error": e} for e in errors))
+    outcome = stubbed.run({"source_name": "lambdas", "extract_tables": "*"})
+    stubbed.fail()
+    assert outcome.status == "SUCCEEDED"
+
+
+def test_a_list_that_cannot_be_read_fails_every_table_in_the_summary(stubbed):
+    stubbed.configure("unread", {"t.ok_1": {"job_type": "ecs"}, "t.ok_2": {"job_type": "ecs"}})
+    stubbed.fail({"call": "s3:getObject", "error": "States.ItemReaderFailed"})
+    outcome = stubbed.run({"source_name": "unread", "extract_tables": "*"})
+    stubbed.fail()
+    assert (outcome.status, outcome.error) == ("FAILED", "ExtractRunFailed")
+    assert {r.error_class for r in outcome.runs} == {"NeverReported"}
+    again = stubbed.run({"rerun_failed_of": outcome.arn})
+    assert again.status == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("event", "says"),
+    [
+        ({}, "source_name"),
+        ({"source_name": "nowhere", "extract_tables": "*"}, "nowhere"),
+        ({"source_name": "bad", "extract_tables": []}, "extract_tables"),
+        ({"source_name": "bad", "extract_tables": ["t.ok_1", "t.ok_1"]}, "t.ok_1"),
+        ({"source_name": "bad", "extract_tables": ["t.ok_l"]}, "t.ok_1"),
+        ({"source_name": "bad", "extract_tables": "*", "tables": 1}, "tables"),
+        ({"source_name": "broken", "extract_tables": "*"}, "line"),
+        ({"source_name": "others", "extract_tables": "*"}, "others"),
+        ({"rerun_failed_of": "arn:aws:states:us-east-1:000000000000:execution:x:y"}, "x:y"),
+    ],
+)
+def test_bad_input_fails_at_the_first_state_with_the_reason(stubbed, event, says):
+    stubbed.configure("bad", {"t.ok_1": {"job_type": "ecs"}})
+    stubbed.put_config("broken", "version: 1\nsource: {name: broken\ntables: [")
+    stubbed.configure("another", {"t.ok_1": {}})
+    s3 = stubbed.stack.client("s3")
+    copied = {"Bucket": "extract-config", "Key": "another.yml"}
+    s3.copy_object(Bucket="extract-config", Key="others.yml", CopySource=copied)
+    outcome = stubbed.run(event)
+    assert (outcome.status, outcome.error) == ("FAILED", "ConfigError")
+    assert says in json.loads(outcome.cause)["errorMessage"]
+    assert outcome.runs == ()
+    history = next(stubbed.histories(outcome.arn))
+    entered = [e["stateEnteredEventDetails"]["name"] for e in history
+               if "stateEnteredEventDetails" in e]  # fmt: skip
+    assert entered == ["Extract Config Manager"]
+
+
+def test_five_hundred_tables_nothing_lost_and_only_the_failed_ones_rerun(stubbed):
+    tables = {f"t.{'refused' if n % 100 == 7 else 'ok'}_{n}": {"job_type": "ecs"}
+              for n in range(500)}  # fmt: skip
+    stubbed.configure("many", tables, source={"max_connections": 40},
+                      defaults={"max_connections": 1})  # fmt: skip
+    outcome = stubbed.run({"source_name": "many", "extract_tables": "*"}, seconds=300)
+    runs = runs_of(outcome)
+    assert len(outcome.runs) == 500
+    assert sorted(runs) == sorted(tables)
+    failed = {table for table, run in runs.items() if run.status != "SUCCEEDED"}
+    assert failed == {table for table in tables if ".refused_" in table}
+    children = list(stubbed.histories(outcome.arn))[1:]
+    assert len(children) == 500
+    again = stubbed.run({"rerun_failed_of": outcome.arn})
+    assert {r.extract_table for r in again.runs} == failed
+    assert {r.generation for r in again.runs} == {2}
+
+
+def test_a_childs_output_is_under_200_bytes(stubbed):
+    for arn in stubbed.executions:
+        for history in list(stubbed.histories(arn))[1:]:
+            last = history[-1]
+            if last["type"] == "ExecutionSucceeded":
+                assert len(last["executionSucceededEventDetails"]["output"]) < 200
+
+
+def test_every_path_was_taken(stubbed, definition, paths_taken):
+    assert required(definition) - set(paths_taken) == set()
