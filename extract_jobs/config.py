@@ -159,8 +159,8 @@ def specs_for(
         attempt: From 1.
         overrides: Table keys that go over every one of the tables' own.
         report_base: Folder below which reports go, as
-            ``<source_name>/<table>/<run_id>/<attempt>.json``; by default the table's state
-            folder takes them, as ``reports/<run_id>/<attempt>.json``.
+            `X; by default the table's state
+            folder takes them, as ``reports/<run_id>/attempt-<n>.json``.
         tracking_table: Name of the tracking table, if there is one.
 
     Returns:
@@ -174,9 +174,9 @@ def specs_for(
         run_id = run_id_for(table.name)
         if report_base:
             name = segment(config.source.name), segment(table.name)
-            report = join(report_base, *name, run_id, f"{attempt}.json")
+            report = join(report_base, *name, run_id, f"attempt-{attempt}.json")
         else:
-            report = join(table.places.state_uri, "reports", run_id, f"{attempt}.json")
+            report = join(table.places.state_uri, "reports", run_id, f"attempt-{attempt}.json")
         try:
             spec = spec_of(
                 config.source,
@@ -208,14 +208,23 @@ def job_settings(
     Raises:
         ConfigError: The overrides are wrong.
     """
-    table_config = _overridden(config, [table], overrides)[0].config
-    return JobSettings(
-        job_type=table_config.job_type,
-        glue=table_config.glue,
-        emr=table_config.emr,
-        ecs=table_config.ecs,
-        retry=table_config.retry,
-    )
+    return jobs_of(config, [table], overrides)[0]
+
+
+def jobs_of(
+    config: SourceConfig, tables: Sequence[str], overrides: Mapping[str, Any] | None = None
+) -> list[JobSettings]:
+    """Return `job_settings` of many tables, in the order of ``tables``; overrides are laid once."""
+    return [
+        JobSettings(
+            job_type=table.config.job_type,
+            glue=table.config.glue,
+            emr=table.config.emr,
+            ecs=table.config.ecs,
+            retry=table.config.retry,
+        )
+        for table in _overridden(config, tables, overrides)
+    ]
 
 
 def map_concurrency(

@@ -1,0 +1,292 @@
+"""``extract-jobs``: the person's door.
+
+Results go to standard output, all else to standard error. The exit code is 0 for done, 75 where
+trying again may help, 78 for configuration, 1 otherwise; on failure the last line of standard
+error is ``<Class>: <message>``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extract_jobs.cli_arguments import argument_parser, selected_specs
+from extract_jobs.config_model import SCHEMA_PATH
+from extract_jobs.errors import (
+    EXIT_CONFIG,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_RETRY,
+    ConfigError,
+    ExtractError,
+    Interrupted,
+)
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.stopping import stop_requested, stoppable
+
+if TYPE_CHECKING:
+    from extract_jobs.engine import Progress
+    from extract_jobs.report import Report
+
+logger = logging.getLogger(__name__)
+
+EXAMPLE_PATH = Path(__file__).with_name("example_config.yml")
+
+
+class _Failed(Exception):
+    """A command that failed and has told everything but its last line."""
+
+    def __init__(self, last_line: str, exit_code: int) -> None:
+        super().__init__(last_line)
+        self.exit_code = exit_code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; by default the process's own.
+
+    Returns:
+        The exit code.
+    """
+    _log_to_stderr()
+    arguments = None
+    try:
+        arguments = argument_parser().parse_args(argv)
+        logging.getLogger("extract_jobs").setLevel(
+            logging.INFO if arguments.verbose else logging.WARNING
+        )
+        with stoppable():
+            code: int = _COMMANDS[arguments.command](arguments)
+    except _Failed as failed:
+        _say(str(failed))
+        return failed.exit_code
+    except ExtractError as error:
+        _trace(arguments)
+        heading, *details = str(error).splitlines() or [""]
+        for detail in details:
+            _say(detail)
+        _say(f"{type(error).__name__}: {heading}")
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read standard output is gone; nothing may be flushed to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the last resort: a person never sees a traceback
+        _trace(arguments)
+        _say(_internal(error))
+        return EXIT_FAILED
+    return code
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run tables one after another; one that fails does not stop the others."""
+    from extract_jobs.progress import display
+    from extract_jobs.views import result_line, summary
+
+    run_id = arguments.run_id or _new_run_id()
+    specs = selected_specs(arguments, run_id=run_id)
+    outcomes: list[tuple[Report, int]] = []
+    with display() as shown:
+        for spec in specs:
+            report, code = _run_one(spec, shown.table(spec.extract_table), arguments)
+            outcomes.append((report, code))
+            shown.finished(result_line(report))
+            if arguments.json:
+                print(report.to_json(), flush=True)
+            if (
+                report.error
+                and report.error.class_name == Interrupted.__name__
+                and stop_requested()
+            ):
+                break
+    reports = [report for report, _ in outcomes]
+    print(summary(reports), file=sys.stderr if arguments.json else sys.stdout, flush=True)
+    failed = [(report, code) for report, code in outcomes if code != EXIT_DONE]
+    if failed:
+        raise _worst(failed, len(specs), run_id)
+    return EXIT_DONE
+
+
+def _run_one(
+    spec: ExtractSpec, progress: Progress, arguments: argparse.Namespace
+) -> tuple[Report, int]:
+    """Run one table and return its report and the exit code that it alone would give."""
+    from extract_jobs.report import Report, reported, versions
+    from extract_jobs.run import run_extract
+
+    try:
+        return run_extract(spec, progress=progress), EXIT_DONE
+    except Exception as error:  # noqa: BLE001 - the next table may do better
+        _trace(arguments)
+        told = reported(error)
+        if not isinstance(error, ExtractError):
+            told = told.model_copy(
+                update={
+                    "class_name": "InternalError",
+                    "message": _internal(error).split(": ", 1)[1],
+                }
+            )
+        code = error.exit_code if isinstance(error, ExtractError) else EXIT_FAILED
+        failed = Report(
+            status="failed",
+            run_id=spec.run_id,
+            attempt=spec.attempt,
+            source_name=spec.source_name,
+            extract_table=spec.extract_table,
+            target_uri=spec.target.uri,
+            error=told,
+            versions=versions(),
+        )
+        return failed, code
+
+
+def _worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> _Failed:
+    """Return the failure of the whole command: configuration first, then what a retry may mend."""
+    order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED)
+    report, code = min(failed, key=lambda f: order.index(f[1]))
+    error = report.error
+    assert error is not None
+    if of == 1:
+        message = " ".join(error.message.split())
+        return _Failed(f"{error.class_name}: {message}", code)
+    names = ", ".join(r.extract_table for r, _ in failed[:10])
+    more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
+    again = f"; the same again with --run-id {run_id}" if code == EXIT_RETRY else ""
+    return _Failed(
+        f"{error.class_name}: {len(failed)} of {of} tables failed: {names}{more}{again}", code
+    )
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from extract_jobs.views import preview, preview_text
+
+    [spec] = selected_specs(arguments)
+    print(preview_text(spec, preview(spec, datetime.now(UTC))))
+    return EXIT_DONE
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    specs = selected_specs(arguments)
+    print(f"{arguments.config}: valid, {len(specs)} table{'' if len(specs) == 1 else 's'}")
+    return EXIT_DONE
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    hint = f"# yaml-language-server: $schema={SCHEMA_PATH.as_uri()}\n"
+    text = hint + EXAMPLE_PATH.read_text(encoding="utf-8")
+    try:
+        with Path(arguments.path).open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{arguments.path} exists already and was left as it is") from error
+    except OSError as error:
+        raise ConfigError(f"{arguments.path} cannot be written: {error.strerror}") from error
+    print(f"{arguments.path} written; next: extract-jobs validate {arguments.path}")
+    return EXIT_DONE
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from extract_jobs.views import STATUS_COMMITS, STATUS_HEADER, aligned, status_rows
+
+    rows = [STATUS_HEADER]
+    for spec in selected_specs(arguments):
+        rows += status_rows(spec, STATUS_COMMITS if arguments.tables else 1)
+    print("\n".join(aligned(rows)))
+    return EXIT_DONE
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    """Bring each table's last commit to its outcome and drop staged files that nobody can use."""
+    from extract_jobs.views import commit_log
+
+    failures: list[ExtractError] = []
+    for spec in selected_specs(arguments):
+        try:
+            dropped = commit_log(spec).recover(
+                spec.target.uri,
+                abandon_after=arguments.abandon_after,
+                now=datetime.now(UTC),
+                dry_run=arguments.dry_run,
+            )
+        except ExtractError as error:
+            if isinstance(error, Interrupted):
+                raise
+            _trace(arguments)
+            _say(f"{spec.extract_table}: {type(error).__name__}: {error}")
+            failures.append(error)
+            continue
+        verb = "would be dropped" if arguments.dry_run else "dropped"
+        print(f"{spec.extract_table}: {len(dropped)} staged files {verb}", flush=True)
+        for upload in dropped:
+            print(f"  {upload.uri} ({upload.started_at.isoformat(timespec='seconds')})")
+    if failures:
+        order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED)
+        raise min(failures, key=lambda e: order.index(e.exit_code))
+    return EXIT_DONE
+
+
+def _new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+
+
+# --- logs, last words ----------------------------------------------------------------------------
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what is standard error at the time: a live display takes its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+def _log_to_stderr() -> None:
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def _trace(arguments: argparse.Namespace | None) -> None:
+    if arguments and arguments.traceback:
+        traceback.print_exc()
+
+
+def _internal(error: Exception) -> str:
+    """Return the line for a defect; the text of a foreign exception may hold anything."""
+    return (
+        f"InternalError: unexpected {type(error).__name__}, a defect in extract-jobs; "
+        "--traceback shows where"
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "plan": _plan,
+    "validate": _validate,
+    "init": _init,
+    "status": _status,
+    "recover": _recover,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Arguments of the command line, and what they name: configs, tables, overrides."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for
+from extract_jobs.config_file import parse_yaml
+from extract_jobs.config_problems import nearest
+from extract_jobs.errors import ConfigError
+from extract_jobs.spec import ExtractSpec, parse_duration
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser; ``command`` of what it parses is the command's name.
+
+    It raises `ConfigError` for what it cannot parse.
+    """
+    parser = _Parser(prog="extract-jobs", description="Extract tables to partitioned Parquet.")
+    parser.add_argument("--version", action="version", version=f"extract-jobs {_version()}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True
+    )
+    run = _command(commands, "run", "extract tables, one after another")
+    _config_arguments(run, tables="*")
+    run.add_argument("--json", action="store_true", help="one report per line on standard output")
+    run.add_argument("--run-id", help="name the run; a committed run is not done again")
+    plan = _command(commands, "plan", "show what a run of one table would do; read-only")
+    _config_arguments(plan, tables="1")
+    _config_arguments(_command(commands, "validate", "find every error of a config; offline"))
+    init = _command(commands, "init", "write an example config")
+    init.add_argument("path", metavar="FILE", nargs="?", default="sales.yml", help="%(default)s")
+    status = _command(commands, "status", "show the last commits of tables")
+    _config_arguments(status, tables="*")
+    recover = _command(
+        commands, "recover", "finish the last commits and drop abandoned staged files"
+    )
+    _config_arguments(recover, tables="*")
+    recover.add_argument(
+        "--abandon-after",
+        type=_duration,
+        default=timedelta(hours=48),
+        metavar="AGE",
+        help="age from which a staged file is abandoned, such as 30m or 2d; default 48h",
+    )
+    recover.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("extract-jobs")
+    except metadata.PackageNotFoundError:
+        return "from its source tree"
+
+
+def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(tables=[], set=[])
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
+    return parser
+
+
+def _config_arguments(parser: argparse.ArgumentParser, tables: str | None = None) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="path or s3:// URI of a source config")
+    if tables == "1":
+        parser.add_argument("tables", metavar="TABLE", nargs=1, help="a table of the config")
+    elif tables:
+        about = "names or globs; default: all tables"
+        parser.add_argument("tables", metavar="TABLE", nargs="*", help=about)
+    parser.add_argument(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        action="append",
+        default=[],
+        help="override a key of the tables, such as target.uri=/tmp/{table}; VALUE is YAML",
+    )
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        value = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    assert isinstance(value, timedelta)
+    return value
+
+
+def overrides_of(settings: Sequence[str]) -> dict[str, Any]:
+    """Return the overrides that ``--set key.path=value`` options make; later ones win.
+
+    Args:
+        settings: The options' values. What is right of the first ``=`` is YAML; nothing at all
+            takes the key's value away.
+
+    Raises:
+        ConfigError: One is not ``key.path=value``, or its value is not YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        parts = key.split(".")
+        if not equals or not all(parts):
+            raise ConfigError(f"--set {setting}: expected key.path=value, such as mode=full")
+        here = overrides
+        for part in parts[:-1]:
+            inner = here.get(part)
+            here[part] = here = dict(inner) if isinstance(inner, Mapping) else {}
+        value = parse_yaml(text, f"--set {key}").data
+        here[parts[-1]] = value
+    return overrides
+
+
+def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[ExtractSpec]:
+    """Return the specs of the tables that the command line names.
+
+    Raises:
+        ConfigError: The config, a table's name or an override is wrong.
+    """
+    config = read_config(arguments.config)
+    tables = resolve_tables(config, list(arguments.tables) or "*")
+    overrides = overrides_of(arguments.set)
+    return specs_for(config, tables, run_id_for=lambda _table: run_id, overrides=overrides)
+
+
+def read_config(where: str) -> SourceConfig:
+    """Read a source config from a path or an ``s3://`` URI.
+
+    Raises:
+        ConfigError: It cannot be read, or anything in it is wrong.
+    """
+    text: bytes | None
+    if "://" in where:
+        from extract_jobs.storage import open_storage
+
+        text = open_storage(where).read(where)
+        if text is None:
+            raise ConfigError(f"{where}: there is no such object")
+        return load_config(text, where)
+    path = Path(where)
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError as error:
+        beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise ConfigError(f"{where}: there is no such file{nearest(path.name, beside)}") from error
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read: {error.strerror}") from error
+    return load_config(text, where)

@@ -1,0 +1,264 @@
+"""What a person sees of extracts under way: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from extract_jobs.engine import Progress
+
+SECONDS_BETWEEN_LINES = 5.0
+_ENDS = ("done", "failed")
+_SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def size_text(size: float | None) -> str:
+    """Return bytes as people read them, decimal: ``4.2 MB``; ``?`` for what is unknown."""
+    if size is None:
+        return "?"
+    power = 0
+    while size >= 999.5 and power < len(_SIZES) - 1:
+        size, power = size / 1000, power + 1
+    return (
+        f"{size:.0f} {_SIZES[power]}"
+        if power == 0 or size >= 100
+        else f"{size:.1f} {_SIZES[power]}"
+    )
+
+
+def count_text(count: int | None) -> str:
+    """Return a count with its thousands apart; ``?`` for what is unknown."""
+    return "?" if count is None else f"{count:,}"
+
+
+class Meter(Progress):
+    """Adds up what an extract tells of its splits. Safe to call from any thread.
+
+    Attributes:
+        table: The table's name.
+        current: The phase under way.
+        splits: How many splits the plan has, 0 before it is known.
+        estimated_rows: The source's estimate, None when unknown.
+    """
+
+    def __init__(self, table: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.table = table
+        self.current = "start"
+        self.splits = 0
+        self.estimated_rows: int | None = None
+        self._clock = clock
+        self._started = clock()
+        self._read_since = self._started
+        self._lock = threading.RLock()
+        self._told: dict[int, tuple[int, int]] = {}
+        self._done: set[int] = set()
+
+    def phase(self, name: str) -> None:
+        """Note a phase."""
+        with self._lock:
+            self.current = name
+            if name == "extract":
+                self._read_since = self._clock()
+            self.changed(phase=True)
+
+    def planned(self, splits: int, rows: int | None, size: int | None) -> None:  # noqa: ARG002
+        """Note the plan; what an earlier plan of the run had read counts no more."""
+        with self._lock:
+            self.splits, self.estimated_rows = splits, rows
+            self._told.clear()
+            self._done.clear()
+            self.changed(phase=False)
+
+    def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+        """Note how far a split is."""
+        with self._lock:
+            self._told[index] = rows, size
+            if done:
+                self._done.add(index)
+            self.changed(phase=False)
+
+    def changed(self, *, phase: bool) -> None:
+        """Called, under the lock, after every change; ``phase`` tells whether it was a phase."""
+
+    @property
+    def rows(self) -> int:
+        """Rows read so far."""
+        return sum(rows for rows, _ in self._told.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of Parquet written so far."""
+        return sum(size for _, size in self._told.values())
+
+    @property
+    def splits_done(self) -> int:
+        """Splits read to their end."""
+        return len(self._done)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the table was begun."""
+        return self._clock() - self._started
+
+    @property
+    def fraction(self) -> float:
+        """How much is read, 0 to 1: by rows where the source gave an estimate, else by splits."""
+        if self.splits and self.splits_done == self.splits:
+            return 1.0
+        if self.estimated_rows:
+            return min(0.99, self.rows / self.estimated_rows)
+        return self.splits_done / self.splits if self.splits else 0.0
+
+    def figures(self) -> str:
+        """Return rows, bytes, rate and splits in one line."""
+        spent = self._clock() - self._read_since
+        rate = f"{size_text(self.bytes / spent)}/s" if spent > 0 else "? B/s"
+        plural = "" if self.splits == 1 else "s"
+        return (
+            f"{count_text(self.rows)} rows, {size_text(self.bytes)}, {rate}, "
+            f"{self.splits_done}/{self.splits} split{plural}"
+        )
+
+
+class LineMeter(Meter):
+    """Writes a line at every phase, and one with figures every few seconds in between."""
+
+    def __init__(
+        self,
+        table: str,
+        write: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        seconds: float = SECONDS_BETWEEN_LINES,
+    ) -> None:
+        super().__init__(table, clock)
+        self._write = write
+        self._every = seconds
+        self._last = self._started
+
+    def changed(self, *, phase: bool) -> None:
+        """Write a line if one is due."""
+        now = self._clock()
+        if phase and self.current in _ENDS:
+            return  # the caller tells how it ended
+        if phase:
+            self._write(f"{self.table}: {self.current}")
+        elif now - self._last < self._every:
+            return
+        else:
+            self._write(f"{self.table}: {self.current}: {self.figures()}, {self.seconds:.0f} s")
+        self._last = now
+
+
+class _BarMeter(Meter):
+    """Updates one bar of a live display."""
+
+    def __init__(self, table: str, bars: Bars) -> None:
+        super().__init__(table)
+        self._bars = bars
+        self.bar: TaskID = bars.add_task(table, total=1.0, phase="start", figures="")
+
+    def changed(self, *, phase: bool) -> None:
+        """Hand the figures to the display, which draws at its own pace."""
+        del phase
+        figures = self.figures() if self.splits else ""
+        self._bars.update(self.bar, completed=self.fraction, phase=self.current, figures=figures)
+
+
+class Display(Protocol):
+    """Shows tables one after another while it is entered."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it was."""
+
+    def table(self, name: str) -> Progress:
+        """Begin a table and return what its extract is to tell."""
+
+    def finished(self, line: str) -> None:
+        """End the table under way, with one line that stays."""
+
+
+class LineDisplay:
+    """Plain lines, for logs and pipes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> Self:
+        """Nothing to prepare."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to restore."""
+
+    def table(self, name: str) -> Progress:
+        """Begin a table."""
+        return LineMeter(name, self.finished)
+
+    def finished(self, line: str) -> None:
+        """Write a line at once."""
+        print(line, file=self._stream, flush=True)
+
+
+class LiveDisplay:
+    """A line per table that changes in place, with a bar; log lines scroll above it."""
+
+    def __init__(self, console: Console) -> None:
+        # Names come from a database: none of them is markup.
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[phase]}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[figures]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._meter: _BarMeter | None = None
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop drawing; the terminal is as it was."""
+        self._bars.stop()
+
+    def table(self, name: str) -> Progress:
+        """Begin a table's line."""
+        self._meter = _BarMeter(name, self._bars)
+        return self._meter
+
+    def finished(self, line: str) -> None:
+        """Replace the table's line with one that stays."""
+        if self._meter:
+            self._bars.remove_task(self._meter.bar)
+            self._meter = None
+        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def display() -> Display:
+    """Return the display for standard error: live on a terminal, lines elsewhere."""
+    console = Console(stderr=True)
+    return (
+        LiveDisplay(console)
+        if console.is_terminal and not console.is_dumb_terminal
+        else LineDisplay(sys.stderr)
+    )

@@ -1,0 +1,212 @@
+"""Plans, commit logs and results as text for a person. Nothing here writes anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from extract_jobs.columns import choose_columns
+from extract_jobs.commit import Base, Commit, CommitLog
+from extract_jobs.plan import check_identity, check_unoccupied, next_interval, schema_changes
+from extract_jobs.plan import schema_json as columns_json
+from extract_jobs.progress import count_text, size_text
+from extract_jobs.report import Report
+from extract_jobs.schema import Column, TableDescription
+from extract_jobs.sources import ReadRequest, open_source
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.splits import Split
+from extract_jobs.storage import OpenStorage, open_storage
+from extract_jobs.transform import Transform
+from extract_jobs.watermark import Interval
+
+STATUS_COMMITS = 10
+"""Commits of one table that `status_rows` tells of."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run of a spec would do now.
+
+    Attributes:
+        description: The table as the source describes it.
+        columns: The columns chosen of it.
+        transform: What the files will hold.
+        last: The last published commit, None before the first.
+        interval: Rows that would be extracted; None for all.
+        changes: Differences from the last commit's columns.
+        splits: The parallel reads, cut as they would be.
+    """
+
+    description: TableDescription
+    columns: tuple[Column, ...]
+    transform: Transform
+    last: Commit | None
+    interval: Interval | None
+    changes: tuple[str, ...]
+    splits: tuple[Split, ...]
+
+
+def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_storage) -> Preview:
+    """Plan an extract without pinning the plan. Read-only in source, target and state.
+
+    Args:
+        spec: What would be extracted.
+        now: The present, UTC.
+        open_storage: Gives the storage of a URI.
+
+    Raises:
+        ExtractError: As the run would, up to the point where it would begin to read.
+    """
+    log = commit_log(spec, open_storage)
+    source = open_source(spec)
+    description = source.describe()
+    columns = choose_columns(description, spec)
+    transform = Transform.build(
+        columns, spec, run_id=spec.run_id, extracted_at=now, extract_date=now.date()
+    )
+    last = last_published(log)
+    check_identity(spec, last, description)
+    if last is None and log.newest() is None:
+        check_unoccupied(spec, log, Base(0, None))
+    changes = schema_changes(last, columns_json(transform.schema), spec)
+    interval = next_interval(spec, last, source)
+    request = ReadRequest(
+        columns,
+        interval,
+        spec.watermark.column if spec.watermark and interval else None,
+        bool(spec.watermark and spec.watermark.nulls == "include" and last is None),
+    )
+    with source.snapshot(request) as snapshot:
+        splits = tuple(snapshot.splits(spec))
+    return Preview(description, columns, transform, last, interval, tuple(changes), splits)
+
+
+def commit_log(spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> CommitLog:
+    """Return the commit log of a spec's table."""
+    state, target = open_storage(spec.state_uri), open_storage(spec.target.uri)
+    return CommitLog(state, spec.state_uri, target)
+
+
+def last_published(log: CommitLog) -> Commit | None:
+    """Return the last published commit, leaving one without an outcome as it is."""
+    newest = log.newest()
+    if newest is None or log.outcome(newest.seq) == "published":
+        return newest
+    return log.read(newest.parent) if newest.parent else None
+
+
+def preview_text(spec: ExtractSpec, seen: Preview) -> str:
+    """Return a preview as text: the table, its columns with their rules, the reads, the target."""
+    about = seen.description
+    last = f"after commit {seen.last.seq}" if seen.last else "the first commit"
+    partitions = ", ".join(p.name for p in seen.transform.partitions) or "none"
+    reads = f"{len(seen.splits)} at most {spec.split.max_connections} at a time"
+    facts = [
+        ("table", f"{spec.table_id} ({about.kind}, PostgreSQL {about.source_version})"),
+        ("key", ", ".join(about.key) or "none"),
+        ("estimated", f"{_rough(about.estimated_rows)} rows, {size_text(about.estimated_bytes)}"),
+        ("rows", _interval_text(seen.interval)),
+        ("splits", reads),
+        ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
+        ("partitions", partitions),
+        ("state", f"{spec.state_uri} ({last})"),
+        *(("change", change) for change in seen.changes),
+    ]
+    lines = aligned([[f"{name}:", text] for name, text in facts])
+    types = {c.name: c for c in seen.columns}
+    masked = spec.columns.mask
+    rows = [["column", "source type", "file type", "fidelity", "rule"]]
+    files = {f.name: str(f.type) for f in seen.transform.schema}
+    for name, column in types.items():
+        output = spec.columns.rename.get(name, name)
+        kind = files.get(output, "in the path")
+        mask = f", masked: {masked[name]}" if name in masked else ""
+        shown = name if output == name else f"{name} → {output}"
+        rows.append([shown, column.source_type, kind, column.fidelity, column.rule + mask])
+    return "\n".join([*lines, "", *aligned(rows)])
+
+
+def _rough(rows: int | None) -> str:
+    return "?" if rows is None else f"about {count_text(rows)}"
+
+
+def _interval_text(interval: Interval | None) -> str:
+    if interval is None:
+        return "all"
+    lower = f"({interval.lower.text}" if interval.lower else "(…"
+    upper = f"{interval.upper.text}]" if interval.upper else "…]"
+    return f"{lower}, {upper}"
+
+
+STATUS_HEADER = ["table", "seq", "outcome", "run", "attempt", "rows", "bytes", "files", "watermark"]
+
+
+def status_rows(
+    spec: ExtractSpec, limit: int, open_storage: OpenStorage = open_storage
+) -> list[list[str]]:
+    """Return one row for each of a table's last commits, newest first; one row if it has none.
+
+    Args:
+        spec: Whose commit log.
+        limit: Most rows.
+        open_storage: Gives the storage of a URI.
+    """
+    rows = [
+        [
+            spec.extract_table,
+            str(commit.seq),
+            outcome or "unfinished",
+            commit.run_id,
+            str(commit.attempt),
+            count_text(sum(f.rows for f in commit.files)),
+            size_text(sum(f.staged.size for f in commit.files)),
+            str(len(commit.files)),
+            commit.watermark["text"] if commit.watermark else "-",
+        ]
+        for commit, outcome in commit_log(spec, open_storage).history(limit)
+    ]
+    return rows or [[spec.extract_table, "-", "no commit", *["-"] * 6]]
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """Return one line per table: what became of it."""
+    rows = [["table", "status", "rows", "bytes", "files", "splits", "seconds", "commit"]]
+    for report in reports:
+        failed = report.error.class_name if report.error else None
+        rows.append(
+            [
+                report.extract_table,
+                failed or report.status,
+                "-" if failed else count_text(report.rows),
+                "-" if failed else size_text(report.bytes),
+                "-" if failed else str(report.files),
+                "-" if failed else str(report.splits),
+                f"{sum(report.timings.values()):.1f}",
+                "-" if report.commit_seq is None else str(report.commit_seq),
+            ]
+        )
+    return "\n".join(aligned(rows))
+
+
+def result_line(report: Report) -> str:
+    """Return what became of one table, in a line."""
+    if report.error:
+        message = " ".join(report.error.message.split())
+        return f"{report.extract_table}: failed: {report.error.class_name}: {message}"
+    seconds = sum(report.timings.values())
+    commit = "nothing to commit" if report.commit_seq is None else f"commit {report.commit_seq}"
+    counted = ", counted in the source too" if report.reconciled else ""
+    return (
+        f"{report.extract_table}: {report.status}: {count_text(report.rows)} rows{counted}, "
+        f"{size_text(report.bytes)}, {report.files} files, {seconds:.1f} s, {commit}"
+    )
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines with their columns aligned, no blanks at the end."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
