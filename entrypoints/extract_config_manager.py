@@ -21,27 +21,23 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from extract_jobs.config import (
     SourceConfig,
-    job_settings,
+    jobs_of,
     load_config,
     map_concurrency,
     resolve_tables,
     specs_for,
 )
 from extract_jobs.errors import ConfigError
+from extract_jobs.event import Selection, read_selection
 from extract_jobs.items import Item, first_item
 from extract_jobs.storage import OpenStorage, join, open_storage
 from extract_jobs.tracking import TrackedRun, Tracking, client_from_environment, utc_now
 
-SOURCE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
-"""What a source may be called: its name is part of a URI before any config was read."""
-
-_START_KEYS = {"source_name", "extract_tables", "overrides"}
-_RERUN_KEYS = {"rerun_failed_of", "include_unfinished"}
 _WRITE_THREADS = 32
 
 
@@ -78,20 +74,14 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What an event asks for.
+class Execution:
+    """The execution that is being prepared."""
 
-    Attributes:
-        source_name: The source.
-        extract_tables: ``"*"``, or names and globs.
-        overrides: Table keys that go over every table's own.
-        generations: Of the tables that are rerun; the others begin with 1.
-    """
-
-    source_name: str
-    extract_tables: Any
-    overrides: Mapping[str, Any]
-    generations: Mapping[str, int]
+    id: str
+    started_at: str
+    folder: str
+    settings: Settings
+    tracking_table: str
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -128,14 +118,12 @@ def list_tables(
         WriteFailed: Storage or the tracking table failed; calling again is safe.
     """
     execution_id, started = event["execution_id"], event["execution_started_at"]
-    selection = _selection(event["input"], tracking, open_storage)
+    selection = read_selection(event["input"], tracking, open_storage)
     config = _read_config(selection.source_name, settings, open_storage)
     tables = resolve_tables(config, selection.extract_tables)
     folder = _folder(settings.work_uri, selection.source_name, execution_id, started)
-    items = _write_specs(
-        config, tables, selection, folder, execution_id, started, settings, tracking.table,
-        open_storage,
-    )  # fmt: skip
+    execution = Execution(execution_id, started, folder, settings, tracking.table)
+    items = _write_specs(execution, config, tables, selection, open_storage)
     storage = open_storage(folder)
     kept = {"source_name": selection.source_name, "overrides": selection.overrides}
     storage.put(join(folder, "event.json"), _json(kept))
@@ -167,79 +155,6 @@ def _client() -> Any:
     return client_from_environment()
 
 
-def _selection(given: Any, tracking: Tracking, open_storage: OpenStorage) -> Selection:
-    """Read the execution's input."""
-    forms = (
-        'expected {"source_name": …, "extract_tables": "*" or a list of names, "overrides": {…}} '
-        'or {"rerun_failed_of": "<execution arn>"}'
-    )
-    if not isinstance(given, dict):
-        raise ConfigError(f"the execution's input is a {type(given).__name__}; {forms}")
-    allowed = _RERUN_KEYS if "rerun_failed_of" in given else _START_KEYS
-    unknown = sorted(map(str, given.keys() - allowed))
-    if unknown:
-        raise ConfigError(f"the execution's input has the unknown keys {unknown}; {forms}")
-    if "rerun_failed_of" in given:
-        return _rerun(given, tracking, open_storage)
-    missing = [key for key in ("source_name", "extract_tables") if key not in given]
-    if missing:
-        raise ConfigError(f"the execution's input lacks {', '.join(missing)}; {forms}")
-    name, overrides = given["source_name"], given.get("overrides") or {}
-    if not isinstance(name, str) or not SOURCE_NAME.match(name):
-        raise ConfigError(
-            f"source_name is {name!r}; expected the name of a config file without .yml: letters, "
-            "digits, dots, hyphens and underscores"
-        )
-    if not isinstance(overrides, dict):
-        raise ConfigError(f"overrides is a {type(overrides).__name__}; expected a JSON object")
-    return Selection(name, given["extract_tables"], overrides, {})
-
-
-def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage) -> Selection:
-    """Select the failed tables of an earlier execution, with that execution's overrides."""
-    earlier = given["rerun_failed_of"]
-    if not isinstance(earlier, str) or not earlier:
-        raise ConfigError(f"rerun_failed_of is {earlier!r}; expected the ARN of an execution")
-    runs = list(tracking.by_execution(earlier))
-    if not runs:
-        raise ConfigError(
-            f"rerun_failed_of: the tracking table {tracking.table} has no table of {earlier}; "
-            "give the whole ARN of an execution of this state machine"
-        )
-    unfinished = [run for run in runs if not run.ended]
-    if unfinished and given.get("include_unfinished") is not True:
-        raise ConfigError(
-            f"rerun_failed_of: {len(unfinished)} of {len(runs)} tables of {earlier} have not ended "
-            f"({_some(unfinished)}): wait for it; if it was stopped and its jobs with it, add "
-            '"include_unfinished": true'
-        )
-    for run in unfinished:
-        # Fences off whatever worker may still be about to start.
-        tracking.end(replace(run, status="FAILED", error_class="NeverReported",
-                             error_message=f"given up on by a rerun, still {run.status}"))  # fmt: skip
-    failed = [run for run in runs if run.status != "SUCCEEDED"]
-    if not failed:
-        raise ConfigError(f"rerun_failed_of: none of the {len(runs)} tables of {earlier} failed")
-    kept_at = join(failed[0].spec_uri.rsplit("/specs/", 1)[0], "event.json")
-    raw = open_storage(kept_at).read(kept_at)
-    if raw is None:
-        raise ConfigError(
-            f"rerun_failed_of: {kept_at} is gone, so the overrides of {earlier} are not known; "
-            f"start with source_name and extract_tables instead: {_some(failed)}"
-        )
-    return Selection(
-        failed[0].source_name,
-        [run.extract_table for run in failed],
-        json.loads(raw)["overrides"],
-        {run.extract_table: run.generation + 1 for run in failed},
-    )
-
-
-def _some(runs: Sequence[TrackedRun], most: int = 5) -> str:
-    names = ", ".join(run.extract_table for run in runs[:most])
-    return names + (f" and {len(runs) - most} more" if len(runs) > most else "")
-
-
 def _read_config(name: str, settings: Settings, open_storage: OpenStorage) -> SourceConfig:
     uri = join(settings.config_uri, f"{name}.yml")
     raw = open_storage(uri).read(uri)
@@ -256,45 +171,42 @@ def _read_config(name: str, settings: Settings, open_storage: OpenStorage) -> So
 
 def _folder(work_uri: str, source_name: str, execution_id: str, started_at: str) -> str:
     """Return the execution's own folder: readable, and never another's."""
-    moment = re.sub(r"[^0-9TZ]", "", started_at.split(".")[0])
+    moment = re.sub(r"[^0-9TZ]", "", started_at.split(".", maxsplit=1)[0])
     return join(work_uri, source_name, f"{moment}-{run_id_of(execution_id, started_at, '')[:12]}")
 
 
 def _write_specs(
+    execution: Execution,
     config: SourceConfig,
     tables: Sequence[str],
     selection: Selection,
-    folder: str,
-    execution_id: str,
-    started_at: str,
-    settings: Settings,
-    tracking_table: str,
     open_storage: OpenStorage,
 ) -> list[Item]:
     """Write every table's spec, many at a time, and return the Map's items."""
     specs = specs_for(
         config,
         tables,
-        run_id_for=lambda table: run_id_of(execution_id, started_at, table),
+        run_id_for=lambda table: run_id_of(execution.id, execution.started_at, table),
         overrides=selection.overrides,
-        report_base=join(folder, "reports"),
-        tracking_table=tracking_table,
+        report_base=join(execution.folder, "reports"),
+        tracking_table=execution.tracking_table,
     )
-    storage = open_storage(folder)
+    jobs = jobs_of(config, tables, selection.overrides)
+    storage = open_storage(execution.folder)
     items = []
     with ThreadPoolExecutor(_WRITE_THREADS) as pool:
         writes = []
-        for table, spec in zip(tables, specs, strict=True):
-            where = join(folder, "specs", f"{spec.run_id}.json")
+        for spec, settings in zip(specs, jobs, strict=True):
+            where = join(execution.folder, "specs", f"{spec.run_id}.json")
             writes.append(pool.submit(storage.put, where, spec.model_dump_json().encode()))
             items.append(
                 first_item(
                     spec,
-                    job_settings(config, table, selection.overrides),
+                    settings,
                     spec_uri=where,
-                    execution_id=execution_id,
-                    generation=selection.generations.get(table, 1),
-                    job_defaults=settings.job_defaults,
+                    execution_id=execution.id,
+                    generation=selection.generations.get(spec.extract_table, 1),
+                    job_defaults=execution.settings.job_defaults,
                 )
             )
         for write in writes:
