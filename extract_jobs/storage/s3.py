@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC
 from typing import Any
 from urllib.parse import unquote_plus
@@ -82,16 +83,19 @@ class S3Storage:
         """See `Storage.read`."""
         bucket, key = split_uri(uri)
         for last in _rounds():
-            try:
-                answer = self._client.get_object(Bucket=bucket, Key=key)
-                with answer["Body"] as body:
-                    return bytes(body.read())
-            except (ClientError, BotoCoreError) as error:
-                if is_absent(error):
-                    return None
-                # The client has repeated what failed before the body; a body cut short is ours.
-                if isinstance(error, ClientError) or last or not is_uncertain(error):
-                    with s3_errors("GetObject", uri):
+            with s3_errors("GetObject", uri):
+                try:
+                    answer = self._client.get_object(Bucket=bucket, Key=key)
+                except ClientError as error:
+                    if is_absent(error):
+                        return None
+                    raise
+                try:
+                    with closing(answer["Body"]) as body:
+                        return bytes(body.read())
+                except BotoCoreError:
+                    # The client repeats what fails before the body; a body cut short is ours.
+                    if last:
                         raise
         raise AssertionError("unreachable")
 
