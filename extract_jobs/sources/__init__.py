@@ -6,7 +6,7 @@ A source module gives one class that meets `Source`. `open_source` picks it by t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,7 +37,18 @@ class ReadRequest:
 
 
 class Reader(Protocol):
-    """Reads splits. Picklable: Spark ships it to executors. Opens one connection per split."""
+    """Reads splits. Picklable: Spark ships it to executors. Opens one connection per split.
+
+    One reader is used by one thread at a time; threads read through copies of their own.
+    """
+
+    @property
+    def nulled(self) -> Mapping[str, int]:
+        """Values that became NULL under ``lossy_types: null``, by column.
+
+        Counts all that this copy of the reader has read so far; a pickled copy starts from none.
+        Complete for a split once its iterator is exhausted.
+        """
 
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows, in the request's columns, in batches bounded by bytes.
@@ -53,6 +64,14 @@ class Reader(Protocol):
 
 class Snapshot(Protocol):
     """One consistent view of the source that all splits of an attempt share."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether the splits and `count` see this very snapshot.
+
+        False where the source cannot share one (behind a pooler): then there is one split, and
+        what `count` says is of another moment, to be reported and not enforced.
+        """
 
     @property
     def reader(self) -> Reader:

@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalogue says: connections, names, columns, sizes. No row is ever read here."""
+"""What PostgreSQL's catalogue says: names, columns, types, sizes. No row is ever read here."""
 
 from __future__ import annotations
 
@@ -8,27 +8,23 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, LiteralString, cast
+from typing import Any, cast
 
 import psycopg
 from psycopg import pq
 
 from extract_jobs.connections import PostgresConnection
-from extract_jobs.errors import ConfigError, SourceUnavailable
-from extract_jobs.sources.postgres_errors import connect_error, primary, statement_error
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources.postgres_errors import primary
+from extract_jobs.sources.postgres_session import Connection, execute
 from extract_jobs.sources.postgres_sql import (
     Relation,
     in_parentheses,
-    options,
     quote_name,
-    quote_text,
-    set_local,
-    settings,
     trim_statement,
 )
 from extract_jobs.sources.postgres_types import PostgresType
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 _READABLE = {"r": "table", "m": "table", "p": "partitioned", "v": "view", "f": "view"}
 
 
@@ -71,74 +67,6 @@ class Leaf:
     is_heap: bool
 
 
-def execute(connection: Connection, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Run a statement that this package wrote and return its rows, none for a command."""
-    cursor = connection.execute(cast(LiteralString, statement), values or None)
-    return cursor.fetchall() if cursor.description else []
-
-
-def connect(connection: PostgresConnection) -> Connection:
-    """Connect, in autocommit, with the session's settings in force.
-
-    Raises:
-        ConfigError: Login refused, or no such database.
-        SourceUnavailable: Unreachable within the timeout.
-    """
-    arguments: dict[str, Any] = connection.parameters()
-    if not connection.pooled:
-        arguments["options"] = options(0)
-    try:
-        opened = psycopg.connect(
-            user=connection.user,
-            password=connection.password,
-            autocommit=True,
-            prepare_threshold=None,
-            **arguments,
-        )
-        if not connection.pooled:
-            newer = set(settings(opened.info.server_version)) - set(settings(0))
-            for name in sorted(newer):
-                execute(opened, f"set {name} = 0")
-    except psycopg.Error as error:
-        raise connect_error(error, connection) from error
-    return opened
-
-
-def begin(opened: Connection, connection: PostgresConnection, snapshot_id: str | None) -> None:
-    """Begin a read-only transaction with one snapshot, its own or an exported one."""
-    execute(opened, "begin transaction isolation level repeatable read, read only")
-    if snapshot_id is not None:
-        execute(opened, f"set transaction snapshot {quote_text(snapshot_id)}")
-    if connection.pooled:
-        execute(opened, set_local(opened.info.server_version))
-
-
-@contextlib.contextmanager
-def session(
-    connection: PostgresConnection, what: str, snapshot_id: str | None = None
-) -> Iterator[Connection]:
-    """Open a read-only transaction for the length of the context.
-
-    Args:
-        connection: Where to.
-        what: What is being done, for the error message.
-        snapshot_id: An exported snapshot to join.
-
-    Raises:
-        ExtractError: What psycopg raised inside, mapped.
-    """
-    with contextlib.closing(connect(connection)) as opened:
-        try:
-            begin(opened, connection, snapshot_id)
-            yield opened
-        except psycopg.Error as error:
-            if snapshot_id is not None and error.sqlstate in ("22023", "42704"):
-                raise SourceUnavailable(
-                    f"{what} failed: the snapshot can no longer be joined; run again"
-                ) from error
-            raise statement_error(error, what) from error
-
-
 def readings(name: str) -> list[tuple[str | None, str]]:
     """Return every way to read a table's name as (schema, table), the likeliest first."""
     part = r'"((?:[^"]|"")+)"'
@@ -146,12 +74,10 @@ def readings(name: str) -> list[tuple[str | None, str]]:
     found: list[tuple[str | None, str]] = []
     if quoted:
         schema, table = (value and value.replace('""', '"') for value in quoted.groups())
-        found.append((schema, cast(str, table)))
-    for dot in (match.start() for match in re.finditer(r"\.", name)):
-        if name[:dot] and name[dot + 1 :]:
-            found.append((name[:dot], name[dot + 1 :]))
-    found.append((None, name))
-    return found
+        found.append((schema, table))
+    dots = [match.start() for match in re.finditer(r"\.", name)]
+    found += [(name[:dot], name[dot + 1 :]) for dot in dots if name[:dot] and name[dot + 1 :]]
+    return [*found, (None, name)]
 
 
 def find_table(opened: Connection, name: str) -> Table:
@@ -212,7 +138,7 @@ def _nearest(opened: Connection, name: str) -> str:
     return f"; the nearest are {', '.join(names)}" if names else f" ({len(rows)} can be seen)"
 
 
-def relation_of(opened: Connection, table: Table, where: str | None) -> Relation:
+def relation_of(table: Table, where: str | None) -> Relation:
     """Return how a table stands in a FROM clause."""
     return Relation(table.quoted, cast(Any, _READABLE[table.relkind]), where)
 

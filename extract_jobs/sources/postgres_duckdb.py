@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from extract_jobs.connections import PostgresConnection
-from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.errors import ConfigError
 from extract_jobs.sources.postgres_errors import reading_error
 from extract_jobs.sources.postgres_sql import options, quote_text, set_local
 
@@ -79,9 +79,10 @@ def _quoted(value: str) -> str:
 
 def stream(
     connection: PostgresConnection,
+    statement: str,
+    *,
     server_version: int,
     snapshot_id: str | None,
-    statement: str,
     rows_per_batch: int,
     what: str,
 ) -> Iterator[pa.RecordBatch]:
@@ -91,9 +92,9 @@ def stream(
 
     Args:
         connection: Where to.
+        statement: One SELECT.
         server_version: Such as 160002.
         snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
-        statement: One SELECT.
         rows_per_batch: Rows in a batch; DuckDB itself works in steps of 2,048.
         what: What is being read, for error messages.
 
@@ -129,11 +130,7 @@ def stream(
             cursor.execute(f"detach {name}")
         cursor.close()
     if text is not None:
-        raise _mapped(text, what)
-
-
-def _mapped(text: str, what: str) -> ExtractError:
-    return reading_error(text, what)
+        raise reading_error(text, what)
 
 
 def _attach(

@@ -19,7 +19,7 @@ _REFUSED_LOGIN = (
     ("password authentication failed", "the server refused user or password"),
     ("no password supplied", "the server asks for a password and none is configured"),
     ("authentication failed", "the server refused the login"),
-    ("no pg_hba.conf entry", "the server's pg_hba.conf does not let this host, user or TLS mode in"),
+    ("no pg_hba.conf entry", "the server's pg_hba.conf does not admit this host, user or TLS mode"),
     ("pg_hba.conf rejects", "the server's pg_hba.conf rejects this host, user or TLS mode"),
     ("server does not support SSL", "the server has no TLS; set connection.sslmode to allow that"),
     ("certificate verify failed", "the server's certificate is not trusted; set sslrootcert"),
@@ -39,7 +39,7 @@ _CUT = (
     "in recovery mode", "conflict with recovery", "lost synchronization", "out of shared memory",
 )  # fmt: skip
 _SNAPSHOT_GONE = ("invalid snapshot identifier", "could not import the requested snapshot",
-                  "snapshot \"", "snapshot too old")  # fmt: skip
+                  'snapshot "', "snapshot too old")  # fmt: skip
 _RETRYABLE_CLASSES = ("08", "53", "57P")
 _RETRYABLE_CODES = ("40001", "40P01", "55P03", "72000")
 

@@ -84,18 +84,29 @@ class PostgresReader:
         large = f"{self.size} > {WIDE_ROW_BYTES}"
         if self.width != "wide":
             statement = self._statement(*conditions, small if self.width == "mixed" else None)
-            for batch in stream(
-                self.connection, self.server_version, self.snapshot_id, statement,
-                self.batch_rows, self.what,
-            ):  # fmt: skip
+            batches = stream(
+                self.connection,
+                statement,
+                server_version=self.server_version,
+                snapshot_id=self.snapshot_id,
+                rows_per_batch=self.batch_rows,
+                what=self.what,
+            )
+            for batch in batches:
                 yield self._finished(batch, schema)
         if self.width != "narrow":
             statement = self._statement(*conditions, large if self.width == "mixed" else None)
             types = [column.arrow_type for column in self.columns]
             types += [pa.int64()] * len(self._flags())
-            for batch in stream_rows(
-                self.connection, self.snapshot_id, statement, types, self.columns, self.what
-            ):
+            batches = stream_rows(
+                self.connection,
+                statement,
+                snapshot_id=self.snapshot_id,
+                types=types,
+                columns=self.columns,
+                what=self.what,
+            )
+            for batch in batches:
                 yield self._finished(batch, schema)
 
     def _statement(self, *conditions: str | None) -> str:

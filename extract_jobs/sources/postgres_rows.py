@@ -7,8 +7,8 @@ per row does not show.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any, LiteralString, cast
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
 
 import psycopg
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow as pa
 from extract_jobs.connections import PostgresConnection
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
-from extract_jobs.sources.postgres_catalog import session
+from extract_jobs.sources.postgres_session import session
 
 _BATCH_BYTES = 32 * 2**20
 _BATCH_ROWS = 8_192
@@ -24,8 +24,9 @@ _BATCH_ROWS = 8_192
 
 def stream_rows(
     connection: PostgresConnection,
-    snapshot_id: str | None,
     statement: str,
+    *,
+    snapshot_id: str | None,
     types: Sequence[pa.DataType],
     columns: Sequence[Column],
     what: str,
@@ -34,8 +35,8 @@ def stream_rows(
 
     Args:
         connection: Where to.
-        snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
         statement: One SELECT giving columns c0, c1, ….
+        snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
         types: Their Arrow types.
         columns: What the first of them stand for, for messages.
         what: What is being read, for messages.
@@ -56,7 +57,7 @@ def stream_rows(
                 size += sum(len(value) for value in row if isinstance(value, str | bytes | list))
                 if size >= _BATCH_BYTES or len(rows) >= _BATCH_ROWS:
                     batch = _batch(rows, schema)
-                    rows, size, row = [], 0, ()
+                    rows, size = [], 0
                     yield batch
                     del batch
         if rows:
@@ -65,10 +66,10 @@ def stream_rows(
 
 def _checked(
     cursor: psycopg.Cursor[tuple[Any, ...]], statement: str, columns: Sequence[Column]
-) -> Iterator[tuple[Any, ...]]:
+) -> Generator[tuple[Any, ...]]:
     failed = False
     try:
-        yield from cursor.stream(cast(LiteralString, statement), binary=True)
+        yield from cursor.stream(statement.encode(), binary=True)
     except psycopg.DataError as error:
         # Without an SQLSTATE it is the client's: Python knows years 1 to 9999 only.
         if error.sqlstate is not None:
@@ -84,7 +85,7 @@ def _checked(
 
 
 def _is_temporal(kind: pa.DataType) -> bool:
-    return pa.types.is_temporal(kind.value_type if pa.types.is_list(kind) else kind)
+    return bool(pa.types.is_temporal(kind.value_type if pa.types.is_list(kind) else kind))
 
 
 def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:

@@ -12,14 +12,8 @@ from collections.abc import Sequence
 from datetime import date, datetime
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.postgres_catalog import (
-    Connection,
-    Leaf,
-    Table,
-    execute,
-    explain,
-    nodes,
-)
+from extract_jobs.sources.postgres_catalog import Leaf, Table, explain, nodes
+from extract_jobs.sources.postgres_session import Connection, execute
 from extract_jobs.sources.postgres_sql import (
     KINDS,
     Relation,
@@ -105,6 +99,7 @@ def by_range(
     opened: Connection,
     relation: Relation,
     split: SplitSpec,
+    *,
     column: str,
     base_type: str,
     condition: str | None,
@@ -144,7 +139,9 @@ def by_range(
     if relation.kind in ("table", "partitioned"):
         bounds = _sampled_bounds(opened, relation, column, condition, count)
     else:
-        bounds = _even_bounds(opened, relation, column, base_type, condition, count)
+        bounds = _even_bounds(
+            opened, relation, column, base_type=base_type, condition=condition, count=count
+        )
     if not bounds:
         return whole(estimated_bytes)
     name = quote_name(column)
@@ -184,6 +181,7 @@ def _even_bounds(
     opened: Connection,
     relation: Relation,
     column: str,
+    *,
     base_type: str,
     condition: str | None,
     count: int,

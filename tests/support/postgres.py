@@ -84,10 +84,13 @@ class Server:
 
     def copy(self, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
         """Run ``COPY … FROM STDIN`` with rows."""
-        with self.connect() as connection, connection.cursor() as cursor:
-            with cursor.copy(statement.encode()) as copy:
-                for row in rows:
-                    copy.write_row(row)
+        with (
+            self.connect() as connection,
+            connection.cursor() as cursor,
+            cursor.copy(statement.encode()) as copy,
+        ):
+            for row in rows:
+                copy.write_row(row)
 
 
 def free_port() -> int:
@@ -201,6 +204,4 @@ def pg_database(pg: Server) -> Iterator[Server]:
     with pg.connect() as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         yield replace(pg, database=name)
-        connection.execute(
-            sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
-        )
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))

@@ -1,0 +1,171 @@
+"""One snapshot of a PostgreSQL table, held by a connection of its own that exported it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+
+from extract_jobs.connections import PostgresConnection
+from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.sources import postgres_splits as cutting
+from extract_jobs.sources.postgres_catalog import Leaf, Table
+from extract_jobs.sources.postgres_errors import statement_error
+from extract_jobs.sources.postgres_reader import PostgresReader
+from extract_jobs.sources.postgres_session import Connection, begin, execute, session
+from extract_jobs.sources.postgres_sql import Relation, select
+from extract_jobs.sources.postgres_types import PostgresType
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.splits import Split
+
+HEARTBEAT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A spec's table or query as the catalogue has it.
+
+    Attributes:
+        table: None for a query.
+        relation: How it stands in a FROM clause.
+        leaves: Tables with storage below it; none for views and queries.
+        types: Name, nullability and type of each column.
+    """
+
+    table: Table | None
+    relation: Relation
+    leaves: tuple[Leaf, ...]
+    types: tuple[tuple[str, bool, PostgresType], ...]
+
+    def base_type(self, column: str) -> str:
+        """Return the type below a column's domains.
+
+        Raises:
+            ConfigError: There is no such column.
+        """
+        for name, _, found in self.types:
+            if name == column:
+                return found.printed if found.is_array or not found.built_in else found.base
+        names = ", ".join(name for name, _, _ in self.types)
+        raise ConfigError(f"there is no column {column!r}; there are {names}")
+
+
+class PostgresSnapshot:
+    """A snapshot held by a connection of its own. Meets `extract_jobs.sources.Snapshot`.
+
+    Attributes:
+        reader: Reads its splits.
+        shared: Whether splits and `count` see this very snapshot.
+    """
+
+    def __init__(self, opened: Connection, found: Found, reader: PostgresReader) -> None:
+        """Hold what `PostgresSource.snapshot` found; not for other callers."""
+        self._opened = opened
+        self._found = found
+        self._lost: psycopg.Error | None = None
+        self.reader = reader
+        self.shared = reader.snapshot_id is not None
+
+    def splits(self, spec: ExtractSpec) -> list[Split]:
+        """Cut the request into splits. See `extract_jobs.sources.Snapshot.splits`."""
+        try:
+            return self._cut(spec)
+        except psycopg.Error as error:
+            raise statement_error(error, f"cutting {spec.extract_table} into splits") from error
+
+    def _cut(self, spec: ExtractSpec) -> list[Split]:
+        wanted, reader = spec.split, self.reader
+        size = sum(leaf.heap_bytes + leaf.toast_bytes for leaf in self._found.leaves)
+        version = reader.server_version
+        by_page = cutting.can_cut_by_page(self._found.leaves, version)
+        if not self.shared or wanted.strategy == "none":
+            return cutting.whole(size)
+        if wanted.strategy == "ctid" and not by_page:
+            raise ConfigError(
+                f"split.strategy ctid: {spec.extract_table} is a {reader.relation.kind}, or not "
+                "stored in heap tables, or the server is older than PostgreSQL 14; use auto, range "
+                "or none"
+            )
+        column = wanted.column if wanted.strategy in ("auto", "range") else None
+        if column is None and by_page:
+            if wanted.strategy == "auto" and cutting.small_by_index(
+                self._opened, reader.relation, reader.interval, wanted.target_bytes
+            ):
+                return cutting.whole(min(size, wanted.target_bytes))
+            block_size = int(execute(self._opened, "show block_size")[0][0])
+            return cutting.by_page(self._found.leaves, block_size, wanted.target_bytes)
+        if column is None and self._found.table is not None and self._found.leaves:
+            column = cutting.single_integer_key(self._opened, self._found.table)
+        if column is None:
+            return cutting.whole(size)
+        base = self._found.base_type(column)
+        return cutting.by_range(
+            self._opened,
+            reader.relation,
+            wanted,
+            column=column,
+            base_type=base,
+            condition=reader.interval,
+            estimated_bytes=size,
+        )
+
+    def count(self) -> int:
+        """Count the request's rows under the very same predicate, over its own connection.
+
+        In the shared snapshot, where there is one (`shared`).
+        """
+        reader = self.reader
+        statement = select(["count(*)"], reader.relation, reader.interval)
+        what = reader.what.replace("reading", "counting", 1)
+        with session(reader.connection, what, reader.snapshot_id) as opened:
+            return int(execute(opened, statement)[0][0])
+
+    def check(self) -> None:
+        """Raise SourceUnavailable if the snapshot's connection was lost."""
+        self._beat()
+        if self._lost is not None:
+            raise SourceUnavailable(
+                f"the connection that holds the snapshot for {self.reader.what} was lost; run again"
+            ) from self._lost
+
+    def _beat(self) -> None:
+        try:
+            execute(self._opened, "select 1")
+        except psycopg.Error as error:
+            self._lost = self._lost or error
+
+    @contextlib.contextmanager
+    def heartbeat(self, seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+        """Use the connection now and then, so that no firewall or proxy forgets it."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(seconds) and self._lost is None:
+                self._beat()
+
+        thread = threading.Thread(target=beat, name="postgres-snapshot-heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def export_snapshot(opened: Connection, connection: PostgresConnection) -> str | None:
+    """Begin the transaction and export its snapshot; None where that cannot be."""
+    begin(opened, connection, None)
+    if connection.pooled:
+        return None
+    try:
+        return str(execute(opened, "select pg_catalog.pg_export_snapshot()")[0][0])
+    except psycopg.OperationalError:
+        raise
+    except psycopg.DatabaseError:
+        # Some replicas and forks of PostgreSQL cannot export one.
+        execute(opened, "rollback")
+        begin(opened, connection, None)
+        return None
