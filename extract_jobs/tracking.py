@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -51,6 +51,7 @@ _CONFIGURATION_CODES = {
     "AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException",
     "InvalidSignatureException", "ValidationException", "ExpiredTokenException",
 }  # fmt: skip
+_BATCH = 100
 _TRANSACTION_TRIES = 8
 
 
@@ -146,14 +147,35 @@ class Tracking:
                     ExpressionAttributeValues={":execution": {"S": execution_id}},
                     **start,
                 )
-            for item in page["Items"]:
-                run = decode(item)
-                yield run if run.ended else (self.read(run.table_id, run.run_id) or run)
+            runs = [decode(item) for item in page["Items"]]
+            current = self._read_many([run for run in runs if not run.ended])
+            yield from (current.get((run.table_id, run.run_id), run) for run in runs)
             if not page.get("LastEvaluatedKey"):
                 return
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     # --- inside ----------------------------------------------------------------------------
+
+    def _read_many(self, runs: Sequence[TrackedRun]) -> dict[tuple[str, str], TrackedRun]:
+        """Return runs as last written, by key."""
+        found: dict[tuple[str, str], TrackedRun] = {}
+        keys = [key(run.table_id, run.run_id) for run in runs]
+        tries = 0
+        while keys:
+            wanted, keys = keys[:_BATCH], keys[_BATCH:]
+            asked = {self.table: {"Keys": wanted, "ConsistentRead": True}}
+            with _mapped(self.table):
+                answer = self.client.batch_get_item(RequestItems=asked)
+            for item in answer["Responses"].get(self.table, ()):
+                run = decode(item)
+                found[run.table_id, run.run_id] = run
+            left = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
+            if left:
+                # DynamoDB is throttling, or the answer was larger than 16 MB.
+                keys += left
+                tries += 1
+                self.sleep(min(5.0, 0.05 * 2.0**tries))
+        return found
 
     def _announce_one(self, run: TrackedRun) -> bool:
         item = encode(replace(run, status="PENDING", updated_at=self._now()))
@@ -299,7 +321,7 @@ def _mapped(table: str) -> Iterator[None]:
         if code in _CONFIGURATION_CODES:
             raise ConfigError(
                 f"tracking table {table}: {code}; give its name, and dynamodb:GetItem, PutItem, "
-                "UpdateItem and Query on it and on its index"
+                "UpdateItem, BatchGetItem and Query on it and on its index"
             ) from error
         raise WriteFailed(f"tracking table {table}: {code} after retries") from error
     except BotoCoreError as error:
