@@ -1,0 +1,148 @@
+"""Casts between Arrow types that lose nothing in silence.
+
+Arrow's own safe casts refuse overflow, digits cut off and text that is no value, but let other
+losses pass: the time of day of a timestamp cast to a date, the fraction of a double cast to a
+decimal, any number but 0 cast to a boolean. Those are found here by casting back. A cast to a
+floating-point type is itself the permission to round to its nearest value; only a finite value
+that would become infinite is refused. Naive timestamps are taken for UTC when cast to
+``timestamptz``, and UTC is what ``timestamptz`` becomes when cast to ``timestamp``.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from extract_jobs.errors import TypeNotRepresentable
+
+_TYPES = {
+    "string": pa.string(),
+    "boolean": pa.bool_(),
+    "int8": pa.int8(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+    "binary": pa.binary(),
+}
+TYPE_NAMES = (*_TYPES, "decimal(p,s)")
+"""What ``columns.cast`` takes."""
+
+_FROM = {
+    "string": {
+        "string", "boolean", "integer", "float", "decimal", "date", "timestamp", "timestamptz",
+        "binary",
+    },
+    "boolean": {"string", "boolean", "integer"},
+    "integer": {"string", "boolean", "integer", "float", "decimal"},
+    "float": {"string", "integer", "float", "decimal"},
+    "decimal": {"string", "integer", "float", "decimal"},
+    "date": {"string", "date", "timestamp", "timestamptz"},
+    "timestamp": {"string", "date", "timestamp", "timestamptz"},
+    "timestamptz": {"string", "date", "timestamp", "timestamptz"},
+    "binary": {"string", "binary"},
+}  # fmt: skip
+_CHECKED = {
+    ("boolean", "integer"),
+    ("date", "timestamp"),
+    ("date", "timestamptz"),
+    ("decimal", "float"),
+}
+"""(target, source) kinds that Arrow casts with a silent loss."""
+
+
+def kind(data_type: pa.DataType) -> str:
+    """Return the kind of a type: a key of the cast table, or the type's own text for others."""
+    types = pa.types
+    tests = {
+        "string": types.is_string(data_type)
+        or types.is_large_string(data_type)
+        or types.is_string_view(data_type),
+        "boolean": types.is_boolean(data_type),
+        "integer": types.is_integer(data_type),
+        "float": types.is_floating(data_type),
+        "decimal": types.is_decimal(data_type),
+        "date": types.is_date(data_type),
+        "timestamptz": types.is_timestamp(data_type) and data_type.tz is not None,
+        "timestamp": types.is_timestamp(data_type),
+        "binary": types.is_binary(data_type) or types.is_large_binary(data_type),
+    }
+    return next((name for name, holds in tests.items() if holds), str(data_type))
+
+
+def parse_type(name: str) -> pa.DataType | None:
+    """Return the Arrow type that a cast names, None where there is no such type."""
+    match = re.fullmatch(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)", name)
+    if match:
+        precision, scale = int(match[1]), int(match[2])
+        fits = 1 <= precision <= 38 and scale <= precision
+        return pa.decimal128(precision, scale) if fits else None
+    return _TYPES.get(name)
+
+
+def stored_type(data_type: pa.DataType) -> pa.DataType:
+    """Return the type that files hold for a source's: timestamps in microseconds, zones as UTC."""
+    if pa.types.is_timestamp(data_type):
+        return pa.timestamp("us", "UTC" if data_type.tz else None)
+    return data_type
+
+
+def can_cast(source: pa.DataType, target: pa.DataType) -> bool:
+    """Whether some values of ``source`` have a faithful form in ``target``."""
+    return source == target or kind(source) in _FROM.get(kind(target), ())
+
+
+def cast(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
+    """Cast every value, or none.
+
+    Args:
+        array: Values of a type that `can_cast` to ``target``.
+        target: The type wanted.
+        column: Its name, for the message.
+
+    Returns:
+        An array of ``target``, as long, with the same NULLs.
+
+    Raises:
+        TypeNotRepresentable: Some value has no faithful form in ``target``. The message names
+            column and types, never the value.
+    """
+    if array.type == target:
+        return array
+    refusal = TypeNotRepresentable(
+        f"column {column!r}: a value of type {array.type} cannot be cast to {target} without loss; "
+        "mend columns.cast, or leave the column as it is"
+    )
+    try:
+        if kind(target) == "decimal" and kind(array.type) == "integer":
+            # Arrow asks for room for the type's widest value, whatever the values are.
+            array = array.cast(pa.decimal128(20, 0))
+        result = array.cast(target)
+        lost = _loses(array, result)
+    except pa.ArrowInvalid:
+        # Arrow's message quotes the value, and a traceback would print it.
+        raise refusal from None
+    if lost:
+        raise refusal
+    return result
+
+
+def _loses(before: pa.Array, after: pa.Array) -> bool:
+    pair = kind(after.type), kind(before.type)
+    if pair in _CHECKED:
+        return not pc.all(pc.equal(after.cast(before.type), before)).as_py()
+    if pair[0] == "float" and pair[1] != "integer":
+        infinite = pc.is_inf(after)
+        if not pc.any(infinite).as_py():
+            return False
+        found = before.filter(infinite)
+        if pair[1] == "string":
+            return not pc.all(pc.match_substring(found, "inf", ignore_case=True)).as_py()
+        return pair[1] != "float" or not pc.all(pc.is_inf(found)).as_py()
+    return False

@@ -1,0 +1,199 @@
+"""Which columns of a table are extracted, and under which names they may meet in the files.
+
+Every problem of names, casts and partitions is found before a row is read, and all are told at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+import pyarrow as pa
+
+from extract_jobs.casts import TYPE_NAMES, can_cast, parse_type, stored_type
+from extract_jobs.errors import ConfigError
+from extract_jobs.partitions import PartitionField, parse_partitions, partition_problem
+from extract_jobs.schema import Column, TableDescription
+from extract_jobs.spec import ExtractSpec
+
+RUN_ID_COLUMN = "_run_id"
+EXTRACTED_AT_COLUMN = "_extracted_at"
+AUDIT_FIELDS = (
+    pa.field(RUN_ID_COLUMN, pa.string()),
+    pa.field(EXTRACTED_AT_COLUMN, pa.timestamp("us", "UTC")),
+)
+"""Added to every file: the run, and when its attempt began to extract, UTC."""
+
+
+def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Column, ...]:
+    """Return the columns to extract, in the source's order.
+
+    ``include`` and ``exclude`` are names or globs, case-sensitive; ``exclude`` wins. A glob may
+    match nothing, a name may not.
+
+    Args:
+        description: What the source says of the table.
+        spec: Names columns in ``columns``, ``target.partition_by`` and ``watermark``.
+
+    Returns:
+        At least one column, fit for `Transform.build`.
+
+    Raises:
+        ConfigError: Names of columns that the table lacks (with the nearest that it has), names
+            that collide in the files, casts and partitions that cannot be; all at once.
+    """
+    names = [c.name for c in description.columns]
+    chosen = tuple(
+        c
+        for c in description.columns
+        if (spec.columns.include is None or _matches(c.name, spec.columns.include, names))
+        and not _matches(c.name, spec.columns.exclude, names)
+    )
+    found = list(_unknown(spec, names))
+    if not chosen:
+        found.append(f"columns: nothing is left of {', '.join(map(repr, names)) or 'no column'}")
+    refuse(spec, [*found, *problems(chosen, spec, names)])
+    return chosen
+
+
+def file_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
+    """Return the type that files hold for a column, None where its cast names no type."""
+    wanted = spec.columns.cast.get(column.name)
+    return parse_type(wanted) if wanted else stored_type(column.arrow_type)
+
+
+def partition_fields(spec: ExtractSpec) -> Iterator[PartitionField]:
+    """Yield partition fields under their final names: a renamed column renames its folder."""
+    for field in parse_partitions(spec.target.partition_by):
+        new = spec.columns.rename.get(field.column or "")
+        if new is None:
+            yield field
+        else:
+            name = f"{new}_{field.function}" if field.function else new
+            yield PartitionField(name, field.column, field.function)
+
+
+def _matches(name: str, patterns: Iterable[str], names: Sequence[str]) -> bool:
+    """Whether a pattern is that name or, where no column is spelled like it, a glob that fits."""
+    return any(p == name or (p not in names and fnmatchcase(name, p)) for p in patterns)
+
+
+def _unknown(spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
+    """Yield one problem for each name that the table has no column for."""
+    columns = spec.columns
+    partition = [f.column for f in parse_partitions(spec.target.partition_by) if f.column]
+    watermark = [spec.watermark.column] if spec.watermark and spec.watermark.column else []
+    asked: dict[str, Iterable[str]] = {
+        "columns.include": columns.include or (),
+        "columns.exclude": columns.exclude,
+        "columns.rename": columns.rename,
+        "columns.cast": columns.cast,
+        "columns.mask": columns.mask,
+        "target.partition_by": partition,
+        "watermark.column": watermark,
+    }
+    for where, wanted in asked.items():
+        for name in wanted:
+            is_glob = where in {"columns.include", "columns.exclude"} and set(name) & set("*?[")
+            if name not in names and not is_glob:
+                yield f"{where}: no column {name!r}{_nearest(name, names)}"
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    folded = {n.casefold(): n for n in names}
+    near = [folded[n] for n in get_close_matches(name.casefold(), folded, n=3)]
+    shown = near or list(names[:10])
+    return f" (nearest: {', '.join(shown)})" if near else f" (columns: {', '.join(shown)})"
+
+
+def problems(columns: Sequence[Column], spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
+    """Yield what keeps these columns from becoming files under the spec.
+
+    Args:
+        columns: The chosen ones.
+        spec: The spec.
+        names: All columns of the table; problems of names outside are reported by `_unknown`.
+    """
+    yield from _cast_problems(columns, spec)
+    yield from _partition_problems(columns, spec, names)
+    yield from _collisions(columns, spec)
+    chosen = {c.name for c in columns}
+    watermark = spec.watermark.column if spec.watermark else None
+    if watermark in names and watermark not in chosen:
+        yield (
+            f"watermark.column: {watermark!r} is left out by columns.include or exclude; it must "
+            "be extracted, as its NULLs are counted"
+        )
+
+
+def _cast_problems(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str]:
+    for column in columns:
+        wanted = spec.columns.cast.get(column.name)
+        target = parse_type(wanted) if wanted else column.arrow_type
+        if target is None:
+            yield (
+                f"columns.cast: {column.name!r} to {wanted!r}: no such type; "
+                f"there are {', '.join(TYPE_NAMES)}"
+            )
+        elif wanted and not can_cast(column.arrow_type, target):
+            yield (
+                f"columns.cast: {column.name!r} is {column.source_type} in the source, read as "
+                f"{column.arrow_type}, which has no cast to {wanted}"
+            )
+
+
+def _partition_problems(
+    columns: Sequence[Column], spec: ExtractSpec, names: Sequence[str]
+) -> Iterator[str]:
+    chosen = {c.name: c for c in columns}
+    for field in parse_partitions(spec.target.partition_by):
+        if field.column is None:
+            continue
+        if field.column not in chosen:
+            if field.column in names:
+                yield (
+                    f"target.partition_by: {field.column!r} is left out by columns.include or "
+                    "exclude"
+                )
+            continue
+        if field.column in spec.columns.mask:
+            yield (
+                f"target.partition_by: {field.column!r} is masked, and its folders would show it"
+            )
+        data_type = file_type(chosen[field.column], spec)
+        problem = None if data_type is None else partition_problem(field, data_type)
+        if problem:
+            yield problem
+
+
+def _collisions(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str]:
+    """Yield names that would meet in the files, or in a catalogue that ignores case."""
+    fields = list(partition_fields(spec))
+    folders = {f.column for f in fields if not f.function}
+    taken = [
+        (spec.columns.rename.get(c.name, c.name), _origin(c, spec))
+        for c in columns
+        if c.name not in folders
+    ]
+    taken += [(f.name, f"the audit column {f.name!r}") for f in AUDIT_FIELDS]
+    taken += [(f.name, f"the partition {f.name!r}") for f in fields]
+    seen: dict[str, str] = {}
+    for name, origin in taken:
+        other = seen.get(name.casefold())
+        if other is None:
+            seen[name.casefold()] = origin
+        else:
+            yield f"{other} and {origin} would meet under one name; use columns.rename or exclude"
+
+
+def _origin(column: Column, spec: ExtractSpec) -> str:
+    new = spec.columns.rename.get(column.name)
+    return f"column {column.name!r}" + (f" (renamed to {new!r})" if new else "")
+
+
+def refuse(spec: ExtractSpec, found: Sequence[str]) -> None:
+    """Raise ConfigError with all problems, if there are any."""
+    if found:
+        raise ConfigError(f"{spec.table_id}: {'; '.join(found)}")

@@ -1,0 +1,156 @@
+"""Hive partitions of the target: which folder each row belongs to, and how the folder is spelled.
+
+Values are spelled as Hive spells them: integers plain, dates ISO, booleans ``true`` and ``false``,
+decimals with their scale, timestamps ``YYYY-MM-DD HH:MM:SS[.ffffff]``; ``year()`` ``2026``,
+``month()`` ``2026-01``, ``day()`` ``2026-01-31``, ``hour()`` ``2026-01-31-13``. Timestamps with a
+zone are in UTC. NULL is the folder ``__HIVE_DEFAULT_PARTITION__``.
+
+Hive puts the empty string into that same folder, where it reads back as NULL, and Spark stops at a
+folder without a value. So neither it nor a text that spells the NULL folder has a faithful form:
+both are refused, or become NULL where ``lossy_types: null`` allows it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from extract_jobs.casts import kind
+from extract_jobs.errors import TypeNotRepresentable
+from extract_jobs.spec import PARTITION_FUNCTIONS, RUN_PARTITIONS
+
+DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+"""The folder's value for NULL."""
+
+# FileUtils.escapePathName of Hive, which Spark, Trino and Athena follow.
+_ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]")
+_FUNCTION = re.compile(rf"({'|'.join(PARTITION_FUNCTIONS)})\((.+)\)", re.DOTALL)
+_SLICES = {"year": 4, "month": 7, "day": 10, "hour": 13}
+
+
+@dataclass(frozen=True)
+class PartitionField:
+    """One level of the target's folders.
+
+    Attributes:
+        name: The folder's key, ``<name>=<value>``.
+        column: Source column that the value comes from; None for ``extract_date`` and ``run_id``,
+            which are the same for every row of a run.
+        function: ``year``, ``month``, ``day`` or ``hour``; None takes the column's value itself,
+            and the column is then not in the files.
+    """
+
+    name: str
+    column: str | None = None
+    function: str | None = None
+
+
+def parse_partitions(partition_by: Sequence[str]) -> tuple[PartitionField, ...]:
+    """Read ``partition_by``.
+
+    A column ``c`` gives a field of its name, ``day(c)`` the field ``c_day``; blanks around the
+    column of a function do not count. ``extract_date`` and ``run_id`` are the run's own, whatever
+    columns the table has.
+    """
+    return tuple(_parse(text) for text in partition_by)
+
+
+def _parse(text: str) -> PartitionField:
+    if text in RUN_PARTITIONS:
+        return PartitionField(text)
+    match = _FUNCTION.fullmatch(text)
+    if match:
+        column = match[2].strip()
+        return PartitionField(f"{column}_{match[1]}", column, match[1])
+    return PartitionField(text, text)
+
+
+def partition_problem(field: PartitionField, data_type: pa.DataType) -> str | None:
+    """Return what is wrong with a field over a column of that type, None if nothing is."""
+    found = kind(data_type)
+    if field.function:
+        allowed: tuple[str, ...] = ("timestamp", "timestamptz")
+        if field.function != "hour":
+            allowed = ("date", *allowed)
+    else:
+        allowed = (
+            "integer", "string", "boolean", "decimal", "date", "timestamp", "timestamptz",
+        )  # fmt: skip
+    if found in allowed:
+        return None
+    what = f"{field.function}({field.column})" if field.function else field.column
+    return (
+        f"target.partition_by: {what} is over type {data_type}, "
+        f"which it cannot be; it takes {', '.join(allowed)}"
+    )
+
+
+def partition_values(
+    array: pa.Array, field: PartitionField, *, empty_is_null: bool
+) -> pa.DictionaryArray:
+    """Return each row's folder value.
+
+    Args:
+        array: Values of the field's column, of a type that has no `partition_problem`.
+        field: What is made of them.
+        empty_is_null: Whether the empty string, and a text that spells the NULL folder, may
+            become NULL.
+
+    Returns:
+        Dictionary-encoded strings, not escaped; NULL is the NULL partition. The dictionary itself
+        may hold NULL and may be longer than what rows use.
+
+    Raises:
+        TypeNotRepresentable: A text has no folder of its own, and ``empty_is_null`` is False.
+    """
+    if field.function and kind(array.type) != "date":
+        array = pc.floor_temporal(_naive(array), unit=field.function)
+    # Only distinct values are turned into text.
+    encoded = array.dictionary_encode()
+    values = _text(encoded.dictionary, field)
+    if kind(array.type) == "string":
+        homeless = pc.is_in(values, pa.array(["", DEFAULT_PARTITION]))
+        if pc.any(homeless).as_py():
+            if not empty_is_null:
+                raise TypeNotRepresentable(
+                    f"partition column {field.column!r} holds an empty text, or one that spells "
+                    f"{DEFAULT_PARTITION}: in a folder's name both would read back as NULL; use "
+                    "another partition, or allow it with lossy_types: null"
+                )
+            values = pc.if_else(homeless, pa.scalar(None, pa.string()), values)
+    return pa.DictionaryArray.from_arrays(encoded.indices, values)
+
+
+def _naive(array: pa.Array) -> pa.Array:
+    """Return timestamps as UTC wall clock without a zone; others as they are."""
+    return array.cast(pa.timestamp("us")) if pa.types.is_timestamp(array.type) else array
+
+
+def _text(values: pa.Array, field: PartitionField) -> pa.Array:
+    text = _naive(values).cast(pa.string())
+    if field.function:
+        text = pc.utf8_slice_codeunits(text, 0, _SLICES[field.function])
+        return pc.replace_substring(text, " ", "-")
+    if pa.types.is_timestamp(values.type):
+        text = pc.replace_substring_regex(text, r"\.0+$", "")
+        return pc.replace_substring_regex(text, r"(\.\d*[1-9])0+$", r"\1")
+    return text
+
+
+def folder(partition: dict[str, str | None]) -> str:
+    """Return the path of a partition below the target, ``a=1/b=2``; empty for no fields.
+
+    Names and values are escaped as Hive does, ``%XX`` for each character that a path cannot hold.
+    """
+    return "/".join(
+        f"{_escape(name)}={DEFAULT_PARTITION if value is None else _escape(value)}"
+        for name, value in partition.items()
+    )
+
+
+def _escape(text: str) -> str:
+    return _ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", text)
