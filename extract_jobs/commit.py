@@ -25,7 +25,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.storage import AbandonedUpload, Storage, WrittenFile, join
+from extract_jobs.storage import (
+    PROBE,
+    AbandonedUpload,
+    Storage,
+    WrittenFile,
+    join,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -277,6 +283,8 @@ class CommitLog:
         ]
         if not dry_run:
             _each(lambda upload: self.target.abort(target_uri, upload), found)
+            probes = self.target.list(join(target_uri, PROBE))
+            _each(self.target.delete, [probe.uri for probe in probes])
         return found
 
     def _withdraw(self, commit: Commit) -> None:

@@ -14,7 +14,7 @@ from extract_jobs.errors import CommitConflict, ConfigError, SchemaChanged
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Source
 from extract_jobs.spec import ExtractSpec
-from extract_jobs.storage import join
+from extract_jobs.storage import is_probe, join
 from extract_jobs.watermark import Interval, WatermarkValue
 
 
@@ -133,7 +133,9 @@ def check_unoccupied(spec: ExtractSpec, log: CommitLog, base: Base) -> None:
         CommitConflict: It is another run's first commit, made just now.
     """
     folder = join(spec.target.uri, "")
-    found = next((o for o in log.target.list(folder) if not o.uri.endswith("/")), None)
+    found = next(
+        (o for o in log.target.list(folder) if not o.uri.endswith("/") and not is_probe(o)), None
+    )
     if found is None:
         return
     newest = log.newest()

@@ -12,6 +12,9 @@ from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import quote
 
+PROBE = "_extract_probe-"
+"""Begins the name of what `Storage.probe` writes; hidden from Spark, Hive and Athena."""
+
 
 @dataclass(frozen=True)
 class ObjectInfo:
@@ -217,3 +220,8 @@ def join(base: str, *segments: str) -> str:
     if base.startswith("file://"):
         segments = tuple(encoded(segment) for segment in segments)
     return "/".join([base.rstrip("/"), *(s.strip("/") for s in segments)])
+
+
+def is_probe(info: ObjectInfo) -> bool:
+    """Tell whether an object is what a killed `Storage.probe` left behind."""
+    return info.uri.rsplit("/", 1)[-1].startswith(PROBE)

@@ -18,7 +18,7 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 from extract_jobs.errors import ConfigError, WriteFailed
-from extract_jobs.storage import AbandonedUpload, ObjectInfo, StagedFile, encoded, join
+from extract_jobs.storage import PROBE, AbandonedUpload, ObjectInfo, StagedFile, encoded, join
 from extract_jobs.storage.local_files import (
     STAGING,
     SUFFIX,
@@ -163,7 +163,7 @@ class LocalStorage:
         """See `Storage.probe`."""
         for finish in (True, False):
             token = uuid.uuid4().hex
-            uri = join(root, f"_extract_probe-{token}")
+            uri = join(root, PROBE + token)
             writer = self.stage(uri, root, token)
             try:
                 writer.write(b"extract-jobs")

@@ -22,7 +22,7 @@ from urllib.parse import unquote_plus
 from botocore.exceptions import BotoCoreError, ClientError
 
 from extract_jobs.errors import WriteFailed
-from extract_jobs.storage import AbandonedUpload, ObjectInfo, StagedFile, join
+from extract_jobs.storage import PROBE, AbandonedUpload, ObjectInfo, StagedFile, join
 from extract_jobs.storage.s3_client import (
     client_from_environment,
     is_absent,
@@ -247,7 +247,7 @@ class S3Storage:
 
     def _stage_probe(self, root: str) -> tuple[StagedFile, str]:
         token = uuid.uuid4().hex
-        writer = self.stage(join(root, f"_extract_probe-{token}"), root, token)
+        writer = self.stage(join(root, PROBE + token), root, token)
         try:
             writer.write(b"extract-jobs")
             return writer.close(), token
@@ -270,7 +270,8 @@ class S3Storage:
                 MultipartUpload={"Parts": parts},
             )
         except (ClientError, BotoCoreError) as error:
-            return error
+            problem: Exception = error
+            return problem
         return None
 
     def _is_visible(self, staged: StagedFile) -> bool:

@@ -177,6 +177,7 @@ def s3_client(environment: dict[str, str]) -> Any:
         _clients[endpoint] = boto3.client(
             "s3",
             endpoint_url=endpoint,
+            region_name=environment["AWS_REGION"],
             config=boto3.session.Config(s3={"addressing_style": "path"}),
         )
     return _clients[endpoint]
