@@ -17,12 +17,16 @@ from infra.local.emulator import EmulatorFailed
 from infra.local.stack import Stack, StackProblem, find_stack, open_stack, start_stack
 
 DEFAULT_DIRECTORY = Path(".local")
+WIDTH = 140
+"""Of tables in a log or pipe, which have no width of their own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 if the execution or the demo failed, 2 for a wrong command."""
     options = _parser().parse_args(arguments)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     try:
         return int(options.run(options, console))
     except (StackProblem, EmulatorFailed, ExtractError, OSError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from extract_jobs.tracking import TrackedRun, Tracking
@@ -108,20 +109,29 @@ def watch(
     )  # fmt: skip
 
 
-def table_of(rows: list[Row], title: str) -> Table:
-    """Return rows as a table; the first `MAX_LIVE_ROWS` that have not ended, of many."""
+def table_of(rows: list[Row], title: str, *, without: str = "") -> Table:
+    """Return rows as a table; the first `MAX_LIVE_ROWS` that have not ended, of many.
+
+    Args:
+        rows: One a table.
+        title: Above it.
+        without: A column that is left out.
+    """
     table = Table(title=title, title_justify="left", expand=True)
-    for name in COLUMNS:
+    shown = [position for position, name in enumerate(COLUMNS) if name != without]
+    for position in shown:
+        name = COLUMNS[position]
         table.add_column(
             name, no_wrap=True, overflow="ellipsis",
             justify="right" if name in {"attempt", "rows"} else "left",
-            ratio=3 if name == "error" else None,
+            ratio=1 if name == "error" else None,
         )  # fmt: skip
     open_first = sorted(rows, key=lambda r: (r.run is not None and r.run.ended, r.table))
     visible = rows if len(rows) <= MAX_LIVE_ROWS else open_first[:MAX_LIVE_ROWS]
     for row in visible:
+        cells = row.cells()
         style = _COLOURS.get(row.run.status if row.run else "", "")
-        table.add_row(*row.cells(), style=style)
+        table.add_row(*(escape(cells[position]) for position in shown), style=style)
     if len(rows) > len(visible):
         table.caption = f"and {len(rows) - len(visible)} more"
     return table
@@ -129,10 +139,12 @@ def table_of(rows: list[Row], title: str) -> Table:
 
 def show(outcome: Outcome, console: Console) -> None:
     """Print what the tracking table says of an execution, and its cause where it failed."""
-    rows = [Row(run.extract_table, run.updated_at[11:19], run) for run in outcome.runs]
-    console.print(table_of(rows, f"tracking table, {outcome.arn.rsplit(':', 1)[-1]}"))
+    rows = [Row(run.extract_table, "", run) for run in outcome.runs]
+    title = f"tracking table, execution {outcome.arn.rsplit(':', 1)[-1]}"
+    console.print(table_of(rows, title, without="state"))
     style = "green" if outcome.status == "SUCCEEDED" else "red"
-    console.print(f"{outcome.status} {outcome.error} {outcome.cause}".strip(), style=style)
+    text = f"{outcome.status} {outcome.error} {outcome.cause}".strip()
+    console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
 
 
 def _polls(stack: Stack, arn: str, seconds: float) -> Iterator[tuple[dict[str, Any], list[Row]]]:

@@ -18,8 +18,8 @@ def required(definition: Mapping[str, Any]) -> set[Path]:
     """Return every path of a definition: states, Choice branches, Retry errors, Catches."""
     paths: set[Path] = set()
     for name, state in all_states(definition):
-        paths |= {(name, f"retried after {error}")
-                  for retry in state.get("Retry", ()) for error in retry["ErrorEquals"]}  # fmt: skip
+        errors = [error for retry in state.get("Retry", ()) for error in retry["ErrorEquals"]]
+        paths |= {(name, f"retried after {error}") for error in errors}
         if state["Type"] == "Choice":
             paths |= {(name, f"→ {choice['Next']}") for choice in state["Choices"]}
             paths.add((name, f"→ {state['Default']}"))

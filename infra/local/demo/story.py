@@ -80,9 +80,10 @@ def _first_execution(
     """Extract everything, while a migration holds one table and an administrator is impatient."""
     tables = [*GOOD, FLAKY, BAD]
     console.print(
-        f"Extracting {len(tables)} tables by Glue, EMR and ECS jobs. {BAD} has a type that Parquet "
-        f"cannot hold;\na migration holds {FLAKY}, and the session that waits for it will be "
-        "terminated once.\n", highlight=False,
+        f"Extracting {len(tables)} tables by Glue, EMR and ECS jobs.\n"
+        f"{BAD} has a type that is refused unless its config says how to cast it.\n"
+        f"A migration holds {FLAKY}: the session that waits for it is terminated once.\n",
+        highlight=False, soft_wrap=True,
     )  # fmt: skip
     with _held_once(database, FLAKY) as terminated:
         arn = stack.start({"source_name": "sales", "extract_tables": tables})
@@ -115,7 +116,7 @@ def _expect_runs(outcome: Outcome, surprises: Surprises) -> None:
 def _repair_and_rerun(
     stack: Stack, database: Database, console: Console, surprises: Surprises
 ) -> None:
-    """Mend the config, run just the failed table again, and an increment of the orders."""
+    """Mend the config, run just the failed table again, then replace the orders."""
     console.print(f"\nThe config now casts {BAD}.balance; rerunning what failed …\n")
     first = stack.client("stepfunctions").list_executions(stateMachineArn=stack.state_machine_arn)[
         "executions"
@@ -132,7 +133,7 @@ def _repair_and_rerun(
     tables = [(run.extract_table, run.status) for run in outcome.runs]
     surprises.expect("tables rerun", tables, [(BAD, "SUCCEEDED")])
 
-    console.print("\n500 orders come in; the next execution extracts just these …\n")
+    console.print("\n500 orders come in; the next execution replaces the table …\n")
     with database.connect() as connection:
         connection.execute(
             "insert into shop.orders select 80000 + i, i, 'open', i, now(), now(), null "
@@ -142,7 +143,7 @@ def _repair_and_rerun(
     outcome = watch(stack, stack.start(event), console, seconds=EXECUTION_SECONDS)
     show(outcome, console)
     rows = [(run.extract_table, run.status, run.rows) for run in outcome.runs]
-    surprises.expect("increment", rows, [("shop.orders", "SUCCEEDED", 500)])
+    surprises.expect("replacement", rows, [("shop.orders", "SUCCEEDED", 80_500)])
     surprises.found += compare(stack, database, ["shop.orders", BAD], console)
 
 
