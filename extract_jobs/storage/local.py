@@ -32,6 +32,9 @@ from extract_jobs.storage.local_files import (
     to_path,
 )
 
+ATTEMPTS = 100
+"""How often a race with another process is entered again before it counts as something else."""
+
 
 class LocalStorage:
     """Local folders, behind `Storage`. Stateless, so safe anywhere; picklable.
@@ -59,19 +62,20 @@ class LocalStorage:
         """See `Storage.put_if_absent`."""
         path = to_path(uri)
         with local_errors("write", uri), temporary(path, data) as draft:
-            while True:
+            for _ in range(ATTEMPTS):
                 try:
                     # Atomic, and refuses to replace; the content is whole before the name is.
                     os.link(draft, path)
                     held: bytes | None = data
                 except FileExistsError:
+                    if path.is_dir():
+                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
                     held = self.read(uri)
-                    if held is None and path.is_dir():
-                        raise IsADirectoryError(errno.EISDIR, "Is a directory") from None
                 if held is not None:
                     # Also for a loser: the winner may die before it syncs what we build upon.
                     sync_folder(path.parent)
                     return held
+        raise WriteFailed(f"{uri}: is there, yet cannot be read; is it a broken link?")
 
     def head(self, uri: str) -> ObjectInfo | None:
         """See `Storage.head`."""
@@ -259,12 +263,12 @@ class LocalStagingWriter:
         prune(self._path)
 
     def _open(self) -> IO[bytes]:
-        while True:
-            try:
+        for _ in range(ATTEMPTS):
+            # Another writer may prune the empty staging folder at any instant.
+            with suppress(FileNotFoundError):
                 make_folders(self._path.parent)
                 return self._path.open("xb", buffering=1024**2)
-            except FileNotFoundError:
-                continue  # another writer has just pruned the empty staging folder
+        raise WriteFailed(f"{self._uri}: {self._path.parent} is deleted again and again")
 
 
 def _is_same(path: Path, staged: StagedFile) -> bool:

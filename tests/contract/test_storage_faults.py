@@ -6,6 +6,7 @@ import base64
 import http.client
 import random
 import socket
+import tracemalloc
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from extract_jobs.errors import ConfigError, ExtractError, WriteFailed
 from extract_jobs.storage import AbandonedUpload, StagedFile, Storage, join, open_storage
 from extract_jobs.storage.s3 import S3Storage
 from extract_jobs.storage.s3_client import client_from_environment
+from extract_jobs.storage.s3_upload import MAX_PART_BYTES, MAX_PARTS, part_bytes
 from infra.local.emulator import Emulator
 from tests.support.emulators import use
 from tests.support.fault_proxy import PASSING_FAULTS, Fault, FaultProxy, Request
@@ -602,3 +604,39 @@ def test_old_uploads_of_an_interrupted_creation_are_found(
     assert len(extra) == 1
     direct.abort(root, extra[0])
     assert direct.complete(staged)
+
+
+# --- parts -----------------------------------------------------------------------------------
+
+
+def test_ten_thousand_parts_hold_more_than_five_tebibytes() -> None:
+    sizes = [part_bytes(number) for number in range(1, MAX_PARTS + 1)]
+    assert sizes[0] == sizes[999] == 8 * MIB
+    assert sizes[1000] == 16 * MIB
+    assert sum(sizes) > 5 * 1024**4
+    assert max(sizes) <= MAX_PART_BYTES
+    assert sizes == sorted(sizes)
+    # A file of the size that targets are rolled at needs few parts, and so little memory.
+    assert sum(sizes[:64]) == 512 * MIB
+
+
+def test_memory_is_bounded_by_parts_and_not_by_the_file(
+    ministack: Emulator, proxy: FaultProxy, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(ministack, monkeypatch)
+    storage = S3Storage(first_part_bytes=5 * MIB, parallel_parts=2)
+    chunk = bytes(MIB)
+    stage(storage, root, name="warm")
+    tracemalloc.start()
+    try:
+        writer = storage.stage(join(root, "a"), root, "t")
+        for _ in range(80):
+            writer.write(chunk)
+        staged = writer.close()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert staged.size == 80 * MIB
+    # The part being filled, three slots in flight, and room for a buffer that grows by copying.
+    assert peak < 5 * 5 * MIB
+    storage.abort(root, staged)
