@@ -79,6 +79,8 @@ def load_config(text: str | bytes, where: str) -> SourceConfig:
     listed = file.data.get("tables")
     tables: dict[str, ResolvedTable] = {}
     for name, own in (listed if isinstance(listed, dict) else {}).items():
+        if not name:
+            continue  # told already
         line = file.line(("tables", name))
         if own is not None and not isinstance(own, dict):
             problems.append(Problem(f"tables.{name}", "expected a mapping, or nothing", line))
