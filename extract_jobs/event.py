@@ -67,7 +67,8 @@ def read_selection(given: Any, tracking: Tracking, open_storage: OpenStorage) ->
     missing = [key for key in ("source_name", "extract_tables") if key not in given]
     if missing:
         raise ConfigError(f"the execution's input lacks {', '.join(missing)}; {forms}")
-    name, overrides = given["source_name"], given.get("overrides") or {}
+    name, overrides = given["source_name"], given.get("overrides")
+    overrides = {} if overrides is None else overrides
     if not isinstance(name, str) or not SOURCE_NAME.match(name):
         raise ConfigError(
             f"source_name is {name!r}; expected the name of a config file without .yml: letters, "

@@ -1,4 +1,4 @@
-"""Ten thousand tables through the Extract Config Manager: seconds, peak memory, and all of it there.
+"""Ten thousand tables through the Extract Config Manager: seconds, memory, and all of it there.
 
 Run it by hand: ``python -m tests.bench.bench_config_manager [--tables N]``. The emulator shares the
 machine with it, so the seconds are more than the function's own; CPU seconds are those of the

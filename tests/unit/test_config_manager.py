@@ -1,0 +1,309 @@
+"""The Extract Config Manager: from an event and a config to specs, a list and PENDING items."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import boto3
+import pytest
+import yaml
+
+from entrypoints import extract_config_manager as manager
+from entrypoints.extract_config_manager import Settings, list_tables, run_id_of
+from extract_jobs.arguments import NAMES, parse_arguments
+from extract_jobs.errors import ConfigError
+from extract_jobs.items import WORKER_ARGUMENTS, worker_arguments
+from extract_jobs.spec import parse_spec
+from extract_jobs.storage import open_storage
+from extract_jobs.tracking import Tracking, create_table
+
+EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:extract:one"
+STARTED = "2025-03-01T12:00:00.123Z"
+
+
+@pytest.fixture
+def tracking(ministack):
+    given = ministack.environment()
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=ministack.endpoint_url,
+        region_name=given["AWS_DEFAULT_REGION"],
+        aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
+    )
+    name = f"tracking-{uuid.uuid4().hex[:8]}"
+    create_table(client, name)
+    yield Tracking(client, name, lambda: datetime(2025, 3, 1, tzinfo=UTC))
+    client.close()
+
+
+@pytest.fixture
+def configured(tmp_path, tracking):
+    """A function that lists tables, over a config of three."""
+    config = {
+        "version": 1,
+        "source": {
+            "name": "sales",
+            "type": "postgres",
+            "connection": {"secret_id": "lake/sales"},
+            "max_connections": 40,
+        },
+        "defaults": {"target": {"uri": str(tmp_path / "lake/{schema}/{table}")}},
+        "tables": {
+            "public.customers": {},
+            "public.orders": {"job_type": "ecs", "max_connections": 4, "ecs": {"cpu": 2048}},
+            "public.lines": {"job_type": "emr"},
+        },
+    }
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/sales.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+    settings = Settings(str(tmp_path / "config"), str(tmp_path / "work"), {})
+
+    def call(given, execution=EXECUTION, started=STARTED, **more):
+        return list_tables(
+            {"input": given, "execution_id": execution, "execution_started_at": started},
+            settings=replace(settings, **more),
+            tracking=tracking,
+            open_storage=open_storage,
+        )
+
+    call.config = tmp_path / "config/sales.yml"
+    return call
+
+
+def items_of(answer):
+    return json.loads(open_storage(answer["key"]).read(answer["key"]))
+
+
+ALL = {"source_name": "sales", "extract_tables": "*"}
+
+
+def test_one_item_one_spec_and_one_pending_run_a_table(configured, tracking):
+    answer = configured(ALL)
+    items = items_of(answer)
+    assert [item["extract_table"] for item in items] == [
+        "public.customers", "public.orders", "public.lines",
+    ]  # fmt: skip
+    assert answer["table_count"] == 3
+    assert answer["tracking_table"] == tracking.table
+    assert answer["execution_id"] == EXECUTION
+    # 40 connections; the default table reads 8 splits at a time and holds one more.
+    assert answer["max_concurrency"] == 4
+    for item in items:
+        spec = parse_spec(open_storage(item["spec_uri"]).read(item["spec_uri"]))
+        assert (spec.run_id, spec.extract_table) == (item["run_id"], item["extract_table"])
+        assert (spec.report_uri, spec.state_uri) == (item["report_uri"], item["state_uri"])
+        assert spec.tracking_table == tracking.table
+    runs = {run.extract_table: run for run in tracking.by_execution(EXECUTION)}
+    assert {(t, r.status, r.fence) for t, r in runs.items()} == {
+        (item["extract_table"], "PENDING", (1, 1)) for item in items
+    }
+    assert {r.run_id for r in runs.values()} == {item["run_id"] for item in items}
+
+
+def test_every_item_has_the_same_keys_whatever_its_job_type(configured):
+    def shape(value):
+        return {k: shape(v) for k, v in value.items()} if isinstance(value, dict) else None
+
+    items = items_of(configured(ALL))
+    assert {item["job_type"] for item in items} == {"glue", "ecs", "emr"}
+    assert [shape(item) for item in items[1:]] == [shape(items[0])] * 2
+
+
+def test_an_item_holds_no_null_because_paths_to_null_surprise(configured):
+    def nulls(value, path=""):
+        if isinstance(value, dict):
+            return [p for k, v in value.items() for p in nulls(v, f"{path}.{k}")]
+        return [path] if value is None else []
+
+    assert [p for item in items_of(configured(ALL)) for p in nulls(item)] == []
+
+
+def test_the_worker_understands_the_arguments_of_an_item(configured):
+    for item in items_of(configured(ALL)):
+        arguments = parse_arguments(worker_arguments(item))
+        assert {n: getattr(arguments, n) for n in WORKER_ARGUMENTS} == {
+            n: item[n] for n in WORKER_ARGUMENTS
+        }
+    assert set(WORKER_ARGUMENTS) == NAMES
+
+
+def test_run_ids_differ_by_execution_start_and_table_and_never_by_call():
+    ids = {
+        run_id_of(e, s, t) for e in ("e1", "e2") for s in ("s1", "s2") for t in ("t1", "t2")
+    }  # fmt: skip
+    assert len(ids) == 8
+    assert run_id_of("e1", "s1", "t1") in ids
+    assert run_id_of("a", "bc", "") != run_id_of("ab", "c", "")
+
+
+def test_lambda_calling_again_changes_nothing(configured, tracking):
+    first = configured(ALL)
+    items = items_of(first)
+    run = next(iter(tracking.by_execution(EXECUTION)))
+    tracking.start(run)
+    assert configured(ALL) == first
+    assert items_of(first) == items
+    assert tracking.read(run.table_id, run.run_id).status == "RUNNING"
+    assert len(list(tracking.by_execution(EXECUTION))) == 3
+
+
+def test_overrides_reach_every_spec_and_job(configured):
+    answer = configured({**ALL, "overrides": {"max_connections": 1, "job_type": "ecs"}})
+    for item in items_of(answer):
+        spec = parse_spec(open_storage(item["spec_uri"]).read(item["spec_uri"]))
+        assert (spec.split.max_connections, item["job_type"]) == (1, "ecs")
+    assert answer["max_concurrency"] == 20
+
+
+def test_the_deployment_fills_in_what_the_config_leaves_out(configured):
+    defaults = {
+        "ecs": {"cpu": 512, "memory": 1024, "subnets": ["subnet-1"]},
+        "emr": {"application_id": "app", "archive": "s3://code/env.tar.gz"},
+        "retry": {"max_attempts": 5},
+    }
+    by_table = {i["extract_table"]: i for i in items_of(configured(ALL, job_defaults=defaults))}
+    ecs = by_table["public.orders"]["ecs"]
+    assert (ecs["cpu"], ecs["memory"], ecs["subnets"]) == (2048, 1024, ["subnet-1"])
+    emr = by_table["public.lines"]["emr"]
+    assert emr["application_id"] == "app"
+    assert "spark.archives=s3://code/env.tar.gz#environment" in emr["spark_submit_parameters"]
+    assert by_table["public.lines"]["retry"]["max_attempts"] == 5
+
+
+def test_wrong_defaults_of_the_deployment_are_told(configured):
+    with pytest.raises(ConfigError, match="JOB_DEFAULTS of the deployment: ecs"):
+        configured(ALL, job_defaults={"ecs": {"cpus": 1}})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "input is a NoneType"),
+        ([], "input is a list"),
+        ({}, "lacks source_name, extract_tables"),
+        ({"source_name": "sales"}, "lacks extract_tables"),
+        ({**ALL, "tables": []}, r"unknown keys \['tables'\]"),
+        ({**ALL, "source_name": "../secrets"}, r"source_name is '../secrets'"),
+        ({**ALL, "source_name": 7}, "source_name is 7"),
+        ({**ALL, "source_name": "other"}, "other.yml: there is no such config"),
+        ({**ALL, "overrides": []}, "overrides is a list"),
+        ({**ALL, "overrides": ["x"]}, "overrides is a list"),
+        ({**ALL, "overrides": {"mod": "full"}}, "mod"),
+        ({**ALL, "extract_tables": []}, "empty list"),
+        ({**ALL, "extract_tables": "public.orders"}, "extract_tables is 'public.orders'"),
+        ({**ALL, "extract_tables": ["public.orders"] * 2}, "given twice"),
+        ({**ALL, "extract_tables": ["public.order"]}, "public.orders"),
+        ({"rerun_failed_of": ""}, "rerun_failed_of is ''"),
+        ({"rerun_failed_of": EXECUTION, "source_name": "sales"}, "unknown keys"),
+        ({"rerun_failed_of": "arn:nobody"}, "has no table of arn:nobody"),
+    ],
+)
+def test_a_wrong_event_is_refused_before_anything_is_announced(configured, tracking, given, told):
+    with pytest.raises(ConfigError, match=told):
+        configured(given)
+    assert list(tracking.by_execution(EXECUTION)) == []
+
+
+def test_yaml_that_is_none_is_refused(configured):
+    configured.config.write_text("tables: [")
+    with pytest.raises(ConfigError, match=r"sales\.yml"):
+        configured(ALL)
+
+
+def test_a_config_of_another_source_is_refused(configured):
+    text = configured.config.read_text()
+    configured.config.write_text(text.replace("name: sales", "name: stocks"))
+    with pytest.raises(ConfigError, match="is the config of source 'stocks', not of 'sales'"):
+        configured(ALL)
+
+
+LATER = EXECUTION.replace(":one", ":two")
+
+
+def end(tracking, **statuses):
+    for run in tracking.by_execution(EXECUTION):
+        status = statuses[run.extract_table.removeprefix("public.")]
+        if status != "PENDING":
+            assert tracking.end(replace(run, status=status))
+
+
+def test_a_rerun_takes_just_the_failed_tables_with_the_same_overrides(configured, tracking):
+    configured({**ALL, "overrides": {"max_connections": 2}})
+    end(tracking, customers="SUCCEEDED", orders="FAILED", lines="FAILED")
+    items = items_of(configured({"rerun_failed_of": EXECUTION}, LATER, "2025-03-02T00:00:00Z"))
+    assert [item["extract_table"] for item in items] == ["public.orders", "public.lines"]
+    assert {item["generation"] for item in items} == {2}
+    for item in items:
+        spec = parse_spec(open_storage(item["spec_uri"]).read(item["spec_uri"]))
+        assert spec.split.max_connections == 2
+    assert {r.fence for r in tracking.by_execution(LATER)} == {(2, 1)}
+    statuses = {r.extract_table: r.status for r in tracking.by_execution(EXECUTION)}
+    assert statuses == {
+        "public.customers": "SUCCEEDED", "public.orders": "FAILED", "public.lines": "FAILED",
+    }  # fmt: skip
+
+
+def test_a_rerun_of_what_succeeded_is_refused(configured, tracking):
+    configured(ALL)
+    end(tracking, customers="SUCCEEDED", orders="SUCCEEDED", lines="SUCCEEDED")
+    with pytest.raises(ConfigError, match=r"none of the 3 tables of .* failed"):
+        configured({"rerun_failed_of": EXECUTION}, LATER)
+
+
+def test_a_rerun_of_what_still_runs_is_refused_unless_it_is_given_up_on(configured, tracking):
+    configured(ALL)
+    end(tracking, customers="SUCCEEDED", orders="PENDING", lines="FAILED")
+    with pytest.raises(ConfigError, match=r"1 of 3 tables .* have not ended \(public.orders\)"):
+        configured({"rerun_failed_of": EXECUTION}, LATER)
+    given = {"rerun_failed_of": EXECUTION, "include_unfinished": True}
+    assert configured(given, LATER)["table_count"] == 2
+    [lost] = [r for r in tracking.by_execution(EXECUTION) if r.extract_table == "public.orders"]
+    assert (lost.status, lost.error_class) == ("FAILED", "NeverReported")
+    assert not tracking.start(lost)
+
+
+def test_a_rerun_without_the_first_event_is_refused(configured, tracking, tmp_path):
+    configured(ALL)
+    end(tracking, customers="FAILED", orders="FAILED", lines="FAILED")
+    [kept] = (tmp_path / "work").rglob("event.json")
+    kept.unlink()
+    with pytest.raises(ConfigError, match=r"event.json is gone"):
+        configured({"rerun_failed_of": EXECUTION}, LATER)
+
+
+def test_the_handler_reads_its_environment(configured, tracking, ministack, monkeypatch, tmp_path):
+    from tests.support.emulators import use
+
+    use(ministack, monkeypatch, CONFIG_URI=str(tmp_path / "config"),
+        WORK_URI=str(tmp_path / "work"), TRACKING_TABLE=tracking.table)  # fmt: skip
+    manager._client.cache_clear()
+    event = {"input": ALL, "execution_id": EXECUTION, "execution_started_at": STARTED}
+    assert manager.handler(event, None)["table_count"] == 3
+    manager._client.cache_clear()
+    for name in ("CONFIG_URI", "TRACKING_TABLE"):
+        monkeypatch.delenv(name)
+        with pytest.raises(ConfigError, match=f"lacks {name}|lacks TRACKING_TABLE"):
+            manager.handler(event, None)
+
+
+def test_s3_uris_become_bucket_and_key():
+    assert manager._bucket_and_key("s3://work/a/b.json") == ("work", "a/b.json")
+
+
+@pytest.mark.parametrize("module", ["extract_config_manager", "handle_extract_job_run_status"])
+def test_a_lambda_imports_nothing_heavy(module):
+    code = (
+        f"import sys, entrypoints.{module}\n"
+        "heavy = {'pyspark', 'duckdb', 'pyarrow', 'pandas', 'awswrangler', 'psycopg', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.strip() == "[]", ended.stderr
