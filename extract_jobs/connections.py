@@ -253,6 +253,7 @@ def _read_secret(secret_id: str, client: Any) -> str:
         NoCredentialsError,
         NoRegionError,
     )
+    from botocore.exceptions import ConnectionError as NoConnectionError
 
     try:
         client = client or boto3.client("secretsmanager")
@@ -265,7 +266,7 @@ def _read_secret(secret_id: str, client: Any) -> str:
         ) from error
     except NoCredentialsError as error:
         raise ConfigError(f"cannot read secret {secret_id!r}: no AWS credentials found") from error
-    except HTTPClientError as error:
+    except (HTTPClientError, NoConnectionError) as error:
         raise SourceUnavailable(
             f"cannot read secret {secret_id!r}: Secrets Manager cannot be reached "
             f"({type(error).__name__}); check the network, a VPC endpoint and AWS_ENDPOINT_URL"

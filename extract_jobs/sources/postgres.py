@@ -35,6 +35,7 @@ from extract_jobs.sources.postgres_sql import (
     literal,
     quote_name,
     select,
+    trim_statement,
 )
 from extract_jobs.sources.postgres_types import make_column
 from extract_jobs.sources.postgres_width import batch_rows, size_expression, width_of
@@ -137,7 +138,7 @@ class PostgresSource:
         return self.spec.extract_table
 
     def _find(self, opened: Connection) -> Found:
-        where = self.spec.where
+        where = self.spec.where and trim_statement(self.spec.where)
         if self.spec.query is not None:
             relation, table = query_relation(self.spec.query, where), None
         else:
@@ -194,7 +195,6 @@ class PostgresSource:
             size=size_expression(request.columns, version),
             batch_rows=batch_rows(found.leaves, plan["Plan Width"]),
             null_what_fails=self.spec.lossy_types == "null",
-            validate_text=opened.info.parameter_status("server_encoding") == "SQL_ASCII",
             what=f"reading {self._name}",
         )
 

@@ -40,6 +40,8 @@ _CUT = (
 )  # fmt: skip
 _SNAPSHOT_GONE = ("invalid snapshot identifier", "could not import the requested snapshot",
                   'snapshot "', "snapshot too old")  # fmt: skip
+_NOT_UTF8 = ("invalid byte sequence for encoding", "has no equivalent in encoding")
+_NOT_UTF8_CODES = ("22021", "22P05")
 _RETRYABLE_CLASSES = ("08", "53", "57P")
 _RETRYABLE_CODES = ("40001", "40P01", "55P03", "72000")
 
@@ -65,7 +67,9 @@ def connect_error(error: psycopg.Error, connection: PostgresConnection) -> Extra
 
 def _reason(text: str) -> str:
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1].split("failed: ")[-1] if lines else "no reason given"
+    # libpq adds hints on lines of their own, and one line for each address it tried.
+    reasons = [line for line in lines if "failed: " in line] or lines or ["no reason given"]
+    return reasons[-1].split("failed: ")[-1]
 
 
 def statement_error(error: psycopg.Error, what: str) -> ExtractError:
@@ -82,11 +86,20 @@ def statement_error(error: psycopg.Error, what: str) -> ExtractError:
         return SourceUnavailable(
             f"{what} failed: the connection was lost or refused ({state or 'no SQLSTATE'})"
         )
+    if state in _NOT_UTF8_CODES:
+        return _not_utf8(what)
     if state == "42501":
         return ConfigError(f"{what} failed: {primary(error)}; grant the user SELECT on it")
     if state.startswith(("42", "3F", "3D", "22007", "22008", "22P02")):
         return ConfigError(f"{what} failed: {primary(error)} (SQLSTATE {state})")
     return SourceQueryFailed(f"{what} failed: {scrub(primary(error))} (SQLSTATE {state})")
+
+
+def _not_utf8(what: str) -> TypeNotRepresentable:
+    return TypeNotRepresentable(
+        f"{what} failed: a column holds text that is not valid in the database's encoding, or has "
+        "no UTF-8 form; convert it in a query, for example with convert_from(…), or exclude it"
+    )
 
 
 def primary(error: psycopg.Error) -> str:
@@ -117,6 +130,8 @@ def reading_error(text: str, what: str) -> ExtractError:
             return ConfigError(f"{what} failed: {reason}")
     if any(needle in lowered for needle in _CUT):
         return SourceUnavailable(f"{what} failed: the connection was lost or refused; run again")
+    if any(needle in lowered for needle in _NOT_UTF8):
+        return _not_utf8(what)
     if "timestamp out of range" in lowered:
         return TypeNotRepresentable(
             f"{what} failed: a timestamp lies outside years 1 to 9999; set lossy_types: null, or "

@@ -47,7 +47,6 @@ class PostgresReader:
         size: SQL that estimates a row's variable bytes without fetching its out-of-line values.
         batch_rows: Rows in a batch of narrow rows.
         null_what_fails: ``lossy_types: null``.
-        validate_text: Whether text must be checked to be UTF-8 (a server encoding ``SQL_ASCII``).
         what: What is read, for messages.
         nulled: Values that became NULL so far because they had no faithful form, by column; counts
             what this copy of the reader has read. Not pickled.
@@ -63,7 +62,6 @@ class PostgresReader:
     size: str
     batch_rows: int
     null_what_fails: bool
-    validate_text: bool
     what: str
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
@@ -133,8 +131,6 @@ class PostgresReader:
             values = conform(batch.column(index), column)
             if out_of_range(values):
                 raise _refused(column, "a value that is infinite or outside years 1 to 9999")
-            if self.validate_text and pa.types.is_string(values.type):
-                _validate(values, column)
             arrays.append(values)
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -169,19 +165,3 @@ def _refused(column: Column, value: str) -> TypeNotRepresentable:
         f"lossy_types: null to write NULL for it, set columns.cast {{{column.name}: string}} to "
         "take the server's text, or leave such rows out with where"
     )
-
-
-def _validate(values: pa.Array, column: Column) -> None:
-    try:
-        values.validate(full=True)
-    except pa.ArrowInvalid:
-        invalid = True
-    else:
-        invalid = False
-    if invalid:
-        # Outside the handler: Arrow's message is about the data.
-        raise TypeNotRepresentable(
-            f"column {column.name} ({column.source_type}) holds text that is not UTF-8; the "
-            "database's encoding is SQL_ASCII, which checks nothing: convert it in a query, for "
-            "example with convert_from(…), or exclude it"
-        )

@@ -89,5 +89,11 @@ def _is_temporal(kind: pa.DataType) -> bool:
 
 
 def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(schema)]
+    arrays = []
+    for i, field in enumerate(schema):
+        values = [row[i] for row in rows]
+        if pa.types.is_decimal(field.type):
+            # Arrow has no NaN here. The flags column tells of it; see `PostgresReader`.
+            values = [None if value is None or value.is_nan() else value for value in values]
+        arrays.append(pa.array(values, field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -6,6 +6,7 @@ between parentheses that were checked to be its own (see `postgres_catalog.check
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -65,7 +66,7 @@ def set_local(server_version: int) -> str:
 
 def trim_statement(text: str) -> str:
     """Strip blanks and semicolons from the end of a statement."""
-    return text.rstrip().rstrip(";").rstrip() if text.rstrip().endswith(";") else text.rstrip()
+    return re.sub(r"[\s;]+\Z", "", text)
 
 
 def in_parentheses(text: str) -> str:

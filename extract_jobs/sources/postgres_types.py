@@ -87,6 +87,8 @@ def _arrow_type(found: PostgresType) -> pa.DataType | None:
         precision, scale = digits
         faithful = 1 <= precision <= MAX_PRECISION and 0 <= scale <= precision
         return pa.decimal128(precision, scale) if faithful else None
+    if found.is_array and found.base == "bytea":
+        return None  # DuckDB does not know its array type
     return _PLAIN.get(found.base)
 
 
@@ -123,11 +125,13 @@ def make_column(
     if scalar is None or (as_text and _element_condition("", scalar) is not None):
         arrow = pa.list_(pa.string()) if found.is_array else pa.string()
         expression = f"{quoted}::text[]" if found.is_array else f"{quoted}::text"
+        rule = "arrives as PostgreSQL's own text"
         if found.is_array:
             expression = _guarded(quoted, expression, arrow, null_what_fails)
+            rule = f"{rule}; {_rule(arrow, null_what_fails)}"
         return Column(
             name, found.printed, arrow, nullable or (found.is_array and null_what_fails),
-            "as_text", "arrives as PostgreSQL's own text", expression,
+            "as_text", rule, expression,
         )  # fmt: skip
     expression = quoted
     if found.is_domain and found.base == "bpchar" and not found.is_array and found.modifier > 4:
@@ -156,7 +160,9 @@ def _array_cast(found: PostgresType) -> str:
 
 
 def _guarded(quoted: str, expression: str, arrow: pa.DataType, null_what_fails: bool) -> str:
-    condition = failure_condition(quoted, arrow) if null_what_fails else None
+    # Arrays always: DuckDB fails at several dimensions before anybody can tell the column.
+    guarded = null_what_fails or pa.types.is_list(arrow)
+    condition = failure_condition(quoted, arrow) if guarded else None
     return f"case when ({condition}) is not true then {expression} end" if condition else expression
 
 
