@@ -8,7 +8,7 @@ import re
 import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ FUNCTIONS = {
     "HandleExtractJobRunStatusFunctionArn": "handle_extract_job_run_status",
 }
 """Placeholder in the state machine's definition, and the Lambda that it stands for."""
+JOB_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "emr": {"application_id": "local", "entry_point": f"s3://{WORK_BUCKET}/emr.py"}
+}
+"""What a deployment knows of its job services, and a config need not say."""
 
 
 class StackProblem(RuntimeError):
@@ -52,12 +56,14 @@ class Stack:
         endpoint_url: Of its emulator.
         pid: Of its emulator.
         state_machine_arn: Of the pipeline.
+        emulator: Its emulator, where this process has started it.
     """
 
     directory: Path
     endpoint_url: str
     pid: int
     state_machine_arn: str = ""
+    emulator: Emulator | None = field(default=None, compare=False, repr=False)
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of the emulator, whatever the environment says."""
@@ -102,7 +108,10 @@ class Stack:
 
     def stop(self) -> None:
         """End the emulator and its workers; logs stay, state in memory goes."""
-        stop_session(self.pid)
+        if self.emulator is not None:
+            self.emulator.stop()
+        else:
+            stop_session(self.pid)
         (self.directory / "stack.json").unlink(missing_ok=True)
 
     def alive(self) -> bool:
@@ -111,8 +120,13 @@ class Stack:
 
     def save(self) -> None:
         """Write `stack.json`, for `open_stack` in another process."""
-        text = json.dumps(asdict(self) | {"directory": str(self.directory)}, indent=2)
-        (self.directory / "stack.json").write_text(text + "\n")
+        values = {
+            "directory": str(self.directory),
+            "endpoint_url": self.endpoint_url,
+            "pid": self.pid,
+            "state_machine_arn": self.state_machine_arn,
+        }
+        (self.directory / "stack.json").write_text(json.dumps(values, indent=2) + "\n")
 
 
 def start_stack(
@@ -124,6 +138,7 @@ def start_stack(
     workers: int = 2,
     stub: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    job_defaults: Mapping[str, Mapping[str, Any]] = JOB_DEFAULTS,
 ) -> Stack:
     """Start an emulator in a folder and deploy the pipeline to it.
 
@@ -135,6 +150,7 @@ def start_stack(
         workers: How many jobs run at once.
         stub: A command that runs in place of the workers, for tests of the state machine alone.
         environment: Further variables of the emulator, its Lambdas and the workers.
+        job_defaults: What the config manager takes where a config says nothing.
 
     Raises:
         StackProblem: One runs in this folder already.
@@ -149,7 +165,7 @@ def start_stack(
         directory, port=port, detached=detached, options=options, environment=environment
     )
     try:
-        stack = _deploy(emulator)
+        stack = _deploy(emulator, job_defaults)
         for config in configs:
             stack.put_config(config)
     except BaseException:
@@ -220,30 +236,27 @@ def lambda_package() -> bytes:
     return buffer.getvalue()
 
 
-def _deploy(emulator: Emulator) -> Stack:
+def _deploy(emulator: Emulator, job_defaults: Mapping[str, Any]) -> Stack:
     """Make buckets, tracking table, Lambdas and state machine."""
-    stack = Stack(emulator.data_dir, emulator.endpoint_url, emulator.pid)
+    stack = Stack(emulator.data_dir, emulator.endpoint_url, emulator.pid, emulator=emulator)
     for bucket in (CONFIG_BUCKET, WORK_BUCKET):
         stack.create_bucket(bucket)
     create_table(stack.client("dynamodb"), TRACKING_TABLE)
-    arns = _create_functions(stack)
+    arns = _create_functions(stack, job_defaults)
     machine = stack.client("stepfunctions").create_state_machine(
         name=STATE_MACHINE, roleArn=ROLE, definition=definition(arns)
     )
-    return Stack(stack.directory, stack.endpoint_url, stack.pid, machine["stateMachineArn"])
+    return replace(stack, state_machine_arn=machine["stateMachineArn"])
 
 
-def _create_functions(stack: Stack) -> dict[str, str]:
+def _create_functions(stack: Stack, job_defaults: Mapping[str, Any]) -> dict[str, str]:
     """Create the Lambdas; return their ARNs by placeholder."""
     code, client = lambda_package(), stack.client("lambda")
     variables = {
         "CONFIG_URI": f"s3://{CONFIG_BUCKET}",
         "WORK_URI": f"s3://{WORK_BUCKET}",
         "TRACKING_TABLE": TRACKING_TABLE,
-        # What the deployment knows and a config need not say.
-        "JOB_DEFAULTS": json.dumps(
-            {"emr": {"application_id": "local", "entry_point": f"s3://{WORK_BUCKET}/emr.py"}}
-        ),
+        "JOB_DEFAULTS": json.dumps(job_defaults),
     }
     return {
         placeholder: client.create_function(

@@ -114,7 +114,10 @@ def runs_of(outcome: Outcome) -> dict[str, TrackedRun]:
 def stubbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A pipeline whose jobs are stubs, and whose waits are a hundredth."""
     stack = start_stack(
-        tmp_path_factory.mktemp("stubbed"), stub=STUB, environment={"SFN_WAIT_SCALE": "0.01"}
+        tmp_path_factory.mktemp("stubbed"),
+        stub=STUB,
+        environment={"SFN_WAIT_SCALE": "0.01"},
+        job_defaults={},
     )
     yield Pipeline(stack)
     stack.stop()

@@ -20,9 +20,9 @@ JOB_STATES = {
 }
 KINDS = {
     "glue": {"job_type": "glue"},
-    "emr": {"job_type": "emr"},
+    "emr": {"job_type": "emr", "emr": {"application_id": "a-1", "entry_point": "s3://b/emr.py"}},
     "ecs": {"job_type": "ecs"},
-    "step": {"job_type": "emr", "emr": {"cluster_id": "j-1", "application_id": None}},
+    "step": {"job_type": "emr", "emr": {"cluster_id": "j-1", "entry_point": "s3://b/emr.py"}},
 }
 
 
@@ -72,7 +72,7 @@ def test_an_execution_of_good_tables_succeeds_with_its_figures(stubbed):
 def test_a_job_that_no_service_runs_fails_as_a_table(stubbed):
     stubbed.configure("none", {
         "t.ok_1": {"job_type": "ecs"},
-        "t.ok_2": {"job_type": "emr", "emr": {"application_id": "", "cluster_id": ""}},
+        "t.ok_2": {"job_type": "emr"},
     })  # fmt: skip
     outcome = stubbed.run({"source_name": "none", "extract_tables": "*"})
     runs = runs_of(outcome)
@@ -142,7 +142,7 @@ def test_a_list_that_cannot_be_read_fails_every_table_in_the_summary(stubbed):
         ({"source_name": "bad", "extract_tables": ["t.ok_1", "t.ok_1"]}, "t.ok_1"),
         ({"source_name": "bad", "extract_tables": ["t.ok_l"]}, "t.ok_1"),
         ({"source_name": "bad", "extract_tables": "*", "tables": 1}, "tables"),
-        ({"source_name": "broken", "extract_tables": "*"}, "line"),
+        ({"source_name": "broken", "extract_tables": "*"}, "broken.yml:3"),
         ({"source_name": "others", "extract_tables": "*"}, "others"),
         ({"rerun_failed_of": "arn:aws:states:us-east-1:000000000000:execution:x:y"}, "x:y"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import boto3
@@ -90,4 +91,4 @@ def _read(stack: Stack, uri: str) -> Any:
 
 def _text(values: tuple[Any, ...] | None) -> str:
     """Return an answer for people."""
-    return "  ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values or ())
+    return "  ".join(f"{v:,}" if isinstance(v, int | Decimal) else str(v) for v in values or ())
