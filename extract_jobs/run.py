@@ -186,11 +186,13 @@ class Attempt:
                 files = tuple(f for r in results for f in r.files) or self.schema_file(task)
             with self.tools.phase("reconcile"):
                 source_rows = self.count()
+                # A count of another moment is told, not enforced.
+                comparable = source_rows if self.snapshot.shared else None
                 reconcile(
                     self.spec.extract_table,
                     sum(r.rows for r in results),
                     sum(f.rows for f in files),
-                    source_rows,
+                    comparable,
                 )
             if len(splits) > 1:
                 stray_uploads(task, files)
@@ -198,6 +200,7 @@ class Attempt:
             report = _report(
                 self.spec, self.tools, self.plan, self.columns, task.transform, results,
                 files=files, source_rows=source_rows,
+                reconciled=comparable is not None,
             )  # fmt: skip
             commit = self.commit(task.transform, files, report)
         except BaseException:
@@ -337,6 +340,7 @@ def _report(
     *,
     files: tuple[WrittenFile, ...] = (),
     source_rows: int | None = None,
+    reconciled: bool = False,
 ) -> Report:
     nulled: dict[str, int] = {}
     for result in results:
@@ -352,7 +356,7 @@ def _report(
         files=len(files),
         splits=len(results),
         source_rows=source_rows,
-        reconciled=source_rows is not None,
+        reconciled=reconciled,
         columns=schema_json(transform.schema),
         schema_changes=list(plan.schema_changes),
         fidelity=fidelity(columns),

@@ -31,6 +31,7 @@ class MemoryReader:
 @dataclass(frozen=True)
 class MemorySnapshot:
     reader: MemoryReader
+    shared: bool = True
 
     def splits(self, spec: ExtractSpec) -> Sequence[Split]:
         return [Split(0)]
