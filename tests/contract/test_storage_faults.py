@@ -10,6 +10,7 @@ import tracemalloc
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from typing import Any, cast
 
 import boto3
@@ -298,6 +299,36 @@ def test_a_part_that_fails_surfaces_at_a_later_write_or_at_close(
     writer.abort()
     assert list(direct.abandoned(root)) == []
     assert list(direct.list(root)) == []
+
+
+def test_a_part_that_failed_surfaces_before_the_next_part_is_full(
+    proxy: FaultProxy, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    proxy.fail(1, "status_500", only=lambda r: r.operation == "UploadPart")
+    writer = S3Storage(first_part_bytes=5 * MIB).stage(join(root, "a"), root, "t")
+    writer.write(bytes(5 * MIB))
+    wait(writer._parts)
+    with pytest.raises(WriteFailed, match="InternalError"):
+        writer.write(b"1")
+    writer.abort()
+
+
+def test_an_abort_is_repeated_until_the_upload_is_gone(
+    proxy: FaultProxy, direct: Storage, root: str
+) -> None:
+    # S3 answers 204, yet a part that was in flight keeps the upload alive.
+    class Slow(_LyingClient):
+        def abort_multipart_upload(self, **request: Any) -> Any:
+            self._lies -= 1
+            return self._client.abort_multipart_upload(**request) if self._lies < 0 else {}
+
+    staged = stage(direct, root)
+    S3Storage(lambda: Slow(client_from_environment(), 2, dict)).abort(root, staged)
+    assert list(direct.abandoned(root)) == []
+    staged = stage(direct, root)
+    with pytest.raises(WriteFailed, match="yet lists parts"):
+        S3Storage(lambda: Slow(client_from_environment(), 99, dict)).abort(root, staged)
 
 
 def test_an_abort_that_cannot_reach_s3_raises_nothing(
