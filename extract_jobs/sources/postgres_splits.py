@@ -170,7 +170,8 @@ def _sampled_bounds(
     fractions = ",".join(f"{i / count:.6f}" for i in range(1, count))
     found = execute(
         opened,
-        "select b::text from (select distinct unnest(pg_catalog.percentile_disc("
+        # Named apart from b, or it would be sorted as text.
+        "select b::text as bound from (select distinct unnest(pg_catalog.percentile_disc("
         f"array[{fractions}]::float8[]) within group (order by c0)) as b"
         f" from ({select([name], sample, condition)}) s where c0 is not null) d order by b",
     )

@@ -48,7 +48,9 @@ def quote(name: str) -> str:
 def rows_of(found: PostgresSource) -> list[dict]:
     with found.snapshot(ReadRequest(found.describe().columns)) as snapshot:
         splits = snapshot.splits(found.spec)
-        return [row for s in splits for batch in snapshot.reader.read(s) for row in batch.to_pylist()]
+        return [
+            row for s in splits for batch in snapshot.reader.read(s) for row in batch.to_pylist()
+        ]
 
 
 def test_describe_tells_columns_key_and_size(pg_database, monkeypatch):
@@ -71,7 +73,9 @@ def test_describe_tells_columns_key_and_size(pg_database, monkeypatch):
     assert found.estimated_bytes is not None
     assert found.estimated_bytes > 8192
     with pg_database.connect() as connection:
-        row = connection.execute("select system_identifier::text from pg_control_system()").fetchone()
+        row = connection.execute(
+            "select system_identifier::text from pg_control_system()"
+        ).fetchone()
     assert found.fingerprint == {"system_identifier": row[0], "database": pg_database.database}
     assert found.source_version.startswith("PostgreSQL 18")
 
@@ -91,7 +95,9 @@ def test_hostile_names_of_schema_table_and_column(pg_database, monkeypatch, name
     )
     expected = [{name: "x", "other": 1}]
     for spelling in (f"{name}.{name}", f"{quote(name)}.{quote(name)}"):
-        found = source(pg_database, monkeypatch, extract_table=spelling, where=f"{quote(name)} = 'x'")
+        found = source(
+            pg_database, monkeypatch, extract_table=spelling, where=f"{quote(name)} = 'x'"
+        )
         assert rows_of(found) == expected
         assert found.highest(name, None).text == "x"
     for spelling in (name, quote(name)):
@@ -136,7 +142,10 @@ def test_no_right_to_read_is_a_configuration_error(pg_database, monkeypatch):
     monkeypatch.setenv("OTHER", "x")
     other = {"user": "nobody_special", "password_env": "OTHER"}
     try:
-        for overrides in ({"extract_table": "secret_table"}, {"query": "select * from secret_table"}):
+        for overrides in (
+            {"extract_table": "secret_table"},
+            {"query": "select * from secret_table"},
+        ):
             with pytest.raises(ConfigError, match=r"SELECT on"):
                 source(pg_database, monkeypatch, connection=other, **overrides).describe()
     finally:
@@ -144,7 +153,9 @@ def test_no_right_to_read_is_a_configuration_error(pg_database, monkeypatch):
 
 
 def test_money_is_refused_unless_cast_or_left_out(pg_database, monkeypatch):
-    pg_database.execute("create table m (a money, b int, c money[])", "insert into m values (12.5, 1)")
+    pg_database.execute(
+        "create table m (a money, b int, c money[])", "insert into m values (12.5, 1)"
+    )
     with pytest.raises(TypeNotRepresentable, match=r"a is money.*c is money"):
         source(pg_database, monkeypatch, extract_table="m").describe()
     left_out = source(pg_database, monkeypatch, extract_table="m", columns={"include": ["b"]})
@@ -306,7 +317,9 @@ def test_an_unknown_split_or_watermark_column(pg_database, monkeypatch):
 
 def test_a_server_of_the_past_is_described_alike(monkeypatch):
     with run_server(16) as server:
-        server.execute("create table t (a int primary key, b text)", "insert into t values (1, 'x')")
+        server.execute(
+            "create table t (a int primary key, b text)", "insert into t values (1, 'x')"
+        )
         found = source(server, monkeypatch, extract_table="t")
         assert found.describe().source_version.startswith("PostgreSQL 16")
         assert rows_of(found) == [{"a": 1, "b": "x"}]

@@ -40,7 +40,10 @@ PLAIN: dict[str, tuple[pa.DataType, list[str]]] = {
     "numeric(38,10)": (pa.decimal128(38, 10), [f"{NINES[:28]}.{NINES[:10]}", "0.0000000001"]),
     "numeric(38,37)": (pa.decimal128(38, 37), [f"-9.{NINES[:37]}"]),
     "numeric(38,38)": (pa.decimal128(38, 38), [f"0.{NINES}", f"-0.{'0' * 37}1"]),
-    "text": (pa.string(), ["''", "' blanks '", "'é☃😀'", "E'\\n\\t\\\\'", "'NULL'", "repeat('x', 99999)"]),
+    "text": (
+        pa.string(),
+        ["''", "' blanks '", "'é☃😀'", "E'\\n\\t\\\\'", "'NULL'", "repeat('x', 99999)"],
+    ),
     "varchar": (pa.string(), ["'x  '"]),
     "varchar(5)": (pa.string(), ["'é☃😀 '"]),
     "char(5)": (pa.string(), ["''", "'é'", "'☃😀   '", "'12345'"]),
@@ -74,8 +77,8 @@ PLAIN: dict[str, tuple[pa.DataType, list[str]]] = {
 }
 AS_TEXT: dict[str, list[str]] = {
     "uuid": ["'00000000-0000-0000-0000-000000000000'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'"],
-    "json": ["'{ \"b\":1, \"b\":2 }'"],
-    "jsonb": ["'{\"b\":1.10, \"a\":\"é\"}'", "'null'"],
+    "json": ['\'{ "b":1, "b":2 }\''],
+    "jsonb": ['\'{"b":1.10, "a":"é"}\'', "'null'"],
     "mood": ["'so so'", "'☃'"],
     "inet": ["'::1/128'", "'10.0.0.1/8'"],
     "cidr": ["'10.0.0.0/8'"],
@@ -143,9 +146,7 @@ def test_trusted_types_arrive_as_psycopg_reads_them(pg_database, monkeypatch, wi
         connection.execute("set timezone = 'UTC'")
         for row in range(longest + 1):
             values = [
-                (kinds[row % len(kinds)] if row < longest else "null")
-                if "d_d_dec" != name
-                else "1"
+                (kinds[row % len(kinds)] if row < longest else "null") if "d_d_dec" != name else "1"
                 for name, (_, kinds) in PLAIN.items()
             ]
             connection.execute(f"insert into t values ({row}, {', '.join(values)})".encode())
@@ -174,14 +175,16 @@ def test_all_other_types_arrive_as_the_servers_text(pg_database, monkeypatch):
     pg_database.execute(*DECLARATIONS, f"create table t (n int, {columns})")
     longest = max(map(len, AS_TEXT.values()))
     for row in range(longest + 1):
-        values = [kinds[row % len(kinds)] if row < longest else "null" for kinds in AS_TEXT.values()]
+        values = [
+            kinds[row % len(kinds)] if row < longest else "null" for kinds in AS_TEXT.values()
+        ]
         pg_database.execute(f"insert into t values ({row}, {', '.join(values)})")
     # Settings of the role must not change what is printed.
     pg_database.execute(
-        f'alter database "{pg_database.database}" set datestyle = \'German\'',
-        f'alter database "{pg_database.database}" set intervalstyle = \'iso_8601\'',
-        f'alter database "{pg_database.database}" set timezone = \'Asia/Kolkata\'',
-        f'alter database "{pg_database.database}" set bytea_output = \'escape\'',
+        f"alter database \"{pg_database.database}\" set datestyle = 'German'",
+        f"alter database \"{pg_database.database}\" set intervalstyle = 'iso_8601'",
+        f"alter database \"{pg_database.database}\" set timezone = 'Asia/Kolkata'",
+        f"alter database \"{pg_database.database}\" set bytea_output = 'escape'",
     )
     found = source(pg_database, monkeypatch, extract_table="t")
     table = read_all(found).sort_by("n")
@@ -250,9 +253,9 @@ def test_values_without_a_faithful_form(pg_database, monkeypatch, name, wide):
 def test_a_cast_to_string_takes_any_value(pg_database, monkeypatch, kind, value, text):
     pg_database.execute(f"create table t (c {kind})", f"insert into t values ({value})")
     cast = {"cast": {"c": "string"}}
-    assert read_all(source(pg_database, monkeypatch, extract_table="t", columns=cast)).to_pylist() == [
-        {"c": text}
-    ]
+    assert read_all(
+        source(pg_database, monkeypatch, extract_table="t", columns=cast)
+    ).to_pylist() == [{"c": text}]
 
 
 def test_more_checked_columns_than_bits_in_a_flag(pg_database, monkeypatch):
@@ -303,5 +306,3 @@ def test_types_of_a_query(pg_database, monkeypatch):
         pa.list_(pa.int32()), pa.timestamp("us", "UTC"), pa.string(),
     ]  # fmt: skip
     assert read_all(found).num_rows == 1
-
-
