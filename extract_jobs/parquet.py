@@ -1,12 +1,12 @@
 """Batches to staged Parquet files, split by Hive partition and rolled by bytes.
 
 What a reader gets: timestamps as INT64 microseconds, decimals in the smallest form of the Parquet
-specification, statistics for every column, pages of at most 1 MiB, row groups of at most
+specification, statistics for every column, pages of about 1 MiB, row groups of at most
 ``target.row_group_bytes`` of Arrow memory (a single row larger than that is a row group of its
 own) and the Arrow schema, so that zones survive.
 
 Memory: unpartitioned, one row group and one batch; partitioned, `BUFFER_BYTES` over all
-partitions, one batch, and what the storage holds back of `OPEN_FILES` files.
+partitions, one batch, and `OPEN_BYTES` that storage has not sent yet.
 """
 
 from __future__ import annotations
@@ -28,9 +28,17 @@ from extract_jobs.transform import Transform
 
 __all__ = ["PartitionedWriter", "WrittenFile"]
 
-OPEN_FILES = 64
-"""Files open at a time in one writer. Beyond it the one written longest ago is closed, and its
-partition's next rows begin another: many partitions in no order make many files."""
+OPEN_FILES = 256
+"""Files open at a time in one writer, below what systems allow a process (1,024). Beyond it the
+largest is closed, and its partition's next rows begin another: many partitions in no order make
+many files, the fewer the coarser the partitions are."""
+
+OPEN_BYTES = 256 * 2**20
+"""Encoded bytes that storage may hold back for open files, at most `HELD_BYTES` for each. Beyond
+it the largest file is closed."""
+
+HELD_BYTES = 8 * 2**20
+"""What storage holds of a file before it sends it on: one part of an S3 upload."""
 
 BUFFER_BYTES = 128 * 2**20
 """Arrow bytes that wait for their row group, over all partitions of a writer. Beyond it the
@@ -38,6 +46,9 @@ largest are written, as row groups smaller than asked for."""
 
 _CHUNK_BYTES = 512
 """What an Arrow array costs beside its values: padding of its buffers, and its own structs."""
+
+_FEW_ROWS = 1024
+_MERGED_CHUNKS = 8
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +98,7 @@ class PartitionedWriter:
         self._metadata = metadata
         self._fixed = transform.fixed_partition()
         self._partitions: dict[_Key, _Partition] = {}
-        # In order of last use: the first is the one to close.
-        self._open: dict[_Key, None] = {}
+        self._open: dict[_Key, ParquetFile] = {}
         self._held_bytes = 0
         self._finished: list[WrittenFile] = []
         self._finished_bytes = 0
@@ -106,8 +116,7 @@ class PartitionedWriter:
     @property
     def bytes(self) -> int:
         """Compressed bytes handed to storage so far; rows that wait do not count."""
-        open_files = (self._partitions[key].file for key in self._open)
-        return self._finished_bytes + sum(f.size for f in open_files if f)
+        return self._finished_bytes + sum(f.size for f in self._open.values())
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take rows as the source gave them.
@@ -148,8 +157,7 @@ class PartitionedWriter:
             self._roll(key)
         if schema_file and not self._finished:
             self._partitions[()] = empty = _Partition(self._fixed or {})
-            empty.file = self._begin(empty.values)
-            self._open[()] = None
+            self._open[()] = empty.file = self._begin(empty.values)
             self._roll(())
         written = sum(f.rows for f in self._finished)
         if written != self._rows:
@@ -209,6 +217,18 @@ class PartitionedWriter:
             self._held_bytes += held
             if partition.arrow_bytes >= limit:
                 self._flush(key)
+            elif len(partition.waiting) % _MERGED_CHUNKS == 0:
+                self._merge_small(partition)
+
+    def _merge_small(self, partition: _Partition) -> None:
+        """Copy waiting chunks of few rows into one: their overhead would outweigh their rows."""
+        rows = sum(chunk.num_rows for chunk in partition.waiting)
+        if rows >= _FEW_ROWS * len(partition.waiting):
+            return
+        merged = pa.concat_batches(partition.waiting)
+        held = merged.nbytes + _CHUNK_BYTES * merged.num_columns
+        self._held_bytes += held - partition.held_bytes
+        partition.waiting, partition.held_bytes = [merged], held
 
     def _row_group_bytes(self, partition: _Partition) -> int:
         """Return the Arrow bytes of the next row group, less where the file is nearly full."""
@@ -219,10 +239,10 @@ class PartitionedWriter:
     def _keep_budget(self) -> None:
         if self._held_bytes <= BUFFER_BYTES:
             return
-        # Down to half, so that the partitions are not ranked again for every batch.
+        # A little below, so that the partitions are not ranked again for every batch.
         for key, _ in sorted(self._partitions.items(), key=lambda item: -item[1].held_bytes):
             self._flush(key)
-            if self._held_bytes <= BUFFER_BYTES // 2:
+            if self._held_bytes <= BUFFER_BYTES // 8 * 7:
                 return
 
     def _flush(self, key: _Key) -> None:
@@ -231,14 +251,13 @@ class PartitionedWriter:
         if not partition.waiting:
             return
         table = pa.Table.from_batches(partition.waiting, self._transform.schema)
-        if table.num_rows < 1024 * len(partition.waiting):
+        if table.num_rows < _FEW_ROWS * len(partition.waiting):
             table = table.combine_chunks()  # the encoder's cost is per chunk
         if self._dictionaries is None:
             self._dictionaries = dictionary_columns(table)
-        file = partition.file or self._begin(partition.values)
-        partition.file = file
-        self._open.pop(key, None)
-        self._open[key] = None
+        if partition.file is None:
+            self._open[key] = partition.file = self._begin(partition.values)
+        file = partition.file
         before = file.size
         file.add(table)
         self._ratio = max((file.size - before) / max(partition.arrow_bytes, 1), 0.001)
@@ -248,8 +267,9 @@ class PartitionedWriter:
         next_group = min(self._target.row_group_bytes * self._ratio, self._target.file_bytes)
         if file.size + next_group / 2 >= self._target.file_bytes:
             self._roll(key)
-        while len(self._open) > OPEN_FILES:
-            self._roll(next(iter(self._open)))
+        while len(self._open) > OPEN_FILES or self._open_bytes() > OPEN_BYTES:
+            # Not the one used longest ago: rows that come round robin would close every file.
+            self._roll(max(self._open, key=lambda k: self._open[k].size))
 
     def _begin(self, values: dict[str, str | None]) -> ParquetFile:
         token = uuid.uuid4().hex
@@ -265,6 +285,9 @@ class PartitionedWriter:
             metadata=self._metadata,
         )
 
+    def _open_bytes(self) -> int:
+        return sum(min(f.size, HELD_BYTES) for f in self._open.values())
+
     def _roll(self, key: _Key) -> None:
         """Finish the partition's file, if it has one; its next rows begin another."""
         partition = self._partitions[key]
@@ -273,7 +296,7 @@ class PartitionedWriter:
             return
         staged = file.finish()
         partition.file = None
-        self._open.pop(key, None)
+        del self._open[key]
         self._finished.append(WrittenFile(staged, file.rows, partition.values))
         self._finished_bytes += staged.size
 

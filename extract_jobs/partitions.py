@@ -107,7 +107,7 @@ def partition_values(
     Raises:
         TypeNotRepresentable: A text has no folder of its own, and ``empty_is_null`` is False.
     """
-    if field.function and kind(array.type) != "date":
+    if field.function:
         array = pc.floor_temporal(_naive(array), unit=field.function)
     # Only distinct values are turned into text.
     encoded = array.dictionary_encode()
