@@ -31,6 +31,7 @@ class Pipeline:
 
     stack: Stack
     executions: list[str] = field(default_factory=list)
+    known: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
 
     def configure(self, name: str, tables: Mapping[str, Any], **more: Any) -> None:
         """Upload a source config."""
@@ -78,18 +79,24 @@ class Pipeline:
         """Start an execution and wait for its end."""
         return self.wait(self.start(event), seconds)
 
-    def histories(self, arn: str) -> Iterator[list[dict[str, Any]]]:
-        """Yield the events of an execution and of each of its Map's children."""
+    def histories(self, arn: str) -> list[list[dict[str, Any]]]:
+        """Return the events of an ended execution, then those of each child of its Map."""
+        if arn not in self.known:
+            self.known[arn] = [self._history(one) for one in (arn, *self._children(arn))]
+        return self.known[arn]
+
+    def _children(self, arn: str) -> list[str]:
         states = self.stack.client("stepfunctions")
-        pages = states.get_paginator("get_execution_history").paginate
-        arns = [arn]
-        for run in states.list_map_runs(executionArn=arn)["mapRuns"]:
-            for page in states.get_paginator("list_executions").paginate(
-                mapRunArn=run["mapRunArn"]
-            ):
-                arns += [child["executionArn"] for child in page["executions"]]
-        for one in arns:
-            yield [e for page in pages(executionArn=one) for e in page["events"]]
+        return [
+            child["executionArn"]
+            for run in states.list_map_runs(executionArn=arn)["mapRuns"]
+            for page in states.get_paginator("list_executions").paginate(mapRunArn=run["mapRunArn"])
+            for child in page["executions"]
+        ]
+
+    def _history(self, arn: str) -> list[dict[str, Any]]:
+        pages = self.stack.client("stepfunctions").get_paginator("get_execution_history")
+        return [e for page in pages.paginate(executionArn=arn) for e in page["events"]]
 
     def fail(self, *faults: Mapping[str, Any]) -> None:
         """Let services fail; see `infra.local.faults`."""

@@ -1,0 +1,100 @@
+"""``python -m infra.local`` as a person uses it: up, run, status, down, twice side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local.emulator import session_members
+from infra.local.stack import find_stack
+
+pytestmark = pytest.mark.e2e
+ROOT = Path(__file__).parents[2]
+
+CONFIG = """
+version: 1
+source:
+  name: shop
+  type: postgres
+  connection: {{url: "{url}", password_env: SHOP_PASSWORD}}
+defaults:
+  job_type: ecs
+  target: {{uri: "s3://lake/{{source_name}}/{{table}}"}}
+tables:
+  public.orders: {{}}
+  public.missing: {{}}
+"""
+
+
+def local(*arguments, password=""):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "infra.local", *map(str, arguments)],
+        cwd=ROOT, env=environment | {"SHOP_PASSWORD": password}, text=True, timeout=120,
+        stdin=subprocess.DEVNULL, capture_output=True, check=False,
+    )  # fmt: skip
+
+
+def test_two_stacks_side_by_side_from_up_to_down(tmp_path, pg_database):
+    pg_database.execute("create table orders as select i as n from generate_series(1, 100) i")
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    (configs / "shop.yml").write_text(CONFIG.format(url=pg_database.url))
+    event = tmp_path / "event.json"
+    event.write_text(json.dumps({"source_name": "shop", "extract_tables": ["public.orders"]}))
+    folders = [tmp_path / "one", tmp_path / "two"]
+    pids = []
+    try:
+        for folder in folders:
+            up = local("up", "--dir", folder, "--config", configs, "--env", "SHOP_PASSWORD",
+                       password=pg_database.password)  # fmt: skip
+            assert up.returncode == 0, up.stderr
+            stack = find_stack(folder)
+            assert stack is not None
+            pids.append(stack.pid)
+        again = local("up", "--dir", folders[0])
+        assert again.returncode == 1
+        assert "runs in" in again.stderr
+        for pid in pids:
+            addresses = {
+                c.laddr.ip
+                for member in session_members(pid)
+                for c in member.net_connections("all")
+                if c.status == psutil.CONN_LISTEN
+            }
+            assert addresses == {"127.0.0.1"}
+
+        good = local("run", event, "--dir", folders[0])
+        assert good.returncode == 0, good.stdout + good.stderr
+        assert "SUCCEEDED" in good.stdout
+        assert "100" in good.stdout
+        everything = '{"source_name": "shop", "extract_tables": "*"}'
+        bad = local("run", everything, "--dir", folders[1])
+        assert bad.returncode == 1
+        assert "1 of 2 tables failed" in bad.stdout
+        assert pg_database.password not in good.stdout + bad.stdout
+
+        status = local("status", "--dir", folders[1])
+        assert "1 of 2 tables" in status.stdout
+    finally:
+        downs = [local("down", "--dir", folder) for folder in folders]
+    assert [down.returncode for down in downs] == [0, 0]
+    assert [session_members(pid) for pid in pids] == [[], []]
+    assert local("status", "--dir", folders[0]).returncode == 1
+    assert local("down", "--dir", folders[0]).returncode == 0
+
+
+def test_up_refuses_a_folder_without_configs_and_a_variable_that_is_not_set(tmp_path):
+    empty = local("up", "--dir", tmp_path / "stack", "--config", tmp_path)
+    assert empty.returncode == 1
+    assert "no source config" in empty.stderr
+    unset = local("up", "--dir", tmp_path / "stack", "--env", "NOT_SET_ANYWHERE")
+    assert unset.returncode == 1
+    assert "NOT_SET_ANYWHERE" in unset.stderr
+    assert not (tmp_path / "stack" / "stack.json").exists()
