@@ -26,6 +26,7 @@ WORKER_ARGUMENTS = (
 
 NO_RESULT: dict[str, Any] = {}
 NO_ERROR = {"Error": "", "Cause": ""}
+_PLACES = ("application_id", "cluster_id")
 _STOP_MARGIN_SECONDS = 600
 """The state machine waits this much longer than the service's own limit, which tells more."""
 
@@ -128,10 +129,13 @@ def _section(
     name: str, settings: BaseModel, job_defaults: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return one section as JSON: the config's word first, then the deployment's, then ours."""
+    given = settings.model_dump(exclude_unset=True)
+    # A config that names one place of EMR does not want the deployment's other one.
+    beaten = _PLACES if any(given.get(key) for key in _PLACES) else ()
     unset = {
         key: value
         for key, value in job_defaults.get(name, {}).items()
-        if key not in settings.model_fields_set
+        if key not in given and key not in beaten
     }
     if unset:
         try:
