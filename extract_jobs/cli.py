@@ -16,9 +16,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from extract_jobs.cli_arguments import argument_parser, selected_specs
+from extract_jobs.cli_process import internal_error, log_to_stderr, stop_requested, stoppable
 from extract_jobs.config_model import SCHEMA_PATH
 from extract_jobs.errors import (
     EXIT_CONFIG,
@@ -29,24 +30,13 @@ from extract_jobs.errors import (
     ExtractError,
     Interrupted,
 )
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.stopping import stop_requested, stoppable
 
 if TYPE_CHECKING:
-    from extract_jobs.engine import Progress
     from extract_jobs.report import Report
 
 logger = logging.getLogger(__name__)
 
 EXAMPLE_PATH = Path(__file__).with_name("example_config.yml")
-
-
-class _Failed(Exception):
-    """A command that failed and has told everything but its last line."""
-
-    def __init__(self, last_line: str, exit_code: int) -> None:
-        super().__init__(last_line)
-        self.exit_code = exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    _log_to_stderr()
+    log_to_stderr()
     arguments = None
     try:
         arguments = argument_parser().parse_args(argv)
@@ -67,9 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         with stoppable():
             code: int = _COMMANDS[arguments.command](arguments)
-    except _Failed as failed:
-        _say(str(failed))
-        return failed.exit_code
     except ExtractError as error:
         _trace(arguments)
         heading, *details = str(error).splitlines() or [""]
@@ -83,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - the last resort: a person never sees a traceback
         _trace(arguments)
-        _say(_internal(error))
+        _say(internal_error(error))
         return EXIT_FAILED
     return code
 
@@ -93,85 +80,41 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Run tables one after another; one that fails does not stop the others."""
+    from extract_jobs.cli_run import reports_only, run_one, worst
+    from extract_jobs.cli_views import result_line, summary
     from extract_jobs.progress import display
-    from extract_jobs.views import result_line, summary
 
     run_id = arguments.run_id or _new_run_id()
     specs = selected_specs(arguments, run_id=run_id)
     outcomes: list[tuple[Report, int]] = []
-    with display() as shown:
+    with reports_only(arguments.json) as stdout, display() as shown:
         for spec in specs:
-            report, code = _run_one(spec, shown.table(spec.extract_table), arguments)
+            report, code = run_one(spec, shown.table(spec.extract_table), trace=arguments.traceback)
             outcomes.append((report, code))
             shown.finished(result_line(report))
             if arguments.json:
-                print(report.to_json(), flush=True)
-            if (
-                report.error
-                and report.error.class_name == Interrupted.__name__
-                and stop_requested()
-            ):
+                print(report.to_json(), file=stdout, flush=True)
+            if stop_requested():
                 break
     reports = [report for report, _ in outcomes]
     print(summary(reports), file=sys.stderr if arguments.json else sys.stdout, flush=True)
     failed = [(report, code) for report, code in outcomes if code != EXIT_DONE]
+    if stop_requested():
+        raise _interrupted(len(specs) - len(outcomes))
     if failed:
-        raise _worst(failed, len(specs), run_id)
+        last_line, code = worst(failed, len(specs), run_id)
+        _say(last_line)
+        return code
     return EXIT_DONE
 
 
-def _run_one(
-    spec: ExtractSpec, progress: Progress, arguments: argparse.Namespace
-) -> tuple[Report, int]:
-    """Run one table and return its report and the exit code that it alone would give."""
-    from extract_jobs.report import Report, reported, versions
-    from extract_jobs.run import run_extract
-
-    try:
-        return run_extract(spec, progress=progress), EXIT_DONE
-    except Exception as error:  # noqa: BLE001 - the next table may do better
-        _trace(arguments)
-        told = reported(error)
-        if not isinstance(error, ExtractError):
-            told = told.model_copy(
-                update={
-                    "class_name": "InternalError",
-                    "message": _internal(error).split(": ", 1)[1],
-                }
-            )
-        code = error.exit_code if isinstance(error, ExtractError) else EXIT_FAILED
-        failed = Report(
-            status="failed",
-            run_id=spec.run_id,
-            attempt=spec.attempt,
-            source_name=spec.source_name,
-            extract_table=spec.extract_table,
-            target_uri=spec.target.uri,
-            error=told,
-            versions=versions(),
-        )
-        return failed, code
-
-
-def _worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> _Failed:
-    """Return the failure of the whole command: configuration first, then what a retry may mend."""
-    order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED)
-    report, code = min(failed, key=lambda f: order.index(f[1]))
-    error = report.error
-    assert error is not None
-    if of == 1:
-        message = " ".join(error.message.split())
-        return _Failed(f"{error.class_name}: {message}", code)
-    names = ", ".join(r.extract_table for r, _ in failed[:10])
-    more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
-    again = f"; the same again with --run-id {run_id}" if code == EXIT_RETRY else ""
-    return _Failed(
-        f"{error.class_name}: {len(failed)} of {of} tables failed: {names}{more}{again}", code
-    )
+def _interrupted(not_begun: int) -> ExtractError:
+    left = f"; {not_begun} table{'' if not_begun == 1 else 's'} not begun" if not_begun else ""
+    return Interrupted(f"stopped on request; what was staged is dropped{left}")
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from extract_jobs.views import preview, preview_text
+    from extract_jobs.cli_views import preview, preview_text
 
     [spec] = selected_specs(arguments)
     print(preview_text(spec, preview(spec, datetime.now(UTC))))
@@ -199,7 +142,7 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from extract_jobs.views import STATUS_COMMITS, STATUS_HEADER, aligned, status_rows
+    from extract_jobs.cli_views import STATUS_COMMITS, STATUS_HEADER, aligned, status_rows
 
     rows = [STATUS_HEADER]
     for spec in selected_specs(arguments):
@@ -210,7 +153,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _recover(arguments: argparse.Namespace) -> int:
     """Bring each table's last commit to its outcome and drop staged files that nobody can use."""
-    from extract_jobs.views import commit_log
+    from extract_jobs.cli_views import commit_log
 
     failures: list[ExtractError] = []
     for spec in selected_specs(arguments):
@@ -242,37 +185,9 @@ def _new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
 
 
-# --- logs, last words ----------------------------------------------------------------------------
-
-
-class _Stderr(logging.StreamHandler[Any]):
-    """Writes to what is standard error at the time: a live display takes its place."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> Any:
-        return sys.stderr
-
-
-def _log_to_stderr() -> None:
-    handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-
-
 def _trace(arguments: argparse.Namespace | None) -> None:
     if arguments and arguments.traceback:
         traceback.print_exc()
-
-
-def _internal(error: Exception) -> str:
-    """Return the line for a defect; the text of a foreign exception may hold anything."""
-    return (
-        f"InternalError: unexpected {type(error).__name__}, a defect in extract-jobs; "
-        "--traceback shows where"
-    )
 
 
 def _say(line: str) -> None:

@@ -101,9 +101,9 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
     about = seen.description
     last = f"after commit {seen.last.seq}" if seen.last else "the first commit"
     partitions = ", ".join(p.name for p in seen.transform.partitions) or "none"
-    reads = f"{len(seen.splits)} at most {spec.split.max_connections} at a time"
+    reads = f"{len(seen.splits)}, at most {spec.split.max_connections} at a time"
     facts = [
-        ("table", f"{spec.table_id} ({about.kind}, PostgreSQL {about.source_version})"),
+        ("table", f"{spec.table_id} ({about.kind}, {about.source_version})"),
         ("key", ", ".join(about.key) or "none"),
         ("estimated", f"{_rough(about.estimated_rows)} rows, {size_text(about.estimated_bytes)}"),
         ("rows", _interval_text(seen.interval)),
@@ -197,9 +197,10 @@ def result_line(report: Report) -> str:
     seconds = sum(report.timings.values())
     commit = "nothing to commit" if report.commit_seq is None else f"commit {report.commit_seq}"
     counted = ", counted in the source too" if report.reconciled else ""
+    files = f"{report.files} file{'' if report.files == 1 else 's'}"
     return (
         f"{report.extract_table}: {report.status}: {count_text(report.rows)} rows{counted}, "
-        f"{size_text(report.bytes)}, {report.files} files, {seconds:.1f} s, {commit}"
+        f"{size_text(report.bytes)}, {files}, {seconds:.1f} s, {commit}"
     )
 
 

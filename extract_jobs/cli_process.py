@@ -1,12 +1,15 @@
-"""Stopping on request: SIGINT and SIGTERM become `Interrupted`, so that uploads are dropped."""
+"""The command line as a process: how it is stopped, logs, and what it says of its own defects."""
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from extract_jobs.errors import Interrupted
 
@@ -16,6 +19,12 @@ _stop_signals: list[int] = []
 def stop_requested() -> bool:
     """Whether a person or a service has asked this process to stop."""
     return bool(_stop_signals)
+
+
+def note_stop(error: BaseException) -> None:
+    """Note a Ctrl-C that came by Spark's handler, which takes the place of ours once Spark runs."""
+    if isinstance(error.__cause__, KeyboardInterrupt):
+        _stop_signals.append(signal.SIGINT)
 
 
 @contextmanager
@@ -46,3 +55,29 @@ def stoppable() -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what is standard error at the time: a live display takes its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+def log_to_stderr() -> None:
+    """Log warnings, and more where a logger asks for it, to standard error."""
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def internal_error(error: Exception) -> str:
+    """Return the line for a defect; the text of a foreign exception may hold anything."""
+    return (
+        f"InternalError: unexpected {type(error).__name__}, a defect in extract-jobs; "
+        "--traceback shows where"
+    )

@@ -1,0 +1,115 @@
+"""Running tables for the command line: what each leaves, and how all of them ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+from extract_jobs.cli_process import internal_error, note_stop
+from extract_jobs.engine import Progress
+from extract_jobs.errors import (
+    EXIT_CONFIG,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_RETRY,
+    ExtractError,
+)
+from extract_jobs.report import Report, ReportedError, reported, versions
+from extract_jobs.run import run_extract
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.storage import open_storage
+
+
+def run_one(spec: ExtractSpec, progress: Progress, *, trace: bool) -> tuple[Report, int]:
+    """Run one table.
+
+    Args:
+        spec: What to extract.
+        progress: Told what happens.
+        trace: Whether the traceback of a failure is printed.
+
+    Returns:
+        Its report, also where it failed, and the exit code that it alone would give.
+    """
+    try:
+        return run_extract(spec, progress=progress), EXIT_DONE
+    except Exception as error:  # noqa: BLE001 - the next table may do better
+        note_stop(error)
+        if trace:
+            traceback.print_exc()
+        if isinstance(error, ExtractError):
+            told, code = reported(error), error.exit_code
+        else:
+            name, _, message = internal_error(error).partition(": ")
+            told = ReportedError(class_name=name, message=message, retryable=False)
+            code = EXIT_FAILED
+    failed = Report(
+        status="failed",
+        run_id=spec.run_id,
+        attempt=spec.attempt,
+        source_name=spec.source_name,
+        extract_table=spec.extract_table,
+        target_uri=spec.target.uri,
+        error=told,
+        versions=versions(),
+    )
+    return _left_behind(spec, failed) or failed, code
+
+
+def _left_behind(spec: ExtractSpec, failed: Report) -> Report | None:
+    """Return the report that the run itself left, which tells more; None where it left none."""
+    try:
+        raw = open_storage(spec.report_uri).read(spec.report_uri)
+        found = Report.parse(raw) if raw else None
+    except ExtractError:
+        return None
+    return found if found and found.error == failed.error else None
+
+
+def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[str, int]:
+    """Return the last line and the exit code of a command some of whose tables failed.
+
+    Configuration comes first, then what a retry may mend, then the rest.
+
+    Args:
+        failed: Reports and exit codes of the tables that failed, at least one.
+        of: How many tables were to run.
+        run_id: The run, for trying again.
+    """
+    order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED)
+    report, code = min(failed, key=lambda f: order.index(f[1]))
+    error = report.error
+    assert error is not None
+    if of == 1:
+        message = " ".join(error.message.split())
+        return f"{error.class_name}: {message}", code
+    names = ", ".join(r.extract_table for r, _ in failed[:10])
+    more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
+    again = f"; the same again with --run-id {run_id}" if code == EXIT_RETRY else ""
+    line = f"{error.class_name}: {len(failed)} of {of} tables failed: {names}{more}{again}"
+    return line, code
+
+
+@contextmanager
+def reports_only(wanted: bool) -> Iterator[TextIO]:
+    """Give standard output to reports alone: what others write there goes to standard error.
+
+    Others are not only Python: the JVM that Spark starts inherits the descriptor.
+    """
+    if not wanted:
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as stdout:
+            yield stdout
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

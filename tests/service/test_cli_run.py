@@ -1,0 +1,186 @@
+"""The command line with a real server and real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from extract_jobs.report import Report
+from extract_jobs.storage.local import LocalStorage
+from tests.support.postgres import Server
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """\
+version: 1
+source: {{name: shop, type: postgres, connection: {{url: "{url}", password_env: SHOP_PASSWORD}}}}
+defaults: {{target: {{uri: "out/{{table}}"}}}}
+tables:
+  customers: {{columns: {{mask: {{email: redact}}}}}}
+  missing:
+  public.Odd [x]: {{target: {{partition_by: ["kind"]}}}}
+"""
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(pg_database: Server) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "SHOP_PASSWORD": pg_database.password}
+
+
+@pytest.fixture
+def cli(pg_database: Server, environment: dict[str, str], tmp_path: Path) -> Cli:
+    pg_database.execute(
+        "create table customers (id int primary key, email text)",
+        "insert into customers select g, 'e' || g from generate_series(1, 1000) g",
+        'create table "Odd [x]" (id int, kind text)',
+        "insert into \"Odd [x]\" values (1, 'a'), (2, 'b'), (3, 'a')",
+        "analyze",
+    )
+    (tmp_path / "shop.yml").write_text(CONFIG.format(url=pg_database.url))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "extract_jobs.cli", *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_table_that_fails_stops_no_other(cli: Cli, tmp_path: Path) -> None:
+    done = cli("run", "shop.yml")
+    assert done.returncode == 78
+    lines = done.stderr.splitlines()
+    assert lines[-1] == "ConfigError: 1 of 3 tables failed: missing"
+    assert "customers: extract" in lines
+    assert any(line.startswith("missing: failed: ConfigError: there is no table") for line in lines)
+    summary = [line.split()[:3] for line in done.stdout.splitlines()]
+    assert summary == [
+        ["table", "status", "rows"],
+        ["customers", "succeeded", "1,000"],
+        ["missing", "ConfigError", "-"],
+        ["public.Odd", "[x]", "succeeded"],
+    ]
+    customers = pq.read_table(tmp_path / "out" / "customers")
+    assert sorted(customers["id"].to_pylist()) == list(range(1, 1001))
+    assert set(customers["email"].to_pylist()) == {"***"}
+    odd = pq.read_table(tmp_path / "out" / "Odd%20%5Bx%5D")
+    assert sorted(zip(odd["id"].to_pylist(), odd["kind"].to_pylist(), strict=True)) == [
+        (1, "a"), (2, "b"), (3, "a"),
+    ]  # fmt: skip
+
+
+def test_json_is_one_report_a_line_and_nothing_else(cli: Cli) -> None:
+    done = cli("run", "shop.yml", "--json", "--run-id", "first")
+    reports = [Report.parse(line) for line in done.stdout.splitlines()]
+    assert [(r.extract_table, r.status, r.rows, r.run_id) for r in reports] == [
+        ("customers", "succeeded", 1000, "first"),
+        ("missing", "failed", 0, "first"),
+        ("public.Odd [x]", "succeeded", 3, "first"),
+    ]
+    error = reports[1].error
+    assert error is not None
+    assert (error.class_name, error.retryable) == ("ConfigError", False)
+    assert reports[1].timings, "the report that the run itself wrote"
+    assert "customers" in done.stderr
+    again = cli("run", "shop.yml", "customers", "--json", "--run-id", "first")
+    assert again.returncode == 0
+    assert Report.parse(again.stdout).commit_seq == reports[0].commit_seq
+
+
+def test_plan_shows_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    done = cli("plan", "shop.yml", "customers", "--set", "columns.rename.id=key")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "about 1,000 rows" in done.stdout
+    assert "id → key  integer      int32" in done.stdout
+    assert "masked: redact" in done.stdout
+    assert "splits:      1, at most 8 at a time" in done.stdout
+    assert files(tmp_path) == ["shop.yml"]
+    missing = cli("plan", "shop.yml", "missing")
+    assert missing.returncode == 78
+    assert missing.stderr.startswith("ConfigError: there is no table 'missing'")
+
+
+def test_status_tells_commits_newest_first(cli: Cli) -> None:
+    for run_id in ("one", "two"):
+        assert cli("run", "shop.yml", "customers", "--run-id", run_id).returncode == 0
+    done = cli("status", "shop.yml")
+    assert [line.split()[:4] for line in done.stdout.splitlines()[1:]] == [
+        ["customers", "2", "published", "two"],
+        ["missing", "-", "no", "commit"],
+        ["public.Odd", "[x]", "-", "no"],
+    ]
+    done = cli("status", "shop.yml", "customers")
+    assert [line.split()[1:4] for line in done.stdout.splitlines()[1:]] == [
+        ["2", "published", "two"],
+        ["1", "published", "one"],
+    ]
+
+
+def test_recover_drops_what_is_old_enough_and_only_tells_when_dry(cli: Cli, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "customers"
+    writer = LocalStorage().stage(str(target / "x.parquet"), str(target), "t0ken")
+    writer.write(b"rows")
+    staged = Path(writer.close().upload["path"])
+    young = cli("recover", "shop.yml", "customers")
+    assert young.stdout == "customers: 0 staged files dropped\n"
+    dry = cli("recover", "shop.yml", "customers", "--abandon-after", "0s", "--dry-run")
+    assert dry.stdout.startswith("customers: 1 staged files would be dropped\n  ")
+    assert staged.exists()
+    done = cli("recover", "shop.yml", "--abandon-after", "0s")
+    assert done.stdout.startswith("customers: 1 staged files dropped\n  ")
+    assert not staged.exists()
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drops_what_is_staged_and_stops_the_rest(
+    cli: Cli,
+    pg_database: Server,
+    environment: dict[str, str],
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    del cli
+    # Rows take a minute to come, so that the signal is in the middle of the extract.
+    pg_database.execute(
+        "create function nap(g int) returns int language plpgsql as "
+        "$$ begin if g % 20000 = 0 then perform pg_sleep(0.1); end if; return g; end $$"
+    )
+    (tmp_path / "slow.yml").write_text(
+        CONFIG.format(url=pg_database.url).split("tables:")[0]
+        + "tables:\n  slow: {query: 'select nap(g) as g from generate_series(1, 10000000) g'}\n"
+        + "  customers:\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "extract_jobs.cli", "run", "slow.yml", "--json"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "extract: " in line:  # figures: rows are coming
+                    break
+            process.send_signal(number)
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 75
+    [report] = stdout.splitlines()
+    assert json.loads(report)["error"]["class_name"] == "Interrupted"
+    assert stderr.splitlines()[-1] == (
+        "Interrupted: stopped on request; what was staged is dropped; 1 table not begun"
+    )
+    assert not [f for f in files(tmp_path / "out") if "_extract/" not in f]

@@ -1,0 +1,190 @@
+"""The command line where it needs neither source nor storage."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extract_jobs.cli_arguments import overrides_of
+from extract_jobs.cli_run import worst
+from extract_jobs.cli_views import aligned, result_line
+from extract_jobs.errors import ConfigError
+from extract_jobs.report import Report, ReportedError
+
+ROOT = Path(__file__).parents[2]
+VALID = """\
+version: 1
+source: {name: sales, type: postgres, connection: {url: "postgresql://me@127.0.0.1:1/x"}}
+defaults: {target: {uri: "out/{table}"}}
+tables: {a: , b: }
+"""
+
+
+def cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "extract_jobs.cli", *arguments],
+        cwd=cwd, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def failed(*arguments: str, cwd: Path) -> tuple[int, list[str]]:
+    done = cli(*arguments, cwd=cwd)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.splitlines()
+
+
+def test_init_writes_a_config_that_is_valid_and_never_overwrites(tmp_path: Path) -> None:
+    done = cli("init", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (tmp_path / "sales.yml").read_text()
+    first = text.splitlines()[0]
+    assert first.startswith("# yaml-language-server: $schema=file:///")
+    assert Path(first.split("file://")[1]).is_file()
+    assert cli("validate", "sales.yml", cwd=tmp_path).stdout == "sales.yml: valid, 2 tables\n"
+    assert failed("init", cwd=tmp_path) == (
+        78, ["ConfigError: sales.yml exists already and was left as it is"],
+    )  # fmt: skip
+    assert (tmp_path / "sales.yml").read_text() == text
+
+
+def test_validate_tells_every_problem_and_then_the_class(tmp_path: Path) -> None:
+    (tmp_path / "c.yml").write_text(VALID.replace("a: , b: ", "a: {mdoe: x}, b: {mode: y}"))
+    assert failed("validate", "c.yml", cwd=tmp_path) == (
+        78,
+        [
+            "c.yml:4: tables.a.mdoe: unknown key; did you mean mode?",
+            "c.yml:4: tables.b.mode: 'y' is not full or incremental",
+            "ConfigError: c.yml: 2 problems",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "ConfigError: the following arguments are required: COMMAND; see extract-jobs --help"),
+        (["rnu"], "ConfigError: argument COMMAND: invalid choice: 'rnu'"),
+        (["run"], "ConfigError: the following arguments are required: CONFIG"),
+        (["run", "d.yml"], "ConfigError: d.yml: there is no such file; did you mean c.yml?"),
+        (["run", "."], "ConfigError: .: cannot be read: Is a directory"),
+        (["run", "c.yml", "aa"], "ConfigError: c.yml: extract_tables[0]: the config has no table"),
+        (["run", "c.yml", "--set", "mode"], "ConfigError: --set mode: expected key.path=value"),
+        (["run", "c.yml", "--set", "mode=[x"], "ConfigError: --set mode:"),
+        (["run", "c.yml", "--set", "mdoe=full"], "ConfigError: c.yml: overrides.mdoe: unknown key"),
+        (["run", "c.yml", "--run-id", "a/b"], "ConfigError: a: run_id: "),
+        (["plan", "c.yml"], "ConfigError: the following arguments are required: TABLE"),
+        (["plan", "c.yml", "nope"], "ConfigError: c.yml: extract_tables[0]: the config has no"),
+        (
+            ["recover", "c.yml", "--abandon-after", "2"],
+            "ConfigError: argument --abandon-after: '2'",
+        ),
+        (["init", "no/such/folder.yml"], "ConfigError: no/such/folder.yml cannot be written"),
+        (["validate", "gs://b/c.yml"], "ConfigError: gs://b/c.yml: expected s3://bucket/key"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_78(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yml").write_text(VALID)
+    code, lines = failed(*arguments, cwd=tmp_path)
+    assert code == 78
+    assert len(lines) == 1
+    assert lines[0].startswith(message)
+
+
+def test_a_defect_is_one_line_and_its_place_is_told_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "c.yml").write_text(VALID)
+    broken = (
+        "import sys, extract_jobs.cli as c\n"
+        "def boom(arguments): raise KeyError('row data')\n"
+        "c._COMMANDS['validate'] = boom\n"
+        "sys.exit(c.main(sys.argv[1:]))\n"
+    )
+    for extra in ([], ["--traceback"]):
+        done = subprocess.run(
+            [sys.executable, "-c", broken, "validate", "c.yml", *extra],
+            cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == (
+            "InternalError: unexpected KeyError, a defect in extract-jobs; --traceback shows where"
+        )
+        assert ("row data" in done.stderr) == bool(extra)
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path: Path) -> None:
+    program = (
+        "import sys; from extract_jobs.cli import main; sys.stdin.read(); sys.exit(main(['init']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, stderr = process.communicate(b"go", timeout=60)
+    assert (process.returncode, stderr) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([], {}),
+        (["mode=full"], {"mode": "full"}),
+        (["a.b.c=1", "a.b.d=yes", "a.e=x=y"], {"a": {"b": {"c": 1, "d": True}, "e": "x=y"}}),
+        (["a=1", "a.b=2"], {"a": {"b": 2}}),
+        (["a.b=1", "a=2"], {"a": 2}),
+        (["lower=2026-01-01 00:00:00", "n=null", "e="],
+         {"lower": "2026-01-01 00:00:00", "n": None, "e": None}),
+        (["columns={include: [a, 'b.c'], rename: {x.y: z}}"],
+         {"columns": {"include": ["a", "b.c"], "rename": {"x.y": "z"}}}),
+    ],
+)  # fmt: skip
+def test_overrides_of_set_options(settings: list[str], expected: dict[str, Any]) -> None:
+    assert overrides_of(settings) == expected
+
+
+@pytest.mark.parametrize("setting", ["mode", "=1", "a..b=1", ".a=1", "a.=1", "a=[1", "a=b: c: d"])
+def test_what_set_does_not_take(setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--set "):
+        overrides_of([setting])
+
+
+def report_of(table: str, error: str | None = None, **fields: Any) -> Report:
+    told = ReportedError(class_name=error, message="two\nlines", retryable=False) if error else None
+    return Report(
+        status="failed" if error else "succeeded", run_id="r", attempt=1, source_name="s",
+        extract_table=table, target_uri="t", error=told, **fields,
+    )  # fmt: skip
+
+
+def test_the_worst_failure_gives_the_exit_code() -> None:
+    config, retry = (report_of("c", "ConfigError"), 78), (report_of("r", "SourceUnavailable"), 75)
+    other = report_of("o", "SourceQueryFailed"), 1
+    assert worst([other], 1, "run") == ("SourceQueryFailed: two lines", 1)
+    assert worst([other, config, retry], 5, "run") == (
+        "ConfigError: 3 of 5 tables failed: o, c, r", 78,
+    )  # fmt: skip
+    assert worst([other, retry], 5, "run") == (
+        "SourceUnavailable: 2 of 5 tables failed: o, r; the same again with --run-id run", 75,
+    )  # fmt: skip
+    many = worst([other] * 12, 12, "run")[0]
+    assert many.endswith("o, o, o, o, o, o, o, o, o, o and 2 more")
+
+
+def test_lines_for_a_person() -> None:
+    done = report_of("t", rows=1234567, bytes=45_600_000, files=1, reconciled=True, commit_seq=3)
+    assert result_line(done) == (
+        "t: succeeded: 1,234,567 rows, counted in the source too, 45.6 MB, 1 file, 0.0 s, commit 3"
+    )
+    assert result_line(report_of("t", "ConfigError")) == "t: failed: ConfigError: two lines"
+    assert aligned([["a", "bbb", "c"], ["aaaa", "b", ""]]) == ["a     bbb  c", "aaaa  b"]
