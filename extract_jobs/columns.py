@@ -91,6 +91,7 @@ def _unknown(spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
         "columns.rename": columns.rename,
         "columns.cast": columns.cast,
         "columns.mask": columns.mask,
+        "columns.key": columns.key,
         "target.partition_by": partition,
         "watermark.column": watermark,
     }
@@ -126,6 +127,9 @@ def problems(columns: Sequence[Column], spec: ExtractSpec, names: Sequence[str])
             f"watermark.column: {watermark!r} is left out by columns.include or exclude; it must "
             "be extracted, as its NULLs are counted"
         )
+    for name in spec.columns.key:
+        if name in names and name not in chosen:
+            yield f"columns.key: {name!r} is left out by columns.include or exclude"
 
 
 def _cast_problems(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str]:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,6 +24,7 @@ from pydantic import (
 )
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.spec_rules import PARTITION_FUNCTIONS, RUN_PARTITIONS, mode_problems
 
 SourceType = Literal["postgres"]
 JobType = Literal["glue", "emr", "ecs"]
@@ -52,6 +54,14 @@ def parse_duration(value: Any) -> Any:
     return value
 
 
+def not_negative(value: timedelta | int) -> timedelta | int:
+    """Refuse a lag that would skip rows; whole numbers stay numbers."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if seconds < 0:
+        raise ValueError("must not be negative: rows would be skipped")
+    return value
+
+
 Bytes = Annotated[
     int,
     BeforeValidator(parse_bytes),
@@ -63,6 +73,7 @@ Duration = Annotated[
     PlainSerializer(lambda d: f"{int(d.total_seconds())}s", return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": r"^\s*\d+\s*[smhd]\s*$"}),
 ]
+Lag = Annotated[Duration | int, AfterValidator(not_negative)]
 Name = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -118,7 +129,7 @@ class WatermarkSpec(SpecPart):
     """Which column orders the rows of an incremental table, and how its interval is cut."""
 
     column: Name | None = None
-    lag: Duration | int | None = Field(
+    lag: Lag | None = Field(
         None, description="How far below the watermark the next interval starts over."
     )
     delay: Duration | None = Field(
@@ -127,14 +138,22 @@ class WatermarkSpec(SpecPart):
     initial: str | int | None = Field(None, description="Lower bound of the first interval.")
     lower: str | int | None = Field(None, description="Explicit lower bound, exclusive: backfill.")
     upper: str | int | None = Field(None, description="Explicit upper bound, inclusive: backfill.")
-    nulls: Literal["include", "exclude", "refuse"] = "include"
+    nulls: Literal["include", "exclude", "refuse"] = Field(
+        "include", description="Rows whose watermark is NULL; include takes them in the first run."
+    )
+    duplicates: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="Rows of ground that was committed already: told apart by columns.key, or "
+        "accepted as doubles.",
+    )
 
 
 class ColumnsSpec(SpecPart):
     """Which columns are extracted, and under which names and types.
 
     ``include`` and ``exclude`` are globs over source names, ``exclude`` wins. ``rename``, ``cast``
-    and ``mask`` are keyed by source name.
+    and ``mask`` are keyed by source name. ``key`` names the columns that tell rows apart, so that a
+    row that is read again is known again.
     """
 
     include: tuple[Name, ...] | None = None
@@ -144,6 +163,18 @@ class ColumnsSpec(SpecPart):
         {}, description="Column to type: string, int32, int64, float64, decimal(p,s), …"
     )
     mask: dict[Name, Literal["redact", "null"]] = {}
+    key: tuple[Name, ...] = Field(
+        (), description="Columns, never NULL, that tell rows apart: the source's own key."
+    )
+
+    @model_validator(mode="after")
+    def _key_tells_rows_apart(self) -> Self:
+        if len(set(self.key)) != len(self.key):
+            raise ValueError(f"key names one column twice: {list(self.key)}")
+        masked = [name for name in self.key if name in self.mask]
+        if masked:
+            raise ValueError(f"key holds {', '.join(masked)}, which mask makes the same everywhere")
+        return self
 
 
 class SplitSpec(SpecPart):
@@ -168,8 +199,7 @@ class CatalogSpec(SpecPart):
     table: Name
 
 
-PARTITION_FUNCTIONS = ("year", "month", "day", "hour")
-RUN_PARTITIONS = ("extract_date", "run_id")
+__all__ = ["PARTITION_FUNCTIONS", "RUN_PARTITIONS"]
 
 
 class TargetSpec(SpecPart):
@@ -182,8 +212,10 @@ class TargetSpec(SpecPart):
 
     uri: Name
     partition_by: tuple[Name, ...] = ()
-    write_mode: Literal["append", "overwrite"] = Field(
-        "append", description="append adds to what is there; overwrite replaces it when published."
+    write_mode: Literal["append", "overwrite", "overwrite_partitions"] = Field(
+        "append",
+        description="append adds to what is there; overwrite replaces it when published; "
+        "overwrite_partitions replaces the partitions that the run covers.",
     )
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
     file_bytes: Bytes = Field(256 * 10**6, ge=10**5, description="Files are rolled at this size.")
@@ -234,13 +266,7 @@ class ExtractSpec(SpecPart):
 
     @model_validator(mode="after")
     def _modes_agree(self) -> Self:
-        problems = []
-        if self.mode == "incremental" and (self.watermark is None or not self.watermark.column):
-            problems.append("mode incremental needs watermark.column")
-        if self.mode == "incremental" and self.target.write_mode == "overwrite":
-            problems.append(
-                "write_mode overwrite needs mode full: an increment would replace the whole table"
-            )
+        problems = list(mode_problems(self))
         if self.state_uri.rstrip("/").startswith(self.target.uri.rstrip("/") + "/"):
             problems.append("state_uri must not lie inside target.uri, where readers list it")
         if problems:

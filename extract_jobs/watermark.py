@@ -1,15 +1,24 @@
-"""Watermark values and the intervals between them.
+"""Watermark values and the intervals between them, compared and moved exactly.
 
 A value is kept as text of its own type, never as a float, so that it survives JSON exactly.
+Strings are ordered by their column's collation, which only the source knows: nothing here
+compares them.
 """
 
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Context, Decimal
 from typing import Any, Literal, get_args
 
+from extract_jobs.errors import ConfigError
+
 WatermarkType = Literal["integer", "decimal", "date", "timestamp", "timestamptz", "string"]
+TIME_TYPES = ("date", "timestamp", "timestamptz")
+NUMBER_TYPES = ("integer", "decimal")
 
 
 @dataclass(frozen=True)
@@ -43,15 +52,188 @@ class WatermarkValue:
         return None if data is None else cls(data["type"], data["text"])
 
 
-_DAY = r"\d{4,6}-\d\d-\d\d"
+_DAY = r"\d{4}-\d\d-\d\d"
 _TIME = r"[ T]\d\d:\d\d:\d\d(\.\d{1,6})?"
 _PATTERNS: dict[str, re.Pattern[str]] = {
-    "integer": re.compile(r"-?\d+"),
-    "decimal": re.compile(r"-?\d+(\.\d+)?"),
-    "date": re.compile(_DAY),
-    "timestamp": re.compile(_DAY + _TIME),
-    "timestamptz": re.compile(_DAY + _TIME + r"(\+00(:00)?|Z)"),
+    "integer": re.compile(r"-?\d+", re.ASCII),
+    "decimal": re.compile(r"-?\d+(\.\d+)?", re.ASCII),
+    "date": re.compile(_DAY, re.ASCII),
+    "timestamp": re.compile(_DAY + _TIME, re.ASCII),
+    "timestamptz": re.compile(_DAY + _TIME + r"(\+00(:00)?|Z)", re.ASCII),
 }
+_GIVEN_TIME = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d)"
+    r"([ T](?P<time>\d\d:\d\d(:\d\d(\.\d{1,6})?)?)\s?(?P<zone>Z|[+-]\d\d(:?\d\d)?)?)?",
+    re.ASCII,
+)
+_EXAMPLES = {
+    "integer": "1000",
+    "decimal": "10.25",
+    "date": "2026-01-31",
+    "timestamp": "2026-01-31 12:00:00.123456",
+    "timestamptz": "2026-01-31 12:00:00.123456+00 (no offset means UTC)",
+}
+
+
+def parse_value(kind: WatermarkType, given: str | int, where: str) -> WatermarkValue:
+    """Read a bound as a person gives it.
+
+    Args:
+        kind: The watermark column's.
+        given: Digits for numbers; ``YYYY-MM-DD`` for dates; for timestamps a date, or one with a
+            time of at most microseconds and, for ``timestamptz``, an offset (without one: UTC).
+            A date alone is its midnight. Strings as they are.
+        where: The key that it was given for, for the message.
+
+    Returns:
+        The value, spelled as the source would.
+
+    Raises:
+        ConfigError: It is not of that kind.
+    """
+    text = str(given).strip() if kind != "string" else str(given)
+    try:
+        if kind == "integer":
+            return _number(kind, re.fullmatch(r"[+-]?\d{1,1000}", text, re.ASCII))
+        if kind == "decimal":
+            return _number(kind, re.fullmatch(r"[+-]?\d{1,1000}(\.\d{1,1000})?", text, re.ASCII))
+        if kind == "date":
+            return _value(kind, date.fromisoformat(text) if len(text) == 10 else None)
+        if kind in TIME_TYPES:
+            return _value(kind, _moment(kind, text))
+    except ValueError:
+        raise ConfigError(
+            f"{where}: {given!r} is not a value of the watermark column, which is of type {kind}; "
+            f"expected such as {_EXAMPLES[kind]}"
+        ) from None
+    return WatermarkValue(kind, text)
+
+
+def _number(kind: WatermarkType, found: re.Match[str] | None) -> WatermarkValue:
+    if found is None:
+        raise ValueError
+    return _value(kind, int(found[0]) if kind == "integer" else Decimal(found[0]))
+
+
+def _moment(kind: WatermarkType, text: str) -> datetime:
+    found = _GIVEN_TIME.fullmatch(text)
+    if found is None or (found["zone"] and kind != "timestamptz"):
+        raise ValueError
+    zone = (found["zone"] or "Z").replace("Z", "+00:00")
+    moment = datetime.fromisoformat(f"{found['day']}T{found['time'] or '00:00'}{zone}")
+    try:
+        return moment.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        raise ValueError from None
+
+
+def _value(kind: WatermarkType, value: int | Decimal | date | datetime | None) -> WatermarkValue:
+    """Spell a Python value as the source would; of timestamps the UTC wall clock."""
+    if value is None:
+        raise ValueError
+    if isinstance(value, datetime):
+        fraction = f".{value.microsecond:06}".rstrip("0") if value.microsecond else ""
+        text = f"{value:%H:%M:%S}{fraction}"
+        zone = "+00" if kind == "timestamptz" else ""
+        # Not by %Y, which leaves out zeros before year 1000.
+        return WatermarkValue(kind, f"{value.date().isoformat()} {text}{zone}")
+    if isinstance(value, date):
+        return WatermarkValue(kind, value.isoformat())
+    return WatermarkValue(kind, f"{value:f}" if isinstance(value, Decimal) else str(value))
+
+
+def _python(value: WatermarkValue) -> Any:
+    """Return what compares as the value does; of timestamps the UTC wall clock."""
+    if value.type == "integer":
+        return int(value.text)
+    if value.type == "decimal":
+        return Decimal(value.text)
+    if value.type == "date":
+        return date.fromisoformat(value.text)
+    if value.type == "string":
+        raise TypeError("strings are ordered by the source's collation: ask the source")
+    return datetime.fromisoformat(re.sub(r"(\+00(:00)?|Z)$", "", value.text))
+
+
+def is_before(left: WatermarkValue, right: WatermarkValue) -> bool:
+    """Tell whether one value is less than another of its kind, exactly.
+
+    Raises:
+        ValueError: Of different kinds.
+        TypeError: Strings: only the source knows their order.
+    """
+    if left.type != right.type:
+        raise ValueError(f"a {left.type} does not compare with a {right.type}")
+    before: bool = _python(left) < _python(right)
+    return before
+
+
+def minus(value: WatermarkValue, lag: timedelta | int) -> WatermarkValue | None:
+    """Return the value less a lag, exactly; None, which is unbounded, below year 1.
+
+    Args:
+        value: A number or a time.
+        lag: In the value's own unit: a duration for times, an integer for numbers. A date goes
+            back by whole days, a part of a day counting as one.
+    """
+    found = _python(value)
+    if isinstance(lag, timedelta) != (value.type in TIME_TYPES):
+        raise TypeError(f"a {value.type} has no lag of {lag!r}")
+    try:
+        if value.type == "date" and isinstance(lag, timedelta):
+            return _value(value.type, found + timedelta(days=-lag // timedelta(days=1)))
+        if value.type == "decimal" and isinstance(lag, int):
+            # The default context would round to 28 digits.
+            digits = len(value.text) + len(str(lag)) + 1
+            return _value(value.type, Context(prec=digits).subtract(found, Decimal(lag)))
+        return _value(value.type, found - lag)
+    except OverflowError:
+        return None
+
+
+# --- partitions by time --------------------------------------------------------------------------
+
+
+def first_of_period(value: WatermarkValue, unit: str) -> WatermarkValue:
+    """Return the first value of the year, month, day or hour that a time lies in, UTC."""
+    return _value(value.type, _floor(_python(value), unit))
+
+
+def last_of_period(value: WatermarkValue, unit: str) -> WatermarkValue:
+    """Return the last value of the year, month, day or hour that a time lies in, UTC.
+
+    To the microsecond, or to the day for a date.
+    """
+    last = _floor(_python(value), unit)
+    if unit == "year":
+        last = last.replace(month=12, day=31)
+    elif unit == "month":
+        last = last.replace(day=monthrange(last.year, last.month)[1])
+    if isinstance(last, datetime):
+        last = last.replace(minute=59, second=59, microsecond=999_999)
+        last = last if unit == "hour" else last.replace(hour=23)
+    return _value(value.type, last)
+
+
+def just_before(value: WatermarkValue) -> WatermarkValue | None:
+    """Return the greatest time below one: a microsecond or a day less; None below year 1."""
+    tick = timedelta(days=1) if value.type == "date" else timedelta(microseconds=1)
+    return minus(value, tick)
+
+
+def just_after(value: WatermarkValue) -> WatermarkValue | None:
+    """Return the least time above one: a microsecond or a day more; None after year 9999."""
+    tick = timedelta(days=1) if value.type == "date" else timedelta(microseconds=1)
+    return minus(value, -tick)
+
+
+def _floor(value: Any, unit: str) -> Any:
+    if isinstance(value, datetime):
+        value = value.replace(minute=0, second=0, microsecond=0)
+        value = value if unit == "hour" else value.replace(hour=0)
+    if unit in ("year", "month"):
+        value = value.replace(day=1)
+    return value.replace(month=1) if unit == "year" else value
 
 
 @dataclass(frozen=True)
@@ -60,18 +242,22 @@ class Interval:
 
     Attributes:
         lower: Exclusive lower bound: the watermark of the last published commit, less the lag.
-        upper: Inclusive upper bound, pinned in the plan; the watermark after the commit.
+        upper: Inclusive upper bound, pinned in the plan.
+        empty: No value lies in it, whatever the bounds: the source held none when it was planned,
+            and what has come since belongs to the next run.
     """
 
     lower: WatermarkValue | None = None
     upper: WatermarkValue | None = None
+    empty: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form, ``{"lower": …, "upper": …}``."""
-        return {
+        """Return the JSON form, ``{"lower": …, "upper": …}``, and ``"empty": true`` if it is."""
+        bounds = {
             "lower": self.lower and self.lower.to_json(),
             "upper": self.upper and self.upper.to_json(),
         }
+        return {**bounds, "empty": True} if self.empty else bounds
 
     @classmethod
     def from_json(cls, data: dict[str, Any] | None) -> Interval | None:
@@ -79,5 +265,7 @@ class Interval:
         if data is None:
             return None
         return cls(
-            WatermarkValue.from_json(data["lower"]), WatermarkValue.from_json(data["upper"])
+            WatermarkValue.from_json(data["lower"]),
+            WatermarkValue.from_json(data["upper"]),
+            bool(data.get("empty", False)),
         )

@@ -1,0 +1,64 @@
+"""Rules between the parts of a spec: what would destroy or double data is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extract_jobs.spec import ExtractSpec
+
+PARTITION_FUNCTIONS = ("year", "month", "day", "hour")
+RUN_PARTITIONS = ("extract_date", "run_id")
+
+
+def mode_problems(spec: ExtractSpec) -> Iterator[str]:
+    """Yield what would destroy or double data, and what a person would wrongly rely on."""
+    mode, target, key, watermark = spec.mode, spec.target, spec.columns.key, spec.watermark
+    column = watermark.column if watermark else None
+    if mode == "incremental" and not column:
+        yield "mode incremental needs watermark.column"
+    if mode == "incremental" and target.write_mode == "overwrite":
+        yield "write_mode overwrite needs mode full: an increment would replace the whole table"
+    if mode == "full" and watermark and (watermark.lower, watermark.upper) != (None, None):
+        yield "watermark.lower and upper need mode incremental: in mode full all rows would come"
+    if target.write_mode == "overwrite_partitions":
+        yield from _replacing_problems(spec, column)
+    if mode == "full" or watermark is None or target.write_mode != "append":
+        return
+    if watermark.lag and not key and watermark.duplicates == "refuse":
+        yield (
+            "watermark.lag with write_mode append reads rows again: name the key that tells them "
+            "in columns.key, or accept doubles with watermark.duplicates: accept"
+        )
+    if key and column in spec.columns.mask:
+        yield (
+            "columns.key tells rows that were committed already by key and watermark, but "
+            f"{column} is masked"
+        )
+
+
+def _replacing_problems(spec: ExtractSpec, column: str | None) -> Iterator[str]:
+    if not spec.target.partition_by:
+        yield "write_mode overwrite_partitions needs target.partition_by"
+    elif spec.mode == "incremental" and column is not None:
+        if not any(derives_from(text, column) for text in spec.target.partition_by):
+            yield (
+                "write_mode overwrite_partitions in mode incremental needs a partition of the "
+                f"watermark column, such as day({column}): other partitions may hold rows outside "
+                "the interval, which would be lost"
+            )
+        if column in spec.columns.cast or column in spec.columns.mask:
+            yield (
+                f"write_mode overwrite_partitions in mode incremental needs {column} as it is: "
+                "take it out of columns.cast and columns.mask"
+            )
+
+
+def derives_from(partition: str, column: str) -> bool:
+    """Tell whether a partition is a column's own value, or its year, month, day or hour."""
+    if partition in RUN_PARTITIONS:
+        return False
+    found = re.fullmatch(rf"({'|'.join(PARTITION_FUNCTIONS)})\((.+)\)", partition, re.DOTALL)
+    return (found[2].strip() if found else partition) == column
