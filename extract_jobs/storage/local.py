@@ -158,7 +158,8 @@ class LocalStorage:
                 relative = path.relative_to(staging).as_posix().removesuffix(SUFFIX)
                 _, _, segments = relative.partition("/")
                 try:
-                    began = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                    # Whole seconds: the rest is the token's mark, which may lie ahead of now.
+                    began = datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
                 except FileNotFoundError:
                     continue  # completed or aborted since it was listed
                 yield AbandonedUpload(join(root, segments), began, {"path": str(path)})

@@ -76,10 +76,7 @@ class Story:
 
     def assert_whole(self, context: str) -> None:
         """The next attempt succeeds, the rows are there once, and recovery leaves nothing."""
-        ended = self.extract("r", 2)
-        assert ended.exit == 0, f"{context}: {ended.stderr}"
-        assert self.lake.read() == ROWS, context
-        ended = self.extract("r", 2, recover=True)
+        ended = self.extract("r", 2, then_recover=True)
         assert ended.exit == 0, f"{context}: {ended.stderr}"
         assert self.lake.staged() == [], context
         assert self.lake.read() == ROWS, context

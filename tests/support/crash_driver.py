@@ -2,7 +2,7 @@
 
 It imports everything once and forks for each extract, so that a child starts in milliseconds; it
 has no thread when it forks. Lines of JSON go in (``{"spec", "environment", "kill_call",
-"recover"}``) and come out: ``{"pid"}`` when the child is about to start, ``{"exit", "signal"}``
+"then_recover"}``) and come out: ``{"pid"}`` when the child is about to start, ``{"exit", "signal"}``
 when it has ended. ``kill_call`` counts calls of the storage contract, for storage that no proxy
 can stand before: positive n kills before the n-th call, negative after it.
 """
@@ -58,7 +58,7 @@ class KillingStorage:
 
 
 def extract(request: dict[str, Any]) -> int:
-    """Run one extract or recovery in this process and return its exit code."""
+    """Run one extract in this process, and a recovery after it if asked; return its exit code."""
     spec = parse_spec(json.dumps(request["spec"]))
     counter = [0]
     opened: dict[bool, Storage] = {}
@@ -74,12 +74,11 @@ def extract(request: dict[str, Any]) -> int:
         return opened[remote]
 
     try:
-        if request.get("recover"):
+        run_extract(spec, open_storage=open_counted)
+        if request.get("then_recover"):
             target = open_counted(spec.target.uri)
             log = CommitLog(open_counted(spec.state_uri), spec.state_uri, target)
             log.recover(spec.target.uri, abandon_after=timedelta(0), now=utc_now())
-        else:
-            run_extract(spec, open_storage=open_counted)
     except ExtractError as error:
         print(error_line(error), file=sys.stderr)
         return error.exit_code
