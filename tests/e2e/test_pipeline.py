@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
 
+import psutil
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
@@ -82,6 +84,16 @@ def reading(database):
         ).fetchone()
 
 
+def listening(leader):
+    """Return the addresses that the processes of a session listen on."""
+    found = set()
+    for process in session_members(leader):
+        with contextlib.suppress(psutil.Error):
+            found |= {c.laddr.ip for c in process.net_connections("all")
+                      if c.status == psutil.CONN_LISTEN}  # fmt: skip
+    return found
+
+
 def workers(pipeline, source):
     """Return the Python and Java processes of the source's workers."""
     return [
@@ -102,7 +114,17 @@ def test_tables_arrive_by_glue_emr_serverless_emr_step_and_ecs(real, source, pg_
         f"public.{kind}": {**settings, "split": {"target_bytes": "500KB"}}
         for kind, settings in KINDS.items()
     }, defaults={"max_connections": 2})  # fmt: skip
-    outcome = real.run({"source_name": source, "extract_tables": "*"}, seconds=300)
+    arn = real.start({"source_name": source, "extract_tables": "*"})
+    addresses = set()
+
+    def ended():
+        addresses.update(listening(real.stack.pid))
+        described = real.stack.client("stepfunctions").describe_execution(executionArn=arn)
+        return described["status"] != "RUNNING"
+
+    wait_for(ended, 300)
+    assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    outcome = real.wait(arn)
     runs = runs_of(outcome)
     assert {t: (r.status, r.attempt, r.error_message) for t, r in runs.items()} == {
         f"public.{kind}": ("SUCCEEDED", 1, "") for kind in KINDS
@@ -186,8 +208,11 @@ def test_sigterm_to_the_ecs_worker_aborts_what_it_staged(real, source, pg_databa
     arn = real.start({"source_name": source, "extract_tables": "*"})
     wait_for(lambda: reading(pg_database))
     pg_database.execute("update pace set seconds = 0")
-    for process in workers(real, source):
+    stopped = workers(real, source)
+    for process in stopped:
         process.terminate()
+    # ECS kills 30 s after it has said so.
+    assert psutil.wait_procs(stopped, timeout=20)[1] == []
     outcome = real.wait(arn)
     run = runs_of(outcome)["public.slow"]
     assert (run.status, run.attempt, run.rows) == ("SUCCEEDED", 2, 20000)
