@@ -24,7 +24,7 @@ from extract_jobs.sources.postgres_catalog import (
     relation_of,
     toast_below,
 )
-from extract_jobs.sources.postgres_errors import statement_error
+from extract_jobs.sources.postgres_errors import primary, statement_error
 from extract_jobs.sources.postgres_reader import PostgresReader
 from extract_jobs.sources.postgres_session import Connection, connect, execute, session
 from extract_jobs.sources.postgres_snapshot import Found, PostgresSnapshot, export_snapshot
@@ -34,6 +34,7 @@ from extract_jobs.sources.postgres_sql import (
     interval_condition,
     literal,
     quote_name,
+    quote_text,
     select,
     trim_statement,
 )
@@ -99,7 +100,10 @@ class PostgresSource:
                     f"{', '.join(KINDS)}"
                 )
             name = quote_name(column)
-            bound = f"{name} <= {literal(str(upper), base)}" if upper is not None else None
+            bound = None
+            if upper is not None:
+                _check_bound(opened, str(upper), base, column)
+                bound = f"{name} <= {literal(str(upper), base)}"
             statement = select([f"{name}::text"], found.relation, f"{name} is not null", bound)
             rows = execute(opened, f"{statement} order by {name} desc limit 1")
         if not rows:
@@ -197,6 +201,16 @@ class PostgresSource:
             null_what_fails=self.spec.lossy_types == "null",
             what=f"reading {self._name}",
         )
+
+
+def _check_bound(opened: Connection, text: str, base: str, column: str) -> None:
+    try:
+        execute(opened, f"select {quote_text(text)}::pg_catalog.{base}")
+    except psycopg.DataError as error:
+        raise ConfigError(
+            f"{text!r} is not a bound for watermark column {column}, which is {base}: "
+            f"{primary(error)}"
+        ) from error
 
 
 def _estimates(opened: Connection, found: Found) -> tuple[int | None, int | None]:

@@ -114,7 +114,7 @@ def stream(
         if setup:
             cursor.execute(f"call postgres_execute('{name}', {_literal('; '.join(setup))})")
         query = f"from postgres_query('{name}', {_literal(statement)})"
-        reader = cursor.execute(query).to_arrow_reader(rows_per_batch)
+        reader = cursor.sql(query).to_arrow_reader(rows_per_batch)
         yield from reader
     except (duckdb.Error, OSError, pa.ArrowException) as error:
         # Neither raised from here nor kept: the original quotes connection string and statement,

@@ -90,7 +90,7 @@ def statement_error(error: psycopg.Error, what: str) -> ExtractError:
         return _not_utf8(what)
     if state == "42501":
         return ConfigError(f"{what} failed: {primary(error)}; grant the user SELECT on it")
-    if state.startswith(("42", "3F", "3D", "22007", "22008", "22P02")):
+    if state.startswith(("42", "3F", "3D")):
         return ConfigError(f"{what} failed: {primary(error)} (SQLSTATE {state})")
     return SourceQueryFailed(f"{what} failed: {scrub(primary(error))} (SQLSTATE {state})")
 

@@ -57,7 +57,9 @@ def stream_rows(
                 size += sum(len(value) for value in row if isinstance(value, str | bytes | list))
                 if size >= _BATCH_BYTES or len(rows) >= _BATCH_ROWS:
                     batch = _batch(rows, schema)
+                    # Nothing of a large row is kept while the consumer has it.
                     rows, size = [], 0
+                    del row
                     yield batch
                     del batch
         if rows:

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from extract_jobs.connections import PostgresConnection
-from extract_jobs.errors import SourceUnavailable
+from extract_jobs.errors import ExtractError, SourceUnavailable
 from extract_jobs.sources.postgres_errors import connect_error, statement_error
 from extract_jobs.sources.postgres_sql import options, quote_text, set_local, settings
 
@@ -72,13 +72,19 @@ def session(
     Raises:
         ExtractError: What psycopg raised inside, mapped.
     """
+    failure: ExtractError
     with contextlib.closing(connect(connection)) as opened:
         try:
             begin(opened, connection, snapshot_id)
             yield opened
+            return
         except psycopg.Error as error:
             if snapshot_id is not None and error.sqlstate in ("22023", "42704"):
-                raise SourceUnavailable(
+                failure = SourceUnavailable(
                     f"{what} failed: the snapshot can no longer be joined; run again"
-                ) from error
-            raise statement_error(error, what) from error
+                )
+            else:
+                failure = statement_error(error, what)
+    # Not from within the handler: the original quotes values of the row that failed, and would
+    # travel along as the cause.
+    raise failure

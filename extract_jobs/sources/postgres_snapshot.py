@@ -138,12 +138,12 @@ class PostgresSnapshot:
             self._lost = self._lost or error
 
     @contextlib.contextmanager
-    def heartbeat(self, seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+    def heartbeat(self) -> Iterator[None]:
         """Use the connection now and then, so that no firewall or proxy forgets it."""
         stop = threading.Event()
 
         def beat() -> None:
-            while not stop.wait(seconds) and self._lost is None:
+            while not stop.wait(HEARTBEAT_SECONDS) and self._lost is None:
                 self._beat()
 
         thread = threading.Thread(target=beat, name="postgres-snapshot-heartbeat", daemon=True)

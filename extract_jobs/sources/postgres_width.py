@@ -17,9 +17,9 @@ from extract_jobs.sources.postgres_catalog import Leaf
 from extract_jobs.sources.postgres_reader import Width
 from extract_jobs.sources.postgres_sql import quote_name
 
-_TOAST_BYTES = 2**20
+_TOAST_BYTES = 2**19
 """Below this much TOAST the rows are taken as narrow. Stored values may be compressed, pglz at
-best 1:90, so at worst 90 MB of text lie in one vector."""
+best 1:90, so at worst 45 MB of text lie in one vector."""
 _BATCH_BYTES = 8 * 2**20
 _VECTOR_ROWS = 2_048
 _MOST_ROWS = 64 * _VECTOR_ROWS

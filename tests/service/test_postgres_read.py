@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import pickle
+import itertools
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.service.test_postgres_describe import source
-from tests.support.postgres import Server
 
 from extract_jobs.errors import ConfigError, TypeNotRepresentable
-from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres import PostgresSource
 from extract_jobs.sources.postgres_catalog import Leaf
-from extract_jobs.sources.postgres_snapshot import PostgresSnapshot
 from extract_jobs.sources.postgres_splits import by_page
 from extract_jobs.splits import Split
 from extract_jobs.watermark import Interval, WatermarkType, WatermarkValue
+from tests.support.postgres import Server
+from tests.support.postgres_source import filled, ids, snapshot_of, source
 
 SMALL = {"target_bytes": 32768}
-
-
-@contextlib.contextmanager
-def snapshot_of(found: PostgresSource, **request) -> Iterator[PostgresSnapshot]:
-    with found.snapshot(ReadRequest(found.describe().columns, **request)) as snapshot:
-        yield snapshot
-
-
-def ids(snapshot: PostgresSnapshot, split: Split, column: str = "id") -> list:
-    reader = pickle.loads(pickle.dumps(snapshot.reader))
-    return [value for batch in reader.read(split) for value in batch.column(column).to_pylist()]
 
 
 def read_ids(found: PostgresSource, **request) -> list:
@@ -45,15 +30,6 @@ def read_ids(found: PostgresSource, **request) -> list:
         assert snapshot.count() == len(read)
         snapshot.check()
     return sorted(read, key=lambda value: (value is None, value))
-
-
-def filled(server: Server, rows: int = 5000, name: str = "t", columns: str = "") -> None:
-    server.execute(
-        f"create table {name} (id int, at timestamptz, note text{columns})",
-        f"insert into {name} select i, timestamptz '2024-01-01 00:00+00' + i * interval '1 s',"
-        f" repeat('n', i % 200) from generate_series(1, {rows}) i",
-        f"analyze {name}",
-    )
 
 
 def test_all_splits_see_one_moment_while_others_write(pg_database, monkeypatch):
@@ -303,10 +279,9 @@ WATERMARKS: list[tuple[str, str, WatermarkType, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "literal", "watermark", "text"), WATERMARKS)
-def test_the_highest_value_is_exact_and_bounds_what_is_read(
-    pg_database, monkeypatch, kind, literal, watermark, text
-):
+@pytest.mark.parametrize("case", WATERMARKS, ids=lambda case: case[0])
+def test_the_highest_value_is_exact_and_bounds_what_is_read(pg_database, monkeypatch, case):
+    kind, literal, watermark, text = case
     pg_database.execute(
         f'create table t (id int, "W m" {kind})',
         f"insert into t values (1, null), (2, {literal}), (3, {literal})",
@@ -374,7 +349,7 @@ def test_pages_are_cut_disjoint_exhaustive_and_even(tables, target):
     assert [s.index for s in splits] == list(range(len(splits)))
     assert splits[0].start_page == 0
     assert splits[-1].end_page is None
-    assert all(a.end_page == b.start_page for a, b in zip(splits, splits[1:], strict=False))
+    assert all(a.end_page == b.start_page for a, b in itertools.pairwise(splits))
     assert all(s.end_page is None or s.start_page < s.end_page for s in splits)
     longest = max((leaf.heap_bytes // 8192 for leaf in leaves), default=0)
     assert splits[-1].start_page < max(1, longest)
@@ -385,24 +360,23 @@ def test_pages_are_cut_disjoint_exhaustive_and_even(tables, target):
 )
 @given(
     keys=st.lists(st.one_of(st.none(), st.integers(-9, 9)), max_size=60),
-    strategy=st.sampled_from(["ctid", "range", "none"]),
+    split=st.sampled_from([("ctid", 8192), ("ctid", 16384), ("range", 8192), ("none", 8192)]),
     bounds=st.tuples(st.none() | st.integers(-10, 10), st.none() | st.integers(-10, 10)),
     nulls=st.booleans(),
-    target=st.sampled_from([8192, 16384]),
 )
-def test_splits_are_disjoint_and_exhaustive(
-    pg_database, monkeypatch, keys, strategy, bounds, nulls, target
-):
+def test_splits_are_disjoint_and_exhaustive(pg_database, keys, split, bounds, nulls):
     pg_database.execute("drop table if exists t", "create table t (id int, w int, pad text)")
     with pg_database.connect() as connection, connection.cursor() as cursor:
         cursor.executemany(
             "insert into t values (%s, %s, repeat('x', 1500))", list(enumerate(keys))
         )
         connection.execute("analyze t")
-    split = {"strategy": strategy, "column": "w" if strategy == "range" else None}
-    found = source(
-        pg_database, monkeypatch, extract_table="t", split=split | {"target_bytes": target}
-    )
+    strategy, target = split
+    wanted = {"strategy": strategy, "column": "w" if strategy == "range" else None}
+    with pytest.MonkeyPatch.context() as patch:
+        found = source(
+            pg_database, patch, extract_table="t", split=wanted | {"target_bytes": target}
+        )
     low, high = (value("integer", None if b is None else str(b)) for b in bounds)
     read = read_ids(
         found,

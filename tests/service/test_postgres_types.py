@@ -7,11 +7,11 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from tests.service.test_postgres_describe import source
-from tests.support.postgres import Server
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.sources import ReadRequest
+from tests.support.postgres import Server
+from tests.support.postgres_source import source
 
 NINES = "9" * 38
 PLAIN: dict[str, tuple[pa.DataType, list[str]]] = {
@@ -146,7 +146,7 @@ def test_trusted_types_arrive_as_psycopg_reads_them(pg_database, monkeypatch, wi
         connection.execute("set timezone = 'UTC'")
         for row in range(longest + 1):
             values = [
-                (kinds[row % len(kinds)] if row < longest else "null") if "d_d_dec" != name else "1"
+                (kinds[row % len(kinds)] if row < longest else "null") if name != "d_d_dec" else "1"
                 for name, (_, kinds) in PLAIN.items()
             ]
             connection.execute(f"insert into t values ({row}, {', '.join(values)})".encode())
@@ -278,7 +278,8 @@ def test_other_encodings_of_the_database(monkeypatch, pg, encoding):
     with pg.connect() as connection:
         connection.execute(f'drop database if exists "{name}" with (force)'.encode())
         connection.execute(
-            f"create database \"{name}\" encoding '{encoding}' locale 'C' template template0".encode()
+            f"create database \"{name}\" encoding '{encoding}' locale 'C'"
+            " template template0".encode()
         )
     server = Server(pg.host, pg.port, pg.user, pg.password, name, pg.directory)
     with server.connect(client_encoding="LATIN1") as connection:

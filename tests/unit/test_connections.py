@@ -60,7 +60,10 @@ def test_a_secret_with_the_keys_that_rds_writes():
 def test_single_fields_override_the_secret():
     master_user = json.dumps({"username": "reader", "password": SECRET})
     found = resolve(
-        secret_id="lake/sales", host="replica", database="other", secrets=secrets_client(master_user)
+        secret_id="lake/sales",
+        host="replica",
+        database="other",
+        secrets=secrets_client(master_user),
     )
     assert (found.host, found.port, found.database, found.user) == (
         "replica", 5432, "other", "reader",
