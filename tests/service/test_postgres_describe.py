@@ -42,7 +42,8 @@ def rows_of(found: PostgresSource) -> list[dict]:
 def test_describe_tells_columns_key_and_size(pg_database, monkeypatch):
     pg_database.execute(
         "create table orders (gone int, id int generated always as identity,"
-        " at timestamptz not null, note text, twice int generated always as (3) stored, primary key (at, id))",
+        " at timestamptz not null, note text, twice int generated always as (3) stored,"
+        " primary key (at, id))",
         "alter table orders drop column gone",
         "insert into orders (at, note) select now(), repeat(md5(i::text), 400)"
         " from generate_series(1, 100) i",
