@@ -136,7 +136,8 @@ def cast(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
 def _loses(before: pa.Array, after: pa.Array) -> bool:
     pair = kind(after.type), kind(before.type)
     if pair in _CHECKED:
-        return not pc.all(pc.equal(after.cast(before.type), before)).as_py()
+        # None, not True, where there is no value.
+        return pc.all(pc.equal(after.cast(before.type), before)).as_py() is False
     if pair[0] == "float" and pair[1] != "integer":
         infinite = pc.is_inf(after)
         if not pc.any(infinite).as_py():

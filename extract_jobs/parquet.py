@@ -1,9 +1,9 @@
 """Batches to staged Parquet files, split by Hive partition and rolled by bytes.
 
 What a reader gets: timestamps as INT64 microseconds, decimals in the smallest form of the Parquet
-specification, statistics for every column, pages of about 1 MiB, row groups of at most
-``target.row_group_bytes`` of Arrow memory (a single row larger than that is a row group of its
-own) and the Arrow schema, so that zones survive.
+specification, statistics for every column but those of wide values, pages of about 1 MiB, row
+groups of at most ``target.row_group_bytes`` of Arrow memory (a single row larger than that is a
+row group of its own) and the Arrow schema, so that zones survive.
 
 Memory: unpartitioned, one row group and one batch; partitioned, `BUFFER_BYTES` over all
 partitions, one batch, and `OPEN_BYTES` that storage has not sent yet.
@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from extract_jobs.errors import ExtractError, ReconcileFailed
-from extract_jobs.parquet_file import ParquetFile, dictionary_columns
-from extract_jobs.partitions import folder
+from extract_jobs.parquet_file import ParquetFile, dictionary_columns, wide_columns
+from extract_jobs.partitions import PartitionKey, folder, rows_by_partition
 from extract_jobs.spec import TargetSpec
 from extract_jobs.storage import Storage, WrittenFile, join
 from extract_jobs.transform import Transform
@@ -51,8 +49,6 @@ _FEW_ROWS = 1024
 _MERGED_CHUNKS = 8
 
 logger = logging.getLogger(__name__)
-
-_Key = tuple[str | None, ...]
 
 
 @dataclass
@@ -97,14 +93,15 @@ class PartitionedWriter:
         self._prefix = file_prefix
         self._metadata = metadata
         self._fixed = transform.fixed_partition()
-        self._partitions: dict[_Key, _Partition] = {}
-        self._open: dict[_Key, ParquetFile] = {}
+        self._partitions: dict[PartitionKey, _Partition] = {}
+        self._open: dict[PartitionKey, ParquetFile] = {}
         self._held_bytes = 0
         self._finished: list[WrittenFile] = []
         self._finished_bytes = 0
         self._rows = 0
         self._done = False
-        self._dictionaries: list[str] | None = None
+        self._dictionaries: frozenset[str] | None = None
+        self._wide: frozenset[str] = frozenset()
         # Bytes in the file per Arrow byte, of the last row group; 1 at first, to err on small.
         self._ratio = 1.0
 
@@ -131,7 +128,7 @@ class PartitionedWriter:
         if self._fixed is not None:
             self._append(tuple(self._fixed.values()), rows)
         else:
-            for key, part in _split(rows, self._transform.partition_keys(batch)):
+            for key, part in rows_by_partition(rows, self._transform.partition_keys(batch)):
                 self._append(key, part)
             self._keep_budget()
         self._rows += batch.num_rows
@@ -187,7 +184,7 @@ class PartitionedWriter:
             except ExtractError as error:
                 logger.warning("%s; it is left, invisible, for `extract-jobs recover`", error)
 
-    def _append(self, key: _Key, rows: pa.RecordBatch) -> None:
+    def _append(self, key: PartitionKey, rows: pa.RecordBatch) -> None:
         """Let rows wait for their row group; write it when it is full.
 
         Rows that do not fit are halved until they do, so that a row group is nearly full, yet
@@ -245,7 +242,7 @@ class PartitionedWriter:
             if self._held_bytes <= BUFFER_BYTES // 8 * 7:
                 return
 
-    def _flush(self, key: _Key) -> None:
+    def _flush(self, key: PartitionKey) -> None:
         """Write what waits as one row group, and close the file if it is full."""
         partition = self._partitions[key]
         if not partition.waiting:
@@ -255,6 +252,10 @@ class PartitionedWriter:
             table = table.combine_chunks()  # the encoder's cost is per chunk
         if self._dictionaries is None:
             self._dictionaries = dictionary_columns(table)
+        wide = wide_columns(table)
+        self._wide |= wide
+        if partition.file is not None and not wide <= partition.file.wide:
+            self._roll(key)  # how a column is encoded is settled when its file is begun
         if partition.file is None:
             self._open[key] = partition.file = self._begin(partition.values)
         file = partition.file
@@ -281,14 +282,15 @@ class PartitionedWriter:
             uri,
             self._transform.schema,
             self._target,
-            dictionaries=self._dictionaries or [],
+            dictionaries=self._dictionaries or frozenset(),
+            wide=self._wide,
             metadata=self._metadata,
         )
 
     def _open_bytes(self) -> int:
         return sum(min(f.size, HELD_BYTES) for f in self._open.values())
 
-    def _roll(self, key: _Key) -> None:
+    def _roll(self, key: PartitionKey) -> None:
         """Finish the partition's file, if it has one; its next rows begin another."""
         partition = self._partitions[key]
         file = partition.file
@@ -299,30 +301,3 @@ class PartitionedWriter:
         del self._open[key]
         self._finished.append(WrittenFile(staged, file.rows, partition.values))
         self._finished_bytes += staged.size
-
-
-def _split(
-    rows: pa.RecordBatch, keys: Sequence[pa.DictionaryArray]
-) -> Iterator[tuple[_Key, pa.RecordBatch]]:
-    """Yield the rows of each partition, in their order, copied so that no batch is held by a part.
-
-    Keys become one number per row, in which each field's value is a digit; rows are then sorted
-    by it. A batch of one partition is passed on as it is.
-    """
-    texts = [k.dictionary.to_pylist() for k in keys]
-    codes = pa.repeat(pa.scalar(0, pa.int64()), rows.num_rows)
-    for key, text in zip(keys, texts, strict=True):
-        # NULL is the digit after the last.
-        digit = pc.fill_null(key.indices, len(text)).cast(pa.int64())
-        codes = pc.add_checked(pc.multiply_checked(codes, len(text) + 1), digit)
-    counts = sorted((c["values"], c["counts"]) for c in codes.value_counts().to_pylist())
-    order = None if len(counts) == 1 else pc.array_sort_indices(codes)
-    start = 0
-    for code, count in counts:
-        values: list[str | None] = []
-        rest = code
-        for text in reversed(texts):
-            rest, digit = divmod(rest, len(text) + 1)
-            values.insert(0, text[digit] if digit < len(text) else None)
-        yield tuple(values), rows if order is None else rows.take(order.slice(start, count))
-        start += count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,13 @@ from extract_jobs.storage import StagedFile, StagingWriter
 _SAMPLE_ROWS = 64 * 1024
 _PAGE_ROWS = 100_000
 _PAGE_BYTES = 2**20
+_WIDE_BYTES = 1024
 _HAS_PAGE_ROWS = "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters
+
+_CALENDAR = {"org.apache.spark.version": "3.0.0"}
+"""How Spark learns that dates are proleptic Gregorian, as Arrow's are and as it has written them
+itself since 3.0. Without it, Spark 3 stops at dates before 1582-10-15 and at timestamps before
+1900 (``INCONSISTENT_BEHAVIOR_CROSS_VERSION.READ_ANCIENT_DATETIME``, SPARK-31404)."""
 
 
 class _Sink:
@@ -61,6 +67,7 @@ class ParquetFile:
         sink: Counts its bytes.
         writer: Encodes row groups into the sink.
         footers: Gets the footer when the writer is closed.
+        wide: Columns that are encoded without statistics and dictionary.
         rows: Rows handed in.
     """
 
@@ -68,6 +75,7 @@ class ParquetFile:
     sink: _Sink
     writer: pq.ParquetWriter
     footers: list[pq.FileMetaData]
+    wide: frozenset[str]
     rows: int = 0
 
     @classmethod
@@ -78,7 +86,8 @@ class ParquetFile:
         schema: pa.Schema,
         target: TargetSpec,
         *,
-        dictionaries: list[str],
+        dictionaries: frozenset[str],
+        wide: frozenset[str],
         metadata: dict[str, str],
     ) -> ParquetFile:
         """Begin a file; what was staged is dropped if that fails.
@@ -88,7 +97,8 @@ class ParquetFile:
             uri: Where the file will appear.
             schema: Of every row group.
             target: Its compression.
-            dictionaries: Paths of the columns to encode with one, see `dictionary_columns`.
+            dictionaries: Columns to encode with one, see `dictionary_columns`.
+            wide: Columns to spare both, see `wide_columns`.
             metadata: Key-value metadata.
         """
         sink = _Sink(staging)
@@ -98,15 +108,16 @@ class ParquetFile:
                 writer = pq.ParquetWriter(
                     sink,
                     schema,
-                    use_dictionary=dictionaries,
+                    use_dictionary=_leaves(schema, dictionaries - wide),
+                    write_statistics=_leaves(schema, set(schema.names) - wide),
                     metadata_collector=footers,
                     **_options(target),
                 )
-                writer.add_key_value_metadata(metadata)
+                writer.add_key_value_metadata({**_CALENDAR, **metadata})
         except BaseException:
             staging.abort()
             raise
-        return cls(uri, sink, writer, footers)
+        return cls(uri, sink, writer, footers, wide)
 
     @property
     def size(self) -> int:
@@ -150,8 +161,8 @@ class ParquetFile:
         self.sink.staging.abort()
 
 
-def dictionary_columns(table: pa.Table) -> list[str]:
-    """Return the Parquet paths of the columns that a dictionary makes smaller.
+def dictionary_columns(table: pa.Table) -> frozenset[str]:
+    """Return the columns that a dictionary makes smaller.
 
     pyarrow tries a dictionary on every column and gives up where it outgrows a page, which costs
     time and leaves a useless dictionary in each row group. TPC-H lineitem at scale 1 on one core,
@@ -161,22 +172,46 @@ def dictionary_columns(table: pa.Table) -> list[str]:
     Args:
         table: The first row group of a writer. A sample, spread over it, decides for all files.
     """
-    step = max(1, table.num_rows // _SAMPLE_ROWS)
     pieces = 16
     rows = min(table.num_rows, _SAMPLE_ROWS) // pieces
     sample = table
-    if step > 1:
+    if table.num_rows > 2 * _SAMPLE_ROWS:
         starts = range(0, table.num_rows - rows, table.num_rows // pieces)
         sample = pa.concat_tables(table.slice(start, rows) for start in starts)
-    found = []
+    # Counting would copy wide values, and repeats of them are the compressor's to find.
+    skipped = wide_columns(sample)
+    found = set()
     for column in sample.schema:
         if pa.types.is_nested(column.type):
-            found.append(f"{column.name}.list.element")
-        elif not pa.types.is_boolean(column.type):
+            found.add(column.name)
+        elif not pa.types.is_boolean(column.type) and column.name not in skipped:
             distinct = pc.count_distinct(sample.column(column.name)).as_py()
             if distinct * 5 <= sample.num_rows:
-                found.append(column.name)
-    return found
+                found.add(column.name)
+    return frozenset(found)
+
+
+def wide_columns(table: pa.Table) -> frozenset[str]:
+    """Return the columns whose values are so wide that statistics cost more than they tell.
+
+    The encoder copies the least and greatest value of page and row group, 4 times 100 MB for a
+    single value of 100 MB, to drop them in the end: it keeps none above 4 KiB.
+    """
+    limit = _WIDE_BYTES * table.num_rows
+    if table.nbytes <= limit:
+        return frozenset()
+    return frozenset(name for name in table.schema.names if table.column(name).nbytes > limit)
+
+
+def _leaves(schema: pa.Schema, names: Iterable[str]) -> list[str]:
+    """Return the Parquet paths of columns, which for a list is that of its elements."""
+    paths = []
+    for name in names:
+        path, data_type = name, schema.field(name).type
+        while pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
+            path, data_type = f"{path}.list.element", data_type.value_type
+        paths.append(path)
+    return paths
 
 
 def _options(target: TargetSpec) -> dict[str, Any]:
@@ -184,7 +219,6 @@ def _options(target: TargetSpec) -> dict[str, Any]:
         "compression": target.compression,
         # 1 is a third faster than pyarrow's own choice for 5 % more bytes or less.
         "compression_level": 1 if target.compression == "zstd" else None,
-        "write_statistics": True,
         "store_schema": True,
         # INT32 and INT64 up to 18 digits, as Spark writes them: smaller and faster than bytes.
         "store_decimal_as_integer": True,

@@ -13,7 +13,7 @@ both are refused, or become NULL where ``lossy_types: null`` allows it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -29,6 +29,9 @@ DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 # FileUtils.escapePathName of Hive, which Spark, Trino and Athena follow.
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]")
 _FUNCTION = re.compile(rf"({'|'.join(PARTITION_FUNCTIONS)})\((.+)\)", re.DOTALL)
+PartitionKey = tuple[str | None, ...]
+"""One value per partition field, in path order; None is the NULL partition."""
+
 _SLICES = {"year": 4, "month": 7, "day": 10, "hour": 13}
 
 
@@ -139,6 +142,33 @@ def _text(values: pa.Array, field: PartitionField) -> pa.Array:
         text = pc.replace_substring_regex(text, r"\.0+$", "")
         return pc.replace_substring_regex(text, r"(\.\d*[1-9])0+$", r"\1")
     return text
+
+
+def rows_by_partition(
+    rows: pa.RecordBatch, keys: Sequence[pa.DictionaryArray]
+) -> Iterator[tuple[PartitionKey, pa.RecordBatch]]:
+    """Yield the rows of each partition, in their order, copied so that no batch is held by a part.
+
+    Keys become one number per row, in which each field's value is a digit; rows are then sorted
+    by it. A batch of one partition is passed on as it is.
+    """
+    texts = [k.dictionary.to_pylist() for k in keys]
+    codes = pa.repeat(pa.scalar(0, pa.int64()), rows.num_rows)
+    for key, text in zip(keys, texts, strict=True):
+        # NULL is the digit after the last.
+        digit = pc.fill_null(key.indices, len(text)).cast(pa.int64())
+        codes = pc.add_checked(pc.multiply_checked(codes, len(text) + 1), digit)
+    counts = sorted((c["values"], c["counts"]) for c in codes.value_counts().to_pylist())
+    order = None if len(counts) == 1 else pc.array_sort_indices(codes)
+    start = 0
+    for code, count in counts:
+        values: list[str | None] = []
+        rest = code
+        for text in reversed(texts):
+            rest, digit = divmod(rest, len(text) + 1)
+            values.insert(0, text[digit] if digit < len(text) else None)
+        yield tuple(values), rows if order is None else rows.take(order.slice(start, count))
+        start += count
 
 
 def folder(partition: dict[str, str | None]) -> str:

@@ -1,0 +1,101 @@
+"""What is written reads back equal in Spark, as its own types."""
+
+# ruff: noqa: DTZ001  naive timestamps are a type of their own here
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from chispa import assert_df_equality
+
+from extract_jobs.parquet import PartitionedWriter
+from extract_jobs.storage.local import LocalStorage
+from extract_jobs.transform import Transform, choose_columns
+from tests.support.specs import make_description, make_spec
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.spark
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
+HOSTILE = ["plain", "a/b", "a=b", "50%", "%2F", "x y", "é", "q\"'q", "a:b*c?d", "{[^]}", "\\", "#",
+           "tab\t", "del\x7f", "+", "&", ".", "..", "日本", "01", None]  # fmt: skip
+
+
+def write(folder: Path, batch: pa.RecordBatch, **target: Any) -> str:
+    spec = make_spec(folder, target=target)
+    columns = choose_columns(make_description(batch.schema), spec)
+    transform = Transform.build(
+        columns, spec, run_id=spec.run_id, extracted_at=NOW, extract_date=NOW.date()
+    )
+    storage = LocalStorage()
+    writer = PartitionedWriter(storage, spec.target, transform, file_prefix="r-1-0", metadata={})
+    writer.write(batch)
+    for one in writer.close():
+        assert storage.complete(one.staged)
+    return spec.target.uri
+
+
+def test_values_and_types(spark: SparkSession, tmp_path: Path) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901)
+    old = datetime(1500, 3, 1, 2, 3, 4, 5)
+    rows: list[tuple[Any, ...]] = [
+        (1, 2**40, 1.5, True, "é", b"\x00\xff", date(2026, 1, 2), moment, moment,
+         Decimal("1234567.89"), Decimal("12345678901234567890123456.7890123456"), [1, None, 3]),
+        (-1, -(2**40), float("inf"), False, "", b"", date(1500, 3, 1), old, old,
+         Decimal("-0.01"), Decimal("-0.0000000001"), []),
+        (None,) * 12,
+    ]  # fmt: skip
+    schema = pa.schema([
+        ("i", pa.int32()), ("l", pa.int64()), ("f", pa.float64()), ("b", pa.bool_()),
+        ("s", pa.string()), ("y", pa.binary()), ("d", pa.date32()), ("t", pa.timestamp("us")),
+        ("z", pa.timestamp("us", "UTC")), ("n", pa.decimal128(9, 2)),
+        ("m", pa.decimal128(38, 10)), ("a", pa.list_(pa.int32())),
+    ])  # fmt: skip
+    arrays = [
+        pa.array(list(v), f.type) for v, f in zip(zip(*rows, strict=True), schema, strict=True)
+    ]
+    uri = write(tmp_path, pa.record_batch(arrays, schema))
+    found = spark.read.parquet(uri)
+    aware = [(*r[:8], r[8] and r[8].replace(tzinfo=UTC), *r[9:], "run-1", NOW) for r in rows]
+    expected = spark.createDataFrame(
+        aware,
+        "i int, l bigint, f double, b boolean, s string, y binary, d date, t timestamp_ntz, "
+        "z timestamp, n decimal(9,2), m decimal(38,10), a array<int>, _run_id string, "
+        "_extracted_at timestamp",
+    )
+    assert_df_equality(found, expected, ignore_row_order=True)
+
+
+def test_hostile_partition_values(spark: SparkSession, tmp_path: Path) -> None:
+    batch = pa.record_batch({
+        "n": pa.array(range(2 * len(HOSTILE))), "k": pa.array(HOSTILE * 2, pa.string()),
+    })  # fmt: skip
+    uri = write(tmp_path, batch, partition_by=["k", "extract_date"])
+    fields = "n bigint, k string, extract_date date"
+    found = spark.read.schema(fields).parquet(uri)
+    expected = spark.createDataFrame(
+        [(n, k, NOW.date()) for n, k in enumerate(HOSTILE * 2)], fields
+    )
+    assert_df_equality(found, expected, ignore_row_order=True)
+
+
+def test_partition_types_that_spark_infers(spark: SparkSession, tmp_path: Path) -> None:
+    moment = datetime(2026, 1, 31, 13, 14, 15, 500000)
+    batch = pa.record_batch({
+        "n": pa.array([1]), "i": pa.array([7]), "d": pa.array([moment.date()]),
+        "t": pa.array([moment], pa.timestamp("us")), "h": pa.array([moment], pa.timestamp("us")),
+    })  # fmt: skip
+    uri = write(tmp_path, batch, partition_by=["i", "d", "t", "year(h)", "month(h)", "hour(h)"])
+    found = spark.read.parquet(uri).drop("_run_id", "_extracted_at", "h")
+    expected = spark.createDataFrame(
+        [(1, 7, moment.date(), moment, 2026, "2026-01", "2026-01-31-13")],
+        "n bigint, i int, d date, t timestamp, h_year int, h_month string, h_hour string",
+    )
+    assert_df_equality(found, expected)
