@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 
-from extract_jobs.worker import interrupt_on_sigterm, log_to_stderr, main
+from extract_jobs.stop import interrupt_on_sigterm
+from extract_jobs.worker import log_to_stderr, main
 
 if __name__ == "__main__":
     log_to_stderr()
-    interrupt_on_sigterm()
-    sys.exit(main(sys.argv[1:]))
+    stop = interrupt_on_sigterm()
+    sys.exit(main(sys.argv[1:], stop=stop))

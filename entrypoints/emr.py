@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import sys
 
-from extract_jobs.worker import interrupt_on_sigterm, interrupt_when_orphaned, log_to_stderr, main
+from extract_jobs.stop import interrupt_on_sigterm, interrupt_when_orphaned
+from extract_jobs.worker import log_to_stderr, main
 
 if __name__ == "__main__":
     log_to_stderr()
-    interrupt_on_sigterm()
+    stop = interrupt_on_sigterm()
     interrupt_when_orphaned()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], stop=stop))

@@ -12,12 +12,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from extract_jobs.errors import ExtractError
-from extract_jobs.worker import (
-    interrupt_on_sigterm,
-    interrupt_when_orphaned,
-    log_to_stderr,
-    run_attempt,
-)
+from extract_jobs.stop import interrupt_on_sigterm, interrupt_when_orphaned
+from extract_jobs.worker import log_to_stderr, run_attempt
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,10 +51,10 @@ def main() -> None:
             the whole chain and another library's message may hold anything.
     """
     log_to_stderr()
-    interrupt_on_sigterm()
+    stop = interrupt_on_sigterm()
     interrupt_when_orphaned()
     try:
-        report = run_attempt(sys.argv[1:], spark=glue_session())
+        report = run_attempt(sys.argv[1:], stop=stop, spark=glue_session())
     except ExtractError as error:
         raise error.with_traceback(None) from None
     print(f"{report.extract_table}: {report.rows} rows in {report.files} files", flush=True)

@@ -8,14 +8,9 @@ read, and a report is at ``report_uri`` before the process ends, also when the s
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from extract_jobs.arguments import JobArguments, parse_arguments
@@ -24,11 +19,11 @@ from extract_jobs.errors import (
     EXIT_FAILED,
     ConfigError,
     ExtractError,
-    Interrupted,
     error_line,
 )
 from extract_jobs.report import Report, reported, versions
 from extract_jobs.spec import ExtractSpec, parse_spec
+from extract_jobs.stop import Stop
 from extract_jobs.storage import open_storage
 from extract_jobs.tracking import TrackedRun, Tracking, client_from_environment, utc_now
 
@@ -37,14 +32,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ORPHAN_CHECK_SECONDS = 1.0
 
-
-def main(argv: Sequence[str], *, spark: SparkSession | None = None) -> int:
+def main(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) -> int:
     """Run one attempt as a process does.
 
     Args:
         argv: The arguments, without the program's name.
+        stop: What a SIGTERM does.
         spark: The session of the runtime, or None where the core may start one.
 
     Returns:
@@ -52,7 +46,7 @@ def main(argv: Sequence[str], *, spark: SparkSession | None = None) -> int:
         defect's traceback comes before it.
     """
     try:
-        report = run_attempt(argv, spark=spark)
+        report = run_attempt(argv, stop=stop, spark=spark)
     except ExtractError as error:
         logger.debug("failed", exc_info=True)
         _last_words(error_line(error))
@@ -66,7 +60,7 @@ def main(argv: Sequence[str], *, spark: SparkSession | None = None) -> int:
     return EXIT_DONE
 
 
-def run_attempt(argv: Sequence[str], *, spark: SparkSession | None = None) -> Report:
+def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) -> Report:
     """Run one attempt and return its report.
 
     Raises:
@@ -78,6 +72,7 @@ def run_attempt(argv: Sequence[str], *, spark: SparkSession | None = None) -> Re
     arguments = parse_arguments(argv)
     try:
         spec = read_spec(arguments)
+        stop.spec = spec
         _claim(arguments, spec)
     except _Outdated:
         raise
@@ -116,38 +111,6 @@ def read_spec(arguments: JobArguments) -> ExtractSpec:
         "tracking_table": arguments.tracking_table or None,
     }
     return spec.model_copy(update={k: v for k, v in given.items() if v is not None})
-
-
-def interrupt_on_sigterm() -> None:
-    """Make SIGTERM raise `Interrupted` in the main thread, so that staged uploads are aborted.
-
-    ECS sends it 30 to 120 seconds before SIGKILL. A second one while cleaning up is ignored.
-    """
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Interrupted(
-            f"stopped by {signal.Signals(number).name}; what was staged is dropped, and a retry "
-            "starts over"
-        )
-
-    signal.signal(signal.SIGTERM, interrupt)
-
-
-def interrupt_when_orphaned() -> None:
-    """Take the death of the process that started this one for a SIGTERM.
-
-    spark-submit passes no signal on: TERM ends its JVM and leaves the Python driver running, with
-    nobody to wait for it.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_ORPHAN_CHECK_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def log_to_stderr() -> None:
