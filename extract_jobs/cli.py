@@ -14,9 +14,10 @@ import sys
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from extract_jobs.cli_arguments import argument_parser, selected_specs
 from extract_jobs.cli_process import internal_error, log_to_stderr, stop_requested, stoppable
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for detail in details:
             _say(detail)
         _say(f"{type(error).__name__}: {heading}")
+        if stop_requested():
+            _leave(error.exit_code)
         return error.exit_code
     except BrokenPipeError:
         # Whoever read standard output is gone; nothing may be flushed to it any more.
@@ -188,6 +191,17 @@ def _new_run_id() -> str:
 def _trace(arguments: argparse.Namespace | None) -> None:
     if arguments and arguments.traceback:
         traceback.print_exc()
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """End the process at once: all is said and dropped, and whoever stopped it is waiting.
+
+    An ordinary end waits for DuckDB, which reads what the server still sends of an open query.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(exit_code)
 
 
 def _say(line: str) -> None:

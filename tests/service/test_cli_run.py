@@ -154,14 +154,14 @@ def test_a_signal_drops_what_is_staged_and_stops_the_rest(
     number: signal.Signals,
 ) -> None:
     del cli
-    # Rows take a minute to come, so that the signal is in the middle of the extract.
+    # Rows take half a minute to come, so that the signal is in the middle of the extract.
     pg_database.execute(
         "create function nap(g int) returns int language plpgsql as "
         "$$ begin if g % 20000 = 0 then perform pg_sleep(0.1); end if; return g; end $$"
     )
     (tmp_path / "slow.yml").write_text(
         CONFIG.format(url=pg_database.url).split("tables:")[0]
-        + "tables:\n  slow: {query: 'select nap(g) as g from generate_series(1, 10000000) g'}\n"
+        + "tables:\n  slow: {query: 'select nap(g) as g from generate_series(1, 4000000) g'}\n"
         + "  customers:\n"
     )
     with subprocess.Popen(
