@@ -162,7 +162,7 @@ def failed_as(worker, code, name, result):
 def test_a_table_is_extracted_reported_and_tracked(bench, worker):
     bench.spec()
     code, stdout, stderr = bench.run(worker, bench.arguments())
-    assert code == 0, stderr
+    assert code == 0, stdout + stderr
     assert stdout.splitlines()[-1] == f"public.t: {ROWS} rows in 1 files"
     assert bench.lake.read() == list(range(1, ROWS + 1))
     report = bench.report()
@@ -182,8 +182,8 @@ def test_both_spellings_unknown_arguments_and_repetitions(bench, worker):
         f"--report_uri={bench.folder}/r=2.json",
         "--spec_uri", f"{bench.folder}/spec.json", "--attempt", "2",
     ]  # fmt: skip
-    code, _, stderr = bench.run(worker, arguments)
-    assert code == 0, stderr
+    code, stdout, stderr = bench.run(worker, arguments)
+    assert code == 0, stdout + stderr
     report = Report.parse((bench.folder / "r=2.json").read_bytes())
     assert (report.rows, report.attempt) == (ROWS, 2)
     assert bench.read_tracked() is None
@@ -192,8 +192,8 @@ def test_both_spellings_unknown_arguments_and_repetitions(bench, worker):
 @pytest.mark.parametrize("worker", WORKERS)
 def test_a_spec_given_in_place_needs_nothing_else(bench, worker):
     spec = Path(bench.spec()).read_text()
-    code, _, stderr = bench.run(worker, ["--spec_uri", spec])
-    assert code == 0, stderr
+    code, stdout, stderr = bench.run(worker, ["--spec_uri", spec])
+    assert code == 0, stdout + stderr
     assert bench.lake.read() == list(range(1, ROWS + 1))
 
 
@@ -232,7 +232,7 @@ def test_an_outdated_attempt_does_nothing(bench, worker, status):
     if status != "RUNNING":
         assert bench.tracking.end(replace(later, status=status))
     before = bench.read_tracked()
-    code, _, stderr = bench.run(worker, bench.arguments())
+    code, stdout, stderr = bench.run(worker, bench.arguments())
     assert code == EXIT_FAILED
     assert "generation 1, attempt 1 of run run-1 (s/public.t) is outdated" in last_line(stderr)
     assert bench.read_tracked() == before
@@ -274,7 +274,7 @@ def test_spark_submit_runs_it_by_hand_on_several_splits(bench, worker):
     submit = shutil.which("spark-submit", path=str(Path(sys.executable).parent))
     command = (submit, "--master", "local[2]", "--conf", "spark.ui.enabled=false")
     code, stdout, stderr = bench.run(worker, bench.arguments(), command=command)
-    assert code == 0, stderr
+    assert code == 0, stdout + stderr
     assert f"public.t: {ROWS} rows" in stdout
     assert bench.lake.read() == list(range(1, ROWS + 1))
     assert bench.report().splits > 1
@@ -283,7 +283,7 @@ def test_spark_submit_runs_it_by_hand_on_several_splits(bench, worker):
 @pytest.mark.spark
 def test_spark_submit_passes_the_exit_code_on(bench):
     submit = shutil.which("spark-submit", path=str(Path(sys.executable).parent))
-    code, _, stderr = bench.run("emr", bench.arguments(), command=(submit,))
+    code, stdout, stderr = bench.run("emr", bench.arguments(), command=(submit,))
     assert code == EXIT_CONFIG, stderr
 
 
@@ -341,11 +341,11 @@ def test_glue_runs_with_and_without_its_library(bench, library):
         path = f"{shadow.parent}{os.pathsep}{ROOT}"
     submit = shutil.which("spark-submit", path=str(Path(sys.executable).parent))
     command = (submit, "--master", "local[1]", "--conf", "spark.ui.enabled=false")
-    code, _, stderr = bench.run("glue", bench.arguments(), command=command, PYTHONPATH=path)
-    assert code == 0, stderr
+    code, stdout, stderr = bench.run("glue", bench.arguments(), command=command, PYTHONPATH=path)
+    assert code == 0, stdout + stderr
     assert bench.lake.read() == list(range(1, ROWS + 1))
     # The library needs a JVM that only Glue has; without it the worker says so and goes on.
-    assert ("awsglue without Glue's JVM" in stderr) == (library == "present")
+    assert ("awsglue without Glue's JVM" in stdout + stderr) == (library == "present")
 
 
 def test_the_session_is_glues_where_there_is_glue(monkeypatch):
