@@ -9,9 +9,11 @@ runs as ``nobody``, which every Debian has.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -161,18 +163,31 @@ def _running(
         process = subprocess.Popen(
             [binaries / "postgres", "-D", data, f"--port={port}", *flags],
             stdout=log, stderr=log, env=environment, cwd=directory, **identity,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of libc, no locks
         )  # fmt: skip
     server = Server("127.0.0.1", port, "postgres", PASSWORD, "postgres", directory)
     try:
         _wait_until_ready(server, process)
         yield server
     finally:
-        process.send_signal(2)  # SIGINT: fast shutdown, sessions are cut
+        process.send_signal(signal.SIGINT)  # fast shutdown: sessions are cut
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
-            process.send_signal(3)  # SIGQUIT: immediate; children notice
+            process.send_signal(signal.SIGQUIT)  # immediate
             process.wait(20)
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Let the kernel stop the server when the tests' process is killed, which runs no clean-up.
+
+    Its folder stays behind then. Runs after the change of user, which would undo it.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
