@@ -49,8 +49,8 @@ class PostgresReader:
         batch_rows: Rows in a batch of narrow rows.
         null_what_fails: ``lossy_types: null``.
         what: What is read, for messages.
-        nulled: Values that became NULL so far because they had no faithful form, by column; counts
-            what this copy of the reader has read. Not pickled.
+        nulled: Values that became NULL because they had no faithful form, by column, in the read
+            that this copy of the reader began last. Not pickled.
     """
 
     connection: PostgresConnection
@@ -67,7 +67,7 @@ class PostgresReader:
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the counts behind: they are of this copy's reads."""
+        """Leave the counts behind: they are of this copy's last read."""
         return self.__dict__ | {"nulled": {}}
 
     @property
@@ -77,6 +77,7 @@ class PostgresReader:
 
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows. See `extract_jobs.sources.Reader.read`."""
+        self.nulled.clear()
         conditions = [self.interval, split.predicate]
         schema = self.schema
         small = f"{self.size} <= {WIDE_ROW_BYTES}"

@@ -126,24 +126,19 @@ def interval_condition(request: ReadRequest, base_type: str | None) -> str | Non
         ConfigError: The bounds are of another kind than the column.
     """
     interval, name = request.interval, request.watermark_column
-    if interval is None or name is None or (interval.lower is None and interval.upper is None):
-        return _not_null(request)
+    if interval is None or name is None:
+        return None
     column = quote_name(name)
+    if interval.empty:
+        return f"{column} is null" if request.include_null_watermarks else "false"
+    if interval.lower is None and interval.upper is None:
+        return None if request.include_null_watermarks else f"{column} is not null"
     sides = []
     for sign, bound in ((">", interval.lower), ("<=", interval.upper)):
         if bound is not None:
             sides.append(f"{column} {sign} {literal(bound.text, _checked(bound, name, base_type))}")
     condition = " and ".join(sides)
     return f"{condition} or {column} is null" if request.include_null_watermarks else condition
-
-
-def _not_null(request: ReadRequest) -> str | None:
-    """An unbounded interval still leaves NULL watermarks out where the request says so."""
-    if request.interval is None or request.watermark_column is None:
-        return None
-    if request.include_null_watermarks:
-        return None
-    return f"{quote_name(request.watermark_column)} is not null"
 
 
 def _checked(bound: WatermarkValue, name: str, base_type: str | None) -> str:

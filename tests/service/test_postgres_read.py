@@ -261,6 +261,11 @@ def test_an_interval_is_open_below_and_closed_above(pg_database, monkeypatch, st
                 found, interval=interval, watermark_column="at", include_null_watermarks=nulls
             )
             assert read == expected + ([7] if nulls else []), (lower, upper, nulls)
+    for nulls in (True, False):
+        request = {"watermark_column": "at", "include_null_watermarks": nulls}
+        for bound in (None, value("timestamptz", "2024-01-01 00:00:00.000001+00")):
+            read = read_ids(found, interval=Interval(bound, bound, empty=True), **request)
+            assert read == ([7] if nulls else [])
 
 
 WATERMARKS: list[tuple[str, str, WatermarkType, str]] = [

@@ -10,6 +10,7 @@ import pytest
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.sources import ReadRequest
+from extract_jobs.splits import Split
 from tests.support.postgres import Server
 from tests.support.postgres_source import source
 
@@ -236,6 +237,8 @@ def test_values_without_a_faithful_form(pg_database, monkeypatch, name, wide):
         (batch,) = [b for s in snapshot.splits(found.spec) for b in snapshot.reader.read(s)]
         assert dict(snapshot.reader.nulled) == {"c": 2}
         assert dict(pickle.loads(pickle.dumps(snapshot.reader)).nulled) == {}
+        list(snapshot.reader.read(Split(0)))
+        assert dict(snapshot.reader.nulled) == {"c": 2}, "a read again counts anew"
     rows = sorted(batch.to_pylist(), key=lambda row: row["n"])
     assert rows[0]["c"] == rows[0]["fine"] is not None
     assert [row["c"] for row in rows[1:]] == [None, None, None]
