@@ -104,8 +104,9 @@ def _last_resort(stop: Stop) -> None:
             with suppress(ExtractError):
                 drop_staged(stop.spec)
             _report(stop.spec, error)
-    finally:
         print(error_line(error), file=sys.stderr, flush=True)  # noqa: T201
+    finally:
+        # Whatever else fails, such as writing to a pipe that spark-submit no longer reads.
         os._exit(EXIT_RETRY)
 
 
@@ -133,6 +134,7 @@ def drop_staged(spec: ExtractSpec) -> int:
 
 
 def _report(spec: ExtractSpec, error: Interrupted) -> None:
+    """Leave the report, unless the main thread has left one before it got stuck."""
     report = Report(
         status="failed",
         run_id=spec.run_id,
@@ -144,6 +146,7 @@ def _report(spec: ExtractSpec, error: Interrupted) -> None:
         versions=versions(),
     )
     try:
-        open_storage(spec.report_uri).put(spec.report_uri, report.to_json().encode())
+        storage = open_storage(spec.report_uri)
+        storage.put_if_absent(spec.report_uri, report.to_json().encode())
     except ExtractError as failure:
         logger.error("no report at %s: %s", spec.report_uri, error_line(failure))  # noqa: TRY400

@@ -232,7 +232,7 @@ def test_an_outdated_attempt_does_nothing(bench, worker, status):
     if status != "RUNNING":
         assert bench.tracking.end(replace(later, status=status))
     before = bench.read_tracked()
-    code, stdout, stderr = bench.run(worker, bench.arguments())
+    code, _, stderr = bench.run(worker, bench.arguments())
     assert code == EXIT_FAILED
     assert "generation 1, attempt 1 of run run-1 (s/public.t) is outdated" in last_line(stderr)
     assert bench.read_tracked() == before
@@ -283,7 +283,7 @@ def test_spark_submit_runs_it_by_hand_on_several_splits(bench, worker):
 @pytest.mark.spark
 def test_spark_submit_passes_the_exit_code_on(bench):
     submit = shutil.which("spark-submit", path=str(Path(sys.executable).parent))
-    code, stdout, stderr = bench.run("emr", bench.arguments(), command=(submit,))
+    code, _, stderr = bench.run("emr", bench.arguments(), command=(submit,))
     assert code == EXIT_CONFIG, stderr
 
 
@@ -327,6 +327,22 @@ def test_sigterm_stops_drops_and_reports(bench, worker, kind):
     assert report.error.retryable
     assert bench.lake.staged() == []
     assert bench.lake.visible() == []
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("worker", ["glue", "emr"])
+def test_a_worker_whose_spark_submit_is_ended_ends_too(bench, worker):
+    bench.spec(query=SLOW["row by row"])
+    submit = shutil.which("spark-submit", path=str(Path(sys.executable).parent))
+    with bench.start(worker, bench.arguments(), command=(submit,)) as process:
+        wait_until(lambda: reading(bench, "pg_sleep") or process.poll() is not None)
+        process.send_signal(signal.SIGTERM)
+        ended(process, 40)
+    # What was the JVM is gone, and Python runs on by itself until it has cleaned up.
+    wait_until(Path(bench.report_uri).exists)
+    assert bench.report().error.class_name == "Interrupted"
+    assert bench.lake.staged() == []
+    wait_until(lambda: not reading(bench, "pg_sleep"))
 
 
 @pytest.mark.spark
