@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, cast
 
 from extract_jobs.columns import choose_columns
 from extract_jobs.commit import Base, Commit, CommitLog
-from extract_jobs.plan import check_identity, check_unoccupied, next_interval, schema_changes
-from extract_jobs.plan import schema_json as columns_json
+from extract_jobs.plan import Plan, make_plan, read_request
 from extract_jobs.progress import count_text, size_text
 from extract_jobs.report import Report
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import ReadRequest, open_source
+from extract_jobs.sources import open_source
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.splits import Split
-from extract_jobs.storage import OpenStorage, open_storage
+from extract_jobs.storage import OpenStorage, Storage, open_storage
 from extract_jobs.transform import Transform
 from extract_jobs.watermark import Interval
 
@@ -32,23 +32,35 @@ class Preview:
         description: The table as the source describes it.
         columns: The columns chosen of it.
         transform: What the files will hold.
-        last: The last published commit, None before the first.
-        interval: Rows that would be extracted; None for all.
-        changes: Differences from the last commit's columns.
+        plan: The plan that the run would pin.
         splits: The parallel reads, cut as they would be.
     """
 
     description: TableDescription
     columns: tuple[Column, ...]
     transform: Transform
-    last: Commit | None
-    interval: Interval | None
-    changes: tuple[str, ...]
+    plan: Plan
     splits: tuple[Split, ...]
 
 
+class _ReadOnly:
+    """A storage to read; what is put into it is dropped, as if it had gone well."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("read", "head", "list"):
+            raise AttributeError(f"a preview does not {name}")
+        return getattr(self._storage, name)
+
+    def put_if_absent(self, uri: str, data: bytes) -> bytes:
+        found = self._storage.read(uri)
+        return data if found is None else found
+
+
 def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_storage) -> Preview:
-    """Plan an extract without pinning the plan. Read-only in source, target and state.
+    """Plan an extract as a run would, and pin nothing. Read-only in source, target and state.
 
     Args:
         spec: What would be extracted.
@@ -58,28 +70,24 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
     Raises:
         ExtractError: As the run would, up to the point where it would begin to read.
     """
-    log = commit_log(spec, open_storage)
+
+    def open_read_only(uri: str) -> Storage:
+        return cast("Storage", _ReadOnly(open_storage(uri)))
+
+    log = commit_log(spec, open_read_only)
+    newest = log.newest()
+    base = Base(newest.seq if newest else 0, last_published(log))
     source = open_source(spec)
     description = source.describe()
     columns = choose_columns(description, spec)
     transform = Transform.build(
         columns, spec, run_id=spec.run_id, extracted_at=now, extract_date=now.date()
     )
-    last = last_published(log)
-    check_identity(spec, last, description)
-    if last is None and log.newest() is None:
-        check_unoccupied(spec, log, Base(0, None))
-    changes = schema_changes(last, columns_json(transform.schema), spec)
-    interval = next_interval(spec, last, source)
-    request = ReadRequest(
-        columns,
-        interval,
-        spec.watermark.column if spec.watermark and interval else None,
-        bool(spec.watermark and spec.watermark.nulls == "include" and last is None),
-    )
+    plan = make_plan(spec, log, base, description, transform.schema, source=source, now=now)
+    request = read_request(spec, columns, plan.interval, base.published)
     with source.snapshot(request) as snapshot:
         splits = tuple(snapshot.splits(spec))
-    return Preview(description, columns, transform, last, interval, tuple(changes), splits)
+    return Preview(description, columns, transform, plan, splits)
 
 
 def commit_log(spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> CommitLog:
@@ -99,19 +107,20 @@ def last_published(log: CommitLog) -> Commit | None:
 def preview_text(spec: ExtractSpec, seen: Preview) -> str:
     """Return a preview as text: the table, its columns with their rules, the reads, the target."""
     about = seen.description
-    last = f"after commit {seen.last.seq}" if seen.last else "the first commit"
+    published = seen.plan.base.published
+    last = f"after commit {published.seq}" if published else "the first commit"
     partitions = ", ".join(p.name for p in seen.transform.partitions) or "none"
     reads = f"{len(seen.splits)}, at most {spec.split.max_connections} at a time"
     facts = [
         ("table", f"{spec.table_id} ({about.kind}, {about.source_version})"),
         ("key", ", ".join(about.key) or "none"),
         ("estimated", f"{_rough(about.estimated_rows)} rows, {size_text(about.estimated_bytes)}"),
-        ("rows", _interval_text(seen.interval)),
+        ("rows", _interval_text(seen.plan.interval)),
         ("splits", reads),
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
         ("partitions", partitions),
         ("state", f"{spec.state_uri} ({last})"),
-        *(("change", change) for change in seen.changes),
+        *(("change", change) for change in seen.plan.schema_changes),
     ]
     lines = aligned([[f"{name}:", text] for name, text in facts])
     types = {c.name: c for c in seen.columns}
@@ -134,9 +143,7 @@ def _rough(rows: int | None) -> str:
 def _interval_text(interval: Interval | None) -> str:
     if interval is None:
         return "all"
-    lower = f"({interval.lower.text}" if interval.lower else "(…"
-    upper = f"{interval.upper.text}]" if interval.upper else "…]"
-    return f"{lower}, {upper}"
+    return f"none above {interval}" if interval.empty else str(interval)
 
 
 STATUS_HEADER = ["table", "seq", "outcome", "run", "attempt", "rows", "bytes", "files", "watermark"]

@@ -108,6 +108,12 @@ def test_plan_shows_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     assert "masked: redact" in done.stdout
     assert "splits:      1, at most 8 at a time" in done.stdout
     assert files(tmp_path) == ["shop.yml"]
+    assert cli("run", "shop.yml", "customers").returncode == 0
+    before = files(tmp_path)
+    done = cli("plan", "shop.yml", "customers", "--set", "columns.exclude=[email]")
+    assert "(after commit 1)" in done.stdout
+    assert "change:      column email dropped (string)" in done.stdout
+    assert files(tmp_path) == before
     missing = cli("plan", "shop.yml", "missing")
     assert missing.returncode == 78
     assert missing.stderr.startswith("ConfigError: there is no table 'missing'")
