@@ -5,9 +5,10 @@ State lives under the table's ``state_uri``, outside the target:
 - ``plans/<run_id>/<base_seq>.json``: what a run decided to extract, and onto which commit;
 - ``commits/<20-digit seq>.json``: every staged file of a commit, and every file it retires;
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
+- ``live/<20-digit seq>.json``: now and then, the live files as of a published commit;
 - ``hint.json``: a sequence number from which the newest commit is found.
 
-The first three are written once with put-if-absent and never change. The order is: stage all
+All but the last are written once with put-if-absent and never change. The order is: stage all
 files, *prepare* (write the commit record: the commit point), complete every staged file, delete
 what is retired, write the outcome. Any process may take over after any step, and any number may
 do the same step at once. A commit is prepared only when the one before it has its outcome, so at
@@ -24,7 +25,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
-from extract_jobs.errors import ConfigError
+from extract_jobs.commit_record import Base, Commit, LiveFiles
+from extract_jobs.errors import WriteFailed
 from extract_jobs.storage import (
     PROBE,
     AbandonedUpload,
@@ -33,90 +35,19 @@ from extract_jobs.storage import (
     join,
 )
 
+__all__ = ["Base", "Commit", "CommitLog", "LiveFiles", "next_commit"]
+
 logger = logging.getLogger(__name__)
 
 Outcome = Literal["published", "voided"]
 ABANDON_AFTER = timedelta(hours=48)
+LIVE_EVERY = 64
+"""How many commits lie between two records of the live files: so many are read at most, however
+long the history is."""
 _CONCURRENT_CALLS = 16
+Replaces = Callable[[WrittenFile], bool] | None
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class Commit:
-    """One record of the log.
-
-    Attributes:
-        commit_id: Random; tells this record from any other writer's.
-        seq: Position in the log, from 1.
-        parent: The last *published* commit when this one was prepared, 0 if there was none.
-        live_since: The commit from which the live files count: itself where it overwrites.
-        run_id: The run that made it.
-        attempt: That run's attempt.
-        table_id: ``<source_name>/<extract_table>``.
-        target_uri: The table's folder, fixed by the first commit.
-        fingerprint: What tells the source from another one, fixed by the first commit.
-        interval: JSON of the `Interval` it holds; None for a full extract.
-        watermark: JSON of the `WatermarkValue` that the next interval starts above.
-        schema: Columns of its files, ``[{"name", "type", "nullable"}]``.
-        files: Every staged file.
-        retire: URIs to delete once every file of this commit was seen to be there.
-        report: The figures that the run's report gives.
-    """
-
-    commit_id: str
-    seq: int
-    parent: int
-    live_since: int
-    run_id: str
-    attempt: int
-    table_id: str
-    target_uri: str
-    fingerprint: dict[str, str]
-    interval: dict[str, Any] | None
-    watermark: dict[str, str] | None
-    schema: list[dict[str, Any]]
-    files: tuple[WrittenFile, ...]
-    retire: tuple[str, ...]
-    report: dict[str, Any]
-
-    def to_bytes(self) -> bytes:
-        """Return the record as it is stored."""
-        data = {**self.__dict__, "version": 1, "files": [f.to_json() for f in self.files]}
-        return json.dumps(data, ensure_ascii=False, default=list).encode()
-
-    @classmethod
-    def from_bytes(cls, raw: bytes, where: str) -> Commit:
-        """Read a stored record.
-
-        Raises:
-            ConfigError: It is not one that this version can read.
-        """
-        try:
-            data = json.loads(raw)
-            if data.pop("version") != 1:
-                raise ValueError("unknown version")
-            data["files"] = tuple(WrittenFile.from_json(f) for f in data["files"])
-            data["retire"] = tuple(data["retire"])
-            return cls(**data)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{where} is not a commit record of version 1 ({type(error).__name__}); another "
-                "version of extract-jobs wrote it, or something else did: see the file"
-            ) from error
-
-
-@dataclass(frozen=True)
-class Base:
-    """What a new commit is built on.
-
-    Attributes:
-        seq: The newest commit, which has its outcome; 0 for an empty log.
-        published: The last published commit, None before the first.
-    """
-
-    seq: int
-    published: Commit | None
 
 
 @dataclass(frozen=True)
@@ -166,13 +97,26 @@ class CommitLog:
 
     def live_files(self, commit: Commit | None) -> list[WrittenFile]:
         """Return every file that a reader should see when ``commit`` is the last published one."""
-        files: list[WrittenFile] = []
+        return [file for live in self.live(commit) for file in live.files]
+
+    def live(self, commit: Commit | None) -> list[LiveFiles]:
+        """Return what `live_files` does by the commits that wrote them, newest first.
+
+        Reads back to the last overwrite or the last record of live files, whichever is nearer.
+        """
+        found: list[LiveFiles] = []
+        retired: set[str] = set()
         while commit is not None:
-            files.extend(commit.files)
+            found.append(_left(LiveFiles(commit.seq, commit.interval, commit.files), retired))
+            retired.update(commit.retire)
             if commit.seq == commit.live_since or commit.parent == 0:
                 break
+            recorded = self._recorded(commit.parent)
+            if recorded is not None:
+                found += [_left(live, retired) for live in recorded]
+                break
             commit = self.read(commit.parent)
-        return files
+        return [live for live in found if live.files]
 
     def find_run(self, run_id: str) -> Commit | None:
         """Return the published commit of a run, or None.
@@ -188,6 +132,11 @@ class CommitLog:
         return None
 
     # --- writing ---------------------------------------------------------------------------
+
+    def read_plan(self, run_id: str, base_seq: int) -> dict[str, Any] | None:
+        """Return the plan that a run has pinned for a base, or None."""
+        raw = self.state.read(join(self.state_uri, "plans", run_id, f"{base_seq}.json"))
+        return None if raw is None else dict(json.loads(raw))
 
     def pin_plan(self, run_id: str, base_seq: int, plan: dict[str, Any]) -> dict[str, Any]:
         """Write a run's plan for a base if it has none yet, and return the one that holds."""
@@ -230,6 +179,8 @@ class CommitLog:
             outcome = _outcome_of(raw)
         if outcome == "voided":
             self._withdraw(commit)
+        elif commit.seq % LIVE_EVERY == 0:
+            self._record(commit)
         self.state.put(join(self.state_uri, "hint.json"), json.dumps({"seq": commit.seq}).encode())
         return outcome
 
@@ -297,6 +248,18 @@ class CommitLog:
 
         _each(withdraw, commit.files)
 
+    def _record(self, commit: Commit) -> None:
+        """Write the live files as of a published commit; whoever does writes the same."""
+        try:
+            record = [live.to_json() for live in self.live(commit)]
+            self.state.put_if_absent(self._uri("live", commit.seq), json.dumps(record).encode())
+        except WriteFailed as error:
+            logger.warning("%s; the commit is published all the same", error)
+
+    def _recorded(self, seq: int) -> list[LiveFiles] | None:
+        raw = self.state.read(self._uri("live", seq)) if seq % LIVE_EVERY == 0 else None
+        return None if raw is None else [LiveFiles.from_json(item) for item in json.loads(raw)]
+
     # --- names -----------------------------------------------------------------------------
 
     def _uri(self, kind: str, seq: int) -> str:
@@ -316,12 +279,15 @@ class CommitLog:
             yield int(info.uri.rsplit("/", 1)[1].removesuffix(".json"))
 
 
-def next_commit(base: Base, *, overwrite: bool, log: CommitLog, **fields: Any) -> Commit:
+def next_commit(
+    base: Base, *, replaces: Replaces, overwrite: bool, log: CommitLog, **fields: Any
+) -> Commit:
     """Return a commit on top of ``base``, with what it retires taken from the log, never a listing.
 
     Args:
         base: What it is built on.
-        overwrite: Whether it replaces every live file.
+        replaces: Tells of a live file whether the commit replaces it; None replaces none.
+        overwrite: Whether it replaces every live file, whatever ``replaces`` says.
         log: Where the live files are read from.
         **fields: The remaining fields of `Commit`.
     """
@@ -334,10 +300,17 @@ def next_commit(base: Base, *, overwrite: bool, log: CommitLog, **fields: Any) -
         retire=(),
         **fields,
     )
-    if overwrite and parent:
-        retire = tuple(f.staged.uri for f in log.live_files(parent))
+    if parent and (overwrite or replaces):
+        live = log.live_files(parent)
+        retire = tuple(
+            f.staged.uri for f in live if overwrite or (replaces is not None and replaces(f))
+        )
         commit = replace(commit, retire=retire)
     return commit
+
+
+def _left(live: LiveFiles, retired: set[str]) -> LiveFiles:
+    return replace(live, files=tuple(f for f in live.files if f.staged.uri not in retired))
 
 
 def _outcome_of(raw: bytes) -> Outcome:

@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from extract_jobs import errors
+from extract_jobs.committed import CommittedRows
 from extract_jobs.errors import ExtractError, Interrupted, SourceUnavailable, WorkerOutOfMemory
 from extract_jobs.parquet import PartitionedWriter
 from extract_jobs.sources import Reader
@@ -67,6 +68,7 @@ class SplitResult:
         files: What was staged.
         nulled: By column, values that became NULL because ``lossy_types`` allowed it.
         null_watermark_rows: Rows whose watermark column was NULL.
+        repeated_rows: Rows that are in no file because they are committed already.
     """
 
     index: int
@@ -74,6 +76,7 @@ class SplitResult:
     files: tuple[WrittenFile, ...]
     nulled: dict[str, int] = field(default_factory=dict)
     null_watermark_rows: int = 0
+    repeated_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class SplitTask:
         metadata: Key-value metadata of every file.
         open_storage: Called in the process that runs the task.
         watermark_column: Its NULLs are counted; None counts nothing.
+        committed: Rows that are committed already, and so not written again; None for none.
     """
 
     reader: Reader
@@ -112,6 +116,7 @@ class SplitTask:
     metadata: dict[str, str]
     open_storage: OpenStorage
     watermark_column: str | None = None
+    committed: CommittedRows | None = None
 
     def run(self, split: Split, progress: Progress) -> SplitResult:
         """Extract one split; a broken connection is tried again in the same snapshot.
@@ -133,11 +138,15 @@ class SplitTask:
 
     def _run_once(self, split: Split, progress: Progress) -> SplitResult:
         writer = self.writer(split.index)
-        rows = nulls = 0
+        rows = nulls = repeated = 0
         try:
             with closing(self.reader.read(split)) as batches:  # type: ignore[type-var]
                 for batch in batches:
-                    writer.write(batch)
+                    fresh = batch
+                    if self.committed:
+                        fresh = self.committed.without(batch, self.transform)
+                        repeated += batch.num_rows - fresh.num_rows
+                    writer.write(fresh)
                     rows += batch.num_rows
                     if self.watermark_column:
                         nulls += batch.column(self.watermark_column).null_count
@@ -147,7 +156,7 @@ class SplitTask:
             writer.abort()
             raise
         progress.split(split.index, rows, sum(f.staged.size for f in files), done=True)
-        return SplitResult(split.index, rows, files, dict(self.reader.nulled), nulls)
+        return SplitResult(split.index, rows, files, dict(self.reader.nulled), nulls, repeated)
 
     def writer(self, index: int) -> PartitionedWriter:
         """Return a writer for the files of the split with that index."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from extract_jobs.commit import Base, Commit, CommitLog
 from extract_jobs.errors import CommitConflict, ConfigError, SchemaChanged
+from extract_jobs.intervals import ground_of, next_step, order_of, overlap, watermark_column
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import Source
+from extract_jobs.sources import ReadRequest, Source
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.storage import is_probe, join
 from extract_jobs.watermark import Interval, WatermarkValue
@@ -29,7 +30,7 @@ class Plan:
         extract_date: Date of the run's planning, UTC; partitions by ``extract_date`` use it, so
             that an attempt after midnight writes where the first did.
         schema_changes: One sentence for each difference from the last commit's columns.
-        empty: Whether the interval is known to hold no row.
+        repeated: Parts of the interval that commits cover already, whose rows are told by key.
     """
 
     base: Base
@@ -37,7 +38,17 @@ class Plan:
     watermark: WatermarkValue | None
     extract_date: date
     schema_changes: tuple[str, ...]
-    empty: bool = False
+    repeated: tuple[Interval, ...] = ()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no commit of the table is published yet."""
+        return self.base.published is None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be read: no value in the interval, and no first run."""
+        return bool(self.interval and self.interval.empty and not self.is_first)
 
 
 def make_plan(
@@ -46,6 +57,7 @@ def make_plan(
     base: Base,
     description: TableDescription,
     schema: pa.Schema,
+    *,
     source: Source,
     now: datetime,
 ) -> Plan:
@@ -64,8 +76,8 @@ def make_plan(
         The plan that holds: this one, or the one that an earlier attempt pinned.
 
     Raises:
-        ConfigError: Another target or source than the first commit's, or a target that other data
-            occupies.
+        ConfigError: Another target or source than the first commit's, a target that other data
+            occupies, or an interval that cannot be, or that would double rows.
         SchemaChanged: The policy refuses a change, or the table changed between two attempts.
         CommitConflict: Another run committed the table's first commit just now.
     """
@@ -74,34 +86,109 @@ def make_plan(
         check_unoccupied(spec, log, base)
     columns = schema_json(schema)
     changes = schema_changes(base.published, columns, spec)
-    interval = next_interval(spec, base.published, source)
-    pinned = log.pin_plan(
-        spec.run_id,
-        base.seq,
-        {
-            "version": 1,
-            "base_seq": base.seq,
-            "planned_at": now.isoformat(),
-            "extract_date": now.date().isoformat(),
-            "interval": interval and interval.to_json(),
-            "schema": columns,
-        },
-    )
+    pinned = log.read_plan(spec.run_id, base.seq)
+    if pinned is None:
+        step = next_step(spec, base.published, description, source)
+        pinned = log.pin_plan(
+            spec.run_id,
+            base.seq,
+            {
+                "version": 1,
+                "base_seq": base.seq,
+                "planned_at": now.isoformat(),
+                "extract_date": now.date().isoformat(),
+                "interval": step and step.interval.to_json(),
+                "watermark": step and step.watermark and step.watermark.to_json(),
+                "schema": columns,
+            },
+        )
     if pinned["schema"] != columns:
         raise SchemaChanged(
             f"{spec.extract_table} changed while run {spec.run_id} was under way: "
             f"{'; '.join(differences(pinned['schema'], columns))}. Start a new run"
         )
-    held = Interval.from_json(pinned["interval"])
-    previous = WatermarkValue.from_json(base.published.watermark) if base.published else None
-    return Plan(
+    plan = Plan(
         base=base,
-        interval=held,
-        watermark=(held.upper if held and held.upper else previous),
+        interval=Interval.from_json(pinned["interval"]),
+        watermark=WatermarkValue.from_json(pinned.get("watermark")),
         extract_date=date.fromisoformat(pinned["extract_date"]),
         schema_changes=tuple(changes),
-        empty=bool(held and held.upper == held.lower and held.upper is not None),
     )
+    if plan.interval is None:
+        return replace(plan, watermark=WatermarkValue.from_json(base.watermark))
+    return replace(plan, repeated=repeated(spec, base.published, plan.interval, source))
+
+
+def repeated(
+    spec: ExtractSpec, last: Commit | None, interval: Interval, source: Source
+) -> tuple[Interval, ...]:
+    """Return the parts of an interval whose rows may have been committed before.
+
+    None where they are replaced anyway, or where doubles are accepted.
+
+    Raises:
+        ConfigError: There are some, and nothing tells such rows.
+    """
+    watermark = spec.watermark
+    if watermark is None or watermark.column is None or spec.target.write_mode != "append":
+        return ()
+    if watermark.duplicates == "accept":
+        return ()
+    found = overlap(ground_of(last), interval, order_of(source, watermark.column))
+    if found and not spec.columns.key:
+        raise ConfigError(
+            f"{spec.extract_table}: the interval {interval} overlaps what commits hold already "
+            f"({', '.join(map(str, found))}), and write_mode append would double those rows. Name "
+            "the key that tells them in columns.key, accept doubles with watermark.duplicates: "
+            "accept, or bound the interval with watermark.initial, lower and upper"
+        )
+    return found
+
+
+def read_request(
+    spec: ExtractSpec,
+    columns: tuple[Column, ...],
+    interval: Interval | None,
+    last: Commit | None,
+) -> ReadRequest:
+    """Return what to read of the source. NULL watermarks belong to the first run alone."""
+    watermark = spec.watermark
+    if watermark is None or interval is None:
+        return ReadRequest(columns)
+    return ReadRequest(
+        columns, interval, watermark.column, watermark.nulls == "include" and last is None
+    )
+
+
+def count_null_watermarks(
+    spec: ExtractSpec, description: TableDescription, source: Source, *, first: bool
+) -> int:
+    """Count the rows that an incremental run leaves out because their watermark is NULL.
+
+    The source is asked only where the column admits NULL and the rows are not extracted anyway.
+
+    Args:
+        spec: The run's spec.
+        description: Tells whether the column admits NULL.
+        source: Asked.
+        first: Whether no commit is published yet.
+
+    Raises:
+        ConfigError: There are some, and ``watermark.nulls`` is ``refuse``.
+    """
+    if spec.mode == "full" or spec.watermark is None:
+        return 0
+    column = watermark_column(spec, description)
+    if not column.nullable or (first and spec.watermark.nulls == "include"):
+        return 0
+    count = source.null_watermarks(column.name)
+    if count and spec.watermark.nulls == "refuse":
+        raise ConfigError(
+            f"{spec.extract_table}: {count} rows have NULL in watermark column {column.name}, and "
+            "watermark.nulls is refuse; nothing was written. Fill it in the source, or choose "
+            "include (they come with the first run) or exclude"
+        )
+    return count
 
 
 def check_identity(spec: ExtractSpec, last: Commit | None, description: TableDescription) -> None:
@@ -148,16 +235,6 @@ def check_unoccupied(spec: ExtractSpec, log: CommitLog, base: Base) -> None:
         f"({found.uri}); nothing was written. Give the table a folder of its own, or move that "
         "data away"
     )
-
-
-def next_interval(spec: ExtractSpec, last: Commit | None, source: Source) -> Interval | None:
-    """Return the rows an incremental run is to extract; None for a full extract.
-
-    The lower bound is the watermark of the last published commit, or the spec's own.
-    """
-    if spec.mode == "full":
-        return None
-    raise ConfigError("mode incremental is not available yet")
 
 
 def schema_json(schema: pa.Schema) -> list[dict[str, Any]]:

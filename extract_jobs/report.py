@@ -32,9 +32,11 @@ class ReportedError(BaseModel):
 class Report(BaseModel):
     """What became of one attempt.
 
-    ``rows``, ``bytes`` and ``files`` are what the commit holds; ``source_rows`` is the source's own
-    count in the same snapshot, None where it was not asked; ``reconciled`` tells whether they were
-    compared; ``timings`` are seconds by phase.
+    ``rows``, ``bytes`` and ``files`` are what the commit holds; ``repeated_rows`` were read and not
+    written, because they are committed already; ``null_watermark_rows`` were extracted by a full
+    extract or a first run, and are what an incremental one leaves out; ``source_rows`` is the
+    source's own count in the same snapshot, None where it was not asked; ``reconciled`` tells
+    whether they were compared; ``timings`` are seconds by phase.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -58,6 +60,7 @@ class Report(BaseModel):
     fidelity: dict[str, str] = {}
     nulled: dict[str, int] = {}
     null_watermark_rows: int = 0
+    repeated_rows: int = 0
     timings: dict[str, float] = {}
     commit_seq: int | None = None
     catalog: Literal["none", "updated", "failed"] = "none"

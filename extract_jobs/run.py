@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from extract_jobs.catalog import update_catalog
-from extract_jobs.commit import Commit, CommitLog, next_commit
+from extract_jobs.commit import Commit, CommitLog, Replaces, next_commit
+from extract_jobs.committed import CommittedRows, RowKey, committed_rows, files_on
 from extract_jobs.engine import (
     Progress,
     SplitResult,
@@ -22,11 +23,20 @@ from extract_jobs.engine import (
     stray_uploads,
 )
 from extract_jobs.errors import CommitConflict, ExtractError, Interrupted, WriteFailed
-from extract_jobs.plan import Plan, fidelity, make_plan, schema_json
+from extract_jobs.intervals import ground_after, watermark_column
+from extract_jobs.plan import (
+    Plan,
+    count_null_watermarks,
+    fidelity,
+    make_plan,
+    read_request,
+    schema_json,
+)
 from extract_jobs.reconcile import reconcile
+from extract_jobs.replacing import replaced_by_files, replaced_by_interval
 from extract_jobs.report import Report, reported, versions
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import ReadRequest, Snapshot, Source, open_source
+from extract_jobs.sources import Snapshot, open_source
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, WrittenFile, open_storage
 from extract_jobs.transform import Transform, choose_columns
@@ -135,23 +145,22 @@ def _extract(spec: ExtractSpec, tools: Tools) -> Report:
         now = tools.clock()
         draft = _transform(spec, columns, now, now)
         target.probe(spec.target.uri)
-        plan = make_plan(spec, log, base, description, draft.schema, source, now)
-    if plan.empty:
-        return _report(spec, tools, plan, columns, draft, ())
-    request = ReadRequest(
-        columns,
-        plan.interval,
-        _watermark_column(spec, plan),
-        bool(spec.watermark and spec.watermark.nulls == "include" and base.published is None),
-    )
+        plan = make_plan(spec, log, base, description, draft.schema, source=source, now=now)
+        left_out = count_null_watermarks(spec, description, source, first=plan.is_first)
+    if plan.is_empty:
+        return _report(spec, tools, plan, columns, draft, left_out=left_out)
+    request = read_request(spec, columns, plan.interval, base.published)
     with source.snapshot(request) as snapshot:
-        attempt = Attempt(spec, tools, log, plan, description, columns, source, snapshot)
+        attempt = Attempt(spec, tools, log, plan, description, columns, snapshot, left_out)
         return attempt.extract_and_commit()
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt of a run, inside one snapshot of the source."""
+    """One attempt of a run, inside one snapshot of the source.
+
+    ``left_out`` counts rows that are not read because their watermark is NULL.
+    """
 
     spec: ExtractSpec
     tools: Tools
@@ -159,8 +168,8 @@ class Attempt:
     plan: Plan
     description: TableDescription
     columns: tuple[Column, ...]
-    source: Source
     snapshot: Snapshot
+    left_out: int
 
     def extract_and_commit(self) -> Report:
         """Read and stage every split, reconcile, commit, publish.
@@ -191,21 +200,23 @@ class Attempt:
                 reconcile(
                     self.spec.extract_table,
                     sum(r.rows for r in results),
-                    sum(f.rows for f in files),
+                    sum(f.rows for f in files) + sum(r.repeated_rows for r in results),
                     comparable,
                 )
             if len(splits) > 1:
                 stray_uploads(task, files)
                 check_driver(self.tools.spark)
             report = _report(
-                self.spec, self.tools, self.plan, self.columns, task.transform, results,
-                files=files, source_rows=source_rows,
-                reconciled=comparable is not None,
+                self.spec, self.tools, self.plan, self.columns, task.transform,
+                results=results, files=files, source_rows=source_rows,
+                reconciled=comparable is not None, left_out=self.left_out,
             )  # fmt: skip
             commit = self.commit(task.transform, files, report)
         except BaseException:
             self.withdraw(task)
             raise
+        if self.changes_nothing(commit, report):
+            return report.model_copy(update={"watermark": self.plan.base.watermark})
         with self.tools.phase("commit"):
             winner = self.log.prepare(commit)
         if winner.commit_id != commit.commit_id:
@@ -235,8 +246,17 @@ class Attempt:
                 **{f"extract.version.{k}": v for k, v in versions().items()},
             },
             open_storage=self.tools.open_storage,
-            watermark_column=_watermark_column(spec, self.plan),
+            watermark_column=spec.watermark.column if spec.watermark else None,
+            committed=self.committed(),
         )
+
+    def committed(self) -> CommittedRows | None:
+        """Return the rows of this interval that are committed already and told by their key."""
+        last, ground = self.plan.base.published, self.plan.repeated
+        if last is None or not ground:
+            return None
+        files = files_on(self.log.live(last), ground)
+        return committed_rows(files, ground, RowKey.of(self.spec), self.log.target)
 
     def schema_file(self, task: SplitTask) -> tuple[WrittenFile, ...]:
         """Return one staged file without rows, where the policy for empty tables asks for it."""
@@ -261,23 +281,42 @@ class Attempt:
         self, transform: Transform, files: tuple[WrittenFile, ...], report: Report
     ) -> Commit:
         """Return the record that would make this attempt's files the table's newest commit."""
-        interval, watermark = self.plan.interval, self.plan.watermark
+        spec, plan = self.spec, self.plan
         return next_commit(
-            self.plan.base,
-            overwrite=self.spec.target.write_mode == "overwrite",
+            plan.base,
+            replaces=self.replaces(files),
+            overwrite=spec.target.write_mode == "overwrite",
             log=self.log,
             commit_id=str(uuid.uuid4()),
-            run_id=self.spec.run_id,
-            attempt=self.spec.attempt,
-            table_id=self.spec.table_id,
-            target_uri=self.spec.target.uri,
+            run_id=spec.run_id,
+            attempt=spec.attempt,
+            table_id=spec.table_id,
+            target_uri=spec.target.uri,
             fingerprint=self.description.fingerprint,
-            interval=interval and interval.to_json(),
-            watermark=watermark and watermark.to_json(),
+            interval=plan.interval and plan.interval.to_json(),
+            watermark=plan.watermark and plan.watermark.to_json(),
             schema=schema_json(transform.schema),
             files=files,
             report=report.model_dump(mode="json", exclude={"timings"}),
+            **ground_after(spec, plan.base.published, plan.interval, files),
         )
+
+    def replaces(self, files: tuple[WrittenFile, ...]) -> Replaces:
+        """Return what tells the live files that these replace, where not all or none."""
+        if self.spec.target.write_mode != "overwrite_partitions":
+            return None
+        if self.plan.interval is None:
+            return replaced_by_files(files)
+        column = watermark_column(self.spec, self.description)
+        assert column.watermark is not None
+        return replaced_by_interval(self.spec, self.plan.interval, column.watermark)
+
+    def changes_nothing(self, commit: Commit, report: Report) -> bool:
+        """Tell whether a commit would only add to the log: an interval without a row of its own."""
+        if self.plan.interval is None or commit.files or commit.retire:
+            return False
+        moves = commit.watermark != self.plan.base.watermark
+        return not (report.repeated_rows and moves)
 
     def withdraw(self, task: SplitTask) -> None:
         """Abort all that this worker has staged; a failure to do so is left to `recover`."""
@@ -285,10 +324,6 @@ class Attempt:
             stray_uploads(task, ())
         except ExtractError as error:
             logger.warning("staged files were left for `extract-jobs recover`: %s", error)
-
-
-def _watermark_column(spec: ExtractSpec, plan: Plan) -> str | None:
-    return spec.watermark.column if spec.watermark and plan.interval else None
 
 
 def _transform(
@@ -336,11 +371,12 @@ def _report(
     plan: Plan,
     columns: tuple[Column, ...],
     transform: Transform,
-    results: list[SplitResult] | tuple[()],
     *,
+    results: Sequence[SplitResult] = (),
     files: tuple[WrittenFile, ...] = (),
     source_rows: int | None = None,
     reconciled: bool = False,
+    left_out: int = 0,
 ) -> Report:
     nulled: dict[str, int] = {}
     for result in results:
@@ -361,7 +397,8 @@ def _report(
         schema_changes=list(plan.schema_changes),
         fidelity=fidelity(columns),
         nulled=nulled,
-        null_watermark_rows=sum(r.null_watermark_rows for r in results),
+        null_watermark_rows=left_out + sum(r.null_watermark_rows for r in results),
+        repeated_rows=sum(r.repeated_rows for r in results),
         timings=tools.timings,
         versions=versions(),
     )

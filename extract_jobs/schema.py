@@ -10,6 +10,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from extract_jobs.watermark import WatermarkType
+
 Fidelity = Literal["lossless", "as_text", "by_permission"]
 
 
@@ -26,6 +28,7 @@ class Column:
             ``by_permission`` where the spec allowed a loss.
         rule: One sentence for the report: why this type arrives this way.
         expression: SQL of the source's dialect that reads it, identifiers quoted.
+        watermark: Its kind as a watermark; None where its type does not order rows.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Column:
     fidelity: Fidelity
     rule: str
     expression: str
+    watermark: WatermarkType | None = None
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,35 @@ class Transform:
             for partition, key in zip(self.partitions, self._keys, strict=True)
         ]
 
+    def stored(self, batch: pa.RecordBatch, columns: Sequence[str]) -> list[pa.Array]:
+        """Return values of some source columns as files hold them, or else their folder's text.
+
+        Args:
+            batch: As the source gave it.
+            columns: Names in the source.
+
+        Raises:
+            TypeNotRepresentable: As `apply` and `partition_keys` raise it.
+        """
+        self._check(batch)
+        outputs = {output.column: output for output in self._outputs}
+        folders = {
+            key.column: (key, field)
+            for key, field in zip(self._keys, self.partitions, strict=True)
+            if key is not None and field.function is None
+        }
+        found = []
+        for name in columns:
+            if name in outputs:
+                output = outputs[name]
+                found.append(output.apply(batch.column(output.position)))
+            else:
+                key, field = folders[name]
+                values = key.apply(batch.column(key.position))
+                texts = partition_values(values, field, empty_is_null=self.lossy)
+                found.append(texts.cast(pa.string()))
+        return found
+
     def fixed_partition(self) -> dict[str, str | None] | None:
         """Return the one partition of all rows, or None where it depends on the row."""
         if any(f.column for f in self.partitions):

@@ -142,8 +142,12 @@ def _value(kind: WatermarkType, value: int | Decimal | date | datetime | None) -
     return WatermarkValue(kind, f"{value:f}" if isinstance(value, Decimal) else str(value))
 
 
-def _python(value: WatermarkValue) -> Any:
-    """Return what compares as the value does; of timestamps the UTC wall clock."""
+def python_value(value: WatermarkValue) -> Any:
+    """Return what compares as the value does; of timestamps the UTC wall clock, naive.
+
+    Raises:
+        TypeError: A string: only the source knows its order.
+    """
     if value.type == "integer":
         return int(value.text)
     if value.type == "decimal":
@@ -164,7 +168,7 @@ def is_before(left: WatermarkValue, right: WatermarkValue) -> bool:
     """
     if left.type != right.type:
         raise ValueError(f"a {left.type} does not compare with a {right.type}")
-    before: bool = _python(left) < _python(right)
+    before: bool = python_value(left) < python_value(right)
     return before
 
 
@@ -176,7 +180,7 @@ def minus(value: WatermarkValue, lag: timedelta | int) -> WatermarkValue | None:
         lag: In the value's own unit: a duration for times, an integer for numbers. A date goes
             back by whole days, a part of a day counting as one.
     """
-    found = _python(value)
+    found = python_value(value)
     if isinstance(lag, timedelta) != (value.type in TIME_TYPES):
         raise TypeError(f"a {value.type} has no lag of {lag!r}")
     try:
@@ -196,7 +200,7 @@ def minus(value: WatermarkValue, lag: timedelta | int) -> WatermarkValue | None:
 
 def first_of_period(value: WatermarkValue, unit: str) -> WatermarkValue:
     """Return the first value of the year, month, day or hour that a time lies in, UTC."""
-    return _value(value.type, _floor(_python(value), unit))
+    return _value(value.type, _floor(python_value(value), unit))
 
 
 def last_of_period(value: WatermarkValue, unit: str) -> WatermarkValue:
@@ -204,7 +208,7 @@ def last_of_period(value: WatermarkValue, unit: str) -> WatermarkValue:
 
     To the microsecond, or to the day for a date.
     """
-    last = _floor(_python(value), unit)
+    last = _floor(python_value(value), unit)
     if unit == "year":
         last = last.replace(month=12, day=31)
     elif unit == "month":
@@ -250,6 +254,12 @@ class Interval:
     lower: WatermarkValue | None = None
     upper: WatermarkValue | None = None
     empty: bool = False
+
+    def __str__(self) -> str:
+        """``(lower, upper]``, with ``…`` for what is unbounded."""
+        lower = self.lower.text if self.lower else "…"
+        upper = self.upper.text if self.upper else "…"
+        return f"({lower}, {upper}]"
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, ``{"lower": …, "upper": …}``, and ``"empty": true`` if it is."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 import pyarrow as pa
@@ -25,7 +26,8 @@ class ReadRequest:
 
     Attributes:
         columns: Chosen columns, in the order that batches have them.
-        interval: Bounds on ``watermark_column``; None reads all rows.
+        interval: Bounds on ``watermark_column``; None reads all rows. Of an interval that is
+            ``empty`` only NULL watermarks are read, and those only where they belong.
         watermark_column: Column that ``interval`` is about; None with no interval.
         include_null_watermarks: Whether rows with NULL in ``watermark_column`` belong too.
     """
@@ -46,8 +48,8 @@ class Reader(Protocol):
     def nulled(self) -> Mapping[str, int]:
         """Values that became NULL under ``lossy_types: null``, by column.
 
-        Counts all that this copy of the reader has read so far; a pickled copy starts from none.
-        Complete for a split once its iterator is exhausted.
+        Counts the read that this copy of the reader began last: a new read, of another split or
+        of the same one again, starts from none. Complete once its iterator is exhausted.
         """
 
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
@@ -100,8 +102,33 @@ class Source(Protocol):
             TypeNotRepresentable: Columns without a faithful form, all named at once.
         """
 
-    def highest(self, column: str, upper: str | int | None) -> WatermarkValue | None:
-        """Return the greatest non-NULL value of ``column``, at most ``upper``; None if no row."""
+    def highest(
+        self,
+        column: str,
+        *,
+        lower: WatermarkValue | None = None,
+        upper: WatermarkValue | None = None,
+        delay: timedelta | None = None,
+    ) -> WatermarkValue | None:
+        """Return the greatest non-NULL value of a column among the spec's rows; None without any.
+
+        Args:
+            column: A column with a `Column.watermark`.
+            lower: Only values above it count, as the source orders them.
+            upper: Only values up to it count.
+            delay: Only values up to the source's own clock less this count; of dates, only days
+                that were over by then.
+
+        Raises:
+            ConfigError: A bound is none of the column's type.
+            TypeNotRepresentable: The value is infinite, or has no year from 1 to 9999.
+        """
+
+    def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
+        """Tell whether one value lies before another in the column's own order (collation)."""
+
+    def null_watermarks(self, column: str) -> int:
+        """Count the spec's rows whose value in a column is NULL, now."""
 
     def snapshot(self, request: ReadRequest) -> AbstractContextManager[Snapshot]:
         """Take a snapshot and hold it until the context ends."""

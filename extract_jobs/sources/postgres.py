@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from fnmatch import fnmatchcase
 
 import psycopg
@@ -24,21 +25,18 @@ from extract_jobs.sources.postgres_catalog import (
     relation_of,
     toast_below,
 )
-from extract_jobs.sources.postgres_errors import primary, statement_error
+from extract_jobs.sources.postgres_errors import statement_error
 from extract_jobs.sources.postgres_reader import PostgresReader
-from extract_jobs.sources.postgres_session import Connection, connect, execute, session
+from extract_jobs.sources.postgres_session import Connection, connect, session
 from extract_jobs.sources.postgres_snapshot import Found, PostgresSnapshot, export_snapshot
 from extract_jobs.sources.postgres_splits import primary_key
 from extract_jobs.sources.postgres_sql import (
     KINDS,
     interval_condition,
-    literal,
-    quote_name,
-    quote_text,
-    select,
     trim_statement,
 )
 from extract_jobs.sources.postgres_types import make_column
+from extract_jobs.sources.postgres_watermark import clock_bound, greatest, nulls, precedes
 from extract_jobs.sources.postgres_width import batch_rows, size_expression, width_of
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.watermark import WatermarkValue
@@ -83,40 +81,31 @@ class PostgresSource:
                 source_version=f"PostgreSQL {opened.info.parameter_status('server_version')}",
             )
 
-    def highest(self, column: str, upper: str | int | None) -> WatermarkValue | None:
-        """Return the greatest value. See `extract_jobs.sources.Source.highest`.
-
-        Raises:
-            ConfigError: No such column, a type that does not order, or a malformed ``upper``.
-            TypeNotRepresentable: The greatest value is infinite, NaN or before year 1: as a
-                watermark it would stop every later extract.
-        """
+    def highest(
+        self,
+        column: str,
+        *,
+        lower: WatermarkValue | None = None,
+        upper: WatermarkValue | None = None,
+        delay: timedelta | None = None,
+    ) -> WatermarkValue | None:
+        """Return the greatest value. See `extract_jobs.sources.Source.highest`."""
         with session(self.connection, f"reading the highest {column} of {self._name}") as opened:
             found = self._find(opened)
-            base = found.base_type(column)
-            if base not in KINDS:
-                raise ConfigError(
-                    f"column {column} is of type {base}, which cannot be a watermark; use one of "
-                    f"{', '.join(KINDS)}"
-                )
-            name = quote_name(column)
-            bound = None
-            if upper is not None:
-                _check_bound(opened, str(upper), base, column)
-                bound = f"{name} <= {literal(str(upper), base)}"
-            statement = select([f"{name}::text"], found.relation, f"{name} is not null", bound)
-            rows = execute(opened, f"{statement} order by {name} desc limit 1")
-        if not rows:
-            return None
-        value = rows[0][0]
-        # Outside a handler: the refusal's text holds the value, which is row data.
-        with contextlib.suppress(ValueError):
-            return WatermarkValue(KINDS[base][0], value)
-        kind = "infinite" if "infinity" in value else "NaN, before year 1 or after year 9999"
-        raise TypeNotRepresentable(
-            f"the highest value of watermark column {column} is {kind}: as a watermark it would "
-            "hide every later row; correct it, leave it out with where, or give watermark.upper"
-        )
+            latest = None
+            if delay is not None:
+                latest = clock_bound(self.connection, found, column, delay)
+            return greatest(opened, found, column, lower=lower, upper=upper, latest=latest)
+
+    def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
+        """Compare two values. See `extract_jobs.sources.Source.precedes`."""
+        with session(self.connection, f"comparing values of {column} of {self._name}") as opened:
+            return precedes(opened, self._find(opened), column, left, right)
+
+    def null_watermarks(self, column: str) -> int:
+        """Count NULLs. See `extract_jobs.sources.Source.null_watermarks`."""
+        with session(self.connection, f"counting NULL in {column} of {self._name}") as opened:
+            return nulls(opened, self._find(opened).relation, column)
 
     @contextlib.contextmanager
     def snapshot(self, request: ReadRequest) -> Iterator[PostgresSnapshot]:
@@ -177,7 +166,11 @@ class PostgresSource:
         refused = [reason for reason in made if isinstance(reason, str)]
         if refused:
             raise TypeNotRepresentable(f"{self._name}: {'; '.join(refused)}")
-        return tuple(column for column in made if isinstance(column, Column))
+        return tuple(
+            replace(column, watermark=KINDS.get(found.base_type(column.name), (None,))[0])
+            for column in made
+            if isinstance(column, Column)
+        )
 
     def _reader(
         self, opened: Connection, request: ReadRequest, found: Found, snapshot_id: str | None
@@ -201,16 +194,6 @@ class PostgresSource:
             null_what_fails=self.spec.lossy_types == "null",
             what=f"reading {self._name}",
         )
-
-
-def _check_bound(opened: Connection, text: str, base: str, column: str) -> None:
-    try:
-        execute(opened, f"select {quote_text(text)}::pg_catalog.{base}")
-    except psycopg.DataError as error:
-        raise ConfigError(
-            f"{text!r} is not a bound for watermark column {column}, which is {base}: "
-            f"{primary(error)}"
-        ) from error
 
 
 def _estimates(opened: Connection, found: Found) -> tuple[int | None, int | None]:

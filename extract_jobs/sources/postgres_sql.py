@@ -112,6 +112,8 @@ The literals' type has no modifier: a cast to ``timestamp(3)`` would round the b
 def literal(text: str, base_type: str) -> str:
     """Return a typed literal that compares with a column of a base type of `KINDS`."""
     cast = KINDS[base_type][1]
+    if cast == "int8" and not -(2**63) <= int(text) < 2**63:
+        cast = "numeric"  # a bound beyond what the column can hold bounds nothing, and is no error
     return quote_text(text) + (f"::pg_catalog.{cast}" if cast else "")
 
 

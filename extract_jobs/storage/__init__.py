@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 from urllib.parse import quote
 
 PROBE = "_extract_probe-"
@@ -123,6 +123,12 @@ class Storage(Protocol):
 
     def read(self, uri: str) -> bytes | None:
         """Return an object's bytes, or None if there is none."""
+
+    def open(self, uri: str) -> IO[bytes] | None:
+        """Open an object to read parts of it, or return None if there is none.
+
+        The object must not change while it is open; the caller closes it.
+        """
 
     def put(self, uri: str, data: bytes) -> None:
         """Write an object, replacing what is there, atomically."""

@@ -51,6 +51,14 @@ class LocalStorage:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
+    def open(self, uri: str) -> IO[bytes] | None:
+        """See `Storage.open`."""
+        with local_errors("read", uri):
+            try:
+                return to_path(uri).open("rb")
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
     def put(self, uri: str, data: bytes) -> None:
         """See `Storage.put`."""
         path = to_path(uri)

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC
-from typing import Any
+from typing import IO, Any, cast
 from urllib.parse import unquote_plus
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -31,6 +31,7 @@ from extract_jobs.storage.s3_client import (
     s3_errors,
     split_uri,
 )
+from extract_jobs.storage.s3_file import S3File
 from extract_jobs.storage.s3_upload import PART_BYTES, TOKEN_KEY, S3StagingWriter, Uploads
 
 ROUNDS = 4
@@ -98,6 +99,11 @@ class S3Storage:
                     if last:
                         raise
         raise AssertionError("unreachable")
+
+    def open(self, uri: str) -> IO[bytes] | None:
+        """See `Storage.open`. Each read is a ranged GET of what was asked for."""
+        found = self.head(uri)
+        return None if found is None else cast("IO[bytes]", S3File(self._client, uri, found.size))
 
     def put(self, uri: str, data: bytes) -> None:
         """See `Storage.put`."""

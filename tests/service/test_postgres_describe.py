@@ -8,6 +8,7 @@ from extract_jobs.errors import ConfigError, SourceUnavailable, TypeNotRepresent
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres import PostgresSource
 from extract_jobs.sources.postgres_catalog import readings
+from extract_jobs.watermark import WatermarkValue
 from tests.support.postgres import run_server
 from tests.support.postgres_source import everything_said, source
 
@@ -86,7 +87,7 @@ def test_hostile_names_of_schema_table_and_column(pg_database, monkeypatch, name
             pg_database, monkeypatch, extract_table=spelling, where=f"{quote(name)} = 'x'"
         )
         assert rows_of(found) == expected
-        assert found.highest(name, None).text == "x"
+        assert found.highest(name).text == "x"
     for spelling in (name, quote(name)):
         found = source(pg_database, monkeypatch, extract_table=spelling).describe()
         assert [c.name for c in found.columns] == [name]
@@ -223,7 +224,7 @@ def test_a_condition_with_or_and_comment_keeps_its_parentheses(pg_database, monk
     pg_database.execute("create table t (a int)", "insert into t values (1), (2), (null)")
     found = source(pg_database, monkeypatch, extract_table="t", where=where)
     assert sorted(map(str, rows_of(found))) == ["{'a': 2}", "{'a': None}"]
-    assert found.highest("a", 1) is None
+    assert found.highest("a", upper=WatermarkValue("integer", "1")) is None
 
 
 def test_a_query_with_the_same_column_twice(pg_database, monkeypatch):
@@ -281,11 +282,11 @@ def test_an_unknown_split_or_watermark_column(pg_database, monkeypatch):
     pg_database.execute("create table t (a int, j jsonb)")
     found = source(pg_database, monkeypatch, extract_table="t")
     with pytest.raises(ConfigError, match="there is no column 'b'; there are a, j"):
-        found.highest("b", None)
+        found.highest("b")
     with pytest.raises(ConfigError, match="cannot be a watermark"):
-        found.highest("j", None)
-    with pytest.raises(ConfigError, match="is not a bound for watermark column a"):
-        found.highest("a", "tomorrow")
+        found.highest("j")
+    with pytest.raises(ConfigError, match="does not fit watermark column a, which is int4"):
+        found.highest("a", upper=WatermarkValue("string", "tomorrow"))
 
 
 def test_a_server_of_the_past_is_described_alike(monkeypatch):

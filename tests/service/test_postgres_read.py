@@ -131,7 +131,7 @@ def test_inherited_children_and_materialized_views(pg_database, monkeypatch):
 def test_an_empty_table(pg_database, monkeypatch, declaration):
     pg_database.execute(f"create table t {declaration}")
     found = source(pg_database, monkeypatch, extract_table="t")
-    assert found.highest("id", None) is None
+    assert found.highest("id") is None
     assert found.describe().estimated_bytes == 0
     assert read_ids(found) == []
     with snapshot_of(found) as snapshot:
@@ -294,9 +294,9 @@ def test_the_highest_value_is_exact_and_bounds_what_is_read(pg_database, monkeyp
         f"alter database \"{pg_database.database}\" set datestyle = 'German'",
     )
     found = source(pg_database, monkeypatch, extract_table="t")
-    highest = found.highest("W m", None)
+    highest = found.highest("W m")
     assert highest == WatermarkValue(watermark, text)
-    assert found.highest("W m", text) == highest
+    assert found.highest("W m", upper=highest) == highest
     for interval, expected in (
         (Interval(None, highest), [2, 3]),
         (Interval(highest, None), []),
@@ -314,7 +314,7 @@ def test_a_watermark_that_would_stop_all_later_extracts_is_refused(
 ):
     pg_database.execute(f"create table t (w {kind})", f"insert into t values ({literal})")
     with pytest.raises(TypeNotRepresentable, match="watermark column w"):
-        source(pg_database, monkeypatch, extract_table="t").highest("w", None)
+        source(pg_database, monkeypatch, extract_table="t").highest("w")
 
 
 def test_a_watermark_of_another_type_is_refused(pg_database, monkeypatch):

@@ -67,7 +67,12 @@ def use(emulator: AnyEmulator, monkeypatch: pytest.MonkeyPatch, **more: str) -> 
         monkeypatch: The test's.
         more: Further variables, such as ``AWS_MAX_ATTEMPTS="2"``.
     """
-    for name, value in {**emulator.environment(), **more}.items():
+    set_environment({**emulator.environment(), **more}, monkeypatch)
+
+
+def set_environment(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set variables of this process until the test ends."""
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
 

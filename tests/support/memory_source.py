@@ -1,10 +1,11 @@
-"""A source in memory: rows of one integer column, in as many splits as asked for."""
+"""A source in memory: rows of one integer column, its own key and watermark."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pyarrow as pa
 
@@ -14,7 +15,9 @@ from extract_jobs.spec import ExtractSpec
 from extract_jobs.splits import Split
 from extract_jobs.watermark import WatermarkValue
 
-ID = Column("id", "bigint", pa.int64(), False, "lossless", "64-bit integer", '"id"')
+ID = Column(
+    "id", "bigint", pa.int64(), False, "lossless", "64-bit integer", '"id"', watermark="integer"
+)
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,34 @@ class MemorySource:
             source_version="memory",
         )
 
-    def highest(self, column: str, upper: str | int | None) -> WatermarkValue | None:
-        rows = [r for r in self.rows if upper is None or r <= int(upper)]
+    def highest(
+        self,
+        column: str,
+        *,
+        lower: WatermarkValue | None = None,
+        upper: WatermarkValue | None = None,
+        delay: timedelta | None = None,
+    ) -> WatermarkValue | None:
+        rows = [r for r in self.rows if _lies_between(r, lower, upper)]
         return WatermarkValue("integer", str(max(rows))) if rows else None
+
+    def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
+        return int(left.text) < int(right.text)
+
+    def null_watermarks(self, column: str) -> int:
+        return 0
 
     @contextmanager
     def snapshot(self, request: ReadRequest) -> Iterator[MemorySnapshot]:
-        yield MemorySnapshot(MemoryReader(tuple(self.rows)))
+        rows, interval = self.rows, request.interval
+        if interval is not None:
+            rows = [
+                r
+                for r in rows
+                if not interval.empty and _lies_between(r, interval.lower, interval.upper)
+            ]
+        yield MemorySnapshot(MemoryReader(tuple(rows)))
+
+
+def _lies_between(row: int, lower: WatermarkValue | None, upper: WatermarkValue | None) -> bool:
+    return (lower is None or int(lower.text) < row) and (upper is None or row <= int(upper.text))

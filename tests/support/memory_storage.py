@@ -7,6 +7,7 @@ killed process can do nothing any more, not even clean up, as after SIGKILL.
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -105,6 +106,10 @@ class ProcessStorage:
 
     def read(self, uri: str) -> bytes | None:
         return self.call("read", uri, lambda: self.bucket.objects.get(uri, (None, None))[0])
+
+    def open(self, uri: str) -> io.BytesIO | None:
+        data = self.call("open", uri, lambda: self.bucket.objects.get(uri, (None, None))[0])
+        return None if data is None else io.BytesIO(data)
 
     def put(self, uri: str, data: bytes) -> None:
         self.call("put", uri, lambda: self.bucket.objects.__setitem__(uri, (data, None)))

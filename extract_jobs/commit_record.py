@@ -1,0 +1,127 @@
+"""What the commit log keeps: one record per commit, and now and then the files live by then."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.storage import WrittenFile
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One record of the log.
+
+    Attributes:
+        commit_id: Random; tells this record from any other writer's.
+        seq: Position in the log, from 1.
+        parent: The last *published* commit when this one was prepared, 0 if there was none.
+        live_since: The commit from which the live files count: itself where it overwrites.
+        run_id: The run that made it.
+        attempt: That run's attempt.
+        table_id: ``<source_name>/<extract_table>``.
+        target_uri: The table's folder, fixed by the first commit.
+        fingerprint: What tells the source from another one, fixed by the first commit.
+        interval: JSON of the `Interval` it holds; None for a full extract.
+        watermark: JSON of the `WatermarkValue` that the next interval starts above.
+        schema: Columns of its files, ``[{"name", "type", "nullable"}]``.
+        files: Every staged file.
+        retire: URIs to delete once every file of this commit was seen to be there.
+        report: The figures that the run's report gives.
+        watermark_column: What interval, watermark and ground are about; None in a full extract.
+        ground: JSON of the intervals that commits cover since the last overwrite, this one
+            included; a full extract covers all.
+    """
+
+    commit_id: str
+    seq: int
+    parent: int
+    live_since: int
+    run_id: str
+    attempt: int
+    table_id: str
+    target_uri: str
+    fingerprint: dict[str, str]
+    interval: dict[str, Any] | None
+    watermark: dict[str, str] | None
+    schema: list[dict[str, Any]]
+    files: tuple[WrittenFile, ...]
+    retire: tuple[str, ...]
+    report: dict[str, Any]
+    watermark_column: str | None = None
+    ground: tuple[dict[str, Any], ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Return the record as it is stored."""
+        data = {**self.__dict__, "version": 1, "files": [f.to_json() for f in self.files]}
+        return json.dumps(data, ensure_ascii=False, default=list).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, where: str) -> Commit:
+        """Read a stored record.
+
+        Raises:
+            ConfigError: It is not one that this version can read.
+        """
+        try:
+            data = json.loads(raw)
+            if data.pop("version") != 1:
+                raise ValueError("unknown version")
+            data["files"] = tuple(WrittenFile.from_json(f) for f in data["files"])
+            data["retire"] = tuple(data["retire"])
+            data["ground"] = tuple(data.get("ground", ()))
+            return cls(**data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{where} is not a commit record of version 1 ({type(error).__name__}); another "
+                "version of extract-jobs wrote it, or something else did: see the file"
+            ) from error
+
+
+@dataclass(frozen=True)
+class LiveFiles:
+    """Files of one commit that no later one has retired.
+
+    Attributes:
+        seq: The commit's.
+        interval: JSON of the `Interval` it holds; None for a full extract.
+        files: Those that a reader should see.
+    """
+
+    seq: int
+    interval: dict[str, Any] | None
+    files: tuple[WrittenFile, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "seq": self.seq,
+            "interval": self.interval,
+            "files": [f.to_json() for f in self.files],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> LiveFiles:
+        """Read what `to_json` wrote."""
+        files = tuple(WrittenFile.from_json(f) for f in data["files"])
+        return cls(data["seq"], data["interval"], files)
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a new commit is built on.
+
+    Attributes:
+        seq: The newest commit, which has its outcome; 0 for an empty log.
+        published: The last published commit, None before the first.
+    """
+
+    seq: int
+    published: Commit | None
+
+    @property
+    def watermark(self) -> dict[str, str] | None:
+        """JSON of the watermark that holds before the new commit."""
+        return self.published.watermark if self.published else None

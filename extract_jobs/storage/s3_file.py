@@ -1,0 +1,77 @@
+"""An S3 object as a file that is read in parts."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import closing
+from typing import Any
+
+from botocore.exceptions import BotoCoreError
+
+from extract_jobs.storage.s3_client import s3_errors, split_uri
+
+_TRIES = 3
+
+
+class S3File(io.RawIOBase):
+    """Reads an object that does not change. Not for several threads at once."""
+
+    def __init__(self, client: Any, uri: str, size: int) -> None:
+        """Take the object's size as HEAD gave it; nothing is read yet."""
+        self._client = client
+        self._uri = uri
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position of the next read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position of the next read and return it; nothing is read."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes: as many as asked for, fewer only at the end.
+
+        Raises:
+            WriteFailed: S3 failed after several tries.
+        """
+        rest = max(0, self._size - self._position)
+        wanted = rest if size is None or size < 0 else min(size, rest)
+        if wanted == 0:
+            return b""
+        data = self._get(self._position, wanted)
+        self._position += len(data)
+        return data
+
+    def readall(self) -> bytes:
+        """Return all bytes from the position on."""
+        return self.read()
+
+    def _get(self, start: int, size: int) -> bytes:
+        bucket, key = split_uri(self._uri)
+        with s3_errors("GetObject", self._uri):
+            for last in (*[False] * (_TRIES - 1), True):
+                answer = self._client.get_object(
+                    Bucket=bucket, Key=key, Range=f"bytes={start}-{start + size - 1}"
+                )
+                try:
+                    with closing(answer["Body"]) as body:
+                        return bytes(body.read())
+                except BotoCoreError:
+                    # The client repeats what fails before the body; a body cut short is ours.
+                    if last:
+                        raise
+        raise AssertionError("unreachable")
