@@ -15,11 +15,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import duckdb
+import psycopg
 import pyarrow as pa
 
 from extract_jobs.connections import PostgresConnection
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, ExtractError, Interrupted
 from extract_jobs.sources.postgres_errors import reading_error
+from extract_jobs.sources.postgres_session import connect, execute
 from extract_jobs.sources.postgres_sql import options, quote_text, set_local
 
 _databases: dict[int, duckdb.DuckDBPyConnection] = {}
@@ -101,11 +103,13 @@ def stream(
     Raises:
         SourceUnavailable: The connection broke, or the snapshot is gone.
         SourceQueryFailed: The server failed the statement.
+        Interrupted: A signal handler raised while DuckDB was working.
     """
     cursor = _database().cursor()
     name = f"s{uuid4().hex}"
     text: str | None = None
     reader: pa.RecordBatchReader | None = None
+    backend: int | None = None
     try:
         _attach(cursor, name, connection, server_version)
         cursor.execute("begin")
@@ -113,9 +117,15 @@ def stream(
         setup += [set_local(server_version)] if connection.pooled else []
         if setup:
             cursor.execute(f"call postgres_execute('{name}', {_literal('; '.join(setup))})")
+        pid = f"from postgres_query('{name}', 'select pg_backend_pid()')"
+        backend = cursor.execute(pid).fetchall()[0][0]
         query = f"from postgres_query('{name}', {_literal(statement)})"
         reader = cursor.sql(query).to_arrow_reader(rows_per_batch)
         yield from reader
+        backend = None
+    except RuntimeError as error:
+        # What a signal handler raised inside DuckDB comes out as this, its own text lost.
+        raise Interrupted("stopped while rows were being read") from error
     except (duckdb.Error, OSError, pa.ArrowException) as error:
         # Neither raised from here nor kept: the original quotes connection string and statement,
         # and would travel along as the context of what is raised.
@@ -124,6 +134,8 @@ def stream(
         # In this order. An open stream or transaction that is destroyed with its connection after
         # the server has gone makes DuckDB's destructor throw, which ends the process.
         reader = None
+        if backend is not None:
+            _cancel(connection, backend)
         with contextlib.suppress(duckdb.Error, OSError):
             cursor.execute("rollback")
         with contextlib.suppress(duckdb.Error, OSError):
@@ -131,6 +143,18 @@ def stream(
         cursor.close()
     if text is not None:
         raise reading_error(text, what)
+
+
+def _cancel(connection: PostgresConnection, backend: int) -> None:
+    """Ask the server to stop a stream that is not wanted any more; done also if it cannot.
+
+    DuckDB's rollback would first read all that the server still has to send.
+    """
+    with (
+        contextlib.suppress(psycopg.Error, ExtractError),
+        contextlib.closing(connect(connection)) as opened,
+    ):
+        execute(opened, "select pg_cancel_backend(%s)", backend)
 
 
 def _attach(
