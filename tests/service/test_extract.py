@@ -61,9 +61,7 @@ def s3_scene(emulator: Emulator, server: Server, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def on_s3(
-    ministack: Emulator, pg_database: Server, monkeypatch: pytest.MonkeyPatch
-) -> Scene:
+def on_s3(ministack: Emulator, pg_database: Server, monkeypatch: pytest.MonkeyPatch) -> Scene:
     return s3_scene(ministack, pg_database, monkeypatch)
 
 
@@ -173,9 +171,7 @@ def test_overwrite_replaces_and_append_adds(scene: Scene) -> None:
 def test_storage_that_fails_at_random_costs_nothing_but_time(
     on_s3: Scene, ministack: Emulator, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    on_s3.server.execute(
-        "create table t (id int)", "insert into t select generate_series(1, 1000)"
-    )
+    on_s3.server.execute("create table t (id int)", "insert into t select generate_series(1, 1000)")
     with FaultProxy(ministack.endpoint_url) as proxy:
         set_environment(proxy.environment(), monkeypatch)
         proxy.fail_at_random(seed=seed, probability=0.05 + 0.1 * (seed % 4))
@@ -223,9 +219,7 @@ def test_bad_input_is_told_and_nothing_is_written(
     assert report["status"] == "failed"
 
 
-def test_a_wrong_password_and_a_closed_port(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_password_and_a_closed_port(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = scene.spec()
     monkeypatch.setenv("CRASH_PASSWORD", "wr0ng-and-secret")
     with pytest.raises(ConfigError, match="password") as caught:

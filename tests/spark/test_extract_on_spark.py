@@ -43,9 +43,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(
-    pg_database: Server, ministack: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> Scene:
+def scene(pg_database: Server, ministack: Emulator, monkeypatch: pytest.MonkeyPatch) -> Scene:
     set_environment(
         {**ministack.environment(), "CRASH_PASSWORD": pg_database.password}, monkeypatch
     )
@@ -177,7 +175,7 @@ def test_a_short_idle_in_transaction_timeout_of_the_server_does_no_harm(
     scene: Scene, spark: SparkSession
 ) -> None:
     scene.server.execute(
-        f'alter database "{scene.server.database}" set idle_in_transaction_session_timeout = \'1s\''
+        f"alter database \"{scene.server.database}\" set idle_in_transaction_session_timeout = '1s'"
     )
     during = During(lambda: time.sleep(2.5))
     report = run_extract(scene.spec(split={"max_connections": 1}), spark=spark, progress=during)

@@ -28,7 +28,9 @@ TARGET, STATE = "s3://lake/raw/t", "s3://lake/_extract/s/t"
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
-def spec_for(run_id: str, attempt: int = 1, write_mode: str = "append", **more: object) -> ExtractSpec:
+def spec_for(
+    run_id: str, attempt: int = 1, write_mode: str = "append", **more: object
+) -> ExtractSpec:
     return ExtractSpec.model_validate(
         {
             "run_id": run_id,
