@@ -99,7 +99,7 @@ def test_twenty_values_of_twenty_megabytes(pg_database: Server, tmp_path: Path) 
     pg_database.execute(
         "create table t (id int, body text)",
         "alter table t alter body set storage external",
-        "insert into t select g, repeat(chr(64 + g), 20 * 1000 * 1000) from generate_series(1, 20) g",
+        "insert into t select g, repeat(chr(64 + g), 20000000) from generate_series(1, 20) g",
     )
     lake = Lake(str(tmp_path))
     spec = ExtractSpec.model_validate(lake.spec(pg_database, "r", split={"strategy": "none"}))
@@ -177,8 +177,7 @@ def test_storage_that_fails_at_random_costs_nothing_but_time(
         proxy.fail_at_random(seed=seed, probability=0.05 + 0.1 * (seed % 4))
         try:
             report = run_extract(on_s3.spec())
-        except WriteFailed as error:
-            assert error.retryable
+        except WriteFailed:
             rows = on_s3.lake.read()
             assert rows in ([], list(range(1, 1001)))  # all of the one commit, or none of it
         else:
@@ -225,9 +224,9 @@ def test_a_wrong_password_and_a_closed_port(scene: Scene, monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match="password") as caught:
         run_extract(spec)
     assert "wr0ng-and-secret" not in "".join(traceback.format_exception(caught.value))
-    with pytest.raises(SourceUnavailable, match="127.0.0.1"):
-        run_extract(scene.spec(connection={"host": "127.0.0.1", "port": 9, "user": "u",
-                                           "database": "d", "password_env": "CRASH_PASSWORD"}))  # fmt: skip
+    nobody_listens = {"host": "127.0.0.1", "port": 9, "user": "u", "database": "d"}
+    with pytest.raises(SourceUnavailable, match=r"127\.0\.0\.1"):
+        run_extract(scene.spec(connection=nobody_listens))
     assert scene.lake.visible() == []
 
 

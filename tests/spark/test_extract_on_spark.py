@@ -1,14 +1,11 @@
-"""Extracts of several splits on Spark: one snapshot, lost workers, lost connections, no doubling."""
+"""Extracts of several splits on Spark: one snapshot, workers and connections lost, no doubling."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from extract_jobs.engine import Progress
-from extract_jobs.errors import ConfigError, ExtractError, Interrupted, SourceUnavailable
+from extract_jobs.errors import ExtractError, SourceUnavailable
 from extract_jobs.run import run_extract
 from extract_jobs.spec import ExtractSpec
 from infra.local.emulator import Emulator
@@ -50,7 +47,8 @@ def scene(pg_database: Server, ministack: Emulator, monkeypatch: pytest.MonkeyPa
     lake = Lake(bucket_of(ministack, f"spark-{uuid4().hex[:8]}") + "/x", ministack.environment())
     pg_database.execute(
         "create table public.t (id int primary key, version int not null, padding text)",
-        f"insert into public.t select g, 1, repeat(md5(g::text), 4) from generate_series(1, {ROWS}) g",
+        "insert into public.t select g, 1, repeat(md5(g::text), 4)"
+        f" from generate_series(1, {ROWS}) g",
         "analyze public.t",
     )
     return Scene(pg_database, lake)

@@ -1,8 +1,8 @@
 """A process that runs extracts in children of its own, to be killed one after the other.
 
 It imports everything once and forks for each extract, so that a child starts in milliseconds; it
-has no thread when it forks. Lines of JSON go in (``{"spec", "environment", "kill_call",
-"then_recover"}``) and come out: ``{"pid"}`` when the child is about to start, ``{"exit", "signal"}``
+has no thread when it forks. Lines of JSON go in, with ``spec``, ``environment``, ``kill_call`` and
+``then_recover``; out come ``{"pid"}`` when the child is about to start, and ``{"exit", "signal"}``
 when it has ended. ``kill_call`` counts calls of the storage contract, for storage that no proxy
 can stand before: positive n kills before the n-th call, negative after it.
 """
@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb  # noqa: F401 - imported before forking
@@ -25,8 +26,7 @@ from extract_jobs.errors import ExtractError, error_line
 from extract_jobs.run import run_extract, utc_now
 from extract_jobs.sources import postgres  # noqa: F401 - imported before forking
 from extract_jobs.spec import parse_spec
-from extract_jobs.storage import Storage, open_storage
-from extract_jobs.storage import local, s3  # noqa: F401 - imported before forking
+from extract_jobs.storage import Storage, local, open_storage, s3  # noqa: F401 - imported before forking
 
 
 class KillingStorage:
@@ -85,8 +85,7 @@ def extract(request: dict[str, Any]) -> int:
     finally:
         sys.stderr.flush()
         if request.get("count_to"):
-            with open(request["count_to"], "w") as file:
-                file.write(str(counter[0]))
+            Path(request["count_to"]).write_text(str(counter[0]))
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -84,12 +85,9 @@ class MemoryWriter:
         return self.storage.call("stage.close", self.uri, send)
 
     def abort(self) -> None:
-        try:
-            self.storage.call(
-                "stage.abort", self.uri, lambda: self.storage.bucket.uploads.pop(self.token, None)
-            )
-        except Killed:
-            pass  # a dead process has no handlers; the test's thread must still end
+        uploads = self.storage.bucket.uploads
+        with suppress(Killed):  # a dead process has no handlers; its thread must still end
+            self.storage.call("stage.abort", self.uri, lambda: uploads.pop(self.token, None))
 
 
 class ProcessStorage:
