@@ -15,7 +15,7 @@ from typing import Any
 from extract_jobs.commit import Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.replacing import widened
-from extract_jobs.schema import Column, TableDescription
+from extract_jobs.schema import ROW_XMIN, Column, TableDescription
 from extract_jobs.sources import Source
 from extract_jobs.spec import ExtractSpec, WatermarkSpec
 from extract_jobs.storage import WrittenFile
@@ -101,11 +101,13 @@ def next_step(
 
 
 def watermark_column(spec: ExtractSpec, description: TableDescription) -> Column:
-    """Return the watermark column of an incremental spec.
+    """Return the watermark column of an incremental spec; in snapshot mode the system column.
 
     Raises:
         ConfigError: There is none of that name, or its type does not order rows.
     """
+    if spec.watermark and spec.watermark.snapshot:
+        return ROW_XMIN
     name = spec.watermark.column if spec.watermark else None
     column = description.column(name or "")
     if column is None:
@@ -223,7 +225,7 @@ def ground_after(
     ground = () if overwrites else ground_of(last)
     column = last.watermark_column if last else None
     if interval is not None:
-        column = spec.watermark.column if spec.watermark else None
+        column = spec.watermark.orders_by if spec.watermark else None
         ground = covered(ground, interval)
     elif any(f.rows for f in files):
         ground = (Interval(),)

@@ -46,6 +46,8 @@ _CHUNK_BYTES = 512
 """What an Arrow array costs beside its values: padding of its buffers, and its own structs."""
 
 _FEW_ROWS = 1024
+_SMALL_BYTES = 2**20
+"""Chunks below both, on average, are copied together: the encoder's cost is per chunk."""
 _MERGED_CHUNKS = 8
 
 logger = logging.getLogger(__name__)
@@ -248,8 +250,9 @@ class PartitionedWriter:
         if not partition.waiting:
             return
         table = pa.Table.from_batches(partition.waiting, self._transform.schema)
-        if table.num_rows < _FEW_ROWS * len(partition.waiting):
-            table = table.combine_chunks()  # the encoder's cost is per chunk
+        chunks = len(partition.waiting)
+        if table.num_rows < _FEW_ROWS * chunks and table.nbytes < _SMALL_BYTES * chunks:
+            table = table.combine_chunks()
         if self._dictionaries is None:
             self._dictionaries = dictionary_columns(table)
         wide = wide_columns(table)

@@ -130,11 +130,18 @@ def repeated(
         ConfigError: There are some, and nothing tells such rows.
     """
     watermark = spec.watermark
-    if watermark is None or watermark.column is None or spec.target.write_mode != "append":
+    if watermark is None or watermark.orders_by is None or spec.target.write_mode != "append":
         return ()
     if watermark.duplicates == "accept":
         return ()
-    found = overlap(ground_of(last), interval, order_of(source, watermark.column))
+    found = overlap(ground_of(last), interval, order_of(source, watermark.orders_by))
+    if found and watermark.snapshot:
+        raise ConfigError(
+            f"{spec.extract_table}: transactions {interval} overlap what commits hold already "
+            f"({', '.join(map(str, found))}), as after an extract in mode full: rows would be "
+            "doubled. Accept that with watermark.duplicates: accept, or start over with another "
+            "state_uri and target"
+        )
     if found and not spec.columns.key:
         raise ConfigError(
             f"{spec.extract_table}: the interval {interval} overlaps what commits hold already "
@@ -156,7 +163,10 @@ def read_request(
     if watermark is None or interval is None:
         return ReadRequest(columns)
     return ReadRequest(
-        columns, interval, watermark.column, watermark.nulls == "include" and last is None
+        columns,
+        interval,
+        watermark.orders_by,
+        not watermark.snapshot and watermark.nulls == "include" and last is None,
     )
 
 

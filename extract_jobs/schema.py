@@ -41,6 +41,19 @@ class Column:
     watermark: WatermarkType | None = None
 
 
+ROW_XMIN = Column(
+    "xmin",
+    "xid",
+    pa.int64(),
+    False,
+    "lossless",
+    "system column, widened to 64 bits; orders rows and is not extracted",
+    "xmin",
+    watermark="xid",
+)
+"""PostgreSQL's system column that tells which transaction wrote a row, as a watermark."""
+
+
 @dataclass(frozen=True)
 class TableDescription:
     """What the source's catalogue says of a table; no row was read for it.

@@ -29,6 +29,9 @@ from extract_jobs.spec_rules import PARTITION_FUNCTIONS, RUN_PARTITIONS, mode_pr
 SourceType = Literal["postgres"]
 JobType = Literal["glue", "emr", "ecs"]
 
+XMIN = "xmin"
+"""What snapshot mode orders rows by. No column of a PostgreSQL table can have this name."""
+
 _BYTE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
                "kib": 2**10, "mib": 2**20, "gib": 2**30}  # fmt: skip
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -129,6 +132,10 @@ class WatermarkSpec(SpecPart):
     """Which column orders the rows of an incremental table, and how its interval is cut."""
 
     column: Name | None = None
+    snapshot: bool = Field(
+        False,
+        description="No column: rows by the transaction that wrote them. PostgreSQL tables only.",
+    )
     lag: Lag | None = Field(
         None, description="How far below the watermark the next interval starts over."
     )
@@ -146,6 +153,11 @@ class WatermarkSpec(SpecPart):
         description="Rows of ground that was committed already: told apart by columns.key, or "
         "accepted as doubles.",
     )
+
+    @property
+    def orders_by(self) -> str | None:
+        """The column that orders rows; in snapshot mode PostgreSQL's own system column."""
+        return XMIN if self.snapshot else self.column
 
 
 class ColumnsSpec(SpecPart):

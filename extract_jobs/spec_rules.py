@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from extract_jobs.spec import ExtractSpec
+    from extract_jobs.spec import ExtractSpec, WatermarkSpec
 
 PARTITION_FUNCTIONS = ("year", "month", "day", "hour")
 RUN_PARTITIONS = ("extract_date", "run_id")
@@ -17,8 +17,10 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
     """Yield what would destroy or double data, and what a person would wrongly rely on."""
     mode, target, key, watermark = spec.mode, spec.target, spec.columns.key, spec.watermark
     column = watermark.column if watermark else None
-    if mode == "incremental" and not column:
-        yield "mode incremental needs watermark.column"
+    if watermark and watermark.snapshot:
+        yield from _snapshot_problems(spec, watermark)
+    elif mode == "incremental" and not column:
+        yield "mode incremental needs watermark.column, or watermark.snapshot for PostgreSQL tables"
     if mode == "incremental" and target.write_mode == "overwrite":
         yield "write_mode overwrite needs mode full: an increment would replace the whole table"
     if mode == "full" and watermark and (watermark.lower, watermark.upper) != (None, None):
@@ -36,6 +38,28 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
         yield (
             "columns.key tells rows that were committed already by key and watermark, but "
             f"{column} is masked"
+        )
+
+
+def _snapshot_problems(spec: ExtractSpec, watermark: WatermarkSpec) -> Iterator[str]:
+    names = ("column", "lag", "delay", "initial", "lower", "upper")
+    given = [f"watermark.{name}" for name in names if getattr(watermark, name) is not None]
+    if given:
+        yield (
+            f"watermark.snapshot goes without {', '.join(given)}: its bounds are those of the "
+            "source's own transactions"
+        )
+    if spec.query is not None:
+        yield "watermark.snapshot takes tables, not a query: only their rows tell who wrote them"
+    if spec.connection.pooled:
+        yield (
+            "watermark.snapshot cannot work behind a pooler, which may answer from another node: "
+            "connect to the primary itself, without connection.pooled"
+        )
+    if spec.target.write_mode == "overwrite_partitions":
+        yield (
+            "watermark.snapshot needs write_mode append, or overwrite with mode full: the rows of "
+            "its interval are parts of any partition"
         )
 
 

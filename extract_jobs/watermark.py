@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from extract_jobs.errors import ConfigError
 
-WatermarkType = Literal["integer", "decimal", "date", "timestamp", "timestamptz", "string"]
+WatermarkType = Literal["integer", "decimal", "date", "timestamp", "timestamptz", "string", "xid"]
 TIME_TYPES = ("date", "timestamp", "timestamptz")
 NUMBER_TYPES = ("integer", "decimal")
 
@@ -29,7 +29,8 @@ class WatermarkValue:
         type: Its kind; values of different kinds never compare.
         text: The value as the source prints it under ISO settings: integers and decimals as
             digits, dates ``YYYY-MM-DD``, timestamps ``YYYY-MM-DD HH:MM:SS[.ffffff]``, those with
-            a zone always in UTC with ``+00``. Strings as they are.
+            a zone always in UTC with ``+00``. Strings as they are. An ``xid`` is a transaction's
+            number, widened to 64 bits: the watermark of snapshot mode.
     """
 
     type: WatermarkType
@@ -60,6 +61,7 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
     "date": re.compile(_DAY, re.ASCII),
     "timestamp": re.compile(_DAY + _TIME, re.ASCII),
     "timestamptz": re.compile(_DAY + _TIME + r"(\+00(:00)?|Z)", re.ASCII),
+    "xid": re.compile(r"\d+", re.ASCII),
 }
 _GIVEN_TIME = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)"
@@ -148,7 +150,7 @@ def python_value(value: WatermarkValue) -> Any:
     Raises:
         TypeError: A string: only the source knows its order.
     """
-    if value.type == "integer":
+    if value.type in ("integer", "xid"):
         return int(value.text)
     if value.type == "decimal":
         return Decimal(value.text)

@@ -38,6 +38,14 @@ from extract_jobs.sources.postgres_sql import (
 from extract_jobs.sources.postgres_types import make_column
 from extract_jobs.sources.postgres_watermark import clock_bound, greatest, nulls, precedes
 from extract_jobs.sources.postgres_width import batch_rows, size_expression, width_of
+from extract_jobs.sources.postgres_xmin import (
+    check_identified,
+    check_table,
+    counter,
+    is_snapshot_mode,
+    reached,
+    xmin_condition,
+)
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.watermark import WatermarkValue
 
@@ -70,6 +78,10 @@ class PostgresSource:
             check_texts(opened, found.relation, self.spec.query)
             columns = self._columns(found)
             rows, size = _estimates(opened, found)
+            identity = fingerprint(opened, self.connection)
+            if is_snapshot_mode(self.spec):
+                check_table(found, self._name)
+                check_identified(identity, self._name)
             return TableDescription(
                 table=self.spec.extract_table,
                 kind=found.relation.kind,
@@ -77,7 +89,7 @@ class PostgresSource:
                 key=primary_key(opened, found.table) if found.table else (),
                 estimated_rows=rows,
                 estimated_bytes=size,
-                fingerprint=fingerprint(opened, self.connection),
+                fingerprint=identity,
                 source_version=f"PostgreSQL {opened.info.parameter_status('server_version')}",
             )
 
@@ -91,6 +103,8 @@ class PostgresSource:
     ) -> WatermarkValue | None:
         """Return the greatest value. See `extract_jobs.sources.Source.highest`."""
         with session(self.connection, f"reading the highest {column} of {self._name}") as opened:
+            if is_snapshot_mode(self.spec):
+                return reached(counter(opened, self._name), lower, self._name)
             found = self._find(opened)
             latest = None
             if delay is not None:
@@ -176,8 +190,6 @@ class PostgresSource:
         self, opened: Connection, request: ReadRequest, found: Found, snapshot_id: str | None
     ) -> PostgresReader:
         version = opened.info.server_version
-        column = request.watermark_column
-        base = None if column is None else found.base_type(column)
         plan = explain(opened, f"select * from {found.relation.source}")
         toast = sum(leaf.toast_bytes for leaf in found.leaves) or toast_below(opened, plan)
         twice = bool(found.leaves and snapshot_id)
@@ -186,7 +198,7 @@ class PostgresSource:
             server_version=version,
             snapshot_id=snapshot_id,
             relation=found.relation,
-            interval=interval_condition(request, base),
+            interval=self._condition(opened, request, found, snapshot_id),
             columns=request.columns,
             width=width_of(request.columns, toast, may_read_twice=twice),
             size=size_expression(request.columns, version),
@@ -194,6 +206,21 @@ class PostgresSource:
             null_what_fails=self.spec.lossy_types == "null",
             what=f"reading {self._name}",
         )
+
+    def _condition(
+        self, opened: Connection, request: ReadRequest, found: Found, snapshot_id: str | None
+    ) -> str | None:
+        """Return the interval's condition, in snapshot mode for the very snapshot that is held."""
+        column = request.watermark_column
+        if column is None or not is_snapshot_mode(self.spec):
+            return interval_condition(request, column and found.base_type(column))
+        check_table(found, self._name)
+        if snapshot_id is None:
+            raise ConfigError(
+                f"{self._name}: watermark.snapshot needs a server that can export a snapshot, and "
+                "this one cannot: name a watermark.column"
+            )
+        return xmin_condition(request.interval, counter(opened, self._name), self._name)
 
 
 def _estimates(opened: Connection, found: Found) -> tuple[int | None, int | None]:

@@ -18,7 +18,7 @@ from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
 from extract_jobs.sources.postgres_session import session
 
-_BATCH_BYTES = 32 * 2**20
+_BATCH_BYTES = 16 * 2**20
 _BATCH_ROWS = 8_192
 
 
@@ -31,7 +31,7 @@ def stream_rows(
     columns: Sequence[Column],
     what: str,
 ) -> Iterator[pa.RecordBatch]:
-    """Stream a SELECT as record batches of about 32 MiB, or of one row that is larger.
+    """Stream a SELECT as record batches of about 16 MiB, or of one row that is larger.
 
     Args:
         connection: Where to.
