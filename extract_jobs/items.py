@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from extract_jobs.config_model import JobSettings
+from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec import ExtractSpec
 

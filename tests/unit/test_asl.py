@@ -17,7 +17,7 @@ import pytest
 from entrypoints.handle_extract_job_run_status import _MAX_SUMMARY_MESSAGE
 from extract_jobs import errors
 from extract_jobs.arguments import NAMES, parse_arguments
-from extract_jobs.config_model import JobSettings
+from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ExtractError
 from extract_jobs.items import WORKER_ARGUMENTS, first_item, next_item
 from extract_jobs.spec import JobType

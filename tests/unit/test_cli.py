@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from extract_jobs.cli_arguments import overrides_of
-from extract_jobs.cli_run import worst
-from extract_jobs.cli_views import aligned, result_line
+from extract_jobs.cli.arguments import overrides_of
+from extract_jobs.cli.run import worst
+from extract_jobs.cli.views import aligned, result_line
 from extract_jobs.errors import ConfigError
 from extract_jobs.report import Report, ReportedError
 

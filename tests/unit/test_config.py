@@ -20,8 +20,8 @@ from extract_jobs.config import (
     resolve_tables,
     specs_for,
 )
-from extract_jobs.config_model import TableConfig
-from extract_jobs.config_places import catalog_name, fill, segment, table_parts
+from extract_jobs.config.model import TableConfig
+from extract_jobs.config.places import catalog_name, fill, segment, table_parts
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec import ExtractSpec
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract_jobs.config import load_config
-from extract_jobs.config_file import MAX_DEPTH, parse_yaml
+from extract_jobs.config.file import MAX_DEPTH, parse_yaml
 from extract_jobs.errors import ConfigError
 
 Path = tuple[str | int, ...]

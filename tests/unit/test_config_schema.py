@@ -11,20 +11,20 @@ import jsonschema
 import pytest
 
 from extract_jobs.config import load_config
-from extract_jobs.config_file import parse_yaml
-from extract_jobs.config_model import (
+from extract_jobs.config.file import parse_yaml
+from extract_jobs.config.model import (
     SCHEMA_PATH,
     ConfigModel,
     TableConfig,
     json_schema,
     schema_text,
 )
-from extract_jobs.config_problems import key_paths, model_at
+from extract_jobs.config.problems import key_paths, model_at
 from extract_jobs.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = [
-    ROOT / "extract_jobs" / "example_config.yml",
+    ROOT / "extract_jobs" / "cli" / "example_config.yml",
     *sorted((ROOT / "infra").rglob("*/sales.yml")),
 ]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,7 +46,7 @@ def validate(text: str) -> None:
 
 
 def test_the_shipped_schema_is_current() -> None:
-    assert SCHEMA_PATH.read_text() == schema_text(), "run python -m extract_jobs.config_model"
+    assert SCHEMA_PATH.read_text() == schema_text(), "run python -m extract_jobs.config.model"
     jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
@@ -68,7 +68,7 @@ def test_the_pages_have_examples() -> None:
 
 
 def test_the_example_s_comments_are_keys_that_exist() -> None:
-    text = (ROOT / "extract_jobs" / "example_config.yml").read_text()
+    text = (ROOT / "extract_jobs" / "cli" / "example_config.yml").read_text()
     shown = re.sub(r"^  # (?=public\.events|  |open_invoices)", "  ", text, flags=re.MULTILINE)
     shown = re.sub(r"^(    )url: .*\n.*password_env: .*\n", "", shown, flags=re.MULTILINE)
     shown = shown.replace("# secret_id", "secret_id").replace("# job_type", "job_type")

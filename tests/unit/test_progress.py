@@ -9,7 +9,14 @@ import threading
 import pytest
 from rich.console import Console
 
-from extract_jobs.progress import LineDisplay, LineMeter, LiveDisplay, Meter, count_text, size_text
+from extract_jobs.cli.progress import (
+    LineDisplay,
+    LineMeter,
+    LiveDisplay,
+    Meter,
+    count_text,
+    size_text,
+)
 
 
 class Clock:

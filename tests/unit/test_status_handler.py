@@ -14,7 +14,7 @@ from entrypoints import handle_extract_job_run_status as status_handler
 from entrypoints.handle_extract_job_run_status import handle, summarize
 from extract_jobs import errors
 from extract_jobs.commit import Commit, CommitLog
-from extract_jobs.config_model import JobSettings
+from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.items import first_item, next_item, worker_arguments
 from extract_jobs.outcome import ROLL_FORWARD_LIMIT

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for
-from extract_jobs.config_file import parse_yaml
-from extract_jobs.config_problems import nearest
+from extract_jobs.config.file import parse_yaml
+from extract_jobs.config.problems import nearest
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec import ExtractSpec, parse_duration
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from extract_jobs.config_model import SourceSettings, TableConfig
-from extract_jobs.config_places import Places, places_of
-from extract_jobs.config_problems import Found, Path, exists, found_in, model_at
+from extract_jobs.config.model import SourceSettings, TableConfig
+from extract_jobs.config.places import Places, places_of
+from extract_jobs.config.problems import Found, Path, exists, found_in, model_at
 from extract_jobs.spec import ExtractSpec
 
 _SPLITS: Path = ("split", "max_connections")

@@ -1,6 +1,6 @@
 """What a source config may say: the models, and the JSON Schema made from them.
 
-``python -m extract_jobs.config_model`` writes the schema that ships with the package.
+``python -m extract_jobs.config.model`` writes the schema that ships with the package.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from extract_jobs.cli_arguments import argument_parser, selected_specs
-from extract_jobs.cli_process import internal_error, log_to_stderr, stop_requested, stoppable
-from extract_jobs.config_model import SCHEMA_PATH
+from extract_jobs.cli.arguments import argument_parser, selected_specs
+from extract_jobs.cli.process import internal_error, log_to_stderr, stop_requested, stoppable
+from extract_jobs.config.model import SCHEMA_PATH
 from extract_jobs.errors import (
     EXIT_CONFIG,
     EXIT_DONE,
@@ -83,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Run tables one after another; one that fails does not stop the others."""
-    from extract_jobs.cli_run import reports_only, run_one, worst
-    from extract_jobs.cli_views import result_line, summary
-    from extract_jobs.progress import display
+    from extract_jobs.cli.progress import display
+    from extract_jobs.cli.run import reports_only, run_one, worst
+    from extract_jobs.cli.views import result_line, summary
 
     run_id = arguments.run_id or _new_run_id()
     specs = selected_specs(arguments, run_id=run_id)
@@ -117,7 +117,7 @@ def _interrupted(not_begun: int) -> ExtractError:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from extract_jobs.cli_views import preview, preview_text
+    from extract_jobs.cli.views import preview, preview_text
 
     [spec] = selected_specs(arguments)
     print(preview_text(spec, preview(spec, datetime.now(UTC))))
@@ -145,7 +145,7 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from extract_jobs.cli_views import STATUS_COMMITS, STATUS_HEADER, aligned, status_rows
+    from extract_jobs.cli.views import STATUS_COMMITS, STATUS_HEADER, aligned, status_rows
 
     rows = [STATUS_HEADER]
     for spec in selected_specs(arguments):
@@ -156,7 +156,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _recover(arguments: argparse.Namespace) -> int:
     """Bring each table's last commit to its outcome and drop staged files that nobody can use."""
-    from extract_jobs.cli_views import commit_log
+    from extract_jobs.cli.views import commit_log
 
     failures: list[ExtractError] = []
     for spec in selected_specs(arguments):
@@ -216,6 +216,3 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": _status,
     "recover": _recover,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from extract_jobs.config_checks import check_defaults, check_frame, trace
-from extract_jobs.config_file import parse_yaml
-from extract_jobs.config_layers import (
+from extract_jobs.config.checks import check_defaults, check_frame, trace
+from extract_jobs.config.file import parse_yaml
+from extract_jobs.config.layers import (
     ResolvedTable,
     as_written,
     merge,
@@ -23,9 +23,9 @@ from extract_jobs.config_layers import (
     resolve_table,
     spec_of,
 )
-from extract_jobs.config_model import JobSettings, SourceSettings
-from extract_jobs.config_places import collisions, segment
-from extract_jobs.config_problems import (
+from extract_jobs.config.model import JobSettings, SourceSettings
+from extract_jobs.config.places import collisions, segment
+from extract_jobs.config.problems import (
     Found,
     Problem,
     dotted,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-from extract_jobs.cli_process import internal_error, note_stop
+from extract_jobs.cli.process import internal_error, note_stop
 from extract_jobs.engine import Progress
 from extract_jobs.errors import (
     EXIT_CONFIG,

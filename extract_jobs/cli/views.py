@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
+from extract_jobs.cli.progress import count_text, size_text
 from extract_jobs.columns import choose_columns
 from extract_jobs.commit import Base, Commit, CommitLog
 from extract_jobs.plan import Plan, make_plan, read_request
-from extract_jobs.progress import count_text, size_text
 from extract_jobs.report import Report
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import open_source

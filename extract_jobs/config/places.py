@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from extract_jobs.config_model import TableConfig
-from extract_jobs.config_problems import Found, found_in, nearest
+from extract_jobs.config.model import TableConfig
+from extract_jobs.config.problems import Found, found_in, nearest
 from extract_jobs.spec import TargetSpec
 from extract_jobs.storage import join
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from extract_jobs.config_problems import Path, Problem, dotted, refusal
+from extract_jobs.config.problems import Path, Problem, dotted, refusal
 from extract_jobs.errors import ConfigError
 
 MAX_DEPTH = 50
