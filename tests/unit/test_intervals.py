@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from extract_jobs.commit import Commit
 from extract_jobs.errors import ConfigError
-from extract_jobs.intervals import covered, ground_after, next_step, overlap
+from extract_jobs.intervals import Step, covered, ground_after, next_step, overlap
 from extract_jobs.partitions import PartitionField, partition_values
 from extract_jobs.plan import count_null_watermarks, repeated
 from extract_jobs.replacing import replaced_by_interval, widened
@@ -168,6 +168,31 @@ def test_ground_of_text_grows_where_one_interval_goes_on_from_the_other() -> Non
     assert covered(covered((), Interval(None, a)), Interval(a, b)) == (Interval(None, b),)
     assert covered((Interval(a, b),), Interval(None, a)) == (Interval(None, b),)
     assert covered((Interval(a, b),), Interval(a, c)) == (Interval(a, b), Interval(a, c))
+
+
+def test_text_is_compared_by_the_source() -> None:
+    """In this order "B" lies between "a" and "c", which no comparison of bytes would say."""
+
+    class Folded(MemorySource):
+        def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
+            return left.text.casefold() < right.text.casefold()
+
+        def highest(self, column: str, **bounds: Any) -> WatermarkValue:
+            return bounds["upper"] or text("D")
+
+    def text(value: str) -> WatermarkValue:
+        return WatermarkValue("string", value)
+
+    source, table = Folded([]), described("string")
+    last = commit_of(incremental(), None, Interval(text("a"), text("c")), text("c"))
+    step = next_step(incremental(), last, table, source)
+    assert step == Step(Interval(text("c"), text("D")), text("D"))
+    back = incremental(KEYED, lower="A", upper="B")
+    step = next_step(back, last, table, source)
+    assert step == Step(Interval(text("A"), text("B")), text("c"))
+    assert repeated(back, last, step.interval, source) == (Interval(text("a"), text("B")),)
+    with pytest.raises(ConfigError, match=r"no value is above watermark.lower 'c'"):
+        next_step(incremental(lower="c", upper="B"), last, table, source)
 
 
 # --- whole partitions ------------------------------------------------------------------------
