@@ -20,7 +20,7 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
     if watermark and watermark.snapshot:
         yield from _snapshot_problems(spec, watermark)
     elif mode == "incremental" and not column:
-        yield "mode incremental needs watermark.column, or watermark.snapshot for PostgreSQL tables"
+        yield "mode incremental needs watermark.column"
     if mode == "incremental" and target.write_mode == "overwrite":
         yield "write_mode overwrite needs mode full: an increment would replace the whole table"
     if mode == "full" and watermark and (watermark.lower, watermark.upper) != (None, None):

@@ -124,6 +124,13 @@ def run_server(version: int = 18, **settings: str) -> Iterator[Server]:
         version: Major version, 16 or 18.
         **settings: Settings of postgresql.conf beyond the tests' own.
     """
+    with make_cluster(version) as cluster, cluster.serving(**settings) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def make_cluster(version: int = 18) -> Iterator[Cluster]:
+    """Make a fresh cluster, not started; nothing of it stays behind."""
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     identity: dict[str, Any] = {}
@@ -139,43 +146,70 @@ def run_server(version: int = 18, **settings: str) -> Iterator[Server]:
                 shutil.copytree(install, copy / install.name)
                 shutil.copytree(libraries, copy.parent / libraries.name)
                 install = copy / install.name
-        yield from _running(install / "bin", directory, identity, settings)
+        cluster = Cluster(install / "bin", directory, identity, free_port())
+        cluster.initialize()
+        yield cluster
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _running(
-    binaries: Path, directory: Path, identity: dict[str, Any], settings: dict[str, str]
-) -> Iterator[Server]:
-    data, secret = directory / "data", directory / "password"
-    secret.write_text(PASSWORD + "\n", encoding="utf-8")
-    if identity:
-        os.chown(secret, identity["user"], identity["group"])
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    subprocess.run(
-        [binaries / "initdb", "-D", data, "-U", "postgres", "--encoding=UTF8", "--no-sync",
-         "--auth=scram-sha-256", f"--pwfile={secret}", "--locale=C.UTF-8"],
-        check=True, capture_output=True, env=environment, cwd=directory, **identity,
-    )  # fmt: skip
-    port = free_port()
-    flags = [f"--{name}={value}" for name, value in (_SETTINGS | settings).items()]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [binaries / "postgres", "-D", data, f"--port={port}", *flags],
-            stdout=log, stderr=log, env=environment, cwd=directory, **identity,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of libc, no locks
+_ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster's folder and binaries; the server may be started, stopped and started again."""
+
+    binaries: Path
+    directory: Path
+    identity: dict[str, Any]
+    port: int
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self.directory / "data"
+
+    def run(self, *command: Any) -> str:
+        """Run one of the binaries as the server's user, and return what it printed."""
+        done = subprocess.run(
+            [self.binaries / command[0], *command[1:]], check=True, capture_output=True,
+            env=_ENVIRONMENT, cwd=self.directory, text=True, **self.identity,
         )  # fmt: skip
-    server = Server("127.0.0.1", port, "postgres", PASSWORD, "postgres", directory)
-    try:
-        _wait_until_ready(server, process)
-        yield server
-    finally:
-        process.send_signal(signal.SIGINT)  # fast shutdown: sessions are cut
+        return done.stdout
+
+    def initialize(self) -> None:
+        """Make the data directory."""
+        secret = self.directory / "password"
+        secret.write_text(PASSWORD + "\n", encoding="utf-8")
+        if self.identity:
+            os.chown(secret, self.identity["user"], self.identity["group"])
+        self.run(
+            "initdb", "-D", self.data, "-U", "postgres", "--encoding=UTF8", "--no-sync",
+            "--auth=scram-sha-256", f"--pwfile={secret}", "--locale=C.UTF-8",
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def serving(self, **settings: str) -> Iterator[Server]:
+        """Run the server until the context ends; it is shut down cleanly."""
+        flags = [f"--{name}={value}" for name, value in (_SETTINGS | settings).items()]
+        with (self.directory / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [self.binaries / "postgres", "-D", self.data, f"--port={self.port}", *flags],
+                stdout=log, stderr=log, env=_ENVIRONMENT, cwd=self.directory, **self.identity,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of libc, no locks
+            )  # fmt: skip
+        server = Server("127.0.0.1", self.port, "postgres", PASSWORD, "postgres", self.directory)
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGQUIT)  # immediate
-            process.wait(20)
+            _wait_until_ready(server, process)
+            yield server
+        finally:
+            process.send_signal(signal.SIGINT)  # fast shutdown: sessions are cut
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGQUIT)  # immediate
+                process.wait(20)
 
 
 _LIBC = ctypes.CDLL(None)
