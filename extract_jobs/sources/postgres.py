@@ -136,7 +136,7 @@ class PostgresSource:
                 reader = self._reader(opened, request, found, snapshot_id)
             except psycopg.Error as error:
                 raise statement_error(error, what) from error
-            held = PostgresSnapshot(opened, found, reader)
+            held = PostgresSnapshot(opened, found, reader, request.watermark_column)
             with held.heartbeat():
                 yield held
 

@@ -18,7 +18,7 @@ from extract_jobs.sources.postgres_reader import PostgresReader
 from extract_jobs.sources.postgres_session import Connection, begin, execute, session
 from extract_jobs.sources.postgres_sql import Relation, select
 from extract_jobs.sources.postgres_types import PostgresType
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec import ExtractSpec, SplitSpec
 from extract_jobs.splits import Split
 
 HEARTBEAT_SECONDS = 30.0
@@ -61,8 +61,15 @@ class PostgresSnapshot:
         shared: Whether splits and `count` see this very snapshot.
     """
 
-    def __init__(self, opened: Connection, found: Found, reader: PostgresReader) -> None:
+    def __init__(
+        self,
+        opened: Connection,
+        found: Found,
+        reader: PostgresReader,
+        watermark_column: str | None = None,
+    ) -> None:
         """Hold what `PostgresSource.snapshot` found; not for other callers."""
+        self._watermark_column = watermark_column
         self._opened = opened
         self._found = found
         self._lost: psycopg.Error | None = None
@@ -91,10 +98,8 @@ class PostgresSnapshot:
             )
         column = wanted.column if wanted.strategy in ("auto", "range") else None
         if column is None and by_page:
-            if wanted.strategy == "auto" and cutting.small_by_index(
-                self._opened, reader.relation, reader.interval, wanted.target_bytes
-            ):
-                return cutting.whole(min(size, wanted.target_bytes))
+            if wanted.strategy == "auto" and (found := self._cut_interval(wanted, size)):
+                return found
             block_size = int(execute(self._opened, "show block_size")[0][0])
             return cutting.by_page(self._found.leaves, block_size, wanted.target_bytes)
         if column is None and self._found.table is not None and self._found.leaves:
@@ -110,6 +115,21 @@ class PostgresSnapshot:
             base_type=base,
             condition=reader.interval,
             estimated_bytes=size,
+        )
+
+    def _cut_interval(self, wanted: SplitSpec, table_bytes: int) -> list[Split] | None:
+        """Cut an interval through the watermark's index; None where the table is to be scanned."""
+        column, interval = self._watermark_column, self.reader.interval
+        if column is None or interval is None:
+            return None
+        return cutting.through_index(
+            self._opened,
+            self.reader.relation,
+            wanted.target_bytes,
+            column=column,
+            base_type=self._found.base_type(column),
+            condition=interval,
+            table_bytes=table_bytes,
         )
 
     def count(self) -> int:

@@ -84,15 +84,59 @@ def by_page(found: Sequence[Leaf], block_size: int, target_bytes: int) -> list[S
     ]
 
 
-def small_by_index(
-    opened: Connection, relation: Relation, condition: str | None, target_bytes: int
-) -> bool:
-    """Tell whether the planner would fetch few enough rows for one split through an index."""
-    if condition is None:
-        return False
+def through_index(
+    opened: Connection,
+    relation: Relation,
+    target_bytes: int,
+    *,
+    column: str,
+    base_type: str,
+    condition: str,
+    table_bytes: int,
+) -> list[Split] | None:
+    """Cut an interval that the planner would fetch through an index.
+
+    The planner's row counts come from statistics that know nothing of rows since the last ANALYZE,
+    which are the very rows of an increment. So it is believed as to the index, and the rows are
+    counted, no further than one split can hold.
+
+    Args:
+        opened: A connection in the snapshot.
+        relation: What is read.
+        target_bytes: Wanted size of a split.
+        column: The watermark column.
+        base_type: Its base type.
+        condition: The interval's condition.
+        table_bytes: Size of the whole table.
+
+    Returns:
+        One split where the interval is small, else ranges between its least and greatest value;
+        None where it is not fetched through an index, or is too great a part of the table for
+        that, so that the table is better scanned.
+    """
+    statement = select(["1"], relation, condition)
     plan = explain(opened, select(["*"], relation, condition).replace("* as c0", "*"))
-    by_index = any("Index" in node["Node Type"] for node in nodes(plan))
-    return by_index and plan["Plan Rows"] * plan["Plan Width"] <= target_bytes
+    if not any("Index" in node["Node Type"] for node in nodes(plan)):
+        return None
+    width = max(1, plan["Plan Width"])
+    enough = target_bytes // width + 1
+    counted = f"select count(*) from ({statement} limit {enough + 1}) s"
+    rows = int(execute(opened, counted)[0][0])
+    if rows <= enough:
+        return whole(rows * width)
+    rows = int(execute(opened, select(["count(*)"], relation, condition))[0][0])
+    size = rows * width
+    if size * 4 > table_bytes:
+        return None
+    bounds = _even_bounds(
+        opened,
+        relation,
+        column,
+        base_type=base_type,
+        condition=condition,
+        count=min(-(-size // target_bytes), _MAX_RANGES),
+    )
+    return _between(bounds, column, base_type, size) if bounds else None
 
 
 def by_range(
@@ -144,6 +188,13 @@ def by_range(
         )
     if not bounds:
         return whole(estimated_bytes)
+    return _between(bounds, column, base_type, estimated_bytes)
+
+
+def _between(
+    bounds: Sequence[str], column: str, base_type: str, estimated_bytes: int
+) -> list[Split]:
+    """Return splits between ascending bounds, and one below and one above; NULL is in the first."""
     name = quote_name(column)
     edges = [literal(bound, base_type) for bound in bounds]
     conditions = [f"{name} <= {edges[0]} or {name} is null"]

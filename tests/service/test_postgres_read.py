@@ -339,6 +339,38 @@ def test_a_small_interval_through_an_index_is_one_split(pg_database, monkeypatch
     assert read_ids(found, interval=Interval(low), **request) == expected
 
 
+def test_an_interval_through_an_index_is_cut_by_its_own_values(pg_database, monkeypatch):
+    filled(pg_database, 60000, columns=", w int default 1")
+    pg_database.execute("create index on t (at)", "analyze t")
+    found = source(pg_database, monkeypatch, extract_table="t", split=SMALL, where="note !~ '%s'")
+    low = WatermarkValue("timestamptz", "2024-01-01 15:50:00+00")
+    request = {"interval": Interval(low), "watermark_column": "at"}
+    with snapshot_of(found, **request) as snapshot:
+        splits = snapshot.splits(found.spec)
+        assert 5 < len(splits) < 60
+        assert all(split.start_page is None for split in splits)
+        rows = [ids(snapshot, split) for split in splits]
+    assert max(map(len, rows)) < 2 * min(map(len, rows))
+    assert sorted(i for part in rows for i in part) == list(range(57001, 60001))
+
+
+def test_rows_that_statistics_do_not_know_are_cut_all_the_same(pg_database, monkeypatch):
+    """After ANALYZE the table doubles: the planner takes the new half for a hundredth."""
+    filled(pg_database, 5000)
+    pg_database.execute(
+        "create index on t (at)",
+        "analyze t",
+        "insert into t select i, timestamptz '2024-01-01 00:00+00' + i * interval '1 s',"
+        " repeat('n', i % 200) from generate_series(5001, 20000) i",
+    )
+    found = source(pg_database, monkeypatch, extract_table="t", split=SMALL)
+    low = WatermarkValue("timestamptz", "2024-01-01 01:23:20+00")
+    request = {"interval": Interval(low), "watermark_column": "at"}
+    with snapshot_of(found, **request) as snapshot:
+        assert len(snapshot.splits(found.spec)) > 10
+    assert read_ids(found, **request) == list(range(5001, 20001))
+
+
 # Cutting by page, without a server
 
 
