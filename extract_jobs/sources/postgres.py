@@ -136,7 +136,9 @@ class PostgresSource:
                 reader = self._reader(opened, request, found, snapshot_id)
             except psycopg.Error as error:
                 raise statement_error(error, what) from error
-            held = PostgresSnapshot(opened, found, reader, request.watermark_column)
+            # No index holds xmin: in snapshot mode the table is scanned.
+            indexed = None if is_snapshot_mode(self.spec) else request.watermark_column
+            held = PostgresSnapshot(opened, found, reader, indexed)
             with held.heartbeat():
                 yield held
 
