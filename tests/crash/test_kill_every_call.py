@@ -6,7 +6,6 @@ local folders.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,72 +14,11 @@ from uuid import uuid4
 import pytest
 
 from infra.local.emulator import Emulator
-from tests.support.crash import Driver, Lake, bucket_of
+from tests.support.crash import ROWS, Driver, Lake, Story
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.postgres import Server
 
 pytestmark = pytest.mark.crash
-
-ROWS = list(range(1, 41))
-
-
-@pytest.fixture(scope="module")
-def database(pg: Server) -> Server:
-    pg.execute(
-        "drop table if exists public.t",
-        "create table public.t (id int primary key, part text, padding text)",
-        "insert into public.t select g, case when g % 3 = 0 then null else 'p' || g % 2 end,"
-        " repeat(md5(g::text), 20) from generate_series(1, 40) g",
-    )
-    return pg
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    with Driver(tmp_path_factory.mktemp("crash") / "driver.log") as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
-def proxy(ministack: Emulator, driver: Driver) -> Iterator[FaultProxy]:
-    def kill() -> None:
-        os.kill(driver.pid, signal.SIGKILL)
-
-    with FaultProxy(ministack.endpoint_url, callback=kill) as proxy:
-        yield proxy
-
-
-@pytest.fixture(scope="module")
-def bucket(ministack: Emulator) -> str:
-    return bucket_of(ministack, f"crash-{uuid4().hex[:8]}")
-
-
-class Story:
-    """One table's lake, extracted through the proxy or directly."""
-
-    def __init__(
-        self, driver: Driver, server: Server, lake: Lake, write_mode: str, proxy: FaultProxy | None
-    ) -> None:
-        self.driver, self.server, self.lake, self.proxy = driver, server, lake, proxy
-        self.target = {"write_mode": write_mode, "partition_by": ["part"]}
-
-    def environment(self, *, faulty: bool = False) -> dict[str, str]:
-        base = {"CRASH_PASSWORD": self.server.password}
-        if self.proxy and faulty:
-            return base | self.proxy.environment()
-        return base | self.lake.environment
-
-    def extract(self, run_id: str, attempt: int = 1, *, faulty: bool = False, **more: object):
-        spec = self.lake.spec(self.server, run_id, attempt, target=self.target)
-        return self.driver.run(spec, self.environment(faulty=faulty), **more)
-
-    def assert_whole(self, context: str) -> None:
-        """The next attempt succeeds, the rows are there once, and recovery leaves nothing."""
-        ended = self.extract("r", 2, then_recover=True)
-        assert ended.exit == 0, f"{context}: {ended.stderr}"
-        assert self.lake.staged() == [], context
-        assert self.lake.read() == ROWS, context
-        assert self.lake.report("r", 2)["rows"] == len(ROWS), context
 
 
 def stories(

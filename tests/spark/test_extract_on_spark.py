@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -200,3 +201,22 @@ def test_the_number_of_connections_is_never_above_what_is_allowed(
     stop.set()
     watcher.join()
     assert 1 <= most[0] <= 2  # one split and the connection that holds the snapshot
+
+
+def test_the_password_is_in_no_process_list_spark_setting_or_statement(
+    scene: Scene, spark: SparkSession
+) -> None:
+    seen: list[str] = []
+
+    def look() -> None:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                seen.append(" ".join(process.cmdline()))
+        with scene.server.connect() as connection:
+            found = connection.execute("select query, application_name from pg_stat_activity")
+            seen.extend(" ".join(map(str, row)) for row in found.fetchall())
+
+    run_extract(scene.spec(), spark=spark, progress=During(look))
+    seen.extend(f"{k}={v}" for k, v in spark.sparkContext.getConf().getAll())
+    assert any("extract" in text.lower() or "copy" in text.lower() for text in seen)
+    assert not [text for text in seen if scene.server.password in text]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -18,9 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.support.emulators import AnyEmulator
+from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import Server
 
 ROOT = Path(__file__).parents[2]
+ROWS = list(range(1, 41))
+"""What the crash tests' table holds in its column id."""
 
 
 @dataclass(frozen=True)
@@ -194,11 +194,31 @@ def bucket_of(emulator: AnyEmulator, name: str) -> str:
     return f"s3://{name}"
 
 
-@contextmanager
-def killing(pid_of: Callable[[], int]) -> Iterator[Callable[[], None]]:
-    """Give a callback that kills the process whose pid is known by then, and waits for its end."""
+class Story:
+    """One table's lake, extracted through the proxy or directly."""
 
-    def kill() -> None:
-        os.kill(pid_of(), 9)
+    def __init__(
+        self, driver: Driver, server: Server, lake: Lake, write_mode: str, proxy: FaultProxy | None
+    ) -> None:
+        self.driver, self.server, self.lake, self.proxy = driver, server, lake, proxy
+        self.target = {"write_mode": write_mode, "partition_by": ["part"]}
 
-    yield kill
+    def environment(self, *, faulty: bool = False) -> dict[str, str]:
+        base = {"CRASH_PASSWORD": self.server.password}
+        if self.proxy and faulty:
+            return base | self.proxy.environment()
+        return base | self.lake.environment
+
+    def extract(
+        self, run_id: str, attempt: int = 1, *, faulty: bool = False, **more: object
+    ) -> Ended:
+        spec = self.lake.spec(self.server, run_id, attempt, target=self.target)
+        return self.driver.run(spec, self.environment(faulty=faulty), **more)
+
+    def assert_whole(self, context: str, attempt: int = 2) -> None:
+        """The next attempt succeeds, the rows are there once, and recovery leaves nothing."""
+        ended = self.extract("r", attempt, then_recover=True)
+        assert ended.exit == 0, f"{context}: {ended.stderr}"
+        assert self.lake.staged() == [], context
+        assert self.lake.read() == ROWS, context
+        assert self.lake.report("r", attempt)["rows"] == len(ROWS), context
