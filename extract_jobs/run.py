@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from extract_jobs.catalog import update_catalog
 from extract_jobs.commit import Commit, CommitLog, Replaces, next_commit
-from extract_jobs.committed import CommittedRows, RowKey, committed_rows, files_on
+from extract_jobs.committed import MAX_IN_MEMORY, CommittedRows, RowKey, committed_rows, files_on
+from extract_jobs.committed_spark import committed_by_split
 from extract_jobs.engine import (
     Progress,
     SplitResult,
@@ -37,7 +38,9 @@ from extract_jobs.replacing import replaced_by_files, replaced_by_interval
 from extract_jobs.report import Report, reported, versions
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Snapshot, open_source
+from extract_jobs.spark import spark_context
 from extract_jobs.spec import ExtractSpec
+from extract_jobs.splits import Split
 from extract_jobs.storage import OpenStorage, WrittenFile, open_storage
 from extract_jobs.transform import Transform, choose_columns
 
@@ -191,6 +194,7 @@ class Attempt:
                     connections=self.spec.split.max_connections,
                     spark=self.tools.spark,
                     progress=self.tools.progress,
+                    committed=self.committed(task, splits),
                 )
                 files = tuple(f for r in results for f in r.files) or self.schema_file(task)
             with self.tools.phase("reconcile"):
@@ -247,16 +251,24 @@ class Attempt:
             },
             open_storage=self.tools.open_storage,
             watermark_column=spec.watermark.column if spec.watermark else None,
-            committed=self.committed(),
         )
 
-    def committed(self) -> CommittedRows | None:
-        """Return the rows of this interval that are committed already and told by their key."""
+    def committed(
+        self, task: SplitTask, splits: Sequence[Split]
+    ) -> Callable[[Split], CommittedRows | None]:
+        """Return what tells the rows of a split that are committed already."""
         last, ground = self.plan.base.published, self.plan.repeated
         if last is None or not ground:
-            return None
+            return lambda _: None
         files = files_on(self.log.live(last), ground)
-        return committed_rows(files, ground, RowKey.of(self.spec), self.log.target)
+        key, limit = RowKey.of(self.spec), self.spec.split.max_connections
+        found = committed_rows(files, ground, key, self.log.target, limit=MAX_IN_MEMORY)
+        if found is not None:
+            return lambda _: found
+        context = spark_context(self.tools.spark, limit)
+        return committed_by_split(
+            context, task, splits, files=files, ground=ground, key=key, connections=limit
+        )
 
     def schema_file(self, task: SplitTask) -> tuple[WrittenFile, ...]:
         """Return one staged file without rows, where the policy for empty tables asks for it."""

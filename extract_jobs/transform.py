@@ -173,13 +173,12 @@ class Transform:
         """Return values of some source columns as files hold them, or else their folder's text.
 
         Args:
-            batch: As the source gave it.
+            batch: As the source gave it; it may lack other columns.
             columns: Names in the source.
 
         Raises:
             TypeNotRepresentable: As `apply` and `partition_keys` raise it.
         """
-        self._check(batch)
         outputs = {output.column: output for output in self._outputs}
         folders = {
             key.column: (key, field)
@@ -189,11 +188,10 @@ class Transform:
         found = []
         for name in columns:
             if name in outputs:
-                output = outputs[name]
-                found.append(output.apply(batch.column(output.position)))
+                found.append(outputs[name].apply(batch.column(name)))
             else:
                 key, field = folders[name]
-                values = key.apply(batch.column(key.position))
+                values = key.apply(batch.column(name))
                 texts = partition_values(values, field, empty_is_null=self.lossy)
                 found.append(texts.cast(pa.string()))
         return found

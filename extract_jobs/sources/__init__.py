@@ -52,6 +52,9 @@ class Reader(Protocol):
         of the same one again, starts from none. Complete once its iterator is exhausted.
         """
 
+    def only(self, columns: Sequence[str]) -> Reader:
+        """Return a reader of the same rows and splits that gives some columns alone."""
+
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows, in the request's columns, in batches bounded by bytes.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -74,6 +74,11 @@ class PostgresReader:
     def schema(self) -> pa.Schema:
         """The schema of every batch."""
         return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
+
+    def only(self, columns: Sequence[str]) -> PostgresReader:
+        """Give some columns alone. See `extract_jobs.sources.Reader.only`."""
+        chosen = tuple(column for column in self.columns if column.name in columns)
+        return replace(self, columns=chosen, nulled={})
 
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows. See `extract_jobs.sources.Reader.read`."""

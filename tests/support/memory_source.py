@@ -25,6 +25,9 @@ class MemoryReader:
     rows: tuple[int, ...]
     nulled: dict[str, int] = field(default_factory=dict)
 
+    def only(self, columns: Sequence[str]) -> MemoryReader:
+        return self
+
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         for start in range(0, len(self.rows), 2):
             part = pa.array(self.rows[start : start + 2], pa.int64())

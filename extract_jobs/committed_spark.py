@@ -1,0 +1,119 @@
+"""Rows that are committed already, told by Spark where they are too many for one process.
+
+Spark joins the keys of the source's rows with those of committed rows and keeps those that both
+have, by the split that reads them: no process ever holds more keys than one split has rows.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from extract_jobs.committed import CommittedRows, RowKey, read_keys
+from extract_jobs.engine import SplitTask
+from extract_jobs.spark import spark_error
+from extract_jobs.splits import Split
+from extract_jobs.storage import WrittenFile
+from extract_jobs.watermark import Interval
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+    from pyspark.sql import DataFrame, SparkSession
+
+Batches = Iterable[pa.RecordBatch]
+
+
+def committed_by_split(
+    context: SparkContext,
+    task: SplitTask,
+    splits: Sequence[Split],
+    *,
+    files: Sequence[WrittenFile],
+    ground: Sequence[Interval],
+    key: RowKey,
+    connections: int,
+) -> Callable[[Split], CommittedRows]:
+    """Return what gives the rows of a split that are committed already.
+
+    Reads the key's columns of every split once, in the attempt's snapshot, before the splits
+    themselves are read.
+
+    Args:
+        context: A running Spark.
+        task: Reads splits, and knows how files hold their values.
+        splits: All of the attempt.
+        files: Live files that may hold such rows.
+        ground: Intervals that such rows lie in.
+        key: How rows are known.
+        connections: Most splits read at a time.
+
+    Raises:
+        ExtractError: Spark failed.
+    """
+    from pyspark import StorageLevel
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.builder.getOrCreate()
+    reader, transform = task.reader.only(key.columns), task.transform
+    uri, open_storage = task.target.uri, task.open_storage
+
+    def keys_of_files(batches: Batches) -> Batches:
+        for file in _unpacked(batches):
+            yield pa.record_batch([_small(read_keys(file, ground, key, open_storage(uri)))], ["k"])
+
+    def keys_of_splits(batches: Batches) -> Batches:
+        for split in _unpacked(batches):
+            for batch in reader.read(split):
+                keys = _small(key.of_batch(batch, transform, checked=False).drop_null())
+                indexes = pa.repeat(pa.scalar(split.index, pa.int32()), len(keys))
+                yield pa.record_batch([keys, indexes], ["k", "s"])
+
+    def packed(batches: Batches) -> Batches:
+        for batch in batches:
+            for index in batch.column(1).unique():
+                keys = batch.filter(pc.equal(batch.column(1), index)).column(0)
+                data = pickle.dumps(keys.cast(pa.large_binary()))
+                yield pa.record_batch(
+                    [pa.array([index.as_py()], pa.int32()), pa.array([data])], ["s", "keys"]
+                )
+
+    try:
+        old = _spread(session, files, 4 * connections).mapInArrow(keys_of_files, "k binary")
+        new = _spread(session, splits, connections).mapInArrow(keys_of_splits, "k binary, s int")
+        both = new.join(old, "k", "left_semi").repartition(len(splits), "s")
+        found = both.mapInArrow(packed, "s int, keys binary").persist(StorageLevel.DISK_ONLY)
+        found.count()
+    except Exception as error:
+        raise spark_error(error, context) from error
+
+    def of_split(split: Split) -> CommittedRows:
+        try:
+            rows = found.where(found.s == split.index).select("keys").collect()
+        except Exception as error:
+            raise spark_error(error, context) from error
+        arrays = [pickle.loads(bytes(row.keys)) for row in rows]  # noqa: S301 - packed above
+        return CommittedRows(key, pa.concat_arrays([pa.array([], pa.large_binary()), *arrays]))
+
+    return of_split
+
+
+def _spread(session: SparkSession, items: Sequence[Any], partitions: int) -> DataFrame:
+    """Return a DataFrame of pickled items, in as many partitions at most."""
+    rows = [(bytearray(pickle.dumps(item)),) for item in items]
+    slices = max(1, min(partitions, len(rows)))
+    return session.createDataFrame(session.sparkContext.parallelize(rows, slices), "item binary")
+
+
+def _unpacked(batches: Batches) -> Iterator[Any]:
+    for batch in batches:
+        for item in batch.column(0).to_pylist():
+            yield pickle.loads(item)  # noqa: S301 - pickled by `_spread`
+
+
+def _small(keys: pa.Array) -> pa.Array:
+    """Return keys as Spark's ``binary``, whose offsets have 32 bits."""
+    return keys.cast(pa.binary())

