@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench dist deploy clean
+.PHONY: help setup demo test check bench soak dist deploy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -77,6 +77,9 @@ $(ASL_VALIDATOR): Makefile | $(READY)
 
 bench: $(READY)  ## Measure; BENCH=lineitem ARGS='--scale 0.1' for one and a quick look
 	@for bench in $(BENCH); do $(BIN)/python -m "tests.bench.bench_$$bench" $(ARGS); done
+
+soak: $(READY)  ## Kill extracts while rows change, for minutes; ARGS='--minutes 30 --seed 7'
+	@$(BIN)/python -m tests.support.soak $(ARGS)
 
 dist: $(READY)  ## Build what is shipped into dist/
 	@rm -rf dist

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb  # noqa: F401 - imported before forking
+import pandas as pd  # noqa: F401 - imported before forking: pyarrow would, in every child
 import psycopg  # noqa: F401 - imported before forking
 import pyarrow.parquet  # noqa: F401 - imported before forking
 
