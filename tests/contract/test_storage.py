@@ -20,6 +20,7 @@ from typing import Any
 
 import boto3
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
@@ -136,6 +137,40 @@ def test_what_is_not_there_is_none(place: Place) -> None:
     assert place.storage.head(uri) is None
     assert place.visible() == []
     place.storage.delete(uri)
+
+
+def test_an_object_is_read_in_parts(place: Place) -> None:
+    uri, data = place.at("sub", "ö b=1"), bytes(range(256)) * 40
+    assert place.storage.open(uri) is None
+    place.storage.put(uri, data)
+    opened = place.storage.open(uri)
+    assert opened is not None
+    with opened:
+        assert opened.seek(-3, os.SEEK_END) == len(data) - 3
+        assert opened.read() == data[-3:]
+        assert opened.read() == b""
+        assert opened.seek(5) == 5
+        assert opened.read(7) == data[5:12]
+        assert opened.tell() == 12
+        assert opened.seek(3, os.SEEK_CUR) == 15
+        assert opened.read(0) == b""
+        assert opened.read(10**9) == data[15:]
+        assert opened.seek(10**9) == 10**9
+        assert opened.read(1) == b""
+        assert opened.readable()
+        assert opened.seekable()
+
+
+def test_a_parquet_file_is_read_in_parts(place: Place) -> None:
+    table = pa.table({"a": range(1000), "b": ["x" * 100] * 1000})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=100)
+    place.storage.put(place.at("a.parquet"), sink.getvalue().to_pybytes())
+    opened = place.storage.open(place.at("a.parquet"))
+    assert opened is not None
+    with opened:
+        found = pq.ParquetFile(opened).read_row_groups([3, 9], columns=["a"])
+    assert found.column("a").to_pylist() == [*range(300, 400), *range(900, 1000)]
 
 
 def test_deleted_is_gone_and_deleting_again_is_done(place: Place) -> None:
