@@ -9,6 +9,7 @@ retry can mend stops the rest at once.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import uuid
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "SplitResult", "SplitTask", "check_driver", "run_splits", "stray_uploads"]
 
 logger = logging.getLogger(__name__)
+
+ADDRESSING = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Variables that say where storage is. Executors take them from the driver; their credentials are
+their own."""
 
 READ_TRIES = 3
 """How often a split is read when its connection breaks, within one task."""
@@ -203,13 +208,14 @@ def run_splits(
             raise WorkerOutOfMemory("the worker ran out of memory in its only split") from error
     context = spark_context(spark, connections)
     group = f"extract-{uuid.uuid4().hex}"
+    addressing = {name: os.environ[name] for name in ADDRESSING if name in os.environ}
     stop = threading.Event()
 
     def run_one(split: Split) -> SplitResult:
         if stop.is_set():
             raise Interrupted("stopped because another split failed")
         context.setJobGroup(group, f"split {split.index}", interruptOnCancel=True)
-        run = partial(_run_on_executor, replace(task, committed=committed(split)))
+        run = partial(_run_on_executor, replace(task, committed=committed(split)), addressing)
         [outcome] = context.parallelize([split], 1).map(run).collect()
         if isinstance(outcome, SplitFailure):
             raise outcome.error()
@@ -234,7 +240,10 @@ def run_splits(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run_on_executor(task: SplitTask, split: Split) -> SplitResult | SplitFailure:
+def _run_on_executor(
+    task: SplitTask, addressing: dict[str, str], split: Split
+) -> SplitResult | SplitFailure:
+    os.environ.update(addressing)
     try:
         return task.run(split, Progress())
     except MemoryError:

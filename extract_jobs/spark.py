@@ -32,7 +32,7 @@ def check_driver(spark: SparkSession | None) -> None:
 
 def spark_error(error: BaseException | None, context: SparkContext) -> BaseException:
     """Turn what Spark raised into this project's errors; ours pass through."""
-    if error is None or isinstance(error, ExtractError) or not isinstance(error, Exception):
+    if error is None or isinstance(error, ExtractError) or not _is_sparks(error):
         return error or AssertionError("no error")
     text = str(error)
     if "OutOfMemory" in text or "exit code 137" in text or "Exit status: 137" in text:
@@ -47,6 +47,11 @@ def spark_error(error: BaseException | None, context: SparkContext) -> BaseExcep
         )
     mapped.__cause__ = error
     return mapped
+
+
+def _is_sparks(error: BaseException) -> bool:
+    """Tell Spark's errors, and those of the socket to its JVM, from a defect of this program."""
+    return isinstance(error, OSError) or type(error).__module__.startswith(("py4j.", "pyspark."))
 
 
 def _stopped(context: SparkContext) -> bool:

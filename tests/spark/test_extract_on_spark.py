@@ -100,10 +100,11 @@ def test_a_python_worker_killed_in_mid_split_costs_one_retry(
 
     def kill_workers() -> None:
         for process in psutil.Process().children(recursive=True):
-            if not killed and "pyspark.daemon" in " ".join(process.cmdline()):
-                for worker in process.children():
-                    worker.send_signal(signal.SIGKILL)
-                    killed.append(worker.pid)
+            with suppress(psutil.Error):  # a process that has ended meanwhile
+                if not killed and "pyspark.daemon" in " ".join(process.cmdline()):
+                    for worker in process.children():
+                        worker.send_signal(signal.SIGKILL)
+                        killed.append(worker.pid)
 
     report = run_extract(scene.spec(), spark=spark, progress=During(kill_workers))
     assert killed
