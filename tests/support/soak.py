@@ -41,9 +41,11 @@ from tests.support.postgres import Server, run_server
 
 Mode = Literal["snapshot", "column"]
 
-DELAY_SECONDS = 1
-TRANSACTION_TIMEOUT = "500ms"
+DELAY_SECONDS = 2
+TRANSACTION_TIMEOUT = "1500ms"
 """In column mode the server itself ends transactions well before the delay is over."""
+LONG_SECONDS = 1.0
+"""How long the long transactions of column mode stay open."""
 SESSIONS = 4
 WATERMARKS: dict[Mode, dict[str, Any]] = {
     "snapshot": {"snapshot": True},
@@ -76,6 +78,7 @@ class Session:
 
     opened: psycopg.Connection[Any]
     is_open: bool = False
+    begun: float = 0.0
     written: list[tuple[int, Any]] = field(default_factory=list)
     replaced: list[int] = field(default_factory=list)
     savepoints: list[tuple[int, int]] = field(default_factory=list)
@@ -132,8 +135,10 @@ class Writer:
         if not session.is_open:
             self._guarded(session, "begin")
             return
-        # The first session's transactions stay open for long: over several runs.
-        ends = 0.3 if session is long and self._mode == "snapshot" else 4
+        # The first session's transactions stay open for long: in snapshot mode over several runs.
+        ends = 0.1 if session is long else 4
+        if session is long and self._mode == "column":
+            ends = 100 if time.monotonic() - session.begun > LONG_SECONDS else 0
         steps = {
             "insert": 6.0, "update": 8.0, "delete": 1.0, "savepoint": 4.0, "commit": ends,
             "rollback": ends / 4,
@@ -162,7 +167,7 @@ class Writer:
 
     def _begin(self, session: Session) -> None:
         session.opened.execute("begin")
-        session.is_open = True
+        session.is_open, session.begun = True, time.monotonic()
 
     def _insert(self, session: Session) -> None:
         for _ in range(self._random.randint(1, 4)):
