@@ -152,14 +152,14 @@ def xmin_condition(interval: Interval | None, found: Counter, name: str) -> str 
         return None
     if interval.empty:
         return "false"
-    bits, last = "xmin::text::int8", found.next - 1
-    full = (
-        f"case when {bits} < {_FIRST_NORMAL} then {bits}"
-        f" else {last} - (({last} - {bits}) & {_MASK}) end"
-    )
-    sides = []
-    for sign, bound in ((">", interval.lower), ("<=", interval.upper)):
+    for bound in (interval.lower, interval.upper):
         if bound is not None:
             _check_not_older(found, bound, name)
-            sides.append(f"{full} {sign} {int(bound.text)}")
-    return " and ".join(sides) or None
+    bits, last = "xmin::text::int8", found.next - 1
+    upper = int(interval.upper.text) if interval.upper else last
+    # Widened, every row lies in (last - 2³², last]. Its distance below a bound, in 32 bits, then
+    # tells all of it, and the bits are taken from the row once: this is asked of the whole table.
+    if interval.lower is None:
+        return f"(({last} - {bits}) & {_MASK}) >= {last - upper} or {bits} < {_FIRST_NORMAL}"
+    lower = max(int(interval.lower.text), last - 2**32)
+    return f"(({upper} - {bits}) & {_MASK}) < {upper - lower} and {bits} >= {_FIRST_NORMAL}"

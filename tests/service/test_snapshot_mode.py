@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,9 +17,9 @@ import pytest
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract
-from extract_jobs.sources import ReadRequest
+from extract_jobs.sources import ReadRequest, postgres_xmin
 from extract_jobs.sources.postgres import PostgresSource
-from extract_jobs.sources.postgres_xmin import Counter, xmin_condition
+from extract_jobs.sources.postgres_xmin import Counter, counter, xmin_condition
 from extract_jobs.spec import ExtractSpec, parse_spec
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.crash import Lake
@@ -140,6 +141,26 @@ def test_a_savepoint_is_the_first_to_write_and_the_top_level_commits_between(ext
         assert extracts.run() == [100]
 
 
+def test_an_older_server(tmp_path):
+    with make_cluster(16) as cluster, cluster.serving() as server:
+        server.execute("create table t (id int, v int default 0)")
+        extracts = Extracts(tmp_path, server)
+        with server.connect(autocommit=False) as late, server.connect() as quick:
+            add(late, 1)
+            add(quick, 2)
+            assert extracts.run() == []
+            late.commit()
+        assert extracts.run() == [1, 2]
+
+
+def test_the_functions_of_servers_before_13_say_the_same(pg, monkeypatch):
+    with pg.connect(autocommit=False) as opened:
+        opened.execute("set transaction isolation level repeatable read")
+        modern = counter(opened, "t")
+        monkeypatch.setattr(postgres_xmin, "_XID8_SINCE", 10**9)
+        assert counter(opened, "t") == modern
+
+
 def test_a_prepared_transaction_is_open(tmp_path):
     with make_cluster() as cluster, cluster.serving(max_prepared_transactions="2") as server:
         server.execute("create table t (id int, v int)")
@@ -258,14 +279,52 @@ def test_partitions_and_splits_by_page(pg_database, tmp_path):
     ],
 )
 def test_bits_are_widened_to_the_last_number_that_ends_in_them(pg, bits, following, expected):
-    for bound, inside in ((expected, True), (expected - 1, False)):
-        interval = Interval(None, WatermarkValue("xid", str(bound)))
-        condition = xmin_condition(interval, Counter(following, following), "t")
-        with pg.connect() as opened:
-            row = opened.execute(
-                f"select {condition} from (select '{bits}'::xid as xmin) r".encode()
-            ).fetchone()
-        assert row == (inside,)
+    assert widened(bits, following) == expected
+    for lower, upper in ((None, expected), (None, expected - 1), (expected - 1, expected),
+                         (expected, following - 1), (2, expected)):  # fmt: skip
+        if upper < 2 or lower == 1:
+            continue  # before a cluster's first transaction, which is 3
+        inside = upper >= expected if lower is None else lower < expected <= upper
+        assert chosen(pg, [bits], following, lower, upper) == [inside], (lower, upper)
+
+
+def widened(bits: int, following: int) -> int:
+    """Return what 32 bits stand for when a number is the next one, plainly."""
+    if bits < 3:
+        return bits
+    return max(n for epoch in range(10) if (n := epoch * 2**32 + bits) < following)
+
+
+def chosen(
+    server: Server, bits: list[int], following: int, lower: int | None, upper: int
+) -> list[bool]:
+    """Ask the server which rows lie in an interval."""
+    low = None if lower is None else WatermarkValue("xid", str(lower))
+    interval = Interval(low, WatermarkValue("xid", str(upper)))
+    condition = xmin_condition(interval, Counter(upper + 1, following), "t")
+    statement = (
+        f"select {condition} from unnest(%s::text[]) with ordinality as r(b, i),"
+        " lateral (select b::xid as xmin) x order by i"
+    )
+    with server.connect() as opened:
+        return [row[0] for row in opened.execute(statement.encode(), [list(map(str, bits))])]
+
+
+@pytest.mark.parametrize("following", [10**6, 2**32 + 500, 3 * 2**32 + 2**31, 5 * 2**32 + 3])
+def test_intervals_tile_the_counter_and_every_row_is_in_one(pg, following):
+    """Of intervals one above the other up to ``following``, each row lies in just one."""
+    decisions = random.Random(following)
+    everything = min(following, 2**32) - 1
+    bits = [1, 2, 3, 4, *(decisions.randint(3, everything) for _ in range(200))]
+    reach = [0, 1, 5, 1000, 10**6 - 10, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2 * 2**32]
+    bounds = sorted({following - 1 - back for back in reach if following - 1 - back >= 2})
+    bits += [bound % 2**32 for bound in bounds if bound % 2**32 >= 3]
+    found = [chosen(pg, bits, following, None, bounds[0])]
+    found += [chosen(pg, bits, following, *pair) for pair in itertools.pairwise(bounds)]
+    for number, row in enumerate(zip(*found, strict=True)):
+        value = widened(bits[number], following)
+        expected = next(i for i, bound in enumerate(bounds) if value <= bound)
+        assert [i for i, inside in enumerate(row) if inside] == [expected], bits[number]
 
 
 def freeze_all(server: Server) -> None:

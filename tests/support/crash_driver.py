@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,10 @@ def main() -> None:
             code = 70
             try:
                 code = extract(request)
+            except BaseException:  # noqa: BLE001 - the child ends here
+                traceback.print_exc()
             finally:
+                sys.stderr.flush()
                 os._exit(code)
         os.close(read_end)
         print(json.dumps({"pid": pid}), flush=True)

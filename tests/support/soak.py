@@ -136,7 +136,7 @@ class Writer:
             self._guarded(session, "begin")
             return
         # The first session's transactions stay open for long: in snapshot mode over several runs.
-        ends = 0.1 if session is long else 4
+        ends = 0.4 if session is long else 4
         if session is long and self._mode == "column":
             ends = 100 if time.monotonic() - session.begun > LONG_SECONDS else 0
         steps = {
