@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from extract_jobs.commit_record import Base, Commit, LiveFiles
-from extract_jobs.errors import WriteFailed
+from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.storage import (
     PROBE,
     AbandonedUpload,
@@ -74,18 +75,20 @@ class CommitLog:
 
     def outcome(self, seq: int) -> Outcome | None:
         """Return how a commit ended, or None while it has no outcome."""
-        raw = self.state.read(self._uri("outcomes", seq))
-        return None if raw is None else _outcome_of(raw)
+        uri = self._uri("outcomes", seq)
+        raw = self.state.read(uri)
+        return None if raw is None else _outcome_of(raw, uri)
 
     def newest(self) -> Commit | None:
         """Return the newest commit, whatever its outcome, or None for an empty log.
 
         Lists from a hint on, so that the cost does not grow with history.
         """
-        last = 0
-        for seq in self._sequences(self._hint()):
+        last, hint = 0, self._hint()
+        for seq in self._sequences(hint):
             last = seq
-        return self.read(last) if last else None
+        # A hint is written after its commit: where that is not listed, it was deleted.
+        return self._known(max(last, hint)) if last or hint else None
 
     def history(self, limit: int) -> Iterator[tuple[Commit, Outcome | None]]:
         """Yield the newest commits and their outcomes, newest first, at most ``limit``."""
@@ -115,7 +118,7 @@ class CommitLog:
             if recorded is not None:
                 found += [_left(live, retired) for live in recorded]
                 break
-            commit = self.read(commit.parent)
+            commit = self._known(commit.parent)
         return [live for live in found if live.files]
 
     def find_run(self, run_id: str) -> Commit | None:
@@ -125,7 +128,10 @@ class CommitLog:
         """
         folder = join(self.state_uri, "plans", run_id) + "/"
         for info in self.state.list(folder):
-            seq = int(info.uri.rsplit("/", 1)[1].removesuffix(".json")) + 1
+            base_seq = _number(info.uri)
+            if base_seq is None:
+                continue
+            seq = base_seq + 1
             commit = self.read(seq)
             if commit and commit.run_id == run_id and self.outcome(seq) == "published":
                 return commit
@@ -135,14 +141,14 @@ class CommitLog:
 
     def read_plan(self, run_id: str, base_seq: int) -> dict[str, Any] | None:
         """Return the plan that a run has pinned for a base, or None."""
-        raw = self.state.read(join(self.state_uri, "plans", run_id, f"{base_seq}.json"))
-        return None if raw is None else dict(json.loads(raw))
+        uri = join(self.state_uri, "plans", run_id, f"{base_seq}.json")
+        raw = self.state.read(uri)
+        return None if raw is None else _plan_of(raw, uri)
 
     def pin_plan(self, run_id: str, base_seq: int, plan: dict[str, Any]) -> dict[str, Any]:
         """Write a run's plan for a base if it has none yet, and return the one that holds."""
         uri = join(self.state_uri, "plans", run_id, f"{base_seq}.json")
-        pinned = json.loads(self.state.put_if_absent(uri, json.dumps(plan).encode()))
-        return dict(pinned)
+        return _plan_of(self.state.put_if_absent(uri, json.dumps(plan).encode()), uri)
 
     def prepare(self, commit: Commit) -> Commit:
         """Write a commit record: the commit point.
@@ -163,7 +169,9 @@ class CommitLog:
         Returns:
             ``published``: every file was seen in place, or another process had seen so.
             ``voided``: a staged file was gone for good, so none of the commit's files is visible,
-            and the table is as it was before.
+            and the table is as it was before; save that files which this commit retires may be
+            gone too, where a person deleted one of its files between a first publisher's check
+            and this one's. The next run writes them anew.
         """
         outcome = self.outcome(commit.seq)
         if outcome is None:
@@ -173,10 +181,8 @@ class CommitLog:
             else:
                 _each(self.target.delete, commit.retire)
             record = {"outcome": wanted, "commit_id": commit.commit_id}
-            raw = self.state.put_if_absent(
-                self._uri("outcomes", commit.seq), json.dumps(record).encode()
-            )
-            outcome = _outcome_of(raw)
+            uri = self._uri("outcomes", commit.seq)
+            outcome = _outcome_of(self.state.put_if_absent(uri, json.dumps(record).encode()), uri)
         if outcome == "voided":
             self._withdraw(commit)
         elif commit.seq % LIVE_EVERY == 0:
@@ -202,7 +208,7 @@ class CommitLog:
             self._withdraw(newest)
         if outcome == "published":
             return Base(newest.seq, newest)
-        return Base(newest.seq, self.read(newest.parent) if newest.parent else None)
+        return Base(newest.seq, self._known(newest.parent) if newest.parent else None)
 
     def recover(
         self, target_uri: str, *, abandon_after: timedelta, now: datetime, dry_run: bool = False
@@ -258,7 +264,25 @@ class CommitLog:
 
     def _recorded(self, seq: int) -> list[LiveFiles] | None:
         raw = self.state.read(self._uri("live", seq)) if seq % LIVE_EVERY == 0 else None
-        return None if raw is None else [LiveFiles.from_json(item) for item in json.loads(raw)]
+        try:
+            return None if raw is None else [LiveFiles.from_json(item) for item in json.loads(raw)]
+        except (ValueError, KeyError, TypeError):
+            return None  # only a short cut: the commits before it say the same
+
+    def _known(self, seq: int) -> Commit:
+        """Return a commit that must be there.
+
+        Raises:
+            ConfigError: It is gone: what is live cannot be told any more.
+        """
+        commit = self.read(seq)
+        if commit is None:
+            raise ConfigError(
+                f"{self._uri('commits', seq)} is gone, and the log cannot be told without it: "
+                "restore it (noncurrent versions of the bucket hold it), or start the table over "
+                "with another state_uri and target"
+            )
+        return commit
 
     # --- names -----------------------------------------------------------------------------
 
@@ -276,7 +300,9 @@ class CommitLog:
         folder = join(self.state_uri, "commits") + "/"
         start_after = self._uri("commits", hint - 1) if hint > 1 else None
         for info in self.state.list(folder, start_after):
-            yield int(info.uri.rsplit("/", 1)[1].removesuffix(".json"))
+            seq = _number(info.uri)
+            if seq is not None:
+                yield seq
 
 
 def next_commit(
@@ -313,9 +339,40 @@ def _left(live: LiveFiles, retired: set[str]) -> LiveFiles:
     return replace(live, files=tuple(f for f in live.files if f.staged.uri not in retired))
 
 
-def _outcome_of(raw: bytes) -> Outcome:
-    outcome: Outcome = json.loads(raw)["outcome"]
-    return outcome
+def _number(uri: str) -> int | None:
+    """Return the number that a record is named by; None for a file that is no record."""
+    name = uri.rsplit("/", 1)[1]
+    found = re.fullmatch(r"(\d+)\.json", name)
+    return int(found[1]) if found else None
+
+
+def _json_object(raw: bytes, uri: str) -> dict[str, Any]:
+    try:
+        found = json.loads(raw)
+        if isinstance(found, dict):
+            return found
+    except ValueError:
+        pass
+    raise ConfigError(f"{uri} was damaged: it is not what a run wrote there; restore it")
+
+
+def _plan_of(raw: bytes, uri: str) -> dict[str, Any]:
+    found = _json_object(raw, uri)
+    if found.get("version") != 1:
+        raise ConfigError(
+            f"{uri} is no plan of version 1: another version of extract-jobs wrote it, or it was "
+            "damaged; start a new run"
+        )
+    return found
+
+
+def _outcome_of(raw: bytes, uri: str) -> Outcome:
+    found = _json_object(raw, uri).get("outcome")
+    if found == "published":
+        return "published"
+    if found == "voided":
+        return "voided"
+    raise ConfigError(f"{uri} was damaged: it holds no outcome; restore it")
 
 
 def _each(call: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:

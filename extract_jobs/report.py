@@ -10,7 +10,7 @@ import platform
 from importlib import metadata
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from extract_jobs.errors import ConfigError, ExtractError
 
@@ -24,7 +24,7 @@ class ReportedError(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    class_name: str
+    class_name: str = Field(alias="class")
     message: str
     retryable: bool
 
@@ -39,7 +39,7 @@ class Report(BaseModel):
     whether they were compared; ``timings`` are seconds by phase.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     status: Literal["succeeded", "failed"]
     run_id: str
@@ -55,7 +55,7 @@ class Report(BaseModel):
     splits: int = 0
     source_rows: int | None = None
     reconciled: bool = False
-    columns: list[dict[str, Any]] = []
+    columns: list[dict[str, Any]] = Field([], alias="schema")
     schema_changes: list[str] = []
     fidelity: dict[str, str] = {}
     nulled: dict[str, int] = {}
@@ -74,10 +74,12 @@ class Report(BaseModel):
         A table so wide that it would be larger leaves its per-column parts out and says so in
         ``truncated``.
         """
-        text = self.model_dump_json()
+        text = self.model_dump_json(by_alias=True)
         if len(text.encode()) > MAX_REPORT_BYTES:
             slim = {"fidelity": {}, "columns": [], "schema_changes": self.schema_changes[:100]}
-            text = self.model_copy(update={**slim, "truncated": True}).model_dump_json()
+            text = self.model_copy(update={**slim, "truncated": True}).model_dump_json(
+                by_alias=True
+            )
         return text
 
     @classmethod

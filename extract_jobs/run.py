@@ -23,7 +23,13 @@ from extract_jobs.engine import (
     run_splits,
     stray_uploads,
 )
-from extract_jobs.errors import CommitConflict, ExtractError, Interrupted, WriteFailed
+from extract_jobs.errors import (
+    CommitConflict,
+    ExtractError,
+    Interrupted,
+    StopRequested,
+    WriteFailed,
+)
 from extract_jobs.intervals import ground_after, watermark_column
 from extract_jobs.plan import (
     Plan,
@@ -107,12 +113,17 @@ def run_extract(
     Raises:
         ExtractError: The extract failed; the report says the same.
     """
-    tools = Tools(spark, progress or Progress(), clock, open_storage)
+    try:
+        return _run_and_report(spec, Tools(spark, progress or Progress(), clock, open_storage))
+    except StopRequested as stop:  # it came when all was done, or all was lost
+        raise Interrupted(str(stop)) from stop
+
+
+def _run_and_report(spec: ExtractSpec, tools: Tools) -> Report:
     try:
         report = _extract_onto_latest(spec, tools)
     except BaseException as error:
-        failure = Interrupted("stopped by the user") if isinstance(
-            error, KeyboardInterrupt) else error  # fmt: skip
+        failure = _told(error)
         _leave_report(spec, _failed(spec, tools, failure), tools)
         tools.progress.phase("failed")
         if failure is not error:
@@ -121,6 +132,15 @@ def run_extract(
     _leave_report(spec, report, tools)
     tools.progress.phase("done")
     return report
+
+
+def _told(error: BaseException) -> BaseException:
+    """Return what the caller is told: a signal is `Interrupted` to it."""
+    if isinstance(error, StopRequested):
+        return Interrupted(str(error))
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("stopped by the user")
+    return error
 
 
 def _extract_onto_latest(spec: ExtractSpec, tools: Tools) -> Report:
@@ -310,7 +330,7 @@ class Attempt:
             watermark=plan.watermark and plan.watermark.to_json(),
             schema=schema_json(transform.schema),
             files=files,
-            report=report.model_dump(mode="json", exclude={"timings"}),
+            report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
             **ground_after(spec, plan.base.published, plan.interval, files),
         )
 
@@ -337,6 +357,9 @@ class Attempt:
             stray_uploads(task, ())
         except ExtractError as error:
             logger.warning("staged files were left for `extract-jobs recover`: %s", error)
+        except StopRequested:
+            self.withdraw(task)  # told to stop in the middle of it: nothing else would do the rest
+            raise
 
 
 def _transform(
@@ -438,8 +461,14 @@ def _identity(spec: ExtractSpec) -> dict[str, Any]:
 
 
 def _leave_report(spec: ExtractSpec, report: Report, tools: Tools) -> None:
-    """Write the report; where that fails, the outcome of the extract stands all the same."""
+    """Write the report; where that fails, the outcome of the extract stands all the same.
+
+    So it does for a stop that comes now: all is done but this, and this is begun again.
+    """
     try:
         tools.open_storage(spec.report_uri).put(spec.report_uri, report.to_json().encode())
     except ExtractError as error:
         logger.warning("the report could not be written to %s: %s", spec.report_uri, error)
+    except StopRequested as stop:
+        logger.warning("%s; the report is written all the same", stop)
+        _leave_report(spec, report, tools)

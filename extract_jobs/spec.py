@@ -114,7 +114,8 @@ class ConnectionSpec(SpecPart):
 
     @model_validator(mode="after")
     def _has_no_password(self) -> Self:
-        if self.url and re.match(r"^[a-z0-9+]+://[^/@]*:[^/@]+@", self.url, re.IGNORECASE):
+        # Up to the last @: a password may hold a slash or an @ that somebody forgot to encode.
+        if self.url and re.match(r"^[^:/@]+://[^@]*:.*@", self.url, re.DOTALL):
             raise ValueError(
                 "url holds a password; leave it out and name its environment variable in "
                 "password_env, or use secret_id"
@@ -279,8 +280,12 @@ class ExtractSpec(SpecPart):
     @model_validator(mode="after")
     def _modes_agree(self) -> Self:
         problems = list(mode_problems(self))
-        if self.state_uri.rstrip("/").startswith(self.target.uri.rstrip("/") + "/"):
-            problems.append("state_uri must not lie inside target.uri, where readers list it")
+        target = self.target.uri.rstrip("/") + "/"
+        problems += [
+            f"{name} must not lie inside target.uri, where readers list it"
+            for name, uri in (("state_uri", self.state_uri), ("report_uri", self.report_uri))
+            if (uri.rstrip("/") + "/").startswith(target)
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -185,7 +185,7 @@ def test_a_signal_drops_what_is_staged_and_stops_the_rest(
             process.kill()
     assert process.returncode == 75
     [report] = stdout.splitlines()
-    assert json.loads(report)["error"]["class_name"] == "Interrupted"
+    assert json.loads(report)["error"]["class"] == "Interrupted"
     assert stderr.splitlines()[-1] == (
         "Interrupted: stopped on request; what was staged is dropped; 1 table not begun"
     )

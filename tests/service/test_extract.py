@@ -214,7 +214,7 @@ def test_bad_input_is_told_and_nothing_is_written(
     assert scene.lake.visible() == []
     assert scene.lake.staged() == []
     report = scene.lake.report("r")
-    assert report["error"]["class_name"] == error.__name__
+    assert report["error"]["class"] == error.__name__
     assert report["status"] == "failed"
 
 

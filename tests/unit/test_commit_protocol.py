@@ -405,3 +405,60 @@ def test_a_run_and_a_recovery_at_once(
     extract(bucket, spec_for("c", write_mode="overwrite"))
     assert visible(bucket) == [20]
     assert_tidy(bucket)
+
+
+# --- a damaged log --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_a_commit_record_that_was_deleted_is_told_and_nothing_is_guessed(
+    source: MemorySource, gone: int
+) -> None:
+    """Without it an overwrite would leave old files beside the new ones."""
+    bucket = Bucket()
+    for n in range(3):
+        extract(bucket, spec_for(f"r{n}"))
+    before = visible(bucket)
+    del bucket.objects[f"{STATE}/commits/{gone:020d}.json"]
+    with pytest.raises(ConfigError, match=rf"{gone:020d}\.json is gone"):
+        extract(bucket, spec_for("o", write_mode="overwrite"))
+    assert visible(bucket) == before
+
+
+@pytest.mark.parametrize("kind", ["commits", "outcomes"])
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b'{"version": 7}'])
+def test_a_damaged_record_is_named(source: MemorySource, kind: str, text: bytes) -> None:
+    bucket = Bucket()
+    extract(bucket, spec_for("r0"))
+    [uri] = [u for u in bucket.objects if f"/{kind}/" in u]
+    bucket.objects[uri] = (text, None)
+    with pytest.raises(ConfigError, match=rf"{kind}/0+1\.json"):
+        extract(bucket, spec_for("r1"))
+    assert visible(bucket) == source.rows
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b'{"version": 7}'])
+def test_a_damaged_plan_is_named(source: MemorySource, text: bytes) -> None:
+    bucket = Bucket()
+    bucket.objects[f"{STATE}/plans/r0/0.json"] = (text, None)
+    with pytest.raises(ConfigError, match=r"plans/r0/0\.json"):
+        extract(bucket, spec_for("r0"))
+    assert visible(bucket) == []
+    assert not bucket.uploads
+
+
+def test_files_of_others_in_the_state_folder_are_passed_over(source: MemorySource) -> None:
+    bucket = Bucket()
+    for folder in ("commits", "plans/r0", "outcomes"):
+        bucket.objects[f"{STATE}/{folder}/.DS_Store"] = (b"x", None)
+        bucket.objects[f"{STATE}/{folder}/notes.json"] = (b"x", None)
+    extract(bucket, spec_for("r0"))
+    assert extract(bucket, spec_for("r0", attempt=2)).commit_seq == 1
+    assert visible(bucket) == source.rows
+
+
+@pytest.mark.parametrize("where", ["state_uri", "report_uri"])
+@pytest.mark.parametrize("inside", [TARGET, f"{TARGET}/", f"{TARGET}/x.json"])
+def test_state_and_report_inside_the_target_are_refused(where: str, inside: str) -> None:
+    with pytest.raises(ValueError, match=f"{where} must not lie inside target.uri"):
+        spec_for("r", **{where: inside})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from extract_jobs import errors
@@ -78,3 +80,15 @@ def test_exit_codes_follow_from_whether_a_retry_may_help() -> None:
 
 def test_an_error_is_one_line() -> None:
     assert error_line(ConfigError("a\n  b")) == "ConfigError: a b"
+
+
+def test_the_keys_of_a_report_are_the_contract() -> None:
+    """What the status handler of another version, and a person's query, rely on."""
+    failed = report(status="failed", error=reported(ConfigError("x")))
+    keys = set(json.loads(failed.to_json()))
+    assert keys >= {
+        "status", "run_id", "attempt", "extract_table", "interval", "watermark", "rows", "bytes",
+        "files", "splits", "source_rows", "reconciled", "schema", "schema_changes", "fidelity",
+        "null_watermark_rows", "timings", "commit_seq", "error", "versions",
+    }  # fmt: skip
+    assert set(json.loads(failed.to_json())["error"]) == {"class", "message", "retryable"}
