@@ -135,6 +135,16 @@ class WorkerOutOfMemory(ExtractError):
     exit_code = EXIT_RETRY
 
 
+class StopRequested(BaseException):  # noqa: N818  named as KeyboardInterrupt is
+    """What a signal handler raises: the process was told to stop (SIGTERM, SIGINT).
+
+    No `Exception`, because it comes up inside whatever the main thread is doing: libraries take an
+    `Exception` for a failure of their own and try again (botocore does, in the middle of a
+    request), and so do we. It never escapes `run_extract`, a worker or the command line: they
+    raise `Interrupted` for it.
+    """
+
+
 def error_line(error: BaseException) -> str:
     """Return ``<Class>: <message>`` on one line, as logs end with and the state machine matches.
 
