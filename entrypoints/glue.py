@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from extract_jobs.errors import ExtractError
+from extract_jobs.errors import ExtractError, Interrupted, StopRequested
 from extract_jobs.stop import interrupt_on_sigterm, interrupt_when_orphaned
 from extract_jobs.worker import log_to_stderr, run_attempt
 
@@ -57,6 +57,8 @@ def main() -> None:
         report = run_attempt(sys.argv[1:], stop=stop, spark=glue_session())
     except ExtractError as error:
         raise error.with_traceback(None) from None
+    except StopRequested as signal:
+        raise Interrupted(str(signal)) from None
     print(f"{report.extract_table}: {report.rows} rows in {report.files} files", flush=True)
 
 

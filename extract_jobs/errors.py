@@ -135,7 +135,7 @@ class WorkerOutOfMemory(ExtractError):
     exit_code = EXIT_RETRY
 
 
-class StopRequested(BaseException):  # noqa: N818  named as KeyboardInterrupt is
+class StopRequested(BaseException):
     """What a signal handler raises: the process was told to stop (SIGTERM, SIGINT).
 
     No `Exception`, because it comes up inside whatever the main thread is doing: libraries take an

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from extract_jobs.commit import CommitLog
-from extract_jobs.errors import EXIT_RETRY, ExtractError, Interrupted, error_line
+from extract_jobs.errors import EXIT_RETRY, ExtractError, Interrupted, StopRequested, error_line
 from extract_jobs.report import Report, reported, versions
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.storage import open_storage
@@ -48,7 +48,7 @@ class Stop:
 
 
 def interrupt_on_sigterm() -> Stop:
-    """Make SIGTERM raise `Interrupted` in the main thread, so that staged uploads are aborted.
+    """Make SIGTERM raise `StopRequested` in the main thread, so that staged uploads are aborted.
 
     ECS sends it 30 to 120 seconds before SIGKILL. Where the main thread does not come to it, or
     does not get done, a thread aborts the attempt's uploads, leaves the report and ends the
@@ -61,7 +61,7 @@ def interrupt_on_sigterm() -> Stop:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         stop.noticed.set()
-        raise Interrupted(_MESSAGE)
+        raise StopRequested(_MESSAGE)
 
     signal.signal(signal.SIGTERM, interrupt)
     heard, told = socket.socketpair()

@@ -19,6 +19,8 @@ from extract_jobs.errors import (
     EXIT_FAILED,
     ConfigError,
     ExtractError,
+    Interrupted,
+    StopRequested,
     error_line,
 )
 from extract_jobs.report import Report, reported, versions
@@ -47,7 +49,9 @@ def main(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) 
     """
     try:
         report = run_attempt(argv, stop=stop, spark=spark)
-    except ExtractError as error:
+    except (ExtractError, StopRequested) as raised:
+        # A signal that comes when the attempt has ended is not mapped by it any more.
+        error = raised if isinstance(raised, ExtractError) else Interrupted(str(raised))
         logger.debug("failed", exc_info=True)
         _last_words(error_line(error))
         return error.exit_code
@@ -66,17 +70,21 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
     Raises:
         ExtractError: The attempt failed, as its report says; or the attempt is outdated, and then
             nothing was read, written or reported.
+        Exception: A defect, which the report calls so.
     """
-    from extract_jobs.run import run_extract
-
     arguments = parse_arguments(argv)
     try:
         spec = read_spec(arguments)
         stop.spec = spec
         _claim(arguments, spec)
+        from extract_jobs.run import run_extract
     except _Outdated:
         raise
-    except ExtractError as error:
+    except StopRequested as signal:
+        error = Interrupted(str(signal))
+        _report_failure(arguments, error)
+        raise error from signal
+    except Exception as error:
         _report_failure(arguments, error)
         raise
     logger.info("run %s attempt %d of %s", spec.run_id, spec.attempt, spec.table_id)
@@ -158,7 +166,7 @@ def _claim(arguments: JobArguments, spec: ExtractSpec) -> None:
         )
 
 
-def _report_failure(arguments: JobArguments, error: ExtractError) -> None:
+def _report_failure(arguments: JobArguments, error: Exception) -> None:
     """Leave a report where the core was never reached. Without ``--report_uri`` there is none."""
     if not arguments.report_uri:
         return

@@ -30,6 +30,7 @@ from extract_jobs.errors import (
     ConfigError,
     ExtractError,
     Interrupted,
+    StopRequested,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         with stoppable():
             code: int = _COMMANDS[arguments.command](arguments)
-    except ExtractError as error:
+    except (ExtractError, StopRequested) as raised:
+        # A signal that comes once the command has ended is not mapped by `stoppable` any more.
+        error = raised if isinstance(raised, ExtractError) else Interrupted(str(raised))
         _trace(arguments)
         heading, *details = str(error).splitlines() or [""]
         for detail in details:

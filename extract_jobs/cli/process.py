@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from extract_jobs.errors import Interrupted
+from extract_jobs.errors import Interrupted, StopRequested
 
 _stop_signals: list[int] = []
 
@@ -29,9 +29,12 @@ def note_stop(error: BaseException) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Make the first SIGINT or SIGTERM raise `Interrupted` in the main thread; the next one kills.
+    """Make the first SIGINT or SIGTERM stop the main thread's work; the next one kills.
 
     So what is staged is dropped where there is time for it.
+
+    Raises:
+        Interrupted: A signal came.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -43,12 +46,14 @@ def stoppable() -> Iterator[None]:
         for one in signals:
             signal.signal(one, signal.SIG_DFL)
         by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        raise Interrupted(f"stopped by {by}; what was staged is dropped")
+        raise StopRequested(f"stopped by {by}; what was staged is dropped")
 
     _stop_signals.clear()
     before = {one: signal.signal(one, interrupt) for one in signals}
     try:
         yield
+    except StopRequested as error:
+        raise Interrupted(str(error)) from error
     except KeyboardInterrupt as error:  # Spark puts its own handler in the place of ours
         _stop_signals.append(signal.SIGINT)
         raise Interrupted("stopped by Ctrl-C; what was staged is dropped") from error

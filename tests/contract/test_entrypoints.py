@@ -21,6 +21,7 @@ from extract_jobs.report import Report
 from extract_jobs.tracking import TrackedRun, Tracking, create_table, utc_now
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import Emulator
+from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import Server
 
 ROOT = Path(__file__).parents[2]
@@ -327,6 +328,37 @@ def test_sigterm_stops_drops_and_reports(bench, worker, kind):
     assert report.error.retryable
     assert bench.lake.staged() == []
     assert bench.lake.visible() == []
+
+
+@pytest.mark.parametrize("worker", ["emr", "ecs"])
+@pytest.mark.parametrize(
+    ("call", "about"),
+    [
+        ("GetObject", "spec.json"),  # reading the spec, before the core is there
+        ("ListObjectsV2", "_extract"),
+        ("PutObject", "_extract"),  # the commit itself
+        ("HeadObject", "raw/t/run-1-"),  # publishing
+    ],
+)
+def test_sigterm_during_a_call_is_heard_and_nothing_more_is_asked(bench, worker, call, about):
+    spec_uri = f"{bench.lake.uri}/spec.json"
+    bucket, _, key = spec_uri.removeprefix("s3://").partition("/")
+    body = Path(bench.spec()).read_bytes()
+    bench.lake._s3().put_object(Bucket=bucket, Key=key, Body=body)
+    with FaultProxy(bench.emulator.endpoint_url) as proxy:
+        proxy.fail(1, "hold", only=lambda r: r.operation == call and about in r.path + r.query)
+        arguments = bench.arguments(spec_uri=spec_uri, tracking_table="")
+        with bench.start(worker, arguments, **proxy.environment()) as process:
+            wait_until(lambda: any(r.fault for r in proxy.requests) or process.poll() is not None)
+            asked = len(proxy.requests)
+            process.send_signal(signal.SIGTERM)
+            started = time.monotonic()
+            _, stderr = ended(process, 40)
+        assert time.monotonic() - started < 5
+        assert process.returncode == EXIT_RETRY, stderr
+        assert last_line(stderr).startswith("Interrupted: stopped by SIGTERM")
+        assert proxy.operations()[asked:] == []
+    assert bench.report().error.class_name == "Interrupted"
 
 
 @pytest.mark.spark

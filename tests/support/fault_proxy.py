@@ -16,6 +16,7 @@ What can be done to a request:
 - ``reset_after``: the server has done it, the caller gets a connection reset;
 - ``cut``: the server has done it, the caller gets half of the answer, then a reset;
 - ``status_403``, ``status_500``, ``status_503``: the server never sees it, S3's XML error;
+- ``hold``: the server never sees it, and the caller waits for its answer until it gives up;
 - ``kill_before``: the callback is called, such as ``lambda: os.kill(pid, SIGKILL)``; not forwarded;
 - ``kill_after``: forwarded, answered by the server, then the callback; the answer is dropped.
 
@@ -45,6 +46,7 @@ Fault = Literal[
     "status_403",
     "status_500",
     "status_503",
+    "hold",
     "kill_before",
     "kill_after",
 ]
@@ -248,6 +250,9 @@ class FaultProxy:
         if fault in _ERRORS:
             caller.sendall(_error(message, *_ERRORS[str(fault)]))
             return message.keep_alive
+        if fault == "hold":
+            caller.recv(1)  # nothing comes but the end: nobody sends more before the answer
+            return False
         if fault == "kill_before":
             self._call_back()
         if fault in {"kill_before", "reset_before"}:
