@@ -6,7 +6,9 @@ have, by the split that reads them: no process ever holds more keys than one spl
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from extract_jobs.committed import CommittedRows, RowKey, read_keys
-from extract_jobs.engine import SplitTask
+from extract_jobs.engine import ADDRESSING, SplitFailure, SplitTask
 from extract_jobs.spark import spark_error
 from extract_jobs.splits import Split
 from extract_jobs.storage import WrittenFile
@@ -61,7 +63,10 @@ def committed_by_split(
     reader, transform = task.reader.only(key.columns), task.transform
     uri, open_storage = task.target.uri, task.open_storage
 
+    addressing = {name: os.environ[name] for name in ADDRESSING if name in os.environ}
+
     def keys_of_files(batches: Batches) -> Batches:
+        os.environ.update(addressing)
         for file in _unpacked(batches):
             yield pa.record_batch([_small(read_keys(file, ground, key, open_storage(uri)))], ["k"])
 
@@ -88,17 +93,23 @@ def committed_by_split(
         found = both.mapInArrow(packed, "s int, keys binary").persist(StorageLevel.DISK_ONLY)
         found.count()
     except Exception as error:
-        raise spark_error(error, context) from error
+        raise _as_raised(error, context) from error
 
     def of_split(split: Split) -> CommittedRows:
         try:
             rows = found.where(found.s == split.index).select("keys").collect()
         except Exception as error:
-            raise spark_error(error, context) from error
+            raise _as_raised(error, context) from error
         arrays = [pickle.loads(bytes(row.keys)) for row in rows]  # noqa: S301 - packed above
         return CommittedRows(key, pa.concat_arrays([pa.array([], pa.large_binary()), *arrays]))
 
     return of_split
+
+
+def _as_raised(error: Exception, context: SparkContext) -> BaseException:
+    """Return the error that an executor raised, which Spark passes on as a traceback's text."""
+    found = re.search(r"^extract_jobs\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
+    return SplitFailure(found[1], found[2]).error() if found else spark_error(error, context)
 
 
 def _spread(session: SparkSession, items: Sequence[Any], partitions: int) -> DataFrame:

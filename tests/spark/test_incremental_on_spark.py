@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 import extract_jobs.run
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.spec import ExtractSpec
@@ -64,4 +64,29 @@ def test_a_large_overlap(
     pg_database.execute("insert into public.t values (null, '2026-01-02', 'p1', '')")
     with pytest.raises(ConfigError, match=r"columns\.key: id holds NULL"):
         run("fourth")
+    assert lake.staged() == []
+
+
+def test_what_fails_while_keys_are_read_is_told_as_it_was_raised(
+    pg_database: Server, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, spark: SparkSession
+) -> None:
+    monkeypatch.setenv("CRASH_PASSWORD", pg_database.password)
+    monkeypatch.setattr(extract_jobs.run, "MAX_IN_MEMORY", 0)
+    pg_database.execute(
+        "create table public.t (id int, day date, w int)", "insert into t values (1, now(), 1)"
+    )
+    lake = Lake(str(tmp_path))
+
+    def run(run_id: str) -> Report:
+        spec = lake.spec(
+            pg_database, run_id, mode="incremental",
+            watermark={"column": "w", "lag": 5}, columns={"key": ["day"]},
+        )  # fmt: skip
+        return run_extract(ExtractSpec.model_validate(spec), spark=spark)
+
+    assert run("first").rows == 1
+    pg_database.execute("insert into t values (2, 'infinity', 2)")
+    with pytest.raises(TypeNotRepresentable, match=r"column day .*holds a value that is infinite"):
+        run("second")
+    assert lake.read() == [1]
     assert lake.staged() == []
