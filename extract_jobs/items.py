@@ -14,7 +14,9 @@ from pydantic import BaseModel
 
 from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ConfigError
+from extract_jobs.names import report_name
 from extract_jobs.spec import ExtractSpec
+from extract_jobs.storage import join
 
 Item = dict[str, Any]
 
@@ -110,14 +112,9 @@ def next_item(item: Item, *, counted: bool, bigger: bool) -> Item:
             **sections,
             "attempt": attempt,
             "failures": int(item["failures"]) + counted,
-            "report_uri": report_uri(item["report_uri"].rsplit("/", 1)[0], attempt),
+            "report_uri": join(item["report_uri"].rsplit("/", 1)[0], report_name(attempt)),
         }
     )
-
-
-def report_uri(folder: str, attempt: int) -> str:
-    """Return where an attempt's report is: one file each, so that none overwrites another's."""
-    return f"{folder}/{attempt}.json"
 
 
 def worker_arguments(item: Mapping[str, Any]) -> list[str]:

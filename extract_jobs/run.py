@@ -31,6 +31,7 @@ from extract_jobs.errors import (
     WriteFailed,
 )
 from extract_jobs.intervals import ground_after, watermark_column
+from extract_jobs.names import file_prefix
 from extract_jobs.plan import (
     Plan,
     count_null_watermarks,
@@ -261,8 +262,7 @@ class Attempt:
             reader=self.snapshot.reader,
             transform=_transform(spec, self.columns, now, planned),
             target=spec.target,
-            # The last part is this worker's own: two workers on one attempt never share a name.
-            file_prefix=f"{spec.run_id}-{spec.attempt}-{uuid.uuid4().hex[:8]}",
+            file_prefix=file_prefix(spec.run_id, spec.attempt),
             metadata={
                 "extract.run_id": spec.run_id,
                 "extract.attempt": str(spec.attempt),

@@ -20,6 +20,7 @@ from types import FrameType
 
 from extract_jobs.commit import CommitLog
 from extract_jobs.errors import EXIT_RETRY, ExtractError, Interrupted, StopRequested, error_line
+from extract_jobs.names import is_of_attempt
 from extract_jobs.report import Report, reported, versions
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.storage import open_storage
@@ -124,10 +125,8 @@ def drop_staged(spec: ExtractSpec) -> int:
     newest = log.newest()
     if newest is not None and newest.run_id == spec.run_id:
         return 0
-    # Names begin with the run and the attempt: see `run.Attempt.task`.
-    prefix = f"{spec.run_id}-{spec.attempt}-"
     mine = [u for u in target.abandoned(spec.target.uri)
-            if u.uri.rsplit("/", 1)[-1].startswith(prefix)]  # fmt: skip
+            if is_of_attempt(u.uri.rsplit("/", 1)[-1], spec.run_id, spec.attempt)]  # fmt: skip
     for upload in mine:
         target.abort(spec.target.uri, upload)
     return len(mine)

@@ -50,7 +50,7 @@ WRITE_THREADS = 32
 
 _CONFIGURATION_CODES = {
     "AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException",
-    "InvalidSignatureException", "ValidationException", "ExpiredTokenException",
+    "InvalidSignatureException", "ValidationException",
 }  # fmt: skip
 _BATCH = 100
 _TRANSACTION_TRIES = 8
@@ -284,14 +284,22 @@ def client_from_environment() -> Any:
     """Return a DynamoDB client that retries throttling and broken connections.
 
     ``AWS_ENDPOINT_URL`` and everything else that botocore reads is honoured.
+
+    Raises:
+        ConfigError: The environment cannot be understood, or has no region.
     """
     import boto3
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     retries = {"mode": "standard", "max_attempts": 8}
-    return boto3.client(
-        "dynamodb", config=Config(retries=retries, max_pool_connections=WRITE_THREADS)
-    )
+    config = Config(retries=retries, max_pool_connections=WRITE_THREADS)
+    try:
+        return boto3.client("dynamodb", config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigError(
+            f"DynamoDB client: {error}; check AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL"
+        ) from error
 
 
 def utc_now() -> datetime:
@@ -335,12 +343,18 @@ def _mapped(table: str) -> Iterator[None]:
     """Turn what botocore raises into the errors of this package."""
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from extract_jobs.aws_errors import PASSING_CODES, unanswered
+
     try:
         yield
     except ExtractError:
         raise
     except ClientError as error:
         code = error.response["Error"]["Code"]
+        if code in PASSING_CODES:
+            raise WriteFailed(
+                f"tracking table {table}: {code}; the next attempt gets fresh credentials"
+            ) from error
         if code in _CONFIGURATION_CODES:
             raise ConfigError(
                 f"tracking table {table}: {code}; give its name, and dynamodb:GetItem, PutItem, "
@@ -348,4 +362,4 @@ def _mapped(table: str) -> Iterator[None]:
             ) from error
         raise WriteFailed(f"tracking table {table}: {code} after retries") from error
     except BotoCoreError as error:
-        raise WriteFailed(f"tracking table {table}: {type(error).__name__}") from error
+        raise unanswered(error, f"tracking table {table}") from error

@@ -34,6 +34,7 @@ from extract_jobs.config.problems import (
     refusal,
 )
 from extract_jobs.errors import ConfigError
+from extract_jobs.names import report_name
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.spec import problems as spec_problems
 from extract_jobs.storage import join
@@ -161,7 +162,7 @@ def specs_for(
         attempt: From 1.
         overrides: Table keys that go over every one of the tables' own.
         report_base: Folder below which reports go, as
-            `X; by default the table's state
+            ``<source_name>/<table>/<run_id>/attempt-<n>.json``; by default the table's state
             folder takes them, as ``reports/<run_id>/attempt-<n>.json``.
         tracking_table: Name of the tracking table, if there is one.
 
@@ -176,9 +177,9 @@ def specs_for(
         run_id = run_id_for(table.name)
         if report_base:
             name = segment(config.source.name), segment(table.name)
-            report = join(report_base, *name, run_id, f"attempt-{attempt}.json")
+            report = join(report_base, *name, run_id, report_name(attempt))
         else:
-            report = join(table.places.state_uri, "reports", run_id, f"attempt-{attempt}.json")
+            report = join(table.places.state_uri, "reports", run_id, report_name(attempt))
         try:
             spec = spec_of(
                 config.source,

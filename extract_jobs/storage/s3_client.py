@@ -9,24 +9,9 @@ from typing import Any
 
 import boto3.session
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConfigNotFound,
-    ConfigParseError,
-    CredentialRetrievalError,
-    EndpointConnectionError,
-    InvalidConfigError,
-    InvalidRegionError,
-    NoCredentialsError,
-    NoRegionError,
-    ParamValidationError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    TokenRetrievalError,
-    UnauthorizedSSOTokenError,
-)
+from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError
 
+from extract_jobs.aws_errors import BAD_CONFIGURATION, NO_CREDENTIALS, PASSING_CODES, unanswered
 from extract_jobs.errors import ConfigError, ExtractError, WriteFailed
 
 PERMISSIONS = {
@@ -44,23 +29,6 @@ PERMISSIONS = {
 }
 """Which IAM action each call needs, as the S3 user guide's table of required permissions has it."""
 
-_NO_CREDENTIALS = (
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    ConfigNotFound,
-    ConfigParseError,
-    TokenRetrievalError,
-    UnauthorizedSSOTokenError,
-)
-_BAD_CONFIGURATION = (
-    InvalidConfigError,
-    InvalidRegionError,
-    NoRegionError,
-    ParamValidationError,
-)
-# Credentials that expire or a clock that is set right mend themselves for the next attempt.
-_PASSING = {"ExpiredToken", "RequestExpired", "RequestTimeTooSkewed", "TokenRefreshRequired"}
 _WRONG = {
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
@@ -148,7 +116,7 @@ def is_uncertain(error: BaseException) -> bool:
     So for no answer at all (reset, timeout), for 5xx, and for 409 and 412, which are also what a
     second try of a lost but successful write gets.
     """
-    if isinstance(error, (*_NO_CREDENTIALS, *_BAD_CONFIGURATION, CredentialRetrievalError)):
+    if isinstance(error, (*NO_CREDENTIALS, *BAD_CONFIGURATION, CredentialRetrievalError)):
         return False
     if isinstance(error, ClientError):
         return http_status(error) in {409, 412} or (
@@ -164,7 +132,7 @@ def _client_error(error: ClientError, action: str, uri: str) -> ExtractError:
     bucket = split_uri(uri)[0]
     if code == "NoSuchBucket":
         return ConfigError(f"{what}; expected bucket {bucket} to exist: create it or mend the URI")
-    if code in _PASSING:
+    if code in PASSING_CODES:
         return WriteFailed(f"{what}; the next attempt gets fresh credentials")
     if code == "NotImplemented":
         return ConfigError(f"{what}; this storage lacks what the commit protocol needs")
@@ -194,16 +162,5 @@ def s3_errors(action: str, uri: str) -> Iterator[None]:
         yield
     except ClientError as error:
         raise _client_error(error, action, uri) from error
-    except _NO_CREDENTIALS as error:
-        raise ConfigError(
-            f"{action} on {uri}: no usable AWS credentials ({error}); give the job a role, or set "
-            "AWS_PROFILE or AWS_ACCESS_KEY_ID"
-        ) from error
-    except _BAD_CONFIGURATION as error:
-        raise ConfigError(f"{action} on {uri}: {error}") from error
-    except EndpointConnectionError as error:
-        raise WriteFailed(
-            f"{action} on {uri}: {error}; check the network, AWS_REGION and AWS_ENDPOINT_URL"
-        ) from error
     except BotoCoreError as error:
-        raise WriteFailed(f"{action} on {uri}: {error}; a retry is safe") from error
+        raise unanswered(error, f"{action} on {uri}") from error

@@ -50,7 +50,7 @@ class Job:
         spec = make_spec(
             folder,
             run_id=run_id,
-            report_uri=f"{folder}/reports/1.json",
+            report_uri=f"{folder}/reports/attempt-1.json",
             tracking_table=tracking.table,
         )
         self.tracking = tracking
@@ -179,7 +179,7 @@ def test_attempts_end_and_waits_grow(tmp_path, table):
         answer = job.handle("States.TaskFailed")
         waits.append(answer["wait_seconds"])
         assert answer["item"]["attempt"] == attempt + 1
-        assert answer["item"]["report_uri"].endswith(f"/reports/{attempt + 1}.json")
+        assert answer["item"]["report_uri"].endswith(f"/reports/attempt-{attempt + 1}.json")
         assert answer["item"]["job_error"] == {"Error": "", "Cause": ""}
         job.go_on(answer)
     assert [75 * 2**n <= wait <= 125 * 2**n for n, wait in enumerate(waits)] == [True] * 3

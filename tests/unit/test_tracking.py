@@ -11,9 +11,15 @@ from datetime import UTC, datetime
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    ProfileNotFound,
+)
 
 from extract_jobs.errors import ConfigError, WriteFailed
-from extract_jobs.tracking import Tracking, create_table
+from extract_jobs.tracking import Tracking, client_from_environment, create_table
 from extract_jobs.tracking_item import LATEST, MAX_MESSAGE, TrackedRun
 
 NOW = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
@@ -223,8 +229,42 @@ def test_a_table_that_cannot_be_reached_is_a_write_failed():
         config=Config(retries={"total_max_attempts": 1}),
     )
     tracking = Tracking(client, "any", lambda: NOW)
-    with pytest.raises(WriteFailed, match="tracking table any: EndpointConnectionError"):
+    with pytest.raises(WriteFailed, match=r"tracking table any: Could not connect.*AWS_REGION"):
         tracking.read("a", "b")
+
+
+class Failing:
+    """A client whose every call raises."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def get_item(self, **_):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NoCredentialsError(), ConfigError),
+        (ProfileNotFound(profile="x"), ConfigError),
+        (CredentialRetrievalError(provider="x", error_msg="away"), WriteFailed),
+        (ClientError({"Error": {"Code": "ExpiredTokenException"}}, "GetItem"), WriteFailed),
+        (ClientError({"Error": {"Code": "AccessDeniedException"}}, "GetItem"), ConfigError),
+    ],
+)
+def test_botocores_errors_mean_the_same_as_for_storage(error, expected):
+    with pytest.raises(expected, match=r"^tracking table any: "):
+        Tracking(Failing(error), "any", lambda: NOW).read("a", "b")
+
+
+def test_a_client_without_a_region_is_a_config_error(monkeypatch, tmp_path):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    with pytest.raises(ConfigError, match=r"DynamoDB client: .*region.*check .*AWS_REGION"):
+        client_from_environment()
 
 
 class Colliding:
