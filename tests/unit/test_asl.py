@@ -45,6 +45,9 @@ SERVICES = {
 https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html and the service
 integrations' pages."""
 
+LAMBDA_RUNTIME = {"Runtime.ExitError", "Sandbox.Timedout"}
+"""What Lambda says in the function's place when its process died or ran out of time."""
+
 
 def service_errors(service):
     folder = Path(botocore.__file__).parent / "data" / service
@@ -141,6 +144,8 @@ def test_every_error_name_is_a_services_or_a_class_of_errors():
                 prefix, _, rest = name.rpartition(".")
                 if prefix == "States":
                     known = rest in {"ALL", "Timeout", "TaskFailed"}
+                elif prefix in {"Runtime", "Sandbox"}:
+                    known = name in LAMBDA_RUNTIME
                 elif prefix in SERVICES:
                     service, own = SERVICES[prefix]
                     known = rest in own | service_errors(service)
@@ -168,6 +173,12 @@ def test_every_job_hands_whatever_went_wrong_to_the_status_handler():
         [catch] = state["Catch"]
         assert catch["ErrorEquals"] == ["States.ALL"]
         assert (catch["ResultPath"], catch["Next"]) == ("$.job_error", HANDLER)
+
+
+def test_a_lambda_that_dies_or_ends_late_is_called_again():
+    for name in (MANAGER, HANDLER, "Summarize Extract Run"):
+        retried = {e for entry in STATES[name]["Retry"] for e in entry["ErrorEquals"]}
+        assert retried >= {*LAMBDA_RUNTIME, "Lambda.Unknown", "States.Timeout"}, name
 
 
 def test_a_failure_of_the_config_manager_is_not_caught():
