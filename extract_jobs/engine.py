@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from extract_jobs import errors
 from extract_jobs.committed import CommittedRows
-from extract_jobs.errors import ExtractError, Interrupted, SourceUnavailable, WorkerOutOfMemory
+from extract_jobs.errors import ExtractError, Interrupted, SourceUnavailable
 from extract_jobs.parquet import PartitionedWriter
 from extract_jobs.sources import Reader
 from extract_jobs.spark import check_driver, spark_context, spark_error
@@ -202,10 +203,7 @@ def run_splits(
         ExtractError: The first split that failed; the others were stopped.
     """
     if len(splits) == 1:
-        try:
-            return [replace(task, committed=committed(splits[0])).run(splits[0], progress)]
-        except MemoryError as error:
-            raise WorkerOutOfMemory("the worker ran out of memory in its only split") from error
+        return [replace(task, committed=committed(splits[0])).run(splits[0], progress)]
     context = spark_context(spark, connections)
     group = f"extract-{uuid.uuid4().hex}"
     addressing = {name: os.environ[name] for name in ADDRESSING if name in os.environ}
@@ -216,7 +214,7 @@ def run_splits(
             raise Interrupted("stopped because another split failed")
         context.setJobGroup(group, f"split {split.index}", interruptOnCancel=True)
         run = partial(_run_on_executor, replace(task, committed=committed(split)), addressing)
-        [outcome] = context.parallelize([split], 1).map(run).collect()
+        outcome = _collect(context, split, run, stop)
         if isinstance(outcome, SplitFailure):
             raise outcome.error()
         size = sum(f.staged.size for f in outcome.files)
@@ -229,7 +227,7 @@ def run_splits(
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         failed = [f for f in done if f.exception() is not None]
         if failed:
-            raise spark_error(failed[0].exception(), context)
+            raise failed[0].exception() or AssertionError("no error")
         return sorted((f.result() for f in futures), key=lambda r: r.index)
     finally:
         stop.set()
@@ -238,6 +236,33 @@ def run_splits(
                 future.cancel()
             _cancel(context, group)
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _collect(
+    context: SparkContext,
+    split: Split,
+    run: Callable[[Split], SplitResult | SplitFailure],
+    stop: threading.Event,
+) -> SplitResult | SplitFailure:
+    """Run one split as a Spark job; a lost worker costs one try, also where Spark gives it none.
+
+    A local master without retries, such as ``local[2]``, fails a job with its first lost worker.
+    What that worker had staged is dropped at the end by `stray_uploads`.
+    """
+    for last in (False, True):
+        try:
+            [outcome] = context.parallelize([split], 1).map(run).collect()
+        except Exception as error:
+            mapped = spark_error(error, context)
+            if mapped is error:
+                raise
+            if last or stop.is_set() or not isinstance(mapped, Interrupted):
+                raise mapped from error
+            logger.warning("split %d: %s; reading it again", split.index, mapped)
+        else:
+            found: SplitResult | SplitFailure = outcome
+            return found
+    raise AssertionError("unreachable")
 
 
 def _run_on_executor(
@@ -251,6 +276,14 @@ def _run_on_executor(
         return SplitFailure("WorkerOutOfMemory", text)
     except ExtractError as error:
         return SplitFailure(type(error).__name__, str(error))
+    except Exception as error:  # noqa: BLE001 - Spark would try a defect again, and call it a death
+        traceback.print_exc()
+        name = type(error).__name__
+        return SplitFailure(
+            "ExtractError",
+            f"split {split.index}: unexpected {name}: a defect in extract-jobs; the executor's log "
+            "has the traceback",
+        )
 
 
 def _cancel(context: SparkContext, group: str) -> None:

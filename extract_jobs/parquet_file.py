@@ -235,6 +235,8 @@ def arrow_errors(uri: str) -> Iterator[None]:
     """Map what Arrow raises to WriteFailed; what storage raised passes through as it was."""
     try:
         yield
+    except MemoryError:  # Arrow's is both
+        raise
     except pa.ArrowException as error:
         # Arrow's message may quote a value.
         raise WriteFailed(

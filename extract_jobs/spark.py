@@ -30,10 +30,10 @@ def check_driver(spark: SparkSession | None) -> None:
         raise Interrupted("the Spark driver's JVM has died or was stopped; nothing was committed")
 
 
-def spark_error(error: BaseException | None, context: SparkContext) -> BaseException:
+def spark_error(error: Exception, context: SparkContext) -> Exception:
     """Turn what Spark raised into this project's errors; ours pass through."""
-    if error is None or isinstance(error, ExtractError) or not _is_sparks(error):
-        return error or AssertionError("no error")
+    if isinstance(error, ExtractError) or not _is_sparks(error):
+        return error
     text = str(error)
     if "OutOfMemory" in text or "exit code 137" in text or "Exit status: 137" in text:
         mapped: ExtractError = WorkerOutOfMemory("a Spark worker ran out of memory")
@@ -42,10 +42,9 @@ def spark_error(error: BaseException | None, context: SparkContext) -> BaseExcep
     else:
         # The text of a Spark error holds the executor's traceback, which may quote anything.
         mapped = Interrupted(
-            f"a Spark task failed {TASK_FAILURES} times ({type(error).__name__}); its worker "
-            "process died or was killed: the executors' logs tell"
+            f"a Spark task failed as often as it may ({type(error).__name__}); its worker process "
+            "died or was killed: the executors' logs tell"
         )
-    mapped.__cause__ = error
     return mapped
 
 

@@ -19,7 +19,7 @@ import psycopg
 import pyarrow as pa
 
 from extract_jobs.connections import PostgresConnection
-from extract_jobs.errors import ConfigError, ExtractError, Interrupted
+from extract_jobs.errors import ConfigError, ExtractError, Interrupted, WorkerOutOfMemory
 from extract_jobs.sources.postgres_errors import reading_error
 from extract_jobs.sources.postgres_session import connect, execute
 from extract_jobs.sources.postgres_sql import options, quote_text, set_local
@@ -36,7 +36,13 @@ def extension_file() -> Path:
     Raises:
         ConfigError: The wheel is missing, or is of another version.
     """
-    import duckdb_extension_postgres_scanner as wheel
+    try:
+        import duckdb_extension_postgres_scanner as wheel
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "PostgreSQL is read through the package duckdb-extension-postgres-scanner, which is "
+            f"not installed: install version {duckdb.__version__}, as duckdb is"
+        ) from error
 
     folder = Path(wheel.__file__).parent / "extensions"
     file = folder / f"v{duckdb.__version__}" / "postgres_scanner.duckdb_extension"
@@ -123,9 +129,11 @@ def stream(
         reader = cursor.sql(query).to_arrow_reader(rows_per_batch)
         yield from reader
         backend = None
-    except RuntimeError as error:
+    except (duckdb.OutOfMemoryException, MemoryError):
+        raise WorkerOutOfMemory(f"{what} took more memory than the worker has") from None
+    except RuntimeError:
         # What a signal handler raised inside DuckDB comes out as this, its own text lost.
-        raise Interrupted("stopped while rows were being read") from error
+        raise Interrupted("stopped while rows were being read") from None
     except (duckdb.Error, OSError, pa.ArrowException) as error:
         # Neither raised from here nor kept: the original quotes connection string and statement,
         # and would travel along as the context of what is raised.

@@ -18,7 +18,7 @@ from tests.support.crash import ROWS, Driver, Lake, Story
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.postgres import Server
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
 
 
 def stories(

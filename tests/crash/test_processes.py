@@ -13,7 +13,7 @@ from tests.support.crash import ROWS, Driver, Lake, Story, s3_client
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import Server
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def test_twenty_values_of_twenty_megabytes(pg_database: Server, tmp_path: Path) 
         text=True,
         check=True,
     )
-    assert int(done.stdout) < 600
+    assert int(done.stdout) < 800  # the table is 400 MB, and Arrow and Python would each copy it
     found = duckdb.sql(f"select id, length(body), body[1] from '{tmp_path}/raw/t/**/*.parquet'")
     assert sorted(found.fetchall()) == [(g, 20_000_000, chr(64 + g)) for g in range(1, 21)]
 
