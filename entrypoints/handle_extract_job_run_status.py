@@ -215,7 +215,7 @@ def _read_commit(item: Item, open_storage: OpenStorage) -> tuple[Commit | None, 
             return found, True
         newest = log.newest()
         if newest is not None and newest.run_id == item["run_id"]:
-            outcome = log.outcome(newest.seq)
+            outcome = log.outcome(newest)
             return (newest, outcome == "published") if outcome != "voided" else (None, False)
     except ConfigError as error:
         logger.warning("the commit log at %s cannot be read: %s", item["state_uri"], error)

@@ -73,11 +73,15 @@ class CommitLog:
         raw = self.state.read(uri)
         return None if raw is None else Commit.from_bytes(raw, uri)
 
-    def outcome(self, seq: int) -> Outcome | None:
-        """Return how a commit ended, or None while it has no outcome."""
-        uri = self._uri("outcomes", seq)
+    def outcome(self, commit: Commit) -> Outcome | None:
+        """Return how a commit ended, or None while it has no outcome.
+
+        Raises:
+            ConfigError: The record there is damaged, or another commit's.
+        """
+        uri = self._uri("outcomes", commit.seq)
         raw = self.state.read(uri)
-        return None if raw is None else _outcome_of(raw, uri)
+        return None if raw is None else _outcome_of(raw, uri, commit)
 
     def newest(self) -> Commit | None:
         """Return the newest commit, whatever its outcome, or None for an empty log.
@@ -94,7 +98,7 @@ class CommitLog:
         """Yield the newest commits and their outcomes, newest first, at most ``limit``."""
         commit = self.newest()
         while commit is not None and limit > 0:
-            yield commit, self.outcome(commit.seq)
+            yield commit, self.outcome(commit)
             limit -= 1
             commit = self.read(commit.seq - 1) if commit.seq > 1 else None
 
@@ -133,7 +137,7 @@ class CommitLog:
                 continue
             seq = base_seq + 1
             commit = self.read(seq)
-            if commit and commit.run_id == run_id and self.outcome(seq) == "published":
+            if commit and commit.run_id == run_id and self.outcome(commit) == "published":
                 return commit
         return None
 
@@ -148,7 +152,9 @@ class CommitLog:
     def pin_plan(self, run_id: str, base_seq: int, plan: dict[str, Any]) -> dict[str, Any]:
         """Write a run's plan for a base if it has none yet, and return the one that holds."""
         uri = join(self.state_uri, "plans", run_id, f"{base_seq}.json")
-        return _plan_of(self.state.put_if_absent(uri, json.dumps(plan).encode()), uri)
+        return _plan_of(
+            self.state.put_if_absent(uri, json.dumps({"version": 1, **plan}).encode()), uri
+        )
 
     def prepare(self, commit: Commit) -> Commit:
         """Write a commit record: the commit point.
@@ -173,7 +179,7 @@ class CommitLog:
             gone too, where a person deleted one of its files between a first publisher's check
             and this one's. The next run writes them anew.
         """
-        outcome = self.outcome(commit.seq)
+        outcome = self.outcome(commit)
         if outcome is None:
             wanted: Outcome = "published"
             if not all(_each(self.target.complete, [f.staged for f in commit.files])):
@@ -182,7 +188,9 @@ class CommitLog:
                 _each(self.target.delete, commit.retire)
             record = {"outcome": wanted, "commit_id": commit.commit_id}
             uri = self._uri("outcomes", commit.seq)
-            outcome = _outcome_of(self.state.put_if_absent(uri, json.dumps(record).encode()), uri)
+            outcome = _outcome_of(
+                self.state.put_if_absent(uri, json.dumps(record).encode()), uri, commit
+            )
         if outcome == "voided":
             self._withdraw(commit)
         elif commit.seq % LIVE_EVERY == 0:
@@ -198,7 +206,7 @@ class CommitLog:
         newest = self.newest()
         if newest is None:
             return Base(0, None)
-        outcome = self.outcome(newest.seq)
+        outcome = self.outcome(newest)
         if outcome is None:
             logger.info("commit %d of run %s had no outcome: finishing it", newest.seq,
                         newest.run_id)  # fmt: skip
@@ -366,13 +374,15 @@ def _plan_of(raw: bytes, uri: str) -> dict[str, Any]:
     return found
 
 
-def _outcome_of(raw: bytes, uri: str) -> Outcome:
-    found = _json_object(raw, uri).get("outcome")
-    if found == "published":
-        return "published"
-    if found == "voided":
-        return "voided"
-    raise ConfigError(f"{uri} was damaged: it holds no outcome; restore it")
+def _outcome_of(raw: bytes, uri: str, commit: Commit) -> Outcome:
+    record = _json_object(raw, uri)
+    found = record.get("outcome")
+    if found in {"published", "voided"} and record.get("commit_id") == commit.commit_id:
+        return "published" if found == "published" else "voided"
+    raise ConfigError(
+        f"{uri} is not the outcome of commit {commit.commit_id}: a record was deleted or damaged; "
+        "restore the state folder, or start the table over with another state_uri and target"
+    )
 
 
 def _each(call: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:

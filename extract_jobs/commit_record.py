@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from extract_jobs.errors import ConfigError
@@ -33,6 +33,8 @@ class Commit:
         watermark_column: What interval, watermark and ground are about; None in a full extract.
         ground: JSON of the intervals that commits cover since the last overwrite, this one
             included; a full extract covers all.
+        partition_by: Names of its files' partition fields, in path order.
+        columns: Type by name of every column that any live file has, also of dropped ones.
     """
 
     commit_id: str
@@ -52,6 +54,8 @@ class Commit:
     report: dict[str, Any]
     watermark_column: str | None = None
     ground: tuple[dict[str, Any], ...] = ()
+    partition_by: tuple[str, ...] = ()
+    columns: dict[str, str] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the record as it is stored."""
@@ -72,6 +76,7 @@ class Commit:
             data["files"] = tuple(WrittenFile.from_json(f) for f in data["files"])
             data["retire"] = tuple(data["retire"])
             data["ground"] = tuple(data.get("ground", ()))
+            data["partition_by"] = tuple(data.get("partition_by", ()))
             return cls(**data)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(

@@ -146,6 +146,14 @@ def read_keys(
             if not pieces or _group_meets(opened.metadata.row_group(number), place, pieces)
         ]
         names = [name for name in key.places if name is not None]
+        missing = [name for name in names if name not in opened.schema_arrow.names]
+        if missing:
+            raise ConfigError(
+                f"{file.staged.uri} has no column {', '.join(missing)}, so its rows cannot be told "
+                "by columns.key. Key and watermark must be columns of all files, under one name: "
+                "put them back, accept doubles with watermark.duplicates: accept, or start over "
+                "with another state_uri and target"
+            )
         table = opened.read_row_groups(groups, columns=names)
     values = []
     for name, folder in zip(key.places, key.folders, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from extract_jobs.columns import partition_fields
 from extract_jobs.commit import Base, Commit, CommitLog
 from extract_jobs.errors import CommitConflict, ConfigError, SchemaChanged
 from extract_jobs.intervals import ground_of, next_step, order_of, overlap, watermark_column
@@ -82,6 +83,7 @@ def make_plan(
         CommitConflict: Another run committed the table's first commit just now.
     """
     check_identity(spec, base.published, description)
+    check_layout(spec, base.published)
     if base.published is None:
         check_unoccupied(spec, log, base)
     columns = schema_json(schema)
@@ -93,7 +95,6 @@ def make_plan(
             spec.run_id,
             base.seq,
             {
-                "version": 1,
                 "base_seq": base.seq,
                 "planned_at": now.isoformat(),
                 "extract_date": now.date().isoformat(),
@@ -222,6 +223,34 @@ def check_identity(spec: ExtractSpec, last: Commit | None, description: TableDes
         )
 
 
+def partition_names(spec: ExtractSpec) -> tuple[str, ...]:
+    """Return the names of the target's partition fields, in path order."""
+    return tuple(f.name for f in partition_fields(spec))
+
+
+def check_layout(spec: ExtractSpec, last: Commit | None) -> None:
+    """Refuse files of another folder layout beside those that stay.
+
+    Readers could not read them together, and whole partitions could not be told to be the same.
+
+    Raises:
+        ConfigError: ``partition_by`` is not what the last commit had, and files stay.
+    """
+    if last is None or spec.target.write_mode == "overwrite":
+        return
+    wanted = partition_names(spec)
+    if last.partition_by != wanted:
+        raise ConfigError(
+            f"{spec.extract_table}: its files are partitioned by {_listed(last.partition_by)}, and "
+            f"target.partition_by now gives {_listed(wanted)}. Put it back, replace all files with "
+            "mode full and write_mode overwrite, or start over with another state_uri and target"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
 def check_unoccupied(spec: ExtractSpec, log: CommitLog, base: Base) -> None:
     """Refuse a target that holds data of which the commit log knows nothing.
 
@@ -285,6 +314,7 @@ def schema_changes(
         refused = []  # no older file stays beside the new ones
     else:
         refused = [c for c in changes if " changed from " in c]
+        refused += clashes(last.columns, columns)
     if refused:
         raise SchemaChanged(
             f"{spec.extract_table}: {'; '.join(refused)}, since commit {last.seq}. Nothing was "
@@ -292,6 +322,31 @@ def schema_changes(
             "write_mode: overwrite"
         )
     return changes
+
+
+def clashes(known: dict[str, str], columns: list[dict[str, Any]]) -> list[str]:
+    """Return one sentence for each column that older files have under another type or case.
+
+    Columns that were dropped count: their files stay.
+    """
+    by_lower = {name.lower(): name for name in known}
+    found = []
+    for column in columns:
+        name, kind = column["name"], column["type"]
+        older = by_lower.get(name.lower(), name)
+        if older != name and name not in known:
+            found.append(f"column {name} differs from {older} of older files in its case alone")
+        elif known.get(name, kind) != kind:
+            found.append(f"column {name} is {known[name]} in older files and now {kind}")
+    return list(dict.fromkeys(found))
+
+
+def columns_after(
+    spec: ExtractSpec, last: Commit | None, columns: list[dict[str, Any]]
+) -> dict[str, str]:
+    """Return type by name of every column that a live file has once ``columns`` are committed."""
+    older = {} if last is None or spec.target.write_mode == "overwrite" else last.columns
+    return older | {c["name"]: c["type"] for c in columns}
 
 
 def fidelity(columns: Sequence[Column]) -> dict[str, str]:

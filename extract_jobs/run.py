@@ -28,15 +28,18 @@ from extract_jobs.errors import (
     ExtractError,
     Interrupted,
     StopRequested,
+    WorkerOutOfMemory,
     WriteFailed,
 )
 from extract_jobs.intervals import ground_after, watermark_column
 from extract_jobs.names import file_prefix
 from extract_jobs.plan import (
     Plan,
+    columns_after,
     count_null_watermarks,
     fidelity,
     make_plan,
+    partition_names,
     read_request,
     schema_json,
 )
@@ -136,7 +139,9 @@ def _run_and_report(spec: ExtractSpec, tools: Tools) -> Report:
 
 
 def _told(error: BaseException) -> BaseException:
-    """Return what the caller is told: a signal is `Interrupted` to it."""
+    """Return what the caller is told: a signal is `Interrupted` to it, and so on."""
+    if isinstance(error, MemoryError):
+        return WorkerOutOfMemory("the worker ran out of memory; give it a bigger one")
     if isinstance(error, StopRequested):
         return Interrupted(str(error))
     if isinstance(error, KeyboardInterrupt):
@@ -329,6 +334,8 @@ class Attempt:
             interval=plan.interval and plan.interval.to_json(),
             watermark=plan.watermark and plan.watermark.to_json(),
             schema=schema_json(transform.schema),
+            partition_by=partition_names(spec),
+            columns=columns_after(spec, plan.base.published, schema_json(transform.schema)),
             files=files,
             report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
             **ground_after(spec, plan.base.published, plan.interval, files),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from extract_jobs.errors import ExtractError, Interrupted, WorkerOutOfMemory
@@ -90,7 +94,32 @@ def spark_context(spark: SparkSession | None, connections: int) -> SparkContext:
             conf.setIfMissing(key, value)
     conf.setIfMissing("spark.speculation", "false")
     conf.setIfMissing("spark.ui.showConsoleProgress", "false")
-    return SparkContext.getOrCreate(conf)
+    with _signals_deferred():
+        return SparkContext.getOrCreate(conf)
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM when Spark is up, and not while its JVM is being started.
+
+    A start that is broken off leaves a JVM that nobody ever ends. Python's own handlers are put
+    back afterwards: PySpark sets one of its own for SIGINT.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in signals}
+    for number in signals:
+        signal.signal(number, lambda number, _frame: caught.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for came in dict.fromkeys(caught):
+            signal.raise_signal(came)
 
 
 def _active_context() -> SparkContext | None:

@@ -99,7 +99,7 @@ def commit_log(spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> C
 def last_published(log: CommitLog) -> Commit | None:
     """Return the last published commit, leaving one without an outcome as it is."""
     newest = log.newest()
-    if newest is None or log.outcome(newest.seq) == "published":
+    if newest is None or log.outcome(newest) == "published":
         return newest
     return log.read(newest.parent) if newest.parent else None
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,8 +19,15 @@ from hypothesis import strategies as st
 
 import extract_jobs.run
 from extract_jobs.commit import CommitLog
-from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, WriteFailed
+from extract_jobs.errors import (
+    CommitConflict,
+    ConfigError,
+    ExtractError,
+    SchemaChanged,
+    WriteFailed,
+)
 from extract_jobs.report import Report
+from extract_jobs.schema import Column
 from extract_jobs.spec import ExtractSpec
 from tests.support.memory_source import MemorySource
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
@@ -407,6 +415,56 @@ def test_a_run_and_a_recovery_at_once(
     assert_tidy(bucket)
 
 
+# --- what changes between runs ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write_mode", ["append", "overwrite_partitions"])
+@pytest.mark.parametrize("layout", [[], ["id", "extract_date"], ["run_id"]])
+def test_another_partition_layout_beside_files_that_stay_is_refused(
+    source: MemorySource, write_mode: str, layout: list[str]
+) -> None:
+    bucket = Bucket()
+    extract(bucket, spec_for("r1", target=FIVE_FILES | {"write_mode": write_mode}))
+    before = visible(bucket)
+    target = {"uri": TARGET, "partition_by": layout or ["extract_date"], "write_mode": write_mode}
+    with pytest.raises(ConfigError, match="its files are partitioned by id, and target"):
+        extract(bucket, spec_for("r2", target=target))
+    assert visible(bucket) == before
+    extract(bucket, spec_for("r3", target=target | {"write_mode": "overwrite"}))
+    assert visible(bucket) == source.rows
+
+
+def test_a_column_that_was_dropped_keeps_its_type_and_case_for_good(
+    source: MemorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its older files stay, and readers must read all of them together."""
+    bucket = Bucket()
+    columns = {"v": pa.int32(), "w": pa.string()}
+    with_columns(monkeypatch, source, columns)
+    extract(bucket, spec_for("r1"))
+    with_columns(monkeypatch, source, {"w": pa.string()})
+    assert extract(bucket, spec_for("r2")).schema_changes == ["column v dropped (int32)"]
+    with_columns(monkeypatch, source, {"w": pa.string(), "v": pa.string()})
+    with pytest.raises(SchemaChanged, match="column v is int32 in older files and now string"):
+        extract(bucket, spec_for("r3"))
+    with_columns(monkeypatch, source, {"w": pa.string(), "V": pa.int32()})
+    with pytest.raises(SchemaChanged, match="column V differs from v of older files in its case"):
+        extract(bucket, spec_for("r4"))
+    with_columns(monkeypatch, source, columns)
+    assert extract(bucket, spec_for("r5")).schema_changes == ["column v added (int32)"]
+
+
+def with_columns(
+    monkeypatch: pytest.MonkeyPatch, source: MemorySource, columns: dict[str, pa.DataType]
+) -> None:
+    """Give the table, without rows, other columns beside its id."""
+    source.rows.clear()
+    described = MemorySource([]).describe()
+    more = tuple(Column(n, str(t), t, True, "lossless", "", f'"{n}"') for n, t in columns.items())
+    changed = replace(described, columns=(*described.columns, *more))
+    monkeypatch.setattr(source, "describe", lambda: changed)
+
+
 # --- a damaged log --------------------------------------------------------------------------
 
 
@@ -423,6 +481,17 @@ def test_a_commit_record_that_was_deleted_is_told_and_nothing_is_guessed(
     with pytest.raises(ConfigError, match=rf"{gone:020d}\.json is gone"):
         extract(bucket, spec_for("o", write_mode="overwrite"))
     assert visible(bucket) == before
+
+
+def test_the_outcome_of_another_commit_is_no_outcome(source: MemorySource) -> None:
+    """Left behind where a person deleted records: nothing is called published that is not."""
+    bucket = Bucket()
+    for n in range(2):
+        extract(bucket, spec_for(f"r{n}"))
+    del bucket.objects[f"{STATE}/commits/{2:020d}.json"]
+    del bucket.objects[f"{STATE}/hint.json"]
+    with pytest.raises(ConfigError, match=r"outcomes/0+2\.json is not the outcome of commit"):
+        extract(bucket, spec_for("r9"))
 
 
 @pytest.mark.parametrize("kind", ["commits", "outcomes"])

@@ -102,7 +102,7 @@ class Job:
         staged = StagedFile(uri="f", token="t", size=512, upload={})
         log.prepare(
             Commit(
-                commit_id=uuid.uuid4().hex, seq=1, parent=0, live_since=1,
+                commit_id="c", seq=1, parent=0, live_since=1,
                 run_id=run_id or self.item["run_id"], attempt=1, table_id="sales/public.orders",
                 target_uri="x", fingerprint={}, interval=None, watermark=None, schema=[],
                 files=(WrittenFile(staged, 7, {}),) * 2, retire=(), report={},
