@@ -76,18 +76,16 @@ def _update(
 ) -> None:
     import awswrangler
 
-    path = join(target_uri, "")
-    fields = list(live[0].partition) if live else []
+    where = {"database": catalog.database, "table": catalog.table}
     awswrangler.catalog.create_database(name=catalog.database, exist_ok=True)
     awswrangler.catalog.create_parquet_table(
-        database=catalog.database,
-        table=catalog.table,
-        path=path,
-        columns_types={c["name"]: athena_type(c["type"]) for c in commit.schema},
-        partitions_types=dict.fromkeys(fields, "string"),
+        **where,
+        path=join(target_uri, ""),
+        columns_types={_column(name): athena_type(t) for name, t in commit.columns.items()},
+        partitions_types=dict.fromkeys(map(_column, commit.partition_by), "string"),
         compression=None,
         parameters={"extract_run_id": commit.run_id, "extract_commit": str(commit.seq)},
-        mode="append" if _exists(catalog) else "overwrite",
+        mode="append" if awswrangler.catalog.does_table_exist(**where) else "overwrite",
     )
     partitions = {
         f.staged.uri.rsplit("/", 1)[0] + "/": [
@@ -96,15 +94,27 @@ def _update(
         for f in live
         if f.partition
     }
+    if commit.retire:
+        stale = [
+            values
+            for values in awswrangler.catalog.get_partitions(**where).values()
+            if values not in partitions.values()
+        ]
+        if stale:
+            awswrangler.catalog.delete_partitions(**where, partitions_values=stale)
     if partitions:
-        awswrangler.catalog.add_parquet_partitions(
-            database=catalog.database, table=catalog.table, partitions_values=partitions
-        )
+        awswrangler.catalog.add_parquet_partitions(**where, partitions_values=partitions)
 
 
-def _exists(catalog: CatalogSpec) -> bool:
+def _column(name: str) -> str:
+    """Return a column's name in the catalog: its own in lower case, as Athena reads Parquet.
+
+    Raises:
+        ValueError: The catalog can have no such name, so that readers would find no values.
+    """
     import awswrangler
 
-    return bool(
-        awswrangler.catalog.does_table_exist(database=catalog.database, table=catalog.table)
-    )
+    found: str = awswrangler.catalog.sanitize_column_name(name)
+    if found != name.lower():
+        raise ValueError(f"column {name!r} cannot be named in the catalog: see columns.rename")
+    return found
