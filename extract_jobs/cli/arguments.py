@@ -21,6 +21,24 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
+class _Command(_Parser):
+    """A command, whose tables may stand before, between and after its options."""
+
+    # As in the standard library's stub, but for its overloads.
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        # `parse_intermixed_args` does not go with subcommands: argparse gives TABLE… whatever
+        # stands beside CONFIG, and leaves over what comes behind a later option.
+        found, left = super().parse_known_args(args, namespace)
+        dashes = left.index("--") if "--" in left else len(left)
+        options = [a for a in left[:dashes] if a.startswith("-")]
+        if left and (options or not self.get_default("takes_tables")):
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        found.tables = [*found.tables, *left[:dashes], *left[dashes + 1 :]]
+        return found, []
+
+
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser; ``command`` of what it parses is the command's name.
 
@@ -29,7 +47,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="extract-jobs", description="Extract tables to partitioned Parquet.")
     parser.add_argument("--version", action="version", version=f"extract-jobs {_version()}")
     commands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", dest="command", required=True
+        title="commands", metavar="COMMAND", dest="command", required=True, parser_class=_Command
     )
     run = _command(commands, "run", "extract tables, one after another")
     _config_arguments(run, tables="*")
@@ -66,7 +84,7 @@ def _version() -> str:
 
 def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
-    parser.set_defaults(tables=[], set=[])
+    parser.set_defaults(tables=[], set=[], takes_tables=False)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
     return parser
@@ -78,7 +96,9 @@ def _config_arguments(parser: argparse.ArgumentParser, tables: str | None = None
         parser.add_argument("tables", metavar="TABLE", nargs=1, help="a table of the config")
     elif tables:
         about = "names or globs; default: all tables"
-        parser.add_argument("tables", metavar="TABLE", nargs="*", help=about)
+        # Without a default, argparse says that it is required.
+        parser.add_argument("tables", metavar="TABLE", nargs="*", default=[], help=about)
+        parser.set_defaults(takes_tables=True)
     parser.add_argument(
         "--set",
         metavar="KEY.PATH=VALUE",

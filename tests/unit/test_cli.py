@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from extract_jobs.cli.arguments import overrides_of
+from extract_jobs.cli.arguments import argument_parser, overrides_of
 from extract_jobs.cli.run import worst
 from extract_jobs.cli.views import aligned, result_line
 from extract_jobs.errors import ConfigError
@@ -70,7 +70,22 @@ def test_validate_tells_every_problem_and_then_the_class(tmp_path: Path) -> None
     [
         ([], "ConfigError: the following arguments are required: COMMAND; see extract-jobs --help"),
         (["rnu"], "ConfigError: argument COMMAND: invalid choice: 'rnu'"),
-        (["run"], "ConfigError: the following arguments are required: CONFIG"),
+        (
+            ["run"],
+            "ConfigError: the following arguments are required: CONFIG; see extract-jobs run --h",
+        ),
+        (
+            ["run", "c.yml", "--josn", "a"],
+            "ConfigError: unrecognized arguments: --josn a; see extract-jobs run --help",
+        ),
+        (
+            ["validate", "c.yml", "a"],
+            "ConfigError: unrecognized arguments: a; see extract-jobs validate --help",
+        ),
+        (
+            ["plan", "c.yml", "a", "b"],
+            "ConfigError: unrecognized arguments: b; see extract-jobs plan --help",
+        ),
         (["run", "d.yml"], "ConfigError: d.yml: there is no such file; did you mean c.yml?"),
         (["run", "."], "ConfigError: .: cannot be read: Is a directory"),
         (["run", "c.yml", "aa"], "ConfigError: c.yml: extract_tables[0]: the config has no table"),
@@ -96,6 +111,25 @@ def test_bad_input_is_one_line_and_exit_78(
     assert code == 78
     assert len(lines) == 1
     assert lines[0].startswith(message)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "run c.yml a b --set x=1 --json",
+        "run c.yml --set x=1 a b --json",
+        "run c.yml a --set x=1 b --json",
+        "run --set x=1 c.yml a --json b",
+        "run --json --set x=1 c.yml a b",
+        "run c.yml --json a --set x=1 -- b",
+    ],
+)
+def test_tables_stand_before_between_and_after_options(arguments: str) -> None:
+    for _ in range(2):  # nothing of one command line stays for the next
+        found = argument_parser().parse_args(arguments.split())
+        assert (found.config, found.tables) == ("c.yml", ["a", "b"])
+        assert (found.set, found.json) == (["x=1"], True)
+    assert argument_parser().parse_args(["run", "c.yml", "--json"]).tables == []
 
 
 def test_a_defect_is_one_line_and_its_place_is_told_when_asked(tmp_path: Path) -> None:
