@@ -76,16 +76,19 @@ def _update(
 ) -> None:
     import awswrangler
 
-    where = {"database": catalog.database, "table": catalog.table}
-    awswrangler.catalog.create_database(name=catalog.database, exist_ok=True)
+    database, table = catalog.database, catalog.table
+    awswrangler.catalog.create_database(name=database, exist_ok=True)
     awswrangler.catalog.create_parquet_table(
-        **where,
+        database=database,
+        table=table,
         path=join(target_uri, ""),
         columns_types={_column(name): athena_type(t) for name, t in commit.columns.items()},
         partitions_types=dict.fromkeys(map(_column, commit.partition_by), "string"),
         compression=None,
         parameters={"extract_run_id": commit.run_id, "extract_commit": str(commit.seq)},
-        mode="append" if awswrangler.catalog.does_table_exist(**where) else "overwrite",
+        mode="append"
+        if awswrangler.catalog.does_table_exist(database=database, table=table)
+        else "overwrite",
     )
     partitions = {
         f.staged.uri.rsplit("/", 1)[0] + "/": [
@@ -97,13 +100,19 @@ def _update(
     if commit.retire:
         stale = [
             values
-            for values in awswrangler.catalog.get_partitions(**where).values()
+            for values in awswrangler.catalog.get_partitions(
+                database=database, table=table
+            ).values()
             if values not in partitions.values()
         ]
         if stale:
-            awswrangler.catalog.delete_partitions(**where, partitions_values=stale)
+            awswrangler.catalog.delete_partitions(
+                database=database, table=table, partitions_values=stale
+            )
     if partitions:
-        awswrangler.catalog.add_parquet_partitions(**where, partitions_values=partitions)
+        awswrangler.catalog.add_parquet_partitions(
+            database=database, table=table, partitions_values=partitions
+        )
 
 
 def _column(name: str) -> str:

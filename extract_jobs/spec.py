@@ -225,10 +225,11 @@ class TargetSpec(SpecPart):
 
     uri: Name
     partition_by: tuple[Name, ...] = ()
-    write_mode: Literal["append", "overwrite", "overwrite_partitions"] = Field(
-        "append",
+    write_mode: Literal["append", "overwrite", "overwrite_partitions"] | None = Field(
+        None,
         description="append adds to what is there; overwrite replaces it when published; "
-        "overwrite_partitions replaces the partitions that the run covers.",
+        "overwrite_partitions replaces the partitions that the run covers. Default: overwrite in "
+        "mode full, append in mode incremental.",
     )
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
     file_bytes: Bytes = Field(256 * 10**6, ge=10**5, description="Files are rolled at this size.")
@@ -276,6 +277,20 @@ class ExtractSpec(SpecPart):
     state_uri: Name = Field(description="Where this table's plans, commits and outcomes are.")
     report_uri: Name
     tracking_table: Name | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _write_mode_by_mode(cls, data: Any) -> Any:
+        """A full extract is the table as it is now: run twice, it must not be there twice."""
+        if not isinstance(data, dict) or not isinstance(data.get("target"), dict | TargetSpec):
+            return data
+        target = data["target"]
+        if isinstance(target, TargetSpec):
+            target = target.model_dump(exclude_unset=True)
+        if target.get("write_mode") is None:
+            chosen = "append" if data.get("mode") == "incremental" else "overwrite"
+            target = {**target, "write_mode": chosen}
+        return {**data, "target": target}
 
     @model_validator(mode="after")
     def _modes_agree(self) -> Self:

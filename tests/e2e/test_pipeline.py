@@ -222,15 +222,24 @@ def test_sigterm_to_the_ecs_worker_aborts_what_it_staged(real, source, pg_databa
     assert sorted(read(real, source, "slow")["n"].to_pylist()) == list(range(1, 20001))
 
 
-def test_two_executions_of_the_same_tables_leave_each_row_once(real, source, pg_database):
+SLICES = {
+    "overwrite": {"target": {"write_mode": "overwrite"}},
+    "incremental": {"mode": "incremental", "watermark": {"column": "n"},
+                    "target": {"write_mode": "append"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("slices", SLICES)
+def test_two_executions_of_the_same_tables_leave_each_row_once(real, source, pg_database, slices):
+    """The loser plans again on the winner's commit, where nothing is left of the same slice."""
     pg_database.execute(*(
         f"create table {t} as select i as n from generate_series(1, 5000) i" for t in "ab"
     ))  # fmt: skip
+    defaults = {"job_type": "ecs", **SLICES[slices]}
+    target = {"uri": "s3://lake/{source_name}/{schema}/{table}", **defaults["target"]}
     real.configure(
-        source, {"public.a": {}, "public.b": {}},
-        defaults={"job_type": "ecs", "target": {
-            "uri": "s3://lake/{source_name}/{schema}/{table}", "write_mode": "overwrite"}},
-    )  # fmt: skip
+        source, {"public.a": {}, "public.b": {}}, defaults={**defaults, "target": target}
+    )
     arns = [real.start({"source_name": source, "extract_tables": "*"}) for _ in range(2)]
     outcomes = [real.wait(arn) for arn in arns]
     for outcome in outcomes:

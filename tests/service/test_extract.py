@@ -156,12 +156,13 @@ def test_a_query_and_a_view(scene: Scene) -> None:
 
 def test_overwrite_replaces_and_append_adds(scene: Scene) -> None:
     scene.server.execute("create table t (id int)", "insert into t values (1), (2)")
-    run_extract(scene.spec("a"))
-    run_extract(scene.spec("b"))
+    for run_id in "ab":
+        run_extract(scene.spec(run_id, target={"write_mode": "append"}))
     assert scene.lake.read() == [1, 1, 2, 2]
     scene.server.execute("delete from t where id = 1")
-    run_extract(scene.spec("c", target={"write_mode": "overwrite"}))
-    assert scene.lake.read() == [2]
+    for run_id in "cd":  # the default of mode full: extracted twice, it is there once
+        run_extract(scene.spec(run_id))
+        assert scene.lake.read() == [2]
 
 
 # --- faults ----------------------------------------------------------------------------------
