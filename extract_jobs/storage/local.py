@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.storage import PROBE, AbandonedUpload, ObjectInfo, StagedFile, encoded, join
 from extract_jobs.storage.local_files import (
+    ATTEMPTS,
     STAGING,
     SUFFIX,
     files,
@@ -31,9 +32,6 @@ from extract_jobs.storage.local_files import (
     temporary,
     to_path,
 )
-
-ATTEMPTS = 100
-"""How often a race with another process is entered again before it counts as something else."""
 
 
 class LocalStorage:

@@ -17,6 +17,9 @@ TEMPORARY = ".extract_tmp-"
 # Not .parquet: globs such as **/*.parquet look into hidden folders too.
 SUFFIX = ".staged"
 
+ATTEMPTS = 100
+"""How often a race with another process is entered again before it counts as something else."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WRONG = {
     errno.EACCES,
@@ -93,16 +96,43 @@ def temporary(target: Path, data: bytes) -> Iterator[Path]:
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and its parents, and sync the parents of those that were made."""
+    """Make a folder and its parents, and sync the parents of those that were made.
+
+    Raises:
+        FileNotFoundError: Somebody removed a parent meanwhile; worth another try.
+        OSError: It cannot be; ``strerror`` names the folder that cannot be made.
+    """
     missing = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
         if folder.is_file():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+            raise _not_made(missing[-1], errno.ENOTDIR)
     for made in reversed(missing):
-        made.mkdir(exist_ok=True)
+        _make_folder(made)
         sync_folder(made.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    for _ in range(ATTEMPTS):
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            if not folder.parent.is_dir():
+                raise
+        except FileExistsError:
+            pass  # it was removed before it could be looked at, or is no folder
+        except OSError as error:
+            raise _not_made(folder, error.errno or errno.EINVAL) from error
+        else:
+            return
+    # The parent is there all the time: its file system takes no folders (/proc), or a broken link
+    # has the name.
+    raise _not_made(folder, errno.ENOTDIR if folder.is_symlink() else errno.ENOTSUP)
+
+
+def _not_made(folder: Path, number: int) -> OSError:
+    return OSError(number, f"the folder {folder} cannot be created: {os.strerror(number)}")
 
 
 def sync_folder(folder: Path) -> None:

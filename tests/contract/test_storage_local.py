@@ -151,6 +151,25 @@ def test_a_folder_in_a_files_place_is_configuration(tmp_path: Path) -> None:
     assert everything(tmp_path) == {"commits", "commits/1.json"}
 
 
+@pytest.mark.parametrize("parent", ["/proc", "a file", "a broken link"])
+def test_a_folder_that_cannot_be_made_is_configuration_and_named(
+    parent: str, tmp_path: Path
+) -> None:
+    if parent == "/proc":  # says "No such file", although the folder above is there
+        root = refused = Path("/proc/x")
+    else:
+        refused = tmp_path / "taken"
+        if parent == "a file":
+            refused.write_bytes(b"1")
+            refused /= "x"
+        else:
+            refused.symlink_to(tmp_path / "nowhere")
+        root = refused / "orders"
+    for write in (STORAGE.probe, stage, lambda r: STORAGE.put(f"{r}/state/1.json", b"1")):
+        with pytest.raises(ConfigError, match=rf"the folder {refused}.* cannot be created: "):
+            write(str(root))
+
+
 def test_a_broken_link_does_not_hang(tmp_path: Path) -> None:
     (tmp_path / "1.json").symlink_to(tmp_path / "nowhere")
     with pytest.raises(WriteFailed, match="broken link"):
