@@ -11,7 +11,12 @@ from fnmatch import fnmatchcase
 import psycopg
 
 from extract_jobs.connections import PostgresConnection, resolve_connection
-from extract_jobs.errors import ConfigError, TypeNotRepresentable
+from extract_jobs.errors import (
+    ConfigError,
+    ExtractError,
+    SourceUnavailable,
+    TypeNotRepresentable,
+)
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres_catalog import (
@@ -26,13 +31,15 @@ from extract_jobs.sources.postgres_catalog import (
     toast_below,
 )
 from extract_jobs.sources.postgres_errors import statement_error
+from extract_jobs.sources.postgres_locks import export_snapshot, rewritten, waited_too_long
 from extract_jobs.sources.postgres_reader import PostgresReader
-from extract_jobs.sources.postgres_session import Connection, connect, session
-from extract_jobs.sources.postgres_snapshot import Found, PostgresSnapshot, export_snapshot
+from extract_jobs.sources.postgres_session import Connection, connect, execute, session
+from extract_jobs.sources.postgres_snapshot import Found, PostgresSnapshot
 from extract_jobs.sources.postgres_splits import primary_key
 from extract_jobs.sources.postgres_sql import (
     KINDS,
     interval_condition,
+    quote_name,
     trim_statement,
 )
 from extract_jobs.sources.postgres_types import make_column
@@ -48,6 +55,8 @@ from extract_jobs.sources.postgres_xmin import (
 )
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.watermark import WatermarkValue
+
+_SNAPSHOT_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -129,18 +138,43 @@ class PostgresSource:
         is one split, and what `PostgresSnapshot.count` counts is a snapshot of its own.
         """
         with contextlib.closing(connect(self.connection)) as opened:
-            what = f"taking a snapshot of {self._name}"
-            try:
-                snapshot_id = export_snapshot(opened, self.connection)
-                found = self._find(opened)
-                reader = self._reader(opened, request, found, snapshot_id)
-            except psycopg.Error as error:
-                raise statement_error(error, what) from error
-            # No index holds xmin: in snapshot mode the table is scanned.
-            indexed = None if is_snapshot_mode(self.spec) else request.watermark_column
-            held = PostgresSnapshot(opened, found, reader, indexed)
+            held = self._hold(opened, request)
             with held.heartbeat():
                 yield held
+
+    def _hold(self, opened: Connection, request: ReadRequest) -> PostgresSnapshot:
+        what = f"taking a snapshot of {self._name}"
+        failure: ExtractError
+        try:
+            for _ in range(_SNAPSHOT_TRIES):
+                found, reader = self._try_snapshot(opened, request)
+                changed = rewritten(opened)
+                if not changed:
+                    # No index holds xmin: in snapshot mode the table is scanned.
+                    indexed = None if is_snapshot_mode(self.spec) else request.watermark_column
+                    return PostgresSnapshot(opened, found, reader, indexed)
+                execute(opened, "rollback")
+            failure = SourceUnavailable(
+                f"{what} failed: {', '.join(changed)} was truncated, rewritten or made anew "
+                f"meanwhile, {_SNAPSHOT_TRIES} times in a row; run again when that is over"
+            )
+        except psycopg.errors.LockNotAvailable:
+            failure = waited_too_long(opened, what)
+        except psycopg.Error as error:
+            failure = statement_error(error, what)
+        # Not from within the handler: the original may quote rows.
+        raise failure
+
+    def _try_snapshot(
+        self, opened: Connection, request: ReadRequest
+    ) -> tuple[Found, PostgresReader]:
+        """Take a snapshot younger than the table's lock, then plan, which locks the rest."""
+        table = None
+        if self.spec.query is None:
+            table = find_table(opened, self.spec.extract_table)
+        snapshot_id = export_snapshot(opened, self.connection, table)
+        found = self._find(opened)
+        return found, self._reader(opened, request, found, snapshot_id)
 
     @property
     def _name(self) -> str:
@@ -192,7 +226,9 @@ class PostgresSource:
         self, opened: Connection, request: ReadRequest, found: Found, snapshot_id: str | None
     ) -> PostgresReader:
         version = opened.info.server_version
-        plan = explain(opened, f"select * from {found.relation.source}")
+        # Not ``*``: the user may be allowed some columns only.
+        names = ", ".join(quote_name(column.name) for column in request.columns)
+        plan = explain(opened, f"select {names} from {found.relation.source}")
         toast = sum(leaf.toast_bytes for leaf in found.leaves) or toast_below(opened, plan)
         twice = bool(found.leaves and snapshot_id)
         return PostgresReader(

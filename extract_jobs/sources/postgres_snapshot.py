@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import psycopg
 
-from extract_jobs.connections import PostgresConnection
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources import postgres_splits as cutting
 from extract_jobs.sources.postgres_catalog import Leaf, Table
 from extract_jobs.sources.postgres_errors import statement_error
 from extract_jobs.sources.postgres_reader import PostgresReader
-from extract_jobs.sources.postgres_session import Connection, begin, execute, session
+from extract_jobs.sources.postgres_session import Connection, execute, session
 from extract_jobs.sources.postgres_sql import Relation, select
 from extract_jobs.sources.postgres_types import PostgresType
 from extract_jobs.spec import ExtractSpec, SplitSpec
@@ -81,7 +80,9 @@ class PostgresSnapshot:
         try:
             return self._cut(spec)
         except psycopg.Error as error:
-            raise statement_error(error, f"cutting {spec.extract_table} into splits") from error
+            failure = statement_error(error, f"cutting {spec.extract_table} into splits")
+        # Not from within the handler: the original may quote rows.
+        raise failure
 
     def _cut(self, spec: ExtractSpec) -> list[Split]:
         wanted, reader = spec.split, self.reader
@@ -173,19 +174,3 @@ class PostgresSnapshot:
         finally:
             stop.set()
             thread.join()
-
-
-def export_snapshot(opened: Connection, connection: PostgresConnection) -> str | None:
-    """Begin the transaction and export its snapshot; None where that cannot be."""
-    begin(opened, connection, None)
-    if connection.pooled:
-        return None
-    try:
-        return str(execute(opened, "select pg_catalog.pg_export_snapshot()")[0][0])
-    except psycopg.OperationalError:
-        raise
-    except psycopg.DatabaseError:
-        # Some replicas and forks of PostgreSQL cannot export one.
-        execute(opened, "rollback")
-        begin(opened, connection, None)
-        return None

@@ -17,7 +17,12 @@ from extract_jobs.watermark import WatermarkType, WatermarkValue
 
 PageBounds = tuple[int, int | None]
 
+LOCK_TIMEOUT_SECONDS = 60
+"""How long any statement waits for a lock. Never for ever: a reader would queue behind a TRUNCATE
+that itself waits for the transaction which holds the snapshot."""
+
 _SETTINGS = {
+    "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
     # A split waits inside its transaction between opening and reading, and while the writer is
     # slow; the exporter waits all the time.
     "idle_in_transaction_session_timeout": "0",

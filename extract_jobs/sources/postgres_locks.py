@@ -1,0 +1,123 @@
+"""Locks that keep a snapshot true: TRUNCATE and rewriting ALTER TABLE are not MVCC-safe.
+
+A transaction whose snapshot is older than such a command sees the table empty once the command has
+committed. A snapshot must therefore be younger than the lock that keeps them out. ``LOCK TABLE`` is
+the one statement that locks and takes no snapshot; what it cannot lock (materialized views, foreign
+tables, what a query reads) is locked by planning, after the snapshot, and then it is looked whether
+the storage is still what the snapshot knows.
+
+https://www.postgresql.org/docs/current/mvcc-caveats.html
+https://www.postgresql.org/docs/current/sql-lock.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import psycopg
+
+from extract_jobs.connections import PostgresConnection
+from extract_jobs.errors import SourceUnavailable
+from extract_jobs.sources.postgres_catalog import Table
+from extract_jobs.sources.postgres_session import Connection, begin, execute
+from extract_jobs.sources.postgres_sql import LOCK_TIMEOUT_SECONDS
+
+_LOCKABLE = ("r", "p", "v")
+
+
+def export_snapshot(
+    opened: Connection, connection: PostgresConnection, table: Table | None
+) -> str | None:
+    """Begin the transaction, lock the table, then export the transaction's snapshot.
+
+    The lock covers children and partitions, and what a view reads. It is ACCESS SHARE, which
+    conflicts with nothing but ACCESS EXCLUSIVE, and is held until the transaction ends.
+
+    Args:
+        opened: A connection outside a transaction.
+        connection: What it was opened from.
+        table: What is to be read; None for a query, which is not locked here.
+
+    Returns:
+        The snapshot's identifier; None where it cannot be exported.
+
+    Raises:
+        psycopg.Error: `psycopg.errors.LockNotAvailable` where somebody else holds a lock for
+            longer than `LOCK_TIMEOUT_SECONDS`.
+    """
+    _begin_locked(opened, connection, table)
+    if connection.pooled:
+        return None
+    try:
+        return str(execute(opened, "select pg_catalog.pg_export_snapshot()")[0][0])
+    except psycopg.OperationalError:
+        raise
+    except psycopg.DatabaseError:
+        # Some replicas and forks of PostgreSQL cannot export one.
+        execute(opened, "rollback")
+        _begin_locked(opened, connection, table)
+        return None
+
+
+def _begin_locked(opened: Connection, connection: PostgresConnection, table: Table | None) -> None:
+    begin(opened, connection, None)
+    if table is None or table.relkind not in _LOCKABLE:
+        return
+    try:
+        execute(opened, f"lock table {table.quoted} in access share mode")
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType):
+        # It asks for SELECT on the whole table, and for PostgreSQL 11 with views. `rewritten`
+        # then notices what it would have prevented.
+        execute(opened, "rollback")
+        begin(opened, connection, None)
+
+
+def rewritten(opened: Connection) -> list[str]:
+    """Return the tables whose storage was replaced between the snapshot and their locks.
+
+    Looks at all tables that the transaction has locked so far, so everything to be read must have
+    been planned. Once it returns none, none can be replaced until the transaction ends.
+    """
+    rows = execute(
+        opened,
+        # A query sees pg_class by its snapshot, the function sees it as it is.
+        "select coalesce(c.oid::pg_catalog.regclass::pg_catalog.text, 'a new table')"
+        " from pg_catalog.pg_locks l left join pg_catalog.pg_class c"
+        " on c.oid operator(pg_catalog.=) l.relation"
+        " where l.locktype operator(pg_catalog.=) 'relation' and l.granted"
+        " and l.pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()"
+        " and l.database operator(pg_catalog.=) (select d.oid from pg_catalog.pg_database d"
+        " where d.datname operator(pg_catalog.=) pg_catalog.current_database())"
+        " and (c.oid is null or (c.relfilenode operator(pg_catalog.<>) 0::pg_catalog.oid"
+        " and c.relkind in ('r', 'm')"
+        " and c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid)))",
+    )
+    return [row[0] for row in rows]
+
+
+def waited_too_long(opened: Connection, what: str) -> SourceUnavailable:
+    """Return the error for a lock that was not had in time, naming who holds one.
+
+    Args:
+        opened: The connection that waited, its transaction failed.
+        what: What was being done.
+    """
+    holders: list[str] = []
+    with contextlib.suppress(psycopg.Error):
+        execute(opened, "rollback")
+        rows = execute(
+            opened,
+            "select l.pid, l.relation::pg_catalog.regclass::pg_catalog.text, l.mode"
+            " from pg_catalog.pg_locks l join pg_catalog.pg_database d"
+            " on d.oid operator(pg_catalog.=) l.database"
+            " where l.locktype operator(pg_catalog.=) 'relation' and l.granted"
+            " and d.datname operator(pg_catalog.=) pg_catalog.current_database()"
+            " and l.mode operator(pg_catalog.=) 'AccessExclusiveLock'"
+            " order by l.pid limit 3",
+        )
+        holders = [f"server process {pid} holds {mode} on {name}" for pid, name, mode in rows]
+    return SourceUnavailable(
+        f"{what} failed: lock timeout, a table was locked for more than {LOCK_TIMEOUT_SECONDS} s "
+        f"({'; '.join(holders) or 'nobody holds it any more'}); end what holds it, or run again "
+        "later"
+    )
