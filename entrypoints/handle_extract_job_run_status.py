@@ -35,6 +35,7 @@ NEVER_REPORTED = "NeverReported"
 MAX_NAMED = 20
 """Failed tables that the summary names."""
 _MAX_SUMMARY_MESSAGE = 4_000
+_MAX_NAMED_MESSAGE = 300
 _STATUS: dict[str, Status] = {"succeeded": "SUCCEEDED", "retry": "RETRYING", "failed": "FAILED"}
 
 
@@ -240,7 +241,7 @@ def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str) -> str
     if not figures["failed"]:
         return f"{figures['tables']} tables, {figures['rows']} rows, {figures['bytes']} bytes"
     named = "; ".join(
-        f"{run.extract_table} ({run.error_class}: {run.error_message[:120]})"
+        f"{run.extract_table} ({run.error_class}: {_cut(run.error_message, _MAX_NAMED_MESSAGE)})"
         for run in failed[:MAX_NAMED]
     )
     rest = figures["failed"] - len(failed[:MAX_NAMED])
@@ -249,4 +250,14 @@ def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str) -> str
     tail = f". Start the state machine with {again} to run just these again"
     body = ": ".join(filter(None, (head, named))) + (f"; and {rest} more" if rest else "")
     body += f". The Map failed: {why}" if why else ""
-    return body[: _MAX_SUMMARY_MESSAGE - len(tail)] + tail
+    return _cut(body, _MAX_SUMMARY_MESSAGE - len(tail)) + tail
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text of at most ``most`` characters, cut between words where it is longer."""
+    if len(text) <= most:
+        return text
+    kept = text[: most - 2]
+    head, _, _ = kept.rpartition(" ")
+    # A word that fills half of it is a URI or the like: better a part of it than nothing.
+    return f"{head if len(head) > most // 2 else kept} …"
