@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from extract_jobs.cli.arguments import argument_parser, selected_specs
-from extract_jobs.cli.process import internal_error, log_to_stderr, stop_requested, stoppable
+from extract_jobs.cli.process import (
+    internal_error,
+    log_to_stderr,
+    stop_requested,
+    stop_text,
+    stoppable,
+)
 from extract_jobs.config.model import SCHEMA_PATH
 from extract_jobs.errors import (
     EXIT_CONFIG,
@@ -97,7 +103,9 @@ def _run(arguments: argparse.Namespace) -> int:
         for spec in specs:
             report, code = run_one(spec, shown.table(spec.extract_table), trace=arguments.traceback)
             outcomes.append((report, code))
-            shown.finished(result_line(report))
+            stopped = report.error is not None and report.error.class_name == Interrupted.__name__
+            told_later = stopped if stop_requested() else len(specs) == 1
+            shown.finished(result_line(report, told_later=told_later))
             if arguments.json:
                 print(report.to_json(), file=stdout, flush=True)
             if stop_requested():
@@ -116,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _interrupted(not_begun: int) -> ExtractError:
     left = f"; {not_begun} table{'' if not_begun == 1 else 's'} not begun" if not_begun else ""
-    return Interrupted(f"stopped on request; what was staged is dropped{left}")
+    return Interrupted(f"{stop_text()}{left}")
 
 
 def _plan(arguments: argparse.Namespace) -> int:

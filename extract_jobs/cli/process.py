@@ -21,6 +21,13 @@ def stop_requested() -> bool:
     return bool(_stop_signals)
 
 
+def stop_text() -> str:
+    """Return how a stop that was requested is told, always alike."""
+    number = _stop_signals[0]
+    by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    return f"stopped by {by}; what was staged is dropped"
+
+
 def note_stop(error: BaseException) -> None:
     """Note a Ctrl-C that came by Spark's handler, which takes the place of ours once Spark runs."""
     if isinstance(error.__cause__, KeyboardInterrupt):
@@ -45,8 +52,7 @@ def stoppable() -> Iterator[None]:
         _stop_signals.append(number)
         for one in signals:
             signal.signal(one, signal.SIG_DFL)
-        by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        raise StopRequested(f"stopped by {by}; what was staged is dropped")
+        raise StopRequested(stop_text())
 
     _stop_signals.clear()
     before = {one: signal.signal(one, interrupt) for one in signals}
@@ -56,7 +62,7 @@ def stoppable() -> Iterator[None]:
         raise Interrupted(str(error)) from error
     except KeyboardInterrupt as error:  # Spark puts its own handler in the place of ours
         _stop_signals.append(signal.SIGINT)
-        raise Interrupted("stopped by Ctrl-C; what was staged is dropped") from error
+        raise Interrupted(stop_text()) from error
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

@@ -73,7 +73,8 @@ def _left_behind(spec: ExtractSpec, failed: Report) -> Report | None:
 def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[str, int]:
     """Return the last line and the exit code of a command some of whose tables failed.
 
-    Configuration comes first, then what a retry may mend, then the rest.
+    Configuration comes first, then what a retry may mend, then the rest. Where the tables failed
+    in different ways, the line's class is the command's own, and each table has its class.
 
     Args:
         failed: Reports and exit codes of the tables that failed, at least one.
@@ -81,17 +82,20 @@ def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[s
         run_id: The run, for trying again.
     """
     order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED)
-    report, code = min(failed, key=lambda f: order.index(f[1]))
-    error = report.error
-    assert error is not None
+    code = min((code for _, code in failed), key=order.index)
+    told = [(r.extract_table, r.error) for r, _ in failed if r.error]
     if of == 1:
-        message = " ".join(error.message.split())
-        return f"{error.class_name}: {message}", code
-    names = ", ".join(r.extract_table for r, _ in failed[:10])
+        [(_, error)] = told
+        return f"{error.class_name}: {' '.join(error.message.split())}", code
+    classes = {error.class_name for _, error in told}
+    shown = [
+        table if len(classes) == 1 else f"{table} ({error.class_name})"
+        for table, error in told[:10]
+    ]
+    name = classes.pop() if len(classes) == 1 else "ExtractRunFailed"
     more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
     again = f"; the same again with --run-id {run_id}" if code == EXIT_RETRY else ""
-    line = f"{error.class_name}: {len(failed)} of {of} tables failed: {names}{more}{again}"
-    return line, code
+    return f"{name}: {len(failed)} of {of} tables failed: {', '.join(shown)}{more}{again}", code
 
 
 @contextmanager

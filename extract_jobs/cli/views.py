@@ -196,8 +196,15 @@ def summary(reports: Sequence[Report]) -> str:
     return "\n".join(aligned(rows))
 
 
-def result_line(report: Report) -> str:
-    """Return what became of one table, in a line."""
+def result_line(report: Report, *, told_later: bool = False) -> str:
+    """Return what became of one table, in a line.
+
+    Args:
+        report: The table's.
+        told_later: Whether the command's last line will be this table's error, in full.
+    """
+    if report.error and told_later:
+        return f"{report.extract_table}: failed"
     if report.error:
         message = " ".join(report.error.message.split())
         return f"{report.extract_table}: failed: {report.error.class_name}: {message}"

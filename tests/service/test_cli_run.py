@@ -82,6 +82,23 @@ def test_a_table_that_fails_stops_no_other(cli: Cli, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_error_of_a_sole_table_is_told_once(cli: Cli) -> None:
+    done = cli("run", "shop.yml", "missing")
+    assert done.returncode == 78
+    *lines, last = done.stderr.splitlines()
+    assert lines[-1] == "missing: failed"
+    assert last.startswith("ConfigError: there is no table")
+    assert not [line for line in lines if "there is no table" in line]
+
+
+def test_a_target_that_cannot_be_written_is_configuration(cli: Cli) -> None:
+    done = cli("run", "shop.yml", "--set", "target.uri=/proc/x/{table}", "customers")
+    assert done.returncode == 78
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ConfigError: cannot ")
+    assert "the folder /proc/x cannot be created" in last
+
+
 def test_json_is_one_report_a_line_and_nothing_else(cli: Cli) -> None:
     done = cli("run", "shop.yml", "--json", "--run-id", "first")
     reports = [Report.parse(line) for line in done.stdout.splitlines()]
@@ -186,7 +203,9 @@ def test_a_signal_drops_what_is_staged_and_stops_the_rest(
     assert process.returncode == 75
     [report] = stdout.splitlines()
     assert json.loads(report)["error"]["class"] == "Interrupted"
+    by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert "slow: failed" in stderr.splitlines()
     assert stderr.splitlines()[-1] == (
-        "Interrupted: stopped on request; what was staged is dropped; 1 table not begun"
+        f"Interrupted: stopped by {by}; what was staged is dropped; 1 table not begun"
     )
     assert not [f for f in files(tmp_path / "out") if "_extract/" not in f]

@@ -84,7 +84,8 @@ def test_a_signal_during_a_call_is_heard_and_the_call_not_made_again(
         _, stderr = process.communicate(timeout=40)
     assert time.monotonic() - started < 5
     assert process.returncode == 75, stderr
-    assert stderr.splitlines()[-1].startswith("Interrupted: stopped on request")
+    by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert stderr.splitlines()[-1] == f"Interrupted: stopped by {by}; what was staged is dropped"
     # The report is left, and read for what is shown.
     later = proxy.requests[asked:]
     assert [r.operation for r in later if "/reports/" not in r.path] == []

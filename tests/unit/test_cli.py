@@ -205,12 +205,22 @@ def test_the_worst_failure_gives_the_exit_code() -> None:
     config, retry = (report_of("c", "ConfigError"), 78), (report_of("r", "SourceUnavailable"), 75)
     other = report_of("o", "SourceQueryFailed"), 1
     assert worst([other], 1, "run") == ("SourceQueryFailed: two lines", 1)
-    assert worst([other, config, retry], 5, "run") == (
-        "ConfigError: 3 of 5 tables failed: o, c, r", 78,
+    line, code = worst([other, config, retry], 5, "run")
+    assert code == 78
+    assert line == (
+        "ExtractRunFailed: 3 of 5 tables failed: o (SourceQueryFailed), c (ConfigError), "
+        "r (SourceUnavailable)"
+    )
+    line, code = worst([other, retry], 5, "run")
+    assert code == 75
+    assert line == (
+        "ExtractRunFailed: 2 of 5 tables failed: o (SourceQueryFailed), r (SourceUnavailable); "
+        "the same again with --run-id run"
+    )
+    assert worst([retry, retry], 5, "run") == (
+        "SourceUnavailable: 2 of 5 tables failed: r, r; the same again with --run-id run", 75,
     )  # fmt: skip
-    assert worst([other, retry], 5, "run") == (
-        "SourceUnavailable: 2 of 5 tables failed: o, r; the same again with --run-id run", 75,
-    )  # fmt: skip
+    assert worst([other], 5, "run") == ("SourceQueryFailed: 1 of 5 tables failed: o", 1)
     many = worst([other] * 12, 12, "run")[0]
     assert many.endswith("o, o, o, o, o, o, o, o, o, o and 2 more")
 
@@ -221,4 +231,6 @@ def test_lines_for_a_person() -> None:
         "t: succeeded: 1,234,567 rows, counted in the source too, 45.6 MB, 1 file, 0.0 s, commit 3"
     )
     assert result_line(report_of("t", "ConfigError")) == "t: failed: ConfigError: two lines"
+    assert result_line(report_of("t", "ConfigError"), told_later=True) == "t: failed"
+    assert result_line(done, told_later=True) == result_line(done)
     assert aligned([["a", "bbb", "c"], ["aaaa", "b", ""]]) == ["a     bbb  c", "aaaa  b"]
