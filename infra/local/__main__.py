@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from extract_jobs.errors import ExtractError
+from extract_jobs.errors import ExtractError, error_line
 from infra.local.board import show, tracking, watch
 from infra.local.demo.story import run_demo
-from infra.local.emulator import EmulatorFailed
+from infra.local.emulator import EmulatorFailed, aws_environment
 from infra.local.stack import Stack, StackProblem, find_stack, open_stack, start_stack
+from infra.local.words import (
+    DEFAULT_DIRECTORY,
+    directory_option,
+    exit_code,
+    missing_variables,
+    read_event,
+    rerun_command,
+    run_command,
+    source_name,
+    why_failed,
+)
 
-DEFAULT_DIRECTORY = Path(".local")
 WIDTH = 140
 """Of tables in a log or pipe, which have no width of their own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 if the execution or the demo failed, 2 for a wrong command."""
+    """Run one command.
+
+    Returns:
+        0, 78 where configuration or the event is wrong, 1 if the execution or the demo failed
+        otherwise, 2 for a wrong command.
+    """
     options = _parser().parse_args(arguments)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     try:
         return int(options.run(options, console))
-    except (StackProblem, EmulatorFailed, ExtractError, OSError) as error:
+    except ExtractError as error:
+        print(error_line(error), file=sys.stderr)
+        return error.exit_code
+    except (StackProblem, EmulatorFailed, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -52,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     up.set_defaults(run=_up)
 
     run = commands.add_parser("run", help="start an execution and watch it")
-    run.add_argument("event", help="JSON, or a file of it: {source_name, extract_tables}")
+    run.add_argument("event", help="JSON, or a file of it: {source_name, extract_tables, …}")
     run.add_argument("--config", type=Path, help="upload this folder's source configs before")
     run.set_defaults(run=_run)
 
@@ -75,40 +95,74 @@ def _up(options: argparse.Namespace, console: Console) -> int:
     missing = [name for name in options.env if name not in os.environ]
     if missing:
         raise StackProblem(f"--env names variables that are not set: {', '.join(missing)}")
+    configs = _configs(options.config)
     stack = start_stack(
         options.directory,
-        configs=_configs(options.config),
+        configs=configs,
         detached=True,
         port=options.port,
         workers=options.workers,
         environment={name: os.environ[name] for name in options.env},
     )
+    source = source_name(configs[0]) if len(configs) == 1 else "…"
+    event = f'{{"source_name": "{source}", "extract_tables": "*"}}'
     console.print(
         f"{stack.endpoint_url}  (pid {stack.pid}, logs in {stack.directory})\n"
-        f"  state machine  {stack.state_machine_arn}\n"
-        "  next           python -m infra.local run "
-        '\'{"source_name": "…", "extract_tables": "*"}\'',
-        highlight=False, soft_wrap=True,
+        f"  state machine  {stack.state_machine_arn}\n\n"
+        "To reach it from extract-jobs and the AWS CLI in this shell:\n"
+        f"{_exports(stack.endpoint_url)}\n\n"
+        f"Next: {run_command(event, options.directory)}",
+        highlight=False, soft_wrap=True, markup=False,
     )  # fmt: skip
+    _warn_of_missing(configs, options)
     return 0
+
+
+def _exports(endpoint_url: str) -> str:
+    """Return the lines that point a shell's AWS tools at the emulator."""
+    given = aws_environment(endpoint_url)
+    lines = (
+        ("AWS_ENDPOINT_URL",),
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    )
+    return "\n".join(
+        "export " + " ".join(f"{name}={given[name]}" for name in names) for names in lines
+    )
+
+
+def _warn_of_missing(configs: Sequence[Path], options: argparse.Namespace) -> None:
+    """Tell which variables the configs name and the jobs do not get, and the option for it."""
+    missing = missing_variables(configs, options.env)
+    for path, key, name in missing:
+        print(f"warning: {path}: {key} is {name}, which the jobs do not get", file=sys.stderr)
+    if missing:
+        names = dict.fromkeys([*options.env, *(name for _, _, name in missing)])
+        unset = [name for name in names if name not in os.environ]
+        folder = directory_option(options.directory)
+        print(
+            (f"Set {', '.join(unset)}, then start again: " if unset else "Start again: ")
+            + f"python -m infra.local down{folder} && python -m infra.local up{folder} "
+            + f"--config {shlex.quote(str(options.config))} "
+            + " ".join(f"--env {name}" for name in names),
+            file=sys.stderr,
+        )
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
     """Start an execution, watch it, and show what became of its tables."""
+    event = read_event(options.event)
     stack = open_stack(options.directory)
     for config in _configs(options.config):
         stack.put_config(config)
-    text = options.event
-    if not text.lstrip().startswith("{"):
-        text = Path(text).read_text(encoding="utf-8")
-    arn = stack.start(text)
+    arn = stack.start(event)
     try:
         outcome = watch(stack, arn, console)
     except KeyboardInterrupt:
         console.print(f"{arn} goes on; python -m infra.local down stops it", soft_wrap=True)
         raise
-    show(outcome, console)
-    return 0 if outcome.status == "SUCCEEDED" else 1
+    show(outcome, console, rerun=rerun_command(arn, options.directory))
+    return 0 if outcome.status == "SUCCEEDED" else exit_code(outcome.error)
 
 
 def _status(options: argparse.Namespace, console: Console) -> int:
@@ -120,18 +174,24 @@ def _status(options: argparse.Namespace, console: Console) -> int:
 
 
 def _show_executions(stack: Stack, console: Console) -> None:
-    """Print one line for each of the last executions, newest first."""
-    executions = stack.client("stepfunctions").list_executions(
-        stateMachineArn=stack.state_machine_arn, maxResults=10
-    )["executions"]
-    for execution in executions:
-        runs = list(tracking(stack).by_execution(execution["executionArn"]))
+    """Print one line for each of the last executions, newest last."""
+    client = stack.client("stepfunctions")
+    executions = client.list_executions(stateMachineArn=stack.state_machine_arn, maxResults=10)
+    for execution in sorted(executions["executions"], key=lambda e: e["startDate"]):
+        arn = execution["executionArn"]
+        described = client.describe_execution(executionArn=arn)
+        runs = list(tracking(stack).by_execution(arn))
         done = sum(run.status == "SUCCEEDED" for run in runs)
-        console.print(
-            f"{execution['startDate']:%H:%M:%S}  {execution['status']:9}  "
-            f"{done} of {len(runs)} tables  {execution['executionArn']}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        given = json.loads(described["input"])
+        source = runs[0].source_name if runs else given.get("source_name", "?")
+        line = (
+            f"{execution['startDate']:%H:%M:%S}  {execution['status']:9}  {source}  "
+            f"{done} of {len(runs)} tables  {arn}"
+        )
+        if execution["status"] not in {"RUNNING", "SUCCEEDED"}:
+            why = why_failed(described.get("error", ""), described.get("cause", ""), runs)
+            line += f"  {why}" if why else ""
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _down(options: argparse.Namespace, console: Console) -> int:

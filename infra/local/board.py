@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from extract_jobs.tracking import TrackedRun, Tracking
 from infra.local.stack import TRACKING_TABLE, Stack
+from infra.local.words import reason
 
 POLL_SECONDS = 0.4
 MAX_LIVE_ROWS = 40
@@ -33,25 +35,29 @@ class Row:
         table: Its name.
         state: The state of the state machine that it is in; empty before its first.
         run: What the tracking table says; None before it says anything.
+        announced: The class of an error that is meant to happen here.
     """
 
     table: str
     state: str = ""
     run: TrackedRun | None = None
+    announced: str = ""
 
     def cells(self) -> tuple[str, ...]:
         """Return the row's text, in the order of `COLUMNS`."""
         run = self.run
         if run is None:
             return self.table, "", self.state, "", "", "", ""
-        error = f"{run.error_class}: {run.error_message}" if run.error_class else ""
+        error = reason(run.error_class, run.error_message)
+        if error and run.error_class == self.announced:
+            error = f"(as announced) {error}"
         rows = f"{run.rows:,}" if run.status == "SUCCEEDED" else ""
         return (
-            self.table, run.job_type, self.state, str(run.attempt), run.status, rows,
-            error.splitlines()[0] if error else "",
+            self.table, run.job_type, self.state, str(run.attempt), run.status, rows, error,
         )  # fmt: skip
 
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 COLUMNS = ("table", "job type", "state", "attempt", "status", "rows", "error")
 
 
@@ -74,6 +80,7 @@ def tracking(stack: Stack) -> Tracking:
 def watch(
     stack: Stack, arn: str, console: Console, *, seconds: float = 3600.0,
     at_each_poll: Callable[[list[Row]], None] = lambda _: None,
+    announced: Mapping[str, str] = NOTHING,
 ) -> Outcome:  # fmt: skip
     """Show an execution until it ends.
 
@@ -83,11 +90,15 @@ def watch(
         console: A terminal gets a live table, anything else a line for each change.
         seconds: For how long at most.
         at_each_poll: Called with the rows each time they are read.
+        announced: Table to the class of an error that is meant to happen to it.
 
     Raises:
         TimeoutError: It has not ended by then.
     """
-    polls = _polls(stack, arn, seconds)
+    polls = (
+        (description, [replace(row, announced=announced.get(row.table, "")) for row in rows])
+        for description, rows in _polls(stack, arn, seconds)
+    )
     if console.is_terminal:
         with Live(console=console, refresh_per_second=8, transient=True) as live:
             for description, rows in polls:
@@ -109,24 +120,26 @@ def watch(
     )  # fmt: skip
 
 
-def table_of(rows: list[Row], title: str, *, without: str = "") -> Table:
-    """Return rows as a table; the first `MAX_LIVE_ROWS` that have not ended, of many.
+def table_of(rows: list[Row], title: str, *, final: bool = False) -> Table:
+    """Return rows as a table; of many, the first `MAX_LIVE_ROWS` that have not succeeded.
 
     Args:
         rows: One a table.
         title: Above it.
-        without: A column that is left out.
+        final: Errors are shown whole, on as many lines as they need, and no state.
     """
     table = Table(title=title, title_justify="left", expand=True)
-    shown = [position for position, name in enumerate(COLUMNS) if name != without]
+    shown = [position for position, name in enumerate(COLUMNS) if not final or name != "state"]
     for position in shown:
         name = COLUMNS[position]
         table.add_column(
-            name, no_wrap=True, overflow="ellipsis",
+            name, no_wrap=not (final and name == "error"), overflow="ellipsis",
             justify="right" if name in {"attempt", "rows"} else "left",
             ratio=1 if name == "error" else None,
         )  # fmt: skip
-    open_first = sorted(rows, key=lambda r: (r.run is not None and r.run.ended, r.table))
+    open_first = sorted(
+        rows, key=lambda r: (r.run is not None and r.run.status == "SUCCEEDED", r.table)
+    )
     visible = rows if len(rows) <= MAX_LIVE_ROWS else open_first[:MAX_LIVE_ROWS]
     for row in visible:
         cells = row.cells()
@@ -137,14 +150,50 @@ def table_of(rows: list[Row], title: str, *, without: str = "") -> Table:
     return table
 
 
-def show(outcome: Outcome, console: Console) -> None:
-    """Print what the tracking table says of an execution, and its cause where it failed."""
-    rows = [Row(run.extract_table, "", run) for run in outcome.runs]
-    title = f"tracking table, execution {outcome.arn.rsplit(':', 1)[-1]}"
-    console.print(table_of(rows, title, without="state"))
-    style = "green" if outcome.status == "SUCCEEDED" else "red"
-    text = f"{outcome.status} {outcome.error} {outcome.cause}".strip()
+def show(
+    outcome: Outcome, console: Console, *, announced: Mapping[str, str] = NOTHING, rerun: str = ""
+) -> None:
+    """Print what the tracking table says of an execution, and why it failed where it did.
+
+    Args:
+        outcome: How it ended.
+        console: Where to print.
+        announced: Table to the class of an error that is meant to happen to it.
+        rerun: The command that runs what failed again, to be told where tables failed.
+    """
+    rows = [
+        Row(run.extract_table, "", run, announced.get(run.extract_table, ""))
+        for run in outcome.runs
+    ]
+    if rows:
+        title = f"tracking table, execution {outcome.arn.rsplit(':', 1)[-1]}"
+        print_table(table_of(rows, title, final=True), console)
+    failed = [row for row in rows if row.run is not None and row.run.status == "FAILED"]
+    text, style = outcome.status, "green" if outcome.status == "SUCCEEDED" else "red"
+    if failed:
+        # The reasons are in the table, whole; the cause has them shorter.
+        text += f": {len(failed)} of {len(rows)} tables failed"
+        if all(row.announced == row.run.error_class for row in failed if row.run):
+            text += " (as announced)"
+    elif outcome.status != "SUCCEEDED":
+        text = reason(outcome.error, outcome.cause) or outcome.status
     console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
+    if failed and rerun:
+        console.print(
+            f"To run just these again: {rerun}", soft_wrap=True, markup=False, highlight=False
+        )
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table after a blank line; without trailing blanks where it is not a terminal."""
+    console.print()
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    text = "\n".join(line.rstrip() for line in captured.get().splitlines())
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _polls(stack: Stack, arn: str, seconds: float) -> Iterator[tuple[dict[str, Any], list[Row]]]:

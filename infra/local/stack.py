@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -107,12 +108,14 @@ class Stack:
         return str(started["executionArn"])
 
     def stop(self) -> None:
-        """End the emulator and its workers; logs stay, state in memory goes."""
+        """End the emulator and its workers; logs stay, all else goes."""
         if self.emulator is not None:
             self.emulator.stop()
         else:
             stop_session(self.pid)
-        (self.directory / "stack.json").unlink(missing_ok=True)
+        shutil.rmtree(self.directory / "tmp", ignore_errors=True)
+        for name in ("server.json", "stack.json"):
+            (self.directory / name).unlink(missing_ok=True)
 
     def alive(self) -> bool:
         """Tell whether the emulator's process runs."""

@@ -58,6 +58,12 @@ def test_two_stacks_side_by_side_from_up_to_down(tmp_path, pg_database):
             stack = find_stack(folder)
             assert stack is not None
             pids.append(stack.pid)
+            assert "warning" not in up.stderr
+            exports = [line for line in up.stdout.splitlines() if line.startswith("export ")]
+            assert len(exports) == 3
+            assert f"AWS_ENDPOINT_URL={stack.endpoint_url}" in exports[0]
+            assert '"source_name": "shop"' in up.stdout
+            assert f"--dir {folder}" in up.stdout
         again = local("up", "--dir", folders[0])
         assert again.returncode == 1
         assert "runs in" in again.stderr
@@ -78,14 +84,30 @@ def test_two_stacks_side_by_side_from_up_to_down(tmp_path, pg_database):
         bad = local("run", everything, "--dir", folders[1])
         assert bad.returncode == 1
         assert "1 of 2 tables failed" in bad.stdout
+        assert "SourceQueryFailed" in bad.stdout or "ConfigError" in bad.stdout
+        assert """python -m infra.local run '{"rerun_failed_of": "arn:""" in bad.stdout
         assert pg_database.password not in good.stdout + bad.stdout
 
-        status = local("status", "--dir", folders[1])
-        assert "1 of 2 tables" in status.stdout
+        refused = local("run", '{"source_name": "nobody", "extract_tables": "*"}',
+                        "--dir", folders[1])  # fmt: skip
+        assert refused.returncode == 78
+        assert refused.stdout.strip().startswith("ConfigError: ")
+        assert len(refused.stdout.strip().splitlines()) == 1
+        assert "stackTrace" not in refused.stdout
+        assert "nobody.yml" in refused.stdout
+
+        lines = local("status", "--dir", folders[1]).stdout.splitlines()[1:]
+        assert len(lines) == 2
+        assert "shop  1 of 2 tables" in lines[0]
+        assert "public.missing: " in lines[0]
+        assert "nobody  0 of 0 tables" in lines[1]
+        assert "ConfigError: " in lines[1]
     finally:
         downs = [local("down", "--dir", folder) for folder in folders]
     assert [down.returncode for down in downs] == [0, 0]
     assert [session_members(pid) for pid in pids] == [[], []]
+    for folder in folders:
+        assert {path.name for path in folder.iterdir()} == {"logs", "server.log"}
     assert local("status", "--dir", folders[0]).returncode == 1
     assert local("down", "--dir", folders[0]).returncode == 0
 

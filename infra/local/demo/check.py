@@ -12,6 +12,7 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
+from infra.local.board import print_table
 from infra.local.emulator import REGION
 from infra.local.postgres import Database
 from infra.local.stack import Stack
@@ -68,7 +69,7 @@ def compare(stack: Stack, database: Database, tables: Sequence[str], console: Co
             )  # fmt: skip
             if not same:
                 differences.append(f"{table}: {question}: {expected} became {actual}")
-    console.print(shown)
+    print_table(shown, console)
     return differences
 
 
