@@ -167,17 +167,18 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _recover(arguments: argparse.Namespace) -> int:
     """Bring each table's last commit to its outcome and drop staged files that nobody can use."""
-    from extract_jobs.cli.views import commit_log
+    from extract_jobs.cli.progress import counted
+    from extract_jobs.cli.views import age_text, commit_log, younger
 
+    now, age = datetime.now(UTC), arguments.abandon_after
     failures: list[ExtractError] = []
     for spec in selected_specs(arguments):
+        log = commit_log(spec)
         try:
-            dropped = commit_log(spec).recover(
-                spec.target.uri,
-                abandon_after=arguments.abandon_after,
-                now=datetime.now(UTC),
-                dry_run=arguments.dry_run,
+            dropped = log.recover(
+                spec.target.uri, abandon_after=age, now=now, dry_run=arguments.dry_run
             )
+            young = younger(log, spec.target.uri, now - age)
         except ExtractError as error:
             if isinstance(error, Interrupted):
                 raise
@@ -186,7 +187,11 @@ def _recover(arguments: argparse.Namespace) -> int:
             failures.append(error)
             continue
         verb = "would be dropped" if arguments.dry_run else "dropped"
-        print(f"{spec.extract_table}: {len(dropped)} staged files {verb}", flush=True)
+        line = f"{spec.extract_table}: {counted(len(dropped), 'staged file')} {verb}"
+        if young:
+            are = "is" if young == 1 else "are"
+            line += f"; {young} younger than {age_text(age)} {are} left (see --abandon-after)"
+        print(line, flush=True)
         for upload in dropped:
             print(f"  {upload.uri} ({upload.started_at.isoformat(timespec='seconds')})")
     if failures:

@@ -39,6 +39,11 @@ def count_text(count: int | None) -> str:
     return "?" if count is None else f"{count:,}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 row``, ``1,234 rows``."""
+    return f"{count_text(count)} {noun}{'' if count == 1 else 's'}"
+
+
 class Meter(Progress):
     """Adds up what an extract tells of its splits. Safe to call from any thread.
 
@@ -123,7 +128,7 @@ class Meter(Progress):
         rate = f"{size_text(self.bytes / spent)}/s" if spent > 0 else "? B/s"
         plural = "" if self.splits == 1 else "s"
         return (
-            f"{count_text(self.rows)} rows, {size_text(self.bytes)}, {rate}, "
+            f"{counted(self.rows, 'row')}, {size_text(self.bytes)}, {rate}, "
             f"{self.splits_done}/{self.splits} split{plural}"
         )
 

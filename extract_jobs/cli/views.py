@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
-from extract_jobs.cli.progress import count_text, size_text
-from extract_jobs.columns import choose_columns
+from extract_jobs.cli.progress import count_text, counted, size_text
+from extract_jobs.columns import AUDIT_FIELDS, choose_columns
 from extract_jobs.commit import Base, Commit, CommitLog
 from extract_jobs.plan import Plan, make_plan, read_request
 from extract_jobs.report import Report
@@ -104,6 +104,23 @@ def last_published(log: CommitLog) -> Commit | None:
     return log.read(newest.parent) if newest.parent else None
 
 
+def younger(log: CommitLog, target_uri: str, than: datetime) -> int:
+    """Return how many staged files of a table began after ``than``; a commit's own do not count."""
+    newest = log.newest()
+    committed = {f.staged.uri for f in newest.files} if newest else set()
+    staged = log.target.abandoned(target_uri)
+    return sum(one.started_at > than and one.uri not in committed for one in staged)
+
+
+def age_text(age: timedelta) -> str:
+    """Return an age in the largest of hours, minutes and seconds that has no remainder."""
+    seconds = int(age.total_seconds())
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
 def preview_text(spec: ExtractSpec, seen: Preview) -> str:
     """Return a preview as text: the table, its columns with their rules, the reads, the target."""
     about = seen.description
@@ -114,7 +131,7 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
     facts = [
         ("table", f"{spec.table_id} ({about.kind}, {about.source_version})"),
         ("key", ", ".join(about.key) or "none"),
-        ("estimated", f"{_rough(about.estimated_rows)} rows, {size_text(about.estimated_bytes)}"),
+        ("estimated", f"{_rough(about.estimated_rows)}, {size_text(about.estimated_bytes)}"),
         ("rows", _interval_text(seen.plan.interval)),
         ("splits", reads),
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
@@ -132,12 +149,14 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
         kind = files.get(output, "in the path")
         mask = f", masked: {masked[name]}" if name in masked else ""
         shown = name if output == name else f"{name} → {output}"
-        rows.append([shown, column.source_type, kind, column.fidelity, column.rule + mask])
+        fidelity = "masked" if mask else column.fidelity
+        rows.append([shown, column.source_type, kind, fidelity, column.rule + mask])
+    rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in AUDIT_FIELDS]
     return "\n".join([*lines, "", *aligned(rows)])
 
 
 def _rough(rows: int | None) -> str:
-    return "?" if rows is None else f"about {count_text(rows)}"
+    return "? rows" if rows is None else f"about {counted(rows, 'row')}"
 
 
 def _interval_text(interval: Interval | None) -> str:
@@ -210,11 +229,16 @@ def result_line(report: Report, *, told_later: bool = False) -> str:
         return f"{report.extract_table}: failed: {report.error.class_name}: {message}"
     seconds = sum(report.timings.values())
     commit = "nothing to commit" if report.commit_seq is None else f"commit {report.commit_seq}"
-    counted = ", counted in the source too" if report.reconciled else ""
-    files = f"{report.files} file{'' if report.files == 1 else 's'}"
+    repeated = counted(report.repeated_rows, "row")
+    if report.repeated_rows and not report.rows:
+        rows = f"{repeated} read, all committed before"
+    else:
+        rows = counted(report.rows, "row")
+        rows += f" beside {repeated} committed before" if report.repeated_rows else ""
+    rows += ", counted in the source too" if report.reconciled else ""
     return (
-        f"{report.extract_table}: {report.status}: {count_text(report.rows)} rows{counted}, "
-        f"{size_text(report.bytes)}, {files}, {seconds:.1f} s, {commit}"
+        f"{report.extract_table}: {report.status}: {rows}, "
+        f"{size_text(report.bytes)}, {counted(report.files, 'file')}, {seconds:.1f} s, {commit}"
     )
 
 

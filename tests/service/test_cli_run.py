@@ -121,8 +121,13 @@ def test_plan_shows_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     done = cli("plan", "shop.yml", "customers", "--set", "columns.rename.id=key")
     assert (done.returncode, done.stderr) == (0, "")
     assert "about 1,000 rows" in done.stdout
-    assert "id → key  integer      int32" in done.stdout
-    assert "masked: redact" in done.stdout
+    assert "id → key integer int32 lossless" in " ".join(done.stdout.split())
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert "  masked  " in rows["email"]
+    assert "masked: redact" in rows["email"]
+    assert "lossless" not in rows["email"]
+    assert "string" in rows["_run_id"]
+    assert "timestamp[us, tz=UTC]" in rows["_extracted_at"]
     assert "splits:      1, at most 8 at a time" in done.stdout
     assert files(tmp_path) == ["shop.yml"]
     assert cli("run", "shop.yml", "customers").returncode == 0
@@ -158,12 +163,14 @@ def test_recover_drops_what_is_old_enough_and_only_tells_when_dry(cli: Cli, tmp_
     writer.write(b"rows")
     staged = Path(writer.close().upload["path"])
     young = cli("recover", "shop.yml", "customers")
-    assert young.stdout == "customers: 0 staged files dropped\n"
+    assert young.stdout == (
+        "customers: 0 staged files dropped; 1 younger than 48 h is left (see --abandon-after)\n"
+    )
     dry = cli("recover", "shop.yml", "customers", "--abandon-after", "0s", "--dry-run")
-    assert dry.stdout.startswith("customers: 1 staged files would be dropped\n  ")
+    assert dry.stdout.startswith("customers: 1 staged file would be dropped\n  ")
     assert staged.exists()
     done = cli("recover", "shop.yml", "--abandon-after", "0s")
-    assert done.stdout.startswith("customers: 1 staged files dropped\n  ")
+    assert done.stdout.startswith("customers: 1 staged file dropped\n  ")
     assert not staged.exists()
     assert done.returncode == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from extract_jobs.cli.arguments import argument_parser, overrides_of
 from extract_jobs.cli.run import worst
-from extract_jobs.cli.views import aligned, result_line
+from extract_jobs.cli.views import age_text, aligned, result_line
 from extract_jobs.errors import ConfigError
 from extract_jobs.report import Report, ReportedError
 
@@ -233,4 +234,12 @@ def test_lines_for_a_person() -> None:
     assert result_line(report_of("t", "ConfigError")) == "t: failed: ConfigError: two lines"
     assert result_line(report_of("t", "ConfigError"), told_later=True) == "t: failed"
     assert result_line(done, told_later=True) == result_line(done)
+    one = result_line(report_of("t", rows=1, repeated_rows=2, files=1, commit_seq=3))
+    assert one == "t: succeeded: 1 row beside 2 rows committed before, 0 B, 1 file, 0.0 s, commit 3"
+    assert result_line(report_of("t", repeated_rows=12)) == (
+        "t: succeeded: 12 rows read, all committed before, 0 B, 0 files, 0.0 s, nothing to commit"
+    )
+    assert [age_text(timedelta(seconds=s)) for s in (172800, 5400, 90, 0)] == [
+        "48 h", "90 min", "90 s", "0 s",
+    ]  # fmt: skip
     assert aligned([["a", "bbb", "c"], ["aaaa", "b", ""]]) == ["a     bbb  c", "aaaa  b"]
