@@ -16,7 +16,7 @@ from extract_jobs.casts import TYPE_NAMES, can_cast, parse_type, stored_type
 from extract_jobs.errors import ConfigError
 from extract_jobs.partitions import PartitionField, parse_partitions, partition_problem
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec import RUN_PARTITIONS, ExtractSpec
 
 RUN_ID_COLUMN = "_run_id"
 EXTRACTED_AT_COLUMN = "_extracted_at"
@@ -25,6 +25,9 @@ AUDIT_FIELDS = (
     pa.field(EXTRACTED_AT_COLUMN, pa.timestamp("us", "UTC")),
 )
 """Added to every file: the run, and when its attempt began to extract, UTC."""
+
+NEAR = 0.7
+"""How like a wrong name one must be to be suggested, as `difflib` measures it, 0 to 1."""
 
 
 def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Column, ...]:
@@ -83,7 +86,9 @@ def _matches(name: str, patterns: Iterable[str], names: Sequence[str]) -> bool:
 def _unknown(spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
     """Yield one problem for each name that the table has no column for."""
     columns = spec.columns
-    partition = [f.column for f in parse_partitions(spec.target.partition_by) if f.column]
+    fields = [f for f in parse_partitions(spec.target.partition_by) if f.column]
+    partition = [f.column for f in fields if f.column]
+    plain = {f.column for f in fields if not f.function}
     watermark = [spec.watermark.column] if spec.watermark and spec.watermark.column else []
     asked: dict[str, Iterable[str]] = {
         "columns.include": columns.include or (),
@@ -99,14 +104,18 @@ def _unknown(spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
         for name in wanted:
             is_glob = where in {"columns.include", "columns.exclude"} and set(name) & set("*?[")
             if name not in names and not is_glob:
-                yield f"{where}: no column {name!r}{_nearest(name, names)}"
+                own = RUN_PARTITIONS if where == "target.partition_by" and name in plain else ()
+                yield f"{where}: no column {name!r}{_nearest(name, names, own)}"
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
-    folded = {n.casefold(): n for n in names}
-    near = [folded[n] for n in get_close_matches(name.casefold(), folded, n=3)]
-    shown = near or list(names[:10])
-    return f" (nearest: {', '.join(shown)})" if near else f" (columns: {', '.join(shown)})"
+def _nearest(name: str, names: Sequence[str], own: Iterable[str]) -> str:
+    folded = {n.casefold(): n for n in (*own, *names)}
+    near = get_close_matches(name.casefold(), folded, n=3, cutoff=NEAR)
+    if near:
+        return f" (nearest: {', '.join(folded[n] for n in near)})"
+    more = ", …" if len(names) > 10 else ""
+    beside = f", beside {' and '.join(sorted(own))}" if own else ""
+    return f" (columns: {', '.join(names[:10])}{more}{beside}; none is near)"
 
 
 def problems(columns: Sequence[Column], spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
