@@ -142,8 +142,7 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    hint = f"# yaml-language-server: $schema={SCHEMA_PATH.as_uri()}\n"
-    text = hint + EXAMPLE_PATH.read_text(encoding="utf-8")
+    text = EXAMPLE_PATH.read_text(encoding="utf-8")
     try:
         with Path(arguments.path).open("x", encoding="utf-8") as file:
             file.write(text)
@@ -152,6 +151,11 @@ def _init(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"{arguments.path} cannot be written: {error.strerror}") from error
     print(f"{arguments.path} written; next: extract-jobs validate {arguments.path}")
+    return EXIT_DONE
+
+
+def _schema(_arguments: argparse.Namespace) -> int:
+    print(SCHEMA_PATH.read_text(encoding="utf-8"), end="")
     return EXIT_DONE
 
 
@@ -229,6 +233,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": _plan,
     "validate": _validate,
     "init": _init,
+    "schema": _schema,
     "status": _status,
     "recover": _recover,
 }

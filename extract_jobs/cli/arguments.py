@@ -58,6 +58,7 @@ def argument_parser() -> argparse.ArgumentParser:
     _config_arguments(_command(commands, "validate", "find every error of a config; offline"))
     init = _command(commands, "init", "write an example config")
     init.add_argument("path", metavar="FILE", nargs="?", default="sales.yml", help="%(default)s")
+    _command(commands, "schema", "print the JSON Schema of configs, for editors")
     status = _command(commands, "status", "show the last commits of tables")
     _config_arguments(status, tables="*")
     recover = _command(

@@ -8,13 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from extract_jobs.cli.arguments import argument_parser, overrides_of
 from extract_jobs.cli.run import worst
 from extract_jobs.cli.views import age_text, aligned, result_line
+from extract_jobs.columns import choose_columns
+from extract_jobs.config.model import schema_text
 from extract_jobs.errors import ConfigError
 from extract_jobs.report import Report, ReportedError
+from tests.support.specs import make_description, make_spec
 
 ROOT = Path(__file__).parents[2]
 VALID = """\
@@ -44,14 +48,19 @@ def test_init_writes_a_config_that_is_valid_and_never_overwrites(tmp_path: Path)
     done = cli("init", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     text = (tmp_path / "sales.yml").read_text()
-    first = text.splitlines()[0]
-    assert first.startswith("# yaml-language-server: $schema=file:///")
-    assert Path(first.split("file://")[1]).is_file()
+    assert "file://" not in text
+    assert str(ROOT) not in text
+    assert "`extract-jobs schema`" in text
     assert cli("validate", "sales.yml", cwd=tmp_path).stdout == "sales.yml: valid, 2 tables\n"
     assert failed("init", cwd=tmp_path) == (
         78, ["ConfigError: sales.yml exists already and was left as it is"],
     )  # fmt: skip
     assert (tmp_path / "sales.yml").read_text() == text
+
+
+def test_schema_prints_the_json_schema(tmp_path: Path) -> None:
+    done = cli("schema", cwd=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", schema_text())
 
 
 def test_validate_tells_every_problem_and_then_the_class(tmp_path: Path) -> None:
@@ -243,3 +252,23 @@ def test_lines_for_a_person() -> None:
         "48 h", "90 min", "90 s", "0 s",
     ]  # fmt: skip
     assert aligned([["a", "bbb", "c"], ["aaaa", "b", ""]]) == ["a     bbb  c", "aaaa  b"]
+
+
+@pytest.mark.parametrize(
+    ("partition", "hint"),
+    [
+        ("extract_dat", "(nearest: extract_date)"),
+        ("runid", "(nearest: run_id)"),
+        ("creatd_at", "(nearest: created_at)"),
+        ("day(extract_dat)", "(columns: id, created_at; none is near)"),
+        ("zzz", "(columns: id, created_at, beside extract_date and run_id; none is near)"),
+    ],
+)
+def test_a_wrong_partition_gets_what_is_near_or_hears_that_nothing_is(
+    partition: str, hint: str
+) -> None:
+    schema = pa.schema([("id", pa.int64()), ("created_at", pa.timestamp("us"))])
+    spec = make_spec(target={"partition_by": [partition]})
+    with pytest.raises(ConfigError) as caught:
+        choose_columns(make_description(schema), spec)
+    assert str(caught.value).endswith(hint)
