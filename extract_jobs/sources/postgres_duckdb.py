@@ -73,6 +73,17 @@ def _database() -> duckdb.DuckDBPyConnection:
         return found
 
 
+def _database_cursor() -> duckdb.DuckDBPyConnection:
+    try:
+        return _database().cursor()
+    except (duckdb.Error, OSError) as error:
+        raise ConfigError(
+            f"duckdb {duckdb.__version__} cannot be started with its PostgreSQL extension "
+            f"({type(error).__name__}): install duckdb and duckdb-extension-postgres-scanner of "
+            "that version anew, for this machine's platform"
+        ) from error
+
+
 def attach_string(connection: PostgresConnection, server_version: int) -> str:
     """Return libpq's connection string without user and password: DuckDB's errors print it."""
     parameters = connection.parameters()
@@ -111,7 +122,7 @@ def stream(
         SourceQueryFailed: The server failed the statement.
         Interrupted: A signal handler raised while DuckDB was working.
     """
-    cursor = _database().cursor()
+    cursor = _database_cursor()
     name = f"s{uuid4().hex}"
     text: str | None = None
     reader: pa.RecordBatchReader | None = None
@@ -150,7 +161,7 @@ def stream(
             cursor.execute(f"detach {name}")
         cursor.close()
     if text is not None:
-        raise reading_error(text, what)
+        raise reading_error(text, what, statement)
 
 
 def _cancel(connection: PostgresConnection, backend: int) -> None:

@@ -39,11 +39,23 @@ _CUT = (
     "in recovery mode", "conflict with recovery", "lost synchronization", "out of shared memory",
 )  # fmt: skip
 _SNAPSHOT_GONE = ("invalid snapshot identifier", "could not import the requested snapshot",
-                  'snapshot "', "snapshot too old")  # fmt: skip
-_NOT_UTF8 = ("invalid byte sequence for encoding", "has no equivalent in encoding")
+                  "snapshot too old")  # fmt: skip
+_NOT_UTF8 = ("invalid byte sequence for encoding", "character with byte sequence",
+             "invalid unicode")  # fmt: skip
 _NOT_UTF8_CODES = ("22021", "22P05")
-_RETRYABLE_CLASSES = ("08", "53", "57P")
-_RETRYABLE_CODES = ("40001", "40P01", "55P03", "72000")
+_CUT_CLASSES = ("08", "57P")
+_RETRYABLE_CLASSES = ("53",)
+_RETRYABLE_CODES = ("40001", "40P01", "72000")
+_PASSES = (
+    "deadlock detected", "could not serialize access", "out of memory", "could not extend file",
+    "could not write", "could not resize shared memory", "no space left on device", "disk full",
+)  # fmt: skip
+"""Heads of the messages of the same conditions."""
+_LOCK_TIMEOUT = "lock timeout, somebody held a lock on what is read for too long; run again"
+_RAISED = "a function raised an error, whose text is not shown because it may hold rows"
+_SERVER = re.compile(r"(?:ERROR|FATAL|PANIC):\s+(.*)")
+_QUOTE = re.compile("[\"'`«»“”„‘’‹›「]")
+_MAY_BE_DATA = re.compile(rf"{_QUOTE.pattern}|\d{{4,}}|\b(?:DETAIL|CONTEXT):")
 
 
 def connect_error(error: psycopg.Error, connection: PostgresConnection) -> ExtractError:
@@ -80,19 +92,35 @@ def statement_error(error: psycopg.Error, what: str) -> ExtractError:
         what: What was being done, such as ``counting public.orders``.
     """
     state = error.sqlstate
-    if state is None or state.startswith(_RETRYABLE_CLASSES) or state in _RETRYABLE_CODES:
-        if state is None and not isinstance(error, psycopg.OperationalError):
-            return SourceQueryFailed(f"{what} failed: {type(error).__name__}")
+    if state is None and not isinstance(error, psycopg.OperationalError):
+        return SourceQueryFailed(f"{what} failed: {type(error).__name__}")
+    if state is None or state.startswith(_CUT_CLASSES):
         return SourceUnavailable(
-            f"{what} failed: the connection was lost or refused ({state or 'no SQLSTATE'})"
+            f"{what} failed: the connection was lost or refused ({state or 'no SQLSTATE'}); run "
+            "again"
         )
+    condition = f"({type(error).__name__}, SQLSTATE {state})"
+    if state == "55P03":
+        return SourceUnavailable(f"{what} failed: {_LOCK_TIMEOUT} {condition}")
+    if state.startswith(_RETRYABLE_CLASSES) or state in _RETRYABLE_CODES:
+        return SourceUnavailable(f"{what} failed: {_shown(error)} {condition}; run again")
     if state in _NOT_UTF8_CODES:
         return _not_utf8(what)
     if state == "42501":
-        return ConfigError(f"{what} failed: {primary(error)}; grant the user SELECT on it")
+        return _denied(_shown(error), what)
     if state.startswith(("42", "3F", "3D")):
-        return ConfigError(f"{what} failed: {primary(error)} (SQLSTATE {state})")
-    return SourceQueryFailed(f"{what} failed: {scrub(primary(error))} (SQLSTATE {state})")
+        return ConfigError(f"{what} failed: {_shown(error)} {condition}")
+    return SourceQueryFailed(f"{what} failed: {_shown(error)} {condition}")
+
+
+def _denied(message: str, what: str) -> ConfigError:
+    if "row-level security" in message:
+        return ConfigError(
+            f"{what} failed: the table has row-level security policies and row_security is off for "
+            "the user, so that rows are not left out unnoticed; set row_security on for the user "
+            "to extract what the policies show it, or give it BYPASSRLS"
+        )
+    return ConfigError(f"{what} failed: {message}; grant the user the right to read it")
 
 
 def _not_utf8(what: str) -> TypeNotRepresentable:
@@ -107,35 +135,64 @@ def primary(error: psycopg.Error) -> str:
     return error.diag.message_primary or type(error).__name__
 
 
+def _shown(error: psycopg.Error) -> str:
+    if error.diag.source_function == "exec_stmt_raise" or error.sqlstate == "P0001":
+        return _RAISED
+    return scrub(primary(error))
+
+
 def scrub(text: str) -> str:
-    """Keep the first line of a message and hide what it quotes, which may be row data."""
+    """Keep what the first line of a message says before its first quote or long number.
+
+    What is quoted may be row data, and may hold quotes and line breaks itself, so nobody can tell
+    where it ends.
+    """
     line = next((part for part in text.strip().splitlines() if part.strip()), "").strip()
-    return re.sub(r"\"[^\"]*\"|'[^']*'", '"…"', line)[:500]
+    found = _MAY_BE_DATA.search(line)
+    return (line[: found.start()] + "…" if found else line)[:500]
 
 
-def reading_error(text: str, what: str) -> ExtractError:
+def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
     """Return what the text of a DuckDB error means. Its own words are shown only scrubbed.
 
     DuckDB passes libpq's messages on without their SQLSTATE, and quotes statements and
     connection strings around them.
+
+    Args:
+        text: DuckDB's message.
+        what: What was being done.
+        statement: The statement, whose echo in the message tells nothing.
     """
-    lowered = text.lower()
-    if any(needle in lowered for needle in _SNAPSHOT_GONE):
+    if statement:
+        text = re.sub(r'"[^"\0]*\0[^"]*"|\0', "", text.replace("\0", "").replace(statement, "\0"))
+    server = _SERVER.search(text)
+    if server and "RAISE" in text[server.end() :]:
+        return SourceQueryFailed(f"{what} failed: {_RAISED}")
+    logging_in = "connection to server" in (text[: server.start()] if server else text)
+    message = server[1] if server else text
+    # Beyond its first quote a message may repeat a row, which may say anything.
+    words = (text if logging_in else _QUOTE.split(message, maxsplit=1)[0]).lower()
+    if words.strip() == "snapshot" or any(needle in words for needle in _SNAPSHOT_GONE):
         return SourceUnavailable(
             f"{what} failed: the snapshot can no longer be joined, because the connection that "
             "exported it was lost; run again"
         )
     for needle, reason in _REFUSED_LOGIN:
-        if needle.lower() in lowered:
+        if needle.lower() in words:
             return ConfigError(f"{what} failed: {reason}")
-    if any(needle in lowered for needle in _CUT):
+    if any(needle in words for needle in _CUT):
         return SourceUnavailable(f"{what} failed: the connection was lost or refused; run again")
-    if any(needle in lowered for needle in _NOT_UTF8):
+    if "due to lock timeout" in words:
+        return SourceUnavailable(f"{what} failed: {_LOCK_TIMEOUT}")
+    if any(needle in words for needle in _PASSES):
+        return SourceUnavailable(f"{what} failed: {scrub(message)}; run again")
+    if any(needle in words for needle in _NOT_UTF8):
         return _not_utf8(what)
-    if "timestamp out of range" in lowered:
+    if "timestamp out of range" in words:
         return TypeNotRepresentable(
             f"{what} failed: a timestamp lies outside years 1 to 9999; set lossy_types: null, or "
             "exclude the column"
         )
-    server = re.search(r"ERROR:\s+(.*)", text)
-    return SourceQueryFailed(f"{what} failed: {scrub(server[1] if server else text)}")
+    if words.startswith("permission denied for") or "row-level security" in words:
+        return _denied(scrub(message), what)
+    return SourceQueryFailed(f"{what} failed: {scrub(message)}")

@@ -56,14 +56,14 @@ def stream_rows(
                 rows.append(row)
                 size += sum(len(value) for value in row if isinstance(value, str | bytes | list))
                 if size >= _BATCH_BYTES or len(rows) >= _BATCH_ROWS:
-                    batch = _batch(rows, schema)
+                    batch = _batch(rows, schema, columns)
                     # Nothing of a large row is kept while the consumer has it.
                     rows, size = [], 0
                     del row
                     yield batch
                     del batch
         if rows:
-            yield _batch(rows, schema)
+            yield _batch(rows, schema, columns)
 
 
 def _checked(
@@ -90,12 +90,24 @@ def _is_temporal(kind: pa.DataType) -> bool:
     return bool(pa.types.is_temporal(kind.value_type if pa.types.is_list(kind) else kind))
 
 
-def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+def _batch(
+    rows: list[tuple[Any, ...]], schema: pa.Schema, columns: Sequence[Column]
+) -> pa.RecordBatch:
     arrays = []
     for i, field in enumerate(schema):
         values = [row[i] for row in rows]
         if pa.types.is_decimal(field.type):
             # Arrow has no NaN here. The flags column tells of it; see `PostgresReader`.
             values = [None if value is None or value.is_nan() else value for value in values]
-        arrays.append(pa.array(values, field.type))
+        try:
+            arrays.append(pa.array(values, field.type))
+            continue
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
+            kind = type(error).__name__
+        # Not from within the handler: the original quotes the value.
+        name = columns[i].name if i < len(columns) else field.name
+        raise TypeNotRepresentable(
+            f"column {name} holds a value that {field.type} cannot represent ({kind}); set "
+            f"columns.cast {{{name}: string}}, or leave such rows out with where"
+        )
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -74,17 +74,22 @@ def session(
     """
     failure: ExtractError
     with contextlib.closing(connect(connection)) as opened:
+        joined = False
         try:
             begin(opened, connection, snapshot_id)
+            joined = True
             yield opened
             return
         except psycopg.Error as error:
-            if snapshot_id is not None and error.sqlstate in ("22023", "42704"):
+            if not joined and error.sqlstate in ("22023", "42704"):
                 failure = SourceUnavailable(
                     f"{what} failed: the snapshot can no longer be joined; run again"
                 )
             else:
                 failure = statement_error(error, what)
-    # Not from within the handler: the original quotes values of the row that failed, and would
-    # travel along as the cause.
-    raise failure
+    # The original quotes values of the row that failed. It must not travel along as the context,
+    # which Python sets even here, because the caller's ``with`` is still handling it.
+    try:
+        raise failure from None
+    finally:
+        failure.__context__ = None

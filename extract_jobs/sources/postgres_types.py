@@ -141,10 +141,18 @@ def make_column(
         # Not blank-padded, so blanks at the end are the value's own: `concat` keeps them where a
         # cast to text would not.
         expression = f"case when {quoted} is not null then pg_catalog.concat({quoted}) end"
+    elif found.base == "bpchar" and found.is_array and (found.is_domain or found.modifier < 5):
+        # As above, element by element; `pad_width` does not see the width of a domain.
+        expression = (
+            f"array(select case when v is not null then pg_catalog.concat(v) end"
+            f" from pg_catalog.unnest({quoted}) with ordinality as u(v, i) order by i)"
+        )
     elif found.is_domain and found.is_array:
         expression = f"{quoted}::{_array_cast(found)}[]"
     arrow = pa.list_(scalar) if found.is_array else scalar
     checked = failure_condition(quoted, arrow) is not None
+    if expression.startswith("array("):
+        expression = f"case when {quoted} is not null then {expression} end"
     expression = _guarded(quoted, expression, arrow, null_what_fails)
     return Column(
         name, found.printed, arrow, nullable or (checked and null_what_fails),
