@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from fnmatch import fnmatchcase
 
 import psycopg
 
+from extract_jobs.columns import _matches as matches
 from extract_jobs.connections import PostgresConnection, resolve_connection
 from extract_jobs.errors import (
     ConfigError,
@@ -196,6 +196,12 @@ class PostgresSource:
 
     def _columns(self, found: Found) -> tuple[Column, ...]:
         names = [name for name, _, _ in found.types]
+        include, exclude = self.spec.columns.include, self.spec.columns.exclude
+
+        def is_chosen(name: str) -> bool:
+            wanted = include is None or matches(name, include, names)
+            return wanted and not matches(name, exclude, names)
+
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
@@ -207,8 +213,7 @@ class PostgresSource:
                 kind,
                 nullable=nullable,
                 # A column that is not chosen is never read: nothing to refuse.
-                cast=self.spec.columns.cast.get(name)
-                or (None if _is_chosen(self.spec, name) else "string"),
+                cast=self.spec.columns.cast.get(name) or (None if is_chosen(name) else "string"),
                 null_what_fails=self.spec.lossy_types == "null",
             )
             for name, nullable, kind in found.types
@@ -274,10 +279,3 @@ def _estimates(opened: Connection, found: Found) -> tuple[int | None, int | None
         sum(known) if len(known) == len(rows) else None,
         sum(leaf.heap_bytes + leaf.toast_bytes for leaf in found.leaves),
     )
-
-
-def _is_chosen(spec: ExtractSpec, name: str) -> bool:
-    chosen = spec.columns
-    return (
-        chosen.include is None or any(fnmatchcase(name, glob) for glob in chosen.include)
-    ) and not any(fnmatchcase(name, glob) for glob in chosen.exclude)

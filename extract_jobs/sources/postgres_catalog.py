@@ -94,11 +94,13 @@ def find_table(opened: Connection, name: str) -> Table:
     candidates = readings(name)
     rows = execute(
         opened,
-        "select c.oid::int8, n.nspname, c.relname, c.relkind::text,"
+        "select c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind::pg_catalog.text,"
         " pg_catalog.has_schema_privilege(n.oid, 'usage')"
         " and pg_catalog.has_any_column_privilege(c.oid, 'select')"
         " from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
         " where c.relname = any(%s) and c.relkind in ('r', 'm', 'p', 'v', 'f')"
+        # Another session's temporary table can be seen, and never read.
+        " and (c.relpersistence <> 't' or c.relnamespace = pg_catalog.pg_my_temp_schema())"
         " order by n.nspname <> 'public', n.nspname",
         [table for _, table in candidates],
     )
@@ -198,8 +200,9 @@ def column_types(
     if table is not None:
         rows = execute(
             opened,
-            "select attname, atttypid::int8, atttypmod, not attnotnull"
-            " from pg_catalog.pg_attribute where attrelid = %s::int8::oid and attnum > 0"
+            "select attname, atttypid::pg_catalog.int8, atttypmod, not attnotnull"
+            " from pg_catalog.pg_attribute where attrelid ="
+            " %s::pg_catalog.int8::pg_catalog.oid and attnum > 0"
             " and not attisdropped order by attnum",
             table.oid,
         )
@@ -213,7 +216,8 @@ def column_types(
 def _types(opened: Connection, wanted: Sequence[tuple[int, int]]) -> list[PostgresType]:
     printed = execute(
         opened,
-        "select pg_catalog.format_type(o::oid, m) from unnest(%s::int8[], %s::int4[])"
+        "select pg_catalog.format_type(o::pg_catalog.oid, m) from"
+        " unnest(%s::pg_catalog.int8[], %s::pg_catalog.int4[])"
         " with ordinality as t(o, m, i) order by i",
         [oid for oid, _ in wanted],
         [modifier for _, modifier in wanted],
@@ -223,11 +227,12 @@ def _types(opened: Connection, wanted: Sequence[tuple[int, int]]) -> list[Postgr
     while missing:
         for row in execute(
             opened,
-            "select t.oid::int8, t.typname, t.typtype::text, t.typbasetype::int8, t.typtypmod,"
-            " e.oid::int8, n.nspname = 'pg_catalog' from pg_catalog.pg_type t"
+            "select t.oid::pg_catalog.int8, t.typname, t.typtype::pg_catalog.text,"
+            " t.typbasetype::pg_catalog.int8, t.typtypmod,"
+            " e.oid::pg_catalog.int8, n.nspname = 'pg_catalog' from pg_catalog.pg_type t"
             " join pg_catalog.pg_namespace n on n.oid = t.typnamespace"
             " left join pg_catalog.pg_type e on e.oid = t.typelem and e.typarray = t.oid"
-            " where t.oid = any(%s::int8[]::oid[])",
+            " where t.oid = any(%s::pg_catalog.int8[]::pg_catalog.oid[])",
             sorted(missing),
         ):
             known[row[0]] = row
@@ -258,9 +263,10 @@ def leaves(opened: Connection, table: Table) -> list[Leaf]:
     """Return the tables with storage under a table, itself included; none for a view."""
     rows = execute(
         opened,
-        "with recursive tree(oid) as (select %s::int8::oid union select i.inhrelid"
+        "with recursive tree(oid) as (select %s::pg_catalog.int8::pg_catalog.oid union"
+        " select i.inhrelid"
         " from pg_catalog.pg_inherits i join tree on i.inhparent = tree.oid)"
-        " select c.relkind::text, c.reltuples, c.relpages, coalesce(a.amname, 'heap'),"
+        " select c.relkind::pg_catalog.text, c.reltuples, c.relpages, coalesce(a.amname, 'heap'),"
         " coalesce(pg_catalog.pg_relation_size(c.oid), 0),"
         " coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0)"
         " from pg_catalog.pg_class c join tree using (oid)"
@@ -303,9 +309,9 @@ def toast_below(opened: Connection, plan: dict[str, Any]) -> int:
     }
     rows = execute(
         opened,
-        "select coalesce(sum(pg_catalog.pg_relation_size(reltoastrelid)), 0)::int8"
+        "select coalesce(sum(pg_catalog.pg_relation_size(reltoastrelid)), 0)::pg_catalog.int8"
         " from pg_catalog.pg_class where reltoastrelid <> 0"
-        " and oid = any(%s::text[]::regclass[]::oid[])",
+        " and oid = any(%s::pg_catalog.text[]::pg_catalog.regclass[]::pg_catalog.oid[])",
         sorted(names),
     )
     return int(rows[0][0])
@@ -318,6 +324,8 @@ def fingerprint(opened: Connection, connection: PostgresConnection) -> dict[str,
     """
     identifier = f"{connection.host}:{connection.port}"
     with contextlib.suppress(psycopg.DatabaseError), opened.transaction():
-        rows = execute(opened, "select system_identifier::text from pg_catalog.pg_control_system()")
+        rows = execute(
+            opened, "select system_identifier::pg_catalog.text from pg_catalog.pg_control_system()"
+        )
         identifier = str(rows[0][0])
     return {"system_identifier": identifier, "database": connection.database}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from uuid import uuid4
 
@@ -104,7 +104,7 @@ def stream(
     snapshot_id: str | None,
     rows_per_batch: int,
     what: str,
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch]:
     """Stream a SELECT as record batches, over one connection that is closed at the end.
 
     Closing the generator early closes the connection. Read-only.

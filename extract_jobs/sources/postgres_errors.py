@@ -120,7 +120,9 @@ def _denied(message: str, what: str) -> ConfigError:
             "the user, so that rows are not left out unnoticed; set row_security on for the user "
             "to extract what the policies show it, or give it BYPASSRLS"
         )
-    return ConfigError(f"{what} failed: {message}; grant the user the right to read it")
+    return ConfigError(
+        f"{what} failed: {message}; grant the user SELECT on it, or EXECUTE if it is a function"
+    )
 
 
 def _not_utf8(what: str) -> TypeNotRepresentable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
 from extract_jobs.sources.postgres_duckdb import stream
 from extract_jobs.sources.postgres_rows import stream_rows
-from extract_jobs.sources.postgres_sql import Relation, quote_name, select
+from extract_jobs.sources.postgres_sql import Relation, operator, quote_name, select
 from extract_jobs.sources.postgres_types import (
     conform,
     failure_condition,
@@ -85,8 +86,8 @@ class PostgresReader:
         self.nulled.clear()
         conditions = [self.interval, split.predicate]
         schema = self.schema
-        small = f"{self.size} <= {WIDE_ROW_BYTES}"
-        large = f"{self.size} > {WIDE_ROW_BYTES}"
+        small = f"{self.size} {operator('<=')} {WIDE_ROW_BYTES}"
+        large = f"{self.size} {operator('>')} {WIDE_ROW_BYTES}"
         if self.width != "wide":
             statement = self._statement(*conditions, small if self.width == "mixed" else None)
             batches = stream(
@@ -97,8 +98,9 @@ class PostgresReader:
                 rows_per_batch=self.batch_rows,
                 what=self.what,
             )
-            for batch in batches:
-                yield self._finished(batch, schema)
+            with contextlib.closing(batches):
+                for batch in batches:
+                    yield self._finished(batch, schema)
         if self.width != "narrow":
             statement = self._statement(*conditions, large if self.width == "mixed" else None)
             types = [column.arrow_type for column in self.columns]
@@ -111,8 +113,9 @@ class PostgresReader:
                 columns=self.columns,
                 what=self.what,
             )
-            for batch in batches:
-                yield self._finished(batch, schema)
+            with contextlib.closing(batches):
+                for batch in batches:
+                    yield self._finished(batch, schema)
 
     def _statement(self, *conditions: str | None) -> str:
         expressions = [column.expression for column in self.columns]
@@ -159,11 +162,12 @@ class PostgresReader:
 
 def _flag_expression(group: list[tuple[Column, str]]) -> str:
     bits = [
-        f"case when {condition} then {1 << bit}::int8 else 0 end"
+        f"case when {condition} then {1 << bit}::pg_catalog.int8 else 0 end"
         for bit, (_, condition) in enumerate(group)
     ]
     anyone = " or ".join(condition for _, condition in group)
-    return f"case when {anyone} then {' | '.join(f'({bit})' for bit in bits)} end"
+    joined = f" {operator('|')} ".join(f"({bit})" for bit in bits)
+    return f"case when {anyone} then {joined} end"
 
 
 def _refused(column: Column, value: str) -> TypeNotRepresentable:

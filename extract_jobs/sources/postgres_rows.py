@@ -7,7 +7,7 @@ per row does not show.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import psycopg
@@ -30,7 +30,7 @@ def stream_rows(
     types: Sequence[pa.DataType],
     columns: Sequence[Column],
     what: str,
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch]:
     """Stream a SELECT as record batches of about 16 MiB, or of one row that is larger.
 
     Args:

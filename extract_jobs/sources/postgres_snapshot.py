@@ -139,7 +139,7 @@ class PostgresSnapshot:
         In the shared snapshot, where there is one (`shared`).
         """
         reader = self.reader
-        statement = select(["count(*)"], reader.relation, reader.interval)
+        statement = select(["pg_catalog.count(*)"], reader.relation, reader.interval)
         what = reader.what.replace("reading", "counting", 1)
         with session(reader.connection, what, reader.snapshot_id) as opened:
             return int(execute(opened, statement)[0][0])

@@ -19,8 +19,10 @@ from extract_jobs.sources.postgres_sql import (
     Relation,
     ctid_condition,
     literal,
+    operator,
     quote_name,
     select,
+    where_clause,
 )
 from extract_jobs.spec import SplitSpec
 from extract_jobs.splits import Split
@@ -115,16 +117,18 @@ def through_index(
         that, so that the table is better scanned.
     """
     statement = select(["1"], relation, condition)
-    plan = explain(opened, select(["*"], relation, condition).replace("* as c0", "*"))
+    plan = explain(
+        opened, f"select * from {relation.source}{where_clause(relation.where, condition)}"
+    )
     if not any("Index" in node["Node Type"] for node in nodes(plan)):
         return None
     width = max(1, plan["Plan Width"])
     enough = target_bytes // width + 1
-    counted = f"select count(*) from ({statement} limit {enough + 1}) s"
+    counted = f"select pg_catalog.count(*) from ({statement} limit {enough + 1}) s"
     rows = int(execute(opened, counted)[0][0])
     if rows <= enough:
         return whole(rows * width)
-    rows = int(execute(opened, select(["count(*)"], relation, condition))[0][0])
+    rows = int(execute(opened, select(["pg_catalog.count(*)"], relation, condition))[0][0])
     size = rows * width
     if size * 4 > table_bytes:
         return None
@@ -197,11 +201,12 @@ def _between(
     """Return splits between ascending bounds, and one below and one above; NULL is in the first."""
     name = quote_name(column)
     edges = [literal(bound, base_type) for bound in bounds]
-    conditions = [f"{name} <= {edges[0]} or {name} is null"]
+    conditions = [f"{name} {operator('<=')} {edges[0]} or {name} is null"]
     conditions += [
-        f"{name} > {low} and {name} <= {high}" for low, high in itertools.pairwise(edges)
+        f"{name} {operator('>')} {low} and {name} {operator('<=')} {high}"
+        for low, high in itertools.pairwise(edges)
     ]
-    conditions.append(f"{name} > {edges[-1]}")
+    conditions.append(f"{name} {operator('>')} {edges[-1]}")
     size = estimated_bytes // len(conditions)
     return [Split(index, text, size) for index, text in enumerate(conditions)]
 
@@ -222,8 +227,9 @@ def _sampled_bounds(
     found = execute(
         opened,
         # Named apart from b, or it would be sorted as text.
-        "select b::text as bound from (select distinct unnest(pg_catalog.percentile_disc("
-        f"array[{fractions}]::float8[]) within group (order by c0)) as b"
+        "select b::pg_catalog.text as bound from (select distinct"
+        " pg_catalog.unnest(pg_catalog.percentile_disc("
+        f"array[{fractions}]::pg_catalog.float8[]) within group (order by c0)) as b"
         f" from ({select([name], sample, condition)}) s where c0 is not null) d order by b",
     )
     return [row[0] for row in found if row[0] is not None]
@@ -244,7 +250,12 @@ def _even_bounds(
         return []
     name = quote_name(column)
     finite = "" if kind == "integer" else f"pg_catalog.isfinite({name})"
-    statement = select([f"min({name})::text", f"max({name})::text"], relation, condition, finite)
+    statement = select(
+        [f"pg_catalog.min({name})::pg_catalog.text", f"pg_catalog.max({name})::pg_catalog.text"],
+        relation,
+        condition,
+        finite,
+    )
     least, greatest = execute(opened, statement)[0]
     if least is None or least == greatest:
         return []
@@ -273,7 +284,8 @@ def single_integer_key(opened: Connection, table: Table) -> str | None:
         "select a.attname, t.typname from pg_catalog.pg_index i"
         " join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]"
         " join pg_catalog.pg_type t on t.oid = a.atttypid"
-        " where i.indrelid = %s::int8::oid and i.indisprimary and i.indnatts = 1",
+        " where i.indrelid = %s::pg_catalog.int8::pg_catalog.oid and i.indisprimary and"
+        " i.indnatts = 1",
         table.oid,
     )
     return rows[0][0] if rows and rows[0][1] in ("int2", "int4", "int8") else None
@@ -284,9 +296,10 @@ def primary_key(opened: Connection, table: Table) -> tuple[str, ...]:
     rows = execute(
         opened,
         "select a.attname from pg_catalog.pg_index i"
-        " cross join lateral unnest(i.indkey::int2[]) with ordinality k(attnum, position)"
+        " cross join lateral pg_catalog.unnest(i.indkey::pg_catalog.int2[]) with ordinality"
+        " k(attnum, position)"
         " join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum"
-        " where i.indrelid = %s::int8::oid and i.indisprimary"
+        " where i.indrelid = %s::pg_catalog.int8::pg_catalog.oid and i.indisprimary"
         " and k.position <= i.indnkeyatts order by k.position",
         table.oid,
     )

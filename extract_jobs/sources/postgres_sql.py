@@ -43,6 +43,14 @@ def quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def operator(sign: str) -> str:
+    """Return an operator that nobody's schema ahead in the search path can replace.
+
+    It binds like none of the built-in ones: operands other than names and casts need parentheses.
+    """
+    return f"operator(pg_catalog.{sign})"
+
+
 def quote_text(text: str) -> str:
     """Quote a string literal, whatever ``standard_conforming_strings`` says."""
     if "\\" in text:
@@ -143,7 +151,9 @@ def interval_condition(request: ReadRequest, base_type: str | None) -> str | Non
     sides = []
     for sign, bound in ((">", interval.lower), ("<=", interval.upper)):
         if bound is not None:
-            sides.append(f"{column} {sign} {literal(bound.text, _checked(bound, name, base_type))}")
+            sides.append(
+                f"{column} {operator(sign)} {literal(bound.text, _checked(bound, name, base_type))}"
+            )
     condition = " and ".join(sides)
     return f"{condition} or {column} is null" if request.include_null_watermarks else condition
 
@@ -160,8 +170,10 @@ def _checked(bound: WatermarkValue, name: str, base_type: str | None) -> str:
 
 def ctid_condition(start: int, end: int | None) -> str:
     """Return the condition for heap pages ``[start, end)``; None is open-ended."""
-    condition = f"ctid >= '({start},0)'::pg_catalog.tid"
-    return condition if end is None else f"{condition} and ctid < '({end},0)'::pg_catalog.tid"
+    condition = f"ctid {operator('>=')} '({start},0)'::pg_catalog.tid"
+    if end is None:
+        return condition
+    return f"{condition} and ctid {operator('<')} '({end},0)'::pg_catalog.tid"
 
 
 def where_clause(*conditions: str | None) -> str:

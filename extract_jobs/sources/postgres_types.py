@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from extract_jobs.schema import Column
-from extract_jobs.sources.postgres_sql import quote_name, quote_text
+from extract_jobs.sources.postgres_sql import operator, quote_name, quote_text
 
 _PLAIN: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
@@ -118,13 +118,16 @@ def make_column(
         return Column(
             name, found.printed, pa.string(), nullable, "by_permission",
             "money becomes the digits of its numeric value, as columns.cast allows",
-            f"{quoted}::text" if found.is_array else f"{quoted}::numeric::text",
+            f"{quoted}::pg_catalog.text" if found.is_array
+            else f"{quoted}::pg_catalog.numeric::pg_catalog.text",
         )  # fmt: skip
     scalar = _arrow_type(found)
     as_text = cast in ("string", "text") and not found.is_array
     if scalar is None or (as_text and _element_condition("", scalar) is not None):
         arrow = pa.list_(pa.string()) if found.is_array else pa.string()
-        expression = f"{quoted}::text[]" if found.is_array else f"{quoted}::text"
+        expression = (
+            f"{quoted}::pg_catalog.text[]" if found.is_array else f"{quoted}::pg_catalog.text"
+        )
         rule = "arrives as PostgreSQL's own text"
         if found.is_array:
             expression = _guarded(quoted, expression, arrow, null_what_fails)
@@ -136,7 +139,7 @@ def make_column(
     expression = quoted
     if found.is_domain and found.base == "bpchar" and not found.is_array and found.modifier > 4:
         # The printed type hides the width that `pad_width` reads from it.
-        expression = f"rpad({quoted}::text, {found.modifier - 4})"
+        expression = f"pg_catalog.rpad({quoted}::pg_catalog.text, {found.modifier - 4})"
     elif found.base == "bpchar" and found.modifier < 5 and not found.is_array:
         # Not blank-padded, so blanks at the end are the value's own: `concat` keeps them where a
         # cast to text would not.
@@ -199,7 +202,10 @@ def failure_condition(value: str, arrow: pa.DataType) -> str | None:
         The condition, possibly NULL for a NULL value; None if every value is faithful.
     """
     if pa.types.is_list(arrow):
-        shape = f"pg_catalog.array_ndims({value}) > 1 or pg_catalog.array_lower({value}, 1) <> 1"
+        shape = (
+            f"pg_catalog.array_ndims({value}) {operator('>')} 1"
+            f" or pg_catalog.array_lower({value}, 1) {operator('<>')} 1"
+        )
         element = _element_condition(f"any({value})", arrow.value_type)
         return f"{shape} or {element}" if element else shape
     return _element_condition(value, arrow)
@@ -208,7 +214,7 @@ def failure_condition(value: str, arrow: pa.DataType) -> str | None:
 def _element_condition(value: str, arrow: pa.DataType) -> str | None:
     # The literal stands on the left so that ``any(array)`` fits on the right.
     if pa.types.is_decimal(arrow):
-        return f"'NaN'::pg_catalog.numeric = {value}"
+        return f"'NaN'::pg_catalog.numeric {operator('=')} {value}"
     if pa.types.is_date(arrow):
         kind, last = "date", "9999-12-31"
     elif pa.types.is_timestamp(arrow):
@@ -220,7 +226,7 @@ def _element_condition(value: str, arrow: pa.DataType) -> str | None:
         kind, "0001-01-01 00:00:00+00"
     )
     first, last = (f"{quote_text(text)}::pg_catalog.{kind}" for text in (first, last))
-    return f"{first} > {value} or {last} < {value}"
+    return f"{first} {operator('>')} {value} or {last} {operator('<')} {value}"
 
 
 def hidden_by_duckdb(arrow: pa.DataType) -> bool:

@@ -17,6 +17,7 @@ from extract_jobs.sources.postgres_sql import (
     KINDS,
     Relation,
     literal,
+    operator,
     quote_name,
     quote_text,
     select,
@@ -49,13 +50,18 @@ def greatest(
             watermark it would stop every later extract.
     """
     base, name = _base(found, column), quote_name(column)
-    conditions = [f"{name} is not null", *filter(None, [latest and f"{name} <= {latest}"])]
+    conditions = [
+        f"{name} is not null",
+        *filter(None, [latest and f"{name} {operator('<=')} {latest}"]),
+    ]
     for sign, bound in ((">", lower), ("<=", upper)):
         if bound is not None:
             _check(opened, bound, base, column)
-            conditions.append(f"{name} {sign} {literal(bound.text, base)}")
-    statement = select([f"{name}::text"], found.relation, *conditions)
-    rows = execute(opened, f"{statement} order by {name} desc limit 1")
+            conditions.append(f"{name} {operator(sign)} {literal(bound.text, base)}")
+    # The value is made text outside: in ORDER BY, a name means first of all an output column, and
+    # the watermark's column may be called c0.
+    statement = f"{select([name], found.relation, *conditions)} order by c0 desc limit 1"
+    rows = execute(opened, f"select c0::pg_catalog.text from ({statement}) as s")
     if not rows:
         return None
     value = rows[0][0]
@@ -107,13 +113,13 @@ def precedes(
     # The column lends the literals its type and collation; no row is read.
     nothing = select([name], found.relation, "false")
     one = f"({nothing} union all select {literal(left.text, base)}) as v"
-    statement = f"select c0 < {literal(right.text, base)} from {one}"
+    statement = f"select c0 {operator('<')} {literal(right.text, base)} from {one}"
     return bool(execute(opened, statement)[0][0])
 
 
 def nulls(opened: Connection, relation: Relation, column: str) -> int:
     """Count rows with NULL in a column."""
-    statement = select(["count(*)"], relation, f"{quote_name(column)} is null")
+    statement = select(["pg_catalog.count(*)"], relation, f"{quote_name(column)} is null")
     return int(execute(opened, statement)[0][0])
 
 

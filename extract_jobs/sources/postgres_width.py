@@ -15,7 +15,7 @@ import pyarrow as pa
 from extract_jobs.schema import Column
 from extract_jobs.sources.postgres_catalog import Leaf
 from extract_jobs.sources.postgres_reader import Width
-from extract_jobs.sources.postgres_sql import quote_name
+from extract_jobs.sources.postgres_sql import operator, quote_name
 
 _TOAST_BYTES = 2**19
 """Below this much TOAST the rows are taken as narrow. Stored values may be compressed, pglz at
@@ -56,12 +56,13 @@ def size_expression(columns: Sequence[Column], server_version: int) -> str:
             parts.append(f"coalesce(pg_catalog.octet_length({name}), 0)")
         elif server_version >= _COMPRESSION_SINCE:
             parts.append(
-                f"coalesce(pg_catalog.pg_column_size({name}) * case when "
+                f"coalesce(pg_catalog.pg_column_size({name}) {operator('*')} case when "
                 f"pg_catalog.pg_column_compression({name}) is null then 2 else 10 end, 0)"
             )
         else:
-            parts.append(f"coalesce(pg_catalog.pg_column_size({name}) * 10, 0)")
-    return f"({' + '.join(f'{part}::int8' for part in parts) or '0'})"
+            parts.append(f"coalesce(pg_catalog.pg_column_size({name}) {operator('*')} 10, 0)")
+    added = f" {operator('+')} ".join(f"{part}::pg_catalog.int8" for part in parts)
+    return f"({added or '0'})"
 
 
 def width_of(columns: Sequence[Column], toast_bytes: int, *, may_read_twice: bool) -> Width:

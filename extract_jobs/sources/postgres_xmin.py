@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.postgres_session import Connection, execute
 from extract_jobs.sources.postgres_snapshot import Found
+from extract_jobs.sources.postgres_sql import operator
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.watermark import Interval, WatermarkValue
 
@@ -101,8 +102,8 @@ def counter(opened: Connection, name: str) -> Counter:
     current = "pg_current" if prefix == "pg" else "txid_current"
     rows = execute(
         opened,
-        f"select pg_catalog.{prefix}_snapshot_xmin(s)::text::int8,"
-        f" pg_catalog.{prefix}_snapshot_xmax(s)::text::int8"
+        f"select pg_catalog.{prefix}_snapshot_xmin(s)::pg_catalog.text::pg_catalog.int8,"
+        f" pg_catalog.{prefix}_snapshot_xmax(s)::pg_catalog.text::pg_catalog.int8"
         f" from pg_catalog.{current}_snapshot() as s",
     )
     return Counter(*rows[0])
@@ -155,11 +156,17 @@ def xmin_condition(interval: Interval | None, found: Counter, name: str) -> str 
     for bound in (interval.lower, interval.upper):
         if bound is not None:
             _check_not_older(found, bound, name)
-    bits, last = "xmin::text::int8", found.next - 1
+    bits, last = "xmin::pg_catalog.text::pg_catalog.int8", found.next - 1
+
+    def below(bound: int) -> str:
+        return f"(({bound} {operator('-')} {bits}) {operator('&')} {_MASK})"
+
     upper = int(interval.upper.text) if interval.upper else last
     # Widened, every row lies in (last - 2³², last]. Its distance below a bound, in 32 bits, then
     # tells all of it, and the bits are taken from the row once: this is asked of the whole table.
     if interval.lower is None:
-        return f"(({last} - {bits}) & {_MASK}) >= {last - upper} or {bits} < {_FIRST_NORMAL}"
+        near = f"{below(last)} {operator('>=')} {last - upper}"
+        return f"{near} or {bits} {operator('<')} {_FIRST_NORMAL}"
     lower = max(int(interval.lower.text), last - 2**32)
-    return f"(({upper} - {bits}) & {_MASK}) < {upper - lower} and {bits} >= {_FIRST_NORMAL}"
+    near = f"{below(upper)} {operator('<')} {upper - lower}"
+    return f"{near} and {bits} {operator('>=')} {_FIRST_NORMAL}"
