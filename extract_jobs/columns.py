@@ -51,8 +51,8 @@ def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Co
     chosen = tuple(
         c
         for c in description.columns
-        if (spec.columns.include is None or _matches(c.name, spec.columns.include, names))
-        and not _matches(c.name, spec.columns.exclude, names)
+        if (spec.columns.include is None or matches(c.name, spec.columns.include, names))
+        and not matches(c.name, spec.columns.exclude, names)
     )
     found = list(_unknown(spec, names))
     if not chosen:
@@ -78,7 +78,7 @@ def partition_fields(spec: ExtractSpec) -> Iterator[PartitionField]:
             yield PartitionField(name, field.column, field.function)
 
 
-def _matches(name: str, patterns: Iterable[str], names: Sequence[str]) -> bool:
+def matches(name: str, patterns: Iterable[str], names: Sequence[str]) -> bool:
     """Whether a pattern is that name or, where no column is spelled like it, a glob that fits."""
     return any(p == name or (p not in names and fnmatchcase(name, p)) for p in patterns)
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import psycopg
 
-from extract_jobs.columns import _matches as matches
+from extract_jobs.columns import matches
 from extract_jobs.connections import PostgresConnection, resolve_connection
 from extract_jobs.errors import (
     ConfigError,
