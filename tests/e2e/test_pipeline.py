@@ -217,7 +217,7 @@ def test_sigterm_to_the_ecs_worker_aborts_what_it_staged(real, source, pg_databa
     run = runs_of(outcome)["public.slow"]
     assert (run.status, run.attempt, run.rows) == ("SUCCEEDED", 2, 20000)
     first = report(real, run, 1)
-    assert (first["status"], first["error"]["class_name"]) == ("failed", "Interrupted")
+    assert (first["status"], first["error"]["class"]) == ("failed", "Interrupted")
     assert uploads(real) == []
     assert sorted(read(real, source, "slow")["n"].to_pylist()) == list(range(1, 20001))
 
