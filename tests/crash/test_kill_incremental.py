@@ -14,7 +14,7 @@ from tests.support.crash import ROWS, Driver, Ended, Lake
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.postgres import Server
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
 
 LATE = 28
 """The first run does not see this row; the second does, within its lag."""

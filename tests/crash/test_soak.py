@@ -14,7 +14,7 @@ from tests.support.crash import Driver
 from tests.support.postgres import Server
 from tests.support.soak import soak, two_drivers
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
 
 ROUNDS = 6
 
