@@ -34,9 +34,9 @@ from extract_jobs.config import (
 )
 from extract_jobs.errors import ConfigError
 from extract_jobs.event import Selection, read_selection
-from extract_jobs.items import Item, first_item
+from extract_jobs.items import Item, first_item, run_of
 from extract_jobs.storage import OpenStorage, join, open_storage
-from extract_jobs.tracking import TrackedRun, Tracking, client_from_environment, utc_now
+from extract_jobs.tracking import Tracking, client_from_environment, utc_now
 
 _WRITE_THREADS = 32
 
@@ -130,7 +130,7 @@ def list_tables(
     where = join(folder, "tables_to_extract.json")
     storage.put(where, _json(items))
     # Last, so that no run is announced of an execution that fails here.
-    tracking.announce(_pending(item) for item in items)
+    tracking.announce(run_of(item) for item in items)
     bucket, key = _bucket_and_key(where)
     return {
         "execution_id": execution_id,
@@ -212,21 +212,6 @@ def _write_specs(
         for write in writes:
             write.result()
     return items
-
-
-def _pending(item: Item) -> TrackedRun:
-    return TrackedRun(
-        table_id=f"{item['source_name']}/{item['extract_table']}",
-        run_id=item["run_id"],
-        generation=item["generation"],
-        attempt=item["attempt"],
-        execution_id=item["execution_id"],
-        source_name=item["source_name"],
-        extract_table=item["extract_table"],
-        job_type=item["job_type"],
-        spec_uri=item["spec_uri"],
-        report_uri=item["report_uri"],
-    )
 
 
 def _json(value: Any) -> bytes:

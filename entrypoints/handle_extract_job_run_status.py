@@ -16,7 +16,7 @@ from typing import Any
 
 from extract_jobs.commit import Commit, CommitLog
 from extract_jobs.errors import ConfigError
-from extract_jobs.items import Item, next_item
+from extract_jobs.items import Item, next_item, run_of
 from extract_jobs.outcome import Decision, decide
 from extract_jobs.report import Report
 from extract_jobs.storage import OpenStorage, open_storage
@@ -67,7 +67,7 @@ def handle(item: Item, *, tracking: Tracking, open_storage: OpenStorage) -> dict
     Raises:
         WriteFailed: Storage or the tracking table failed; calling again is safe.
     """
-    run = _run_of(item)
+    run = run_of(item)
     known = tracking.read(run.table_id, run.run_id)
     answer = _recorded(item, run, known)
     if answer is not None:
@@ -135,22 +135,6 @@ def _client() -> Any:
 
 def _tracking(event: dict[str, Any]) -> Tracking:
     return Tracking(_client(), event["tracking_table"], utc_now)
-
-
-def _run_of(item: Item) -> TrackedRun:
-    return TrackedRun(
-        table_id=f"{item['source_name']}/{item['extract_table']}",
-        run_id=item["run_id"],
-        generation=int(item["generation"]),
-        attempt=int(item["attempt"]),
-        execution_id=item["execution_id"],
-        source_name=item["source_name"],
-        extract_table=item["extract_table"],
-        job_type=item["job_type"],
-        spec_uri=item["spec_uri"],
-        report_uri=item["report_uri"],
-        failures=int(item["failures"]),
-    )
 
 
 def _recorded(item: Item, run: TrackedRun, known: TrackedRun | None) -> dict[str, Any] | None:

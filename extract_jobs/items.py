@@ -17,6 +17,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.names import report_name
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.storage import join
+from extract_jobs.tracking_item import TrackedRun
 
 Item = dict[str, Any]
 
@@ -250,3 +251,20 @@ def _bigger_ecs(item: Item) -> Item:
 
 
 _BIGGER = {"glue": _bigger_glue, "emr": _bigger_emr, "ecs": _bigger_ecs}
+
+
+def run_of(item: Item) -> TrackedRun:
+    """Return the tracked run that an item is of."""
+    return TrackedRun(
+        table_id=f"{item['source_name']}/{item['extract_table']}",
+        run_id=item["run_id"],
+        generation=int(item["generation"]),
+        attempt=int(item["attempt"]),
+        execution_id=item["execution_id"],
+        source_name=item["source_name"],
+        extract_table=item["extract_table"],
+        job_type=item["job_type"],
+        spec_uri=item["spec_uri"],
+        report_uri=item["report_uri"],
+        failures=int(item["failures"]),
+    )

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import platform
 from importlib import metadata
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from extract_jobs.errors import ConfigError, ExtractError
+
+if TYPE_CHECKING:
+    from extract_jobs.spec import ExtractSpec
 
 MAX_REPORT_BYTES = 200_000
 Raw = bytes | str
@@ -112,6 +115,23 @@ def reported(error: BaseException) -> ReportedError:
         message=f"unexpected {type(error).__name__}: a defect in extract-jobs; the worker's log "
         "has the traceback",
         retryable=False,
+    )
+
+
+def failed_report(
+    spec: ExtractSpec, error: ReportedError, timings: dict[str, float] | None = None
+) -> Report:
+    """Return the report of an attempt that failed, by its spec."""
+    return Report(
+        status="failed",
+        run_id=spec.run_id,
+        attempt=spec.attempt,
+        source_name=spec.source_name,
+        extract_table=spec.extract_table,
+        target_uri=spec.target.uri,
+        error=error,
+        timings=timings or {},
+        versions=versions(),
     )
 
 

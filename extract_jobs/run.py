@@ -45,7 +45,7 @@ from extract_jobs.plan import (
 )
 from extract_jobs.reconcile import reconcile
 from extract_jobs.replacing import replaced_by_files, replaced_by_interval
-from extract_jobs.report import Report, reported, versions
+from extract_jobs.report import Report, failed_report, reported, versions
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Snapshot, open_source
 from extract_jobs.spark import spark_context
@@ -448,13 +448,7 @@ def _report(
 
 
 def _failed(spec: ExtractSpec, tools: Tools, error: BaseException) -> Report:
-    return Report(
-        **_identity(spec),
-        status="failed",
-        error=reported(error),
-        timings=tools.timings,
-        versions=versions(),
-    )
+    return failed_report(spec, reported(error), tools.timings)
 
 
 def _identity(spec: ExtractSpec) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from types import FrameType
 from extract_jobs.commit import CommitLog
 from extract_jobs.errors import EXIT_RETRY, ExtractError, Interrupted, StopRequested, error_line
 from extract_jobs.names import is_of_attempt
-from extract_jobs.report import Report, reported, versions
+from extract_jobs.report import failed_report, reported
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.storage import open_storage
 
@@ -134,16 +134,7 @@ def drop_staged(spec: ExtractSpec) -> int:
 
 def _report(spec: ExtractSpec, error: Interrupted) -> None:
     """Leave the report, unless the main thread has left one before it got stuck."""
-    report = Report(
-        status="failed",
-        run_id=spec.run_id,
-        attempt=spec.attempt,
-        source_name=spec.source_name,
-        extract_table=spec.extract_table,
-        target_uri=spec.target.uri,
-        error=reported(error),
-        versions=versions(),
-    )
+    report = failed_report(spec, reported(error))
     try:
         storage = open_storage(spec.report_uri)
         storage.put_if_absent(spec.report_uri, report.to_json().encode())

@@ -18,7 +18,6 @@ from extract_jobs.errors import ConfigError
 
 WatermarkType = Literal["integer", "decimal", "date", "timestamp", "timestamptz", "string", "xid"]
 TIME_TYPES = ("date", "timestamp", "timestamptz")
-NUMBER_TYPES = ("integer", "decimal")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
+from extract_jobs.commit import ABANDON_AFTER
 from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for
 from extract_jobs.config.file import parse_yaml
 from extract_jobs.config.problems import nearest
@@ -68,7 +69,7 @@ def argument_parser() -> argparse.ArgumentParser:
     recover.add_argument(
         "--abandon-after",
         type=_duration,
-        default=timedelta(hours=48),
+        default=ABANDON_AFTER,
         metavar="AGE",
         help="age from which a staged file is abandoned, such as 30m or 2d; default 48h",
     )

@@ -18,7 +18,7 @@ from extract_jobs.errors import (
     EXIT_RETRY,
     ExtractError,
 )
-from extract_jobs.report import Report, ReportedError, reported, versions
+from extract_jobs.report import Report, ReportedError, failed_report, reported
 from extract_jobs.run import run_extract
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.storage import open_storage
@@ -47,16 +47,7 @@ def run_one(spec: ExtractSpec, progress: Progress, *, trace: bool) -> tuple[Repo
             name, _, message = internal_error(error).partition(": ")
             told = ReportedError(class_name=name, message=message, retryable=False)
             code = EXIT_FAILED
-    failed = Report(
-        status="failed",
-        run_id=spec.run_id,
-        attempt=spec.attempt,
-        source_name=spec.source_name,
-        extract_table=spec.extract_table,
-        target_uri=spec.target.uri,
-        error=told,
-        versions=versions(),
-    )
+    failed = failed_report(spec, told)
     return _left_behind(spec, failed) or failed, code
 
 

@@ -20,7 +20,6 @@ from extract_jobs.config.problems import Found, found_in, nearest
 from extract_jobs.spec import TargetSpec
 from extract_jobs.storage import join
 
-PLACEHOLDERS = ("source_name", "schema", "table")
 DEFAULT_SCHEMA = "public"
 QUERY_SCHEMA = "query"
 STATE_FOLDER = "_extract"

@@ -15,8 +15,6 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.sources import ReadRequest
 from extract_jobs.watermark import WatermarkType, WatermarkValue
 
-PageBounds = tuple[int, int | None]
-
 LOCK_TIMEOUT_SECONDS = 60
 """How long any statement waits for a lock. Never for ever: a reader would queue behind a TRUNCATE
 that itself waits for the transaction which holds the snapshot."""
