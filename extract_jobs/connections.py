@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
-from extract_jobs.spec import ConnectionSpec
+from extract_jobs.spec_source import ConnectionSpec
 
 _ENGINES = ("postgres", "postgresql", "aurora-postgresql")
 _SSLMODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
@@ -26,7 +26,7 @@ _RETRYABLE_AWS = {
 
 
 @dataclass(frozen=True)
-class PostgresConnection:
+class DatabaseConnection:
     """Everything needed to connect to one PostgreSQL database. Frozen and picklable.
 
     Attributes:
@@ -59,7 +59,7 @@ class PostgresConnection:
         """Where it leads, for messages: host, port, database and user, never the password."""
         return f"{self.host}:{self.port}, database {self.database!r}, user {self.user!r}"
 
-    def at(self, hostaddr: str | None) -> PostgresConnection:
+    def at(self, hostaddr: str | None) -> DatabaseConnection:
         """Return the same connection pinned to an address; None or ``""`` leaves it as it is."""
         return replace(self, hostaddr=hostaddr) if hostaddr else self
 
@@ -91,7 +91,7 @@ def is_local(host: str) -> bool:
 
 def resolve_connection(
     spec: ConnectionSpec, *, environment: Mapping[str, str] | None = None, secrets: Any = None
-) -> PostgresConnection:
+) -> DatabaseConnection:
     """Look up the credentials that a spec names.
 
     Single fields of the spec override what the secret or URL says. TLS is required by default
@@ -134,7 +134,7 @@ def resolve_connection(
     certificate = found.get("sslrootcert")
     if certificate and certificate != "system" and not Path(certificate).is_file():
         raise ConfigError(f"connection.sslrootcert: there is no file {certificate!r}")
-    return PostgresConnection(
+    return DatabaseConnection(
         host=found["host"],
         port=int(found.get("port") or 5432),
         database=found["database"],

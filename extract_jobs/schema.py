@@ -41,6 +41,23 @@ class Column:
     watermark: WatermarkType | None = None
 
 
+@dataclass(frozen=True)
+class TypeRule:
+    """How one type of a source arrives: a row of that source's table of types in the docs.
+
+    Attributes:
+        source_type: As the source's documentation writes it, for example ``numeric(p,s)``.
+        arrives_as: Type in the files, as ``columns.cast`` writes it; ``-`` where it is refused.
+        fidelity: ``lossless``, ``as_text``, ``by_permission``, or ``refused``.
+        reason: One sentence: why, and what happens to values that have no faithful form.
+    """
+
+    source_type: str
+    arrives_as: str
+    fidelity: Literal["lossless", "as_text", "by_permission", "refused"]
+    reason: str
+
+
 ROW_XMIN = Column(
     "xmin",
     "xid",
@@ -70,7 +87,7 @@ class TableDescription:
     """
 
     table: str
-    kind: Literal["table", "partitioned", "view", "query"]
+    kind: Literal["table", "partitioned", "view", "query", "files"]
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     estimated_rows: int | None

@@ -7,126 +7,19 @@ its problems at once.
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec_rules import PARTITION_FUNCTIONS, RUN_PARTITIONS, mode_problems
+from extract_jobs.spec_source import ConnectionSpec, FilesSpec, SourceType
+from extract_jobs.spec_values import Bytes, Duration, Lag, Name, SpecPart
 
-SourceType = Literal["postgres"]
 JobType = Literal["glue", "emr", "ecs"]
 
 XMIN = "xmin"
 """What snapshot mode orders rows by. No column of a PostgreSQL table can have this name."""
-
-_BYTE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
-               "kib": 2**10, "mib": 2**20, "gib": 2**30}  # fmt: skip
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_bytes(value: Any) -> Any:
-    """Turn ``"256MB"`` or ``"64 MiB"`` into bytes; other values pass through."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+)\s*([a-z]*)\s*", value.lower())
-        if not match or match[2] not in _BYTE_UNITS:
-            raise ValueError(f"{value!r} is not a size such as 268435456, 256MB or 256MiB")
-        return int(match[1]) * _BYTE_UNITS[match[2]]
-    return value
-
-
-def parse_duration(value: Any) -> Any:
-    """Turn ``"90s"``, ``"1m"``, ``"2h"`` or ``"1d"`` into a timedelta; others pass through."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+)\s*([smhd])\s*", value.lower())
-        if not match:
-            raise ValueError(f"{value!r} is not a duration such as 90s, 1m, 2h or 1d")
-        return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
-    return value
-
-
-def not_negative(value: timedelta | int) -> timedelta | int:
-    """Refuse a lag that would skip rows; whole numbers stay numbers."""
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if seconds < 0:
-        raise ValueError("must not be negative: rows would be skipped")
-    return value
-
-
-Bytes = Annotated[
-    int,
-    BeforeValidator(parse_bytes),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]}),
-]
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(parse_duration),
-    PlainSerializer(lambda d: f"{int(d.total_seconds())}s", return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": r"^\s*\d+\s*[smhd]\s*$"}),
-]
-Lag = Annotated[Duration | int, AfterValidator(not_negative)]
-Name = Annotated[str, StringConstraints(min_length=1)]
-
-
-class SpecPart(BaseModel):
-    """Base of the spec's parts: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
-
-
-class ConnectionSpec(SpecPart):
-    """How to reach a database, and where its credentials are; never the credentials.
-
-    ``secret_id`` names a Secrets Manager secret with the keys that RDS writes (``host``, ``port``,
-    ``username``, ``password``, ``dbname``). ``url`` is ``postgresql://user@host:port/database``
-    without a password, which ``password_env`` names the environment variable of. ``url_env`` names
-    a variable that holds the whole URL. Single fields override what the secret or URL says.
-    """
-
-    secret_id: Name | None = None
-    url: Name | None = None
-    url_env: Name | None = None
-    password_env: Name | None = None
-    host: Name | None = None
-    port: int | None = Field(None, ge=1, le=65535)
-    database: Name | None = None
-    user: Name | None = None
-    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = Field(
-        None, description="Default: require, or prefer where the host is local."
-    )
-    sslrootcert: Name | None = None
-    pooled: bool = Field(
-        False, description="Behind a pooler or proxy that may switch node or session: one split."
-    )
-    connect_timeout_seconds: int = Field(10, ge=1, le=300)
-
-    @model_validator(mode="after")
-    def _has_no_password(self) -> Self:
-        # Up to the last @: a password may hold a slash or an @ that somebody forgot to encode.
-        if self.url and re.match(r"^[^:/@]+://[^@]*:.*@", self.url, re.DOTALL):
-            raise ValueError(
-                "url holds a password; leave it out and name its environment variable in "
-                "password_env, or use secret_id"
-            )
-        if self.url and re.search(r"[?&]password=", self.url, re.IGNORECASE):
-            raise ValueError("url holds a password parameter; use password_env or secret_id")
-        if not (self.secret_id or self.url or self.url_env or self.host):
-            raise ValueError("one of secret_id, url, url_env or host is needed")
-        if sum(bool(x) for x in (self.secret_id, self.url, self.url_env)) > 1:
-            raise ValueError("only one of secret_id, url and url_env can be given")
-        return self
 
 
 class WatermarkSpec(SpecPart):
@@ -161,6 +54,23 @@ class WatermarkSpec(SpecPart):
         return XMIN if self.snapshot else self.column
 
 
+Mask = Literal["hash", "redact", "null"]
+
+
+class MaskKeySpec(SpecPart):
+    """Where the key of the mask ``hash`` is; never the key. Exactly one is given."""
+
+    secret_id: Name | None = None
+    ssm_parameter: Name | None = None
+    env: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(map(bool, (self.secret_id, self.ssm_parameter, self.env))) != 1:
+            raise ValueError("exactly one of secret_id, ssm_parameter and env is needed")
+        return self
+
+
 class ColumnsSpec(SpecPart):
     """Which columns are extracted, and under which names and types.
 
@@ -171,11 +81,14 @@ class ColumnsSpec(SpecPart):
 
     include: tuple[Name, ...] | None = None
     exclude: tuple[Name, ...] = ()
-    rename: dict[Name, Name] = {}
+    rename: dict[Name, Name] = Field({}, description="Column to its name in the files.")
     cast: dict[Name, Name] = Field(
         {}, description="Column to type: string, int32, int64, float64, decimal(p,s), …"
     )
-    mask: dict[Name, Literal["redact", "null"]] = {}
+    mask: dict[Name, Mask] = Field(
+        {}, description="hash: keyed SHA-256; redact: the same text everywhere; null."
+    )
+    mask_key: MaskKeySpec | None = Field(None, description="Key of the mask hash.")
     key: tuple[Name, ...] = Field(
         (), description="Columns, never NULL, that tell rows apart: the source's own key."
     )
@@ -184,7 +97,9 @@ class ColumnsSpec(SpecPart):
     def _key_tells_rows_apart(self) -> Self:
         if len(set(self.key)) != len(self.key):
             raise ValueError(f"key names one column twice: {list(self.key)}")
-        masked = [name for name in self.key if name in self.mask]
+        if "hash" in self.mask.values() and self.mask_key is None:
+            raise ValueError("mask hash needs mask_key: without a key, common values are guessed")
+        masked = [name for name in self.key if self.mask.get(name, "hash") != "hash"]
         if masked:
             raise ValueError(f"key holds {', '.join(masked)}, which mask makes the same everywhere")
         return self
@@ -193,16 +108,38 @@ class ColumnsSpec(SpecPart):
 class SplitSpec(SpecPart):
     """How the source is read in parallel."""
 
-    strategy: Literal["auto", "ctid", "range", "none"] = "auto"
-    column: Name | None = Field(None, description="Column for the strategy range.")
+    strategy: Literal["auto", "ctid", "range", "rowid", "hash", "none"] = Field(
+        "auto", description="Which there are depends on the source; auto takes the best."
+    )
+    column: Name | None = Field(None, description="Column for the strategies range and hash.")
     target_bytes: Bytes = Field(128 * 2**20, ge=2**13, description="Size of one split.")
     max_connections: int = Field(8, ge=1, le=1000, description="Splits read at the same time.")
+    fetch_rows: int = Field(
+        10_000, ge=1, le=10**6, description="Rows that a JDBC driver fetches at a time."
+    )
 
     @model_validator(mode="after")
     def _range_has_column(self) -> Self:
-        if self.strategy == "range" and not self.column:
-            raise ValueError("strategy range needs split.column")
+        if self.strategy in ("range", "hash") and not self.column:
+            raise ValueError(f"strategy {self.strategy} needs split.column")
         return self
+
+
+SchemaPolicy = Literal["evolve", "freeze", "fail"]
+
+
+class SchemaChangeSpec(SpecPart):
+    """What happens for each kind of change since the table's last commit.
+
+    ``evolve`` lets it through, ``freeze`` keeps the columns as they were, ``fail`` refuses it.
+    """
+
+    added: SchemaPolicy = "evolve"
+    dropped: SchemaPolicy = "evolve"
+    widened: SchemaPolicy = "evolve"
+    narrowed: SchemaPolicy = "fail"
+    reordered: SchemaPolicy = "evolve"
+    nullability: SchemaPolicy = "evolve"
 
 
 class CatalogSpec(SpecPart):
@@ -236,6 +173,12 @@ class TargetSpec(SpecPart):
     row_group_bytes: Bytes = Field(
         64 * 2**20, ge=10**5, description="Arrow bytes per Parquet row group: bounds memory."
     )
+    max_open_partitions: int = Field(
+        64,
+        ge=1,
+        le=1000,
+        description="Partitions written at a time; rows of more wait in local files.",
+    )
     catalog: CatalogSpec | None = None
 
     @model_validator(mode="after")
@@ -265,11 +208,13 @@ class ExtractSpec(SpecPart):
     watermark: WatermarkSpec | None = None
     columns: ColumnsSpec = ColumnsSpec()
     where: Name | None = Field(None, description="One boolean expression in the source's dialect.")
+    files: FilesSpec | None = None
     split: SplitSpec = SplitSpec()
     target: TargetSpec
-    on_schema_change: Literal["evolve", "fail"] = "evolve"
+    on_schema_change: SchemaChangeSpec | SchemaPolicy = "evolve"
+    spill_folder: Name | None = None
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
-    lossy_types: Literal["refuse", "null"] = "refuse"
+    lossy_types: Literal["refuse", "null", "string"] = "refuse"
     reconcile: bool = True
     reconcile_max_bytes: Bytes = Field(
         10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,7 +29,7 @@ from extract_jobs.columns import (
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.partitions import PartitionField, parse_partitions, partition_values
 from extract_jobs.schema import Column
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec import ExtractSpec, Mask
 
 __all__ = ["PartitionField", "Transform", "choose_columns", "parse_partitions"]
 
@@ -49,7 +48,7 @@ class _Output:
     column: str
     source_type: pa.DataType
     target_type: pa.DataType
-    mask: Literal["redact", "null"] | None
+    mask: Mask | None
 
     def apply(self, array: pa.Array) -> pa.Array:
         if self.mask is None:

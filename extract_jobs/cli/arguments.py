@@ -14,7 +14,8 @@ from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs
 from extract_jobs.config.file import parse_yaml
 from extract_jobs.config.problems import nearest
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec import ExtractSpec, parse_duration
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec_values import parse_duration
 
 
 class _Parser(argparse.ArgumentParser):

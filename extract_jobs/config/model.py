@@ -12,17 +12,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from extract_jobs.spec import (
-    Bytes,
     ColumnsSpec,
-    ConnectionSpec,
     JobType,
-    Name,
-    SourceType,
-    SpecPart,
+    SchemaChangeSpec,
+    SchemaPolicy,
     SplitSpec,
     TargetSpec,
     WatermarkSpec,
 )
+from extract_jobs.spec_source import ConnectionSpec, FilesSpec, SourceType
+from extract_jobs.spec_values import Bytes, Name, SpecPart
 
 SCHEMA_PATH = Path(__file__).with_name("source_config.schema.json")
 _TIMEOUT = "The state machine stops the job after this long."
@@ -119,14 +118,20 @@ class TableConfig(SpecPart):
     columns: ColumnsSpec = ColumnsSpec()
     where: Name | None = Field(None, description="One boolean expression in the source's dialect.")
     query: Name | None = Field(None, description="One SELECT that is extracted in a table's place.")
+    files: FilesSpec | None = Field(None, description="The table's files; sources of type files.")
     split: SplitSpec = SplitSpec()
     max_connections: int | None = Field(
         None, ge=1, le=1000, description="Short for split.max_connections."
     )
     target: TargetSpec
-    on_schema_change: Literal["evolve", "fail"] = "evolve"
+    on_schema_change: SchemaChangeSpec | SchemaPolicy = Field(
+        "evolve", description="For every kind of change, or for each."
+    )
+    spill_folder: Name | None = Field(
+        None, description="Where rows wait on the worker's disk; default: its temporary folder."
+    )
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
-    lossy_types: Literal["refuse", "null"] = "refuse"
+    lossy_types: Literal["refuse", "null", "string"] = "refuse"
     reconcile: bool = True
     reconcile_max_bytes: Bytes = Field(
         10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."

@@ -10,14 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
+from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,31 @@ class Snapshot(Protocol):
         """Raise SourceUnavailable if the snapshot can no longer be joined."""
 
 
+@dataclass(frozen=True)
+class Features:
+    """What a source can do: a row of the table of sources in the docs.
+
+    Attributes:
+        reads_by: What fetches the rows.
+        shared_snapshot: Whether all splits of an attempt see one moment.
+        strategies: Values of ``split.strategy`` that it takes.
+        incremental: How it finds what is new, for example ``watermark column``.
+        queries: Whether a ``query`` can stand in a table's place.
+        where: Whether it takes ``where``.
+        run_live: Servers and versions that the tests run it against.
+        unverified: What is supported by its documentation alone.
+    """
+
+    reads_by: str
+    shared_snapshot: bool
+    strategies: tuple[str, ...]
+    incremental: tuple[str, ...]
+    queries: bool
+    where: bool
+    run_live: tuple[str, ...]
+    unverified: tuple[str, ...] = ()
+
+
 class Source(Protocol):
     """One table of a source, with credentials resolved."""
 
@@ -137,13 +166,20 @@ class Source(Protocol):
         """Take a snapshot and hold it until the context ends."""
 
 
-def open_source(spec: ExtractSpec) -> Source:
+def open_source(spec: ExtractSpec, spark: SparkSession | None = None) -> Source:
     """Return the source of a spec, its credentials resolved once, on the caller.
 
-    Raises:
-        ConfigError: Credentials cannot be resolved.
-    """
-    from extract_jobs.sources.postgres import PostgresSource
+    Args:
+        spec: Whose ``source_type`` picks the source.
+        spark: The caller's session, for sources that read through Spark; None lets them start one.
 
-    sources = {"postgres": PostgresSource}
-    return sources[spec.source_type].open(spec)
+    Raises:
+        ConfigError: Credentials cannot be resolved, or the spec asks what the source cannot do.
+    """
+    match spec.source_type:
+        case "postgres":
+            from extract_jobs.sources.postgres.source import PostgresSource
+
+            return PostgresSource.open(spec)
+    del spark  # until a source reads through it
+    raise ConfigError(f"source.type {spec.source_type} is not there yet")

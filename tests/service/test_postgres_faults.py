@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from extract_jobs.errors import ConfigError, ExtractError, SourceQueryFailed, SourceUnavailable
-from extract_jobs.sources.postgres import PostgresSource
-from extract_jobs.sources.postgres_snapshot import PostgresSnapshot
+from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
+from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.splits import Split
 from tests.support.postgres import Server
 from tests.support.postgres_source import everything_said, filled, ids, snapshot_of, source
@@ -92,7 +92,7 @@ def test_the_exporter_cut_is_noticed_and_no_split_can_join(large, monkeypatch, w
 
 
 def test_the_heartbeat_notices_a_lost_exporter_by_itself(large, monkeypatch):
-    monkeypatch.setattr("extract_jobs.sources.postgres_snapshot.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("extract_jobs.sources.postgres.snapshot.HEARTBEAT_SECONDS", 0.05)
     found = opened(large, monkeypatch, False)
     with snapshot_of(found) as snapshot:
         terminate(large, "exporter")

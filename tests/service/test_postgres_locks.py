@@ -11,8 +11,8 @@ import pytest
 import extract_jobs.sources.postgres as source_module
 from extract_jobs.errors import SourceUnavailable
 from extract_jobs.run import run_extract
-from extract_jobs.sources import postgres_sql
-from extract_jobs.sources.postgres import PostgresSource
+from extract_jobs.sources.postgres import sql as postgres_sql
+from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.postgres import Server, run_server
 from tests.support.postgres_source import filled, ids, snapshot_of, source

@@ -14,9 +14,10 @@ from extract_jobs.errors import (
     SourceUnavailable,
     TypeNotRepresentable,
 )
-from extract_jobs.sources import postgres_duckdb, postgres_sql
-from extract_jobs.sources.postgres_errors import reading_error, scrub, statement_error
-from extract_jobs.sources.postgres_rows import _batch
+from extract_jobs.sources.postgres import duckdb as postgres_duckdb
+from extract_jobs.sources.postgres import sql as postgres_sql
+from extract_jobs.sources.postgres.errors import reading_error, scrub, statement_error
+from extract_jobs.sources.postgres.rows import _batch
 from extract_jobs.splits import Split
 from tests.support.postgres_source import everything_said, filled, snapshot_of, source
 

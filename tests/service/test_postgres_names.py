@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from extract_jobs.sources.postgres import PostgresSource
+from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.postgres_source import filled, ids, snapshot_of, source
 

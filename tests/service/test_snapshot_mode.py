@@ -17,9 +17,10 @@ import pytest
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract
-from extract_jobs.sources import ReadRequest, postgres_xmin
-from extract_jobs.sources.postgres import PostgresSource
-from extract_jobs.sources.postgres_xmin import Counter, counter, xmin_condition
+from extract_jobs.sources import ReadRequest
+from extract_jobs.sources.postgres import xmin as postgres_xmin
+from extract_jobs.sources.postgres.source import PostgresSource
+from extract_jobs.sources.postgres.xmin import Counter, counter, xmin_condition
 from extract_jobs.spec import ExtractSpec, parse_spec
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.crash import Lake

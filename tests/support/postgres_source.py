@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from extract_jobs.sources import ReadRequest
-from extract_jobs.sources.postgres import PostgresSource
-from extract_jobs.sources.postgres_snapshot import PostgresSnapshot
+from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
+from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.splits import Split
 from tests.support.postgres import Server
 from tests.support.specs import make_spec

@@ -58,7 +58,7 @@ def spec_for(
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> MemorySource:
     source = MemorySource([1, 2, 3, 4, 5])
-    monkeypatch.setattr(extract_jobs.run, "open_source", lambda spec: source)
+    monkeypatch.setattr(extract_jobs.run, "open_source", lambda *_: source)
     return source
 
 

@@ -8,9 +8,9 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from extract_jobs.connections import PostgresConnection, is_local, resolve_connection
+from extract_jobs.connections import DatabaseConnection, is_local, resolve_connection
 from extract_jobs.errors import ConfigError, SourceUnavailable
-from extract_jobs.spec import ConnectionSpec
+from extract_jobs.spec_source import ConnectionSpec
 
 SECRET = "s3cr et'%\\\"@:/é"
 RDS = {
@@ -42,7 +42,7 @@ def resolve(environment: dict[str, str] | None = None, secrets: object = None, *
 
 
 def test_the_password_is_in_no_text_of_a_connection_and_survives_pickling():
-    connection = PostgresConnection("h", 1, "d", "u", SECRET)
+    connection = DatabaseConnection("h", 1, "d", "u", SECRET)
     for text in (repr(connection), str(connection), connection.place, f"{connection}"):
         assert SECRET not in text
         assert repr(SECRET)[1:-1] not in text
@@ -52,7 +52,7 @@ def test_the_password_is_in_no_text_of_a_connection_and_survives_pickling():
 
 def test_a_secret_with_the_keys_that_rds_writes():
     found = resolve(secret_id="lake/sales", secrets=secrets_client(json.dumps(RDS)))
-    assert found == PostgresConnection(
+    assert found == DatabaseConnection(
         "db.example.com", 5433, "sales", "reader", SECRET, sslmode="require"
     )
 
@@ -120,7 +120,7 @@ def test_url_and_password_of_the_environment():
     found = resolve(
         {"PW": SECRET}, url="postgresql://reader@db.example.com:6000/sales", password_env="PW"
     )
-    assert found == PostgresConnection("db.example.com", 6000, "sales", "reader", SECRET)
+    assert found == DatabaseConnection("db.example.com", 6000, "sales", "reader", SECRET)
 
 
 def test_a_url_of_the_environment_is_percent_decoded():
@@ -196,6 +196,6 @@ def test_ipv6_and_sockets_in_urls():
 
 
 def test_pinning_to_an_address():
-    connection = PostgresConnection("h", 1, "d", "u")
+    connection = DatabaseConnection("h", 1, "d", "u")
     assert connection.at("10.0.0.1").parameters()["hostaddr"] == "10.0.0.1"
     assert connection.at("") is connection

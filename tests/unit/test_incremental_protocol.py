@@ -36,7 +36,7 @@ STYLES = ["plain", "lag", "folders", "overwrite_partitions"]
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> MemorySource:
     source = MemorySource([])
-    monkeypatch.setattr(extract_jobs.run, "open_source", lambda spec: source)
+    monkeypatch.setattr(extract_jobs.run, "open_source", lambda *_: source)
     # So that records of live files take part, as after a long history.
     monkeypatch.setattr(extract_jobs.commit, "LIVE_EVERY", 2)
     return source

@@ -22,9 +22,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.postgres_session import Connection, execute
-from extract_jobs.sources.postgres_snapshot import Found
-from extract_jobs.sources.postgres_sql import operator
+from extract_jobs.sources.postgres.session import Connection, execute
+from extract_jobs.sources.postgres.snapshot import Found
+from extract_jobs.sources.postgres.sql import operator
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.watermark import Interval, WatermarkValue
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 import psycopg
 
 from extract_jobs.columns import matches
-from extract_jobs.connections import PostgresConnection, resolve_connection
+from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.errors import (
     ConfigError,
     ExtractError,
@@ -19,7 +19,7 @@ from extract_jobs.errors import (
 )
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ReadRequest
-from extract_jobs.sources.postgres_catalog import (
+from extract_jobs.sources.postgres.catalog import (
     check_texts,
     column_types,
     explain,
@@ -30,22 +30,22 @@ from extract_jobs.sources.postgres_catalog import (
     relation_of,
     toast_below,
 )
-from extract_jobs.sources.postgres_errors import statement_error
-from extract_jobs.sources.postgres_locks import export_snapshot, rewritten, waited_too_long
-from extract_jobs.sources.postgres_reader import PostgresReader
-from extract_jobs.sources.postgres_session import Connection, connect, execute, session
-from extract_jobs.sources.postgres_snapshot import Found, PostgresSnapshot
-from extract_jobs.sources.postgres_splits import primary_key
-from extract_jobs.sources.postgres_sql import (
+from extract_jobs.sources.postgres.errors import statement_error
+from extract_jobs.sources.postgres.locks import export_snapshot, rewritten, waited_too_long
+from extract_jobs.sources.postgres.reader import PostgresReader
+from extract_jobs.sources.postgres.session import Connection, connect, execute, session
+from extract_jobs.sources.postgres.snapshot import Found, PostgresSnapshot
+from extract_jobs.sources.postgres.splits import primary_key
+from extract_jobs.sources.postgres.sql import (
     KINDS,
     interval_condition,
     quote_name,
     trim_statement,
 )
-from extract_jobs.sources.postgres_types import make_column
-from extract_jobs.sources.postgres_watermark import clock_bound, greatest, nulls, precedes
-from extract_jobs.sources.postgres_width import batch_rows, size_expression, width_of
-from extract_jobs.sources.postgres_xmin import (
+from extract_jobs.sources.postgres.types import make_column
+from extract_jobs.sources.postgres.watermark import clock_bound, greatest, nulls, precedes
+from extract_jobs.sources.postgres.width import batch_rows, size_expression, width_of
+from extract_jobs.sources.postgres.xmin import (
     check_identified,
     check_table,
     counter,
@@ -69,7 +69,7 @@ class PostgresSource:
     """
 
     spec: ExtractSpec
-    connection: PostgresConnection
+    connection: DatabaseConnection
 
     @classmethod
     def open(cls, spec: ExtractSpec) -> PostgresSource:

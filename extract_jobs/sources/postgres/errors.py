@@ -6,7 +6,7 @@ import re
 
 import psycopg
 
-from extract_jobs.connections import PostgresConnection
+from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import (
     ConfigError,
     ExtractError,
@@ -58,7 +58,7 @@ _QUOTE = re.compile("[\"'`«»“”„‘’‹›「]")
 _MAY_BE_DATA = re.compile(rf"{_QUOTE.pattern}|\d{{4,}}|\b(?:DETAIL|CONTEXT):")
 
 
-def connect_error(error: psycopg.Error, connection: PostgresConnection) -> ExtractError:
+def connect_error(error: psycopg.Error, connection: DatabaseConnection) -> ExtractError:
     """Return what a failed connection means. libpq's text never holds the password."""
     text = str(error)
     lowered = text.lower()

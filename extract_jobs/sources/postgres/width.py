@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from extract_jobs.schema import Column
-from extract_jobs.sources.postgres_catalog import Leaf
-from extract_jobs.sources.postgres_reader import Width
-from extract_jobs.sources.postgres_sql import operator, quote_name
+from extract_jobs.sources.postgres.catalog import Leaf
+from extract_jobs.sources.postgres.reader import Width
+from extract_jobs.sources.postgres.sql import operator, quote_name
 
 _TOAST_BYTES = 2**19
 """Below this much TOAST the rows are taken as narrow. Stored values may be compressed, pglz at

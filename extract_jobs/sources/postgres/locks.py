@@ -16,17 +16,17 @@ import contextlib
 
 import psycopg
 
-from extract_jobs.connections import PostgresConnection
+from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import SourceUnavailable
-from extract_jobs.sources.postgres_catalog import Table
-from extract_jobs.sources.postgres_session import Connection, begin, execute
-from extract_jobs.sources.postgres_sql import LOCK_TIMEOUT_SECONDS
+from extract_jobs.sources.postgres.catalog import Table
+from extract_jobs.sources.postgres.session import Connection, begin, execute
+from extract_jobs.sources.postgres.sql import LOCK_TIMEOUT_SECONDS
 
 _LOCKABLE = ("r", "p", "v")
 
 
 def export_snapshot(
-    opened: Connection, connection: PostgresConnection, table: Table | None
+    opened: Connection, connection: DatabaseConnection, table: Table | None
 ) -> str | None:
     """Begin the transaction, lock the table, then export the transaction's snapshot.
 
@@ -59,7 +59,7 @@ def export_snapshot(
         return None
 
 
-def _begin_locked(opened: Connection, connection: PostgresConnection, table: Table | None) -> None:
+def _begin_locked(opened: Connection, connection: DatabaseConnection, table: Table | None) -> None:
     begin(opened, connection, None)
     if table is None or table.relkind not in _LOCKABLE:
         return

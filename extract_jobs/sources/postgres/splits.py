@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from datetime import date, datetime
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.postgres_catalog import Leaf, Table, explain, nodes
-from extract_jobs.sources.postgres_session import Connection, execute
-from extract_jobs.sources.postgres_sql import (
+from extract_jobs.sources.postgres.catalog import Leaf, Table, explain, nodes
+from extract_jobs.sources.postgres.session import Connection, execute
+from extract_jobs.sources.postgres.sql import (
     KINDS,
     Relation,
     ctid_condition,
@@ -81,7 +81,7 @@ def by_page(found: Sequence[Leaf], block_size: int, target_bytes: int) -> list[S
     edges: list[tuple[int, int | None]] = list(itertools.pairwise(bounds))
     edges.append((bounds[-1], None))
     return [
-        Split(index, ctid_condition(start, end), total // len(edges), start, end)
+        Split(index, ctid_condition(start, end), total // len(edges))
         for index, (start, end) in enumerate(edges)
     ]
 

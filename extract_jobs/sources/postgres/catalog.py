@@ -13,17 +13,17 @@ from typing import Any, cast
 import psycopg
 from psycopg import pq
 
-from extract_jobs.connections import PostgresConnection
+from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.postgres_errors import primary
-from extract_jobs.sources.postgres_session import Connection, execute
-from extract_jobs.sources.postgres_sql import (
+from extract_jobs.sources.postgres.errors import primary
+from extract_jobs.sources.postgres.session import Connection, execute
+from extract_jobs.sources.postgres.sql import (
     Relation,
     in_parentheses,
     quote_name,
     trim_statement,
 )
-from extract_jobs.sources.postgres_types import PostgresType
+from extract_jobs.sources.postgres.types import PostgresType
 
 _READABLE = {"r": "table", "m": "table", "p": "partitioned", "v": "view", "f": "view"}
 
@@ -317,7 +317,7 @@ def toast_below(opened: Connection, plan: dict[str, Any]) -> int:
     return int(rows[0][0])
 
 
-def fingerprint(opened: Connection, connection: PostgresConnection) -> dict[str, str]:
+def fingerprint(opened: Connection, connection: DatabaseConnection) -> dict[str, str]:
     """Return what tells this database from others: the cluster's identifier and its name.
 
     Where the identifier is not to be had, host and port stand in for it.

@@ -13,17 +13,17 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 
-from extract_jobs.connections import PostgresConnection
+from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
-from extract_jobs.sources.postgres_session import session
+from extract_jobs.sources.postgres.session import session
 
 _BATCH_BYTES = 16 * 2**20
 _BATCH_ROWS = 8_192
 
 
 def stream_rows(
-    connection: PostgresConnection,
+    connection: DatabaseConnection,
     statement: str,
     *,
     snapshot_id: str | None,

@@ -18,11 +18,11 @@ import duckdb
 import psycopg
 import pyarrow as pa
 
-from extract_jobs.connections import PostgresConnection
+from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError, ExtractError, Interrupted, WorkerOutOfMemory
-from extract_jobs.sources.postgres_errors import reading_error
-from extract_jobs.sources.postgres_session import connect, execute
-from extract_jobs.sources.postgres_sql import options, quote_text, set_local
+from extract_jobs.sources.postgres.errors import reading_error
+from extract_jobs.sources.postgres.session import connect, execute
+from extract_jobs.sources.postgres.sql import options, quote_text, set_local
 
 _databases: dict[int, duckdb.DuckDBPyConnection] = {}
 """One in-memory DuckDB a process, by process id: loading the extension takes 0.1 s, as its
@@ -84,7 +84,7 @@ def _database_cursor() -> duckdb.DuckDBPyConnection:
         ) from error
 
 
-def attach_string(connection: PostgresConnection, server_version: int) -> str:
+def attach_string(connection: DatabaseConnection, server_version: int) -> str:
     """Return libpq's connection string without user and password: DuckDB's errors print it."""
     parameters = connection.parameters()
     if not connection.pooled:
@@ -97,7 +97,7 @@ def _quoted(value: str) -> str:
 
 
 def stream(
-    connection: PostgresConnection,
+    connection: DatabaseConnection,
     statement: str,
     *,
     server_version: int,
@@ -164,7 +164,7 @@ def stream(
         raise reading_error(text, what, statement)
 
 
-def _cancel(connection: PostgresConnection, backend: int) -> None:
+def _cancel(connection: DatabaseConnection, backend: int) -> None:
     """Ask the server to stop a stream that is not wanted any more; done also if it cannot.
 
     DuckDB's rollback would first read all that the server still has to send.
@@ -177,7 +177,7 @@ def _cancel(connection: PostgresConnection, backend: int) -> None:
 
 
 def _attach(
-    cursor: duckdb.DuckDBPyConnection, name: str, connection: PostgresConnection, version: int
+    cursor: duckdb.DuckDBPyConnection, name: str, connection: DatabaseConnection, version: int
 ) -> None:
     password = connection.password
     given = f", password {_literal(password)}" if password is not None else ""

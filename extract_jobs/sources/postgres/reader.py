@@ -10,13 +10,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from extract_jobs.connections import PostgresConnection
+from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
-from extract_jobs.sources.postgres_duckdb import stream
-from extract_jobs.sources.postgres_rows import stream_rows
-from extract_jobs.sources.postgres_sql import Relation, operator, quote_name, select
-from extract_jobs.sources.postgres_types import (
+from extract_jobs.sources.postgres.duckdb import stream
+from extract_jobs.sources.postgres.rows import stream_rows
+from extract_jobs.sources.postgres.sql import Relation, operator, quote_name, select
+from extract_jobs.sources.postgres.types import (
     conform,
     failure_condition,
     hidden_by_duckdb,
@@ -54,7 +54,7 @@ class PostgresReader:
             that this copy of the reader began last. Not pickled.
     """
 
-    connection: PostgresConnection
+    connection: DatabaseConnection
     server_version: int
     snapshot_id: str | None
     relation: Relation

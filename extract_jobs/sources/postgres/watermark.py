@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import psycopg
 
-from extract_jobs.connections import PostgresConnection
+from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError, TypeNotRepresentable
-from extract_jobs.sources.postgres_errors import primary
-from extract_jobs.sources.postgres_session import Connection, connect, execute
-from extract_jobs.sources.postgres_snapshot import Found
-from extract_jobs.sources.postgres_sql import (
+from extract_jobs.sources.postgres.errors import primary
+from extract_jobs.sources.postgres.session import Connection, connect, execute
+from extract_jobs.sources.postgres.snapshot import Found
+from extract_jobs.sources.postgres.sql import (
     KINDS,
     Relation,
     literal,
@@ -75,7 +75,7 @@ def greatest(
     )
 
 
-def clock_bound(connection: PostgresConnection, found: Found, column: str, delay: timedelta) -> str:
+def clock_bound(connection: DatabaseConnection, found: Found, column: str, delay: timedelta) -> str:
     """Return SQL of the latest value that a column may have by the server's clock less a delay.
 
     Of dates it is the last day that was over by then: later rows of a day still come. A wall clock
@@ -97,7 +97,7 @@ def clock_bound(connection: PostgresConnection, found: Found, column: str, delay
     return latest if base == "timestamp" else f"({latest}::pg_catalog.date - 1)"
 
 
-def _default_zone(connection: PostgresConnection) -> str:
+def _default_zone(connection: DatabaseConnection) -> str:
     """Return the time zone of sessions that set none, as ours do."""
     with contextlib.closing(connect(replace(connection, pooled=True))) as plain:
         return str(execute(plain, "show timezone")[0][0])

@@ -8,10 +8,10 @@ from typing import Any
 
 import psycopg
 
-from extract_jobs.connections import PostgresConnection
+from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ExtractError, SourceUnavailable
-from extract_jobs.sources.postgres_errors import connect_error, statement_error
-from extract_jobs.sources.postgres_sql import options, quote_text, set_local, settings
+from extract_jobs.sources.postgres.errors import connect_error, statement_error
+from extract_jobs.sources.postgres.sql import options, quote_text, set_local, settings
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -22,7 +22,7 @@ def execute(connection: Connection, statement: str, *values: Any) -> list[tuple[
     return cursor.fetchall() if cursor.description else []
 
 
-def connect(connection: PostgresConnection) -> Connection:
+def connect(connection: DatabaseConnection) -> Connection:
     """Connect, in autocommit, with the session's settings in force.
 
     Raises:
@@ -49,7 +49,7 @@ def connect(connection: PostgresConnection) -> Connection:
     return opened
 
 
-def begin(opened: Connection, connection: PostgresConnection, snapshot_id: str | None) -> None:
+def begin(opened: Connection, connection: DatabaseConnection, snapshot_id: str | None) -> None:
     """Begin a read-only transaction with one snapshot, its own or an exported one."""
     execute(opened, "begin transaction isolation level repeatable read, read only")
     if snapshot_id is not None:
@@ -60,7 +60,7 @@ def begin(opened: Connection, connection: PostgresConnection, snapshot_id: str |
 
 @contextlib.contextmanager
 def session(
-    connection: PostgresConnection, what: str, snapshot_id: str | None = None
+    connection: DatabaseConnection, what: str, snapshot_id: str | None = None
 ) -> Iterator[Connection]:
     """Open a read-only transaction for the length of the context.
 

@@ -1,7 +1,8 @@
 """The SQL that the PostgreSQL source sends: quoting, relations, predicates, session settings.
 
 Everything here is text in, text out. A person's own text (``query``, ``where``) is only ever put
-between parentheses that were checked to be its own (see `postgres_catalog.check_statement`).
+between parentheses that were checked to be its own (see `check_statement` in
+`extract_jobs.sources.postgres.catalog`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from extract_jobs.schema import Column
-from extract_jobs.sources.postgres_sql import operator, quote_name, quote_text
+from extract_jobs.sources.postgres.sql import operator, quote_name, quote_text
 
 _PLAIN: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
