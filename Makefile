@@ -10,6 +10,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
+DEBIAN := .tools/debian/.ready
 UV_VERSION := 0.13.9
 ASL_VALIDATOR_VERSION := 4.0.0
 ASL_VALIDATOR := .tools/node_modules/.bin/asl-validator
@@ -53,9 +54,14 @@ $(READY): pyproject.toml uv.lock | $(BIN)/python
 demo: $(READY)  ## Run the pipeline on this machine and show what it did
 	@$(BIN)/python -m infra.local demo
 
-test: $(READY)  ## Run all tests but the benches, with coverage
+test: $(READY) $(DEBIAN)  ## Run all tests but the benches, with coverage
 	@$(BIN)/pytest -q -m 'not bench' -n 2 --dist loadfile \
 	  --cov --cov-report=term $(ARGS)
+
+# The tests' MariaDB and JDBC drivers: Debian packages, unpacked and not installed.
+$(DEBIAN): tests/support/debian.py | $(READY)
+	@$(BIN)/python -m tests.support.debian
+	@touch $@
 
 check: $(READY) $(if $(STATE_MACHINES),$(ASL_VALIDATOR))  ## Format, lint, types, imports, ASL
 	@$(BIN)/ruff format --check .
@@ -75,7 +81,7 @@ $(ASL_VALIDATOR): Makefile | $(READY)
 	  --loglevel=error --no-fund --no-audit --prefix .tools 'asl-validator@$(ASL_VALIDATOR_VERSION)'
 	@touch $@
 
-bench: $(READY)  ## Measure; BENCH=lineitem ARGS='--scale 0.1' for one and a quick look
+bench: $(READY) $(DEBIAN)  ## Measure; BENCH=lineitem ARGS='--scale 0.1' for one and a quick look
 	@for bench in $(BENCH); do $(BIN)/python -m "tests.bench.bench_$$bench" $(ARGS); done
 
 soak: $(READY)  ## Kill extracts while rows change, for minutes; ARGS='--minutes 30 --seed 7'
