@@ -5,11 +5,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak dist deploy clean
+.PHONY: help setup demo test test-spark4 check bench soak dist deploy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
+SPARK4 := .venv-spark4
 DEBIAN := .tools/debian/.ready
 UV_VERSION := 0.13.9
 ASL_VALIDATOR_VERSION := 4.0.0
@@ -23,7 +24,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
 
 help:  ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Make .venv with everything in uv.lock
 
@@ -51,6 +52,12 @@ $(READY): pyproject.toml uv.lock | $(BIN)/python
 	@$(BIN)/uv sync -q --frozen --all-extras
 	@touch $@
 
+# A second environment: the tests that start Spark run on both versions that the runtimes have.
+$(SPARK4)/.ready: pyproject.toml uv.lock | $(READY)
+	@UV_PROJECT_ENVIRONMENT=$(SPARK4) $(BIN)/uv sync -q --frozen --all-extras \
+	  --python $(BIN)/python --no-group spark3 --group spark4
+	@touch $@
+
 demo: $(READY)  ## Run the pipeline on this machine and show what it did
 	@$(BIN)/python -m infra.local demo
 
@@ -62,6 +69,9 @@ test: $(READY) $(DEBIAN)  ## Run all tests but the benches, with coverage
 $(DEBIAN): tests/support/debian.py | $(READY)
 	@$(BIN)/python -m tests.support.debian
 	@touch $@
+
+test-spark4: $(SPARK4)/.ready  ## Run the tests that start Spark on Spark 4
+	@$(SPARK4)/bin/pytest -q -m 'spark and not bench' -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) $(if $(STATE_MACHINES),$(ASL_VALIDATOR))  ## Format, lint, types, imports, ASL
 	@$(BIN)/ruff format --check .
@@ -98,6 +108,6 @@ deploy: dist  ## Deploy dist/ and the template to AWS
 	@$(BIN)/python -m infra.deploy $(ARGS)
 
 clean:  ## Remove everything that make and the tools made
-	@rm -rf .venv .tools .bench .local dist build .coverage .coverage.* .hypothesis .mypy_cache \
+	@rm -rf .venv .venv-spark4 .tools .bench .local dist build .coverage .coverage.* .hypothesis .mypy_cache \
 	  .pytest_cache .ruff_cache .import_linter_cache metastore_db derby.log spark-warehouse
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
