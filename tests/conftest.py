@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = [
     "tests.support.emulators",
+    "tests.support.mariadb",
     "tests.support.postgres",
 ]
 
