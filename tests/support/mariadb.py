@@ -167,9 +167,9 @@ def _initialize(directory: Path, settings: dict[str, str]) -> None:
     statements = [
         "create database if not exists mysql;\nuse mysql;\nset sql_mode='';\n",
         *scripts,
-        "set sql_mode='';\nflush privileges;\n"
-        f"set names utf8mb4;\ncreate user 'tester'@'%' identified by '{password}';\n"
-        "grant all on *.* to 'tester'@'%' with grant option;\n"
+        "set sql_mode='';\nflush privileges;\n",
+        f"set names utf8mb4;\ncreate user 'tester'@'%' identified by '{password}';\n",
+        "grant all on *.* to 'tester'@'%' with grant option;\n",
         "create database test;\n",
     ]
     kept = {k: v for k, v in (_SETTINGS | settings).items() if k.startswith(("innodb", "lower"))}
