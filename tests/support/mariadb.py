@@ -25,7 +25,7 @@ import pymysql
 import pytest
 
 from tests.support.debian import ROOT, environment, program
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 
 PASSWORD = "p'4 ss\\w%rd\"é"
 """Every character here has broken a client once."""

@@ -14,7 +14,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +26,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+
+from tests.support.ports import free_port
 
 PASSWORD = "p'4 ss\\w%rd\"é"
 """Every character here has broken a client once."""
@@ -93,13 +94,6 @@ class Server:
         ):
             for row in rows:
                 copy.write_row(row)
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _installation(version: int) -> Path:
