@@ -1,0 +1,166 @@
+"""The packages of ``uv.lock`` as files: wheels for a runtime, chosen by name, checked by hash.
+
+Everything comes over pip and uv from the package index that they are configured with, and nothing
+is taken whose hash the lock does not have.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.markers import Marker, default_environment
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+ROOT = Path(__file__).parents[1]
+# glibc 2.34 is Amazon Linux 2023's, which Glue 5, EMR 7 and Lambda's python3.12 and later run on.
+# https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-python-libraries.html
+_PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014")
+_UV_PLATFORM = "x86_64-manylinux_2_34"
+
+
+class BuildFailed(RuntimeError):
+    """A tool that the build needs failed; the message ends with what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One pinned package.
+
+    Attributes:
+        name: Normalised.
+        version: The only one.
+        line: As pip reads it: name, version and hashes.
+    """
+
+    name: str
+    version: str
+    line: str
+
+
+def locked(*options: str, python: str) -> tuple[Requirement, ...]:
+    """Return what the lock says that one version of Python on Linux needs.
+
+    Args:
+        options: Of ``uv export``: groups and extras beside the package's own dependencies.
+        python: ``3.11`` or the like, for the markers of the lock.
+
+    Raises:
+        BuildFailed: The lock is out of date, or a group is not in it.
+    """
+    exported = run(
+        _tool("uv"), "export", "--quiet", "--frozen", "--no-default-groups", "--no-emit-project",
+        "--no-annotate", "--no-header", *options,
+    )  # fmt: skip
+    given = (_requirement(text, python) for text in exported.replace("\\\n", " ").splitlines())
+    return tuple(requirement for requirement in given if requirement is not None)
+
+
+def without(requirements: Iterable[Requirement], names: Iterable[str]) -> tuple[Requirement, ...]:
+    """Return the requirements that are not among the names, however those are spelled."""
+    there = {canonicalize_name(name) for name in names}
+    return tuple(x for x in requirements if x.name not in there)
+
+
+def provided(runtime: Path) -> dict[str, str]:
+    """Return the packages that a runtime brings, as ``infra/runtimes`` lists them, by name."""
+    lines = (line.partition("#")[0].strip() for line in runtime.read_text().splitlines())
+    pairs = (line.split("==") for line in lines if line)
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def wheels(requirements: Sequence[Requirement], python: str, folder: Path) -> tuple[Path, ...]:
+    """Download the wheels of requirements; what the folder has already is only checked.
+
+    Args:
+        requirements: Taken as they are: nothing that they depend on is added.
+        python: Version of Python that the wheels are for.
+        folder: Made if missing. It may hold other wheels too.
+
+    Returns:
+        One wheel a requirement, in the order of their names.
+
+    Raises:
+        BuildFailed: A package has no wheel for Linux on x86-64, or its hash is another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = _requirements_file(requirements, folder / "requirements.txt")
+    platforms = (part for p in _PLATFORMS for part in ("--platform", f"{p}_x86_64"))
+    run(
+        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+        "--no-deps", "--require-hashes", "--only-binary", ":all:", "--python-version", python,
+        *platforms, "--dest", str(folder), "--requirement", str(listed),
+    )  # fmt: skip
+    listed.unlink()
+    found = {parse_wheel_filename(path.name)[:2]: path for path in folder.glob("*.whl")}
+    wanted = {(x.name, x.version) for x in requirements}
+    chosen = [p for (name, version), p in found.items() if (name, str(version)) in wanted]
+    return tuple(sorted(chosen))
+
+
+def install(requirements: Sequence[Requirement], python: str, folder: Path) -> None:
+    """Install requirements into a folder, as they would be imported on Linux on x86-64.
+
+    Nothing is run or compiled, so any Python can do it for any other.
+
+    Raises:
+        BuildFailed: A package has no wheel for that platform, or its hash is another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = _requirements_file(requirements, folder.with_suffix(".txt"))
+    run(
+        _tool("uv"), "pip", "install", "--quiet", "--no-deps", "--require-hashes",
+        "--only-binary", ":all:", "--python", sys.executable, "--python-version", python,
+        "--python-platform", _UV_PLATFORM, "--link-mode", "copy", "--target", str(folder),
+        "--requirement", str(listed),
+    )  # fmt: skip
+    listed.unlink()
+
+
+def run(*command: str, environment: dict[str, str] | None = None) -> str:
+    """Run a tool of the build in the checkout and return what it wrote to its standard output.
+
+    Raises:
+        BuildFailed: It failed.
+    """
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        raise BuildFailed(f"{' '.join(command[:4])} … failed:\n{ended.stdout}{ended.stderr}")
+    return ended.stdout
+
+
+def _tool(name: str) -> str:
+    """Return the path of a tool beside this Python, where `make setup` puts it."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _requirements_file(requirements: Iterable[Requirement], path: Path) -> Path:
+    path.write_text("".join(f"{x.line}\n" for x in requirements))
+    return path
+
+
+def _requirement(text: str, python: str) -> Requirement | None:
+    """Read one line of an export; None for blanks and for what another platform needs."""
+    match = re.match(
+        r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)\s*(;(?P<marker>.*?))?(?=\s--|$)", text
+    )
+    if match is None:
+        return None
+    marker = (match["marker"] or "").strip()
+    linux: dict[str, Any] = {
+        **default_environment(),
+        "python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux",
+        "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix",
+    }  # fmt: skip
+    if marker and not Marker(marker).evaluate(linux):
+        return None
+    pinned = f"{match['name']}=={match['version']}"
+    hashes = " ".join(re.findall(r"--hash=\S+", text))
+    return Requirement(canonicalize_name(match["name"]), match["version"], f"{pinned} {hashes}")
