@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec_rules import PARTITION_FUNCTIONS, RUN_PARTITIONS, mode_problems
-from extract_jobs.spec_source import ConnectionSpec, FilesSpec, SourceType
+from extract_jobs.spec_source import ConnectionSpec, FilesSpec, SourceType, connection_problem
 from extract_jobs.spec_values import Bytes, Duration, Lag, Name, SpecPart
 
 JobType = Literal["glue", "emr", "ecs"]
@@ -240,6 +240,8 @@ class ExtractSpec(SpecPart):
     @model_validator(mode="after")
     def _modes_agree(self) -> Self:
         problems = list(mode_problems(self))
+        wrong = connection_problem(self.source_type, self.connection)
+        problems += [f"connection: {wrong}"] if wrong else []
         target = self.target.uri.rstrip("/") + "/"
         problems += [
             f"{name} must not lie inside target.uri, where readers list it"

@@ -18,11 +18,12 @@ class ConnectionSpec(SpecPart):
     """How to reach a database, and where its credentials are; never the credentials.
 
     ``secret_id`` names a Secrets Manager secret with the keys that RDS writes (``host``, ``port``,
-    ``username``, ``password``, ``dbname``). ``url`` is ``postgresql://user@host:port/database``
-    without a password, which ``password_env`` names the environment variable of. ``url_env`` names
-    a variable that holds the whole URL, ``ssm_parameter`` an SSM parameter that holds either form.
-    Single fields override what the secret or URL says. ``path`` is a SQLite file, ``uri`` the
-    folder of a file drop.
+    ``username``, ``password``, ``dbname``). ``url`` is ``postgresql://user@host:port/database``,
+    or a ``jdbc:`` URL, without a password, which ``password_env`` names the environment variable
+    of. ``url_env`` names a variable that holds the whole URL, ``ssm_parameter`` an SSM parameter
+    that holds either form. Single fields override what the secret or URL says; beside a secret,
+    ``url`` says where and the secret who. ``path`` is a SQLite file, ``uri`` the folder of a file
+    drop. Which fields mean something depends on the type of source: see `CONNECTION_FIELDS`.
     """
 
     secret_id: Name | None = None
@@ -62,22 +63,105 @@ class ConnectionSpec(SpecPart):
 
     @model_validator(mode="after")
     def _has_no_password(self) -> Self:
-        # Up to the last @: a password may hold a slash or an @ that somebody forgot to encode.
-        if self.url and re.match(r"^[^:/@]+://[^@]*:.*@", self.url, re.DOTALL):
+        if self.url and holds_password(self.url):
             raise ValueError(
                 "url holds a password; leave it out and name its environment variable in "
                 "password_env, or use secret_id"
             )
-        if self.url and re.search(r"[?&]password=", self.url, re.IGNORECASE):
-            raise ValueError("url holds a password parameter; use password_env or secret_id")
-        origins = (self.secret_id, self.ssm_parameter, self.url, self.url_env)
-        if not (any(origins) or self.host or self.path or self.uri):
+        secret = [name for name in self.properties if _SECRET_NAME.search(name)]
+        if secret:
+            raise ValueError(
+                f"properties holds {', '.join(secret)}: credentials are never in a config; use "
+                "password_env or secret_id"
+            )
+        origins = (self.secret_id, self.ssm_parameter, self.url_env)
+        if not (any(origins) or self.url or self.host or self.path or self.uri):
             raise ValueError(
                 "one of secret_id, ssm_parameter, url, url_env, host, path or uri is needed"
             )
-        if sum(map(bool, origins)) > 1:
-            raise ValueError("only one of secret_id, ssm_parameter, url and url_env can be given")
+        # A url beside a secret says where; the secret, who.
+        if sum(map(bool, origins)) > 1 or (self.url and self.url_env):
+            raise ValueError(
+                "only one of secret_id, ssm_parameter and url_env can be given, and no url beside "
+                "url_env"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _token_replaces_password(self) -> Self:
+        if self.auth == "iam" and self.password_env:
+            raise ValueError("auth iam makes a token in place of a password: drop password_env")
+        if self.auth == "iam" and self.sslmode in ("disable", "prefer"):
+            raise ValueError(
+                f"auth iam needs TLS, sslmode is {self.sslmode}: the token would cross the network "
+                "in the clear"
+            )
+        if self.region and self.auth != "iam":
+            raise ValueError("region is where an IAM token is made for: it needs auth iam")
+        return self
+
+
+_SECRET_NAME = re.compile(r"pass(?:word|wd|phrase)|pwd|secret|token|access_?key", re.IGNORECASE)
+
+
+def holds_password(url: str) -> bool:
+    """Tell whether a URL, ``jdbc:`` or not, has a password in it, in any of the usual places."""
+    if re.search(r"[?&;:,(]\s*(?:password|passwd|pwd|pass)\s*=\s*[^\s;&,)]", url, re.IGNORECASE):
+        return True
+    # Oracle: user/password@host. A lone slash takes them from a wallet.
+    if re.match(r"jdbc:oracle:[^:]*:[^@]*/[^@]+@", url, re.IGNORECASE):
+        return True
+    # Up to the last @: a password may hold a slash or an @ that somebody forgot to encode. What
+    # follows a semicolon are properties, in which an @ may stand.
+    return re.match(r"(?:jdbc:)?(?:[^:/@;]+:)+//[^@;]*:[^;]*@", url, re.DOTALL) is not None
+
+
+_SERVER = frozenset(
+    {
+        "secret_id", "url", "url_env", "ssm_parameter", "password_env", "host", "port",
+        "database", "user", "sslmode", "sslrootcert", "connect_timeout_seconds",
+    }
+)  # fmt: skip
+_IAM = frozenset({"auth", "region"})
+_DRIVER = frozenset({"driver", "jars", "packages", "properties", "session_init"})
+
+CONNECTION_FIELDS: dict[SourceType, frozenset[str]] = {
+    "postgres": _SERVER | _IAM | {"pooled"},
+    "mysql": _SERVER | _IAM | {"pooled"},
+    "sqlserver": _SERVER | _DRIVER,
+    "oracle": _SERVER | _DRIVER,
+    "redshift": _SERVER | _IAM | _DRIVER,
+    "jdbc": _DRIVER
+    | {
+        "secret_id", "url", "url_env", "ssm_parameter", "password_env", "user",
+        "connect_timeout_seconds",
+    },
+    "sqlite": frozenset({"path"}),
+    "files": frozenset({"uri"}),
+}  # fmt: skip
+"""Fields of a connection that mean something to each type of source."""
+
+
+def connection_problem(source_type: SourceType, connection: ConnectionSpec) -> str | None:
+    """Return which fields of a connection a type of source does not take, None if it takes all.
+
+    A field that has its default value counts as not given.
+    """
+    takes = CONNECTION_FIELDS[source_type]
+    strange = [
+        name
+        for name, field in ConnectionSpec.model_fields.items()
+        if name not in takes and getattr(connection, name) != field.default
+    ]
+    if strange:
+        return (
+            f"a source of type {source_type} takes no {', '.join(strange)}; it takes "
+            f"{', '.join(name for name in ConnectionSpec.model_fields if name in takes)}"
+        )
+    for name, needed in (("path", "sqlite"), ("uri", "files")):
+        if source_type == needed and getattr(connection, name) is None:
+            return f"a source of type {source_type} needs {name}"
+    return None
 
 
 class FilesSpec(SpecPart):

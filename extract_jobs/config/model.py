@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from extract_jobs.spec import (
     ColumnsSpec,
@@ -20,7 +20,7 @@ from extract_jobs.spec import (
     TargetSpec,
     WatermarkSpec,
 )
-from extract_jobs.spec_source import ConnectionSpec, FilesSpec, SourceType
+from extract_jobs.spec_source import ConnectionSpec, FilesSpec, SourceType, connection_problem
 from extract_jobs.spec_values import Bytes, Name, SpecPart
 
 SCHEMA_PATH = Path(__file__).with_name("source_config.schema.json")
@@ -42,6 +42,14 @@ class SourceSettings(SpecPart):
         description="The source's whole budget, over all tables of an execution. A table uses one "
         "connection more than it reads splits at a time.",
     )
+
+    @field_validator("connection")
+    @classmethod
+    def _suits_the_type(cls, connection: ConnectionSpec, info: ValidationInfo) -> ConnectionSpec:
+        problem = connection_problem(info.data["type"], connection) if "type" in info.data else None
+        if problem:
+            raise ValueError(problem)
+        return connection
 
 
 class GlueSettings(SpecPart):

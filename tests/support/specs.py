@@ -18,7 +18,7 @@ def make_spec(folder: Path | None = None, **overrides: Any) -> ExtractSpec:
         folder: Holds target, state and report; None gives paths that nothing should write to.
         overrides: Fields of the spec. A dict for a section that the minimal spec has too
             (``connection``, ``target``) is laid over it, so ``target={"partition_by": ["c"]}``
-            keeps the target's URI.
+            keeps the target's URI. Another ``source_type`` comes with its own ``connection``.
     """
     base = str(folder) if folder else "/nonexistent/extract-jobs"
     minimal: dict[str, Any] = {
@@ -34,6 +34,8 @@ def make_spec(folder: Path | None = None, **overrides: Any) -> ExtractSpec:
     for key, value in overrides.items():
         section = minimal.get(key)
         both = isinstance(section, dict) and isinstance(value, dict)
+        if key == "connection" and "source_type" in overrides:
+            both = False
         minimal[key] = {**section, **value} if both else value
     return ExtractSpec.model_validate(minimal)
 

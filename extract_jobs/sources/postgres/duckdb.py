@@ -179,9 +179,9 @@ def _cancel(connection: DatabaseConnection, backend: int) -> None:
 def _attach(
     cursor: duckdb.DuckDBPyConnection, name: str, connection: DatabaseConnection, version: int
 ) -> None:
-    password = connection.password
-    given = f", password {_literal(password)}" if password is not None else ""
-    cursor.execute(f"create secret {name} (type postgres, user {_literal(connection.user)}{given})")
+    login = connection.login_now()
+    given = f", password {_literal(login.password)}" if login.password is not None else ""
+    cursor.execute(f"create secret {name} (type postgres, user {_literal(login.user)}{given})")
     try:
         attached = _literal(attach_string(connection, version))
         cursor.execute(f"attach {attached} as {name} (type postgres, read_only, secret {name})")

@@ -26,16 +26,17 @@ def connect(connection: DatabaseConnection) -> Connection:
     """Connect, in autocommit, with the session's settings in force.
 
     Raises:
-        ConfigError: Login refused, or no such database.
+        ConfigError: Login or its token refused, or no such database.
         SourceUnavailable: Unreachable within the timeout.
     """
     arguments: dict[str, Any] = connection.parameters()
     if not connection.pooled:
         arguments["options"] = options(0)
+    login = connection.login_now()
     try:
         opened = psycopg.connect(
-            user=connection.user,
-            password=connection.password,
+            user=login.user,
+            password=login.password,
             autocommit=True,
             prepare_threshold=None,
             **arguments,

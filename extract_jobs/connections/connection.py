@@ -1,0 +1,120 @@
+"""`DatabaseConnection`: where a database is and how to log in to it, with nothing left to look up.
+
+Plain and picklable: the driver resolves it once, and workers need no right to read secrets. Only
+IAM tokens are made where they are used, since they live for minutes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from extract_jobs.connections.certificates import certificate_file
+from extract_jobs.connections.tokens import IamLogin, Login, login_now
+
+
+@dataclass(frozen=True)
+class DatabaseConnection:
+    """Everything needed to connect to one database. Frozen and picklable.
+
+    Attributes:
+        host: Name, address, or the folder of a Unix socket (starts with ``/``); empty where
+            ``url`` says it.
+        port: TCP port, or the number in the socket's name; 0 where ``url`` says it.
+        database: Its name, on Oracle the service's; empty where ``url`` says it.
+        user: Role to log in as; empty where the server asks for none, or the token brings one.
+        password: Kept out of ``repr``; None where the server asks for none, and with IAM. To log
+            in, ask `login_now` or `password_now`.
+        sslmode: TLS, in libpq's words: ``disable``, ``prefer``, ``require``, ``verify-ca``,
+            ``verify-full``.
+        trusts: As configured: a file of trusted certificates, ``system``, or ``rds``; None is the
+            driver's own default. See `sslrootcert`.
+        connect_timeout_seconds: For each address tried.
+        pooled: Behind a pooler or proxy that may switch node or session.
+        hostaddr: Address that ``host`` was resolved to, once something has connected; workers
+            connect to it so that all of them reach the same node.
+        engine: ``postgres``, ``mysql``, ``sqlserver``, ``oracle``, ``redshift`` or ``jdbc``.
+        url: A ``jdbc:`` URL as it was given, without a password; None where there is none.
+        properties: Properties of the JDBC driver, without credentials.
+        iam: What a token is made for, in place of a password.
+    """
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str | None = field(default=None, repr=False)
+    sslmode: str = "require"
+    trusts: str | None = None
+    connect_timeout_seconds: int = 10
+    pooled: bool = False
+    hostaddr: str | None = None
+    engine: str = "postgres"
+    url: str | None = None
+    properties: dict[str, str] = field(default_factory=dict, hash=False)
+    iam: IamLogin | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it leads, for messages: host, port, database and user, never the password."""
+        if self.url:
+            # What follows may be anything, so it is not told.
+            where = self.url.partition("?")[0].partition(";")[0]
+            return f"{where}, user {self.user!r}" if self.user else where
+        return f"{self.host}:{self.port}, database {self.database!r}, user {self.user!r}"
+
+    @property
+    def sslrootcert(self) -> str | None:
+        """File of trusted certificates on this machine, or ``system``; None is the default.
+
+        Raises:
+            ConfigError: ``rds`` is asked for, and this machine has no bundle of RDS.
+        """
+        return certificate_file(self.trusts)
+
+    def at(self, hostaddr: str | None) -> DatabaseConnection:
+        """Return the same connection pinned to an address; None or ``""`` leaves it as it is."""
+        return replace(self, hostaddr=hostaddr) if hostaddr else self
+
+    def login_now(self) -> Login:
+        """Return user and password to connect with now; ask again for each connection.
+
+        With IAM it may call AWS, and the user may be another than `user`: Redshift prefixes it.
+
+        Raises:
+            ConfigError: AWS refuses the token, or there are no credentials.
+            SourceUnavailable: AWS cannot be reached or is throttling.
+        """
+        return login_now(self.iam) if self.iam else Login(self.user, self.password)
+
+    def password_now(self) -> str | None:
+        """Return the password to connect with now, as `login_now`; None where there is none."""
+        return self.login_now().password
+
+    def parameters(self) -> dict[str, str]:
+        """Return libpq's connection parameters without user and password.
+
+        Raises:
+            ConfigError: As `sslrootcert`.
+        """
+        found = {
+            "host": self.host,
+            "hostaddr": self.hostaddr,
+            "port": str(self.port),
+            "dbname": self.database,
+            "sslmode": self.sslmode,
+            "sslrootcert": self.sslrootcert,
+            "connect_timeout": str(self.connect_timeout_seconds),
+            "application_name": "extract-jobs",
+            "client_encoding": "UTF8",
+            "keepalives": "1",
+            "keepalives_idle": "30",
+            "keepalives_interval": "10",
+            "keepalives_count": "3",
+            "tcp_user_timeout": "60000",
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def is_local(host: str) -> bool:
+    """Tell whether a host is this machine: its traffic crosses no network."""
+    return host in ("localhost", "::1") or host.startswith(("127.", "/", "@"))

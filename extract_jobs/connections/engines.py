@@ -1,0 +1,47 @@
+"""What the kinds of databases differ in when a connection is resolved: one row each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A kind of database.
+
+    Attributes:
+        title: Its name, for messages.
+        port: The default.
+        schemes: Of URLs that are taken apart; the first is the one to show.
+        secret_words: A secret whose ``engine`` holds none of these is another database's. Empty
+            takes any.
+        takes_jdbc: Whether a ``jdbc:`` URL is taken too, as it stands.
+    """
+
+    title: str
+    port: int
+    schemes: tuple[str, ...]
+    secret_words: tuple[str, ...]
+    takes_jdbc: bool = False
+
+    @property
+    def example(self) -> str:
+        """A URL as it should be."""
+        if not self.schemes:
+            return "jdbc:h2:tcp://host/database"
+        return f"{self.schemes[0]}://user@host:{self.port}/database"
+
+
+ENGINES = {
+    "postgres": Engine("PostgreSQL", 5432, ("postgresql", "postgres"), ("postgres",)),
+    "mysql": Engine("MySQL", 3306, ("mysql", "mariadb"), ("mysql", "mariadb")),
+    "sqlserver": Engine(
+        "SQL Server", 1433, ("sqlserver", "mssql"), ("sqlserver",), takes_jdbc=True
+    ),
+    "oracle": Engine("Oracle", 1521, ("oracle",), ("oracle",), takes_jdbc=True),
+    "redshift": Engine(
+        "Redshift", 5439, ("redshift", "postgresql"), ("redshift",), takes_jdbc=True
+    ),
+    "jdbc": Engine("any JDBC database", 0, (), (), takes_jdbc=True),
+}
+"""By ``source_type``, those that have a server."""

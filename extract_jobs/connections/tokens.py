@@ -1,0 +1,172 @@
+"""Logins by IAM: a token in place of a password, made where and when a connection is opened.
+
+RDS: a token is a URL signed on this machine, good for 15 minutes, and asked for only while the
+connection is being opened
+(https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html). Redshift gives
+a password of its own by an API call, and a user name with a prefix
+(https://docs.aws.amazon.com/redshift/latest/mgmt/generating-user-credentials.html). Both are made
+with the credentials of the process that connects, so executors need the role too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from extract_jobs.connections.secrets import aws_errors
+from extract_jobs.errors import ConfigError
+
+TOKEN_SECONDS = 300
+"""How long a process uses one token: a third of the shortest life that a token has."""
+
+_LIFE_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user and a password, kept out of ``repr``; None where the server asks for none."""
+
+    user: str
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class IamLogin:
+    """What a token is asked for.
+
+    Attributes:
+        service: ``rds``, ``redshift`` (a cluster) or ``redshift-serverless`` (a workgroup).
+        region: AWS region of the database.
+        host: The endpoint that RDS gave; a token is good for no other name of it.
+        port: Its port.
+        user: Database user; empty lets Redshift name the caller's own.
+        database: Database that Redshift is asked for.
+        name: Cluster or workgroup; empty for RDS.
+    """
+
+    service: Literal["rds", "redshift", "redshift-serverless"]
+    region: str
+    host: str
+    port: int
+    user: str
+    database: str
+    name: str = ""
+
+
+_lock = threading.Lock()
+_made: dict[tuple[int, IamLogin], tuple[float, Login]] = {}
+
+
+def iam_login(
+    engine: str, *, host: str, port: int, user: str, database: str, region: str | None
+) -> IamLogin:
+    """Return what tokens for a database will be asked for. Calls nothing.
+
+    Args:
+        engine: ``postgres``, ``mysql`` or ``redshift``.
+        host: Endpoint as AWS names it.
+        port: Its port.
+        user: Database user; may be empty for Redshift.
+        database: Its name.
+        region: As configured; None reads it off the endpoint, else from the environment.
+
+    Raises:
+        ConfigError: Region, cluster or workgroup cannot be told from the endpoint.
+    """
+    own = re.fullmatch(
+        r"([^.]+)\.(?:[^.]+\.)+([a-z]{2}(?:-[a-z]+)+-\d)\.(rds|redshift|redshift-serverless)"
+        r"\.amazonaws\.com(?:\.cn)?",
+        host,
+    )
+    region = region or (own[2] if own else None) or _region_of_environment()
+    if region is None:
+        raise ConfigError(
+            f"connection.auth is iam, but the AWS region of {host!r} is nowhere named: set "
+            "connection.region or AWS_REGION"
+        )
+    if engine != "redshift":
+        return IamLogin("rds", region, host, port, user, database)
+    if own is None or own[3] == "rds":
+        raise ConfigError(
+            f"connection.auth is iam, but {host!r} names no Redshift cluster or workgroup: give "
+            "the endpoint as AWS shows it, <cluster>.<id>.<region>.redshift.amazonaws.com or "
+            "<workgroup>.<account>.<region>.redshift-serverless.amazonaws.com"
+        )
+    service: Any = own[3]
+    return IamLogin(service, region, host, port, user, database, own[1])
+
+
+def login_now(iam: IamLogin) -> Login:
+    """Return a login that is good for connecting now, at most `TOKEN_SECONDS` old.
+
+    Safe between threads and across fork. Calls AWS for Redshift; for RDS it signs on this machine.
+
+    Raises:
+        ConfigError: AWS refuses, or there are no credentials.
+        SourceUnavailable: AWS cannot be reached or is throttling.
+    """
+    key = (os.getpid(), iam)
+    with _lock:
+        made, login = _made.get(key, (0.0, None))
+        if login is None or time.monotonic() - made > TOKEN_SECONDS:
+            login = _rds(iam) if iam.service == "rds" else _redshift(iam)
+            _made[key] = (time.monotonic(), login)
+        return login
+
+
+def _region_of_environment() -> str | None:
+    import boto3
+
+    region: str | None = boto3.session.Session().region_name
+    return region
+
+
+def _rds(iam: IamLogin) -> Login:
+    import boto3
+
+    with aws_errors(
+        f"cannot make an IAM token for {iam.user!r} at {iam.host}",
+        "RDS",
+        absent=f"RDS does not know {iam.host}",
+        rights="rds-db:connect on the database user",
+    ):
+        client = boto3.session.Session().client("rds", region_name=iam.region)
+        token = client.generate_db_auth_token(iam.host, iam.port, iam.user, Region=iam.region)
+    return Login(iam.user, str(token))
+
+
+def _redshift(iam: IamLogin) -> Login:
+    import boto3
+
+    serverless = iam.service == "redshift-serverless"
+    call = "GetCredentials" if serverless else "GetClusterCredentials"
+    call += "" if serverless or iam.user else "WithIAM"
+    kind = "workgroup" if serverless else "cluster"
+    with aws_errors(
+        f"cannot get IAM credentials for Redshift {kind} {iam.name!r}",
+        "Redshift",
+        absent=f"there is no Redshift {kind} {iam.name!r} in {iam.region} and this account: check "
+        "connection.host",
+        rights=f"{iam.service}:{call} on it",
+    ):
+        client = boto3.session.Session().client(iam.service, region_name=iam.region)
+        if serverless:
+            found = client.get_credentials(
+                workgroupName=iam.name, dbName=iam.database, durationSeconds=_LIFE_SECONDS
+            )
+            return Login(found["dbUser"], found["dbPassword"])
+        asked = {
+            "ClusterIdentifier": iam.name,
+            "DbName": iam.database,
+            "DurationSeconds": _LIFE_SECONDS,
+        }
+        if iam.user:
+            # A user that is not there is no one's to make: an extract only reads.
+            found = client.get_cluster_credentials(**asked, DbUser=iam.user, AutoCreate=False)
+        else:
+            found = client.get_cluster_credentials_with_iam(**asked)
+    return Login(found["DbUser"], found["DbPassword"])
