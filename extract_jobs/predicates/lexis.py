@@ -1,0 +1,186 @@
+"""Whether text stays between parentheses put around it, whatever the server's settings.
+
+Where a quotation ends can depend on settings that are not ours: backslashes escape in MySQL unless
+``NO_BACKSLASH_ESCAPES`` is on, in PostgreSQL if ``standard_conforming_strings`` is off, and
+elsewhere who knows. So text is read in each way that a server of the dialect may read it, and
+what ends anywhere else in one way than in another is refused. Comments, dollar quotes and Oracle's
+``q'[…]'``, by which text hides from one reader and not from another, have no place in a condition.
+
+https://dev.mysql.com/doc/refman/8.4/en/string-literals.html
+https://www.postgresql.org/docs/current/sql-syntax-lexical.html
+https://docs.oracle.com/en/database/oracle/oracle-database/23/sqlrf/Literals.html
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class _Lexis:
+    """How a dialect quotes.
+
+    Attributes:
+        names: What opens a quoted name, beside ``"``.
+        backslash: Quotes between which a backslash may, or may not, escape.
+        escapes: Whether ``E'…'`` is a string in which it does.
+        refused: Signs that have no place outside quotes.
+        ambiguous: Signs of ``names`` that may, or may not, quote.
+    """
+
+    names: str = ""
+    backslash: str = ""
+    escapes: bool = False
+    refused: str = "\\;{}"
+    ambiguous: str = ""
+
+
+_DIALECTS = {
+    "postgres": _Lexis(backslash="'", escapes=True, refused="\\;{}`"),
+    "redshift": _Lexis(backslash="'", escapes=True, refused="\\;{}`"),
+    "duckdb": _Lexis(backslash="'", escapes=True, refused="\\;`"),
+    "mysql": _Lexis(names="`", backslash="'\"", refused="\\;{}#"),
+    "sqlite": _Lexis(names="`["),
+    "tsql": _Lexis(names="[", refused="\\;{}`"),
+    "oracle": _Lexis(refused="\\;{}`[]"),
+    "generic": _Lexis(names="`", backslash="'\"", ambiguous="`", refused="\\;{}#[]"),
+}
+_ENDS = {"[": "]"}
+_DOUBLE_TO_ESCAPE = {"sqlite": "'\"`"}
+"""In SQLite alone ``]]`` does not stand for one ``]`` in a name."""
+_COMMENTS = ("--", "/*", "*/")
+_WORD = re.compile(r"[A-Za-z0-9_$\x80-\U0010ffff]")
+_UNSAFE_WHERE_AMBIGUOUS = re.compile(r"""['"`();\\]|--|/\*|\*/""")
+
+
+class _Refused(Exception):
+    """Why, and where in the text."""
+
+    def __init__(self, reason: str, at: int) -> None:
+        super().__init__(reason)
+        self.reason, self.at = reason, at
+
+
+def place(text: str, at: int) -> str:
+    """Return ``line 1, column 5`` of a position; both count from 1."""
+    return f"line {text.count(chr(10), 0, at) + 1}, column {at - text.rfind(chr(10), 0, at)}"
+
+
+def problem_of(text: str, dialect: str) -> str | None:
+    """Return why text may reach beyond parentheses around it, None where it cannot.
+
+    Args:
+        text: A condition.
+        dialect: A key of the dialects known here.
+    """
+    lexis = _DIALECTS[dialect]
+    try:
+        if "\\" in text and lexis.backslash:
+            _check_backslashes(text, dialect)
+        _check_between(text, _spans(text, dialect, escaping=False), lexis)
+    except _Refused as refused:
+        return f"{refused.reason} (at {place(text, refused.at)})"
+    return None
+
+
+def _spans(text: str, dialect: str, *, escaping: bool) -> list[tuple[int, int, str]]:
+    """Return start, end and opening quote of everything quoted.
+
+    Raises:
+        _Refused: A quotation does not end, or is of a kind that is refused.
+    """
+    lexis, at = _DIALECTS[dialect], 0
+    found: list[tuple[int, int, str]] = []
+    while at < len(text):
+        sign = text[at]
+        if text.startswith(_COMMENTS, at):
+            raise _Refused("holds a comment; put it beside the text, not into it", at)
+        if sign not in "'\"" and sign not in lexis.names:
+            at += 1
+            continue
+        prefix = _word_before(text, at) if sign == "'" else ""
+        if prefix in ("q", "nq") and dialect in ("oracle", "generic"):
+            raise _Refused("holds a string in the form q'…'; write it as '…'", at)
+        escapes = (escaping and sign in lexis.backslash) or (prefix == "e" and lexis.escapes)
+        end = _end(text, at, dialect, escapes=escapes)
+        if sign in lexis.ambiguous and _UNSAFE_WHERE_AMBIGUOUS.search(text, at + 1, end - 1):
+            raise _Refused(f"holds quotes or parentheses between {sign}{sign}", at)
+        if sign == "'" and found and found[-1][2] == "'" and not text[found[-1][1] : at].strip():
+            # PostgreSQL joins them, and reads the second as it read the first: E'…' too.
+            raise _Refused("holds two strings in a row; write them as one", at)
+        found.append((at, end, sign))
+        at = end
+    return found
+
+
+def _check_backslashes(text: str, dialect: str) -> None:
+    """Check that quotations end at the same places whether a backslash escapes or not."""
+    readings: list[list[tuple[int, int, str]] | None] = []
+    for escaping in (False, True):
+        try:
+            readings.append(_spans(text, dialect, escaping=escaping))
+        except _Refused:
+            readings.append(None)
+    if readings[0] != readings[1]:
+        raise _Refused(
+            "holds a string that ends elsewhere if a backslash escapes, which depends on the "
+            "server's settings; write it without",
+            text.index("\\"),
+        )
+
+
+def _word_before(text: str, end: int) -> str:
+    start = end
+    while start and _WORD.match(text, start - 1):
+        start -= 1
+    return text[start:end].lower()
+
+
+def _end(text: str, start: int, dialect: str, *, escapes: bool) -> int:
+    """Return the position after a quotation's end."""
+    close = _ENDS.get(text[start], text[start])
+    doubled = close in _DOUBLE_TO_ESCAPE.get(dialect, close)
+    at = start + 1
+    while at < len(text):
+        if escapes and text[at] == "\\":
+            at += 2
+        elif text[at] != close:
+            at += 1
+        elif doubled and text.startswith(close, at + 1):
+            at += 2
+        else:
+            return at + 1
+    raise _Refused("holds a quote that is not closed", start)
+
+
+def _check_between(text: str, spans: list[tuple[int, int, str]], lexis: _Lexis) -> None:
+    """Check parentheses and single signs outside quotes, and control characters anywhere."""
+    if "\0" in text:
+        raise _Refused("holds the character NUL", text.index("\0"))
+    quoted = iter([*spans, (len(text), len(text), "")])
+    start, end, _ = next(quoted)
+    opened: list[int] = []
+    at = 0
+    while at < len(text):
+        if at == start:
+            at = end
+            start, end, _ = next(quoted)
+            continue
+        sign = text[at]
+        if sign == "(":
+            opened.append(at)
+        elif sign == ")":
+            if not opened:
+                raise _Refused("closes a parenthesis that it did not open", at)
+            opened.pop()
+        elif sign in lexis.refused:
+            what = "a semicolon: one expression, no statements" if sign == ";" else f"a {sign}"
+            raise _Refused(f"holds {what}", at)
+        elif sign == "$" and not _WORD.match(text[at - 1 : at]):
+            raise _Refused("holds a parameter or a dollar quote; write its value as '…'", at)
+        elif not sign.isprintable() and sign not in "\t\n\r":
+            raise _Refused(f"holds the character U+{ord(sign):04X}", at)
+        at += 1
+    if opened:
+        raise _Refused("opens a parenthesis that it does not close", opened[-1])

@@ -1,0 +1,285 @@
+"""`where`: what is one condition passes untouched, and nothing else passes."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.predicates import DIALECTS, check_where, reads_clock, where_problem
+
+EVERYWHERE = [
+    "a = 1",
+    "not deleted",
+    "a > 1 or a is null",
+    "a in (1, 2, 3) and (b like 'x%' or c between 1 and 2)",
+    "name = 'it''s; -- /* fine */ (here'",
+    '"odd ""name"";--)" = 1',
+    "case when a = 1 then b = 2 else c = 3 end",
+    "coalesce(a, 0) > 0",
+    "cast(a as int) = 1",
+    "a\n  = 1\n\tand b = 2",
+    "name = 'é☃😀 '",
+    "upper(a) = 'X'",
+]
+SUBQUERIES = [
+    "id in (select id from wanted where kind = 'x')",
+    "exists (select 1 from other o where o.id = id)",
+    "a > (select max(a) from b)",
+    "a = (select count(*) over (partition by x) from b order by 1 limit 1)",
+]
+ACCEPTED = {
+    "postgres": [
+        "a::int = 3", "a ~* '^x' and b !~ 'y'", "a @> '{1}' and b ? 'k'", "j #>> '{a,b}' = 'x'",
+        "a = any(array['x', 'y'])", "a[1] = 2", "a operator(pg_catalog.=) 1", "a = E'it\\'s'",
+        "created >= now() - interval '7 days'", "d = date '2024-01-01'", "a is not distinct from b",
+        "a similar to 'x'", "(a, b) in ((1, 2))", "a at time zone 'UTC' > '2020-01-01'",
+        'a collate "C" > \'b\'', "extract(year from a) = 2024", "xmin::text::bigint > 5",
+        "tableoid = 'app.t'::regclass", "a isnull", "ts @@ to_tsquery('x')", "v$x = 1",
+        "note = '* as c0'", "note !~ '%s'", "path = 'C:\\temp\\x'", "(a).b = 1", "true",
+    ],
+    "mysql": [
+        "a <=> b", "a regexp 'x'", '`a b` = "x"', "flags & 4", "a xor b", "a div 2 = 1",
+        "match(a) against ('x' in boolean mode)", "j->>'$.b' = 'x'", "a = _utf8mb4'x'", "a = 0x41",
+        "a > now() - interval 1 day", "a = 'C:\\\\temp'", "a like '50\\\\%'", "a = x'41'",
+    ],
+    "sqlite": [
+        "a glob 'x*'", "a is b", "[a b] = 1", "`a` == 1", "max(a, b) > 1", "datetime('now') > a",
+        "j ->> '$.b' = 1", "typeof(a) = 'text'", "a collate nocase = 'x'", "a = 'C:\\'",
+    ],
+    "tsql": [
+        "[a]] b] = N'x'", "try_cast(a as int) = 3", "dateadd(day, -1, getdate()) < a",
+        "iif(a = 1, 1, 0) = 1", "a = 'C:\\'", "id in (select top 1 id from b)",
+    ],
+    "oracle": [
+        "a = date '2024-01-01'", "regexp_like(a, 'x')", "a > sysdate - 1", "nvl(a, 0) = 0",
+        "a = n'x'", "mod(a, 2) = 0",
+    ],
+    "redshift": ["a::int = 3", "a ~ 'x'", "created > getdate() - interval '1 day'"],
+    "duckdb": ["a = {'x': 1}", "a = [1, 2]", "list_contains(a, 1)", "a glob 'x'"],
+    "generic": ["a = 1 and b <> 'x'", "`a b` = 1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", sorted(set(DIALECTS.values())))
+def test_conditions_pass(dialect):
+    texts = EVERYWHERE + ACCEPTED[dialect] + (SUBQUERIES if dialect != "duckdb" else [])
+    assert {text: problem for text in texts if (problem := where_problem(text, dialect))} == {}
+
+
+REFUSED = [
+    ("", "is empty"),
+    (" \n ", "is empty"),
+    ("a = 1; drop table t", r"a semicolon.*line 1, column 6"),
+    ("a = 1;", "a semicolon"),
+    ("a = 1) or (1 = 1", r"closes a parenthesis.*line 1, column 6"),
+    ("(a = 1", r"does not close.*line 1, column 1"),
+    ("a = 1 -- why", "a comment"),
+    ("a = 1 /* why */", "a comment"),
+    ("a = 1\n/*", r"a comment.*line 2, column 1"),
+    ("a = 1 */", "a comment"),
+    ("a = 'x", r"quote that is not closed.*line 1, column 5"),
+    ('"a = 1', "quote that is not closed"),
+    ("a = 1\0", "NUL"),
+    ("a = 1\x0c", "U\\+000C"),
+    ("a\xa0= 1", "U\\+00A0"),
+    ("a = 'x' 'y'", "two strings in a row"),
+    ("a = $1", "parameter or a dollar quote"),
+    ("a = :x", "parameter or variable"),
+    ("a = 1\\n", "holds a \\\\"),
+    ("a = 1 as b", "not one expression.*line 1, column 8"),
+    ("a = 1, b = 2", "not one expression"),
+    ("a = 1 b", "not one expression"),
+    ("a = 1 order by a", "not one expression"),
+    ("a = 1 limit 1", "not one expression"),
+    ("a = 1 union select 2", "not one expression"),
+    ("a = 1 group by a", "not one expression"),
+    ("a = 1 and", "not one expression"),
+    ("select 1", "not one expression"),
+    ("drop table t", "not one expression"),
+    ("a in (delete from t)", "not one expression"),
+    ("count(*) > 1", "an aggregate"),
+    ("sum(a) over () > 1", "a window function"),
+    ("5", "neither true nor false"),
+    ("'text'", "neither true nor false"),
+    ("null", "neither true nor false"),
+    ("*", "neither true nor false"),
+    ("(a, b)", "neither true nor false"),
+    ("a = 1 and 'x'", "beside AND"),
+    ("not ((5))", "beside AND"),
+    ("rand() < 0.5", "uses rand"),
+    ("a = 1 or random() < 0.5", "uses random"),
+    ("not " * 3000 + "a", "too deeply"),
+    ("(" * 3000 + "a" + ")" * 3000, "too deeply"),
+]
+REFUSED_IN = {
+    "postgres": [
+        ("a = $$x$$", "dollar quote"),
+        ("a = $tag$x$tag$", "dollar quote"),
+        ("a = '\\' or b = '", r"backslash.*settings"),
+        ("a = 'C:\\'", r"backslash.*settings"),
+        ("a = E'x\\'", "quote that is not closed"),
+        ("a = E'x'\n'\\' or 1 = 1'", "two strings in a row"),
+        ("a = %s", "parameter or variable"),
+        ("a = %(x)s", "parameter or variable"),
+        ("exists (select 1 from t for update)", "writes or locks"),
+        ("exists (select 1 into u from t)", "writes or locks"),
+        ("a in (with x as (delete from t returning 1) select * from x)", "writes or locks"),
+        ("generate_series(1, a) = 1", "several rows"),
+        ("a + 1", "neither true nor false"),
+        ("a::text", "neither true nor false"),
+        ("upper(a)", "neither true nor false"),
+        ("now()", "neither true nor false"),
+        ('"random"() < 0.5', "uses random"),
+        ("pg_catalog.random() < 0.5", "uses random"),
+        ("a > clock_timestamp()", "there is current_timestamp"),
+        ("a = nextval('s')", "uses nextval"),
+        ("pg_sleep(5) is null", "uses pg_sleep"),
+        ("id in (select lo_import('/etc/passwd'))", "uses lo_import"),
+        ("a in (select b from dblink('x', 'y') as t(b int))", "uses dblink"),
+        ("pg_read_file('x') = a", "uses pg_read_file"),
+        ("set_config('x', 'y', false) = a", "uses set_config"),
+        ("query_to_xml('drop table t', true, true, '') is null", "uses query_to_xml"),
+    ],
+    "mysql": [
+        ("a = 1 # why", "holds a #"),
+        ("a = 1 /*!50000 or 1 = 1 */", "a comment"),
+        ("a = '\\' or b = '", r"backslash.*settings"),
+        ('a = "\\" or b = "', r"backslash.*settings"),
+        ("a = @x", "parameter or variable"),
+        ("a = @@version", "parameter or variable"),
+        ("@a := 1", "not one expression"),
+        ("exists(select 1 into outfile '/tmp/x')", "not one expression"),
+        ("sleep(5) = 0", "uses sleep"),
+        ("load_file('/etc/passwd') = a", "uses load_file"),
+        ("a = uuid()", "uses uuid"),
+        ("a < sysdate()", "there is current_timestamp"),
+    ],
+    "sqlite": [
+        ("a = ?", "parameter or variable"),
+        ("a = ?1", "not one expression"),
+        ("a = @x", "parameter or variable"),
+        ("max(a) > 1", "an aggregate"),
+        ("load_extension('x')", "uses load_extension"),
+    ],
+    "tsql": [
+        ("a = 1 drop table t", "not one expression"),
+        ("exec xp_cmdshell 'x'", "not one expression"),
+        ("a = newid()", "uses newid"),
+        ("a = next value for s", "next value of a sequence"),
+        ("a in (select b from openrowset('x', 'y', 'z'))", "uses openrowset"),
+        ("{fn now()} > a", "holds a {"),
+    ],
+    "oracle": [
+        ("a = q'[x]'", "form q'…'"),
+        ("a = Q'(')'", "form q'…'"),
+        ("a = nq'!x!'", "form q'…'"),
+        ("rownum < 5", "uses rownum"),
+        ("a = s.nextval", "uses nextval"),
+        ("dbms_random.value < .5", "uses dbms_random"),
+        ("sys_guid() = a", "uses sys_guid"),
+    ],
+    "duckdb": [
+        ("a in (select b from 'x.csv')", "a subquery"),
+        ("a = read_text('x')", "uses read_text"),
+        ("a = $$x$$", "dollar quote"),
+    ],
+    "generic": [
+        ("a = q'[x]'", "form q'…'"),
+        ("[a] = 1", r"holds a \["),
+        ("`a(b` = 1", "quotes or parentheses between"),
+        ("a = 'x\\'", r"backslash.*settings"),
+        ("a # b", "holds a #"),
+        ("a = {d '2024-01-01'}", "holds a {"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", sorted(set(DIALECTS.values())))
+@pytest.mark.parametrize(("text", "says"), REFUSED, ids=lambda value: value[:25])
+def test_what_is_no_condition_anywhere_is_refused(dialect, text, says):
+    if dialect == "postgres" and text == "a = :x":
+        says = "parameter"
+    with pytest.raises(ConfigError, match=f"(?s)^where: .*({says})"):
+        check_where(text, dialect)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "says"),
+    [(dialect, *case) for dialect, cases in REFUSED_IN.items() for case in cases],
+    ids=lambda value: value[:25],
+)
+def test_what_is_no_condition_in_a_dialect_is_refused(dialect, text, says):
+    with pytest.raises(ConfigError, match=f"(?s)^tables.t.where: .*({says})"):
+        check_where(text, dialect, where="tables.t.where")
+
+
+def test_no_message_repeats_the_text():
+    for text, _ in [*REFUSED, *REFUSED_IN["postgres"]]:
+        secret = text.replace("x", "TOPSECRET")
+        assert "TOPSECRET" not in (where_problem(secret, "postgres") or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect", "moves"),
+    [
+        ("a > now() - interval '1 day'", "postgres", True),
+        ("a > current_date", "postgres", True),
+        ("a < 'now'::timestamptz", "postgres", True),
+        ("select * from t where a > current_timestamp", "postgres", True),
+        ("select * from t where random() < 0.5", "postgres", True),
+        ("a > datetime('now', '-1 day')", "sqlite", True),
+        ("a > datetime()", "sqlite", True),
+        ("a > sysdate - 1", "oracle", True),
+        ("a > dateadd(day, -1, getdate())", "tsql", True),
+        ("datetime(a) > '2024-01-01'", "sqlite", False),
+        ("now > 5 and note = 'then'", "postgres", False),
+        ("date(a) = '2024-01-01'", "mysql", False),
+        ("select 'not closed", "postgres", True),
+    ],
+)
+def test_what_depends_on_the_clock_is_known(text, dialect, moves):
+    assert reads_clock(text, dialect) is moves
+
+
+def test_sqlglot_is_not_imported_before_there_is_a_condition():
+    code = (
+        "import sys, extract_jobs.predicates, extract_jobs.config;"
+        "sys.exit('sqlglot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+PIECES = st.sampled_from([
+    "'", "''", '"', "`", "[", "]", "(", ")", ";", "--", "/*", "*/", "#", "\\", "\\'", "$$", "$a$",
+    "a", " ", "\n", "=", "1", "or", " or ", " and ", "not ", "'x'", "a = 1", ") or (1 = 1",
+    "; drop table t", "select", " union select 1 ", "E'", "q'[", "N'", "x'", "@", ":a", "?", "{",
+    "}", ",", "||", " in ", "(select 1)", "exists", " is null", "random()", "count(*)", "case ",
+    "/*!50000 ", "\r", "\xa0", "%s", "U&'", "!",
+])  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=9).map("".join))
+@example("a = 1) or (1 = 1")
+@example("a = '\\' or b = '")
+@example("[a) or (1] = 1")
+def test_sqlite_never_reads_what_passes_as_more_than_a_condition(text):
+    for dialect in ("sqlite", "generic"):
+        if where_problem(text, dialect) is not None:
+            continue
+        database = sqlite3.connect(":memory:")
+        database.execute("create table t (a, b)")
+        database.execute("insert into t values (1, 'x'), (2, null)")
+        statement = f"select * from t where (\n{text}\n) and 1 = 0"
+        try:
+            assert database.execute(statement).fetchall() == []
+            database.executescript(statement)
+        except sqlite3.Error:
+            pass  # nothing that SQLite runs
+        assert database.execute("select count(*) from t").fetchone() == (2,)
+        database.close()
