@@ -25,11 +25,16 @@ class ObjectInfo:
         size: Bytes.
         token: The token it was staged with; None for objects staged by nobody, in listings, and
             on a local file system, which has no place for it. `Storage.complete` checks there too.
+        etag: What tells this content of the object from another; of a local file its time of
+            modification and size.
+        modified_at: When it was written last, UTC.
     """
 
     uri: str
     size: int
     token: str | None = None
+    etag: str | None = None
+    modified_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -124,10 +129,15 @@ class Storage(Protocol):
     def read(self, uri: str) -> bytes | None:
         """Return an object's bytes, or None if there is none."""
 
-    def open(self, uri: str) -> IO[bytes] | None:
+    def open(self, uri: str, listed: ObjectInfo | None = None) -> IO[bytes] | None:
         """Open an object to read parts of it, or return None if there is none.
 
         The object must not change while it is open; the caller closes it.
+
+        Args:
+            uri: The object's.
+            listed: What a listing told of it. Then this very content is read or none: opening or
+                any later read raises `SourceUnavailable` once it was replaced or deleted.
         """
 
     def put(self, uri: str, data: bytes) -> None:
@@ -231,3 +241,11 @@ def join(base: str, *segments: str) -> str:
 def is_probe(info: ObjectInfo) -> bool:
     """Tell whether an object is what a killed `Storage.probe` left behind."""
     return info.uri.rsplit("/", 1)[-1].startswith(PROBE)
+
+
+def changed_message(uri: str) -> str:
+    """Return what is said of an object that is not what a listing told of it."""
+    return (
+        f"{uri} was replaced or deleted since it was listed; the next attempt lists again. Write "
+        "files under other names and rename them, or add new ones, while they may be read"
+    )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 from urllib.parse import unquote
 
 from extract_jobs.errors import ConfigError, WriteFailed
@@ -23,7 +23,9 @@ from extract_jobs.storage.local_files import (
     ATTEMPTS,
     STAGING,
     SUFFIX,
+    ListedFile,
     files,
+    info_of,
     local_errors,
     make_folders,
     prune,
@@ -49,10 +51,12 @@ class LocalStorage:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
-    def open(self, uri: str) -> IO[bytes] | None:
+    def open(self, uri: str, listed: ObjectInfo | None = None) -> IO[bytes] | None:
         """See `Storage.open`."""
         with local_errors("read", uri):
             try:
+                if listed is not None:
+                    return cast("IO[bytes]", ListedFile(to_path(uri), listed))
                 return to_path(uri).open("rb")
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
@@ -88,7 +92,7 @@ class LocalStorage:
         with local_errors("look at", uri):
             try:
                 path = to_path(uri)
-                return ObjectInfo(uri, path.stat().st_size) if path.is_file() else None
+                return info_of(uri, path.stat()) if path.is_file() else None
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -109,7 +113,7 @@ class LocalStorage:
             if uri > after:
                 with local_errors("look at", uri):
                     try:
-                        yield ObjectInfo(uri, path.stat().st_size)
+                        yield info_of(uri, path.stat())
                     except FileNotFoundError:
                         continue  # deleted since it was listed
 

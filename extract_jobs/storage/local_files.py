@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote
 
-from extract_jobs.errors import ConfigError, WriteFailed
+from extract_jobs.errors import ConfigError, SourceUnavailable, WriteFailed
+from extract_jobs.storage import ObjectInfo, changed_message
 
 STAGING = ".extract_staging"
 TEMPORARY = ".extract_tmp-"
@@ -179,3 +182,44 @@ def files(folder: Path, begin: str) -> Iterator[Path]:
             if f != STAGING and f"{depth}{f}/"[: len(begin)] == begin[: len(f"{depth}{f}/")]
         ]  # fmt: skip
         yield from (Path(here, n) for n in names if not n.startswith(TEMPORARY))
+
+
+def info_of(uri: str, seen: os.stat_result) -> ObjectInfo:
+    """Return what a listing tells of a file.
+
+    Its time of modification in nanoseconds and its size stand for an ETag: not the inode, which
+    some network file systems make anew.
+    """
+    modified = datetime.fromtimestamp(seen.st_mtime, UTC)
+    etag = f"{seen.st_mtime_ns:x}-{seen.st_size:x}"
+    return ObjectInfo(uri, seen.st_size, etag=etag, modified_at=modified)
+
+
+class ListedFile(io.FileIO):
+    """A file that is read only while it is what a listing told of it."""
+
+    def __init__(self, path: Path, listed: ObjectInfo) -> None:
+        """Open it.
+
+        Raises:
+            SourceUnavailable: It is another one by now.
+            OSError: As `open` raises it.
+        """
+        self._listed = listed
+        super().__init__(path, "rb")
+        self._check()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next bytes: as many as asked for, fewer only at the end.
+
+        Raises:
+            SourceUnavailable: The file was written to since it was listed.
+        """
+        data = super().read(-1 if size is None else size) or b""
+        self._check()
+        return data
+
+    def _check(self) -> None:
+        if info_of(self._listed.uri, os.fstat(self.fileno())).etag != self._listed.etag:
+            self.close()
+            raise SourceUnavailable(changed_message(self._listed.uri))

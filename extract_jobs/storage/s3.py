@@ -100,10 +100,13 @@ class S3Storage:
                         raise
         raise AssertionError("unreachable")
 
-    def open(self, uri: str) -> IO[bytes] | None:
+    def open(self, uri: str, listed: ObjectInfo | None = None) -> IO[bytes] | None:
         """See `Storage.open`. Each read is a ranged GET of what was asked for."""
-        found = self.head(uri)
-        return None if found is None else cast("IO[bytes]", S3File(self._client, uri, found.size))
+        found = listed or self.head(uri)
+        if found is None:
+            return None
+        etag = listed.etag if listed else None
+        return cast("IO[bytes]", S3File(self._client, uri, found.size, etag))
 
     def put(self, uri: str, data: bytes) -> None:
         """See `Storage.put`."""
@@ -142,7 +145,9 @@ class S3Storage:
                 if is_absent(error):
                     return None
                 raise
-        return ObjectInfo(uri, int(answer["ContentLength"]), answer["Metadata"].get(TOKEN_KEY))
+        token = answer["Metadata"].get(TOKEN_KEY)
+        size, modified = int(answer["ContentLength"]), answer["LastModified"]
+        return ObjectInfo(uri, size, token, answer["ETag"], modified.astimezone(UTC))
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """See `Storage.list`."""
@@ -154,7 +159,12 @@ class S3Storage:
             with s3_errors("ListObjectsV2", prefix):
                 page = self._client.list_objects_v2(**request, MaxKeys=self._page_items)
             for item in page.get("Contents", ()):
-                yield ObjectInfo(f"s3://{bucket}/{item['Key']}", int(item["Size"]))
+                yield ObjectInfo(
+                    f"s3://{bucket}/{item['Key']}",
+                    int(item["Size"]),
+                    etag=item["ETag"],
+                    modified_at=item["LastModified"].astimezone(UTC),
+                )
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]

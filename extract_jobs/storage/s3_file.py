@@ -7,9 +7,11 @@ import os
 from contextlib import closing
 from typing import Any
 
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from extract_jobs.storage.s3_client import s3_errors, split_uri
+from extract_jobs.errors import SourceUnavailable
+from extract_jobs.storage import changed_message
+from extract_jobs.storage.s3_client import error_code, is_absent, s3_errors, split_uri
 
 _TRIES = 3
 
@@ -17,9 +19,13 @@ _TRIES = 3
 class S3File(io.RawIOBase):
     """Reads an object that does not change. Not for several threads at once."""
 
-    def __init__(self, client: Any, uri: str, size: int) -> None:
-        """Take the object's size as HEAD gave it; nothing is read yet."""
+    def __init__(self, client: Any, uri: str, size: int, etag: str | None = None) -> None:
+        """Take the object's size as HEAD or a listing gave it; nothing is read yet.
+
+        With an ETag every GET carries it as ``If-Match``, so that no other content is read.
+        """
         self._client = client
+        self._condition = {} if etag is None else {"IfMatch": etag}
         self._uri = uri
         self._size = size
         self._position = 0
@@ -47,6 +53,7 @@ class S3File(io.RawIOBase):
 
         Raises:
             WriteFailed: S3 failed after several tries.
+            SourceUnavailable: The object has another ETag than the one given, or is gone.
         """
         rest = max(0, self._size - self._position)
         wanted = rest if size is None or size < 0 else min(size, rest)
@@ -64,9 +71,18 @@ class S3File(io.RawIOBase):
         bucket, key = split_uri(self._uri)
         with s3_errors("GetObject", self._uri):
             for last in (*[False] * (_TRIES - 1), True):
-                answer = self._client.get_object(
-                    Bucket=bucket, Key=key, Range=f"bytes={start}-{start + size - 1}"
-                )
+                try:
+                    answer = self._client.get_object(
+                        Bucket=bucket,
+                        Key=key,
+                        Range=f"bytes={start}-{start + size - 1}",
+                        **self._condition,
+                    )
+                except ClientError as error:
+                    changed = error_code(error) == "PreconditionFailed" or is_absent(error)
+                    if self._condition and changed:
+                        raise SourceUnavailable(changed_message(self._uri)) from error
+                    raise
                 try:
                     with closing(answer["Body"]) as body:
                         return bytes(body.read())

@@ -7,6 +7,7 @@ killed process can do nothing any more, not even clean up, as after SIGKILL.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator
@@ -15,9 +16,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from extract_jobs.storage import AbandonedUpload, ObjectInfo, StagedFile
+from extract_jobs.errors import SourceUnavailable
+from extract_jobs.storage import AbandonedUpload, ObjectInfo, StagedFile, changed_message
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def etag(data: bytes) -> str:
+    """Return what tells this content from another, as S3 does for small objects."""
+    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
 
 
 class Killed(BaseException):
@@ -105,8 +112,10 @@ class ProcessStorage:
     def read(self, uri: str) -> bytes | None:
         return self.call("read", uri, lambda: self.bucket.objects.get(uri, (None, None))[0])
 
-    def open(self, uri: str) -> io.BytesIO | None:
+    def open(self, uri: str, listed: ObjectInfo | None = None) -> io.BytesIO | None:
         data = self.call("open", uri, lambda: self.bucket.objects.get(uri, (None, None))[0])
+        if listed is not None and (data is None or etag(data) != listed.etag):
+            raise SourceUnavailable(changed_message(uri))
         return None if data is None else io.BytesIO(data)
 
     def put(self, uri: str, data: bytes) -> None:
@@ -120,14 +129,14 @@ class ProcessStorage:
     def head(self, uri: str) -> ObjectInfo | None:
         def effect() -> ObjectInfo | None:
             found = self.bucket.objects.get(uri)
-            return found and ObjectInfo(uri, len(found[0]), found[1])
+            return found and ObjectInfo(uri, len(found[0]), found[1], etag(found[0]))
 
         return self.call("head", uri, effect)
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         def effect() -> list[ObjectInfo]:
             return [
-                ObjectInfo(uri, len(data))
+                ObjectInfo(uri, len(data), etag=etag(data), modified_at=BEGINNING)
                 for uri, (data, _) in sorted(self.bucket.objects.items())
                 if uri.startswith(prefix) and (start_after is None or uri > start_after)
             ]
