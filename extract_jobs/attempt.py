@@ -13,7 +13,13 @@ from extract_jobs.commit import Commit, CommitLog, Replaces, next_commit
 from extract_jobs.committed import MAX_IN_MEMORY, CommittedRows, RowKey, committed_rows, files_on
 from extract_jobs.committed_spark import committed_by_split
 from extract_jobs.drift import columns_after, schema_json
-from extract_jobs.engine import SplitTask, check_driver, run_splits, stray_uploads
+from extract_jobs.engine import (
+    SplitTask,
+    check_driver,
+    run_splits,
+    runs_on_spark,
+    stray_uploads,
+)
 from extract_jobs.errors import CommitConflict, ExtractError, StopRequested, WriteFailed
 from extract_jobs.intervals import ground_after, watermark_column
 from extract_jobs.names import file_prefix
@@ -83,7 +89,7 @@ class Attempt:
                     sum(f.rows for f in files) + sum(r.repeated_rows for r in results),
                     comparable,
                 )
-            if len(splits) > 1:
+            if runs_on_spark(task, splits):
                 stray_uploads(task, files)
                 check_driver(self.tools.spark)
             report = attempt_report(

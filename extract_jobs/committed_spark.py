@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from extract_jobs.committed import CommittedRows, RowKey, read_keys
-from extract_jobs.engine import ADDRESSING, SplitFailure, SplitTask
+from extract_jobs.committed import MAX_IN_MEMORY, CommittedRows, RowKey, read_keys
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources import DataFrameReader, Reader
 from extract_jobs.spark import spark_error
+from extract_jobs.split_task import ADDRESSING, SplitFailure, SplitTask
 from extract_jobs.splits import Split
 from extract_jobs.storage import WrittenFile
 from extract_jobs.watermark import Interval
@@ -54,13 +56,15 @@ def committed_by_split(
         connections: Most splits read at a time.
 
     Raises:
+        ConfigError: The source reads through Spark: a key that is read twice, each time at another
+            moment, tells nothing for sure.
         ExtractError: Spark failed.
     """
     from pyspark import StorageLevel
     from pyspark.sql import SparkSession
 
     session = SparkSession.builder.getOrCreate()
-    reader, transform = task.reader.only(key.columns), task.transform
+    reader, transform = _reader(task).only(key.columns), task.transform
     uri, open_storage = task.target.uri, task.open_storage
 
     addressing = {name: os.environ[name] for name in ADDRESSING if name in os.environ}
@@ -104,6 +108,18 @@ def committed_by_split(
         return CommittedRows(key, pa.concat_arrays([pa.array([], pa.large_binary()), *arrays]))
 
     return of_split
+
+
+def _reader(task: SplitTask) -> Reader:
+    if task.reader is None or isinstance(task.reader, DataFrameReader):
+        raise ConfigError(
+            f"the interval overlaps more than {MAX_IN_MEMORY} rows that are committed already, "
+            "which is more than can be told by columns.key for a source that reads through Spark; "
+            "nothing was written. Give watermark.lag a smaller value, accept doubles with "
+            "watermark.duplicates: accept, or replace whole partitions with write_mode "
+            "overwrite_partitions"
+        )
+    return task.reader
 
 
 def _as_raised(error: Exception, context: SparkContext) -> BaseException:

