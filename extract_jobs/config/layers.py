@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from extract_jobs.config.model import SourceSettings, TableConfig
 from extract_jobs.config.places import Places, places_of
 from extract_jobs.config.problems import Found, Path, exists, found_in, model_at
+from extract_jobs.predicates import DIALECTS, where_problem
 from extract_jobs.spec import ExtractSpec
 
 _SPLITS: Path = ("split", "max_connections")
@@ -112,6 +113,9 @@ def resolve_table(
         found.append(Found(_SPLITS, text))
     split = config.split.model_copy(update={"max_connections": min(wanted, most)})
     config = config.model_copy(update={"split": split})
+    if config.where is not None:
+        problem = where_problem(config.where, DIALECTS[source.type])
+        found += [Found(("where",), problem)] if problem else []
     places, misplaced = places_of(source.name, name, config)
     found += misplaced
     if places is None:

@@ -399,8 +399,8 @@ extra: 1
     ) == [
         "sales.yml:3: source.name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$'",
         (
-            "sales.yml:5: source.connection: only one of secret_id, ssm_parameter and url_env can be "
-            "given, and no url beside url_env"
+            "sales.yml:5: source.connection: only one of secret_id, ssm_parameter and url_env can "
+            "be given, and no url beside url_env"
         ),
         "sales.yml:6: source.max_connection: unknown key; did you mean max_connections?",
         "sales.yml:8: defaults.job_type: 'gleu' is not glue, emr or ecs; did you mean glue?",
@@ -435,6 +435,20 @@ def test_problems_of_filled_in_values_stand_where_the_values_came_from() -> None
     assert "defaults.target.uri: unknown placeholder {tabel}" in lines[0]
     assert "tables.c.target: 's3://lake' has no path below the bucket" in lines[1]
     assert "mode incremental needs watermark.column; write_mode overwrite needs" in lines[2]
+
+
+def test_a_condition_is_checked_where_it_stands_and_with_the_overrides() -> None:
+    lines = problems_of(
+        f"{HEAD}{DEFAULTS}  where: random() < 0.5\ntables:\n  a: {{}}\n  b: {{where: 'x = 1;'}}\n"
+        "  c: {where: null}\n"
+    )
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["sales.yml:9", "defaults.where"], ["sales.yml:12", "tables.b.where"],
+    ]  # fmt: skip
+    assert "uses random" in lines[0]
+    assert "a semicolon" in lines[1]
+    with pytest.raises(ConfigError, match=r"overrides\.where: .*not one expression"):
+        specs_of(config_of("  a: {}\n"), {"where": "x = 1 limit 1"})
 
 
 @pytest.mark.parametrize(
@@ -556,6 +570,7 @@ def test_the_map_runs_as_many_tables_as_the_source_has_connections_for() -> None
 def test_ten_thousand_tables_take_seconds() -> None:
     tables = "".join(
         f"  public.t{i}:\n    mode: incremental\n    watermark: {{column: updated_at, delay: 1m}}\n"
+        f"    where: tenant = {i % 1000} and not deleted\n"
         for i in range(10_000)
     )
     started = time.process_time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from hypothesis import example, given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.predicates import DIALECTS, check_where, reads_clock, where_problem
+from extract_jobs.spec_source import SourceType
 
 EVERYWHERE = [
     "a = 1",
@@ -217,6 +219,10 @@ def test_what_is_no_condition_anywhere_is_refused(dialect, text, says):
 def test_what_is_no_condition_in_a_dialect_is_refused(dialect, text, says):
     with pytest.raises(ConfigError, match=f"(?s)^tables.t.where: .*({says})"):
         check_where(text, dialect, where="tables.t.where")
+
+
+def test_every_kind_of_source_has_a_dialect():
+    assert set(DIALECTS) == set(get_args(SourceType))
 
 
 def test_no_message_repeats_the_text():
