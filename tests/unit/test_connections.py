@@ -3,14 +3,28 @@ from __future__ import annotations
 import json
 import pickle
 import traceback
+from urllib.parse import quote
 
 import boto3
 import pytest
 from botocore.stub import Stubber
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from extract_jobs.connections import DatabaseConnection, is_local, resolve_connection
+from extract_jobs.connections import (
+    DatabaseConnection,
+    certificates,
+    is_local,
+    resolve_connection,
+    secret_text,
+    tokens,
+)
+from extract_jobs.connections.tokens import IamLogin, Login
 from extract_jobs.errors import ConfigError, SourceUnavailable
-from extract_jobs.spec_source import ConnectionSpec
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec_source import ConnectionSpec, holds_password
+from tests.support.specs import make_spec
 
 SECRET = "s3cr et'%\\\"@:/é"
 RDS = {
@@ -35,10 +49,41 @@ def secrets_client(text: str | None = None, error: str | None = None, binary: bo
     return client
 
 
-def resolve(environment: dict[str, str] | None = None, secrets: object = None, **spec: object):
-    return resolve_connection(
-        ConnectionSpec.model_validate(spec), environment=environment or {}, secrets=secrets
+def parameters_client(text: str):
+    client = boto3.client("ssm", endpoint_url="http://127.0.0.1:9")
+    stubber = Stubber(client)
+    stubber.add_response(
+        "get_parameter",
+        {"Parameter": {"Value": text}},
+        {"Name": "/lake/sales", "WithDecryption": True},
     )
+    stubber.activate()
+    return client
+
+
+def resolve(
+    environment: dict[str, str] | None = None,
+    secrets: object = None,
+    *,
+    engine: str = "postgres",
+    parameters: object = None,
+    **spec: object,
+):
+    return resolve_connection(
+        ConnectionSpec.model_validate(spec),
+        engine=engine,
+        environment=environment or {},
+        secrets=secrets,
+        parameters=parameters,
+    )
+
+
+def everything_said(error: BaseException | None) -> str:
+    said = []
+    while error is not None:
+        said += [str(error), repr(error), "".join(traceback.format_exception(error))]
+        error = error.__cause__ or error.__context__
+    return "\n".join(said)
 
 
 def test_the_password_is_in_no_text_of_a_connection_and_survives_pickling():
@@ -199,3 +244,286 @@ def test_pinning_to_an_address():
     connection = DatabaseConnection("h", 1, "d", "u")
     assert connection.at("10.0.0.1").parameters()["hostaddr"] == "10.0.0.1"
     assert connection.at("") is connection
+
+
+def test_an_ssm_parameter_holds_a_secret_or_a_url():
+    url = f"postgresql://reader:{SECRET[:4]}@db.example.com:5433/sales"
+    for text, password in ((json.dumps(RDS), SECRET), (url, SECRET[:4])):
+        found = resolve(ssm_parameter="/lake/sales", parameters=parameters_client(text))
+        assert (found.host, found.port, found.password) == ("db.example.com", 5433, password)
+    with pytest.raises(ConfigError, match="SSM parameter '/lake/sales' is not a URL"):
+        resolve(ssm_parameter="/lake/sales", parameters=parameters_client("nothing"))
+
+
+@pytest.mark.parametrize(
+    ("engine", "url", "port"),
+    [
+        ("mysql", "mysql://u:pw@h/d", 3306),
+        ("mysql", "mariadb://u:pw@h/d", 3306),
+        ("sqlserver", "sqlserver://u:pw@h/d", 1433),
+        ("oracle", "oracle://u:pw@h/d", 1521),
+        ("redshift", "redshift://u:pw@h/d", 5439),
+        ("redshift", "postgresql://u:pw@h/d", 5439),
+    ],
+)
+def test_every_engine_has_its_urls_and_port(engine, url, port):
+    found = resolve({"URL": url}, url_env="URL", engine=engine)
+    assert (found.host, found.port, found.database) == ("h", port, "d")
+    assert (found.user, found.password, found.engine) == ("u", "pw", engine)
+    assert found.url is None
+
+
+def test_a_jdbc_url_stays_whole_and_its_login_comes_from_elsewhere():
+    url = "jdbc:sqlserver://h:1433;databaseName=sales;encrypt=true"
+    found = resolve(
+        url=url, secret_id="lake/sales", engine="jdbc", secrets=secrets_client(json.dumps(RDS)),
+        properties={"loginTimeout": "5"},
+    )  # fmt: skip
+    assert (found.url, found.user, found.password) == (url, "reader", SECRET)
+    assert (found.host, found.port, found.database) == ("", 0, "")
+    assert found.properties == {"loginTimeout": "5"}
+    assert found.place == "jdbc:sqlserver://h:1433, user 'reader'"
+    assert resolve(url="jdbc:h2:mem:x", engine="jdbc").user == ""
+
+
+def test_a_jdbc_url_and_a_host_are_one_place_too_many():
+    with pytest.raises(ConfigError, match="as well: say it in one place"):
+        resolve(url="jdbc:oracle:thin:@//h/d", host="other", engine="oracle")
+
+
+def test_jdbc_urls_are_not_for_sources_that_read_without_jdbc():
+    with pytest.raises(ConfigError, match="MySQL is not read through JDBC"):
+        resolve(url="jdbc:mysql://h/d", engine="mysql")
+
+
+PASSWORDS_IN_URLS = [
+    "postgresql://u:pw@h/d",
+    "postgresql://u:p/w@x@h/d",
+    "jdbc:postgresql://h/d?user=u&password=pw",
+    "jdbc:postgresql://u:pw@h/d",
+    "jdbc:sqlserver://h;user=u;Password=pw",
+    "jdbc:sqlserver://h; pwd = pw",
+    "jdbc:oracle:thin:scott/tiger@//h:1521/d",
+    "jdbc:oracle:thin:scott/tiger@h:1521:d",
+    "jdbc:mysql://address=(host=h)(password=pw)/d",
+    "jdbc:mysql://u:pw@h/d",
+]
+
+
+@pytest.mark.parametrize("url", PASSWORDS_IN_URLS)
+def test_a_url_with_a_password_is_refused_and_not_shown(url):
+    with pytest.raises(ValidationError, match="url holds a password"):
+        ConnectionSpec(url=url)
+    if url.startswith("jdbc:"):
+        with pytest.raises(ConfigError, match="URL is a jdbc: URL with a password") as caught:
+            resolve({"URL": url}, url_env="URL", engine="jdbc")
+        assert url not in everything_said(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@h/d",
+        "jdbc:postgresql://h:5432/d?sslmode=require&passfile=/x",
+        "jdbc:sqlserver://h:1433;user=me@corp;databaseName=d",
+        "jdbc:oracle:thin:@//h:1521/d",
+        "jdbc:oracle:thin:/@alias",
+        "jdbc:h2:tcp://h:9092/~/d;MODE=Oracle",
+        "jdbc:derby:/tmp/d;create=true",
+        "jdbc:hsqldb:hsql://h:9001/d",
+    ],
+)
+def test_a_url_without_a_password_passes(url):
+    assert not holds_password(url)
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "trustStorePassword", "accessToken", "keyStoreSecret"]
+)
+def test_properties_hold_no_credential(name):
+    with pytest.raises(ValidationError, match=f"properties holds {name}") as caught:
+        ConnectionSpec.model_validate({"url": "jdbc:x:y", "properties": {name: SECRET}})
+    assert SECRET not in str(caught.value).partition("[type")[0]
+
+
+@pytest.mark.parametrize(
+    ("source_type", "connection", "says"),
+    [
+        ("postgres", {"host": "h", "path": "x"}, "type postgres takes no path"),
+        ("postgres", {"host": "h", "jars": ["x"]}, "takes no jars"),
+        ("mysql", {"host": "h", "driver": "x"}, "takes no driver"),
+        ("sqlserver", {"host": "h", "auth": "iam"}, "takes no auth"),
+        ("sqlite", {"host": "h", "path": "x"}, "takes no host; it takes path"),
+        ("sqlite", {"uri": "x"}, "takes no uri"),
+        ("files", {"uri": "x", "user": "u"}, "takes no user"),
+        ("files", {"uri": "x", "password_env": "P"}, "takes no password_env"),
+        ("jdbc", {"host": "h"}, "takes no host"),
+    ],
+)
+def test_fields_that_a_type_of_source_does_not_take_are_refused(source_type, connection, says):
+    with pytest.raises(ValidationError, match=says):
+        make_spec(source_type=source_type, connection=connection)
+
+
+def test_a_spec_read_back_from_its_json_takes_the_same_fields():
+    spec = make_spec(source_type="sqlite", connection={"path": "/x.db"})
+    assert ExtractSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("connection", "says"),
+    [
+        ({"host": "h", "auth": "iam", "password_env": "P"}, "in place of a password"),
+        ({"host": "h", "auth": "iam", "sslmode": "disable"}, "needs TLS"),
+        ({"host": "h", "region": "eu-west-1"}, "needs auth iam"),
+        ({"host": "h", "secret_id": "a", "ssm_parameter": "b"}, "only one of"),
+    ],
+)
+def test_fields_that_contradict_each_other(connection, says):
+    with pytest.raises(ValidationError, match=says):
+        ConnectionSpec.model_validate(connection)
+
+
+RDS_HOST = "sales.abc123.eu-west-1.rds.amazonaws.com"
+
+
+@pytest.mark.parametrize(("engine", "port"), [("postgres", 5432), ("mysql", 3306)])
+def test_an_iam_token_of_rds_is_signed_for_endpoint_user_and_region(engine, port):
+    found = resolve({}, None, engine=engine, host=RDS_HOST, database="d", user="reader", auth="iam")
+    assert found.password is None
+    token = found.password_now()
+    assert token is not None
+    assert token.startswith(f"{RDS_HOST}:{port}/?Action=connect&DBUser=reader&")
+    assert "eu-west-1%2Frds-db" in token
+    assert "X-Amz-Expires=900" in token
+    assert found.login_now() == Login("reader", token)
+    assert token not in f"{found!r} {found} {found.login_now()!r} {found.iam!r}"
+    assert pickle.loads(pickle.dumps(found)).password_now() == token
+
+
+def test_a_token_is_used_for_minutes_then_made_anew(monkeypatch):
+    made: list[Login] = []
+    now = [1000.0]
+    iam = IamLogin("rds", "eu-west-1", "renewed", 1, "u", "d")
+
+    def make(_: IamLogin) -> Login:
+        made.append(Login("u", f"token {len(made)}"))
+        return made[-1]
+
+    monkeypatch.setattr(tokens, "_rds", make)
+    monkeypatch.setattr(tokens.time, "monotonic", lambda: now[0])
+    assert tokens.login_now(iam).password == "token 0"
+    now[0] += tokens.TOKEN_SECONDS
+    assert tokens.login_now(iam).password == "token 0"
+    now[0] += 1
+    assert tokens.login_now(iam).password == "token 1"
+
+
+def test_the_region_of_a_token_may_be_the_environment_s(monkeypatch):
+    asked = {"engine": "postgres", "host": "db.corp", "database": "d", "user": "u", "auth": "iam"}
+    assert resolve(**asked, region="eu-south-1").iam.region == "eu-south-1"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-2")
+    assert resolve(**asked).iam.region == "us-east-2"
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with pytest.raises(ConfigError, match=r"set connection\.region or AWS_REGION"):
+        resolve(**asked)
+
+
+def test_redshift_s_cluster_or_workgroup_is_in_its_endpoint():
+    given = {"database": "d", "auth": "iam"}
+    cluster = resolve(engine="redshift", host="c1.abc.eu-west-1.redshift.amazonaws.com", **given)
+    assert cluster.iam == IamLogin(
+        "redshift", "eu-west-1", "c1.abc.eu-west-1.redshift.amazonaws.com", 5439, "", "d", "c1"
+    )
+    group = resolve(
+        engine="redshift", host="wg.123.us-east-1.redshift-serverless.amazonaws.com", **given
+    )
+    assert (group.iam.service, group.iam.name) == ("redshift-serverless", "wg")
+    with pytest.raises(ConfigError, match="names no Redshift cluster or workgroup"):
+        resolve(engine="redshift", host="dwh.corp", region="eu-west-1", **given)
+
+
+def test_the_bundle_of_rds_is_found_in_the_process_that_connects(tmp_path, monkeypatch):
+    given = {"host": "h", "database": "d", "user": "u", "sslrootcert": "rds"}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(certificates, "BUNDLE_PLACES", certificates.BUNDLE_PLACES[:1])
+    with pytest.raises(ConfigError, match=r"curl -fsSO https://truststore\.pki\.rds"):
+        resolve(**given)
+    bundle = tmp_path / "global-bundle.pem"
+    bundle.write_text("")
+    found = resolve(**given)
+    assert found.parameters()["sslrootcert"] == str(bundle)
+    elsewhere = tmp_path / "elsewhere.pem"
+    bundle.rename(elsewhere)
+    monkeypatch.setenv("EXTRACT_RDS_BUNDLE", str(elsewhere))
+    assert pickle.loads(pickle.dumps(found)).sslrootcert == str(elsewhere)
+    monkeypatch.setenv("EXTRACT_RDS_BUNDLE", str(bundle))
+    with pytest.raises(ConfigError, match=r"looked for: .*global-bundle"):
+        resolve(**given)
+
+
+def test_a_secret_text_from_each_of_its_places():
+    key = "columns.mask_key"
+    assert secret_text(env="K", environment={"K": "k1"}, key=key) == "k1"
+    assert secret_text(secret_id="lake/sales", secrets=secrets_client("k2"), key=key) == "k2"
+    found = secret_text(ssm_parameter="/lake/sales", parameters=parameters_client("k3"), key=key)
+    assert found == "k3"
+    with pytest.raises(ConfigError, match=r"columns\.mask_key names the environment variable K"):
+        secret_text(env="K", environment={}, key=key)
+    with pytest.raises(ConfigError, match=r"check columns\.mask_key and AWS_REGION"):
+        secret_text(
+            secret_id="lake/sales",
+            secrets=secrets_client(error="ResourceNotFoundException"),
+            key=key,
+        )
+
+
+class Holds:
+    """Secrets Manager and SSM with one text, without botocore's cost."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def get_secret_value(self, **_: str) -> dict[str, str]:
+        return {"SecretString": self.text}
+
+    def get_parameter(self, **_: object) -> dict[str, dict[str, str]]:
+        return {"Parameter": {"Value": self.text}}
+
+
+# A marker at both ends, so that no other text holds it by chance.
+passwords = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12).map(
+    lambda middle: f"s3cr{middle}t0p"
+)
+
+
+@given(
+    password=passwords,
+    place=st.sampled_from(["url", "url raw", "jdbc", "secret", "parameter", "variable"]),
+    engine=st.sampled_from(["postgres", "mysql", "sqlserver", "oracle", "redshift", "jdbc"]),
+    cut=st.integers(0, 40) | st.just(10**6),
+)
+def test_no_password_in_any_text_or_error(password, place, engine, cut):
+    text = {
+        "url": f"mysql://u:{quote(password, safe='')}@h/d",
+        "url raw": f"postgresql://u:{password}@h:5/d",
+        "jdbc": f"jdbc:sqlserver://h;user=u;password={password}",
+        "secret": json.dumps({**RDS, "password": password, "engine": engine}),
+        "parameter": json.dumps({**RDS, "password": password, "engine": engine}),
+        "variable": password,
+    }[place][:cut]
+    given_by: dict[str, object] = {
+        "secret": {"secret_id": "lake/sales", "secrets": Holds(text)},
+        "parameter": {"ssm_parameter": "/lake/sales", "parameters": Holds(text)},
+        "variable": {"password_env": "V", "host": "h", "database": "d", "user": "u"},
+    }.get(place, {"url_env": "V"})
+    try:
+        found = resolve({"V": text}, engine=engine, **given_by)
+    except ConfigError as error:
+        said = everything_said(error)
+    else:
+        said = f"{found!r} {found!s} {found.place} {found.url} {found.parameters()}"
+        assert pickle.loads(pickle.dumps(found)) == found
+    for secret in (password, repr(password)[1:-1], quote(password), json.dumps(password)[1:-1]):
+        assert secret not in said
+    assert "s3cr" not in said
