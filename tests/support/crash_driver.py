@@ -26,7 +26,7 @@ import pyarrow.parquet  # noqa: F401 - imported before forking
 from extract_jobs.commit import CommitLog
 from extract_jobs.errors import ExtractError, error_line
 from extract_jobs.run import run_extract
-from extract_jobs.sources import postgres  # noqa: F401 - imported before forking
+from extract_jobs.sources.postgres import source  # noqa: F401 - imported before forking
 from extract_jobs.spec import parse_spec
 from extract_jobs.storage import Storage, local, open_storage, s3  # noqa: F401 - imported before forking
 from extract_jobs.tools import utc_now
