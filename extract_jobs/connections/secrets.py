@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
@@ -71,15 +71,17 @@ def secret_text(
 
 def _secret(secret_id: str, key: str, client: Any) -> str:
     told = f"secret {secret_id!r}"
-    with aws_errors(
-        f"cannot read {told}",
-        "Secrets Manager",
-        absent=f"there is no {told} in this account and region: check {key} and AWS_REGION",
-        rights="secretsmanager:GetSecretValue on it and kms:Decrypt on its key, and it must not "
-        "be scheduled for deletion",
+    with (
+        aws_errors(
+            f"cannot read {told}",
+            "Secrets Manager",
+            absent=f"there is no {told} in this account and region: check {key} and AWS_REGION",
+            rights="secretsmanager:GetSecretValue on it and kms:Decrypt on its key, and it must not "
+            "be scheduled for deletion",
+        ),
+        _client(client, "secretsmanager", secret_id) as opened,
     ):
-        client = client or _client("secretsmanager", secret_id)
-        text = client.get_secret_value(SecretId=secret_id).get("SecretString")
+        text = opened.get_secret_value(SecretId=secret_id).get("SecretString")
     if text is None:
         raise ConfigError(f"{told} is binary; it must be text")
     return _filled(text, told)
@@ -87,14 +89,16 @@ def _secret(secret_id: str, key: str, client: Any) -> str:
 
 def _parameter(name: str, key: str, client: Any) -> str:
     told = f"SSM parameter {name!r}"
-    with aws_errors(
-        f"cannot read {told}",
-        "SSM",
-        absent=f"there is no {told} in this account and region: check {key} and AWS_REGION",
-        rights="ssm:GetParameter on it and kms:Decrypt on its key",
+    with (
+        aws_errors(
+            f"cannot read {told}",
+            "SSM",
+            absent=f"there is no {told} in this account and region: check {key} and AWS_REGION",
+            rights="ssm:GetParameter on it and kms:Decrypt on its key",
+        ),
+        _client(client, "ssm", name) as opened,
     ):
-        client = client or _client("ssm", name)
-        text = client.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+        text = opened.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
     return _filled(text, told)
 
 
@@ -104,12 +108,18 @@ def _filled(text: str, told: str) -> str:
     return text
 
 
-def _client(service: str, name: str) -> Any:
+@contextmanager
+def _client(given: Any, service: str, name: str) -> Iterator[Any]:
+    """Give the caller's client, or one of our own that is closed at the end."""
+    if given is not None:
+        yield given
+        return
     # Imported here: a connection by URL or environment needs no boto3.
     import boto3
 
     region = name.split(":")[3] if name.startswith("arn:") and name.count(":") >= 5 else None
-    return boto3.client(service, region_name=region)
+    with closing(boto3.client(service, region_name=region)) as client:
+        yield client
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import os
 import re
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -128,13 +129,15 @@ def _region_of_environment() -> str | None:
 def _rds(iam: IamLogin) -> Login:
     import boto3
 
-    with aws_errors(
-        f"cannot make an IAM token for {iam.user!r} at {iam.host}",
-        "RDS",
-        absent=f"RDS does not know {iam.host}",
-        rights="rds-db:connect on the database user",
+    with (
+        aws_errors(
+            f"cannot make an IAM token for {iam.user!r} at {iam.host}",
+            "RDS",
+            absent=f"RDS does not know {iam.host}",
+            rights="rds-db:connect on the database user",
+        ),
+        closing(boto3.session.Session().client("rds", region_name=iam.region)) as client,
     ):
-        client = boto3.session.Session().client("rds", region_name=iam.region)
         token = client.generate_db_auth_token(iam.host, iam.port, iam.user, Region=iam.region)
     return Login(iam.user, str(token))
 
@@ -153,20 +156,27 @@ def _redshift(iam: IamLogin) -> Login:
         "connection.host",
         rights=f"{iam.service}:{call} on it",
     ):
-        client = boto3.session.Session().client(iam.service, region_name=iam.region)
-        if serverless:
-            found = client.get_credentials(
-                workgroupName=iam.name, dbName=iam.database, durationSeconds=_LIFE_SECONDS
-            )
-            return Login(found["dbUser"], found["dbPassword"])
-        asked = {
-            "ClusterIdentifier": iam.name,
-            "DbName": iam.database,
-            "DurationSeconds": _LIFE_SECONDS,
-        }
-        if iam.user:
-            # A user that is not there is no one's to make: an extract only reads.
-            found = client.get_cluster_credentials(**asked, DbUser=iam.user, AutoCreate=False)
-        else:
-            found = client.get_cluster_credentials_with_iam(**asked)
+        opened = boto3.session.Session().client(iam.service, region_name=iam.region)
+        with closing(opened) as client:
+            return _serverless(client, iam) if serverless else _cluster(client, iam)
+
+
+def _serverless(client: Any, iam: IamLogin) -> Login:
+    found = client.get_credentials(
+        workgroupName=iam.name, dbName=iam.database, durationSeconds=_LIFE_SECONDS
+    )
+    return Login(found["dbUser"], found["dbPassword"])
+
+
+def _cluster(client: Any, iam: IamLogin) -> Login:
+    asked = {
+        "ClusterIdentifier": iam.name,
+        "DbName": iam.database,
+        "DurationSeconds": _LIFE_SECONDS,
+    }
+    if iam.user:
+        # A user that is not there is no one's to make: an extract only reads.
+        found = client.get_cluster_credentials(**asked, DbUser=iam.user, AutoCreate=False)
+    else:
+        found = client.get_cluster_credentials_with_iam(**asked)
     return Login(found["DbUser"], found["DbPassword"])
