@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import pyarrow as pa
+
 from extract_jobs.catalog import update_catalog
 from extract_jobs.commit import Commit, CommitLog, Replaces, next_commit
 from extract_jobs.committed import MAX_IN_MEMORY, CommittedRows, RowKey, committed_rows, files_on
 from extract_jobs.committed_spark import committed_by_split
+from extract_jobs.connections.secrets import secret_text
 from extract_jobs.drift import columns_after, schema_json
 from extract_jobs.engine import (
     SplitTask,
@@ -22,6 +26,7 @@ from extract_jobs.engine import (
 )
 from extract_jobs.errors import CommitConflict, ExtractError, StopRequested, WriteFailed
 from extract_jobs.intervals import ground_after, watermark_column
+from extract_jobs.masks import MaskKey
 from extract_jobs.names import file_prefix
 from extract_jobs.plan import Plan, partition_names
 from extract_jobs.reconcile import reconcile
@@ -44,7 +49,16 @@ logger = logging.getLogger(__name__)
 class Attempt:
     """One attempt of a run, inside one snapshot of the source.
 
-    ``left_out`` counts rows that are not read because their watermark is NULL.
+    Attributes:
+        spec: The run's.
+        tools: Session, clock, progress and storages.
+        log: The table's.
+        plan: What the run extracts, and onto which commit.
+        description: The table as it was when the run was planned.
+        columns: Those that are read.
+        snapshot: Of the source.
+        left_out: Rows that are not read because their watermark is NULL.
+        key: Key of the mask ``hash``, where a column has it.
     """
 
     spec: ExtractSpec
@@ -55,6 +69,7 @@ class Attempt:
     columns: tuple[Column, ...]
     snapshot: Snapshot
     left_out: int
+    key: MaskKey | None = None
 
     def extract_and_commit(self) -> Report:
         """Read and stage every split, reconcile, commit, publish.
@@ -121,13 +136,20 @@ class Attempt:
         planned = datetime.combine(self.plan.extract_date, datetime.min.time(), UTC)
         return SplitTask(
             reader=self.snapshot.reader,
-            transform=make_transform(spec, self.columns, now, planned),
+            transform=make_transform(
+                spec, self.columns, now, planned, layout=self.plan.drift.layout, key=self.key
+            ),
             target=spec.target,
             file_prefix=file_prefix(spec.run_id, spec.attempt),
             metadata={
                 "extract.run_id": spec.run_id,
                 "extract.attempt": str(spec.attempt),
                 "extract.table": spec.table_id,
+                **(
+                    {"extract.interval": json.dumps(self.plan.interval.to_json())}
+                    if self.plan.interval
+                    else {}
+                ),
                 **{f"extract.version.{k}": v for k, v in versions().items()},
             },
             open_storage=self.tools.open_storage,
@@ -192,6 +214,7 @@ class Attempt:
             schema=schema_json(transform.schema),
             partition_by=partition_names(spec),
             columns=columns_after(spec, plan.base.published, schema_json(transform.schema)),
+            source_columns=plan.drift.source,
             files=files,
             report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
             **ground_after(spec, plan.base.published, plan.interval, files),
@@ -225,8 +248,34 @@ class Attempt:
             raise
 
 
+def mask_key(spec: ExtractSpec) -> MaskKey | None:
+    """Return the key of the mask ``hash``, read once, here; None where no column has that mask.
+
+    Raises:
+        ConfigError: It is missing, denied, or too short.
+        SourceUnavailable: AWS cannot be reached or is throttling.
+    """
+    place = spec.columns.mask_key
+    if place is None or "hash" not in spec.columns.mask.values():
+        return None
+    text = secret_text(
+        secret_id=place.secret_id,
+        ssm_parameter=place.ssm_parameter,
+        env=place.env,
+        key="columns.mask_key",
+    )
+    name = place.secret_id or place.ssm_parameter or place.env
+    return MaskKey.of(text, f"columns.mask_key {name}")
+
+
 def make_transform(
-    spec: ExtractSpec, columns: tuple[Column, ...], extracted_at: datetime, planned: datetime
+    spec: ExtractSpec,
+    columns: tuple[Column, ...],
+    extracted_at: datetime,
+    planned: datetime,
+    *,
+    layout: pa.Schema | None = None,
+    key: MaskKey | None = None,
 ) -> Transform:
     """Return what is done with each batch; ``planned`` dates the run, ``extracted_at`` its rows."""
     return Transform.build(
@@ -235,6 +284,8 @@ def make_transform(
         run_id=spec.run_id,
         extracted_at=extracted_at,
         extract_date=planned.date(),
+        layout=layout,
+        mask_key=key,
     )
 
 

@@ -61,10 +61,17 @@ def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Co
     return chosen
 
 
-def file_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
-    """Return the type that files hold for a column, None where its cast names no type."""
+def cast_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
+    """Return the type that a column is cast to, None where its cast names no type."""
     wanted = spec.columns.cast.get(column.name)
     return parse_type(wanted) if wanted else stored_type(column.arrow_type)
+
+
+def file_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
+    """Return the type that files hold for a column, None where its cast names no type."""
+    if spec.columns.mask.get(column.name) == "hash":
+        return pa.string()
+    return cast_type(column, spec)
 
 
 def partition_fields(spec: ExtractSpec) -> Iterator[PartitionField]:
@@ -171,9 +178,10 @@ def _partition_problems(
                     "exclude"
                 )
             continue
-        if field.column in spec.columns.mask:
+        if spec.columns.mask.get(field.column, "hash") != "hash":
             yield (
-                f"target.partition_by: {field.column!r} is masked, and its folders would show it"
+                f"target.partition_by: {field.column!r} is masked, so that all its rows would be "
+                "in one folder; only mask hash leaves values apart"
             )
         data_type = file_type(chosen[field.column], spec)
         problem = None if data_type is None else partition_problem(field, data_type)

@@ -35,6 +35,9 @@ class Commit:
             included; a full extract covers all.
         partition_by: Names of its files' partition fields, in path order.
         columns: Type by name of every column that any live file has, also of dropped ones.
+        source_columns: The source's columns under their names in the files, in the source's order:
+            ``[{"name", "type", "nullable", "mask"}]``, the type being what files would hold were
+            there no older ones.
     """
 
     commit_id: str
@@ -56,6 +59,7 @@ class Commit:
     ground: tuple[dict[str, Any], ...] = ()
     partition_by: tuple[str, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
+    source_columns: list[dict[str, Any]] = field(default_factory=list)
 
     def to_bytes(self) -> bytes:
         """Return the record as it is stored."""

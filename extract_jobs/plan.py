@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from extract_jobs.columns import partition_fields
 from extract_jobs.commit import Base, Commit, CommitLog
-from extract_jobs.drift import differences, schema_changes, schema_json
+from extract_jobs.drift import Drift, differences, schema_json
 from extract_jobs.errors import CommitConflict, ConfigError, SchemaChanged
 from extract_jobs.intervals import ground_of, next_step, order_of, overlap, watermark_column
 from extract_jobs.schema import Column, TableDescription
@@ -30,7 +30,7 @@ class Plan:
         watermark: What the table's watermark will be after the commit.
         extract_date: Date of the run's planning, UTC; partitions by ``extract_date`` use it, so
             that an attempt after midnight writes where the first did.
-        schema_changes: One sentence for each difference from the last commit's columns.
+        drift: What became of the columns since the last commit.
         repeated: Parts of the interval that commits cover already, whose rows are told by key.
     """
 
@@ -38,7 +38,7 @@ class Plan:
     interval: Interval | None
     watermark: WatermarkValue | None
     extract_date: date
-    schema_changes: tuple[str, ...]
+    drift: Drift
     repeated: tuple[Interval, ...] = ()
 
     @property
@@ -59,6 +59,7 @@ def make_plan(
     description: TableDescription,
     schema: pa.Schema,
     *,
+    drift: Drift,
     source: Source,
     now: datetime,
 ) -> Plan:
@@ -70,6 +71,7 @@ def make_plan(
         base: What `CommitLog.settle` returned.
         description: The table as it is now.
         schema: Schema of the files to be written.
+        drift: What became of the columns since the last commit.
         source: Asked for the upper bound of an incremental extract.
         now: The present, UTC.
 
@@ -87,7 +89,7 @@ def make_plan(
     if base.published is None:
         check_unoccupied(spec, log, base)
     columns = schema_json(schema)
-    changes = schema_changes(base.published, columns, spec)
+    drift.check(spec, base.published)
     pinned = log.read_plan(spec.run_id, base.seq)
     if pinned is None:
         step = next_step(spec, base.published, description, source)
@@ -113,7 +115,7 @@ def make_plan(
         interval=Interval.from_json(pinned["interval"]),
         watermark=WatermarkValue.from_json(pinned.get("watermark")),
         extract_date=date.fromisoformat(pinned["extract_date"]),
-        schema_changes=tuple(changes),
+        drift=drift,
     )
     if plan.interval is None:
         return replace(plan, watermark=WatermarkValue.from_json(base.watermark))

@@ -32,6 +32,40 @@ class ReportedError(BaseModel):
     retryable: bool
 
 
+ChangeKind = Literal[
+    "added", "dropped", "widened", "narrowed", "reordered", "nullability", "masked"
+]
+
+
+class SchemaChange(BaseModel):
+    """One way in which a table's columns differ from what they were at its last commit.
+
+    ``before`` and ``after`` are types, except that ``reordered`` gives names in their order,
+    ``nullability`` says ``NULL`` or ``NOT NULL``, and ``masked`` gives masks. ``effect`` says what
+    the files have of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    kind: ChangeKind
+    column: str | None = None
+    before: str | None = Field(None, alias="from")
+    after: str | None = Field(None, alias="to")
+    effect: str = ""
+
+    @property
+    def difference(self) -> str:
+        """What changed, without what became of it."""
+        what = f"column {self.column}" if self.column is not None else "columns"
+        both = " to ".join(filter(None, (self.before, self.after)))
+        if self.kind in ("added", "dropped"):
+            return f"{what} {self.kind} ({both})"
+        return f"{what} {self.kind}: {both}"
+
+    def __str__(self) -> str:
+        return f"{self.difference}; {self.effect}" if self.effect else self.difference
+
+
 class Report(BaseModel):
     """What became of one attempt.
 
@@ -39,7 +73,9 @@ class Report(BaseModel):
     written, because they are committed already; ``null_watermark_rows`` were extracted by a full
     extract or a first run, and are what an incremental one leaves out; ``source_rows`` is the
     source's own count in the same snapshot, None where it was not asked; ``reconciled`` tells
-    whether they were compared; ``timings`` are seconds by phase.
+    whether they were compared; ``nulled`` counts by column the values that became NULL, and
+    ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
+    allowed it; ``timings`` are seconds by phase.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -59,8 +95,9 @@ class Report(BaseModel):
     source_rows: int | None = None
     reconciled: bool = False
     columns: list[dict[str, Any]] = Field([], alias="schema")
-    schema_changes: list[str] = []
+    schema_changes: list[SchemaChange] = []
     fidelity: dict[str, str] = {}
+    as_text: list[str] = []
     nulled: dict[str, int] = {}
     null_watermark_rows: int = 0
     repeated_rows: int = 0

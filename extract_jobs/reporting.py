@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from extract_jobs.drift import schema_json
 from extract_jobs.engine import SplitResult
 from extract_jobs.errors import ExtractError, StopRequested
@@ -63,14 +65,26 @@ def attempt_report(
         source_rows=source_rows,
         reconciled=reconciled,
         columns=schema_json(transform.schema),
-        schema_changes=list(plan.schema_changes),
+        schema_changes=list(plan.drift.changes),
         fidelity=fidelity(columns),
+        as_text=as_text(columns, spec),
         nulled=nulled,
         null_watermark_rows=left_out + sum(r.null_watermark_rows for r in results),
         repeated_rows=sum(r.repeated_rows for r in results),
         timings=tools.timings,
         versions=versions(),
     )
+
+
+def as_text(columns: Sequence[Column], spec: ExtractSpec) -> list[str]:
+    """Return the columns that arrive as text because ``lossy_types: string`` allows it."""
+    if spec.lossy_types != "string":
+        return []
+    return [
+        c.name
+        for c in columns
+        if c.fidelity == "by_permission" and pa.types.is_string(c.arrow_type)
+    ]
 
 
 def _identity(spec: ExtractSpec) -> dict[str, Any]:

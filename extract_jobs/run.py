@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from extract_jobs.attempt import Attempt, finish, make_transform
+from extract_jobs.attempt import Attempt, finish, make_transform, mask_key
 from extract_jobs.commit import CommitLog
+from extract_jobs.drift import find_drift
 from extract_jobs.engine import Progress
 from extract_jobs.errors import CommitConflict, Interrupted, StopRequested, WorkerOutOfMemory
 from extract_jobs.plan import count_null_watermarks, make_plan, read_request
@@ -109,15 +110,21 @@ def _extract(spec: ExtractSpec, tools: Tools) -> Report:
     with tools.phase("plan"):
         source = open_source(spec, tools.spark)
         description = source.describe()
-        columns = choose_columns(description, spec)
-        now = tools.clock()
-        draft = make_transform(spec, columns, now, now)
+        chosen, key, now = choose_columns(description, spec), mask_key(spec), tools.clock()
+        wanted = make_transform(spec, chosen, now, now).schema
+        drift = find_drift(
+            spec, base.published, chosen, wanted, key=key.fingerprint if key else None
+        )
+        columns = drift.columns
+        draft = make_transform(spec, columns, now, now, layout=drift.layout)
         target.probe(spec.target.uri)
-        plan = make_plan(spec, log, base, description, draft.schema, source=source, now=now)
+        plan = make_plan(
+            spec, log, base, description, draft.schema, drift=drift, source=source, now=now
+        )
         left_out = count_null_watermarks(spec, description, source, first=plan.is_first)
     if plan.is_empty:
         return attempt_report(spec, tools, plan, columns, draft, left_out=left_out)
     request = read_request(spec, columns, plan.interval, base.published)
     with source.snapshot(request) as snapshot:
-        attempt = Attempt(spec, tools, log, plan, description, columns, snapshot, left_out)
+        attempt = Attempt(spec, tools, log, plan, description, columns, snapshot, left_out, key)
         return attempt.extract_and_commit()

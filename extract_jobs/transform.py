@@ -3,8 +3,12 @@
 Columns are chosen, renamed, cast and masked, two audit columns are added, and every row gets the
 value of each of its Hive partitions; all with Arrow compute, never row by row.
 
-Masks: ``redact`` puts `REDACTED` in place of each text, NULL staying NULL, and NULL in place of
-every value of another type, for which no fixed value would be honest; ``null`` makes all NULL.
+Masks: ``hash`` puts a keyed hash in place of each value, see `masks`; ``redact`` puts `REDACTED` in
+place of each text, NULL staying NULL, and NULL in place of every value of another type, for which
+no fixed value would be honest; ``null`` makes all NULL.
+
+Where older files stay beside the new ones, or the policy keeps columns as they were, a layout says
+which columns the files have, in which order and of which types: see `drift`.
 """
 
 from __future__ import annotations
@@ -17,9 +21,10 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from extract_jobs.casts import cast
+from extract_jobs.casts import cast, keep
 from extract_jobs.columns import (
     AUDIT_FIELDS,
+    cast_type,
     choose_columns,
     file_type,
     partition_fields,
@@ -27,6 +32,7 @@ from extract_jobs.columns import (
     refuse,
 )
 from extract_jobs.errors import TypeNotRepresentable
+from extract_jobs.masks import MaskKey
 from extract_jobs.partitions import PartitionField, parse_partitions, partition_values
 from extract_jobs.schema import Column
 from extract_jobs.spec import ExtractSpec, Mask
@@ -42,20 +48,29 @@ SOURCE_TYPE_KEY = b"extract.source_type"
 
 @dataclass(frozen=True)
 class _Output:
-    """How one column of the files comes about."""
+    """How one column of the source becomes one of the files.
+
+    ``cast_type`` is what the spec asks for, ``file_type`` what the files hold in the end: text of a
+    hash, or the type of older files.
+    """
 
     position: int
     column: str
     source_type: pa.DataType
-    target_type: pa.DataType
+    cast_type: pa.DataType
+    file_type: pa.DataType
     mask: Mask | None
+    key: MaskKey | None
 
     def apply(self, array: pa.Array) -> pa.Array:
         if self.mask is None:
-            return cast(array, self.target_type, self.column)
-        if self.mask == "redact" and pa.types.is_string(self.target_type):
+            return keep(cast(array, self.cast_type, self.column), self.file_type, self.column)
+        if self.mask == "hash":
+            assert self.key is not None
+            return self.key.hashed(cast(array, self.cast_type, self.column))
+        if self.mask == "redact" and pa.types.is_string(self.file_type):
             return pc.if_else(array.is_valid(), REDACTED, pa.scalar(None, pa.string()))
-        return pa.nulls(len(array), self.target_type)
+        return pa.nulls(len(array), self.file_type)
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,7 @@ class Transform:
     extract_date: date
     lossy: bool
     _names: tuple[str, ...]
-    _outputs: tuple[_Output, ...]
+    _outputs: tuple[_Output | None, ...]
     _keys: tuple[_Output | None, ...]
 
     @classmethod
@@ -91,6 +106,8 @@ class Transform:
         run_id: str,
         extracted_at: datetime,
         extract_date: date,
+        layout: pa.Schema | None = None,
+        mask_key: MaskKey | None = None,
     ) -> Transform:
         """Decide everything that does not depend on rows.
 
@@ -100,22 +117,33 @@ class Transform:
             run_id: The run.
             extracted_at: When the attempt began to extract; an instant, with its zone.
             extract_date: The run's date, UTC.
+            layout: Columns of the files but the audit columns; those that ``columns`` lack are
+                NULL. None takes ``columns`` as they are.
+            mask_key: Key of the mask ``hash``; without it such columns have a type and no values.
 
         Raises:
             ConfigError: Names that collide, casts and partitions that cannot be; all at once.
         """
         refuse(spec, list(problems(columns, spec, [c.name for c in columns])))
-        outputs = {c.name: _output(i, c, spec) for i, c in enumerate(columns)}
+        rename = spec.columns.rename
+        kept = {f.name: f for f in layout or ()}
+        outputs = {
+            c.name: _output(i, c, spec, kept.get(rename.get(c.name, c.name)), mask_key)
+            for i, c in enumerate(columns)
+        }
         partitions = tuple(partition_fields(spec))
         folders = {f.column for f in partitions if f.column and not f.function}
-        kept = [c for c in columns if c.name not in folders]
+        found = {rename.get(c.name, c.name): c for c in columns if c.name not in folders}
+        names = list(found if layout is None else kept)
         fields = [
             pa.field(
-                spec.columns.rename.get(c.name, c.name),
-                outputs[c.name].target_type,
-                metadata={SOURCE_TYPE_KEY: c.source_type.encode()},
+                name,
+                outputs[found[name].name].file_type,
+                metadata={SOURCE_TYPE_KEY: found[name].source_type.encode()},
             )
-            for c in kept
+            if name in found
+            else kept[name]
+            for name in names
         ]
         return cls(
             schema=pa.schema([*fields, *AUDIT_FIELDS]),
@@ -125,7 +153,7 @@ class Transform:
             extract_date=extract_date,
             lossy=spec.lossy_types == "null",
             _names=tuple(c.name for c in columns),
-            _outputs=tuple(outputs[c.name] for c in kept),
+            _outputs=tuple(outputs[found[n].name] if n in found else None for n in names),
             _keys=tuple(outputs[f.column] if f.column else None for f in partitions),
         )
 
@@ -137,7 +165,12 @@ class Transform:
                 this was built for. The message never holds a value.
         """
         self._check(batch)
-        columns = [output.apply(batch.column(output.position)) for output in self._outputs]
+        columns = [
+            pa.nulls(batch.num_rows, field.type)
+            if output is None
+            else output.apply(batch.column(output.position))
+            for field, output in zip(self.schema, self._outputs, strict=False)
+        ]
         run_id, extracted_at = AUDIT_FIELDS
         columns.append(_constant(self.run_id, run_id.type, batch.num_rows))
         columns.append(_constant(self.extracted_at, extracted_at.type, batch.num_rows))
@@ -178,7 +211,7 @@ class Transform:
         Raises:
             TypeNotRepresentable: As `apply` and `partition_keys` raise it.
         """
-        outputs = {output.column: output for output in self._outputs}
+        outputs = {output.column: output for output in self._outputs if output}
         folders = {
             key.column: (key, field)
             for key, field in zip(self._keys, self.partitions, strict=True)
@@ -210,7 +243,7 @@ class Transform:
                 f"expected columns {list(self._names)}, the source gave {batch.schema.names}; "
                 "the table changed while it was read: run the extract again"
             )
-        for output in self._outputs:
+        for output in filter(None, (*self._outputs, *self._keys)):
             found = batch.schema.field(output.position).type
             if found != output.source_type:
                 raise TypeNotRepresentable(
@@ -229,11 +262,20 @@ def _repeated(value: str | datetime, data_type: pa.DataType, length: int) -> pa.
     return pa.repeat(pa.scalar(value, data_type), length)
 
 
-def _output(position: int, column: Column, spec: ExtractSpec) -> _Output:
+def _output(
+    position: int,
+    column: Column,
+    spec: ExtractSpec,
+    kept: pa.Field | None,
+    mask_key: MaskKey | None,
+) -> _Output:
+    mask = spec.columns.mask.get(column.name)
     return _Output(
         position,
         column.name,
         column.arrow_type,
-        file_type(column, spec),
-        spec.columns.mask.get(column.name),
+        cast_type(column, spec),
+        file_type(column, spec) if kept is None else kept.type,
+        mask,
+        mask_key if mask == "hash" else None,
     )

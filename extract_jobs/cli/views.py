@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+from extract_jobs.attempt import make_transform
 from extract_jobs.cli.progress import count_text, counted, size_text
 from extract_jobs.columns import AUDIT_FIELDS, choose_columns
 from extract_jobs.commit import Base, Commit, CommitLog
+from extract_jobs.drift import find_drift
 from extract_jobs.plan import Plan, make_plan, read_request
 from extract_jobs.report import Report
 from extract_jobs.schema import Column, TableDescription
@@ -79,11 +81,14 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
     base = Base(newest.seq if newest else 0, last_published(log))
     source = open_source(spec)
     description = source.describe()
-    columns = choose_columns(description, spec)
-    transform = Transform.build(
-        columns, spec, run_id=spec.run_id, extracted_at=now, extract_date=now.date()
+    chosen = choose_columns(description, spec)
+    wanted = make_transform(spec, chosen, now, now).schema
+    drift = find_drift(spec, base.published, chosen, wanted)
+    columns = drift.columns
+    transform = make_transform(spec, columns, now, now, layout=drift.layout)
+    plan = make_plan(
+        spec, log, base, description, transform.schema, drift=drift, source=source, now=now
     )
-    plan = make_plan(spec, log, base, description, transform.schema, source=source, now=now)
     request = read_request(spec, columns, plan.interval, base.published)
     with source.snapshot(request) as snapshot:
         splits = tuple(snapshot.splits(spec))
@@ -137,7 +142,7 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
         ("partitions", partitions),
         ("state", f"{spec.state_uri} ({last})"),
-        *(("change", change) for change in seen.plan.schema_changes),
+        *(("change", str(change)) for change in seen.plan.drift.changes),
     ]
     lines = aligned([[f"{name}:", text] for name, text in facts])
     types = {c.name: c for c in seen.columns}

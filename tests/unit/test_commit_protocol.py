@@ -443,7 +443,7 @@ def test_a_column_that_was_dropped_keeps_its_type_and_case_for_good(
     with_columns(monkeypatch, source, columns)
     extract(bucket, spec_for("r1"))
     with_columns(monkeypatch, source, {"w": pa.string()})
-    assert extract(bucket, spec_for("r2")).schema_changes == ["column v dropped (int32)"]
+    assert changes(extract(bucket, spec_for("r2"))) == ["column v dropped (int32)"]
     with_columns(monkeypatch, source, {"w": pa.string(), "v": pa.string()})
     with pytest.raises(SchemaChanged, match="column v is int32 in older files and now string"):
         extract(bucket, spec_for("r3"))
@@ -451,7 +451,11 @@ def test_a_column_that_was_dropped_keeps_its_type_and_case_for_good(
     with pytest.raises(SchemaChanged, match="column V differs from v of older files in its case"):
         extract(bucket, spec_for("r4"))
     with_columns(monkeypatch, source, columns)
-    assert extract(bucket, spec_for("r5")).schema_changes == ["column v added (int32)"]
+    assert changes(extract(bucket, spec_for("r5"))) == ["column v added (int32)"]
+
+
+def changes(report: Report) -> list[str]:
+    return [change.difference for change in report.schema_changes]
 
 
 def with_columns(
