@@ -76,8 +76,8 @@ def _secret(secret_id: str, key: str, client: Any) -> str:
             f"cannot read {told}",
             "Secrets Manager",
             absent=f"there is no {told} in this account and region: check {key} and AWS_REGION",
-            rights="secretsmanager:GetSecretValue on it and kms:Decrypt on its key, and it must not "
-            "be scheduled for deletion",
+            rights="secretsmanager:GetSecretValue on it and kms:Decrypt on its key, and it must "
+            "not be scheduled for deletion",
         ),
         _client(client, "secretsmanager", secret_id) as opened,
     ):
