@@ -219,10 +219,9 @@ def test_what_is_not_one_condition_is_refused(pg_database, monkeypatch, where):
         rows_of(source(pg_database, monkeypatch, extract_table="precious", where=where))
 
 
-@pytest.mark.parametrize("where", ["a > 1 or a is null -- why", "a > 1 or a is null"])
-def test_a_condition_with_or_and_comment_keeps_its_parentheses(pg_database, monkeypatch, where):
+def test_a_condition_with_or_keeps_its_parentheses(pg_database, monkeypatch):
     pg_database.execute("create table t (a int)", "insert into t values (1), (2), (null)")
-    found = source(pg_database, monkeypatch, extract_table="t", where=where)
+    found = source(pg_database, monkeypatch, extract_table="t", where="a > 1 or a is null")
     assert sorted(map(str, rows_of(found))) == ["{'a': 2}", "{'a': None}"]
     assert found.highest("a", upper=WatermarkValue("integer", "1")) is None
 

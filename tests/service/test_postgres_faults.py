@@ -13,7 +13,14 @@ from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
 from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.splits import Split
 from tests.support.postgres import Server
-from tests.support.postgres_source import everything_said, filled, ids, snapshot_of, source
+from tests.support.postgres_source import (
+    everything_said,
+    filled,
+    ids,
+    read_wide,
+    snapshot_of,
+    source,
+)
 
 BOTH_WAYS = pytest.mark.parametrize("wide", [False, True], ids=["duckdb", "psycopg"])
 
@@ -31,7 +38,7 @@ def large(pg_database: Server) -> Server:
 
 def opened(server: Server, monkeypatch: pytest.MonkeyPatch, wide: bool, **overrides):
     if wide:
-        monkeypatch.setattr("extract_jobs.sources.postgres.width_of", lambda *_, **__: "wide")
+        read_wide(monkeypatch)
     return source(server, monkeypatch, **({"extract_table": "t"} | overrides))
 
 

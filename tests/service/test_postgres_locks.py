@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-import extract_jobs.sources.postgres as source_module
+import extract_jobs.sources.postgres.source as source_module
 from extract_jobs.errors import SourceUnavailable
 from extract_jobs.run import run_extract
 from extract_jobs.sources.postgres import sql as postgres_sql

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from extract_jobs.sources.postgres.source import PostgresSource
@@ -17,10 +19,17 @@ def read(found: PostgresSource, column: str = "id", **request) -> list[int]:
     return sorted(rows)
 
 
+CATALOGUE = [
+    ("oid", "oid"), ("name", "text"), ("name", "name"), ("text", "text"), ('"char"', '"char"'),
+    ("int2", "int2"), ("int2", "int4"), ("int8", "int2"), ("regclass", "oid"),
+]  # fmt: skip
+"""What the catalogue's columns are compared as."""
+
+
 @pytest.mark.parametrize("strategy", [{}, {"strategy": "range", "column": "id"}])
 def test_operators_and_types_of_a_schema_ahead_of_pg_catalog(pg_database, monkeypatch, strategy):
     filled(pg_database)
-    pg_database.execute("create schema evil")
+    pg_database.execute("alter table t add primary key (id)", "create schema evil")
     for kind in ("tid", "int8", "int4"):
         for other in ("tid",) if kind == "tid" else ("int4", "int8"):
             for number, sign in enumerate(("<", "<=", ">", ">=")):
@@ -30,6 +39,16 @@ def test_operators_and_types_of_a_schema_ahead_of_pg_catalog(pg_database, monkey
                     f"create operator evil.{sign} (leftarg = {kind}, rightarg = {other},"
                     f" function = evil.f{number})",
                 )
+    for number, (kind, other) in enumerate(CATALOGUE):
+        pg_database.execute(
+            f"create function evil.g{number}({kind}, {other}) returns bool immutable"
+            " language sql as 'select null::bool'",
+            *(
+                f"create operator evil.{sign} (leftarg = {kind}, rightarg = {other},"
+                f" function = evil.g{number})"
+                for sign in ("=", "<>", "!~")
+            ),
+        )
     pg_database.execute(
         "create domain evil.text as varchar(3)",
         "create domain evil.int8 as smallint",
@@ -37,6 +56,9 @@ def test_operators_and_types_of_a_schema_ahead_of_pg_catalog(pg_database, monkey
     )
     split = {"target_bytes": 32768} | strategy
     found = source(pg_database, monkeypatch, extract_table="public.t", split=split)
+    assert found.describe().key == ("id",)
+    delayed = found.highest("at", delay=timedelta(days=1))
+    assert delayed == WatermarkValue("timestamptz", "2024-01-01 01:23:20+00")
     assert read(found) == list(range(1, 5001))
     bounds = Interval(WatermarkValue("integer", "10"), WatermarkValue("integer", "4000"))
     assert read(found, interval=bounds, watermark_column="id") == list(range(11, 4001))

@@ -12,7 +12,7 @@ from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.sources import ReadRequest
 from extract_jobs.splits import Split
 from tests.support.postgres import Server
-from tests.support.postgres_source import source
+from tests.support.postgres_source import read_wide, source
 
 NINES = "9" * 38
 PLAIN: dict[str, tuple[pa.DataType, list[str]]] = {
@@ -156,7 +156,7 @@ def test_trusted_types_arrive_as_psycopg_reads_them(pg_database, monkeypatch, wi
             binary=True,
         ).fetchall()
     if wide:
-        monkeypatch.setattr("extract_jobs.sources.postgres.width_of", lambda *_, **__: "wide")
+        read_wide(monkeypatch)
     table = read_all(source(pg_database, monkeypatch, extract_table="t")).sort_by("n")
     for position, (name, (arrow, _)) in enumerate(PLAIN.items()):
         column = table.column(f"c{position}")
@@ -227,7 +227,7 @@ def test_values_without_a_faithful_form(pg_database, monkeypatch, name, wide):
         f" (4, {good}, {bad})",
     )
     if wide:
-        monkeypatch.setattr("extract_jobs.sources.postgres.width_of", lambda *_, **__: "wide")
+        read_wide(monkeypatch)
     with pytest.raises(TypeNotRepresentable, match=r"\bc\b.*lossy_types: null"):
         read_all(source(pg_database, monkeypatch, extract_table="t"))
     found = source(pg_database, monkeypatch, extract_table="t", lossy_types="null")

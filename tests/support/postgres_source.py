@@ -31,6 +31,11 @@ def source(server: Server, monkeypatch: pytest.MonkeyPatch, **overrides: Any) ->
     return PostgresSource.open(make_spec(connection=connection, **overrides))
 
 
+def read_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every row be read as a wide one is, by psycopg."""
+    monkeypatch.setattr("extract_jobs.sources.postgres.source.width_of", lambda *_, **__: "wide")
+
+
 @contextlib.contextmanager
 def snapshot_of(found: PostgresSource, **request: Any) -> Iterator[PostgresSnapshot]:
     """Hold a snapshot of all columns of a source."""

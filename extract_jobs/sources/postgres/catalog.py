@@ -15,17 +15,24 @@ from psycopg import pq
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError
+from extract_jobs.predicates import check_where
 from extract_jobs.sources.postgres.errors import primary
 from extract_jobs.sources.postgres.session import Connection, execute
 from extract_jobs.sources.postgres.sql import (
+    EQUALS,
     Relation,
     in_parentheses,
+    operator,
     quote_name,
     trim_statement,
 )
 from extract_jobs.sources.postgres.types import PostgresType
 
 _READABLE = {"r": "table", "m": "table", "p": "partitioned", "v": "view", "f": "view"}
+_RELATIONS = (
+    f"pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid {EQUALS} c.relnamespace"
+)
+_IS_READABLE = f"c.relkind {EQUALS} any ('{{{','.join(_READABLE)}}}'::pg_catalog.\"char\"[])"
 
 
 @dataclass(frozen=True)
@@ -97,11 +104,12 @@ def find_table(opened: Connection, name: str) -> Table:
         "select c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind::pg_catalog.text,"
         " pg_catalog.has_schema_privilege(n.oid, 'usage')"
         " and pg_catalog.has_any_column_privilege(c.oid, 'select')"
-        " from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
-        " where c.relname = any(%s) and c.relkind in ('r', 'm', 'p', 'v', 'f')"
+        f" from {_RELATIONS} where {_IS_READABLE}"
+        f" and c.relname {EQUALS} any (%s::pg_catalog.text[])"
         # Another session's temporary table can be seen, and never read.
-        " and (c.relpersistence <> 't' or c.relnamespace = pg_catalog.pg_my_temp_schema())"
-        " order by n.nspname <> 'public', n.nspname",
+        f" and (c.relpersistence {operator('<>')} 't'"
+        f" or c.relnamespace {EQUALS} pg_catalog.pg_my_temp_schema())"
+        f" order by n.nspname {operator('<>')} 'public', n.nspname",
         [table for _, table in candidates],
     )
     for schema, table in candidates:
@@ -126,9 +134,8 @@ def _nearest(opened: Connection, name: str) -> str:
     rows = execute(
         opened,
         "select n.nspname, c.relname"
-        " from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
-        " where c.relkind in ('r', 'm', 'p', 'v', 'f') and n.nspname !~ '^pg_'"
-        " and n.nspname <> 'information_schema'"
+        f" from {_RELATIONS} where {_IS_READABLE} and n.nspname {operator('!~')} '^pg_'"
+        f" and n.nspname {operator('<>')} 'information_schema'"
         " and pg_catalog.has_schema_privilege(n.oid, 'usage') limit 20000",
     )
     known = {f"{schema}.{table}".lower(): f"{schema}.{table}" for schema, table in rows}
@@ -172,8 +179,8 @@ def check_statement(opened: Connection, text: str, what: str) -> list[tuple[str,
 def check_texts(opened: Connection, relation: Relation, query: str | None) -> None:
     """Check that a person's query and condition are each one statement or expression.
 
-    Each must parse both inside parentheses and alone, so none can close a parenthesis that it did
-    not open.
+    The condition is parsed here first (`check_where`). Then each must parse on the server both
+    inside parentheses and alone, so none can close a parenthesis that it did not open.
 
     Raises:
         ConfigError: One is not.
@@ -182,6 +189,7 @@ def check_texts(opened: Connection, relation: Relation, query: str | None) -> No
         for form in (f"select * from {relation.source}", query):
             check_statement(opened, form, "query")
     if relation.where is not None:
+        check_where(relation.where, "postgres")
         for form in (in_parentheses(relation.where), relation.where):
             text = f"select 1 from {relation.source} where {form}"
             check_statement(opened, text, "where")
@@ -201,8 +209,8 @@ def column_types(
         rows = execute(
             opened,
             "select attname, atttypid::pg_catalog.int8, atttypmod, not attnotnull"
-            " from pg_catalog.pg_attribute where attrelid ="
-            " %s::pg_catalog.int8::pg_catalog.oid and attnum > 0"
+            f" from pg_catalog.pg_attribute where attrelid {EQUALS}"
+            f" %s::pg_catalog.int8::pg_catalog.oid and attnum {operator('>')} 0"
             " and not attisdropped order by attnum",
             table.oid,
         )
@@ -229,10 +237,12 @@ def _types(opened: Connection, wanted: Sequence[tuple[int, int]]) -> list[Postgr
             opened,
             "select t.oid::pg_catalog.int8, t.typname, t.typtype::pg_catalog.text,"
             " t.typbasetype::pg_catalog.int8, t.typtypmod,"
-            " e.oid::pg_catalog.int8, n.nspname = 'pg_catalog' from pg_catalog.pg_type t"
-            " join pg_catalog.pg_namespace n on n.oid = t.typnamespace"
-            " left join pg_catalog.pg_type e on e.oid = t.typelem and e.typarray = t.oid"
-            " where t.oid = any(%s::pg_catalog.int8[]::pg_catalog.oid[])",
+            f" e.oid::pg_catalog.int8, n.nspname {EQUALS} 'pg_catalog'"
+            " from pg_catalog.pg_type t"
+            f" join pg_catalog.pg_namespace n on n.oid {EQUALS} t.typnamespace"
+            f" left join pg_catalog.pg_type e on e.oid {EQUALS} t.typelem"
+            f" and e.typarray {EQUALS} t.oid"
+            f" where t.oid {EQUALS} any (%s::pg_catalog.int8[]::pg_catalog.oid[])",
             sorted(missing),
         ):
             known[row[0]] = row
@@ -265,12 +275,14 @@ def leaves(opened: Connection, table: Table) -> list[Leaf]:
         opened,
         "with recursive tree(oid) as (select %s::pg_catalog.int8::pg_catalog.oid union"
         " select i.inhrelid"
-        " from pg_catalog.pg_inherits i join tree on i.inhparent = tree.oid)"
+        f" from pg_catalog.pg_inherits i join tree on i.inhparent {EQUALS} tree.oid)"
         " select c.relkind::pg_catalog.text, c.reltuples, c.relpages, coalesce(a.amname, 'heap'),"
         " coalesce(pg_catalog.pg_relation_size(c.oid), 0),"
-        " coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0)"
-        " from pg_catalog.pg_class c join tree using (oid)"
-        " left join pg_catalog.pg_am a on a.oid = c.relam where c.relkind in ('r', 'm', 'f')",
+        # Of no relation, where there is none, it is NULL.
+        " coalesce(pg_catalog.pg_relation_size(c.reltoastrelid), 0)"
+        f" from pg_catalog.pg_class c join tree on c.oid {EQUALS} tree.oid"
+        f" left join pg_catalog.pg_am a on a.oid {EQUALS} c.relam"
+        f" where c.relkind {EQUALS} any ('{{r,m,f}}'::pg_catalog.\"char\"[])",
         table.oid,
     )
     return [
@@ -309,9 +321,9 @@ def toast_below(opened: Connection, plan: dict[str, Any]) -> int:
     }
     rows = execute(
         opened,
-        "select coalesce(sum(pg_catalog.pg_relation_size(reltoastrelid)), 0)::pg_catalog.int8"
-        " from pg_catalog.pg_class where reltoastrelid <> 0"
-        " and oid = any(%s::pg_catalog.text[]::pg_catalog.regclass[]::pg_catalog.oid[])",
+        "select coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(reltoastrelid)), 0)"
+        f"::pg_catalog.int8 from pg_catalog.pg_class where oid {EQUALS}"
+        " any (%s::pg_catalog.text[]::pg_catalog.regclass[]::pg_catalog.oid[])",
         sorted(names),
     )
     return int(rows[0][0])

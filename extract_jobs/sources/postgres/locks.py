@@ -89,8 +89,10 @@ def rewritten(opened: Connection) -> list[str]:
         " and l.database operator(pg_catalog.=) (select d.oid from pg_catalog.pg_database d"
         " where d.datname operator(pg_catalog.=) pg_catalog.current_database())"
         " and (c.oid is null or (c.relfilenode operator(pg_catalog.<>) 0::pg_catalog.oid"
-        " and c.relkind in ('r', 'm')"
-        " and c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid)))",
+        " and c.relkind operator(pg_catalog.=) any ('{r,m}'::pg_catalog.\"char\"[])"
+        # No filenode: the table is gone.
+        " and (c.relfilenode operator(pg_catalog.=) pg_catalog.pg_relation_filenode(c.oid))"
+        " is not true))",
     )
     return [row[0] for row in rows]
 

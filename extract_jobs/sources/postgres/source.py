@@ -40,7 +40,6 @@ from extract_jobs.sources.postgres.sql import (
     KINDS,
     interval_condition,
     quote_name,
-    trim_statement,
 )
 from extract_jobs.sources.postgres.types import make_column
 from extract_jobs.sources.postgres.watermark import clock_bound, greatest, nulls, precedes
@@ -181,7 +180,7 @@ class PostgresSource:
         return self.spec.extract_table
 
     def _find(self, opened: Connection) -> Found:
-        where = self.spec.where and trim_statement(self.spec.where)
+        where = self.spec.where
         if self.spec.query is not None:
             relation, table = query_relation(self.spec.query, where), None
         else:

@@ -15,6 +15,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.sources.postgres.catalog import Leaf, Table, explain, nodes
 from extract_jobs.sources.postgres.session import Connection, execute
 from extract_jobs.sources.postgres.sql import (
+    EQUALS,
     KINDS,
     Relation,
     ctid_condition,
@@ -282,10 +283,11 @@ def single_integer_key(opened: Connection, table: Table) -> str | None:
     rows = execute(
         opened,
         "select a.attname, t.typname from pg_catalog.pg_index i"
-        " join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]"
-        " join pg_catalog.pg_type t on t.oid = a.atttypid"
-        " where i.indrelid = %s::pg_catalog.int8::pg_catalog.oid and i.indisprimary and"
-        " i.indnatts = 1",
+        f" join pg_catalog.pg_attribute a on a.attrelid {EQUALS} i.indrelid"
+        f" and a.attnum {EQUALS} i.indkey[0]"
+        f" join pg_catalog.pg_type t on t.oid {EQUALS} a.atttypid"
+        f" where i.indrelid {EQUALS} %s::pg_catalog.int8::pg_catalog.oid and i.indisprimary"
+        f" and i.indnatts {EQUALS} 1",
         table.oid,
     )
     return rows[0][0] if rows and rows[0][1] in ("int2", "int4", "int8") else None
@@ -298,9 +300,10 @@ def primary_key(opened: Connection, table: Table) -> tuple[str, ...]:
         "select a.attname from pg_catalog.pg_index i"
         " cross join lateral pg_catalog.unnest(i.indkey::pg_catalog.int2[]) with ordinality"
         " k(attnum, position)"
-        " join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum"
-        " where i.indrelid = %s::pg_catalog.int8::pg_catalog.oid and i.indisprimary"
-        " and k.position <= i.indnkeyatts order by k.position",
+        f" join pg_catalog.pg_attribute a on a.attrelid {EQUALS} i.indrelid"
+        f" and a.attnum {EQUALS} k.attnum"
+        f" where i.indrelid {EQUALS} %s::pg_catalog.int8::pg_catalog.oid and i.indisprimary"
+        f" and k.position {operator('<=')} i.indnkeyatts order by k.position",
         table.oid,
     )
     return tuple(row[0] for row in rows)

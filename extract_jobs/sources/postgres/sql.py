@@ -50,6 +50,9 @@ def operator(sign: str) -> str:
     return f"operator(pg_catalog.{sign})"
 
 
+EQUALS = operator("=")
+
+
 def quote_text(text: str) -> str:
     """Quote a string literal, whatever ``standard_conforming_strings`` says."""
     if "\\" in text:

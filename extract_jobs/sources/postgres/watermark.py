@@ -88,13 +88,13 @@ def clock_bound(connection: DatabaseConnection, found: Found, column: str, delay
     base = _base(found, column)
     ago = f"pg_catalog.make_interval(secs => {delay.total_seconds():.6f})"
     if base == "timestamptz":
-        return f"pg_catalog.now() - {ago}"
+        return f"(pg_catalog.now() {operator('-')} {ago})"
     if base not in ("timestamp", "date"):
         raise ConfigError(f"watermark.delay needs a time, and column {column} is {base}")
     zones = ("UTC", _default_zone(connection))
     clocks = ", ".join(f"pg_catalog.now() at time zone {quote_text(zone)}" for zone in zones)
-    latest = f"(least({clocks}) - {ago})"
-    return latest if base == "timestamp" else f"({latest}::pg_catalog.date - 1)"
+    latest = f"(least({clocks}) {operator('-')} {ago})"
+    return latest if base == "timestamp" else f"({latest}::pg_catalog.date {operator('-')} 1)"
 
 
 def _default_zone(connection: DatabaseConnection) -> str:
