@@ -10,6 +10,7 @@
                                           Python 3.11 that is there
 ``lambda/<handler>.zip``                  the two functions
 ``entrypoints/*.py``                      the scripts that Glue, EMR and ECS start
+``asl/extract_pipeline.asl.json``         the state machine
 ``image/requirements.txt``                what the image of ECS holds, with hashes
 ``SHA256SUMS``                            of all of these
 ========================================  ====================================================
@@ -120,11 +121,13 @@ def build_wheel(out: Path, _cache: Path) -> None:
 
 
 def build_scripts(out: Path, _cache: Path) -> None:
-    """Copy the workers' entrypoints, which ship beside the wheel and never in it."""
-    for name in WORKERS:
-        target = out / "entrypoints" / f"{name}.py"
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(ROOT / "entrypoints" / target.name, target)
+    """Copy what ships as it is: the state machine, and the workers' entrypoints.
+
+    Those stand beside the wheel and never in it: PyPI has a package named entrypoints.
+    """
+    for name in ("asl/extract_pipeline.asl.json", *(f"entrypoints/{x}.py" for x in WORKERS)):
+        (out / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(ROOT / name, out / name)
 
 
 def build_glue(out: Path, cache: Path) -> None:

@@ -1,0 +1,196 @@
+"""The AWS CLI as a process, and CloudFormation stacks through it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_UNMADE = "REVIEW_IN_PROGRESS"
+"""Status of a stack of which there is a change set and nothing else."""
+
+
+class DeployFailed(RuntimeError):
+    """A deployment stopped; the message says why, and what to do next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aws:
+    """The AWS CLI, with the credentials and endpoint of the environment.
+
+    Attributes:
+        program: Its name or path.
+        region: Where to work; empty leaves that to the CLI's own configuration.
+    """
+
+    program: str = "aws"
+    region: str = ""
+
+    def run(self, *arguments: str) -> str:
+        """Run a command and return what it wrote to its standard output.
+
+        Raises:
+            DeployFailed: It failed, with what it said; or it is not installed.
+        """
+        region = ("--region", self.region) if self.region else ()
+        try:
+            ended = subprocess.run(
+                [self.program, *arguments, *region],
+                env=os.environ | {"AWS_PAGER": ""},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise DeployFailed(
+                f"{self.program} is not installed: see https://docs.aws.amazon.com/cli/, or name "
+                "it with --aws"
+            ) from error
+        if ended.returncode:
+            said = (ended.stderr or ended.stdout).strip()
+            raise DeployFailed(f"aws {' '.join(arguments[:2])}: {said}")
+        return ended.stdout
+
+    def json(self, *arguments: str) -> Any:
+        """Run a command and return its answer; None where it has none."""
+        return json.loads(self.run(*arguments, "--output", "json") or "null")
+
+    def default_region(self) -> str:
+        """Return the region that the CLI would use.
+
+        Raises:
+            DeployFailed: There is none.
+        """
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            if os.environ.get(name):
+                return os.environ[name]
+        try:
+            return self.run("configure", "get", "region").strip()
+        except DeployFailed as error:
+            raise DeployFailed("no region is configured: give --region") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A CloudFormation stack, there or not.
+
+    Attributes:
+        aws: The AWS CLI.
+        name: The stack's.
+    """
+
+    aws: Aws
+    name: str
+
+    def parameters(self) -> dict[str, str] | None:
+        """Return the parameters that the stack was made with, or None if it is not there."""
+        found = self._described()
+        if found is None:
+            return None
+        return {p["ParameterKey"]: p["ParameterValue"] for p in found.get("Parameters", ())}
+
+    def outputs(self) -> dict[str, str]:
+        """Return the stack's outputs; none if it is not there."""
+        found = self._described() or {}
+        return {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", ())}
+
+    def deploy(
+        self,
+        template: Path,
+        parameters: Mapping[str, str],
+        *,
+        confirm: Callable[[Sequence[str]], bool],
+        bucket: str = "",
+    ) -> bool:
+        """Make or change the stack, by a change set that is shown first.
+
+        Args:
+            template: Its file.
+            parameters: Others keep the values that they have.
+            confirm: Gets a line a change, and tells whether to make them.
+            bucket: Where the template is put; needed from 51,200 bytes.
+
+        Returns:
+            Whether the stack is now as the template says; False if that was not confirmed.
+
+        Raises:
+            DeployFailed: CloudFormation refused or rolled back; the message names the resources.
+        """
+        upload = ("--s3-bucket", bucket, "--s3-prefix", "templates") if bucket else ()
+        pairs = [f"{name}={value}" for name, value in parameters.items()]
+        is_new = self._described() is None
+        said = self.aws.run(
+            "cloudformation", "deploy", "--stack-name", self.name,
+            "--template-file", str(template), *upload,
+            "--capabilities", "CAPABILITY_IAM",
+            "--no-execute-changeset", "--no-fail-on-empty-changeset",
+            *(("--parameter-overrides", *pairs) if pairs else ()),
+        )  # fmt: skip
+        found = re.search(r"arn:\S+:changeSet/\S+", said)
+        if found is None:
+            print(f"{self.name} is up to date")
+            return True
+        change_set = found[0]
+        described = self.aws.json(
+            "cloudformation", "describe-change-set", "--change-set-name", change_set
+        )
+        if not confirm([f"{self.name}:", *map(_told, described["Changes"])]):
+            return False
+        self.aws.run("cloudformation", "execute-change-set", "--change-set-name", change_set)
+        self._wait("create" if is_new else "update")
+        return True
+
+    def delete(self) -> None:
+        """Delete the stack and wait until it is gone.
+
+        Raises:
+            DeployFailed: CloudFormation could not; the message names the resources.
+        """
+        self.aws.run("cloudformation", "delete-stack", "--stack-name", self.name)
+        self._wait("delete")
+
+    def _wait(self, what: str) -> None:
+        """Wait for the end of a change; raise with the resources that failed where it did."""
+        try:
+            self.aws.run(
+                "cloudformation", "wait", f"stack-{what}-complete", "--stack-name", self.name
+            )
+        except DeployFailed as error:
+            raise DeployFailed(f"{error}\n{self._failures()}") from error
+
+    def _failures(self) -> str:
+        events = self.aws.json(
+            "cloudformation", "describe-stack-events", "--stack-name", self.name, "--query",
+            "StackEvents[?contains(ResourceStatus, 'FAILED')]",
+        )  # fmt: skip
+        return "\n".join(
+            f"  {event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}"
+            for event in reversed(events or [])
+        )
+
+    def _described(self) -> dict[str, Any] | None:
+        """Return the stack as CloudFormation describes it, or None if it was never made."""
+        try:
+            answer = self.aws.json("cloudformation", "describe-stacks", "--stack-name", self.name)
+        except DeployFailed as error:
+            if "does not exist" in str(error):
+                return None
+            raise
+        found: dict[str, Any] = answer["Stacks"][0]
+        return None if found["StackStatus"] == _UNMADE else found
+
+
+def _told(change: Mapping[str, Any]) -> str:
+    """Return one change of a change set as a line."""
+    resource = change["ResourceChange"]
+    replaced = resource.get("Replacement", "False")
+    note = {"True": "  (replaced)", "Conditional": "  (perhaps replaced)"}.get(replaced, "")
+    return (
+        f"  {resource['Action']:8} {resource['LogicalResourceId']:28} "
+        f"{resource['ResourceType']}{note}"
+    )

@@ -1,0 +1,269 @@
+"""Deploys to AWS with the AWS CLI alone: ``python -m infra.deploy up``, or ``make deploy``.
+
+``up`` uploads what ``make dist`` has built into a folder named after its contents, shows what
+CloudFormation would change, changes it, and prints the stack's outputs. ``schedule`` starts a
+source by the clock. ``destroy`` deletes the stack and leaves all data where it is. Credentials,
+region and endpoint are the AWS CLI's own business.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from extract_jobs import __version__
+from infra.aws_cli import Aws, DeployFailed, Stack
+
+ROOT = Path(__file__).parents[1]
+DIST = ROOT / "dist"
+TEMPLATES = ROOT / "infra"
+_LONGEST_BUCKET_NAME = 63
+_STACK_NAME = r"[a-z][a-z0-9-]*"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, or 1 where something stopped it."""
+    options = _parser().parse_args(arguments)
+    aws = Aws(options.aws, options.region)
+    try:
+        options.command(options, aws)
+    except DeployFailed as error:
+        print(f"deploy: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def up(options: argparse.Namespace, aws: Aws) -> None:
+    """Upload the artifacts, then make or change the stack.
+
+    Raises:
+        DeployFailed: Nothing is built, a name is too long, or AWS refused; nothing is half
+            changed then, because CloudFormation rolls back what it began.
+    """
+    stack = Stack(aws, _checked_name(options.stack, aws))
+    given = _parameters(options)
+    before = stack.parameters()
+    if before is None and _data_is_there(stack, aws):
+        print(f"Buckets and table of an earlier stack {stack.name} are there: they are taken over.")
+        given.setdefault("Adopt", "yes")
+    artifacts = Stack(aws, f"{stack.name}-artifacts")
+    artifacts.deploy(TEMPLATES / "artifacts.yaml", {}, confirm=lambda _: True)
+    bucket = artifacts.outputs()["ArtifactsBucket"]
+    prefix = release(options.dist)
+    _upload(options.dist, f"s3://{bucket}/{prefix}", {**(before or {}), **given}, aws)
+    given |= {"ArtifactsBucket": bucket, "ArtifactsPrefix": prefix, "Version": __version__}
+    done = stack.deploy(
+        TEMPLATES / "template.yaml", given, bucket=bucket, confirm=_confirm(options.yes)
+    )
+    if done:
+        _show_outputs(stack)
+
+
+def schedule(options: argparse.Namespace, aws: Aws) -> None:
+    """Start a source by the clock, or change when; one stack a source.
+
+    Raises:
+        DeployFailed: There is no such pipeline, or AWS refused.
+    """
+    pipeline = Stack(aws, options.stack)
+    if pipeline.parameters() is None:
+        raise DeployFailed(f"there is no stack {options.stack}; deploy it first: make deploy")
+    tables = "*" if options.tables == ["*"] else options.tables
+    given = {
+        "Pipeline": options.stack,
+        "SourceName": options.source,
+        "Schedule": options.when if "(" in options.when else f"cron({options.when})",
+        "TimeZone": options.time_zone,
+        "ExtractTables": json.dumps(tables),
+        "State": "DISABLED" if options.disabled else "ENABLED",
+    }
+    # A stack's name takes no underscore.
+    name = f"{options.stack}-schedule-{options.source.replace('_', '-')}"
+    Stack(aws, name).deploy(
+        TEMPLATES / "schedule.yaml", given | _parameters(options), confirm=_confirm(options.yes)
+    )
+
+
+def destroy(options: argparse.Namespace, aws: Aws) -> None:
+    """Delete the stack. Buckets, tracking table and key stay, with all that is in them.
+
+    Raises:
+        DeployFailed: There is no such stack, its schedules still use it, or AWS refused.
+    """
+    stack = Stack(aws, options.stack)
+    if stack.parameters() is None:
+        raise DeployFailed(f"there is no stack {options.stack}")
+    outputs = stack.outputs()
+    names = ("DataBucketName", "StateBucketName", "TrackingTableName", "KeyArn")
+    kept = [f"  {name:18} {outputs[name]}" for name in names if name in outputs]
+    print(f"Stack {stack.name} is deleted; these are kept, with all that is in them:")
+    print("\n".join([*kept, f"  {'artifacts':18} stack {stack.name}-artifacts and its bucket"]))
+    if not _confirm(options.yes)([]):
+        return
+    stack.delete()
+    print(f"Deleted. `make deploy` with the same name ({stack.name}) takes them over again.")
+
+
+def show(options: argparse.Namespace, aws: Aws) -> None:
+    """Print the outputs of a stack.
+
+    Raises:
+        DeployFailed: There is no such stack.
+    """
+    stack = Stack(aws, options.stack)
+    if stack.parameters() is None:
+        raise DeployFailed(f"there is no stack {options.stack}; deploy it first: make deploy")
+    _show_outputs(stack)
+
+
+def release(dist: Path) -> str:
+    """Return the folder of what is built: the version, and a digest of all contents.
+
+    Other contents go to another folder, so that CloudFormation sees that they changed, and so
+    that a rollback finds what it goes back to.
+
+    Raises:
+        DeployFailed: Nothing is built.
+    """
+    sums = dist / "SHA256SUMS"
+    if not sums.exists():
+        raise DeployFailed(f"{sums} is missing; build first: make dist")
+    return f"{__version__}-{hashlib.sha256(sums.read_bytes()).hexdigest()[:12]}"
+
+
+def wanted(parameters: Mapping[str, str]) -> list[str]:
+    """Return the artifacts that a stack with these parameters uses, as patterns of `dist`."""
+    found = ["SHA256SUMS", "asl/*", "entrypoints/*", "lambda/*"]
+    if parameters.get("Glue", "yes") == "yes":
+        found.append(f"*-glue{parameters.get('GlueVersion', '5.1')}.gluewheels.zip")
+    if parameters.get("Emr", "no") == "yes" and not parameters.get("EmrImage"):
+        found.append("*-emr.tar.gz")
+    return found
+
+
+def _upload(dist: Path, uri: str, parameters: Mapping[str, str], aws: Aws) -> None:
+    """Upload what the stack uses and the folder has not."""
+    included = [part for pattern in wanted(parameters) for part in ("--include", pattern)]
+    print(f"Uploading to {uri}")
+    aws.run(
+        "s3", "sync", str(dist), uri, "--exclude", "*", *included, "--size-only", "--no-progress"
+    )
+
+
+def _checked_name(name: str, aws: Aws) -> str:
+    """Return the stack's name if buckets can be named after it."""
+    account = aws.json("sts", "get-caller-identity")["Account"]
+    region = aws.region or aws.default_region()
+    longest = f"{name}-artifacts-{account}-{region}"
+    if not re.fullmatch(_STACK_NAME, name) or len(longest) > _LONGEST_BUCKET_NAME:
+        most = _LONGEST_BUCKET_NAME - len(longest) + len(name)
+        raise DeployFailed(
+            f"{name!r} cannot be the stack's name, because buckets are named after it: expected "
+            f"lower-case letters, digits and hyphens, at most {most}"
+        )
+    print(f"Stack {name} in account {account}, {region}")
+    return name
+
+
+def _data_is_there(stack: Stack, aws: Aws) -> bool:
+    """Tell whether an earlier stack of this name has left its tracking table."""
+    listed = aws.json("dynamodb", "list-tables")["TableNames"]
+    return stack.name in listed
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, str]:
+    """Return the parameters of file and command line, the latter over the former."""
+    found: dict[str, str] = {}
+    if options.parameters is not None:
+        try:
+            read = json.loads(options.parameters.read_text(encoding="utf-8"))
+            found = {str(name): _text(value) for name, value in read.items()}
+        except (OSError, ValueError, AttributeError) as error:
+            raise DeployFailed(
+                f"{options.parameters}: {error}; expected a JSON object of parameters"
+            ) from error
+    for pair in options.set:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise DeployFailed(f"--set {pair}: expected Name=value")
+        found[name] = value
+    return found
+
+
+def _text(value: Any) -> str:
+    """Return a parameter as CloudFormation takes it: lists are joined by commas."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _confirm(yes: bool) -> Callable[[Sequence[str]], bool]:
+    """Return what shows changes and asks whether to make them."""
+
+    def ask(changes: Sequence[str]) -> bool:
+        print("\n".join(changes))
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            print("Nothing is changed: nobody is there to ask. Give --yes to go on.")
+            return False
+        return input("Go on? [y/N] ").strip().lower() in {"y", "yes"}
+
+    return ask
+
+
+def _show_outputs(stack: Stack) -> None:
+    outputs = stack.outputs()
+    for name, value in sorted(outputs.items()):
+        print(f"  {name:22} {value}")
+    event = json.dumps({"source_name": "sales", "extract_tables": "*"})
+    print(
+        "\nNext, for a source config sales.yml:\n"
+        f"  aws s3 cp sales.yml {outputs['ConfigUri']}/sales.yml\n"
+        f"  aws stepfunctions start-execution --state-machine-arn {outputs['StateMachineArn']} "
+        f"--input {shlex.quote(event)}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(prog="python -m infra.deploy", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    make = commands.add_parser("up", help="make or change the stack")
+    make.add_argument("--dist", type=Path, default=DIST, help="what make dist has built")
+    make.set_defaults(command=up)
+    clock = commands.add_parser("schedule", help="start a source by the clock")
+    clock.add_argument("source", help="its name, as in <source>.yml")
+    clock.add_argument(
+        "when", help="six fields of EventBridge's cron, such as '0 3 * * ? *'; or rate(1 hour)"
+    )
+    clock.add_argument("--time-zone", default="UTC", help="such as Europe/Berlin; default: UTC")
+    clock.add_argument("--tables", nargs="+", default=["*"], help="names and globs; default: all")
+    clock.add_argument("--disabled", action="store_true", help="keep it, and start nothing")
+    clock.set_defaults(command=schedule)
+    outputs = commands.add_parser("outputs", help="print the stack's outputs")
+    outputs.set_defaults(command=show)
+    end = commands.add_parser("destroy", help="delete the stack, and keep all data")
+    end.set_defaults(command=destroy)
+    for command in (make, clock):
+        command.add_argument("--parameters", type=Path, help="JSON object of stack parameters")
+        command.add_argument(
+            "--set", action="append", default=[], metavar="NAME=VALUE", help="one parameter"
+        )
+    for command in (make, clock, end):
+        command.add_argument("--yes", action="store_true", help="do not ask")
+    for command in (make, clock, outputs, end):
+        command.add_argument("--stack", default="extract-jobs", help="default: extract-jobs")
+        command.add_argument("--region", default="", help="default: the AWS CLI's")
+        command.add_argument("--aws", default="aws", help="the AWS CLI, version 1.29 or later")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
