@@ -29,6 +29,7 @@ from extract_jobs.intervals import ground_after, watermark_column
 from extract_jobs.masks import MaskKey
 from extract_jobs.names import file_prefix
 from extract_jobs.plan import Plan, partition_names
+from extract_jobs.predicates import DIALECTS, reads_clock
 from extract_jobs.reconcile import reconcile
 from extract_jobs.replacing import replaced_by_files, replaced_by_interval
 from extract_jobs.report import Report, versions
@@ -97,7 +98,7 @@ class Attempt:
             with self.tools.phase("reconcile"):
                 source_rows = self.count()
                 # A count of another moment is told, not enforced.
-                comparable = source_rows if self.snapshot.shared else None
+                comparable = source_rows if self.snapshot.shared and self.asks_alike() else None
                 reconcile(
                     self.spec.extract_table,
                     sum(r.rows for r in results),
@@ -192,6 +193,14 @@ class Attempt:
         if not self.spec.reconcile or size is None or size > self.spec.reconcile_max_bytes:
             return None
         return self.snapshot.count()
+
+    def asks_alike(self) -> bool:
+        """Tell whether every statement of the attempt asks for the same rows of the snapshot.
+
+        They start at different moments, so a condition or query with ``now()`` in it does not.
+        """
+        texts = filter(None, (self.spec.where, self.spec.query))
+        return not any(reads_clock(text, DIALECTS[self.spec.source_type]) for text in texts)
 
     def commit(
         self, transform: Transform, files: tuple[WrittenFile, ...], report: Report

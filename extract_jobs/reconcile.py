@@ -26,6 +26,8 @@ def reconcile(table: str, read: int, written: int, counted: int | None) -> None:
     if counted is not None and counted != read:
         raise ReconcileFailed(
             f"{table}: the source counts {counted} rows in the snapshot but {read} were read; "
-            "nothing was committed. Run again with split.strategy: none to tell a fault of "
-            "splitting from one of the source (a damaged index gives such answers too)"
+            "nothing was committed. A view or function that reads the clock, or random(), gives "
+            "another answer each time: take it out of what is extracted. Else run again with "
+            "split.strategy: none to tell a fault of splitting from one of the source (a damaged "
+            "index gives such answers too)"
         )
