@@ -144,30 +144,66 @@ def _text(values: pa.Array, field: PartitionField) -> pa.Array:
     return text
 
 
-def rows_by_partition(
-    rows: pa.RecordBatch, keys: Sequence[pa.DictionaryArray]
-) -> Iterator[tuple[PartitionKey, pa.RecordBatch]]:
+class PartitionIds:
+    """Numbers the partitions that a writer meets, from 0. Not thread-safe."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._ids: dict[PartitionKey, int] = {}
+        self._keys: list[PartitionKey] = []
+
+    def key(self, partition: int) -> PartitionKey:
+        """Return the values of a partition by its number."""
+        return self._keys[partition]
+
+    def of(self, keys: Sequence[pa.DictionaryArray]) -> pa.Array:
+        """Return the number of each row's partition, new ones for partitions not met before.
+
+        Args:
+            keys: One array per partition field, from `partition_values`; at least one.
+
+        Returns:
+            int32, without NULL.
+        """
+        texts = [k.dictionary.to_pylist() for k in keys]
+        codes = pa.repeat(pa.scalar(0, pa.int64()), len(keys[0]))
+        for key, text in zip(keys, texts, strict=True):
+            # One number per row, in which each field's value is a digit; NULL is the last one.
+            digit = pc.fill_null(key.indices, len(text)).cast(pa.int64())
+            codes = pc.add_checked(pc.multiply_checked(codes, len(text) + 1), digit)
+        distinct = codes.dictionary_encode()
+        found = [self._id(_decoded(code, texts)) for code in distinct.dictionary.to_pylist()]
+        return pa.array(found, pa.int32()).take(distinct.indices)
+
+    def _id(self, key: PartitionKey) -> int:
+        number = self._ids.setdefault(key, len(self._keys))
+        if number == len(self._keys):
+            self._keys.append(key)
+        return number
+
+
+def _decoded(code: int, texts: Sequence[Sequence[str | None]]) -> PartitionKey:
+    values: list[str | None] = []
+    for text in reversed(texts):
+        code, digit = divmod(code, len(text) + 1)
+        values.insert(0, text[digit] if digit < len(text) else None)
+    return tuple(values)
+
+
+def rows_by_id(rows: pa.RecordBatch, ids: pa.Array) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield the rows of each partition, in their order, copied so that no batch is held by a part.
 
-    Keys become one number per row, in which each field's value is a digit; rows are then sorted
-    by it. A batch of one partition is passed on as it is.
+    A batch of one partition is passed on as it is.
+
+    Args:
+        rows: A batch.
+        ids: The number of each row's partition, from `PartitionIds`.
     """
-    texts = [k.dictionary.to_pylist() for k in keys]
-    codes = pa.repeat(pa.scalar(0, pa.int64()), rows.num_rows)
-    for key, text in zip(keys, texts, strict=True):
-        # NULL is the digit after the last.
-        digit = pc.fill_null(key.indices, len(text)).cast(pa.int64())
-        codes = pc.add_checked(pc.multiply_checked(codes, len(text) + 1), digit)
-    counts = sorted((c["values"], c["counts"]) for c in codes.value_counts().to_pylist())
-    order = None if len(counts) == 1 else pc.array_sort_indices(codes)
+    counts = sorted((c["values"], c["counts"]) for c in ids.value_counts().to_pylist())
+    order = None if len(counts) == 1 else pc.array_sort_indices(ids)
     start = 0
-    for code, count in counts:
-        values: list[str | None] = []
-        rest = code
-        for text in reversed(texts):
-            rest, digit = divmod(rest, len(text) + 1)
-            values.insert(0, text[digit] if digit < len(text) else None)
-        yield tuple(values), rows if order is None else rows.take(order.slice(start, count))
+    for number, count in counts:
+        yield number, rows if order is None else rows.take(order.slice(start, count))
         start += count
 
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract_jobs import parquet
+from extract_jobs import parquet, rolling
 from extract_jobs.errors import ReconcileFailed, TypeNotRepresentable, WriteFailed
 from extract_jobs.parquet import PartitionedWriter
-from extract_jobs.partitions import rows_by_partition
+from extract_jobs.partitions import PartitionIds, rows_by_id
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.storage import Storage, WrittenFile
 from extract_jobs.storage.local import LocalStorage
@@ -244,15 +244,16 @@ def test_hostile_partition_values_read_back(tmp_path: Path, scheme: str) -> None
 def test_a_batch_of_one_partition_is_neither_copied_nor_split() -> None:
     batch = pa.record_batch({"n": [1, 2], "k": ["a", "a"]})
     keys = [batch.column("k").dictionary_encode()]
-    [(key, rows)] = rows_by_partition(batch, keys)
-    assert key == ("a",)
+    numbered = PartitionIds()
+    [(number, rows)] = rows_by_id(batch, numbered.of(keys))
+    assert numbered.key(number) == ("a",)
     assert rows is batch
 
 
 def test_more_partitions_than_open_files_and_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "OPEN_FILES", 4)
+    monkeypatch.setattr(rolling, "OPEN_FILES", 4)
     monkeypatch.setattr(parquet, "BUFFER_BYTES", 200_000)
     spec = make_spec(tmp_path, target={"partition_by": ["k"]})
     schema = pa.schema([("n", pa.int64()), ("k", pa.int64())])
@@ -260,8 +261,8 @@ def test_more_partitions_than_open_files_and_memory(
     for start in range(0, 30_000, 1000):
         n = pa.array(range(start, start + 1000))
         writer.write(pa.record_batch([n, pa.array([i % 20 for i in n.to_pylist()])], schema))
-        assert writer._held_bytes <= 200_000
-        assert len(writer._open) <= 4
+        assert writer._files.held_bytes <= 200_000
+        assert len(writer._files._open) <= 4
     written = writer.close()
     assert len(written) > 20
     for one in written:
@@ -359,7 +360,7 @@ def test_abort_drops_finished_files_too(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, target={"file_bytes": 10**5, "compression": "none"})
     writer = writer_of(spec, numbers(1).schema)
     writer.write(numbers(200_000))
-    assert writer._finished
+    assert writer._files.finished
     writer.abort()
     assert files_below(tmp_path) == []
 
@@ -377,7 +378,7 @@ def test_a_refused_value_leaves_the_writer_abortable(tmp_path: Path) -> None:
 def test_a_footer_that_counts_other_rows_is_refused(tmp_path: Path) -> None:
     writer = writer_of(make_spec(tmp_path, target={"row_group_bytes": 10**5}), numbers(1).schema)
     writer.write(numbers(50_000))
-    [file] = writer._open.values()
+    [file] = writer._files._open.values()
     file.rows += 1
     with pytest.raises(ReconcileFailed, match="nothing was committed"):
         writer.close()
@@ -389,9 +390,9 @@ def test_rows_lost_between_files_are_noticed(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, target={"file_bytes": 10**5, "compression": "none"})
     writer = writer_of(spec, numbers(1).schema)
     writer.write(numbers(200_000))
-    lost = writer._finished.pop()
+    lost = writer._files.finished.pop()
     with pytest.raises(ReconcileFailed, match="200000 rows were handed in"):
         writer.close()
-    writer._finished.append(lost)
+    writer._files.finished.append(lost)
     writer.abort()
     assert files_below(tmp_path) == []
