@@ -1,0 +1,277 @@
+"""Row groups and files of partitions: rows wait for a full row group, files are rolled by bytes.
+
+Memory: `RollingFiles.held_bytes`, which the caller bounds by `flush_largest`, and `OPEN_BYTES` that
+storage has not sent yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from extract_jobs.errors import ExtractError
+from extract_jobs.parquet_file import ParquetFile, dictionary_columns, wide_columns
+from extract_jobs.partitions import folder
+from extract_jobs.spec import TargetSpec
+from extract_jobs.storage import Storage, WrittenFile, join
+
+OPEN_FILES = 256
+"""Files open at a time in one writer, below what systems allow a process (1,024), whatever
+``target.max_open_partitions`` says. Beyond it the largest is closed, and its partition's next rows
+begin another."""
+
+OPEN_BYTES = 256 * 2**20
+"""Encoded bytes that storage may hold back for open files, at most `HELD_BYTES` for each. Beyond
+it the largest file is closed."""
+
+HELD_BYTES = 8 * 2**20
+"""What storage holds of a file before it sends it on: one part of an S3 upload."""
+
+_CHUNK_BYTES = 512
+"""What an Arrow array costs beside its values: padding of its buffers, and its own structs."""
+
+_FEW_ROWS = 1024
+_SMALL_BYTES = 2**20
+"""Chunks below both, on average, are copied together: the encoder's cost is per chunk."""
+_MERGED_CHUNKS = 8
+
+Values = dict[str, str | None]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Partition:
+    """Rows that wait for their row group, and the file that they will go to."""
+
+    values: Values
+    waiting: list[pa.RecordBatch] = field(default_factory=list)
+    arrow_bytes: int = 0
+    held_bytes: int = 0
+    file: ParquetFile | None = None
+
+
+class RollingFiles:
+    """The files of partitions that are written at the same time. Not thread-safe.
+
+    Partitions are told by any number of the caller's. After any exception, `abort` drops all.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        target: TargetSpec,
+        schema: pa.Schema,
+        values_of: Callable[[int], Values],
+        *,
+        file_prefix: str,
+        metadata: dict[str, str],
+    ) -> None:
+        """Touch nothing yet: files are begun with their first row group.
+
+        Args:
+            storage: Where the target lives.
+            target: Folder, sizes and compression.
+            schema: Of the files.
+            values_of: Tells the folder of a partition, see `extract_jobs.partitions.folder`.
+            file_prefix: Begins the name of every file.
+            metadata: Key-value metadata of every file.
+        """
+        self._storage = storage
+        self._target = target
+        self._schema = schema
+        self._values_of = values_of
+        self._prefix = file_prefix
+        self._metadata = metadata
+        self._partitions: dict[int, _Partition] = {}
+        self._open: dict[int, ParquetFile] = {}
+        self._finished_bytes = 0
+        self._dictionaries: frozenset[str] | None = None
+        self._wide: frozenset[str] = frozenset()
+        # Bytes in the file per Arrow byte, of the last row group; 1 at first, to err on small.
+        self._ratio = 1.0
+        self.held_bytes = 0
+        """Arrow bytes that wait for their row group."""
+        self.finished: list[WrittenFile] = []
+        """Staged files, in the order they were finished."""
+
+    @property
+    def bytes(self) -> int:
+        """Compressed bytes handed to storage so far; rows that wait do not count."""
+        return self._finished_bytes + sum(f.size for f in self._open.values())
+
+    def append(self, key: int, rows: pa.RecordBatch) -> None:
+        """Let rows wait for their row group; write it when it is full.
+
+        Rows that do not fit are halved until they do, so that a row group is nearly full, yet
+        never above its limit except by a single row.
+
+        Raises:
+            WriteFailed: Storage failed.
+        """
+        partition = self._partitions.get(key)
+        if partition is None:
+            self._partitions[key] = partition = _Partition(self._values_of(key))
+        pending = [rows]
+        while pending:
+            part = pending.pop()
+            limit = self._row_group_bytes(partition)
+            size = part.nbytes
+            if partition.arrow_bytes + size > limit:
+                if part.num_rows > 1 and size > limit // 8:
+                    middle = part.num_rows // 2
+                    pending += [part.slice(middle), part.slice(0, middle)]
+                    continue
+                if partition.waiting:
+                    self._flush(key)
+            held = size + _CHUNK_BYTES * part.num_columns
+            partition.waiting.append(part)
+            partition.arrow_bytes += size
+            partition.held_bytes += held
+            self.held_bytes += held
+            if partition.arrow_bytes >= limit:
+                self._flush(key)
+            elif len(partition.waiting) % _MERGED_CHUNKS == 0:
+                self._merge_small(partition)
+
+    def flush_largest(self, limit: int) -> None:
+        """Write row groups smaller than asked for, the largest first, where more waits than that.
+
+        Args:
+            limit: Arrow bytes that may wait.
+
+        Raises:
+            WriteFailed: Storage failed.
+        """
+        if self.held_bytes <= limit:
+            return
+        # A little below, so that the partitions are not ranked again for every batch.
+        for key, _ in sorted(self._partitions.items(), key=lambda item: -item[1].held_bytes):
+            self._flush(key)
+            if self.held_bytes <= limit // 8 * 7:
+                return
+
+    def finish(self, key: int) -> None:
+        """Write what waits of a partition, and finish its file; later rows begin another.
+
+        Raises:
+            WriteFailed: Storage failed.
+        """
+        self._flush(key)
+        self._roll(key)
+        del self._partitions[key]
+
+    def finish_all(self) -> None:
+        """Finish every partition.
+
+        Raises:
+            WriteFailed: Storage failed.
+        """
+        for key in list(self._partitions):
+            self.finish(key)
+
+    def empty_file(self, values: Values) -> None:
+        """Finish one file without rows.
+
+        Raises:
+            WriteFailed: Storage failed.
+        """
+        self._partitions[0] = empty = _Partition(values)
+        self._open[0] = empty.file = self._begin(values)
+        self._roll(0)
+
+    def abort(self) -> None:
+        """Drop every file, finished or not. Raises nothing.
+
+        What storage fails to drop stays invisible, and `extract-jobs recover` drops it later.
+        """
+        for partition in self._partitions.values():
+            partition.waiting.clear()
+            if partition.file:
+                partition.file.abort()
+        for written in self.finished:
+            try:
+                self._storage.abort(join(self._target.uri, ""), written.staged)
+            except ExtractError as error:
+                logger.warning("%s; it is left, invisible, for `extract-jobs recover`", error)
+
+    def _merge_small(self, partition: _Partition) -> None:
+        """Copy waiting chunks of few rows into one: their overhead would outweigh their rows."""
+        rows = sum(chunk.num_rows for chunk in partition.waiting)
+        if rows >= _FEW_ROWS * len(partition.waiting):
+            return
+        merged = pa.concat_batches(partition.waiting)
+        held = merged.nbytes + _CHUNK_BYTES * merged.num_columns
+        self.held_bytes += held - partition.held_bytes
+        partition.waiting, partition.held_bytes = [merged], held
+
+    def _row_group_bytes(self, partition: _Partition) -> int:
+        """Return the Arrow bytes of the next row group, less where the file is nearly full."""
+        written = partition.file.size if partition.file else 0
+        room = int((self._target.file_bytes - written) / self._ratio)
+        return max(min(self._target.row_group_bytes, room), 1)
+
+    def _flush(self, key: int) -> None:
+        """Write what waits as one row group, and close the file if it is full."""
+        partition = self._partitions[key]
+        if not partition.waiting:
+            return
+        table = pa.Table.from_batches(partition.waiting, self._schema)
+        chunks = len(partition.waiting)
+        if table.num_rows < _FEW_ROWS * chunks and table.nbytes < _SMALL_BYTES * chunks:
+            table = table.combine_chunks()
+        if self._dictionaries is None:
+            self._dictionaries = dictionary_columns(table)
+        wide = wide_columns(table)
+        self._wide |= wide
+        if partition.file is not None and not wide <= partition.file.wide:
+            self._roll(key)  # how a column is encoded is settled when its file is begun
+        if partition.file is None:
+            self._open[key] = partition.file = self._begin(partition.values)
+        file = partition.file
+        before = file.size
+        file.add(table)
+        self._ratio = max((file.size - before) / max(partition.arrow_bytes, 1), 0.001)
+        self.held_bytes -= partition.held_bytes
+        partition.waiting, partition.arrow_bytes, partition.held_bytes = [], 0, 0
+        # Nearer to the size asked for than one more row group would be.
+        next_group = min(self._target.row_group_bytes * self._ratio, self._target.file_bytes)
+        if file.size + next_group / 2 >= self._target.file_bytes:
+            self._roll(key)
+        while len(self._open) > OPEN_FILES or self._open_bytes() > OPEN_BYTES:
+            # Not the one used longest ago: rows that come round robin would close every file.
+            self._roll(max(self._open, key=lambda k: self._open[k].size))
+
+    def _begin(self, values: Values) -> ParquetFile:
+        token = uuid.uuid4().hex
+        name = f"{self._prefix}-{token[:8]}.parquet"
+        path = folder(values)
+        uri = join(self._target.uri, path, name) if path else join(self._target.uri, name)
+        return ParquetFile.begin(
+            self._storage.stage(uri, join(self._target.uri, ""), token),
+            uri,
+            self._schema,
+            self._target,
+            dictionaries=self._dictionaries or frozenset(),
+            wide=self._wide,
+            metadata=self._metadata,
+        )
+
+    def _open_bytes(self) -> int:
+        return sum(min(f.size, HELD_BYTES) for f in self._open.values())
+
+    def _roll(self, key: int) -> None:
+        """Finish the partition's file, if it has one; its next rows begin another."""
+        partition = self._partitions[key]
+        file = partition.file
+        if file is None:
+            return
+        staged = file.finish()
+        partition.file = None
+        del self._open[key]
+        self.finished.append(WrittenFile(staged, file.rows, partition.values))
+        self._finished_bytes += staged.size
