@@ -136,7 +136,7 @@ CONNECTION_FIELDS: dict[SourceType, frozenset[str]] = {
         "secret_id", "url", "url_env", "ssm_parameter", "password_env", "user",
         "connect_timeout_seconds",
     },
-    "sqlite": frozenset({"path"}),
+    "sqlite": frozenset({"path", "connect_timeout_seconds"}),
     "files": frozenset({"uri"}),
 }  # fmt: skip
 """Fields of a connection that mean something to each type of source."""

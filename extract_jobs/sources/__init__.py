@@ -210,5 +210,9 @@ def open_source(spec: ExtractSpec, spark: SparkSession | None = None) -> Source:
             from extract_jobs.sources.postgres.source import PostgresSource
 
             return PostgresSource.open(spec)
+        case "sqlite":
+            from extract_jobs.sources.sqlite.source import SqliteSource
+
+            return SqliteSource.open(spec)
     del spark  # until a source reads through it
     raise ConfigError(f"source.type {spec.source_type} is not there yet")

@@ -163,9 +163,9 @@ class SourceCase:
 
 def _cases() -> dict[str, SourceCase]:
     # Imported here: each of them imports this module.
-    from tests.support.source_cases import postgres
+    from tests.support.source_cases import postgres, sqlite
 
-    found = [postgres.CASE]
+    found = [postgres.CASE, *sqlite.CASES]
     return {case.name: case for case in found}
 
 

@@ -1,0 +1,1 @@
+"""SQLite: one file, read where it lies. See `source`."""

@@ -1,0 +1,268 @@
+"""What a SQLite database says of its tables: names, columns, keys. No row is read here."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.predicates import check_where
+from extract_jobs.sources.sqlite.errors import RAISED, refused_text
+from extract_jobs.sources.sqlite.session import Rows, SqliteConnection, execute
+from extract_jobs.sources.sqlite.sql import (
+    QUERY,
+    Relation,
+    in_parentheses,
+    quote_name,
+    trim_statement,
+)
+from extract_jobs.spec import ExtractSpec
+
+_ROWIDS = ("rowid", "_rowid_", "oid")
+_SCHEMA_TABLES = ("sqlite_master", "sqlite_temp_master")
+_READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
+_DENIED_FUNCTIONS = {"load_extension", "fts3_tokenizer"}
+_TOKEN = re.compile(r"""--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\[[^\]]*\]|`[^`]*`|"((?:[^"]|"")*)\"""",
+                    re.DOTALL)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DeclaredColumn:
+    """A column as ``pragma table_xinfo`` tells it.
+
+    Attributes:
+        name: Its name.
+        declared: Its declared type; empty for none.
+        nullable: Whether it admits NULL.
+    """
+
+    name: str
+    declared: str
+    nullable: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """A spec's table or query as the database has it.
+
+    Attributes:
+        relation: How it stands in a FROM clause.
+        columns: In their order.
+        key: Primary key columns in the key's order; empty without one.
+        rowid: SQL of its rowid; None where it has none, or columns hide its names.
+        rowid_alias: The column that is the rowid.
+        strict: Whether SQLite checks the types of its values.
+    """
+
+    relation: Relation
+    columns: tuple[DeclaredColumn, ...]
+    key: tuple[str, ...] = ()
+    rowid: str | None = None
+    rowid_alias: str | None = None
+    strict: bool = False
+
+
+def find(opened: sqlite3.Connection, connection: SqliteConnection, spec: ExtractSpec) -> Found:
+    """Find what a spec names, its query and condition checked to be what they must be.
+
+    Raises:
+        ConfigError: No such table (the nearest are named), or a query or condition that is refused.
+    """
+    where = spec.where and trim_statement(spec.where)
+    if spec.query is not None:
+        found = _query(opened, connection, trim_statement(spec.query), where)
+    else:
+        found = _table(opened, connection, spec.extract_table, where)
+    if where:
+        _check_where(opened, found, where)
+    return found
+
+
+def _table(
+    opened: sqlite3.Connection, connection: SqliteConnection, wanted: str, where: str | None
+) -> Found:
+    rows = execute(
+        opened,
+        "select name, type, wr, strict from pragma_table_list where schema = 'main'",
+        what=f"looking for {wanted}",
+        path=connection.path,
+    )
+    known = {row[0]: row for row in rows}
+    name = next((text for text in _readings(wanted) if text in known), None)
+    if name is None:
+        raise ConfigError(
+            f"there is no table {wanted!r} in {connection.path}{_nearest(wanted, list(known))}"
+        )
+    _, kind, without_rowid, strict = known[name]
+    details = _columns(opened, connection, name)
+    names = [row[1] for row in details]
+    key = tuple(row[1] for row in sorted(details, key=lambda row: row[5]) if row[5])
+    relation = Relation(
+        f"main.{quote_name(name)}",
+        quote_name(name),
+        "view" if kind == "view" else "table",
+        where,
+    )
+    alias = rowid = None
+    if kind in ("table", "shadow") and not without_rowid:
+        alias = _rowid_alias(opened, connection, name, key)
+        hidden = {text.lower() for text in names}
+        own = next((text for text in _ROWIDS if text not in hidden), None)
+        rowid = f"{relation.name}.{own}" if own else alias and relation.column(alias)
+    columns = tuple(
+        DeclaredColumn(
+            row[1],
+            row[2],
+            # Old versions let NULL into primary keys, and so do new ones for their sake.
+            not (row[3] or row[1] == alias or (without_rowid and row[5])),
+        )
+        for row in details
+    )
+    return Found(relation, columns, key, rowid, alias, bool(strict))
+
+
+def _readings(wanted: str) -> Iterator[str]:
+    """Yield every way to read a table's name, the likeliest first."""
+    yield wanted
+    bare = wanted.removeprefix("main.")
+    yield bare
+    quoted = re.fullmatch(r'"((?:[^"]|"")+)"', bare.removeprefix('"main".'))
+    if quoted:
+        yield quoted[1].replace('""', '"')
+
+
+def _nearest(wanted: str, known: list[str]) -> str:
+    folded = {name.lower(): name for name in known if not name.startswith("sqlite_")}
+    text = wanted.lower().removeprefix("main.")
+    near = [folded[name] for name in difflib.get_close_matches(text, folded, n=3, cutoff=0.6)]
+    return f"; the nearest are {', '.join(near)}" if near else f" ({len(folded)} can be seen)"
+
+
+def _columns(opened: sqlite3.Connection, connection: SqliteConnection, name: str) -> Rows:
+    rows = execute(
+        opened,
+        'select cid, name, type, "notnull", dflt_value, pk from pragma_table_xinfo(?)'
+        # 1 are the hidden columns of virtual tables; 2 and 3 are generated, and read like others.
+        " where hidden <> 1 order by cid",
+        name,
+        what=f"describing {name}",
+        path=connection.path,
+    )
+    if not rows:
+        raise ConfigError(f"{name} has no columns")
+    return rows
+
+
+def _rowid_alias(
+    opened: sqlite3.Connection, connection: SqliteConnection, name: str, key: tuple[str, ...]
+) -> str | None:
+    """Return the column that is the rowid: a primary key that needs no index of its own."""
+    if len(key) != 1:
+        return None
+    rows = execute(
+        opened,
+        "select 1 from pragma_index_list(?) where origin = 'pk'",
+        name,
+        what=f"describing {name}",
+        path=connection.path,
+    )
+    return None if rows else key[0]
+
+
+def _query(
+    opened: sqlite3.Connection, connection: SqliteConnection, query: str, where: str | None
+) -> Found:
+    source = f"{in_parentheses(query)} as {QUERY}"
+    # Alone too, so that it cannot close a parenthesis that it did not open.
+    for text in (f"select * from {source}", query):
+        _check_text(opened, text, "query")
+    names = _names(opened, source)
+    doubled = sorted({n for n in names if sum(n.lower() == m.lower() for m in names) > 1})
+    if doubled:
+        raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
+    # Types are told of views alone. One in this connection's own temporary schema writes nothing.
+    execute(
+        opened,
+        f"create temp view described as select * from {source}",
+        what="describing the query",
+        path=connection.path,
+    )
+    try:
+        details = _columns(opened, connection, "described")
+    finally:
+        opened.execute("drop view temp.described")
+    columns = tuple(
+        DeclaredColumn(name, row[2], nullable=True)
+        for name, row in zip(names, details, strict=True)
+    )
+    return Found(Relation(source, QUERY, "query", where), columns)
+
+
+def _names(opened: sqlite3.Connection, source: str) -> list[str]:
+    try:
+        cursor = opened.execute(f"select * from {source} limit 0")
+    except RAISED as error:
+        reason = refused_text(error)
+    else:
+        names = [column[0] for column in cursor.description]
+        cursor.close()
+        return names
+    raise ConfigError(f"query is refused by SQLite: {reason}")
+
+
+def _check_where(opened: sqlite3.Connection, found: Found, where: str) -> None:
+    check_where(where, "sqlite")
+    names = {column.name.lower() for column in found.columns} | {
+        found.relation.name[1:-1].replace('""', '"').lower(), "extracted", "main",
+    }  # fmt: skip
+    for token in _TOKEN.finditer(where):
+        quoted = token[1]
+        if quoted is not None and quoted.replace('""', '"').lower() not in names:
+            raise ConfigError(
+                f'where: "{quoted}" is no column, and SQLite would take it for a text: put texts '
+                "between single quotes"
+            )
+    relation = found.relation
+    for form in (in_parentheses(where), where):
+        _check_text(opened, f"select 1 from {relation.source} where {form}", "where")
+
+
+def _check_text(opened: sqlite3.Connection, text: str, what: str) -> None:
+    """Let SQLite parse one statement that reads and does nothing else; it is not run.
+
+    Raises:
+        ConfigError: It is refused.
+    """
+    with _reading_only(opened):
+        try:
+            opened.execute(f"explain {text}").close()
+        except RAISED as error:
+            reason = refused_text(error)
+        else:
+            return
+    raise ConfigError(f"{what} is refused by SQLite: {reason}")
+
+
+@contextlib.contextmanager
+def _reading_only(opened: sqlite3.Connection) -> Iterator[None]:
+    """Let statements be prepared that read tables and call functions, and no others."""
+
+    def judge(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+        if action == sqlite3.SQLITE_FUNCTION:
+            allowed = second not in _DENIED_FUNCTIONS
+        elif action in (sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_INSERT):
+            # What a virtual table does when it is first used; nobody else can write there.
+            allowed = first in _SCHEMA_TABLES
+        else:
+            allowed = action in _READS or action == sqlite3.SQLITE_PRAGMA
+        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+    opened.set_authorizer(judge)
+    try:
+        yield
+    finally:
+        opened.set_authorizer(None)

@@ -1,0 +1,148 @@
+"""Reads the splits of a SQLite snapshot as Arrow record batches bounded by bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from extract_jobs.errors import ExtractError
+from extract_jobs.schema import Column
+from extract_jobs.sources.sqlite.errors import RAISED, not_faithful, sqlite_error, undecodable
+from extract_jobs.sources.sqlite.session import Rows, SqliteConnection, Version, any_text, join
+from extract_jobs.sources.sqlite.sql import Relation, select
+from extract_jobs.sources.sqlite.types import Unfaithful, convert, kind_of
+from extract_jobs.splits import Split
+
+BATCH_BYTES = 16 * 2**20
+LARGE_ROW_BYTES = 2_048
+BATCH_ROWS = BATCH_BYTES // LARGE_ROW_BYTES
+"""So many rows that are not large make no batch above its bytes."""
+
+
+@dataclass(frozen=True)
+class SqliteReader:
+    """Reads splits of one snapshot. Picklable; a copy opens one connection a split.
+
+    Attributes:
+        connection: Where to.
+        version: What a connection of its own must see; None where none can be sure to.
+        relation: What is read, with the spec's own condition.
+        interval: The interval's condition; None reads all rows.
+        columns: What is read of each row, in the order of the batches.
+        lossy_types: The spec's.
+        what: What is read, for messages.
+        held: The snapshot's own connection, which reads where the snapshot is. Not pickled.
+        nulled: Values that became NULL because they had no faithful form, by column, in the read
+            that this copy of the reader began last. Not pickled.
+    """
+
+    connection: SqliteConnection
+    version: Version | None
+    relation: Relation
+    interval: str | None
+    columns: tuple[Column, ...]
+    lossy_types: str
+    what: str
+    held: sqlite3.Connection | None = field(default=None, compare=False, repr=False)
+    nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what belongs to this process: the connection, and its last read's counts."""
+        return self.__dict__ | {"held": None, "nulled": {}}
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of every batch."""
+        return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
+
+    def only(self, columns: Sequence[str]) -> SqliteReader:
+        """Give some columns alone. See `extract_jobs.sources.Reader.only`."""
+        chosen = tuple(column for column in self.columns if column.name in columns)
+        return replace(self, columns=chosen, nulled={})
+
+    def read(self, split: Split) -> Iterator[pa.RecordBatch]:
+        """Yield the split's rows. See `extract_jobs.sources.Reader.read`.
+
+        Through the snapshot's own connection where this reader has it, else through a new one that
+        is sure to see the same.
+        """
+        self.nulled.clear()
+        if self.held is not None:
+            yield from self._batches(self.held, split)
+            return
+        with contextlib.closing(join(self.connection, self.version, self.what)) as opened:
+            yield from self._batches(opened, split)
+
+    def _batches(self, opened: sqlite3.Connection, split: Split) -> Iterator[pa.RecordBatch]:
+        expressions = [column.expression for column in self.columns]
+        sizes = [
+            f"coalesce(length(cast({column.expression} as blob)), 0)"
+            for column in self.columns
+            if kind_of(column) in ("text", "binary", "any", "all")
+        ]
+        large = f"{' + '.join(sizes)} > {LARGE_ROW_BYTES}" if sizes else "0"
+        statement = select([*expressions, large], self.relation, self.interval, split.predicate)
+        schema = self.schema
+        with contextlib.closing(self._rows(opened, statement)) as batches:
+            for rows in batches:
+                yield self._batch(rows, schema)
+
+    def _rows(self, opened: sqlite3.Connection, statement: str) -> Generator[Rows]:
+        """Yield rows, the last item of each telling a large one, as many as make a batch."""
+        failure: ExtractError | None = None
+        cursor = opened.cursor()
+        try:
+            # Strict decoding is faster, and takes no text that is no UTF-8.
+            opened.text_factory = str if self._is_strict() else any_text
+            rows: Rows = []
+            size = 0
+            for row in cursor.execute(statement):
+                rows.append(row)
+                if row[-1]:
+                    size += sum(len(value) for value in row if isinstance(value, str | bytes))
+                if size >= BATCH_BYTES or len(rows) >= BATCH_ROWS:
+                    yield rows
+                    rows, size = [], 0
+            if rows:
+                yield rows
+        except RAISED as error:
+            failure = self._failure(error)
+        finally:
+            cursor.close()
+            opened.text_factory = any_text
+        # Not from within the handler: the original may quote rows.
+        if failure is not None:
+            raise failure
+
+    def _is_strict(self) -> bool:
+        """Tell whether text that is no UTF-8 is refused, whatever column it is in."""
+        takes_any = any(kind_of(column) == "all" for column in self.columns)
+        return self.lossy_types == "refuse" and not takes_any
+
+    def _failure(self, error: BaseException) -> ExtractError:
+        position = undecodable(error)
+        if position is None:
+            return sqlite_error(error, self.what, self.connection.path)
+        column = self.columns[position]
+        return not_faithful(column.name, column.source_type, column.rule, "text that is no UTF-8")
+
+    def _batch(self, rows: Rows, schema: pa.Schema) -> pa.RecordBatch:
+        arrays = []
+        by_column = list(zip(*rows, strict=True))
+        for column, values in zip(self.columns, by_column[:-1], strict=True):
+            reason = None
+            try:
+                array, failed = convert(values, column, null_what_fails=self.lossy_types == "null")
+            except Unfaithful as error:
+                reason = str(error)
+            if reason is not None:
+                raise not_faithful(column.name, column.source_type, column.rule, reason)
+            if failed:
+                self.nulled[column.name] = self.nulled.get(column.name, 0) + failed
+            arrays.append(array)
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -1,0 +1,212 @@
+"""Connections to a SQLite file: read-only, patient with locks, and sure to see one version.
+
+Nobody here opens the file but SQLite itself, and only one copy of SQLite, Python's own: when any
+other handle on the file is closed by the same process, POSIX drops the locks that the process holds
+on it, and with them the promise that nobody writes (https://sqlite.org/howtocorrupt.html, sections
+2.2 and 2.2.1). That is why DuckDB's SQLite extension, which brings a second copy, does not read
+here. Files are looked at by ``stat`` alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.sources.sqlite.errors import RAISED, sqlite_error
+from extract_jobs.spec_source import ConnectionSpec
+
+OLDEST = (3, 37, 0)
+"""First version with ``pragma table_list``, which tells STRICT and WITHOUT ROWID tables."""
+
+any_text = functools.partial(str, encoding="utf-8", errors="surrogateescape")
+"""A ``text_factory`` that takes bytes that are no UTF-8 too, marked as Python marks file names."""
+
+_TICK_NS = 20_000_000
+"""Files' times move in steps of the kernel's clock, at most 10 ms."""
+_QUIET_TRIES = 25
+
+Rows = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class SqliteConnection:
+    """Where a SQLite database is. Frozen and picklable.
+
+    Attributes:
+        path: The file, absolute.
+        timeout_seconds: How long to wait for a lock.
+    """
+
+    path: str
+    timeout_seconds: int
+
+    @classmethod
+    def of(cls, spec: ConnectionSpec) -> SqliteConnection:
+        """Read it off a spec; ``path`` may be a ``file://`` URL.
+
+        Raises:
+            ConfigError: There is no path, or one that leads elsewhere than to a local file.
+        """
+        if spec.path is None:
+            raise ConfigError("connection does not say path: add connection.path, a SQLite file")
+        path = spec.path
+        if "://" in path:
+            parts = urlsplit(path)
+            if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+                raise ConfigError(
+                    f"connection.path {path} is no local file: SQLite reads files where they lie; "
+                    "copy it to the worker's disk first"
+                )
+            path = unquote(parts.path)
+        return cls(str(Path(path).absolute()), spec.connect_timeout_seconds)
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a committed transaction would change: the file's identity, and where writes go.
+
+    Attributes:
+        wal: Whether the database is in WAL mode, where readers do not keep writers out.
+        file: Device and number of the database's file.
+        written: Size and modification time of the file that commits are written to: the database
+            itself, or in WAL mode its ``-wal``.
+    """
+
+    wal: bool
+    file: tuple[int, int]
+    written: tuple[int, int]
+
+
+def connect(connection: SqliteConnection) -> sqlite3.Connection:
+    """Open a database read-only, in autocommit mode; the caller closes it.
+
+    Never ``immutable``: a writer that is at work would then not be seen.
+
+    Raises:
+        ConfigError: There is no such file, it may not be read, or it is no database.
+        SourceUnavailable: It is locked for longer than the timeout.
+    """
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise ConfigError(
+            f"Python's SQLite is {sqlite3.sqlite_version}, and 3.37 is the oldest that can be used"
+        )
+    path = Path(connection.path)
+    if not path.is_file():
+        kind = "is a folder, not a file" if path.is_dir() else "does not exist on this worker"
+        raise ConfigError(f"connection.path: {path} {kind}")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"connection.path: {path} may not be read by this user")
+    opened = None
+    try:
+        opened = sqlite3.connect(
+            f"{path.as_uri()}?mode=ro",
+            uri=True,
+            timeout=connection.timeout_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        opened.text_factory = any_text
+        _no_texts_in_double_quotes(opened)
+        opened.execute("select 1 from sqlite_schema limit 1").fetchall()
+    except RAISED as error:
+        failure = sqlite_error(error, "opening the database", connection.path)
+    else:
+        return opened
+    if opened is not None:
+        opened.close()
+    raise failure
+
+
+def _no_texts_in_double_quotes(opened: Any) -> None:
+    """Let a double-quoted name that no column has be an error, where Python can: from 3.12 on."""
+    if setting := getattr(sqlite3, "SQLITE_DBCONFIG_DQS_DML", None):
+        opened.setconfig(setting, False)
+
+
+def execute(
+    opened: sqlite3.Connection, statement: str, *parameters: Any, what: str, path: str
+) -> Rows:
+    """Run one statement and return its rows.
+
+    Raises:
+        SourceUnavailable: The database is locked, or cannot be read just now.
+        SourceQueryFailed: SQLite failed the statement.
+        ConfigError: The file is no database.
+    """
+    try:
+        return opened.execute(statement, parameters).fetchall()
+    except RAISED as error:
+        failure = sqlite_error(error, what, path)
+    # Not from within the handler: the original may quote rows.
+    raise failure
+
+
+def begin(opened: sqlite3.Connection, connection: SqliteConnection, what: str) -> None:
+    """Begin a read transaction, with its lock or its mark in the WAL from now on."""
+    for statement in ("begin", "select 1 from sqlite_schema limit 1"):
+        execute(opened, statement, what=what, path=connection.path)
+
+
+def begin_version(
+    opened: sqlite3.Connection, connection: SqliteConnection, what: str
+) -> Version | None:
+    """Begin a read transaction and return the version that it sees.
+
+    Outside WAL mode the transaction's lock keeps every writer from committing, so the version holds
+    until it ends. In WAL mode writers go on, and every commit changes the ``-wal`` file: while that
+    stays as it was, other connections see the same.
+
+    Returns:
+        The version; None where somebody writes to the WAL all the time, so that no two
+        connections can be known to see the same.
+    """
+    mode = execute(opened, "pragma journal_mode", what=what, path=connection.path)[0][0]
+    for _ in range(_QUIET_TRIES):
+        before = version(connection, wal=mode == "wal")
+        begin(opened, connection, what)
+        after = version(connection, wal=mode == "wal")
+        # A time of this very moment could be that of the next write too.
+        if mode != "wal" or (before == after and time.time_ns() - after.written[1] > _TICK_NS):
+            return after
+        execute(opened, "rollback", what=what, path=connection.path)
+        time.sleep(_TICK_NS / 1e9)
+    begin(opened, connection, what)
+    return None
+
+
+def version(connection: SqliteConnection, *, wal: bool) -> Version:
+    """Return the version that is on disk; nothing is opened for that."""
+    try:
+        file = Path(connection.path).stat()
+        written = Path(f"{connection.path}-wal").stat() if wal else file
+    except FileNotFoundError:
+        file = written = os.stat_result((0,) * 10)
+    return Version(wal, (file.st_dev, file.st_ino), (written.st_size, written.st_mtime_ns))
+
+
+def join(connection: SqliteConnection, wanted: Version | None, what: str) -> sqlite3.Connection:
+    """Open a connection that sees a version; the caller closes it.
+
+    Raises:
+        SourceUnavailable: The database has moved on, or its file was replaced.
+    """
+    opened = connect(connection)
+    try:
+        begin(opened, connection, what)
+        if wanted is None or version(connection, wal=wanted.wal) != wanted:
+            raise SourceUnavailable(
+                f"{what} failed: {connection.path} was written to or replaced since the snapshot "
+                "was taken; run again, and if it is in WAL mode and never still, with "
+                "split.strategy auto or none, which reads it through one connection"
+            )
+    except BaseException:
+        opened.close()
+        raise
+    return opened

@@ -1,0 +1,117 @@
+"""One snapshot of a SQLite database, held by a read transaction of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.sources.sqlite import splits as cutting
+from extract_jobs.sources.sqlite.catalog import Found
+from extract_jobs.sources.sqlite.errors import RAISED, sqlite_error
+from extract_jobs.sources.sqlite.reader import SqliteReader
+from extract_jobs.sources.sqlite.session import execute, version
+from extract_jobs.sources.sqlite.sql import select
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.splits import Split
+
+STRATEGIES = ("auto", "rowid", "range", "none")
+
+
+class SqliteSnapshot:
+    """A snapshot held by a read transaction. Meets `extract_jobs.sources.Snapshot`.
+
+    Outside WAL mode its lock keeps writers from committing until it ends. In WAL mode writers go
+    on, and every other connection that reads a split makes sure that none has committed since.
+
+    Attributes:
+        reader: Reads its splits.
+        shared: True: splits and `count` see one version, or fail.
+    """
+
+    shared = True
+
+    def __init__(self, opened: sqlite3.Connection, found: Found, reader: SqliteReader) -> None:
+        """Hold what `SqliteSource.snapshot` found; not for other callers."""
+        self._opened = opened
+        self._found = found
+        self.reader = reader
+
+    def splits(self, spec: ExtractSpec) -> list[Split]:
+        """Cut the request into splits. See `extract_jobs.sources.Snapshot.splits`.
+
+        Raises:
+            ConfigError: A strategy that there is not here, or no column of that name.
+        """
+        try:
+            return self._cut(spec)
+        except RAISED as error:
+            failure = sqlite_error(
+                error, f"cutting {spec.extract_table} into splits", self.reader.connection.path
+            )
+        # Not from within the handler: the original may quote rows.
+        raise failure
+
+    def _cut(self, spec: ExtractSpec) -> list[Split]:
+        wanted, reader, relation = spec.split, self.reader, self._found.relation
+        run = cutting.runner(self._opened)
+        self._check(spec)
+        database = cutting.file_bytes(run)
+        # A writer in WAL mode may commit at any time, and other connections could not join: left to
+        # itself, such a database is read through the snapshot's own one.
+        alone = reader.version is None or (reader.version.wal and wanted.strategy == "auto")
+        if alone or wanted.strategy == "none":
+            return cutting.whole(database)
+        column = self._column(spec)
+        if column is None or (database <= wanted.target_bytes and wanted.strategy == "auto"):
+            return cutting.whole(database)
+        rows = int(run(select(["count(*)"], relation, reader.interval))[0][0])
+        width = cutting.row_bytes(run, relation, [c.expression for c in reader.columns])
+        size = min(rows * width, database)
+        count = cutting.how_many(wanted, rows, size)
+        if wanted.strategy == "range" and relation.kind != "table":
+            # The size of a query's result is a guess; the person asked for splits.
+            count = max(count, min(wanted.max_connections, max(1, rows)))
+        if count == 1:
+            return cutting.whole(size)
+        cut = cutting.by_rowid if column == self._found.rowid else cutting.by_value
+        bounds = cut(run, relation, column, reader.interval, rows=rows, count=count)
+        return cutting.between(bounds, column, size)
+
+    def _check(self, spec: ExtractSpec) -> None:
+        wanted = spec.split
+        if wanted.strategy not in STRATEGIES:
+            raise ConfigError(
+                f"split.strategy {wanted.strategy}: SQLite has {', '.join(STRATEGIES)}"
+            )
+        if wanted.strategy == "rowid" and self._found.rowid is None:
+            raise ConfigError(
+                f"split.strategy rowid: {spec.extract_table} is a {self._found.relation.kind} "
+                "without a rowid that can be named; use range with split.column, auto or none"
+            )
+        names = [column.name for column in self._found.columns]
+        if wanted.strategy == "range" and wanted.column not in names:
+            raise ConfigError(f"there is no column {wanted.column!r}; there are {', '.join(names)}")
+
+    def _column(self, spec: ExtractSpec) -> str | None:
+        """Return what to cut by: the rowid, the first column of the key, or the one asked for."""
+        found, wanted = self._found, spec.split
+        if wanted.column is not None and wanted.strategy in ("auto", "range"):
+            return found.relation.column(wanted.column)
+        if found.rowid is not None:
+            return found.rowid
+        return found.relation.column(found.key[0]) if found.key else None
+
+    def count(self) -> int:
+        """Count the request's rows in this snapshot, under the very same predicate."""
+        reader = self.reader
+        statement = select(["count(*)"], reader.relation, reader.interval)
+        what = reader.what.replace("reading", "counting", 1)
+        return int(execute(self._opened, statement, what=what, path=reader.connection.path)[0][0])
+
+    def check(self) -> None:
+        """Raise SourceUnavailable if the database has moved on, so that no split could join."""
+        wanted, connection = self.reader.version, self.reader.connection
+        if wanted is not None and version(connection, wal=wanted.wal) != wanted:
+            raise SourceUnavailable(
+                f"{connection.path} was written to or replaced while {self.reader.what}; run again"
+            )

@@ -1,0 +1,136 @@
+"""The SQL that the SQLite source sends: quoting, literals, relations, predicates. Text in and out.
+
+Columns are always qualified by their table: what SQLite takes for a string where no column has a
+double-quoted name (https://sqlite.org/quirks.html, section 8) is an error then.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.schema import Column
+from extract_jobs.sources import ReadRequest
+from extract_jobs.watermark import WatermarkValue
+
+Value = int | float | str | bytes
+"""What a column can hold beside NULL."""
+
+QUERY = '"extracted"'
+"""What a query goes by in a FROM clause."""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What is read, as it stands in a FROM clause.
+
+    Attributes:
+        source: A quoted name, or a query in parentheses with its alias.
+        name: What qualifies its columns, quoted.
+        kind: What it is.
+        where: The spec's own condition; None reads all rows.
+    """
+
+    source: str
+    name: str
+    kind: Literal["table", "view", "query"]
+    where: str | None = None
+
+    def column(self, name: str) -> str:
+        """Return a column's qualified name."""
+        return f"{self.name}.{quote_name(name)}"
+
+
+def quote_name(name: str) -> str:
+    """Quote an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: Value) -> str:
+    """Return a literal that SQLite reads back as the very value, storage class included."""
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
+    if isinstance(value, str):
+        plain = "\0" not in value and value.isprintable()
+        # Text ends at a zero byte in the parser, and may hold bytes that are no UTF-8.
+        raw = value.encode("utf-8", "surrogateescape")
+        return "'" + value.replace("'", "''") + "'" if plain else f"cast(x'{raw.hex()}' as text)"
+    if isinstance(value, float) and math.isinf(value):
+        return "9e999" if value > 0 else "-9e999"
+    return repr(value)
+
+
+def trim_statement(text: str) -> str:
+    """Strip blanks and semicolons from the end of a statement."""
+    return re.sub(r"[\s;]+\Z", "", text)
+
+
+def in_parentheses(text: str) -> str:
+    """Put text between parentheses so that a comment at its end does not swallow the last one."""
+    return f"(\n{text}\n)"
+
+
+def where_clause(*conditions: str | None) -> str:
+    """Return ``where (…) and (…)`` of the conditions that are not None; empty without any."""
+    given = [in_parentheses(condition) for condition in conditions if condition]
+    return f" where {' and '.join(given)}" if given else ""
+
+
+def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:
+    """Return the SELECT of expressions, named c0, c1, …, under conditions and the spec's own."""
+    listed = ", ".join(f"{expression} as c{i}" for i, expression in enumerate(expressions))
+    return f"select {listed} from {relation.source}{where_clause(relation.where, *conditions)}"
+
+
+def bound_literal(bound: WatermarkValue) -> str:
+    """Return a bound as a literal: a number for numbers, text for everything else."""
+    if bound.type in ("integer", "decimal"):
+        return bound.text  # digits, checked; beyond 64 bits SQLite takes it for a real
+    return literal(bound.text)
+
+
+def interval_condition(request: ReadRequest, column: Column | None) -> str | None:
+    """Return ``column > lower and column <= upper`` for a request; None if all rows belong.
+
+    Args:
+        request: What is read.
+        column: The watermark column as it is now.
+
+    Raises:
+        ConfigError: The bounds are of another kind than the column, or the column is gone.
+    """
+    interval = request.interval
+    if interval is None or request.watermark_column is None:
+        return None
+    if column is None:
+        raise ConfigError(f"watermark column {request.watermark_column} is gone")
+    name = column.expression
+    if interval.empty:
+        return f"{name} is null" if request.include_null_watermarks else "0"
+    if interval.lower is None and interval.upper is None:
+        return None if request.include_null_watermarks else f"{name} is not null"
+    sides = []
+    for sign, bound in ((">", interval.lower), ("<=", interval.upper)):
+        if bound is not None:
+            check_bound(bound, column)
+            sides.append(f"{name} {sign} {bound_literal(bound)}")
+    condition = " and ".join(sides)
+    return f"{condition} or {name} is null" if request.include_null_watermarks else condition
+
+
+def check_bound(bound: WatermarkValue, column: Column) -> None:
+    """Refuse a bound of another kind than its column.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if bound.type != column.watermark:
+        raise ConfigError(
+            f"watermark column {column.name} is {column.source_type or 'of no type'}, which orders "
+            f"rows as {column.watermark or 'nothing'}, but the bound or the watermark kept for it "
+            f"is of type {bound.type}: extract the table in full, or give watermark.lower"
+        )

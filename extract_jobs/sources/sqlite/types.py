@@ -1,0 +1,359 @@
+"""How SQLite's declared types become Arrow types, and its values their forms.
+
+A declared type is a wish (https://sqlite.org/datatype3.html): outside STRICT tables every value has
+a storage class of its own. So a column's Arrow type follows from its declaration, by the first of
+`RULES` that fits, and every value that is read is checked against it: one of another storage class
+has no faithful form.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Context, Decimal, Inexact
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from extract_jobs.schema import Column, TypeRule
+from extract_jobs.watermark import WatermarkType
+
+Kind = Literal["integer", "boolean", "text", "binary", "real", "decimal", "any", "all"]
+"""How a column is read: by storage class; ``any`` takes integers, reals and text as text, ``all``
+blobs and text that is no UTF-8 as well."""
+
+MAX_PRECISION = 38
+"""Digits of Arrow's decimal128, and of what Athena and Spark know."""
+_EXACT_DOUBLE = 2**53
+
+_OTHERS = "values of another storage class have no faithful form"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the mapping: declared types that a pattern fits, and how they arrive."""
+
+    pattern: re.Pattern[str]
+    kind: Kind
+    row: TypeRule
+
+
+def _rule(pattern: str, kind: Kind, *row: str) -> Rule:
+    source_type, arrives_as, fidelity, reason = row
+    return Rule(
+        re.compile(pattern, re.IGNORECASE | re.ASCII | re.DOTALL),
+        kind,
+        TypeRule(source_type, arrives_as, fidelity, reason),  # type: ignore[arg-type]
+    )
+
+
+_DIGITS = r"\s*\(\s*(?P<precision>\d+)\s*(?:,\s*(?P<scale>\d+)\s*)?\)"
+RULES = (
+    _rule(r"\s*bool(ean)?\s*", "boolean", "BOOLEAN, BOOL", "boolean", "lossless",
+          "SQLite keeps 0 and 1; other values have no faithful form"),
+    # Affinities, in the order in which SQLite finds them.
+    _rule(r".*int.*", "integer", "INTEGER, INT, BIGINT, … (any name with INT)", "int64", "lossless",
+          f"64-bit integers; {_OTHERS}"),
+    _rule(r".*(char|clob|text).*", "text", "TEXT, VARCHAR(n), CLOB, … (CHAR, CLOB or TEXT)",
+          "string", "lossless", "text in UTF-8; blobs, and text that is no UTF-8, have no faithful "
+          "form"),
+    _rule(r".*blob.*", "binary", "BLOB, … (any name with BLOB)", "binary", "lossless",
+          f"bytes; {_OTHERS}"),
+    _rule(r".*(real|floa|doub).*", "real", "REAL, DOUBLE, FLOAT, … (REAL, FLOA or DOUB)",
+          "float64", "lossless", f"64-bit floating point, infinities kept; {_OTHERS}"),
+    _rule(rf"\s*(decimal|numeric|dec|number){_DIGITS}\s*", "decimal",
+          "DECIMAL(p,s), NUMERIC(p,s) with p up to 38", "decimal(p,s)", "lossless",
+          "SQLite keeps integers or doubles; a double arrives as the shortest decimal that reads "
+          "back as it, and one with more digits than declared has no faithful form"),
+    _rule(r"\s*(date|datetime|time|timestamp).*", "any", "DATE, DATETIME, TIME, TIMESTAMP",
+          "string", "as_text", "SQLite has no such type: text arrives as it is, numbers as their "
+          "digits; columns.cast makes ISO text a date or timestamp; blobs have no faithful form"),
+    _rule(r".*", "any", "no type, ANY, NUMERIC, DECIMAL, JSON, and every other name", "string",
+          "as_text", "values may be of any storage class: text arrives as it is, numbers as their "
+          "digits, blobs have no faithful form; columns.cast to an integer, float64, decimal, "
+          "boolean or binary reads the column as of that type"),
+)  # fmt: skip
+TYPE_RULES = tuple(rule.row for rule in RULES)
+"""The table of types in the docs; the mapping itself goes by `RULES`."""
+
+_ARROW: dict[Kind, pa.DataType] = {
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "text": pa.string(),
+    "binary": pa.binary(),
+    "real": pa.float64(),
+    "any": pa.string(),
+    "all": pa.string(),
+}
+_BY_CAST: dict[str, Kind] = {
+    "int8": "integer", "int16": "integer", "int32": "integer", "int64": "integer",
+    "float32": "real", "float64": "real", "boolean": "boolean", "binary": "binary",
+}  # fmt: skip
+_ACCEPTED: dict[Kind, set[type]] = {
+    "integer": {int},
+    "boolean": {int},
+    "text": {str},
+    "binary": {bytes},
+    "real": {float, int},
+    "decimal": {int, float},
+    "any": {int, float, str},
+    "all": {int, float, str, bytes},
+}
+_STORAGE_CLASS = {int: "integer", float: "real", str: "text", bytes: "blob"}
+_WATERMARKS: dict[Kind, WatermarkType] = {"integer": "integer", "decimal": "decimal"}
+_EXACT = Context(prec=400, traps=[Inexact])
+
+
+def rule_of(declared: str) -> Rule:
+    """Return the first rule that fits a declared type."""
+    for rule in RULES:
+        found = rule.pattern.fullmatch(declared)
+        if found and (rule.kind != "decimal" or _decimal_type(found)):
+            return rule
+    raise AssertionError("the last rule fits all")
+
+
+def _decimal_type(found: re.Match[str]) -> pa.DataType | None:
+    precision, scale = int(found["precision"]), int(found["scale"] or 0)
+    fits = 1 <= precision <= MAX_PRECISION and scale <= precision
+    return pa.decimal128(precision, scale) if fits else None
+
+
+def make_column(
+    name: str,
+    declared: str,
+    *,
+    expression: str,
+    nullable: bool,
+    exact: bool,
+    cast: str | None,
+    lossy_types: str,
+) -> Column:
+    """Decide how a column is read.
+
+    Args:
+        name: The column's name.
+        declared: Its type as declared; empty for none.
+        expression: What reads it.
+        nullable: Whether it admits NULL.
+        exact: Whether SQLite itself sees to it that values are of the declared type: in STRICT
+            tables, and for the alias of the rowid.
+        cast: What the spec casts it to, if anything. ``string`` takes every value as text.
+        lossy_types: The spec's.
+    """
+    rule = rule_of(declared)
+    kind: Kind = rule.kind
+    arrow = _ARROW.get(kind) or _decimal_type(_matched(rule, declared))
+    fidelity, reason = rule.row.fidelity, rule.row.reason
+    if cast in ("string", "text") and kind != "text":
+        kind, fidelity = "all", "by_permission"
+        reason = "every value arrives as text, as columns.cast allows; blobs as X'…'"
+    elif lossy_types == "string" and not (exact and kind in ("integer", "real")):
+        kind, fidelity = "all", "by_permission"
+        reason = "every value arrives as text, as lossy_types allows; blobs as X'…'"
+    elif cast is not None and (kind == "any" or (kind == "decimal" and cast == "float64")):
+        by_cast = _by_cast(cast)
+        if by_cast is not None:
+            kind, arrow = by_cast
+            fidelity, reason = "lossless", f"read as {cast}, as columns.cast says; {_OTHERS}"
+    arrow = _ARROW.get(kind, arrow)
+    nulled = lossy_types == "null" and not (exact and kind in ("integer", "real"))
+    if nulled and kind != "all":
+        reason = f"{reason}; such values become NULL and are counted"
+    return Column(
+        name, declared, arrow, nullable or nulled, fidelity,  # type: ignore[arg-type]
+        reason, expression, _watermark(kind),
+    )  # fmt: skip
+
+
+def _matched(rule: Rule, declared: str) -> re.Match[str]:
+    found = rule.pattern.fullmatch(declared)
+    assert found is not None
+    return found
+
+
+def _by_cast(cast: str) -> tuple[Kind, pa.DataType] | None:
+    found = re.fullmatch(rf"decimal{_DIGITS}", cast)
+    if found:
+        arrow = _decimal_type(found)
+        return ("decimal", arrow) if arrow else None
+    kind = _BY_CAST.get(cast)
+    return (kind, _ARROW[kind]) if kind else None
+
+
+def _watermark(kind: Kind) -> WatermarkType | None:
+    if kind in ("text", "any"):
+        return "string"
+    return _WATERMARKS.get(kind)
+
+
+def kind_of(column: Column) -> Kind:
+    """Return how a column that `make_column` made is read."""
+    arrow = column.arrow_type
+    if pa.types.is_decimal(arrow):
+        return "decimal"
+    if arrow == pa.string():
+        kinds: dict[str, Kind] = {"lossless": "text", "as_text": "any", "by_permission": "all"}
+        return kinds[column.fidelity]
+    return next(kind for kind, known in _ARROW.items() if known == arrow)
+
+
+class Unfaithful(Exception):
+    """A value has no faithful form; the argument tells what kind of value, never the value."""
+
+
+def convert(
+    values: Sequence[Any], column: Column, *, null_what_fails: bool
+) -> tuple[pa.Array, int]:
+    """Bring a column's values to its Arrow type.
+
+    Args:
+        values: As Python's ``sqlite3`` gives them.
+        column: The column.
+        null_what_fails: Values without a faithful form become NULL and are counted.
+
+    Returns:
+        The array, and how many of its NULLs were values.
+
+    Raises:
+        Unfaithful: A value has no faithful form.
+    """
+    kind = kind_of(column)
+    found = set(map(type, values))
+    if found - {type(None)} <= _ACCEPTED[kind]:
+        try:
+            return _QUICK[kind](values, found, column.arrow_type), 0
+        except (pa.ArrowException, UnicodeError, Unfaithful):
+            pass  # one by one, to find which
+    form = _FORMS[kind]
+    made: list[Any] = []
+    failed = 0
+    for value in values:
+        try:
+            made.append(None if value is None else form(value, column.arrow_type))
+        except Unfaithful:
+            if not null_what_fails:
+                raise
+            failed += 1
+            made.append(None)
+    return pa.array(made, column.arrow_type), failed
+
+
+def _as_they_are(values: Sequence[Any], _: set[type], arrow: pa.DataType) -> pa.Array:
+    # Arrow refuses integers that a double cannot hold, and text that is no UTF-8.
+    return pa.array(values, arrow)
+
+
+def _quick_boolean(values: Sequence[Any], _: set[type], arrow: pa.DataType) -> pa.Array:
+    if not set(values) <= {0, 1, None}:
+        raise Unfaithful
+    return pa.array(values, pa.int64()).cast(arrow)
+
+
+def _quick_decimal(values: Sequence[Any], found: set[type], arrow: pa.DataType) -> pa.Array:
+    if found <= {int, type(None)}:
+        # Arrow asks for room for the widest integer, whatever the values are.
+        return pa.array(values, pa.int64()).cast(pa.decimal128(38, 0)).cast(arrow)
+    return pa.array([v if v is None else repr(v) for v in values], pa.string()).cast(arrow)
+
+
+def _quick_text(values: Sequence[Any], found: set[type], arrow: pa.DataType) -> pa.Array:
+    if not found <= {str, type(None)}:
+        values = [v if v is None else printed(v) for v in values]
+    return pa.array(values, arrow)
+
+
+_QUICK: dict[Kind, Callable[[Sequence[Any], set[type], pa.DataType], pa.Array]] = {
+    "integer": _as_they_are,
+    "boolean": _quick_boolean,
+    "text": _as_they_are,
+    "binary": _as_they_are,
+    "real": _as_they_are,
+    "decimal": _quick_decimal,
+    "any": _quick_text,
+    "all": _quick_text,
+}
+
+
+def printed(value: Any) -> str:
+    """Return a value as text: reals as the shortest decimal that reads back equal, blobs as X'…'.
+
+    Text that is no UTF-8 is printed as the blob of its bytes.
+    """
+    if isinstance(value, bytes):
+        return f"X'{value.hex().upper()}'"
+    if isinstance(value, str):
+        if _is_utf8(value):
+            return value
+        return printed(value.encode("utf-8", "surrogateescape"))
+    if isinstance(value, float) and math.isinf(value):
+        return "Inf" if value > 0 else "-Inf"
+    return repr(value)
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _of_class(*accepted: type) -> Callable[[Any, pa.DataType], Any]:
+    def form(value: Any, _: pa.DataType) -> Any:
+        if type(value) not in accepted:
+            raise Unfaithful(f"a value of storage class {_STORAGE_CLASS[type(value)]}")
+        if isinstance(value, str) and not _is_utf8(value):
+            raise Unfaithful("text that is no UTF-8")
+        return value
+
+    return form
+
+
+def _boolean(value: Any, _: pa.DataType) -> bool:
+    if type(value) is not int:
+        raise Unfaithful(f"a value of storage class {_STORAGE_CLASS[type(value)]}")
+    if value not in (0, 1):
+        raise Unfaithful("an integer other than 0 and 1")
+    return bool(value)
+
+
+def _real(value: Any, _: pa.DataType) -> float:
+    if type(value) not in (int, float):
+        raise Unfaithful(f"a value of storage class {_STORAGE_CLASS[type(value)]}")
+    if isinstance(value, int) and abs(value) > _EXACT_DOUBLE and int(float(value)) != value:
+        raise Unfaithful("an integer that a double cannot hold")
+    return float(value)
+
+
+def _decimal(value: Any, arrow: pa.DataType) -> Decimal:
+    if type(value) not in (int, float):
+        raise Unfaithful(f"a value of storage class {_STORAGE_CLASS[type(value)]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Unfaithful("an infinite value")
+    number = Decimal(repr(value))
+    scaled = number.scaleb(arrow.scale, _EXACT)
+    if scaled != scaled.to_integral_value() or abs(scaled) >= 10**arrow.precision:
+        raise Unfaithful(f"a number that has no form in {arrow.precision} digits, {arrow.scale} of "
+                         "them after the point")  # fmt: skip
+    return number
+
+
+def _any(value: Any, arrow: pa.DataType) -> str:
+    if isinstance(value, bytes):
+        raise Unfaithful("a value of storage class blob")
+    return printed(_of_class(int, float, str)(value, arrow))
+
+
+_FORMS: dict[Kind, Callable[[Any, pa.DataType], Any]] = {
+    "integer": _of_class(int),
+    "boolean": _boolean,
+    "text": _of_class(str),
+    "binary": _of_class(bytes),
+    "real": _real,
+    "decimal": _decimal,
+    "any": _any,
+    "all": lambda value, _: printed(value),
+}
