@@ -62,7 +62,7 @@ demo: $(READY)  ## Run the pipeline on this machine and show what it did
 	@$(BIN)/python -m infra.local demo
 
 test: $(READY) $(DEBIAN)  ## Run all tests but the benches, with coverage
-	@$(BIN)/pytest -q -m 'not bench' -n 2 --dist loadfile \
+	@$(BIN)/pytest -q -m 'not bench' -n 2 --dist worksteal \
 	  --cov --cov-report=term $(ARGS)
 
 # The tests' MariaDB and JDBC drivers: Debian packages, unpacked and not installed.
@@ -71,7 +71,7 @@ $(DEBIAN): tests/support/debian.py | $(READY)
 	@touch $@
 
 test-spark4: $(SPARK4)/.ready  ## Run the tests that start Spark on Spark 4
-	@$(SPARK4)/bin/pytest -q -m 'spark and not bench' -n 2 --dist loadfile $(ARGS)
+	@$(SPARK4)/bin/pytest -q -m 'spark and not bench' -n 2 --dist worksteal $(ARGS)
 
 check: $(READY) $(if $(STATE_MACHINES),$(ASL_VALIDATOR))  ## Format, lint, types, imports, ASL
 	@$(BIN)/ruff format --check .
