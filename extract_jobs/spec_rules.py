@@ -25,6 +25,15 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
         yield "write_mode overwrite needs mode full: an increment would replace the whole table"
     if mode == "full" and watermark and (watermark.lower, watermark.upper) != (None, None):
         yield "watermark.lower and upper need mode incremental: in mode full all rows would come"
+    if spec.split.column in spec.columns.mask:
+        yield (
+            f"split.column {spec.split.column} is masked, but statements would show where it is cut"
+        )
+    if mode == "incremental" and column in spec.columns.mask:
+        yield (
+            f"watermark.column {column} is masked, but its greatest value is kept in the commit "
+            "log and told in reports: order rows by a column that may be seen"
+        )
     if target.write_mode == "overwrite_partitions":
         yield from _replacing_problems(spec, column)
     if mode == "full" or watermark is None or target.write_mode != "append":
@@ -33,11 +42,6 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
         yield (
             "watermark.lag with write_mode append reads rows again: name the key that tells them "
             "in columns.key, or accept doubles with watermark.duplicates: accept"
-        )
-    if key and column in spec.columns.mask:
-        yield (
-            "columns.key tells rows that were committed already by key and watermark, but "
-            f"{column} is masked"
         )
 
 
@@ -73,10 +77,10 @@ def _replacing_problems(spec: ExtractSpec, column: str | None) -> Iterator[str]:
                 f"watermark column, such as day({column}): other partitions may hold rows outside "
                 "the interval, which would be lost"
             )
-        if column in spec.columns.cast or column in spec.columns.mask:
+        if column in spec.columns.cast:
             yield (
                 f"write_mode overwrite_partitions in mode incremental needs {column} as it is: "
-                "take it out of columns.cast and columns.mask"
+                "take it out of columns.cast"
             )
 
 

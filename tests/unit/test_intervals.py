@@ -278,7 +278,7 @@ def described(kind: WatermarkType | None, nullable: bool = True) -> TableDescrip
         (
             {"mode": "incremental", "watermark": {"column": "a"},
              "columns": {"key": ["b"], "mask": {"a": "null"}}},
-            ["columns.key .* but a is masked"],
+            ["watermark.column a is masked, but its greatest value is kept"],
         ),
         ({"columns": {"key": ["b"], "mask": {"b": "null"}}}, ["key holds b, which mask"]),
         ({"columns": {"key": ["b", "b"]}}, ["key names one column twice"]),
