@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -118,8 +118,11 @@ class Snapshot(Protocol):
     def splits(self, spec: ExtractSpec) -> Sequence[Split]:
         """Cut the request into splits: disjoint, exhaustive, at least one, indexes from 0."""
 
-    def count(self) -> int:
-        """Count the request's rows in this snapshot, under the very same predicate."""
+    def count(self) -> int | None:
+        """Count the request's rows in this snapshot, under the very same predicate.
+
+        None where the source has no count but that of reading them.
+        """
 
     def check(self) -> None:
         """Raise SourceUnavailable if the snapshot can no longer be joined."""
@@ -195,6 +198,36 @@ class Source(Protocol):
         """Take a snapshot and hold it until the context ends."""
 
 
+@runtime_checkable
+class ObjectSource(Source, Protocol):
+    """A source whose tables are objects, and whose increments are objects not read before.
+
+    What it reads is a list of objects, which the plan pins and the commit names. Only the source
+    knows what is in a list; everybody else keeps its bytes.
+    """
+
+    def has_nothing_new(self) -> bool:
+        """Tell whether there is no object to read."""
+
+    def choose(self, before: bytes | None, now: datetime) -> bytes:
+        """List the objects, and return those to be read and those that were read before.
+
+        Args:
+            before: The list of the last commit, where its objects still count; None where the
+                run reads all.
+            now: The present, UTC.
+
+        Raises:
+            ConfigError: There is no object at all.
+        """
+
+    def is_current(self, chosen: bytes) -> bool:
+        """Tell whether every object that a list has to be read is still there, unchanged."""
+
+    def at(self, chosen: bytes) -> ObjectSource:
+        """Return the source of the objects of a list, whatever else there is by now."""
+
+
 def open_source(spec: ExtractSpec, spark: SparkSession | None = None) -> Source:
     """Return the source of a spec, its credentials resolved once, on the caller.
 
@@ -210,9 +243,16 @@ def open_source(spec: ExtractSpec, spark: SparkSession | None = None) -> Source:
             from extract_jobs.sources.postgres.source import PostgresSource
 
             return PostgresSource.open(spec)
+        case "files":
+            from extract_jobs.sources.files.source import FilesSource
+
+            return FilesSource.open(spec)
         case "sqlite":
             from extract_jobs.sources.sqlite.source import SqliteSource
 
             return SqliteSource.open(spec)
-    del spark  # until a source reads through it
+        case "jdbc" | "sqlserver" | "oracle" | "redshift":
+            from extract_jobs.sources.jdbc.source import JdbcSource
+
+            return JdbcSource.open(spec, spark)
     raise ConfigError(f"source.type {spec.source_type} is not there yet")

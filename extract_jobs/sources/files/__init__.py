@@ -1,0 +1,1 @@
+"""Files in S3 or a local folder: CSV, JSON lines and Parquet, plain or compressed."""

@@ -1,0 +1,189 @@
+"""A text file as blocks of whole records, with the offset and the line that each begins at.
+
+Where a record of CSV ends depends on quotes: a newline within quotes is data. A quote opens a field
+only at its begin; anywhere else in an unquoted field it stands for itself, which is what Arrow's
+parser does too. As long as every quote that would open one stands behind a delimiter, a line end or
+another quote, counting quotes tells what lies within: that is done with numpy. Any other block is
+cut by a regular expression of a record, exact and slower.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from extract_jobs.errors import SourceQueryFailed
+
+BLOCK_BYTES = 4 * 2**20
+MAX_RECORD_BYTES = 128 * 2**20
+"""A record longer than this is taken for a quote that is never closed."""
+
+
+class Stream(Protocol):
+    """Text, UTF-8 but for mistakes, from its begin to its end."""
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes, fewer only before the end, none at the end."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How CSV is written; each one ASCII character, ``escape`` perhaps none."""
+
+    delimiter: str = ","
+    quote: str = '"'
+    escape: str | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole records.
+
+    Attributes:
+        data: Their bytes.
+        offset: Where they begin in the stream, in bytes.
+        line: Number of the line they begin at, from 1.
+    """
+
+    data: bytes
+    offset: int
+    line: int
+
+
+Cut = Callable[[bytes, bool], int]
+"""Gives the end of the last whole record; the flag tells that no byte follows."""
+
+
+def blocks(stream: Stream, cut: Cut, uri: str, *, offset: int = 0) -> Iterator[Block]:
+    """Yield a stream's records in blocks of about `BLOCK_BYTES`.
+
+    Args:
+        stream: Begins with a record.
+        cut: Tells where records end.
+        uri: The file, for messages.
+        offset: Where the stream begins in its file; lines are counted from there.
+
+    Raises:
+        SourceQueryFailed: A quote is never closed, or a record is too long.
+    """
+    rest, line = b"", 1
+    while True:
+        more = stream.read(max(BLOCK_BYTES, len(rest)))
+        data = rest + more if rest else more
+        if not data:
+            return
+        end = cut(data, not more)
+        if end:
+            yield Block(data[:end], offset, line)
+            offset += end
+            line += lines_in(data[:end])
+        rest = data[end:]
+        if rest and (not more or len(rest) > MAX_RECORD_BYTES):
+            raise SourceQueryFailed(
+                f"{uri}, line {line}: a record that begins here does not end, within "
+                f"{len(rest)} bytes: a quote is not closed. Mend the file, or set files.quote and "
+                "files.escape to what it uses"
+            )
+
+
+def lines_in(data: bytes) -> int:
+    """Return how many line ends there are; lone carriage returns count where nothing else does."""
+    return data.count(b"\n") or data.count(b"\r")
+
+
+def cut_lines(data: bytes, final: bool) -> int:
+    """Return the end of the last whole line: a `Cut`."""
+    return len(data) if final else data.rfind(b"\n") + 1
+
+
+@lru_cache
+def cut_csv(dialect: Dialect) -> Cut:
+    """Return the `Cut` of a dialect of CSV."""
+    quote = dialect.quote.encode()
+    before = np.frombuffer(b"\r\n" + quote + dialect.delimiter.encode(), np.uint8)
+
+    def cut(data: bytes, final: bool) -> int:
+        if dialect.escape is None and b"\n" in data:
+            if quote not in data:
+                return len(data) if final else data.rfind(b"\n") + 1
+            end = _cut_by_parity(data, quote, before, final=final)
+            if end is not None:
+                return end
+        return _cut_by_record(data, dialect, final=final)
+
+    return cut
+
+
+def _cut_by_parity(
+    data: bytes, quote: bytes, before: npt.NDArray[np.uint8], *, final: bool
+) -> int | None:
+    """Return the end of the last whole record, None where quotes are not where they belong."""
+    view = np.frombuffer(data, np.uint8)
+    quotes = np.flatnonzero(view == quote[0])
+    opening = quotes[0::2]
+    if opening.size and opening[0] == 0:
+        opening = opening[1:]
+    if not np.isin(view[opening - 1], before).all():
+        return None
+    if final and len(quotes) % 2 == 0:
+        return len(data)
+    # At the end too: where the last quote stays open, what precedes its record is whole.
+    end = data.rfind(b"\n")
+    while end >= 0:
+        inside = int(np.searchsorted(quotes, end))
+        if inside % 2 == 0:
+            return end + 1
+        end = data.rfind(b"\n", 0, int(quotes[inside - 1]))
+    return 0
+
+
+def _cut_by_record(data: bytes, dialect: Dialect, *, final: bool) -> int:
+    pattern, end = _record(dialect), 0
+    while end < len(data):
+        found = pattern.match(data, end)
+        if found is None:
+            break
+        if not final and (found.end() == len(data) and not found[0].endswith(b"\n")):
+            break  # a carriage return, or a text, that may go on
+        if found[1] == b"" and not final:
+            break
+        end = found.end()
+    return end
+
+
+def record_starts(data: bytes, dialect: Dialect, most: int | None = None) -> list[int]:
+    """Return where the records of a block begin, blank lines left out as Arrow leaves them out.
+
+    Args:
+        data: Whole records.
+        dialect: How they are written.
+        most: So many are enough.
+    """
+    found: list[int] = []
+    pattern, start = _record(dialect), 0
+    while start < len(data) and len(found) != most:
+        record = pattern.match(data, start)
+        if record is None:
+            break
+        if record[0].strip(b"\r\n"):
+            found.append(start)
+        start = record.end()
+    return found
+
+
+@lru_cache
+def _record(dialect: Dialect) -> re.Pattern[bytes]:
+    """Return the pattern of one record; group 1 is its line end, empty at the end of the data."""
+    quote, delimiter = (re.escape(c.encode()) for c in (dialect.quote, dialect.delimiter))
+    escape = re.escape(dialect.escape.encode()) if dialect.escape else b""
+    escaped = rb"|%s(?s:.)" % escape if escape else b""
+    bare = rb"(?:[^%s\r\n%s]%s)*+" % (delimiter, escape, escaped)
+    quoted = rb"%s(?:[^%s%s]|%s%s%s)*+%s" % (quote, quote, escape, quote, quote, escaped, quote)
+    field = rb"(?:%s%s|(?!%s)%s)" % (quoted, bare, quote, bare)
+    return re.compile(rb"%s(?:%s%s)*+(\r\n|\n|\r|\Z)" % (field, delimiter, field))

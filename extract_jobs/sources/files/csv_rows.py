@@ -1,0 +1,199 @@
+"""CSV, as RFC 4180 has it and with what else is met: parsed by Arrow, found again by our own lexer.
+
+Arrow reads every field as bytes; types come later, so that no parser's leniency decides what a
+value is. Blank lines are no records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources.files.blocks import (
+    Block,
+    Dialect,
+    Stream,
+    blocks,
+    cut_csv,
+    lines_in,
+    record_starts,
+)
+from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
+from extract_jobs.spec_source import FilesSpec
+
+
+@dataclass(frozen=True)
+class Header:
+    """The columns of one CSV file.
+
+    Attributes:
+        names: In the file's order.
+        end: Where its first row begins, in bytes of the text.
+        line: At which line.
+    """
+
+    names: tuple[str, ...]
+    end: int = 0
+    line: int = 1
+
+
+def dialect_of(files: FilesSpec) -> Dialect:
+    """Return how a table's files are written."""
+    return Dialect(files.delimiter, files.quote, files.escape)
+
+
+def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
+    """Return a file's columns from its first block; no names where that holds blank lines alone.
+
+    Raises:
+        ConfigError: Two columns have one name, or one has none.
+    """
+    dialect = dialect_of(files)
+    starts = record_starts(first.data, dialect, 2)
+    if not starts:
+        return Header(())
+    end = starts[1] if len(starts) > 1 else len(first.data)
+    record = first.data[starts[0] : end]
+    fields = _fields(record, dialect, uri)
+    if not files.header:
+        given = tuple(files.types or ())
+        names = given or tuple(f"c{i}" for i in range(1, len(fields) + 1))
+        return Header(names, first.offset, first.line)
+    unnamed = [str(i) for i, name in enumerate(fields, 1) if not name]
+    if unnamed:
+        raise ConfigError(
+            f"{uri}: column {', '.join(unnamed)} of the header has no name; mend the file, or set "
+            "files.header to false and name the columns in files.types"
+        )
+    for name in fields:
+        if fields.count(name) > 1:
+            places = [str(i) for i, other in enumerate(fields, 1) if other == name]
+            raise ConfigError(
+                f"{uri}: columns {' and '.join(places)} of the header are both named {name!r}; "
+                "mend the file, or set files.header to false and name the columns in files.types"
+            )
+    return Header(tuple(fields), first.offset + end, first.line + lines_in(first.data[:end]))
+
+
+def _fields(record: bytes, dialect: Dialect, uri: str) -> list[str]:
+    # Quoted delimiters make this more than there are, which does no harm.
+    most = record.count(dialect.delimiter.encode()) + 1
+    table = arrow_csv.read_csv(
+        pa.BufferReader(record),
+        read_options=arrow_csv.ReadOptions(
+            autogenerate_column_names=True, use_threads=False, block_size=len(record) + 1
+        ),
+        parse_options=_parse_options(dialect),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types={f"f{i}": pa.binary() for i in range(most)},
+            null_values=[],
+            check_utf8=False,
+        ),
+    )
+    try:
+        return [str(column[0].as_py().decode()) for column in table.columns]
+    except UnicodeDecodeError:
+        raise ConfigError(f"{uri}: its header is not UTF-8; set files.encoding") from None
+
+
+def _parse_options(dialect: Dialect) -> arrow_csv.ParseOptions:
+    return arrow_csv.ParseOptions(
+        delimiter=dialect.delimiter,
+        quote_char=dialect.quote,
+        double_quote=True,
+        escape_char=dialect.escape or False,
+        newlines_in_values=True,
+        ignore_empty_lines=True,
+    )
+
+
+def row_blocks(
+    stream: Stream, files: FilesSpec, uri: str, header: Header | None = None, offset: int = 0
+) -> Iterator[tuple[Header, Block]]:
+    """Yield the blocks of a file's rows, its header left out, with that header.
+
+    Args:
+        stream: Begins at ``offset``.
+        files: How the file is written.
+        uri: The file.
+        header: Where the stream begins behind it; None where it begins with it.
+        offset: In bytes of the text; lines are counted from there.
+    """
+    for block in blocks(stream, cut_csv(dialect_of(files)), uri, offset=offset):
+        rows = block
+        if header is None:
+            header = read_header(block, files, uri)
+            if not header.names:
+                header = None
+                continue  # nothing but blank lines so far
+            rows = Block(block.data[header.end - block.offset :], header.end, header.line)
+        yield header, rows
+
+
+def parse_csv(block: Block, wanted: Sequence[str], *, header: Header, files: FilesSpec) -> Texts:
+    """Return the rows of a block in some of the file's columns.
+
+    Args:
+        block: From `row_blocks`.
+        wanted: Names; those that the file lacks are NULL.
+        header: The file's columns.
+        files: How the file is written.
+    """
+    dialect = dialect_of(files)
+    locate = partial(_locate, block, dialect)
+    numbers = [f"{i}" for i in range(len(header.names))]
+    position = dict(zip(header.names, numbers, strict=True))
+    chosen = [position[name] for name in wanted if name in position]
+    wrong: list[Fault] = []
+
+    def skip(row: arrow_csv.InvalidRow) -> str:
+        reason = f"has {row.actual_columns} fields, expected {row.expected_columns}"
+        wrong.append(Fault(row.number - 1, None, reason))
+        return "skip"
+
+    if not block.data.strip(b"\r\n"):
+        return Texts([pa.nulls(0, pa.string()) for _ in wanted], 0, None, locate)
+    options = _parse_options(dialect)
+    options.invalid_row_handler = skip
+    table = arrow_csv.read_csv(
+        pa.BufferReader(block.data),
+        read_options=arrow_csv.ReadOptions(
+            column_names=numbers, use_threads=False, block_size=len(block.data) + 1
+        ),
+        parse_options=options,
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(numbers, pa.binary()),
+            null_values=list(files.null_values),
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            include_columns=chosen or numbers[:1],
+            check_utf8=False,
+        ),
+    )
+    bad = {fault.record for fault in wrong}
+    total = table.num_rows + len(bad)
+    records = pa.array([i for i in range(total) if i not in bad], pa.int64()) if bad else None
+    texts = Texts([], table.num_rows, records, locate, wrong)
+    for name in wanted:
+        if name not in position:
+            texts.columns.append(pa.nulls(table.num_rows, pa.string()))
+            continue
+        values, failed = as_text(table.column(position[name]).combine_chunks())
+        texts.columns.append(values)
+        wrong += [Fault(texts.record_of(row), name, CONTENT) for row in failed]
+    return texts
+
+
+def _locate(block: Block, dialect: Dialect) -> list[tuple[int, bytes]]:
+    found, line, last = [], block.line, 0
+    for start, end in pairwise([*record_starts(block.data, dialect), len(block.data)]):
+        line += lines_in(block.data[last:start])
+        found.append((line, block.data[start:end].rstrip(b"\r\n")))
+        last = start
+    return found

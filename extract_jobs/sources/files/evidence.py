@@ -1,0 +1,219 @@
+"""What the values of a column say of its type, gathered block by block and file by file.
+
+Evidence only ever grows, and adding it up is commutative: the type does not depend on the order of
+files, nor on which of them were looked at by an earlier run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+INTEGER, WIDE, NUMBER, BOOLEAN = "integer", "wide", "number", "boolean"
+DATE, TIMESTAMP, TIMESTAMPTZ = "date", "timestamp", "timestamptz"
+TEXT, OBJECT, ARRAY = "text", "object", "array"
+
+_NUMBERS = frozenset({INTEGER, WIDE, NUMBER})
+_DAY = r"(?:000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})-[0-9]{2}-[0-9]{2}"
+_TIME = _DAY + r"[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
+_PATTERNS = {
+    INTEGER: r"^(?:0|-?[1-9][0-9]*)$",
+    NUMBER: r"^-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?$"
+    r"|^(?:NaN|nan|-?inf|-?Infinity)$",
+    BOOLEAN: r"^(?:true|false|True|False|TRUE|FALSE)$",
+    DATE: rf"^{_DAY}$",
+    TIMESTAMP: rf"^{_TIME}$",
+    TIMESTAMPTZ: rf"^{_TIME}(?:Z|[+-][0-9]{{2}}(?::?[0-9]{{2}})?)$",
+}
+_TYPES = {
+    BOOLEAN: pa.bool_(),
+    DATE: pa.date32(),
+    TIMESTAMP: pa.timestamp("us"),
+    TIMESTAMPTZ: pa.timestamp("us", "UTC"),
+}
+_DOUBLE_DIGITS = 15
+"""So many decimal digits pass through a double unharmed (IEEE 754)."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen so far in one column.
+
+    Attributes:
+        kinds: Of the values; none where all are NULL.
+        whole: Most digits of an integer.
+        digits: Most digits before the point of any other number.
+        scale: Most digits behind the point.
+        exponents: Whether a number has an exponent, or is none at all (NaN).
+        exact: Whether every number that is no integer is what the nearest double prints.
+        items: Of the elements of arrays; None without any.
+    """
+
+    kinds: frozenset[str] = frozenset()
+    whole: int = 0
+    digits: int = 0
+    scale: int = 0
+    exponents: bool = False
+    exact: bool = True
+    items: Evidence | None = None
+
+    def __or__(self, other: Evidence) -> Evidence:
+        """Return the evidence of both."""
+        items = self.items or other.items
+        if self.items and other.items:
+            items = self.items | other.items
+        return Evidence(
+            self.kinds | other.kinds,
+            max(self.whole, other.whole),
+            max(self.digits, other.digits),
+            max(self.scale, other.scale),
+            self.exponents or other.exponents,
+            self.exact and other.exact,
+            items,
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no further value can change the type."""
+        return TEXT in self.kinds or OBJECT in self.kinds
+
+    def arrow_type(self) -> pa.DataType:
+        """Return the narrowest type that holds every value faithfully."""
+        if len(self.kinds) == 1 and self.kinds <= _TYPES.keys():
+            return _TYPES[next(iter(self.kinds))]
+        if self.kinds == {ARRAY}:
+            items = self.items or Evidence()
+            nested = items.kinds & {ARRAY, OBJECT}
+            return pa.string() if nested else pa.list_(items.arrow_type())
+        if self.kinds == {INTEGER}:
+            return pa.int64()
+        if self.kinds and self.kinds <= _NUMBERS:
+            return self._number_type()
+        return pa.string()
+
+    def _number_type(self) -> pa.DataType:
+        if NUMBER in self.kinds and self.exact and self.whole <= _DOUBLE_DIGITS:
+            return pa.float64()
+        scale = self.scale if NUMBER in self.kinds else 0
+        if self.exponents or max(self.whole, self.digits) + scale > 38:
+            return pa.string()
+        return pa.decimal128(38, scale)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        data = {**self.__dict__, "kinds": sorted(self.kinds)}
+        return data | {"items": self.items and self.items.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Evidence:
+        """Read what `to_json` wrote."""
+        items = data["items"] and cls.from_json(data["items"])
+        return cls(**{**data, "kinds": frozenset(data["kinds"]), "items": items})
+
+
+def look(values: pa.Array, known: Evidence) -> Evidence:
+    """Return what is known of a column after more of its values.
+
+    Args:
+        values: Strings; NULLs say nothing.
+        known: What was seen before; where that settles the type, values are not looked at.
+    """
+    if known.is_settled or values.null_count == len(values):
+        return known
+    values = values.drop_null() if values.null_count else values
+    if known.kinds <= {INTEGER}:
+        digits = _integers(values)
+        if digits is not None:
+            return known | Evidence(frozenset({INTEGER}), whole=digits)
+    found = known
+    for kind, pattern in _PATTERNS.items():
+        if not len(values):
+            return found
+        fits = pc.match_substring_regex(values, pattern)
+        if pc.any(fits).as_py():
+            evidence = _EVIDENCE[kind](values.filter(fits), kind)
+            found |= evidence
+            values = values.filter(pc.invert(fits))
+    return found | Evidence(frozenset({TEXT})) if len(values) else found
+
+
+def _integers(values: pa.Array) -> int | None:
+    """Return the most digits, where every value is the very text of a 64-bit integer."""
+    try:
+        same = pc.equal(values.cast(pa.int64()).cast(values.type), values)
+    except pa.ArrowInvalid:
+        return None
+    return _digits(values) if pc.all(same).as_py() else None
+
+
+def _digits(values: pa.Array) -> int:
+    return int(pc.max(pc.binary_length(pc.utf8_ltrim(values, "-"))).as_py())
+
+
+def _of_integers(values: pa.Array, kind: str) -> Evidence:
+    narrow = _integers(values) is not None
+    return Evidence(frozenset({kind if narrow else WIDE}), whole=_digits(values))
+
+
+def _of_numbers(values: pa.Array, kind: str) -> Evidence:
+    plain = pc.match_substring_regex(values, r"^[-0-9.]+$")
+    exponents = not pc.all(plain).as_py()
+    digits = scale = 0
+    bare = pc.utf8_ltrim(values.filter(plain), "-")
+    if len(bare):
+        length, point = pc.binary_length(bare), pc.find_substring(bare, ".")
+        pointed = pc.greater_equal(point, 0)
+        behind = pc.if_else(pointed, pc.subtract(pc.subtract(length, point), 1), 0)
+        scale = pc.max(behind).as_py()
+        digits = pc.max(pc.if_else(pointed, point, length)).as_py()
+    try:
+        doubles = values.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return Evidence(frozenset({TEXT}))
+    exact = _are_exact(values, doubles)
+    if exact is None:
+        return Evidence(frozenset({TEXT}))
+    return Evidence(frozenset({kind}), 0, digits, scale, exponents, exact)
+
+
+def _are_exact(values: pa.Array, doubles: pa.Array) -> bool | None:
+    """Tell whether doubles print as the very numbers; None where one is out of their range."""
+    long = pc.greater(pc.binary_length(values), _DOUBLE_DIGITS + 1)
+    raised = pc.match_substring_regex(values, "[eEfN]")
+    suspect = pc.or_(long, raised)
+    texts, numbers = values.filter(suspect), doubles.filter(suspect)
+    unlike = pc.not_equal(numbers.cast(pa.string()), texts)
+    exact = True
+    for text, number in zip(
+        texts.filter(unlike).to_pylist(), numbers.filter(unlike).to_pylist(), strict=True
+    ):
+        if math.isnan(number) or "inf" in text.lower():
+            continue
+        if math.isinf(number) or (number == 0) != (Decimal(text) == 0):
+            return None
+        exact = exact and Decimal(text) == Decimal(repr(number))
+    return exact
+
+
+def _of_times(values: pa.Array, kind: str) -> Evidence:
+    """Tell whether texts of the right form are days and times that there are."""
+    try:
+        values.cast(_TYPES[kind])
+    except pa.ArrowInvalid:
+        return Evidence(frozenset({TEXT}))
+    return Evidence(frozenset({kind}))
+
+
+_EVIDENCE = {
+    INTEGER: _of_integers,
+    NUMBER: _of_numbers,
+    BOOLEAN: _of_times,
+    DATE: _of_times,
+    TIMESTAMP: _of_times,
+    TIMESTAMPTZ: _of_times,
+}

@@ -1,0 +1,102 @@
+"""Which objects of a file drop a glob means, and what a file's name says of its form.
+
+A glob is matched against the path below ``connection.uri``: ``*`` and ``?`` stay within a folder,
+``**`` goes across folders, also across none. Names that begin with ``_`` or ``.`` are hidden, as
+Spark has it (`HadoopFSUtils.shouldFilterOutPathName`): with ``=`` in them those with ``_`` are
+not, and what the glob spells out before its first wildcard is meant as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.storage import ObjectInfo, Storage, is_probe
+from extract_jobs.storage.local_files import to_path
+
+Format = Literal["csv", "jsonl", "parquet"]
+Compression = Literal["none", "gzip", "zstd"]
+
+_FORMATS: dict[str, Format] = {
+    "csv": "csv",
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+    "parquet": "parquet",
+    "pq": "parquet",
+}
+_COMPRESSIONS: dict[str, Compression] = {"gz": "gzip", "gzip": "gzip", "zst": "zstd"}
+_WILD = re.compile(r"\*\*/|\*\*|\*|\?")
+_AS_PATTERN = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def folder_of(uri: str) -> str:
+    """Return a folder's URI as objects below it are spelled: ``file://`` as a plain path."""
+    plain = str(to_path(uri)) if uri.startswith("file://") else uri
+    return plain.rstrip("/") + "/"
+
+
+def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInfo]:
+    """Yield the objects that a glob means, by name; memory does not grow with their number.
+
+    Only what begins like the glob does before its first wildcard is listed.
+
+    Args:
+        storage: Where they are.
+        folder: From `folder_of`.
+        glob: As the module says.
+    """
+    glob = glob.lstrip("/")
+    first = _WILD.search(glob)
+    spelled = glob if first is None else glob[: first.start()]
+    pattern = glob_pattern(glob)
+    depth = len(folder) + spelled.rfind("/") + 1
+    for found in storage.list(folder + spelled):
+        if not pattern.fullmatch(found.uri, len(folder)) or is_probe(found):
+            continue
+        if not found.uri.endswith("/") and not _is_hidden(found.uri[depth:]):
+            yield found
+
+
+def glob_pattern(glob: str) -> re.Pattern[str]:
+    """Return the regular expression of a glob; every other character means itself."""
+    parts, position = [], 0
+    for wild in _WILD.finditer(glob):
+        parts += [re.escape(glob[position : wild.start()]), _AS_PATTERN[wild[0]]]
+        position = wild.end()
+    return re.compile("".join([*parts, re.escape(glob[position:])]), re.DOTALL)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(
+        name.startswith(".")
+        or (name.startswith("_") and "=" not in name)
+        or name.endswith("._COPYING_")
+        for name in path.split("/")
+    )
+
+
+def compression_of(uri: str, given: Compression | None) -> Compression:
+    """Return how a file is compressed: as given, else by its name."""
+    return given or _COMPRESSIONS.get(uri.rsplit(".", 1)[-1].lower(), "none")
+
+
+def format_of(uri: str, given: Format | None) -> Format:
+    """Return a file's format: as given, else by its name without the ending of a compression.
+
+    Raises:
+        ConfigError: The name tells none.
+    """
+    if given is not None:
+        return given
+    names = uri.rsplit("/", 1)[-1].lower().split(".")
+    if len(names) > 1 and names[-1] in _COMPRESSIONS:
+        names.pop()
+    found = _FORMATS.get(names[-1]) if len(names) > 1 else None
+    if found is None:
+        raise ConfigError(
+            f"{uri}: its name tells no format; expected one of {', '.join(_FORMATS)} (with .gz or "
+            ".zst after it, or not): set files.format, or narrow files.glob"
+        )
+    return found

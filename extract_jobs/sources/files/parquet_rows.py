@@ -1,0 +1,170 @@
+"""Parquet files: one schema out of all footers, and row groups read as it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from extract_jobs.errors import TypeNotRepresentable
+from extract_jobs.schema import Column
+
+BATCH_BYTES = 16 * 2**20
+"""Arrow bytes of a batch, as the row group's uncompressed size lets expect them."""
+
+
+def arrives_as(data_type: pa.DataType) -> pa.DataType | None:
+    """Return the type that values of a file's type arrive as; None where there is none."""
+    types = pa.types
+    if types.is_dictionary(data_type):
+        return arrives_as(data_type.value_type)
+    if types.is_list(data_type) or types.is_large_list(data_type):
+        item = arrives_as(data_type.value_type)
+        return None if item is None or types.is_list(item) else pa.list_(item)
+    if types.is_null(data_type) or types.is_large_string(data_type):
+        return pa.string()
+    if types.is_large_binary(data_type) or types.is_fixed_size_binary(data_type):
+        return pa.binary()
+    if types.is_timestamp(data_type):
+        return pa.timestamp("us", "UTC" if data_type.tz else None)
+    if types.is_date(data_type):
+        return pa.date32()
+    if types.is_time(data_type):
+        return pa.string()
+    if types.is_decimal(data_type):
+        fits = data_type.precision <= 38
+        return pa.decimal128(data_type.precision, data_type.scale) if fits else pa.string()
+    if types.is_unsigned_integer(data_type):
+        wider = {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}
+        return wider.get(data_type.bit_width, pa.decimal128(20, 0))
+    if types.is_float16(data_type):
+        return pa.float32()
+    plain = types.is_signed_integer(data_type) or types.is_floating(data_type)
+    others = types.is_boolean(data_type) or types.is_string(data_type) or types.is_binary(data_type)
+    return data_type if plain or others else None
+
+
+def unified(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    """Return the type that holds every value of both faithfully; None where there is none."""
+    types = pa.types
+    if left == right:
+        return left
+    if types.is_null(left) or types.is_null(right):
+        return right if types.is_null(left) else left
+    if types.is_list(left) and types.is_list(right):
+        item = unified(left.value_type, right.value_type)
+        return item and pa.list_(item)
+    if types.is_signed_integer(left) and types.is_signed_integer(right):
+        return max(left, right, key=lambda t: t.bit_width)
+    if types.is_floating(left) and types.is_floating(right):
+        return pa.float64()
+    numbers = {t for t in (left, right) if types.is_signed_integer(t)}
+    exact = {t for t in (left, right) if types.is_decimal(t)}
+    if numbers and {t for t in (left, right) if types.is_floating(t)}:
+        return pa.float64() if next(iter(numbers)).bit_width <= 32 else None
+    if exact and len(numbers | exact) == 2:
+        digits = {8: 3, 16: 5, 32: 10, 64: 19}
+        wholes = [t.precision - t.scale for t in exact] + [digits[t.bit_width] for t in numbers]
+        scale = max(t.scale for t in exact)
+        return pa.decimal128(max(wholes) + scale, scale) if max(wholes) + scale <= 38 else None
+    return None
+
+
+def unify(
+    known: dict[str, tuple[pa.DataType, str]], schema: pa.Schema, uri: str, chosen: Iterable[str]
+) -> dict[str, tuple[pa.DataType, str]]:
+    """Return type and file by column after one more file.
+
+    Args:
+        known: Of the files before; the file is one that has the type.
+        schema: Of this file.
+        uri: This file.
+        chosen: Columns that are read; of others any type will do.
+
+    Raises:
+        TypeNotRepresentable: A column's type has no faithful form, or none that two files share.
+    """
+    found, chosen = dict(known), set(chosen)
+    for name, raw in zip(schema.names, schema.types, strict=True):
+        wanted = arrives_as(raw) or (None if name in chosen else pa.string())
+        if wanted is None:
+            raise TypeNotRepresentable(
+                f"{uri}: column {name!r} is of type {raw}, which has no faithful form here: leave "
+                "it out with columns.exclude"
+            )
+        empty = pa.types.is_null(raw)
+        before = found.get(name)
+        if before is None or (empty and before is not None):
+            found.setdefault(name, (pa.null() if empty else wanted, uri))
+            continue
+        both = unified(before[0], wanted)
+        if both is None and name in chosen:
+            raise TypeNotRepresentable(
+                f"column {name!r} is {before[0]} in {before[1]} and {wanted} in {uri}, and no type "
+                "holds both faithfully: write one of them anew, narrow files.glob, or leave the "
+                "column out with columns.exclude"
+            )
+        if both is not None and both != before[0]:
+            found[name] = (both, uri)
+    return found
+
+
+def group_bytes(metadata: pq.FileMetaData) -> tuple[int, ...]:
+    """Return the stored bytes of each row group."""
+    return tuple(
+        sum(
+            metadata.row_group(g).column(c).total_compressed_size
+            for c in range(metadata.num_columns)
+        )
+        for g in range(metadata.num_row_groups)
+    )
+
+
+def read_groups(
+    file: IO[bytes], groups: range | None, columns: Sequence[Column], uri: str
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of some row groups; columns that the file lacks are NULL.
+
+    Raises:
+        TypeNotRepresentable: A value does not fit the column's type.
+    """
+    with pq.ParquetFile(file, pre_buffer=False) as opened:
+        schema = opened.schema_arrow
+        present = [c for c in columns if c.name in schema.names]
+        metadata = opened.metadata
+        for group in groups if groups is not None else range(metadata.num_row_groups):
+            about = metadata.row_group(group)
+            width = max(1, about.total_byte_size // max(1, about.num_rows))
+            size = max(256, min(100_000, BATCH_BYTES // width))
+            for batch in opened.iter_batches(
+                size, row_groups=[group], columns=[c.name for c in present], use_threads=False
+            ):
+                yield _conformed(batch, columns, uri)
+
+
+def _conformed(batch: pa.RecordBatch, columns: Sequence[Column], uri: str) -> pa.RecordBatch:
+    arrays = []
+    for column in columns:
+        if column.name not in batch.schema.names:
+            arrays.append(pa.nulls(batch.num_rows, column.arrow_type))
+            continue
+        values = batch.column(column.name)
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        try:
+            arrays.append(_cast(values, column.arrow_type))
+        except pa.ArrowInvalid:
+            raise TypeNotRepresentable(
+                f"{uri}: a value of column {column.name!r}, of type {values.type}, has no faithful "
+                f"form as {column.arrow_type}; leave the column out, or write the file anew"
+            ) from None
+    return pa.RecordBatch.from_arrays(arrays, names=[c.name for c in columns])
+
+
+def _cast(values: pa.Array, target: pa.DataType) -> pa.Array:
+    if pa.types.is_integer(values.type) and pa.types.is_decimal(target):
+        # Arrow asks for room for the type's widest value, whatever the values are.
+        values = values.cast(pa.decimal128(20, 0))
+    return values.cast(target)

@@ -1,0 +1,171 @@
+"""Reads splits of files: objects, or parts of them, as they were listed and no other way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import IO
+
+import pyarrow as pa
+
+from extract_jobs.schema import Column
+from extract_jobs.sources.files.blocks import blocks, cut_lines, lines_in
+from extract_jobs.sources.files.convert import batch_of
+from extract_jobs.sources.files.csv_rows import Header, parse_csv, row_blocks
+from extract_jobs.sources.files.jsonl_rows import JsonLines
+from extract_jobs.sources.files.listing import Format, compression_of
+from extract_jobs.sources.files.looks import first_header
+from extract_jobs.sources.files.parquet_rows import read_groups
+from extract_jobs.sources.files.rejects import Rejects
+from extract_jobs.sources.files.streams import (
+    GET_BYTES,
+    open_object,
+    source_errors,
+    text_stream,
+)
+from extract_jobs.sources.files.texts import Texts
+from extract_jobs.spec_source import FilesSpec
+from extract_jobs.splits import ObjectRange, Split
+from extract_jobs.storage import ObjectInfo, OpenStorage, Storage
+
+_SCAN_BYTES = 64 * 2**10
+"""Read at a time in search of a line's end."""
+
+
+@dataclass
+class FilesReader:
+    """Reads splits of files. Meets `extract_jobs.sources.Reader`.
+
+    Attributes:
+        files: How they are written.
+        format: Of all of them.
+        columns: What batches have, in their order.
+        open_storage: Gives the storage of a URI.
+        rejected_folder: Where rows go that do not parse; None fails at the first.
+        rejected_rows: How many the read that began last has put aside so far.
+    """
+
+    files: FilesSpec
+    format: Format
+    columns: tuple[Column, ...]
+    open_storage: OpenStorage
+    rejected_folder: str | None = None
+    rejected_rows: int = field(default=0, compare=False)
+
+    @property
+    def nulled(self) -> Mapping[str, int]:
+        """Nothing ever becomes NULL: a value that does not fit makes its row a bad one."""
+        return {}
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of the batches."""
+        return pa.schema([(column.name, column.arrow_type) for column in self.columns])
+
+    def only(self, columns: Sequence[str]) -> FilesReader:
+        """Return a reader of some columns. See `extract_jobs.sources.Reader.only`.
+
+        Rows that are put aside are those of these columns; none is written anywhere.
+        """
+        chosen = tuple(column for column in self.columns if column.name in columns)
+        return replace(self, columns=chosen, rejected_folder=None)
+
+    def read(self, split: Split) -> Iterator[pa.RecordBatch]:
+        """Yield the split's rows. See `extract_jobs.sources.Reader.read`.
+
+        Raises:
+            SourceUnavailable: An object was replaced or deleted since it was listed.
+            SourceQueryFailed: A file is damaged, or a record of it is no row.
+            TypeNotRepresentable: A value is none of its column's type.
+        """
+        self.rejected_rows = 0
+        rejects = None
+        if self.rejected_folder is not None:
+            storage = self.open_storage(self.rejected_folder)
+            rejects = Rejects(storage, self.rejected_folder, split.index)
+        for part in split.objects:
+            yield from self._read(part, rejects)
+        if rejects is not None:
+            rejects.flush()
+            self.rejected_rows = rejects.count
+
+    def _read(self, part: ObjectRange, rejects: Rejects | None) -> Iterator[pa.RecordBatch]:
+        if part.size == 0:
+            return
+        storage = self.open_storage(part.uri)
+        with source_errors(part.uri), closing(open_object(storage, part)) as file:
+            if self.format == "parquet":
+                groups = None if part.end is None else range(part.start, part.end)
+                batches = read_groups(file, groups, self.columns, part.uri)
+            elif self.format == "csv":
+                batches = self._csv(storage, file, part, rejects)
+            else:
+                batches = self._jsonl(file, part, rejects)
+            for batch in batches:
+                if batch.num_rows:
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+
+    def _csv(
+        self, storage: Storage, file: IO[bytes], part: ObjectRange, rejects: Rejects | None
+    ) -> Iterator[pa.RecordBatch]:
+        header: Header | None = None
+        if part.start:
+            header = first_header(
+                storage, self.files, ObjectInfo(part.uri, part.size, etag=part.etag)
+            )
+        names = [column.name for column in self.columns]
+        compression = compression_of(part.uri, self.files.compression)
+        stream = text_stream(file, part, compression, self.files.encoding)
+        found = row_blocks(stream, self.files, part.uri, header, part.start)
+        for its_header, block in found:
+            texts = parse_csv(block, names, header=its_header, files=self.files)
+            yield batch_of(_placed(texts, file, part), self.columns, part.uri, rejects)
+
+    def _jsonl(
+        self, file: IO[bytes], part: ObjectRange, rejects: Rejects | None
+    ) -> Iterator[pa.RecordBatch]:
+        if part.start or part.end is not None:
+            end = part.size if part.end is None else line_begin(file, part.end, part.size)
+            part = replace(part, start=line_begin(file, part.start, part.size), end=end)
+        names = [column.name for column in self.columns]
+        compression = compression_of(part.uri, self.files.compression)
+        stream = text_stream(file, part, compression, self.files.encoding)
+        with closing(JsonLines()) as parser:
+            for block in blocks(stream, cut_lines, part.uri, offset=part.start):
+                texts = _placed(parser.parse(block, names), file, part)
+                yield batch_of(texts, self.columns, part.uri, rejects, parser)
+
+
+def line_begin(file: IO[bytes], position: int, size: int) -> int:
+    """Return where the first line begins that begins at a position or behind it."""
+    if position == 0:
+        return 0
+    file.seek(position - 1)
+    at = position - 1
+    while at < size:
+        data = file.read(min(_SCAN_BYTES, size - at))
+        found = data.find(b"\n")
+        if found >= 0:
+            return at + found + 1
+        if not data:
+            break
+        at += len(data)
+    return size
+
+
+def _placed(texts: Texts, file: IO[bytes], part: ObjectRange) -> Texts:
+    """Return texts whose lines are counted from the begin of the file."""
+    return replace(texts, locate=partial(_locate, texts, file, part)) if part.start else texts
+
+
+def _locate(texts: Texts, file: IO[bytes], part: ObjectRange) -> list[tuple[int, bytes]]:
+    before, at, position = 0, 0, file.tell()
+    file.seek(0)
+    while at < part.start:
+        data = file.read(min(GET_BYTES, part.start - at))
+        before += lines_in(data)
+        at += len(data)
+    file.seek(position)
+    return [(line + before, raw) for line, raw in texts.locate()]

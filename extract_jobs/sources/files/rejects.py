@@ -1,0 +1,57 @@
+"""Rows put aside: JSON lines beside the table's state, with file, line and reason.
+
+They hold row data, since that is what they are for; logs and reports get their number alone.
+"""
+
+from __future__ import annotations
+
+import json
+
+from extract_jobs.sources.files.texts import Fault
+from extract_jobs.storage import Storage, join
+
+PART_BYTES = 8 * 2**20
+"""Of rejected rows held before they are written."""
+
+
+class Rejects:
+    """Writes the rows that one read of a split puts aside. A repeated read writes the same again.
+
+    Attributes:
+        count: Rows so far.
+    """
+
+    def __init__(self, storage: Storage, folder: str, split: int) -> None:
+        """Take where files go: ``<folder>/<split>-<number>.jsonl``; none is written yet."""
+        self.count = 0
+        self._storage, self._folder, self._split = storage, folder, split
+        self._lines: list[str] = []
+        self._bytes = self._parts = 0
+
+    def add(self, uri: str, line: int, fault: Fault, raw: bytes) -> None:
+        """Put one row aside.
+
+        Raises:
+            WriteFailed: It could not be written.
+        """
+        text = raw.decode("utf-8", "backslashreplace")
+        record = {
+            "file": uri, "line": line, "column": fault.column, "reason": fault.reason, "row": text
+        }  # fmt: skip
+        self._lines.append(json.dumps(record, ensure_ascii=False))
+        self._bytes += len(self._lines[-1])
+        self.count += 1
+        if self._bytes >= PART_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held.
+
+        Raises:
+            WriteFailed: It could not be written.
+        """
+        if self._lines:
+            self._parts += 1
+            name = f"{self._split:05d}-{self._parts:05d}.jsonl"
+            self._storage.put(join(self._folder, name), "\n".join([*self._lines, ""]).encode())
+        self._lines, self._bytes = [], 0

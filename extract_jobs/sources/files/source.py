@@ -1,0 +1,347 @@
+"""Files as a source: list them, look into them, cut them into splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from functools import cached_property
+from itertools import pairwise
+
+from extract_jobs.columns import matches
+from extract_jobs.errors import ConfigError
+from extract_jobs.schema import TableDescription
+from extract_jobs.sources import Features, ReadRequest
+from extract_jobs.sources.files.listing import (
+    Format,
+    compression_of,
+    folder_of,
+    format_of,
+    list_objects,
+)
+from extract_jobs.sources.files.looks import Columns, Looker, first_header
+from extract_jobs.sources.files.objects import Listed, ObjectList
+from extract_jobs.sources.files.reader import FilesReader
+from extract_jobs.sources.files.streams import is_utf8, source_errors
+from extract_jobs.sources.files.types import declared_columns, found_columns
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec_source import FilesSpec
+from extract_jobs.splits import ObjectRange, Split
+from extract_jobs.storage import ObjectInfo, OpenStorage, Storage, join, open_storage
+from extract_jobs.watermark import WatermarkValue
+
+FEATURES = Features(
+    reads_by="pyarrow (CSV, Parquet), DuckDB (JSON lines)",
+    shared_snapshot=True,
+    strategies=("auto", "none"),
+    incremental=("objects: new and replaced files",),
+    queries=False,
+    where=False,
+    run_live=("local folders", "S3: ministack, moto"),
+    unverified=("S3 of AWS",),
+)
+OPENING_BYTES = 256 * 2**10
+"""What opening one more object costs, as bytes read: it keeps splits of tiny objects from growing
+without end."""
+_HEADERS = 20
+"""Files whose headers are asked for declared columns: spread over the listing."""
+
+
+@dataclass(frozen=True)
+class FilesSource:
+    """The files of one table. Meets `extract_jobs.sources.ObjectSource`.
+
+    Attributes:
+        spec: What is extracted.
+        open_storage: Gives the storage of a URI.
+        chosen: The objects to read; None lists them, and reads all, when they are first needed.
+    """
+
+    spec: ExtractSpec
+    open_storage: OpenStorage = open_storage
+    chosen: ObjectList | None = None
+
+    @classmethod
+    def open(cls, spec: ExtractSpec) -> FilesSource:
+        """Return the source of a spec; nothing is listed yet.
+
+        Raises:
+            ConfigError: The spec asks what files cannot do.
+        """
+        if spec.split.strategy not in FEATURES.strategies:
+            raise ConfigError(
+                f"{spec.extract_table}: split.strategy {spec.split.strategy} is not for files; "
+                "expected auto or none"
+            )
+        source = cls(spec)
+        is_utf8(source.files.encoding)
+        return source
+
+    # --- which objects ---------------------------------------------------------------------
+
+    def choose(self, before: bytes | None, now: datetime) -> bytes:
+        """List the objects and decide which are read. See `ObjectSource.choose`."""
+        return self._choose(before, now).to_bytes()
+
+    def is_current(self, chosen: bytes) -> bool:
+        """Tell whether all objects to be read are as listed. See `ObjectSource.is_current`."""
+        wanted = ObjectList.from_bytes(chosen).etags(read=True)
+        there = sum(wanted.get(info.uri) == info.etag for info in self._listing())
+        return there == len(wanted)
+
+    def at(self, chosen: bytes) -> FilesSource:
+        """Return the source of exactly these objects. See `ObjectSource.at`."""
+        return replace(self, chosen=ObjectList.from_bytes(chosen))
+
+    def has_nothing_new(self) -> bool:
+        """Tell whether there is no object to read. See `ObjectSource.has_nothing_new`."""
+        return not any(True for _ in self._objects.to_read())
+
+    def _choose(self, before: bytes | None, now: datetime) -> ObjectList:
+        """Look into every object that is to be read, and into no other."""
+        last = None if before is None else ObjectList.from_bytes(before)
+        only_new = self.spec.mode == "incremental" and last is not None
+        known = last.etags() if last else {}
+        listed, new = set[str](), list[ObjectInfo]()
+        for info in self._listing():
+            listed.add(info.uri)
+            if not only_new or known.get(info.uri) != info.etag:
+                new.append(info)
+        if not new and not only_new:
+            raise ConfigError(
+                f"{self.spec.extract_table}: no object matches {self.folder}{self.files.glob}; "
+                "expected at least one. Check connection.uri and files.glob: * stays within a "
+                "folder, ** goes across, names that begin with _ or . are hidden"
+            )
+        about = dict(last.about) if last and only_new else {}
+        looked: list[Listed] = []
+        if new:
+            form = self._format(new)
+            self._check_declared(new, form)
+            looked, columns = self._looker(form).look(new, Columns.from_json(about))
+            about = {"format": form, **columns.to_json()}
+        return ObjectList.of(looked, last.seen(listed, now) if last else None, about, now)
+
+    def _listing(self) -> Iterator[ObjectInfo]:
+        with source_errors(self.folder):
+            yield from list_objects(self._storage, self.folder, self.files.glob)
+
+    def _format(self, objects: Sequence[ObjectInfo]) -> Format:
+        first = format_of(objects[0].uri, self.files.format)
+        for info in objects:
+            found = format_of(info.uri, self.files.format)
+            if found != first:
+                raise ConfigError(
+                    f"{self.spec.extract_table}: {objects[0].uri} is {first} and {info.uri} is "
+                    f"{found}: a table has files of one format. Narrow files.glob"
+                )
+        return first
+
+    def _looker(self, form: Format) -> Looker:
+        target = self.spec.split.target_bytes
+        return Looker(self._storage, self.files, form, target, self._is_read)
+
+    def _is_read(self, names: Sequence[str]) -> list[str]:
+        """Return the columns that are extracted; of others no type is needed."""
+        columns = self.spec.columns
+        return [
+            name
+            for name in names
+            if (columns.include is None or matches(name, columns.include, names))
+            and not matches(name, columns.exclude, names)
+        ]
+
+    def _check_declared(self, objects: Sequence[ObjectInfo], form: Format) -> None:
+        """Refuse declared columns that no header of some files has: a name misspelled is all NULL.
+
+        Raises:
+            ConfigError: There are some; the message names the nearest.
+        """
+        if self.files.types is None:
+            return
+        declared_columns(self.files, form)
+        if form != "csv" or not self.files.header:
+            return
+        filled = [info for info in objects if info.size]
+        step = max(1, len(filled) // _HEADERS)
+        found = [
+            first_header(self._storage, self.files, o) for o in [*filled[::step], *filled[-1:]]
+        ]
+        names = {name for header in found if header for name in header.names}
+        absent = [name for name in self.files.types if name not in names]
+        if names and absent:
+            near = get_close_matches(absent[0], names, n=3) or sorted(names)[:10]
+            raise ConfigError(
+                f"{self.spec.extract_table}: files.types names {', '.join(map(repr, absent))}, "
+                f"which the headers of {len(found)} files lack; {absent[0]!r} may be meant for "
+                f"{', '.join(map(repr, near))}"
+            )
+
+    # --- what a source does ----------------------------------------------------------------
+
+    def describe(self) -> TableDescription:
+        """Describe the table by all of its files. See `extract_jobs.sources.Source.describe`.
+
+        Raises:
+            ConfigError: No object matches, or no file has a column.
+            SourceQueryFailed: A file is damaged, or one of its records is no row.
+        """
+        objects = self._objects
+        form: Format = objects.about["format"]
+        if self.files.types is not None:
+            columns = declared_columns(self.files, form)
+        else:
+            columns = found_columns(Columns.from_json(objects.about), form)
+        if not columns:
+            raise ConfigError(
+                f"{self.spec.extract_table}: no file that matches {self.folder}{self.files.glob} "
+                "has a column: all are empty. Declare the columns in files.types, or wait for data"
+            )
+        read = list(objects.to_read())
+        counts = [one.rows for one in read if one.rows is not None]
+        return TableDescription(
+            table=self.spec.extract_table,
+            kind="files",
+            columns=columns,
+            key=(),
+            estimated_rows=sum(counts) if len(counts) == len(read) else None,
+            estimated_bytes=sum(one.info.size for one in read),
+            fingerprint={"uri": self.folder},
+            source_version=f"{len(read)} {form} files",
+        )
+
+    def highest(
+        self,
+        column: str,
+        *,
+        lower: WatermarkValue | None = None,
+        upper: WatermarkValue | None = None,
+        delay: timedelta | None = None,
+    ) -> WatermarkValue | None:
+        """Raise ConfigError: files have no watermark, what is new is told by objects."""
+        del lower, upper, delay
+        raise ConfigError(f"{self.spec.extract_table}: files have no watermark such as {column}")
+
+    def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
+        """Raise ConfigError, as `highest` does."""
+        del left, right
+        raise ConfigError(f"{self.spec.extract_table}: files have no watermark such as {column}")
+
+    def null_watermarks(self, column: str) -> int:
+        """Return 0: no row is left out."""
+        del column
+        return 0
+
+    @contextmanager
+    def snapshot(self, request: ReadRequest) -> Iterator[FilesSnapshot]:
+        """Give the objects as they were listed; nothing is held open."""
+        folder = None
+        if self.files.bad_rows == "reject":
+            spec = self.spec
+            folder = join(spec.state_uri, "rejected", spec.run_id, str(spec.attempt))
+        form = self._objects.about["format"]
+        reader = FilesReader(self.files, form, request.columns, self.open_storage, folder)
+        yield FilesSnapshot(self._objects, reader)
+
+    # --- names -----------------------------------------------------------------------------
+
+    @property
+    def files(self) -> FilesSpec:
+        """The part of the spec that is about files."""
+        assert self.spec.files is not None
+        return self.spec.files
+
+    @property
+    def folder(self) -> str:
+        """The folder that globs start from, with a slash at its end."""
+        assert self.spec.connection.uri is not None
+        return folder_of(self.spec.connection.uri)
+
+    @property
+    def _storage(self) -> Storage:
+        return self.open_storage(self.folder)
+
+    @cached_property
+    def _objects(self) -> ObjectList:
+        return self.chosen or self._choose(None, datetime.now(UTC))
+
+
+@dataclass(frozen=True)
+class FilesSnapshot:
+    """Objects as they were listed. Meets `extract_jobs.sources.Snapshot`."""
+
+    objects: ObjectList
+    reader: FilesReader
+    shared: bool = True
+
+    def splits(self, spec: ExtractSpec) -> Sequence[Split]:
+        """Cut the objects into splits. See `extract_jobs.sources.Snapshot.splits`.
+
+        Small objects share a split. Large Parquet is cut by row groups, large plain CSV at records
+        that a look into it found, large plain JSON lines anywhere: a reader begins with the next
+        line.
+        """
+        target = spec.split.target_bytes
+        splits: list[Split] = []
+        held: list[ObjectRange] = []
+        weight = 0
+        for listed in self.objects.to_read():
+            for part, size in self._parts(
+                listed, target if spec.split.strategy == "auto" else None
+            ):
+                if held and weight + size > target and spec.split.strategy == "auto":
+                    splits.append(Split(len(splits), None, weight, tuple(held)))
+                    held, weight = [], 0
+                held.append(part)
+                weight += size
+        if held or not splits:
+            splits.append(Split(len(splits), None, weight, tuple(held)))
+        return splits
+
+    def _parts(self, listed: Listed, target: int | None) -> Iterator[tuple[ObjectRange, int]]:
+        info, files = listed.info, self.reader.files
+        whole = ObjectRange(info.uri, info.etag or "", info.size)
+        large = target is not None and info.size >= 2 * target
+        if large and target is not None and self.reader.format == "parquet":
+            yield from _groups(whole, listed.cuts, target)
+            return
+        plain = compression_of(info.uri, files.compression) == "none" and is_utf8(files.encoding)
+        cuts: Sequence[int] = ()
+        if large and target is not None and plain and self.reader.format == "csv":
+            cuts = listed.cuts
+        elif large and target is not None and plain and self.reader.format == "jsonl":
+            cuts = range(target, info.size - target // 2, target)
+        bounds = [0, *cuts, info.size]
+        for start, end in pairwise(bounds):
+            last = end == info.size
+            part = replace(whole, start=start, end=None if last else end)
+            yield part, end - start + OPENING_BYTES
+
+    def count(self) -> int | None:
+        """Return the rows that a look into all of the files counted, None where it did not.
+
+        That is so with declared columns, and where rows are put aside. Of Parquet it is what the
+        footers say.
+        """
+        counts = [one.rows for one in self.objects.to_read()]
+        known = [count for count in counts if count is not None]
+        if len(known) != len(counts) or self.reader.files.bad_rows == "reject":
+            return None
+        return sum(known)
+
+    def check(self) -> None:
+        """Do nothing: every read tells for itself whether its object is as it was listed."""
+
+
+def _groups(
+    whole: ObjectRange, sizes: Sequence[int], target: int
+) -> Iterator[tuple[ObjectRange, int]]:
+    start = held = 0
+    for group, size in enumerate(sizes):
+        if held and held + size > target:
+            yield replace(whole, start=start, end=group), held + OPENING_BYTES
+            start, held = group, 0
+        held += size
+    yield replace(whole, start=start, end=len(sizes)), held + OPENING_BYTES

@@ -1,0 +1,162 @@
+"""The bytes of one object as they were listed: read in parts, decompressed, decoded."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import pyarrow as pa
+
+from extract_jobs.errors import ConfigError, SourceQueryFailed, SourceUnavailable, WriteFailed
+from extract_jobs.sources.files.blocks import Stream
+from extract_jobs.sources.files.listing import Compression
+from extract_jobs.splits import ObjectRange
+from extract_jobs.storage import ObjectInfo, Storage, changed_message
+
+GET_BYTES = 8 * 2**20
+"""Read of an object at a time: one GET."""
+_BOM = codecs.BOM_UTF8
+
+
+@contextmanager
+def source_errors(uri: str) -> Iterator[None]:
+    """Map what reading an object raises to the tree of `extract_jobs.errors`.
+
+    Raises:
+        SourceUnavailable: Storage failed, or the object is no longer what was listed.
+        SourceQueryFailed: Its bytes are damaged or cut short.
+    """
+    try:
+        yield
+    except WriteFailed as error:
+        raise SourceUnavailable(f"reading {uri}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise SourceQueryFailed(
+            f"{uri}: its bytes are no {error.encoding}; set files.encoding to what it is written in"
+        ) from None
+    except (pa.ArrowInvalid, OSError) as error:
+        # Arrow's messages may quote what it has read.
+        reason = str(error) if "compress" in str(error) or "inflate" in str(error) else "damaged"
+        raise SourceQueryFailed(
+            f"{uri} cannot be read: {reason}. Was it cut short, or is it of another format or "
+            "compression than its name or files says?"
+        ) from None
+
+
+def open_object(storage: Storage, part: ObjectRange) -> IO[bytes]:
+    """Open an object as it was listed. Reading it later raises as `Storage.open` says.
+
+    Raises:
+        SourceUnavailable: It was replaced or deleted.
+    """
+    opened = storage.open(part.uri, ObjectInfo(part.uri, part.size, etag=part.etag))
+    if opened is None:
+        raise SourceUnavailable(changed_message(part.uri))
+    return opened
+
+
+class Bytes:
+    """Bytes of an open file from ``start`` to before ``end``, got in large parts."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes], start: int, end: int) -> None:
+        """Seek to the first byte; nothing is read yet."""
+        self._file, self._left = file, end - start
+        self._held = b""
+        file.seek(start)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes, none only at the end."""
+        if not self._held and self._left > 0:
+            self._held = self._file.read(min(self._left, GET_BYTES))
+            self._left = self._left - len(self._held) if self._held else 0
+        if size < 0:
+            size = len(self._held)
+        given, self._held = self._held[:size], self._held[size:]
+        return given
+
+
+class _Whole:
+    """A stream whose reads are full, with a byte order mark left out where a file begins."""
+
+    def __init__(self, inner: Stream, *, begins: bool) -> None:
+        self._inner = inner
+        self._begins = begins
+
+    def read(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size > 0:
+            part = self._inner.read(size)
+            if not part:
+                break
+            if self._begins:
+                part = part.removeprefix(_BOM)
+                self._begins = False
+            parts.append(part)
+            size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class _Decoded:
+    """A stream in another encoding, as UTF-8."""
+
+    def __init__(self, inner: Stream, encoding: str) -> None:
+        self._inner = inner
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._done = False
+
+    def read(self, size: int) -> bytes:
+        while not self._done:
+            part = self._inner.read(size)
+            self._done = not part
+            text = self._decoder.decode(part, final=self._done)
+            if text:
+                return text.encode()
+        return b""
+
+
+def is_utf8(encoding: str) -> bool:
+    """Tell whether text in an encoding is UTF-8 as it stands.
+
+    Raises:
+        ConfigError: There is no such encoding.
+    """
+    try:
+        return codecs.lookup(encoding).name in {"utf-8", "ascii", "utf-8-sig"}
+    except LookupError:
+        raise ConfigError(
+            f"files.encoding: Python knows no {encoding!r}; expected a name such as utf-8, latin-1 "
+            "or cp1252"
+        ) from None
+
+
+def text_stream(
+    file: IO[bytes],
+    part: ObjectRange,
+    compression: Compression,
+    encoding: str,
+    start: int | None = None,
+) -> Stream:
+    """Return an object's part as text. A part that is not all of it is plain and UTF-8.
+
+    Args:
+        file: From `open_object`.
+        part: The part.
+        compression: Of the object.
+        encoding: Of its text.
+        start: Reads from here instead of the part's start.
+    """
+    begin = part.start if start is None else start
+    end = part.size if part.end is None else part.end
+    inner: Stream = Bytes(file, begin, end)
+    if compression != "none" and part.size:
+        inner = pa.input_stream(inner, compression=compression)
+    decoded = inner if is_utf8(encoding) else _Decoded(inner, encoding)
+    return _Whole(decoded, begins=begin == 0)

@@ -1,0 +1,89 @@
+"""Rows as texts: what CSV and JSON lines are before their values become values of a type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from extract_jobs.sources.files.blocks import Block
+
+CONTENT = "is not valid UTF-8"
+Locate = Callable[[], Sequence[tuple[int, bytes]]]
+"""Gives for each record of a block the line it begins at and its bytes."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why one record is no row.
+
+    Attributes:
+        record: Its number in the block, from 0.
+        column: The column at fault, None where it is the record itself.
+        reason: Never holds a value.
+    """
+
+    record: int
+    column: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The rows of a block in some columns.
+
+    Attributes:
+        columns: Strings, one array for each column.
+        records: Number of each row's record in the block, from 0; None where all records are rows.
+        faults: Records that are no rows.
+        locate: Tells where records are; costly, so called for faults alone.
+    """
+
+    columns: list[pa.Array]
+    rows: int
+    records: pa.Array | None
+    locate: Locate
+    faults: list[Fault] = field(default_factory=list)
+
+    def record_of(self, row: int) -> int:
+        """Return the number of a row's record."""
+        return row if self.records is None else int(self.records[row].as_py())
+
+
+Parse = Callable[[Block, Sequence[str]], Texts]
+
+
+def as_text(values: pa.Array) -> tuple[pa.Array, list[int]]:
+    """Return bytes as strings, with the positions of those that are not valid UTF-8, made NULL."""
+    return converted(values, lambda part: part.cast(pa.string()), pa.string())
+
+
+def to_type(values: pa.Array, target: pa.DataType) -> tuple[pa.Array, list[int]]:
+    """Return strings as values, with the positions of those that have no faithful form, made NULL.
+
+    Args:
+        values: Strings.
+        target: One of the types that ``columns.cast`` names.
+    """
+    if target == values.type:
+        return values, []
+    return converted(values, lambda part: part.cast(target), target)
+
+
+def converted(
+    values: pa.Array, convert: Callable[[pa.Array], pa.Array], target: pa.DataType
+) -> tuple[pa.Array, list[int]]:
+    """Return an array converted, with the positions of what cannot be, made NULL.
+
+    What cannot be is found by halving, so that few failures cost little.
+    """
+    try:
+        return convert(values), []
+    except pa.ArrowInvalid:
+        if len(values) == 1:
+            return pa.nulls(1, target), [0]
+    middle = len(values) // 2
+    left, left_failed = converted(values.slice(0, middle), convert, target)
+    right, right_failed = converted(values.slice(middle), convert, target)
+    return pa.concat_arrays([left, right]), [*left_failed, *(middle + i for i in right_failed)]

@@ -1,0 +1,145 @@
+"""How columns of files arrive: one table for the docs, and the columns themselves."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from extract_jobs.casts import parse_type
+from extract_jobs.errors import ConfigError
+from extract_jobs.schema import Column, Fidelity, TypeRule
+from extract_jobs.sources.files.evidence import ARRAY, OBJECT, Evidence
+from extract_jobs.sources.files.listing import Format
+from extract_jobs.sources.files.looks import Columns
+from extract_jobs.sources.files.parquet_rows import arrives_as
+from extract_jobs.spec_source import FilesSpec
+
+TYPE_RULES: tuple[TypeRule, ...] = (
+    TypeRule("csv, json: integers", "int64", "lossless", "every value is the text of one"),
+    TypeRule(
+        "csv, json: integers beyond 64 bits",
+        "decimal(38,0)",
+        "lossless",
+        "up to 38 digits; more arrive as string",
+    ),
+    TypeRule(
+        "csv, json: numbers with a fraction or an exponent",
+        "float64",
+        "lossless",
+        "every number is what the nearest double prints; its value is kept, 1.10 and 1.1 are one",
+    ),
+    TypeRule(
+        "csv: numbers with more digits than a double holds",
+        "decimal(38,s)",
+        "lossless",
+        "s is the longest fraction; beyond 38 digits, or with an exponent, they arrive as string",
+    ),
+    TypeRule(
+        "json: numbers with more digits than a double holds",
+        "string",
+        "as_text",
+        "a reader of JSON takes them for doubles; their digits are kept, declared a decimal too",
+    ),
+    TypeRule(
+        "csv, json: true, false", "boolean", "lossless", "in CSV also True and TRUE; not 0, 1"
+    ),
+    TypeRule("csv: YYYY-MM-DD", "date", "lossless", "every value is a day of the years 1 to 9999"),
+    TypeRule(
+        "csv: YYYY-MM-DD hh:mm[:ss[.ffffff]]",
+        "timestamp",
+        "lossless",
+        "with a blank or a T between; more than six digits arrive as string",
+    ),
+    TypeRule(
+        "csv: YYYY-MM-DD hh:mm[:ss[.ffffff]] with Z or ±hh[:mm]",
+        "timestamptz",
+        "lossless",
+        "the instant, in UTC; beside times without a zone the column arrives as string",
+    ),
+    TypeRule(
+        "csv: any other text, mixed values",
+        "string",
+        "lossless",
+        "among it 007, +1, blanks around a number; a column without any value too",
+    ),
+    TypeRule("json: strings", "string", "lossless", "never taken for times or numbers"),
+    TypeRule("json: objects, mixed values", "string", "as_text", "as JSON without blanks"),
+    TypeRule(
+        "json: arrays of scalars", "list", "lossless", "of the narrowest type; others are JSON text"
+    ),
+    TypeRule(
+        "csv, json: declared in files.types",
+        "the type declared",
+        "by_permission",
+        "a value that is none makes its row a bad one: files.bad_rows decides",
+    ),
+    TypeRule("parquet: int8 to int64", "the same", "lossless", "files that differ: the wider one"),
+    TypeRule("parquet: uint8, uint16, uint32", "int16, int32, int64", "lossless", "the next wider"),
+    TypeRule("parquet: uint64", "decimal(20,0)", "lossless", "holds every value"),
+    TypeRule("parquet: float16, float32, float64", "float32, float64", "lossless", "as stored"),
+    TypeRule(
+        "parquet: decimal(p,s)", "decimal(p,s)", "lossless", "beyond 38 digits it arrives as string"
+    ),
+    TypeRule("parquet: boolean, string, binary", "the same", "lossless", "dictionaries decoded"),
+    TypeRule("parquet: fixed-length binary", "binary", "lossless", "as stored"),
+    TypeRule("parquet: date", "date", "lossless", "as stored"),
+    TypeRule(
+        "parquet: timestamp",
+        "timestamp, timestamptz",
+        "lossless",
+        "microseconds; a value with nanoseconds fails the read",
+    ),
+    TypeRule("parquet: time", "string", "as_text", "no type of time is known to Athena"),
+    TypeRule("parquet: lists of these", "list", "lossless", "as stored"),
+    TypeRule(
+        "parquet: struct, map, nested lists, duration", "-", "refused", "leave such columns out"
+    ),
+)
+
+
+def declared_columns(files: FilesSpec, form: Format) -> tuple[Column, ...]:
+    """Return the columns that a table's files are declared to have.
+
+    Raises:
+        ConfigError: A type is none, or files of this format bring their types themselves.
+    """
+    declared = files.types or {}
+    if form == "parquet":
+        raise ConfigError("files.types: Parquet files have types of their own; use columns.cast")
+    types = {name: parse_type(given) for name, given in declared.items()}
+    wrong = [f"{name}: {declared[name]}" for name, found in types.items() if found is None]
+    if wrong:
+        raise ConfigError(f"files.types: no such type: {', '.join(wrong)}; see columns.cast")
+    return tuple(
+        _column(name, f"{form} as {declared[name]}", found, "by_permission", "declared")
+        for name, found in types.items()
+        if found is not None
+    )
+
+
+def found_columns(known: Columns, form: Format) -> tuple[Column, ...]:
+    """Return the columns that files were found to have."""
+    if form == "parquet":
+        return tuple(
+            _parquet_column(name, found, uri) for name, (found, uri) in known.types.items()
+        )
+    return tuple(_text_column(name, found, form) for name, found in known.evidence.items())
+
+
+def _parquet_column(name: str, found: pa.DataType, uri: str) -> Column:
+    target = arrives_as(found) or pa.string()
+    return _column(name, f"parquet {found}", target, "lossless", f"as in {uri.rsplit('/', 1)[-1]}")
+
+
+def _text_column(name: str, found: Evidence, form: Format) -> Column:
+    kinds = " and ".join(sorted(found.kinds)) or "nothing but NULL"
+    target = found.arrow_type()
+    as_json = found.kinds & {OBJECT, ARRAY} and target == pa.string()
+    fidelity: Fidelity = "as_text" if as_json or len(found.kinds) > 1 else "lossless"
+    rule = f"the narrowest type of all values in all files: {kinds}"
+    return _column(name, f"{form} {kinds}", target, fidelity, rule)
+
+
+def _column(
+    name: str, source_type: str, found: pa.DataType, fidelity: Fidelity, rule: str
+) -> Column:
+    return Column(name, source_type, found, True, fidelity, rule, name)
