@@ -16,7 +16,7 @@ from extract_jobs.schema import Column
 from extract_jobs.sources.postgres.duckdb import stream
 from extract_jobs.sources.postgres.rows import stream_rows
 from extract_jobs.sources.postgres.sql import Relation, operator, quote_name, select
-from extract_jobs.sources.postgres.types import (
+from extract_jobs.sources.postgres.values import (
     conform,
     failure_condition,
     hidden_by_duckdb,
@@ -173,6 +173,6 @@ def _flag_expression(group: list[tuple[Column, str]]) -> str:
 def _refused(column: Column, value: str) -> TypeNotRepresentable:
     return TypeNotRepresentable(
         f"column {column.name} ({column.source_type}) holds {value}: {column.rule}. Set "
-        f"lossy_types: null to write NULL for it, set columns.cast {{{column.name}: string}} to "
-        "take the server's text, or leave such rows out with where"
+        f"lossy_types: null to write NULL for it, set columns.cast {{{column.name}: string}} or "
+        "lossy_types: string to take the server's text, or leave such rows out with where"
     )

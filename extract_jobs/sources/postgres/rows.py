@@ -82,7 +82,7 @@ def _checked(
         raise TypeNotRepresentable(
             f"one of the columns {', '.join(names)} holds a value that is infinite or outside "
             "years 1 to 9999: set lossy_types: null to write NULL for it, set columns.cast to "
-            "string for it, or leave such rows out with where"
+            "string or lossy_types: string for it, or leave such rows out with where"
         )
 
 

@@ -18,7 +18,7 @@ from extract_jobs.errors import (
     TypeNotRepresentable,
 )
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import ReadRequest
+from extract_jobs.sources import Features, ReadRequest
 from extract_jobs.sources.postgres.catalog import (
     check_texts,
     column_types,
@@ -55,6 +55,16 @@ from extract_jobs.sources.postgres.xmin import (
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.watermark import WatermarkValue
 
+FEATURES = Features(
+    reads_by="DuckDB (binary COPY to Arrow); rows too wide for that, psycopg",
+    shared_snapshot=True,
+    strategies=("auto", "ctid", "range", "none"),
+    incremental=("watermark column", "watermark.snapshot: transactions (xmin)"),
+    queries=True,
+    where=True,
+    run_live=("PostgreSQL 16", "PostgreSQL 18"),
+    unverified=("Aurora and RDS for PostgreSQL", "PostgreSQL 12 to 15 and 17", "PgBouncer"),
+)
 _SNAPSHOT_TRIES = 3
 
 
@@ -213,7 +223,7 @@ class PostgresSource:
                 nullable=nullable,
                 # A column that is not chosen is never read: nothing to refuse.
                 cast=self.spec.columns.cast.get(name) or (None if is_chosen(name) else "string"),
-                null_what_fails=self.spec.lossy_types == "null",
+                lossy_types=self.spec.lossy_types,
             )
             for name, nullable, kind in found.types
         ]

@@ -1,47 +1,122 @@
 """How PostgreSQL types become Arrow types.
 
-DuckDB's scanner is trusted with an allow-list. It reads ``numeric`` without precision as double,
-``NaN`` of ``numeric(p,s)`` as 0, ``24:00`` as ``00:00``, ``timetz`` without its zone, strips the
-padding of ``char(n)``, and drops lower bounds of arrays. So every type outside the list is cast to
-text by the server, and the values inside it that would be misread are looked for: by SQL
-(`failure_condition`) where DuckDB hides them, in Arrow (`out_of_range`) where it does not, because
-Arrow is cheaper.
+DuckDB's scanner is trusted with an allow-list, the rules in `RULES` that name an Arrow type. It
+reads ``numeric`` without precision as double, ``NaN`` of ``numeric(p,s)`` as 0, ``24:00`` as
+``00:00``, ``timetz`` without its zone, strips the padding of ``char(n)``, and drops lower bounds of
+arrays. So every type outside the list is cast to text by the server, and values inside it that
+would be misread are looked for (`extract_jobs.sources.postgres.values`).
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from extract_jobs.schema import Column
-from extract_jobs.sources.postgres.sql import operator, quote_name, quote_text
+from extract_jobs.schema import Column, Fidelity, TypeRule
+from extract_jobs.sources.postgres.sql import quote_name
+from extract_jobs.sources.postgres.values import failure_condition
 
-_PLAIN: dict[str, pa.DataType] = {
-    "bool": pa.bool_(),
-    "int2": pa.int16(),
-    "int4": pa.int32(),
-    "int8": pa.int64(),
-    "float4": pa.float32(),
-    "float8": pa.float64(),
-    "text": pa.string(),
-    "varchar": pa.string(),
-    "bpchar": pa.string(),
-    "bytea": pa.binary(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us"),
-    "timestamptz": pa.timestamp("us", "UTC"),
-}
+LossyTypes = Literal["refuse", "null", "string"]
 MAX_PRECISION = 38
 """Digits of Arrow's decimal128, and of what Athena and Spark know."""
 
-_DAY_US = 86_400_000_000
-FIRST_DAY = -719_162
-"""0001-01-01 in days from 1970-01-01."""
-LAST_DAY = 2_932_896
-"""9999-12-31 in days from 1970-01-01."""
+
+@dataclass(frozen=True)
+class Rule:
+    """How some types arrive.
+
+    Attributes:
+        bases: Their names in ``pg_type``; empty where the rule is not chosen by name.
+        arrow: What DuckDB reads them as, faithfully; None where the server casts them to text.
+        row: The rule in the docs.
+    """
+
+    bases: tuple[str, ...]
+    arrow: pa.DataType | None
+    row: TypeRule
+
+
+def _rule(
+    bases: str,
+    arrow: pa.DataType | None,
+    source_type: str,
+    arrives_as: str,
+    reason: str,
+    *,
+    fidelity: Literal["lossless", "as_text", "refused"] = "lossless",
+) -> Rule:
+    return Rule(tuple(bases.split()), arrow, TypeRule(source_type, arrives_as, fidelity, reason))
+
+
+def _text(bases: str, source_type: str, reason: str) -> Rule:
+    return _rule(bases, None, source_type, "string", reason, fidelity="as_text")
+
+
+_YEARS = "years 1 to 9999; infinite values, BC and later years have no faithful form"
+_AS_PRINTED = "as the server prints it"
+
+MONEY = _rule("money", None, "money", "-", "its text depends on the server's locale; columns.cast "
+              "gives the digits of its numeric value", fidelity="refused")  # fmt: skip
+DECIMAL = _rule("", None, "numeric(p,s), p up to 38, s from 0 to p", "decimal(p,s)",
+                "keeps precision and scale; NaN has no faithful form")  # fmt: skip
+NUMERIC = _text("", "numeric, and any other numeric(p,s)",
+                "all digits, NaN and infinity; columns.cast makes it a decimal")  # fmt: skip
+OTHER = _text("", "every other type: enum, composite, of an extension (hstore, citext, vector, …)",
+              "as the type's own output function prints it")  # fmt: skip
+RULES = (
+    _rule("bool", pa.bool_(), "boolean", "boolean", "as it is"),
+    _rule("int2", pa.int16(), "smallint", "int16", "as it is"),
+    _rule("int4", pa.int32(), "integer", "int32", "as it is"),
+    _rule("int8", pa.int64(), "bigint", "int64", "as it is"),
+    _rule("float4", pa.float32(), "real", "float32", "with -0, NaN and infinities"),
+    _rule("float8", pa.float64(), "double precision", "float64", "with -0, NaN and infinities"),
+    DECIMAL,
+    NUMERIC,
+    MONEY,
+    _rule("text varchar", pa.string(), "text, varchar(n)", "string", "as it is, in UTF-8"),
+    _rule("bpchar", pa.string(), "char(n), bpchar", "string", "padded with blanks to n, as the "
+          "server has it; bpchar without n keeps its own blanks"),
+    _rule("bytea", pa.binary(), "bytea", "binary", "as it is"),
+    _rule("date", pa.date32(), "date", "date", _YEARS),
+    _rule("timestamp", pa.timestamp("us"), "timestamp", "timestamp", f"microseconds; {_YEARS}"),
+    _rule("timestamptz", pa.timestamp("us", "UTC"), "timestamptz", "timestamptz",
+          f"microseconds, as UTC; {_YEARS}"),
+    _text("time timetz", "time, timetz", "with 24:00 and the zone, which Arrow's times have not"),
+    _text("interval", "interval", "in the style postgres: months, days and time stay apart"),
+    _text("uuid", "uuid", "in its 36 letters, lower case"),
+    _text("json jsonb xml", "json, jsonb, xml", "json and xml letter by letter, jsonb as the "
+          "server writes it anew"),
+    _text("bit varbit", "bit(n), varbit(n)", "digits 0 and 1"),
+    _text("inet cidr macaddr macaddr8", "inet, cidr, macaddr, macaddr8", _AS_PRINTED),
+    _text("int4range int8range numrange tsrange tstzrange daterange int4multirange int8multirange "
+          "nummultirange tsmultirange tstzmultirange datemultirange",
+          "ranges and multiranges", "with their brackets; empty and infinite ones too; times in "
+          "UTC"),
+    _text("tsvector tsquery jsonpath", "tsvector, tsquery, jsonpath", _AS_PRINTED),
+    _text("point line lseg box path polygon circle", "geometric types", "with all digits"),
+    _text("oid regclass regproc regprocedure regoper regoperator regtype regrole regnamespace "
+          "regconfig regdictionary regcollation", "oid, regclass and the like",
+          "oid as digits up to 4294967295, the others as names"),
+    _text("xid xid8 cid tid pg_lsn pg_snapshot txid_snapshot", "xid, xid8, cid, tid, pg_lsn, "
+          "pg_snapshot", _AS_PRINTED),
+    _text("name char", 'name, "char"', _AS_PRINTED),
+    _text("int2vector oidvector", "int2vector, oidvector", "numbers with blanks between them"),
+    OTHER,
+)  # fmt: skip
+_BY_BASE = {base: rule for rule in RULES for base in rule.bases}
+
+TYPE_RULES = (
+    *(rule.row for rule in RULES),
+    TypeRule("T[] of a lossless T but bytea", "list of T", "lossless",
+             "one dimension that starts at 1, elements may be NULL; other shapes, and elements "
+             "without a faithful form, have none"),
+    TypeRule("T[] of any other T", "list of string", "as_text",
+             "each element as the server prints it; other shapes have no faithful form"),
+    TypeRule("domain", "as the type below it", "lossless", "constraints are the server's business"),
+)  # fmt: skip
+"""The table of types in the docs. The mapping itself goes by `RULES`."""
 
 
 @dataclass(frozen=True)
@@ -76,24 +151,31 @@ def precision_and_scale(modifier: int) -> tuple[int, int] | None:
     return (packed >> 16) & 0xFFFF, ((packed & 0x7FF) ^ 1024) - 1024
 
 
+def rule_of(found: PostgresType) -> Rule:
+    """Return the rule for a type, for an array that of its elements."""
+    if not found.built_in:
+        return OTHER
+    if found.base == "numeric":
+        return DECIMAL if _decimal(found) else NUMERIC
+    return _BY_BASE.get(found.base, OTHER)
+
+
+def _decimal(found: PostgresType) -> pa.DataType | None:
+    precision, scale = precision_and_scale(found.modifier) or (0, 0)
+    faithful = 1 <= precision <= MAX_PRECISION and 0 <= scale <= precision
+    return pa.decimal128(precision, scale) if faithful else None
+
+
 def _arrow_type(found: PostgresType) -> pa.DataType | None:
     """Return the Arrow type that DuckDB reads the scalar as, faithfully; None if it cannot."""
-    if not found.built_in:
-        return None
-    if found.base == "numeric":
-        digits = precision_and_scale(found.modifier)
-        if digits is None:
-            return None
-        precision, scale = digits
-        faithful = 1 <= precision <= MAX_PRECISION and 0 <= scale <= precision
-        return pa.decimal128(precision, scale) if faithful else None
+    rule = rule_of(found)
     if found.is_array and found.base == "bytea":
         return None  # DuckDB does not know its array type
-    return _PLAIN.get(found.base)
+    return _decimal(found) if rule is DECIMAL else rule.arrow
 
 
 def make_column(
-    name: str, found: PostgresType, *, nullable: bool, cast: str | None, null_what_fails: bool
+    name: str, found: PostgresType, *, nullable: bool, cast: str | None, lossy_types: LossyTypes
 ) -> Column | str:
     """Decide how a column is read.
 
@@ -102,65 +184,77 @@ def make_column(
         found: Its type.
         nullable: Whether it admits NULL.
         cast: What the spec casts it to, if anything: it permits ``money``, and ``string`` takes
-            decimals, dates and timestamps as the server's text, so that any value passes.
-        null_what_fails: ``lossy_types: null``: what has no faithful form becomes NULL.
+            decimals, dates, timestamps and arrays as the server's text, so that any value passes.
+        lossy_types: What becomes of values without a faithful form: ``null`` makes them NULL;
+            ``string`` takes the whole of a column that may hold some as the server's text, unless
+            it is cast.
 
     Returns:
         The column, or a sentence why it cannot be read.
     """
     quoted = quote_name(name)
-    if found.base == "money" and found.built_in:
-        if cast is None:
-            return (
-                f"{name} is money, whose text depends on the server's locale: cast it, for "
-                f"example columns.cast {{{name}: 'decimal(18,2)'}}, or exclude it"
-            )
-        return Column(
-            name, found.printed, pa.string(), nullable, "by_permission",
-            "money becomes the digits of its numeric value, as columns.cast allows",
-            f"{quoted}::pg_catalog.text" if found.is_array
-            else f"{quoted}::pg_catalog.numeric::pg_catalog.text",
-        )  # fmt: skip
+    rule = rule_of(found)
+    if rule is MONEY and cast is None:
+        return (
+            f"{name} is money, whose text depends on the server's locale: cast it, for "
+            f"example columns.cast {{{name}: 'decimal(18,2)'}}, or exclude it"
+        )
     scalar = _arrow_type(found)
-    as_text = cast in ("string", "text") and not found.is_array
-    if scalar is None or (as_text and _element_condition("", scalar) is not None):
-        arrow = pa.list_(pa.string()) if found.is_array else pa.string()
-        expression = (
-            f"{quoted}::pg_catalog.text[]" if found.is_array else f"{quoted}::pg_catalog.text"
-        )
-        rule = "arrives as PostgreSQL's own text"
-        if found.is_array:
-            expression = _guarded(quoted, expression, arrow, null_what_fails)
-            rule = f"{rule}; {_rule(arrow, null_what_fails)}"
-        return Column(
-            name, found.printed, arrow, nullable or (found.is_array and null_what_fails),
-            "as_text", rule, expression,
-        )  # fmt: skip
-    expression = quoted
-    if found.is_domain and found.base == "bpchar" and not found.is_array and found.modifier > 4:
-        # The printed type hides the width that `pad_width` reads from it.
-        expression = f"pg_catalog.rpad({quoted}::pg_catalog.text, {found.modifier - 4})"
-    elif found.base == "bpchar" and found.modifier < 5 and not found.is_array:
-        # Not blank-padded, so blanks at the end are the value's own: `concat` keeps them where a
-        # cast to text would not.
-        expression = f"case when {quoted} is not null then pg_catalog.concat({quoted}) end"
-    elif found.base == "bpchar" and found.is_array and (found.is_domain or found.modifier < 5):
+    arrow = scalar or pa.string()
+    if found.is_array:
+        arrow = pa.list_(arrow)
+    may_fail = failure_condition("", arrow) is not None
+
+    def column(
+        expression: str, fidelity: Fidelity, rule: str, arrow: pa.DataType, *, nulled: bool = False
+    ) -> Column:
+        return Column(name, found.printed, arrow, nullable or nulled, fidelity, rule, expression)
+
+    as_text = f"{quoted}::pg_catalog.text"
+    if rule is MONEY:
+        digits = as_text if found.is_array else f"{quoted}::pg_catalog.numeric::pg_catalog.text"
+        reason = "money becomes the digits of its numeric value, as columns.cast allows"
+        return column(digits, "by_permission", reason, pa.string())
+    if may_fail and cast in ("string", "text"):
+        return column(as_text, "as_text", _AS_TEXT, pa.string())
+    if may_fail and cast is None and lossy_types == "string":
+        reason = f"{_AS_TEXT}, any value of it, as lossy_types: string allows"
+        return column(as_text, "by_permission", reason, pa.string())
+    to_null = lossy_types == "null"
+    if scalar is None:
+        expression = f"{quoted}::pg_catalog.text[]" if found.is_array else as_text
+        reason = f"{_AS_TEXT}; {_outcome(arrow, to_null)}" if found.is_array else _AS_TEXT
+    else:
+        expression = _as_it_is(quoted, found)
+        reason = _outcome(arrow, to_null)
+    expression = _guarded(quoted, expression, arrow, to_null)
+    fidelity: Fidelity = "as_text" if scalar is None else "lossless"
+    return column(expression, fidelity, reason, arrow, nulled=may_fail and to_null)
+
+
+_AS_TEXT = "arrives as PostgreSQL's own text"
+
+
+def _as_it_is(quoted: str, found: PostgresType) -> str:
+    """Return SQL that gives a column to DuckDB as one of the types that it reads faithfully."""
+    if found.base == "bpchar" and not found.is_array:
+        if found.modifier < 5:
+            # Not blank-padded, so blanks at the end are the value's own: `concat` keeps them where
+            # a cast to text would not.
+            return f"case when {quoted} is not null then pg_catalog.concat({quoted}) end"
+        if found.is_domain:
+            # The printed type hides the width that `pad_width` reads from it.
+            return f"pg_catalog.rpad({quoted}::pg_catalog.text, {found.modifier - 4})"
+    if found.base == "bpchar" and found.is_array and (found.is_domain or found.modifier < 5):
         # As above, element by element; `pad_width` does not see the width of a domain.
-        expression = (
-            f"array(select case when v is not null then pg_catalog.concat(v) end"
-            f" from pg_catalog.unnest({quoted}) with ordinality as u(v, i) order by i)"
+        return (
+            f"case when {quoted} is not null then"
+            f" array(select case when v is not null then pg_catalog.concat(v) end"
+            f" from pg_catalog.unnest({quoted}) with ordinality as u(v, i) order by i) end"
         )
-    elif found.is_domain and found.is_array:
-        expression = f"{quoted}::{_array_cast(found)}[]"
-    arrow = pa.list_(scalar) if found.is_array else scalar
-    checked = failure_condition(quoted, arrow) is not None
-    if expression.startswith("array("):
-        expression = f"case when {quoted} is not null then {expression} end"
-    expression = _guarded(quoted, expression, arrow, null_what_fails)
-    return Column(
-        name, found.printed, arrow, nullable or (checked and null_what_fails),
-        "lossless", _rule(arrow, null_what_fails), expression,
-    )  # fmt: skip
+    if found.is_domain and found.is_array:
+        return f"{quoted}::{_array_cast(found)}[]"
+    return quoted
 
 
 def _array_cast(found: PostgresType) -> str:
@@ -170,15 +264,15 @@ def _array_cast(found: PostgresType) -> str:
     return f"pg_catalog.{found.base}"
 
 
-def _guarded(quoted: str, expression: str, arrow: pa.DataType, null_what_fails: bool) -> str:
+def _guarded(quoted: str, expression: str, arrow: pa.DataType, to_null: bool) -> str:
     # Arrays always: DuckDB fails at several dimensions before anybody can tell the column.
-    guarded = null_what_fails or pa.types.is_list(arrow)
+    guarded = to_null or pa.types.is_list(arrow)
     condition = failure_condition(quoted, arrow) if guarded else None
     return f"case when ({condition}) is not true then {expression} end" if condition else expression
 
 
-def _rule(arrow: pa.DataType, null_what_fails: bool) -> str:
-    outcome = "become NULL and are counted" if null_what_fails else "are refused"
+def _outcome(arrow: pa.DataType, to_null: bool) -> str:
+    outcome = "become NULL and are counted" if to_null else "are refused"
     if pa.types.is_list(arrow):
         return (
             "arrays of one dimension starting at 1 arrive as lists; others, and elements without "
@@ -189,90 +283,3 @@ def _rule(arrow: pa.DataType, null_what_fails: bool) -> str:
     if pa.types.is_temporal(arrow):
         return f"years 1 to 9999 arrive as they are; infinite and other values {outcome}"
     return "arrives as it is"
-
-
-def failure_condition(value: str, arrow: pa.DataType) -> str | None:
-    """Return SQL that is true for values of an expression without a faithful form.
-
-    Args:
-        value: SQL that gives the column's value.
-        arrow: The Arrow type it arrives as.
-
-    Returns:
-        The condition, possibly NULL for a NULL value; None if every value is faithful.
-    """
-    if pa.types.is_list(arrow):
-        shape = (
-            f"pg_catalog.array_ndims({value}) {operator('>')} 1"
-            f" or pg_catalog.array_lower({value}, 1) {operator('<>')} 1"
-        )
-        element = _element_condition(f"any({value})", arrow.value_type)
-        return f"{shape} or {element}" if element else shape
-    return _element_condition(value, arrow)
-
-
-def _element_condition(value: str, arrow: pa.DataType) -> str | None:
-    # The literal stands on the left so that ``any(array)`` fits on the right.
-    if pa.types.is_decimal(arrow):
-        return f"'NaN'::pg_catalog.numeric {operator('=')} {value}"
-    if pa.types.is_date(arrow):
-        kind, last = "date", "9999-12-31"
-    elif pa.types.is_timestamp(arrow):
-        kind = "timestamptz" if arrow.tz else "timestamp"
-        last = "9999-12-31 23:59:59.999999" + ("+00" if arrow.tz else "")
-    else:
-        return None
-    first = {"date": "0001-01-01", "timestamp": "0001-01-01 00:00:00"}.get(
-        kind, "0001-01-01 00:00:00+00"
-    )
-    first, last = (f"{quote_text(text)}::pg_catalog.{kind}" for text in (first, last))
-    return f"{first} {operator('>')} {value} or {last} {operator('<')} {value}"
-
-
-def hidden_by_duckdb(arrow: pa.DataType) -> bool:
-    """Tell whether unfaithful values of a type can only be seen by the server."""
-    return bool(pa.types.is_list(arrow) or pa.types.is_decimal(arrow))
-
-
-def out_of_range(values: pa.Array) -> bool:
-    """Tell whether any date or timestamp lies outside years 1 to 9999.
-
-    DuckDB gives infinities as its own sentinels and wraps timestamps after year 294247 around;
-    both lie outside, so one comparison of the extremes finds them all.
-    """
-    if pa.types.is_list(values.type):
-        values = values.flatten()
-    if pa.types.is_date32(values.type):
-        low, high, integers = FIRST_DAY, LAST_DAY, values.view(pa.int32())
-    elif pa.types.is_timestamp(values.type):
-        low, high = FIRST_DAY * _DAY_US, (LAST_DAY + 1) * _DAY_US - 1
-        integers = values.view(pa.int64())
-    else:
-        return False
-    extremes = pc.min_max(integers)
-    least, greatest = extremes["min"].as_py(), extremes["max"].as_py()
-    return least is not None and (least < low or greatest > high)
-
-
-def pad_width(column: Column) -> int | None:
-    """Return n of ``character(n)`` and ``character(n)[]``; None for other types."""
-    found = re.fullmatch(r"character\((\d+)\)(\[\])?", column.source_type)
-    return int(found[1]) if found else None
-
-
-def conform(values: pa.Array, column: Column) -> pa.Array:
-    """Bring what DuckDB or psycopg gave for a column to exactly its Arrow type.
-
-    ``char(n)`` gets its padding back.
-    """
-    width = pad_width(column)
-    if width is not None and pa.types.is_list(column.arrow_type):
-        # Row by row: arrays of char(n) are too rare to be worth offsets arithmetic.
-        padded = [
-            None if row is None else [item if item is None else item.ljust(width) for item in row]
-            for row in values.to_pylist()
-        ]
-        return pa.array(padded, column.arrow_type)
-    if width is not None:
-        values = pc.utf8_rpad(values, width)
-    return values if values.type == column.arrow_type else values.cast(column.arrow_type)

@@ -26,8 +26,8 @@ _MOST_ROWS = 64 * _VECTOR_ROWS
 _SHORT_LETTERS = 2_000
 _COMPRESSION_SINCE = 140000
 _FIXED = (
-    "uuid", "inet", "cidr", "macaddr", "interval", "time", "oid", "money", "point", "line", "lseg",
-    "box", "circle",
+    "uuid", "inet", "cidr", "macaddr", "interval", "time", "oid", "money", "numeric(",
+    "point", "line", "lseg", "box", "circle",
 )  # fmt: skip
 
 
@@ -38,7 +38,8 @@ def _is_unbounded(column: Column) -> bool:
     letters = re.fullmatch(r"(?:character varying|character)\((\d+)\)", column.source_type)
     if letters and int(letters[1]) <= _SHORT_LETTERS:
         return False
-    return "[" in column.source_type or not column.source_type.startswith(_FIXED)
+    fixed = column.source_type == "date" or column.source_type.startswith(_FIXED)
+    return "[" in column.source_type or not fixed
 
 
 def size_expression(columns: Sequence[Column], server_version: int) -> str:

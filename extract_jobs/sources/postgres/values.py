@@ -1,0 +1,109 @@
+"""Values that have no faithful form in Arrow: how they are found, and the rest brought to its type.
+
+What DuckDB would misread in silence is looked for by SQL (`failure_condition`), what it shows in
+Arrow (`out_of_range`), because Arrow is cheaper.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from extract_jobs.schema import Column
+from extract_jobs.sources.postgres.sql import operator, quote_text
+
+_DAY_US = 86_400_000_000
+FIRST_DAY = -719_162
+"""0001-01-01 in days from 1970-01-01."""
+LAST_DAY = 2_932_896
+"""9999-12-31 in days from 1970-01-01."""
+
+
+def failure_condition(value: str, arrow: pa.DataType) -> str | None:
+    """Return SQL that is true for values of an expression without a faithful form.
+
+    Args:
+        value: SQL that gives the column's value.
+        arrow: The Arrow type it arrives as.
+
+    Returns:
+        The condition, possibly NULL for a NULL value; None if every value is faithful.
+    """
+    if pa.types.is_list(arrow):
+        shape = (
+            f"pg_catalog.array_ndims({value}) {operator('>')} 1"
+            f" or pg_catalog.array_lower({value}, 1) {operator('<>')} 1"
+        )
+        element = _element_condition(f"any({value})", arrow.value_type)
+        return f"{shape} or {element}" if element else shape
+    return _element_condition(value, arrow)
+
+
+def _element_condition(value: str, arrow: pa.DataType) -> str | None:
+    # The literal stands on the left so that ``any(array)`` fits on the right.
+    if pa.types.is_decimal(arrow):
+        return f"'NaN'::pg_catalog.numeric {operator('=')} {value}"
+    if pa.types.is_date(arrow):
+        kind, last = "date", "9999-12-31"
+    elif pa.types.is_timestamp(arrow):
+        kind = "timestamptz" if arrow.tz else "timestamp"
+        last = "9999-12-31 23:59:59.999999" + ("+00" if arrow.tz else "")
+    else:
+        return None
+    first = {"date": "0001-01-01", "timestamp": "0001-01-01 00:00:00"}.get(
+        kind, "0001-01-01 00:00:00+00"
+    )
+    first, last = (f"{quote_text(text)}::pg_catalog.{kind}" for text in (first, last))
+    return f"{first} {operator('>')} {value} or {last} {operator('<')} {value}"
+
+
+def hidden_by_duckdb(arrow: pa.DataType) -> bool:
+    """Tell whether unfaithful values of a type can only be seen by the server."""
+    return bool(pa.types.is_list(arrow) or pa.types.is_decimal(arrow))
+
+
+def out_of_range(values: pa.Array) -> bool:
+    """Tell whether any date or timestamp lies outside years 1 to 9999.
+
+    DuckDB gives infinities as its own sentinels and wraps timestamps after year 294247 around;
+    both lie outside, so one comparison of the extremes finds them all.
+    """
+    if pa.types.is_list(values.type):
+        values = values.flatten()
+    if pa.types.is_date32(values.type):
+        low, high, integers = FIRST_DAY, LAST_DAY, values.view(pa.int32())
+    elif pa.types.is_timestamp(values.type):
+        low, high = FIRST_DAY * _DAY_US, (LAST_DAY + 1) * _DAY_US - 1
+        integers = values.view(pa.int64())
+    else:
+        return False
+    extremes = pc.min_max(integers)
+    least, greatest = extremes["min"].as_py(), extremes["max"].as_py()
+    return least is not None and (least < low or greatest > high)
+
+
+def pad_width(column: Column) -> int | None:
+    """Return n of ``character(n)`` and ``character(n)[]``; None for others, and for text casts."""
+    found = re.fullmatch(r"character\((\d+)\)(\[\])?", column.source_type)
+    as_its_type = found and bool(found[2]) == pa.types.is_list(column.arrow_type)
+    return int(found[1]) if found and as_its_type else None
+
+
+def conform(values: pa.Array, column: Column) -> pa.Array:
+    """Bring what DuckDB or psycopg gave for a column to exactly its Arrow type.
+
+    ``char(n)`` gets its padding back.
+    """
+    width = pad_width(column)
+    if width is not None and pa.types.is_list(column.arrow_type):
+        # Row by row: arrays of char(n) are too rare to be worth offsets arithmetic.
+        padded = [
+            None if row is None else [item if item is None else item.ljust(width) for item in row]
+            for row in values.to_pylist()
+        ]
+        return pa.array(padded, column.arrow_type)
+    if width is not None:
+        values = pc.utf8_rpad(values, width)
+    return values if values.type == column.arrow_type else values.cast(column.arrow_type)
