@@ -81,7 +81,7 @@ def by_value(
         f"{column} is not null",
     )  # fmt: skip
     found = run(f"select c0 from ({ranked}) where c1 % {step} = 0 order by c1")
-    return [row[0] for row in found]
+    return [row[0] for row in found[: count - 1]]
 
 
 def between(bounds: Sequence[Value], column: str, size: int) -> list[Split]:

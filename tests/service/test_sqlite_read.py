@@ -1,0 +1,391 @@
+"""SQLite: splits, intervals and snapshots. Every row once, as it was at one moment."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from extract_jobs.errors import ConfigError, SourceUnavailable, TypeNotRepresentable
+from extract_jobs.run import run_extract
+from extract_jobs.sources.sqlite import reader as reading
+from extract_jobs.splits import Split
+from extract_jobs.watermark import Interval, WatermarkValue
+from tests.support.sqlite_source import read_all, snapshot_of, source, tables, values, write
+
+ROWID = {"strategy": "rowid", "target_bytes": 8192}
+FILL = (
+    "insert into t with recursive n(i) as (select 1 union all select i + 1 from n where i < {rows})"
+    " select {what} from n"
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sales.db"
+
+
+def filled(path: Path, what: str = "i, printf('%0100d', i)", rows: int = 3000, **more: str) -> Path:
+    declared = more.get("declared", "id integer primary key, note text")
+    return write(path, f"create table t ({declared})", FILL.format(rows=rows, what=what))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "i, printf('%0100d', i)",
+        "-i * 1000003, printf('%0100d', i)",
+        "case when i % 10 = 0 then i * 1000000000000 else i end, printf('%0100d', i)",
+        "case when i < 9 then i else 5000000000000000000 + i end, printf('%0100d', i)",
+    ],
+    ids=["dense", "sparse", "skewed", "far away"],
+)
+def test_rowids_are_cut_evenly(path, what):
+    filled(path, what)
+    sizes = [table.num_rows for table in tables(source(path, split=ROWID))]
+    assert len(sizes) > 20
+    assert max(sizes) == min(sizes[:-1]) >= sizes[-1]
+    assert len(set(values(source(path, split=ROWID)))) == 3000
+
+
+@given(
+    rowids=st.sets(st.integers(-(2**63), 2**63 - 1), max_size=40),
+    splits=st.integers(1, 12),
+)
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_rowids_are_in_one_split_each(tmp_path_factory, rowids, splits):
+    path = write(
+        tmp_path_factory.mktemp("rowids") / "x.db", "create table t (id integer primary key, pad)"
+    )
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(
+            "insert into t values (?, zeroblob(9000))", [(rowid,) for rowid in rowids]
+        )
+    cut = {"strategy": "rowid", "target_bytes": max(8192, 9000 * len(rowids) // splits)}
+    found = source(path, split=cut, columns={"include": ["id"], "cast": {"pad": "binary"}})
+    assert values(found) == sorted(rowids)
+
+
+def test_a_small_database_is_one_split(path):
+    filled(path)
+    assert len(tables(source(path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("declared", "strategy"),
+    [
+        ("rowid text, oid text, id integer primary key", ROWID),
+        ("rowid text, oid text, _rowid_ integer primary key", ROWID),
+        ("Rowid text, OID text, id int", ROWID),
+        ("a text, b text, id integer primary key desc", ROWID),
+        ("a text, b text, id integer, primary key (id)", ROWID),
+        ("a text, b text, id int, primary key (id)", ROWID),
+    ],
+)  # fmt: skip
+def test_tables_whose_columns_hide_the_rowids_names(path, declared, strategy):
+    filled(path, "printf('%0100d', i), 'x', i", declared=declared)
+    found = source(path, split=strategy)
+    assert len(tables(found)) > 20
+    assert values(found, found.describe().columns[2].name) == list(range(1, 3001))
+
+
+def test_a_table_whose_rowid_has_no_name_left(path):
+    filled(
+        path, "'x', 'y', 'z', i", declared="rowid text, oid text, _rowid_ text, id int primary key"
+    )
+    with (
+        snapshot_of(source(path, split=ROWID)) as snapshot,
+        pytest.raises(ConfigError, match="rowid"),
+    ):
+        snapshot.splits(source(path, split=ROWID).spec)
+    by_key = {"target_bytes": 8192}
+    assert len(tables(source(path, split=by_key))) > 3
+    assert values(source(path, split=by_key)) == list(range(1, 3001))
+
+
+@pytest.mark.parametrize(
+    "declared",
+    ["id text primary key, note text", "id blob, note text, primary key (id, note)"],
+)
+def test_tables_without_rowid_are_cut_by_their_key(path, declared):
+    filled(path, "'k' || i, printf('%0100d', i)", declared=f"{declared}) without rowid --")
+    found = source(path, split={"target_bytes": 8192}, columns={"cast": {"id": "string"}})
+    assert found.describe().key[0] == "id"
+    assert not found.describe().columns[0].nullable
+    assert len(tables(found)) > 20
+    assert values(found) == sorted(f"k{i}" for i in range(1, 3001))
+
+
+def test_a_column_of_all_storage_classes_is_cut_with_its_nulls_in_one_split(path):
+    mixed = (
+        "case i % 5 when 0 then null when 1 then i when 2 then i / 7.0 when 3 then 'é''' || i else"
+    )
+    filled(path, f"i, {mixed} cast(i as blob) end", declared="id integer, k")
+    split = {"strategy": "range", "column": "k", "target_bytes": 8192}
+    parts = tables(source(path, split=split, columns={"cast": {"k": "string"}}))
+    assert len(parts) > 3
+    assert sorted(i for part in parts for i in part.column("id").to_pylist()) == list(
+        range(1, 3001)
+    )
+    assert sorted(part.column("k").null_count for part in parts) == [0] * (len(parts) - 1) + [600]
+
+
+def test_text_that_holds_anything_is_a_bound_like_any_other(path):
+    nasty = "char(0, 39, 34, 10, 92, 8364) || i || cast(x'ff' as text)"
+    filled(path, f"i, {nasty}", declared="id integer, k text collate nocase")
+    split = {"strategy": "range", "column": "k", "target_bytes": 8192}
+    found = source(path, split=split, columns={"cast": {"k": "string"}}, lossy_types="string")
+    assert len(tables(found)) > 2
+    assert sorted(map(int, values(found))) == list(range(1, 3001))
+
+
+def test_views_and_queries_are_one_split_or_ranges_of_a_column(path):
+    filled(path)
+    write(path, "create view v as select id, note from t where id <= 2000")
+    for what in ({"extract_table": "v"}, {"query": "select * from t where id <= 2000 -- all; "}):
+        assert len(tables(source(path, **what))) == 1
+        split = {"strategy": "range", "column": "id", "max_connections": 4}
+        assert [t.num_rows for t in tables(source(path, split=split, **what))] == [500] * 4
+        assert values(source(path, split=split, **what)) == list(range(1, 2001))
+
+
+def test_generated_columns_and_virtual_tables(path):
+    filled(path, "i", declared="id integer primary key, twice int generated always as (id * 2),"
+           " kept int generated always as (id * 3) stored")  # fmt: skip
+    assert values(source(path), "twice")[-1] == 6000
+    assert values(source(path), "kept")[-1] == 9000
+    write(path, "create virtual table f using fts5(body)", "insert into f values ('a word')")
+    assert read_all(source(path, extract_table="f")).to_pylist() == [{"body": "a word"}]
+
+
+@pytest.mark.parametrize(
+    ("split", "says"),
+    [
+        ({"strategy": "ctid"}, "SQLite has auto, rowid, range, none"),
+        ({"strategy": "hash", "column": "id"}, "SQLite has auto"),
+        ({"strategy": "range", "column": "idd"}, "no column 'idd'; there are id, note"),
+    ],
+)
+def test_strategies_that_cannot_be(path, split, says):
+    found = source(filled(path), split=split)
+    with snapshot_of(found) as snapshot, pytest.raises(ConfigError, match=says):
+        snapshot.splits(found.spec)
+
+
+def test_batches_are_bounded_by_bytes(path, monkeypatch):
+    """Twelve rows of 3 MB among small ones: no batch holds them all."""
+    filled(path, "i, case when i % 100 = 0 then zeroblob(3000000) else x'00' end", rows=1200,
+           declared="id integer primary key, body blob")  # fmt: skip
+    with snapshot_of(source(path)) as snapshot:
+        sizes = [batch.nbytes for batch in snapshot.reader.read(Split(0))]
+        assert sum(sizes) > 36e6
+        assert max(sizes) < reading.BATCH_BYTES + 4e6
+    monkeypatch.setattr(reading, "BATCH_ROWS", 100)
+    with snapshot_of(source(path)) as snapshot:
+        assert {batch.num_rows for batch in snapshot.reader.read(Split(0))} == {100}
+
+
+# Intervals
+
+
+def integer(text: str | None) -> WatermarkValue | None:
+    return None if text is None else WatermarkValue("integer", text)
+
+
+@pytest.mark.parametrize(
+    "split", [{"strategy": "none"}, ROWID, ROWID | {"strategy": "range", "column": "w"}]
+)
+def test_an_interval_is_open_below_and_closed_above(path, split):
+    write(path, "create table t (id integer, w integer)",
+          "insert into t values (1, 10), (2, 20), (3, 20), (4, 30), (5, 9223372036854775807),"
+          " (6, null)")  # fmt: skip
+    for lower, upper, expected in [
+        (None, None, [1, 2, 3, 4, 5]), ("10", None, [2, 3, 4, 5]), (None, "20", [1, 2, 3]),
+        ("10", "20", [2, 3]), ("20", "20", []), ("30", "9223372036854775807", [5]),
+        ("-99999999999999999999", "99999999999999999999", [1, 2, 3, 4, 5]),
+    ]:  # fmt: skip
+        interval = Interval(integer(lower), integer(upper))
+        for nulls in (True, False):
+            request: dict[str, Any] = {
+                "watermark_column": "w", "include_null_watermarks": nulls,
+            }  # fmt: skip
+            found = source(path, split=split)
+            assert values(found, interval=interval, **request) == expected + ([6] if nulls else [])
+            empty = Interval(integer(lower), integer(lower), empty=True)
+            assert values(found, interval=empty, **request) == ([6] if nulls else [])
+
+
+@pytest.mark.parametrize(
+    ("declared", "literals", "highest"),
+    [
+        ("integer", ["-9223372036854775808", "5"], WatermarkValue("integer", "5")),
+        ("decimal(12,3)", ["0.001", "12.5"], WatermarkValue("decimal", "12.5")),
+        ("numeric(15,7)", ["-1", "0.0000001"], WatermarkValue("decimal", "0.0000001")),
+        ("text", ["'a'", "'é☃'''"], WatermarkValue("string", "é☃'")),
+        ("datetime", ["'2024-02-29 01:02:03'", "'2024-02-29 01:02:03.5'"],
+         WatermarkValue("string", "2024-02-29 01:02:03.5")),
+        ("timestamp", ["1700000000", "1700000001"], WatermarkValue("string", "1700000001")),
+        ("text collate nocase", ["'A'", "'b'"], WatermarkValue("string", "b")),
+    ],
+)  # fmt: skip
+def test_the_highest_value_is_exact_and_bounds_what_is_read(path, declared, literals, highest):
+    rows = enumerate([*literals, "null"], 1)
+    inserts = [f"insert into t values ({number}, {text})" for number, text in rows]
+    write(path, f'create table t (id integer, "W m" {declared})', *inserts)
+    found = source(path)
+    assert found.highest("W m") == highest
+    assert found.highest("W m", upper=highest) == highest
+    assert found.highest("W m", lower=highest) is None
+    for interval, expected in (
+        (Interval(None, highest), [1, 2]),
+        (Interval(highest), []),
+        (Interval(highest, highest), []),
+    ):
+        assert values(found, interval=interval, watermark_column="W m") == expected
+    assert found.null_watermarks("W m") == 1
+
+
+def test_text_is_compared_in_its_columns_collation(path):
+    write(path, "create table t (n text collate nocase, b text)", "insert into t values ('a', 'a')")
+    upper, lower = WatermarkValue("string", "B"), WatermarkValue("string", "a")
+    assert source(path).precedes("n", lower, upper)
+    assert not source(path).precedes("b", lower, upper)
+    with pytest.raises(ConfigError, match="is of type integer"):
+        source(path).precedes("n", lower, WatermarkValue("integer", "1"))
+
+
+def test_a_watermark_of_another_storage_class_is_refused(path):
+    write(
+        path, "create table t (w integer, r real)", "insert into t values (5, 1.5), ('SECRET', 2)"
+    )
+    with pytest.raises(TypeNotRepresentable, match="w is a value of storage class text") as caught:
+        source(path).highest("w")
+    assert "SECRET" not in str(caught.value)
+    with pytest.raises(ConfigError, match="r is REAL, which cannot be a watermark"):
+        source(path).highest("r")
+    with pytest.raises(ConfigError, match="r is REAL, which cannot be a watermark"):
+        source(path, query="select r from t").precedes("r", *[WatermarkValue("integer", "1")] * 2)
+    bound = Interval(WatermarkValue("string", "x"))
+    with pytest.raises(ConfigError, match=r"w is INTEGER.* is of type string"):
+        values(source(path), "w", interval=bound, watermark_column="w")
+
+
+def test_an_untyped_column_is_a_watermark_of_the_type_it_is_cast_to(path):
+    write(path, "create table t (id integer, w)", "insert into t values (1, 9), (2, 10)")
+    found = source(path, query="select id, max(w) as w from t group by id",
+                   columns={"cast": {"w": "int64"}})  # fmt: skip
+    assert found.highest("w") == WatermarkValue("integer", "10")
+    interval = Interval(WatermarkValue("integer", "9"))
+    assert values(found, interval=interval, watermark_column="w") == [2]
+
+
+# Snapshots
+
+
+def journaled(path: Path, mode: str) -> Path:
+    write(path, f"pragma journal_mode = {mode}")
+    return filled(path)
+
+
+def test_while_a_snapshot_is_held_nobody_commits_to_a_rollback_journal(path):
+    journaled(path, "delete")
+    found = source(path, split=ROWID)
+    with snapshot_of(found) as snapshot:
+        splits = snapshot.splits(found.spec)
+        with (
+            contextlib.closing(sqlite3.connect(path, timeout=0)) as writer,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+            writer,
+        ):
+            writer.execute("delete from t")
+        reader = pickle.loads(pickle.dumps(snapshot.reader))
+        assert sum(b.num_rows for split in splits for b in reader.read(split)) == 3000
+    write(path, "delete from t")
+    assert values(found) == []
+
+
+def test_in_wal_mode_the_held_snapshot_stays_while_others_commit(path):
+    journaled(path, "wal")
+    found = source(path, split={"target_bytes": 8192})
+    with snapshot_of(found) as snapshot:
+        [split] = snapshot.splits(found.spec)
+        write(path, "delete from t where id % 2 = 0")
+        assert sum(batch.num_rows for batch in snapshot.reader.read(split)) == 3000
+        assert snapshot.count() == 3000
+        assert values(source(path)) == list(range(1, 3001, 2)), "seen to be able to differ"
+        with pytest.raises(SourceUnavailable, match="was written to or replaced"):
+            list(pickle.loads(pickle.dumps(snapshot.reader)).read(split))
+        with pytest.raises(SourceUnavailable, match="was written to or replaced"):
+            snapshot.check()
+
+
+def test_in_wal_mode_splits_that_were_asked_for_join_until_somebody_commits(path):
+    journaled(path, "wal")
+    found = source(path, split=ROWID)
+    with snapshot_of(found) as snapshot:
+        splits = snapshot.splits(found.spec)
+        assert len(splits) > 20
+        reader = pickle.loads(pickle.dumps(snapshot.reader))
+        assert sum(b.num_rows for split in splits[:5] for b in reader.read(split)) > 0
+        write(path, "insert into t values (100000, 'x')")
+        with pytest.raises(SourceUnavailable, match=r"split\.strategy auto or none"):
+            list(reader.read(splits[5]))
+
+
+def test_in_wal_mode_a_busy_writer_leaves_one_split(path, monkeypatch):
+    """As if a commit came every time between looking and beginning."""
+    journaled(path, "wal")
+    monkeypatch.setattr("extract_jobs.sources.sqlite.session._QUIET_TRIES", 0)
+    found = source(path, split=ROWID)
+    with snapshot_of(found) as snapshot:
+        [split] = snapshot.splits(found.spec)
+        assert sum(batch.num_rows for batch in snapshot.reader.read(split)) == 3000
+        with pytest.raises(SourceUnavailable):
+            list(pickle.loads(pickle.dumps(snapshot.reader)).read(split))
+
+
+def test_a_file_that_was_replaced_is_not_read(path, tmp_path):
+    filled(path)
+    found = source(path, split=ROWID)
+    other = filled(tmp_path / "other.db", rows=10)
+    with snapshot_of(found) as snapshot:
+        [*splits] = snapshot.splits(found.spec)
+        other.replace(path)
+        with pytest.raises(SourceUnavailable, match="replaced"):
+            list(pickle.loads(pickle.dumps(snapshot.reader)).read(splits[0]))
+        assert snapshot.count() == 3000
+
+
+def test_the_file_is_never_written(path):
+    journaled(path, "delete")
+    before = path.read_bytes()
+    values(source(path, query="select id, note from t", where="id > 0"))
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
+
+
+def test_a_reader_given_up_early_lets_writers_in(path):
+    found = source(filled(path, rows=30_000))
+    with snapshot_of(found) as snapshot:
+        reader = pickle.loads(pickle.dumps(snapshot.reader))
+        batches = reader.read(Split(0))
+        assert next(batches).num_rows > 0
+        batches.close()
+    write(path, "delete from t")
+
+
+def test_a_whole_extract_where_values_become_null(path, tmp_path):
+    write(path, "create table t (id integer, n integer)", "insert into t values (1, 'x'), (2, 2)")
+    places = {name: f"{tmp_path}/{name}" for name in ("state_uri", "report_uri")}
+    spec = source(path, lossy_types="null", target={"uri": f"{tmp_path}/t"}, **places).spec
+    report = run_extract(spec)
+    assert (report.rows, report.source_rows, report.reconciled) == (2, 2, True)
+    assert "1" in str(report.model_dump()["nulled"])
