@@ -225,6 +225,7 @@ class Attempt:
             columns=columns_after(spec, plan.base.published, schema_json(transform.schema)),
             source_columns=plan.drift.source,
             files=files,
+            objects=plan.objects.name if plan.objects else None,
             report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
             **ground_after(spec, plan.base.published, plan.interval, files),
         )

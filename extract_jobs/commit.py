@@ -3,6 +3,7 @@
 State lives under the table's ``state_uri``, outside the target:
 
 - ``plans/<run_id>/<base_seq>.json``: what a run decided to extract, and onto which commit;
+- ``objects/<run_id>/<base_seq>-<number>.parquet``: which objects, where the source has such;
 - ``commits/<20-digit seq>.json``: every staged file of a commit, and every file it retires;
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
 - ``live/<20-digit seq>.json``: now and then, the live files as of a published commit;
@@ -155,6 +156,18 @@ class CommitLog:
         return _plan_of(
             self.state.put_if_absent(uri, json.dumps({"version": 1, **plan}).encode()), uri
         )
+
+    def objects_name(self, run_id: str, base_seq: int, number: int) -> str:
+        """Return where a run's list of objects for a base is, below the state folder."""
+        return f"objects/{run_id}/{base_seq}-{number}.parquet"
+
+    def read_objects(self, name: str) -> bytes | None:
+        """Return a list of objects, or None."""
+        return self.state.read(join(self.state_uri, name))
+
+    def pin_objects(self, name: str, data: bytes) -> bytes:
+        """Write a list of objects if there is none yet, and return the one that holds."""
+        return self.state.put_if_absent(join(self.state_uri, name), data)
 
     def prepare(self, commit: Commit) -> Commit:
         """Write a commit record: the commit point.

@@ -34,6 +34,8 @@ class Commit:
         ground: JSON of the intervals that commits cover since the last overwrite, this one
             included; a full extract covers all.
         partition_by: Names of its files' partition fields, in path order.
+        objects: Where a source of objects keeps the list of those that were read up to this commit,
+            below the state folder; None for other sources.
         columns: Type by name of every column that any live file has, also of dropped ones.
         source_columns: The source's columns under their names in the files, in the source's order:
             ``[{"name", "type", "nullable", "mask"}]``, the type being what files would hold were
@@ -59,6 +61,7 @@ class Commit:
     ground: tuple[dict[str, Any], ...] = ()
     partition_by: tuple[str, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
+    objects: str | None = None
     source_columns: list[dict[str, Any]] = field(default_factory=list)
 
     def to_bytes(self) -> bytes:

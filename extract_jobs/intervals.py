@@ -58,7 +58,7 @@ class Step:
 def next_step(
     spec: ExtractSpec, last: Commit | None, description: TableDescription, source: Source
 ) -> Step | None:
-    """Return the rows that an incremental run is to extract; None for a full extract.
+    """Return the rows that an incremental run is to extract; None for a full extract, and of files.
 
     ``(lower, upper]``: ``lower`` is the spec's own, else the last watermark less the lag, else
     ``initial``, else unbounded; ``upper`` is the greatest value that the source has above
@@ -76,7 +76,7 @@ def next_step(
             bound, lag or delay does not fit its type; all at once.
         TypeNotRepresentable: The greatest value is infinite or not a number.
     """
-    if spec.mode == "full":
+    if spec.mode == "full" or spec.files is not None:
         return None
     column = watermark_column(spec, description)
     wanted, kind = spec.watermark or WatermarkSpec(), column.watermark

@@ -13,6 +13,7 @@ from extract_jobs.commit import Base, Commit, CommitLog
 from extract_jobs.drift import Drift, differences, schema_json
 from extract_jobs.errors import CommitConflict, ConfigError, SchemaChanged
 from extract_jobs.intervals import ground_of, next_step, order_of, overlap, watermark_column
+from extract_jobs.objects import Objects
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ReadRequest, Source
 from extract_jobs.spec import ExtractSpec
@@ -32,6 +33,7 @@ class Plan:
             that an attempt after midnight writes where the first did.
         drift: What became of the columns since the last commit.
         repeated: Parts of the interval that commits cover already, whose rows are told by key.
+        objects: What is read of a source of objects; None of other sources.
     """
 
     base: Base
@@ -40,6 +42,7 @@ class Plan:
     extract_date: date
     drift: Drift
     repeated: tuple[Interval, ...] = ()
+    objects: Objects | None = None
 
     @property
     def is_first(self) -> bool:
@@ -48,8 +51,9 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is to be read: no value in the interval, and no first run."""
-        return bool(self.interval and self.interval.empty and not self.is_first)
+        """Whether nothing is to be read: no value in the interval, no object; and no first run."""
+        empty = self.interval.empty if self.interval else self.objects and self.objects.nothing_new
+        return bool(empty and not self.is_first)
 
 
 def make_plan(
@@ -62,6 +66,7 @@ def make_plan(
     drift: Drift,
     source: Source,
     now: datetime,
+    objects: Objects | None = None,
 ) -> Plan:
     """Check the table against its last commit and pin the run's interval and date.
 
@@ -74,6 +79,7 @@ def make_plan(
         drift: What became of the columns since the last commit.
         source: Asked for the upper bound of an incremental extract.
         now: The present, UTC.
+        objects: From `choose_objects`.
 
     Returns:
         The plan that holds: this one, or the one that an earlier attempt pinned.
@@ -116,6 +122,7 @@ def make_plan(
         watermark=WatermarkValue.from_json(pinned.get("watermark")),
         extract_date=date.fromisoformat(pinned["extract_date"]),
         drift=drift,
+        objects=objects,
     )
     if plan.interval is None:
         return replace(plan, watermark=WatermarkValue.from_json(base.watermark))

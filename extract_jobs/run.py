@@ -12,6 +12,7 @@ from extract_jobs.commit import CommitLog
 from extract_jobs.drift import find_drift
 from extract_jobs.engine import Progress
 from extract_jobs.errors import CommitConflict, Interrupted, StopRequested, WorkerOutOfMemory
+from extract_jobs.objects import choose_objects
 from extract_jobs.plan import count_null_watermarks, make_plan, read_request
 from extract_jobs.report import Report, failed_report, reported
 from extract_jobs.reporting import attempt_report, leave_report
@@ -108,9 +109,10 @@ def _extract(spec: ExtractSpec, tools: Tools) -> Report:
     if committed is not None:
         return finish(spec, log, committed, tools)
     with tools.phase("plan"):
-        source = open_source(spec, tools.spark)
+        now = tools.clock()
+        source, objects = choose_objects(spec, log, base, open_source(spec, tools.spark), now)
         description = source.describe()
-        chosen, key, now = choose_columns(description, spec), mask_key(spec), tools.clock()
+        chosen, key = choose_columns(description, spec), mask_key(spec)
         wanted = make_transform(spec, chosen, now, now).schema
         drift = find_drift(
             spec, base.published, chosen, wanted, key=key.fingerprint if key else None
@@ -119,8 +121,9 @@ def _extract(spec: ExtractSpec, tools: Tools) -> Report:
         draft = make_transform(spec, columns, now, now, layout=drift.layout)
         target.probe(spec.target.uri)
         plan = make_plan(
-            spec, log, base, description, draft.schema, drift=drift, source=source, now=now
-        )
+            spec, log, base, description, draft.schema,
+            drift=drift, source=source, now=now, objects=objects,
+        )  # fmt: skip
         left_out = count_null_watermarks(spec, description, source, first=plan.is_first)
     if plan.is_empty:
         return attempt_report(spec, tools, plan, columns, draft, left_out=left_out)

@@ -17,7 +17,9 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
     """Yield what would destroy or double data, and what a person would wrongly rely on."""
     mode, target, key, watermark = spec.mode, spec.target, spec.columns.key, spec.watermark
     column = watermark.column if watermark else None
-    if watermark and watermark.snapshot:
+    if spec.source_type == "files" or spec.files is not None:
+        yield from _files_problems(spec)
+    elif watermark and watermark.snapshot:
         yield from _snapshot_problems(spec, watermark)
     elif mode == "incremental" and not column:
         yield "mode incremental needs watermark.column"
@@ -42,6 +44,30 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
         yield (
             "watermark.lag with write_mode append reads rows again: name the key that tells them "
             "in columns.key, or accept doubles with watermark.duplicates: accept"
+        )
+
+
+def _files_problems(spec: ExtractSpec) -> Iterator[str]:
+    if spec.source_type != "files":
+        yield f"files is for sources of type files, and this one is of type {spec.source_type}"
+        return
+    if spec.files is None:
+        yield "a source of type files needs files.glob for each table"
+    elif spec.files.encoding.lower() != "utf-8" and spec.files.format == "parquet":
+        yield "files.encoding is for text, not for Parquet"
+    if spec.connection.uri is None:
+        yield "a source of type files needs connection.uri, the folder that globs start from"
+    if spec.watermark is not None:
+        yield (
+            "watermark is not for files: mode incremental extracts the files that are new or were "
+            "replaced, whatever is in them"
+        )
+    if spec.query is not None or spec.where is not None:
+        yield "query and where are not for files, which no server reads: all rows are extracted"
+    if spec.mode == "incremental" and spec.target.write_mode == "overwrite_partitions":
+        yield (
+            "write_mode overwrite_partitions needs mode full for files: a partition may hold rows "
+            "of files that were read before, which would be lost"
         )
 
 

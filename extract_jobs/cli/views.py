@@ -12,6 +12,7 @@ from extract_jobs.cli.progress import count_text, counted, size_text
 from extract_jobs.columns import AUDIT_FIELDS, choose_columns
 from extract_jobs.commit import Base, Commit, CommitLog
 from extract_jobs.drift import find_drift
+from extract_jobs.objects import choose_objects
 from extract_jobs.plan import Plan, make_plan, read_request
 from extract_jobs.report import Report
 from extract_jobs.schema import Column, TableDescription
@@ -79,7 +80,7 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
     log = commit_log(spec, open_read_only)
     newest = log.newest()
     base = Base(newest.seq if newest else 0, last_published(log))
-    source = open_source(spec)
+    source, objects = choose_objects(spec, log, base, open_source(spec), now)
     description = source.describe()
     chosen = choose_columns(description, spec)
     wanted = make_transform(spec, chosen, now, now).schema
@@ -87,8 +88,9 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
     columns = drift.columns
     transform = make_transform(spec, columns, now, now, layout=drift.layout)
     plan = make_plan(
-        spec, log, base, description, transform.schema, drift=drift, source=source, now=now
-    )
+        spec, log, base, description, transform.schema,
+        drift=drift, source=source, now=now, objects=objects,
+    )  # fmt: skip
     request = read_request(spec, columns, plan.interval, base.published)
     with source.snapshot(request) as snapshot:
         splits = tuple(snapshot.splits(spec))

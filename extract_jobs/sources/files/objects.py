@@ -141,7 +141,7 @@ class ObjectList:
         about = json.dumps({"version": _VERSION, **self.about})
         sink = pa.BufferOutputStream()
         schema = _SCHEMA.with_metadata({b"extract.objects": about.encode()})
-        pq.write_table(self.table.cast(schema), sink, compression="zstd", store_schema=False)
+        pq.write_table(self.table.cast(schema), sink, compression="zstd")
         return bytes(sink.getvalue().to_pybytes())
 
     @classmethod
