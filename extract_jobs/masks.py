@@ -7,7 +7,8 @@ What is hashed is a value's canonical form, in UTF-8:
 
 - text: as it is, neither trimmed nor normalized; binary: its bytes;
 - numbers: decimal digits without exponent, leading or trailing zeros, so that 5, 5.00 and the
-  double 5 are equal; ``NaN``, ``Infinity``, ``-Infinity``;
+  double 5 are equal; of floats the fewest digits that read back; ``NaN``, ``Infinity``,
+  ``-Infinity``;
 - booleans: ``true`` and ``false``; dates: ``2026-01-31``;
 - timestamps: ``2026-01-31T13:14:15.000000``, with a ``Z`` behind those that have a zone, in UTC;
 - lists and structs: JSON of the values in them, each in its canonical form, NULL as ``null``.

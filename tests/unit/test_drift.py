@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extract_jobs.columns import AUDIT_FIELDS
+from extract_jobs.commit import Commit
+from extract_jobs.drift import Drift, columns_after, find_drift, schema_json
+from extract_jobs.errors import SchemaChanged
+from extract_jobs.schema import Column
+from extract_jobs.spec import ExtractSpec
+from tests.support.specs import make_spec
+
+PAGE = Path(__file__).parents[2] / "docs" / "schema-change.md"
+KINDS = ["added", "dropped", "widened", "narrowed", "reordered", "nullability"]
+POLICIES = ["evolve", "freeze", "fail"]
+Fields = list[pa.Field]
+
+A, B = pa.field("a", pa.int32()), pa.field("b", pa.string())
+CHANGES: dict[str, tuple[Fields, Fields]] = {
+    "added": ([A], [A, B]),
+    "dropped": ([A, B], [A]),
+    "widened": ([A], [pa.field("a", pa.int64())]),
+    "narrowed": ([pa.field("a", pa.int64())], [A]),
+    "reordered": ([A, B], [B, A]),
+    "nullability": ([A], [pa.field("a", pa.int32(), nullable=False)]),
+}
+"""One change of each kind: the source's columns before and after."""
+
+
+def table_of(spec: ExtractSpec, fields: Fields) -> tuple[tuple[Column, ...], pa.Schema]:
+    """Return columns, and the schema that files would have of them."""
+    columns = tuple(
+        Column(f.name, str(f.type), f.type, f.nullable, "lossless", "", f.name) for f in fields
+    )
+    rename = spec.columns.rename
+    named = [pa.field(rename.get(f.name, f.name), f.type) for f in fields]
+    return columns, pa.schema([*named, *AUDIT_FIELDS])
+
+
+def drift_of(spec: ExtractSpec, last: Commit | None, fields: Fields) -> Drift:
+    return find_drift(spec, last, *table_of(spec, fields))
+
+
+def commit_of(spec: ExtractSpec, last: Commit | None, drift: Drift) -> Commit:
+    drift.check(spec, last)
+    schema = schema_json(pa.schema([*drift.layout, *AUDIT_FIELDS]))
+    first = Commit(
+        commit_id="c", seq=0, parent=0, live_since=0, run_id="r", attempt=1, table_id="t",
+        target_uri="x", fingerprint={}, interval=None, watermark=None, schema=[], files=(),
+        retire=(), report={},
+    )  # fmt: skip
+    return replace(
+        first,
+        seq=1 + (last.seq if last else 0),
+        schema=schema,
+        columns=columns_after(spec, last, schema),
+        source_columns=drift.source,
+    )
+
+
+def spec_of(policy: Any, write_mode: str = "append", **more: Any) -> ExtractSpec:
+    target = {"write_mode": write_mode}
+    return make_spec(on_schema_change=policy, target=target, **more)
+
+
+def committed(fields: Fields, **more: Any) -> Commit:
+    spec = spec_of("evolve", **more)
+    return commit_of(spec, None, drift_of(spec, None, fields))
+
+
+def told(drift: Drift) -> list[str]:
+    return [change.difference for change in drift.changes]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_told_and_fail_refuses_it(kind: str) -> None:
+    before, after = CHANGES[kind]
+    last = committed(before)
+    for policy in POLICIES:
+        drift = drift_of(spec_of({kind: policy}), last, after)
+        assert [change.kind for change in drift.changes] == [kind]
+        assert bool(drift.refused) == (policy == "fail")
+    with pytest.raises(SchemaChanged, match=rf"on_schema_change.{kind} is fail, since commit 1"):
+        drift.check(spec_of("fail"), last)
+
+
+def effect(kind: str, policy: str, write_mode: str) -> str:
+    before, after = CHANGES[kind]
+    drift = drift_of(spec_of(policy, write_mode), committed(before), after)
+    [change] = drift.changes
+    return "refused" if drift.refused else change.effect
+
+
+def test_the_page_says_what_the_code_does() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for write_mode in ("append", "overwrite"):
+        for kind in KINDS:
+            effects = [effect(kind, policy, write_mode) for policy in POLICIES]
+            row = f"| `{kind}` | {' | '.join(effects)} |"
+            section = text.split(f"### {write_mode}")[1].split("###")[0]
+            assert row in section, f"{write_mode}: {row}"
+
+
+def test_a_column_keeps_its_type_beside_older_files_and_takes_the_new_one_in_their_place() -> None:
+    last = committed([A])
+    wide = [pa.field("a", pa.int64())]
+    assert drift_of(spec_of("evolve"), last, wide).layout.field("a").type == pa.int32()
+    replaced = drift_of(spec_of("evolve", "overwrite"), last, wide)
+    assert replaced.layout.field("a").type == pa.int64()
+    frozen = drift_of(spec_of("freeze", "overwrite"), last, wide)
+    assert frozen.layout.field("a").type == pa.int32()
+
+
+@pytest.mark.parametrize("policy", ["evolve", "freeze"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (pa.int32(), pa.string()),
+        (pa.timestamp("us"), pa.timestamp("us", "UTC")),
+        (pa.decimal128(9, 2), pa.float64()),
+        (pa.list_(pa.int32()), pa.list_(pa.int64())),
+        (pa.struct([("x", pa.int32())]), pa.struct([("x", pa.int64())])),
+        (pa.bool_(), pa.int32()),
+    ],
+)
+def test_types_that_say_another_thing_are_refused(
+    old: pa.DataType, new: pa.DataType, policy: str
+) -> None:
+    drift = drift_of(spec_of(policy), committed([pa.field("a", old)]), [pa.field("a", new)])
+    assert drift.refused == (f"column a is {old} in older files and now {new}",)
+
+
+def test_names_that_differ_in_case_from_older_files_are_refused() -> None:
+    upper = [pa.field("A", pa.int32())]
+    spec = spec_of("evolve")
+    assert "A differs from a of older files" in drift_of(spec, committed([A]), upper).refused[0]
+    assert drift_of(spec_of("evolve", "overwrite"), committed([A]), upper).refused == ()
+    assert drift_of(spec_of("freeze"), committed([A]), upper).refused == ()  # left out
+    keeps = spec_of({"dropped": "freeze"}, "overwrite")
+    assert "differs" in drift_of(keeps, committed([A]), upper).refused[0]
+
+
+def test_a_rename_is_a_drop_and_an_addition() -> None:
+    spec = spec_of("evolve", columns={"rename": {"a": "z"}})
+    drift = drift_of(spec, committed([A, B]), [A, B])
+    assert told(drift) == ["column z added (int32)", "column a dropped (int32)"]
+    assert drift.layout.names == ["a", "b", "z"]
+
+
+def test_a_policy_that_changes_lets_in_what_it_kept_out() -> None:
+    last = committed([A])
+    freeze, evolve = spec_of("freeze"), spec_of("evolve")
+    frozen = commit_of(freeze, last, drift_of(freeze, last, [A, B]))
+    assert drift_of(freeze, frozen, [A, B]).changes == ()
+    assert drift_of(spec_of("fail"), frozen, [A, B]).refused == ()  # it was let through, as it is
+    thawed = drift_of(evolve, frozen, [A, B])
+    assert told(thawed) == ["column b added (string)"]
+    assert [c.name for c in thawed.columns] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"columns": {"key": ["b"]}}, "columns.key"),
+        ({"mode": "incremental", "watermark": {"column": "b"}}, "watermark.column"),
+    ],
+)
+def test_a_column_that_is_left_out_cannot_be_needed(more: dict[str, Any], said: str) -> None:
+    [problem] = drift_of(spec_of("freeze", **more), committed([A]), [A, B]).refused
+    assert problem == f"column b is left out by on_schema_change.added, but {said} names it"
+
+
+def test_masks_are_told_and_a_hash_does_not_go_beside_raw_numbers() -> None:
+    key = {"env": "K"}
+    hashed = spec_of("evolve", columns={"mask": {"a": "hash"}, "mask_key": key})
+    columns, _ = table_of(hashed, [A])
+    schema = pa.schema([("a", pa.string()), *AUDIT_FIELDS])
+    first = find_drift(hashed, None, columns, schema, key="0001")
+    assert first.source == [
+        {"name": "a", "type": "string", "nullable": True, "mask": "hash with key 0001"}
+    ]
+    last = commit_of(hashed, None, first)
+    assert find_drift(hashed, last, columns, schema, key="0001").changes == ()
+    assert find_drift(hashed, last, columns, schema).changes == ()  # a preview reads no key
+    [change] = find_drift(hashed, last, columns, schema, key="0002").changes
+    assert str(change) == (
+        "column a masked: hash with key 0001 to hash with key 0002; older files keep what they hold"
+    )
+    raw = drift_of(spec_of("evolve"), last, [A])
+    assert raw.refused == ("column a is string in older files and now int32",)
+    plain = find_drift(hashed, committed([A]), columns, schema, key="0001")
+    assert plain.refused == ("column a is int32 in older files and now string",)
+
+
+TYPES = [pa.int16(), pa.int32(), pa.int64(), pa.string(), pa.date32(), pa.float64()]
+field_lists = st.lists(
+    st.tuples(st.sampled_from("abcdAB"), st.sampled_from(TYPES), st.booleans()),
+    min_size=1, max_size=5, unique_by=lambda f: f[0].casefold(),
+).map(lambda found: [pa.field(*one) for one in found])  # fmt: skip
+policies = st.one_of(
+    st.sampled_from(["evolve", "freeze"]),
+    st.fixed_dictionaries({kind: st.sampled_from(["evolve", "freeze"]) for kind in KINDS}),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(field_lists, policies), min_size=2, max_size=6))
+def test_files_beside_each_other_agree_whatever_happens(
+    runs: list[tuple[Fields, Any]],
+) -> None:
+    """One type and one spelling a name, older columns first, and each change told once."""
+    last: Commit | None = None
+    for fields, policy in runs:
+        spec = spec_of(policy)
+        drift = drift_of(spec, last, fields)
+        if drift.refused:
+            continue
+        if last is not None:
+            older = [name for name in last.columns if not name.startswith("_")]
+            assert drift.layout.names[: len(older)] == older
+            assert all(str(drift.layout.field(n).type) == last.columns[n] for n in older)
+        names = [name.casefold() for name in drift.layout.names]
+        assert len(set(names)) == len(names)
+        assert {c.name for c in drift.columns} <= set(drift.layout.names)
+        last = commit_of(spec, last, drift)
+        assert drift_of(spec, last, fields).changes == ()
+        assert drift_of(spec_of("fail"), last, fields).refused == ()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(field_lists, min_size=2, max_size=5), st.sampled_from(["append", "overwrite"]))
+def test_frozen_files_never_change(runs: list[Fields], write_mode: str) -> None:
+    spec = spec_of("freeze", write_mode)
+    first = drift_of(spec, None, runs[0])
+    last = commit_of(spec, None, first)
+    for fields in runs[1:]:
+        drift = drift_of(spec, last, fields)
+        if not drift.refused:
+            assert drift.layout == first.layout
+            last = commit_of(spec, last, drift)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(field_lists, min_size=2, max_size=4))
+def test_an_overwrite_that_evolves_takes_the_table_as_it_is(runs: list[Fields]) -> None:
+    spec = spec_of("evolve", "overwrite")
+    last: Commit | None = None
+    for fields in runs:
+        drift = drift_of(spec, last, fields)
+        assert drift.refused == ()
+        assert [(f.name, f.type) for f in drift.layout] == [(f.name, f.type) for f in fields]
+        last = commit_of(spec, last, drift)
