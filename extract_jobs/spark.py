@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -65,11 +65,24 @@ def _stopped(context: SparkContext) -> bool:
         return True
 
 
-def spark_context(spark: SparkSession | None, connections: int) -> SparkContext:
+def spark_context(
+    spark: SparkSession | None,
+    connections: int,
+    *,
+    jars: Sequence[str] = (),
+    packages: Sequence[str] = (),
+) -> SparkContext:
     """Return the caller's, the active or a new Spark context.
 
     A new one, where nobody configured a master, runs on this machine alone: no UI, nothing
     listening beyond loopback.
+
+    Args:
+        spark: The caller's session; None for the active one.
+        connections: Most splits read at a time: what cores a new one takes.
+        jars: Files, and
+        packages: Maven coordinates of classes that a new one starts with. One that runs already is
+            left as it is.
     """
     from pyspark import SparkConf, SparkContext
 
@@ -93,6 +106,9 @@ def spark_context(spark: SparkSession | None, connections: int) -> SparkContext:
         }
         for key, value in local.items():
             conf.setIfMissing(key, value)
+    for key, given in (("spark.jars", jars), ("spark.jars.packages", packages)):
+        if given:
+            conf.set(key, ",".join(filter(None, [conf.get(key, ""), *given])))
     conf.setIfMissing("spark.speculation", "false")
     conf.setIfMissing("spark.ui.showConsoleProgress", "false")
     with _signals_deferred():

@@ -1,0 +1,205 @@
+"""What a database's catalogue says through JDBC: names, columns, keys, sizes. No row is read."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources.jdbc.dialects import Dialect
+from extract_jobs.sources.jdbc.jvm import Opened
+from extract_jobs.sources.jdbc.sql import Relation, query_relation, quote_text, where_clause
+from extract_jobs.sources.jdbc.types import Typed, quote_name, typed
+from extract_jobs.spec import ExtractSpec
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or view as ``DatabaseMetaData.getTables`` has it.
+
+    Attributes:
+        catalog: Its catalog; None where the database has none.
+        schema: Its schema; None where the database has none.
+        name: Its name.
+        is_view: Whether it is one.
+    """
+
+    catalog: str | None
+    schema: str | None
+    name: str
+    is_view: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """A spec's table or query as the catalogue has it.
+
+    Attributes:
+        table: None for a query.
+        relation: How it stands in a FROM clause.
+        columns: In the source's order.
+        key: Its primary key.
+        rows: By the database's statistics; None where there are none.
+        bytes: The same; where they tell rows alone, estimated by the columns' types.
+    """
+
+    table: Table | None
+    relation: Relation
+    columns: tuple[Typed, ...]
+    key: tuple[str, ...] = ()
+    rows: int | None = None
+    bytes: int | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        """What the database speaks."""
+        return self.relation.dialect
+
+    def column(self, name: str) -> Typed:
+        """Return the column of that exact name.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        for column in self.columns:
+            if column.described.name == name:
+                return column
+        names = ", ".join(column.described.name for column in self.columns)
+        raise ConfigError(f"there is no column {name!r}; there are {names}")
+
+
+def readings(name: str) -> Iterator[tuple[str | None, str]]:
+    """Yield every way to read a table's name as (schema, table), the likeliest first."""
+    part = r'"((?:[^"]|"")+)"'
+    quoted = re.fullmatch(rf"(?:{part}\.)?{part}", name)
+    if quoted:
+        schema, table = (value and value.replace('""', '"') for value in quoted.groups())
+        yield schema, table
+    for dot in re.finditer(r"\.", name):
+        if name[: dot.start()] and name[dot.end() :]:
+            yield name[: dot.start()], name[dot.end() :]
+    yield None, name
+
+
+def look_up(opened: Opened, spec: ExtractSpec, dialect: Dialect) -> Found:
+    """Find what a spec names, and let the database describe its columns.
+
+    Raises:
+        ConfigError: There is no such table (the nearest are named), or several.
+    """
+    if spec.query is not None:
+        relation = query_relation(spec.query, spec.where, dialect)
+        return Found(None, relation, _columns(opened, relation))
+    table = find_table(opened, spec.extract_table, dialect)
+    kind: Literal["table", "view"] = "view" if table.is_view else "table"
+    relation = Relation(qualified(table, dialect), kind, dialect, spec.where)
+    columns = _columns(opened, relation)
+    rows, size = _estimated(opened, table, dialect)
+    if size is None and rows is not None:
+        size = rows * sum(map(width_of, columns))
+    key = () if table.is_view else opened.primary_key(table.catalog, table.schema, table.name)
+    return Found(table, relation, columns, key, rows, size)
+
+
+def _columns(opened: Opened, relation: Relation) -> tuple[Typed, ...]:
+    # With the person's own condition, so that the database has seen it before anything is read.
+    none = where_clause(relation.where, "1 = 0")
+    described = opened.columns(f"select * from {relation.source}{none}")
+    return tuple(typed(column, relation.dialect) for column in described)
+
+
+def find_table(opened: Opened, name: str, dialect: Dialect) -> Table:
+    """Find the table that a spec names, spelt exactly; schema and table may hold dots."""
+    current = opened.java.getCatalog()
+    for schema, table in readings(name):
+        hits = [found for found in _named(opened, table, dialect) if schema in (None, found.schema)]
+        if schema is None and len(hits) > 1:
+            hits = _preferred(opened, hits, current, dialect)
+        if len(hits) > 1:
+            raise ConfigError(
+                f"table {name!r} is in several schemas: "
+                f"{', '.join(sorted(f'{hit.schema}.{hit.name}' for hit in hits))}; name one of them"
+            )
+        if hits:
+            return hits[0]
+    raise ConfigError(
+        f"there is no table {name!r} in the database{_nearest(opened, name, dialect)}"
+    )
+
+
+def _preferred(
+    opened: Opened, hits: list[Table], catalog: str | None, dialect: Dialect
+) -> list[Table]:
+    """Return the hits in the session's own schema, or all where none is."""
+    own = catalog if dialect.schemas_are_catalogs else opened.java.getSchema()
+    return [hit for hit in hits if hit.schema == own] or hits
+
+
+def _named(opened: Opened, name: str, dialect: Dialect) -> list[Table]:
+    escape = str(opened.java.getMetaData().getSearchStringEscape() or "")
+    # What cannot be escaped is compared below; so is letter case, which some drivers ignore.
+    pattern = re.sub(r"([_%\\])", lambda m: escape + m[1] if m[1] in "_%" + escape else m[1], name)
+    return [found for found in _all(opened, pattern, dialect) if found.name == name]
+
+
+def _all(opened: Opened, pattern: str, dialect: Dialect) -> list[Table]:
+    catalog = None if dialect.schemas_are_catalogs else opened.java.getCatalog()
+    found = []
+    for in_catalog, schema, name, kind in opened.tables(catalog, None, pattern):
+        held_by = in_catalog if dialect.schemas_are_catalogs else schema
+        what = str(kind or "").upper()
+        if held_by in dialect.system_schemas or "INDEX" in what or "SEQUENCE" in what:
+            continue
+        found.append(Table(in_catalog, held_by, name, "VIEW" in what))
+    return found
+
+
+def _nearest(opened: Opened, name: str, dialect: Dialect) -> str:
+    tables = _all(opened, "%", dialect)
+    known = {f"{t.schema}.{t.name}".lower(): f"{t.schema}.{t.name}" for t in tables}
+    known |= {t.name.lower(): f"{t.schema}.{t.name}" for t in tables}
+    close: dict[str, None] = {}
+    for schema, table in readings(name):
+        text = f"{schema}.{table}" if schema else table
+        for match in difflib.get_close_matches(text.lower(), known, n=3, cutoff=0.6):
+            close[known[match]] = None
+    names = list(close)[:3]
+    return f"; the nearest are {', '.join(names)}" if names else f" ({len(tables)} can be seen)"
+
+
+def qualified(table: Table, dialect: Dialect) -> str:
+    """Return a table's quoted name."""
+    parts = [table.schema, table.name] if table.schema else [table.name]
+    return ".".join(quote_name(part, dialect) for part in parts)
+
+
+def _estimated(opened: Opened, table: Table, dialect: Dialect) -> tuple[int | None, int | None]:
+    """Return rows and bytes as the database's statistics have them; None where it has none."""
+    if dialect.estimate is None or table.is_view or table.schema is None:
+        return None, None
+    statement = dialect.estimate.replace("{schema}", quote_text(table.schema, dialect))
+    try:
+        rows = opened.rows(statement.replace("{table}", quote_text(table.name, dialect)))
+    except Exception:  # noqa: BLE001 - a right that the user lacks costs the estimate alone
+        return None, None
+    count, size = (value and int(float(value)) for value in (rows or [(None, None)])[0])
+    return (None if count is None else int(count)), (None if size is None else int(size))
+
+
+_WIDTHS = {"bool": 1, "int16": 2, "int32": 4, "int64": 8, "float32": 4, "float64": 8, "date": 4}
+_TEXT_BYTES = 32
+_LOB_BYTES = 64 * 1024
+_SHORT = 8_000
+
+
+def width_of(column: Typed) -> int:
+    """Return about how many bytes a value of a column takes, by its type alone."""
+    if column.kind not in ("string", "binary", "other", "wide decimal"):
+        return _WIDTHS.get(column.kind, 12)
+    precision = column.described.precision
+    if column.kind in ("string", "binary") and not 0 < precision <= _SHORT:
+        return _LOB_BYTES
+    return min(max(precision, 1), _TEXT_BYTES)

@@ -1,0 +1,185 @@
+"""Maps what a JDBC driver throws to `extract_jobs.errors`, without credentials or row data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from extract_jobs.errors import (
+    ConfigError,
+    ExtractError,
+    SourceQueryFailed,
+    SourceUnavailable,
+    WorkerOutOfMemory,
+)
+
+_CUT_STATES = ("08", "57P", "HYT", "53")
+_PASSING_STATES = ("40001", "40P01", "55P03", "72000", "S1T00")
+_LOGIN_STATES = ("28",)
+_LOGIN_CODES = {
+    "oracle": (1017, 28000, 28001),
+    "sqlserver": (18456, 18470, 4060),
+    "derby": (40000,),
+}
+_PASSING_CODES = {
+    "oracle": (1033, 1034, 1089, 1555, 3113, 3114, 3135, 12170, 12514, 12528, 12537, 12541, 17002,
+               17008, 17410),
+    "sqlserver": (1205, 1222, 40197, 40501, 40613, 49918, 49919, 49920),
+}  # fmt: skip
+_CUT_CLASSES = (
+    "SQLNonTransientConnectionException", "SQLTransientConnectionException", "SocketException",
+    "SQLRecoverableException", "CommunicationsException", "ConnectException", "EOFException",
+    "SocketTimeoutException", "UnknownHostException", "NoRouteToHostException",
+    "SQLTimeoutException", "SSLException",
+)  # fmt: skip
+_LOGIN_CLASSES = ("SQLInvalidAuthorizationSpecException", "InvalidAuthorizationSpecException")
+_QUOTE = re.compile("[\"'`«»“”„‘’‹›「\\[({]|\\d{4,}|SQL statement|\n")
+_SQL_CLASS = re.compile(
+    r"(?:^|: |Caused by: )((?:[\w$]+\.)+([\w$]*(?:Exception|Error)))", re.MULTILINE
+)
+
+
+@dataclass(frozen=True)
+class Thrown:
+    """What a driver threw, taken over from the JVM.
+
+    Attributes:
+        name: The class, without its package.
+        names: Those of its causes too, itself first.
+        state: ``SQLSTATE``; empty if it has none.
+        code: The vendor's; 0 if it has none.
+        message: The driver's text, which may quote anything.
+        product: ``oracle``, ``sqlserver``, ``derby`` or another, by the class's package.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    state: str
+    code: int
+    message: str
+    product: str
+
+    @property
+    def condition(self) -> str:
+        """What may be told of it anywhere."""
+        state = f", SQLSTATE {self.state}" if self.state else ""
+        return f"({self.name}{state}{f', code {self.code}' if self.code else ''})"
+
+    @property
+    def is_login(self) -> bool:
+        """Whether user or password were refused."""
+        return (
+            self.state.startswith(_LOGIN_STATES)
+            or any(name.endswith(_LOGIN_CLASSES) for name in self.names)
+            or (self.code in _LOGIN_CODES.get(self.product, ()))
+            or (self.product == "derby" and self.state == "08004")
+        )
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the connection broke or was refused, or what failed passes by itself."""
+        return (
+            self.state.startswith(_CUT_STATES)
+            or self.state in _PASSING_STATES
+            or any(name.endswith(_CUT_CLASSES) for name in self.names)
+            or self.code in _PASSING_CODES.get(self.product, ())
+        )
+
+
+def thrown(error: Exception) -> Thrown | None:
+    """Return what a driver threw, of an exception of py4j or PySpark; None if none did."""
+    chain = list(_causes(getattr(error, "java_exception", None) or getattr(error, "_origin", None)))
+    sql = next((i for i, (_, java) in enumerate(chain) if is_sql_exception(java)), None)
+    if sql is not None:
+        name, java = chain[sql]
+        names = tuple(found.rpartition(".")[2] for found, _ in chain[sql:])
+        return Thrown(
+            names[0],
+            names,
+            str(java.getSQLState() or ""),
+            int(java.getErrorCode()),
+            str(java.getMessage() or ""),
+            _product(name),
+        )
+    # Of a task's failure the driver often has the text alone.
+    found = _SQL_CLASS.findall(str(error))
+    names = tuple(short for long, short in found if not long.startswith("org.apache.spark."))
+    known = [
+        n for n in names if n.endswith(_CUT_CLASSES) or "SQL" in n or n == "BatchUpdateException"
+    ]
+    if not known:
+        return None
+    long = next(long for long, short in found if short == known[0])
+    return Thrown(known[0], tuple(dict.fromkeys(names)), "", 0, "", _product(long))
+
+
+def is_sql_exception(java: Any) -> bool:
+    """Tell whether an object of the JVM is a ``java.sql.SQLException``."""
+    kind = java.getClass()
+    while kind is not None:
+        if kind.getName() == "java.sql.SQLException":
+            return True
+        kind = kind.getSuperclass()
+    return False
+
+
+def _causes(java: Any) -> Iterator[tuple[str, Any]]:
+    for _ in range(20):
+        if java is None:
+            return
+        yield str(java.getClass().getName()), java
+        java = java.getCause()
+
+
+def _product(name: str) -> str:
+    return next((p for p in ("oracle", "sqlserver", "derby") if f".{p}." in f".{name}"), "other")
+
+
+def connect_error(found: Thrown, place: str, seconds: int) -> ExtractError:
+    """Return what a failed connection means."""
+    if found.is_login:
+        return ConfigError(
+            f"cannot log in to {place}: the server refused user or password {found.condition}"
+        )
+    if found.state.startswith(("3D", "42")):
+        return ConfigError(
+            f"cannot connect to {place}: there is no such database, or the user may not use it "
+            f"{found.condition}"
+        )
+    return SourceUnavailable(
+        f"cannot connect to {place} within {seconds} s: {scrub(found.message)} {found.condition}; "
+        "check host, port, firewall and TLS"
+    )
+
+
+def statement_error(found: Thrown, what: str, *, shows: bool) -> ExtractError:
+    """Return what a failed statement means.
+
+    Args:
+        found: What the driver threw.
+        what: What was being done, such as ``counting sales.orders``.
+        shows: Whether the driver's words may be shown, up to what may be data: where no row was
+            read they tell a person what is wrong with a query.
+    """
+    said = f"{scrub(found.message)} " if shows and found.message else ""
+    if found.is_cut:
+        return SourceUnavailable(f"{what} failed: {said}{found.condition}; run again")
+    if found.is_login or found.state == "42501":
+        return ConfigError(
+            f"{what} failed: the user may not do that {found.condition}; grant it SELECT"
+        )
+    if "OutOfMemoryError" in found.names:
+        return WorkerOutOfMemory(f"{what} failed: the JVM ran out of memory")
+    if found.state.startswith(("42", "3F", "S0")) and shows:
+        return ConfigError(f"{what} failed: {said}{found.condition}")
+    tells = "" if said else "; the executors' logs have the server's words"
+    return SourceQueryFailed(f"{what} failed: {said}{found.condition}{tells}")
+
+
+def scrub(text: str) -> str:
+    """Keep what a message says before its first quote, bracket, long number or line break."""
+    cut = _QUOTE.search(text)
+    kept = (text[: cut.start()] if cut else text).strip()
+    return f"{kept[:300]}…" if cut else kept[:300]

@@ -1,0 +1,279 @@
+"""A connection of the driver's own, through the JDBC driver in Spark's JVM.
+
+For what is asked of the catalogue and about a watermark: a few rows of text. The rows of a table
+never come this way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from extract_jobs.connections import DatabaseConnection
+from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.sources.jdbc.drivers import (
+    Driver,
+    driver_of,
+    driver_properties,
+    jar_files,
+    url_of,
+)
+from extract_jobs.sources.jdbc.errors import connect_error, statement_error, thrown
+from extract_jobs.sources.jdbc.types import Described
+from extract_jobs.spark import spark_context, spark_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from extract_jobs.spec import ExtractSpec
+
+logger = logging.getLogger(__name__)
+
+_NULLABLE_NO = 0
+_COUNTED_TABLES = 20_000
+
+
+@dataclass(frozen=True)
+class Jvm:
+    """A Spark session whose JVM has the driver, and how to connect with it.
+
+    Attributes:
+        spark: The session.
+        driver_class: Loaded.
+        connection: Where to, credentials resolved.
+        session_init: The statement that a session begins with; None for none.
+    """
+
+    spark: SparkSession
+    driver_class: str
+    connection: DatabaseConnection
+    session_init: str | None
+
+    @property
+    def driver(self) -> Driver:
+        """What is known of the driver."""
+        return driver_of(self.url)
+
+    @property
+    def url(self) -> str:
+        """The URL, without credentials."""
+        return url_of(self.connection)
+
+    def login(self) -> dict[str, str]:
+        """Return user and password for one connection, as properties of the driver."""
+        found = self.connection.login_now()
+        given = {"user": found.user, "password": found.password}
+        return {key: value for key, value in given.items() if value}
+
+    def use_added_jars(self) -> None:
+        """Let this thread of the JVM find classes of jars that were added to the session."""
+        loader = self.spark._jsparkSession.sharedState().jarClassLoader()  # noqa: SLF001
+        _java(self.spark).java.lang.Thread.currentThread().setContextClassLoader(loader)
+
+    @contextlib.contextmanager
+    def connect(self, what: str) -> Iterator[Opened]:
+        """Open a connection, read-only where the driver lets it, and close it at the end.
+
+        Args:
+            what: What it is for, such as ``describing sales.orders``.
+
+        Raises:
+            ConfigError: The login was refused.
+            SourceUnavailable: It cannot be reached.
+            ExtractError: A statement failed: see `statement_error`.
+        """
+        java = self._connected()
+        opened = Opened(java)
+        failure: ExtractError | None = None
+        try:
+            with contextlib.suppress(Exception):  # not every driver can
+                java.setReadOnly(True)
+            if self.session_init:
+                opened.execute(self.session_init)
+            yield opened
+        except ExtractError:
+            raise
+        except Exception as error:
+            found = thrown(error)
+            if found is None:
+                raise
+            failure = statement_error(found, what, shows=True)
+        finally:
+            with contextlib.suppress(Exception):  # it may be broken
+                java.close()
+        if failure is not None:
+            # Not from within the handler: the original may quote rows.
+            raise failure
+
+    def _connected(self) -> Any:
+        connection = self.connection
+        self.use_added_jars()
+        java = _java(self.spark)
+        properties = java.java.util.Properties()
+        for key, value in (driver_properties(connection, self.driver) | self.login()).items():
+            properties.setProperty(key, value)
+        failure: ExtractError
+        try:
+            registry = java.org.apache.spark.sql.execution.datasources.jdbc.DriverRegistry
+            registry.register(self.driver_class)
+            found = registry.get(self.driver_class).connect(self.url, properties)
+            if found is not None:
+                return found
+            failure = ConfigError(
+                f"connection.driver {self.driver_class} does not take {connection.place}"
+            )
+        except Exception as error:
+            caught = thrown(error)
+            if caught is None:
+                raise
+            failure = connect_error(caught, connection.place, connection.connect_timeout_seconds)
+        raise failure
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open connection; what fails is thrown as py4j has it."""
+
+    java: Any
+
+    def execute(self, statement: str) -> None:
+        """Run a statement whose result is of no interest."""
+        with contextlib.closing(self.java.createStatement()) as made:
+            made.execute(statement)
+
+    def rows(self, statement: str) -> list[tuple[str | None, ...]]:
+        """Return the rows of a query, every value as text."""
+        with contextlib.closing(self.java.createStatement()) as made:
+            return _fetched(made.executeQuery(statement))
+
+    def columns(self, statement: str) -> list[Described]:
+        """Return the columns that a query would give; it should give no rows."""
+        with contextlib.closing(self.java.createStatement()) as made:
+            data = made.executeQuery(statement).getMetaData()
+            return [_described(data, i) for i in range(1, data.getColumnCount() + 1)]
+
+    def tables(self, catalog: str | None, schema: str | None, name: str) -> list[tuple[Any, ...]]:
+        """Return (catalog, schema, name, type) of tables that fit patterns, ``%`` for any."""
+        data = self.java.getMetaData()
+        found = data.getTables(catalog, schema, name, None)
+        labels = ("TABLE_CAT", "TABLE_SCHEM", "TABLE_NAME", "TABLE_TYPE")
+        rows: list[tuple[Any, ...]] = []
+        while len(rows) < _COUNTED_TABLES and found.next():
+            rows.append(tuple(found.getString(label) for label in labels))
+        found.close()
+        return rows
+
+    def primary_key(self, catalog: str | None, schema: str | None, name: str) -> tuple[str, ...]:
+        """Return the columns of a table's primary key, in the key's order; none if it has none."""
+        found = self.java.getMetaData().getPrimaryKeys(catalog, schema, name)
+        columns = []
+        while found.next():
+            columns.append((found.getShort("KEY_SEQ"), found.getString("COLUMN_NAME")))
+        found.close()
+        return tuple(column for _, column in sorted(columns))
+
+
+def _fetched(result: Any) -> list[tuple[str | None, ...]]:
+    width = result.getMetaData().getColumnCount()
+    rows = []
+    while result.next():
+        rows.append(tuple(result.getString(i) for i in range(1, width + 1)))
+    return rows
+
+
+def _described(data: Any, index: int) -> Described:
+    return Described(
+        name=str(data.getColumnLabel(index)),
+        code=int(data.getColumnType(index)),
+        type_name=str(data.getColumnTypeName(index)),
+        precision=int(data.getPrecision(index)),
+        scale=int(data.getScale(index)),
+        nullable=data.isNullable(index) != _NULLABLE_NO,
+        signed=bool(data.isSigned(index)),
+    )
+
+
+def open_jvm(spec: ExtractSpec, connection: DatabaseConnection, spark: SparkSession | None) -> Jvm:
+    """Return a session whose JVM has the driver: the caller's, the active one, or a new one.
+
+    The driver is looked for on Spark's class path, then in ``connection.jars``, then among
+    ``connection.packages``, which Spark fetches from Maven. A new session starts with them.
+
+    Raises:
+        ConfigError: It is nowhere; the message names what was looked for, and where.
+    """
+    wanted = spec.connection
+    url = url_of(connection)
+    jars = jar_files(wanted.jars)
+    spark_context(spark, spec.split.max_connections, jars=jars, packages=wanted.packages)
+    session = spark_session(spark)
+    driver = driver_of(url)
+    classes = (wanted.driver,) if wanted.driver else driver.classes
+    if not classes:
+        raise ConfigError(
+            f"connection.driver is needed: the class of the JDBC driver for {connection.place}"
+        )
+    found = _load(session, classes, jars, wanted.packages)
+    if found is None:
+        raise ConfigError(_not_found(classes, driver, wanted.jars, wanted.packages))
+    return Jvm(session, found, connection, wanted.session_init or driver.session)
+
+
+def _load(
+    session: SparkSession, classes: Sequence[str], jars: Sequence[str], packages: Sequence[str]
+) -> str | None:
+    """Return the class that can be loaded, jars added to the session only if it takes them."""
+    found = _loaded(session, classes)
+    if found is not None:
+        return found
+    loader = session._jsparkSession.sessionState().resourceLoader()  # noqa: SLF001
+    for place in (*jars, *(f"ivy://{package}" for package in packages)):
+        try:
+            loader.addJar(place)
+        except Exception as error:  # noqa: BLE001 - whatever Hadoop or Ivy raised
+            name = type(error).__name__
+            key = "packages" if place.startswith("ivy://") else "jars"
+            # Maven's text is long, and tells of every repository.
+            raise ConfigError(
+                f"connection.{key}: {place.removeprefix('ivy://')} could not be added to the Spark "
+                f"session ({name}); is it there, and can Spark's driver reach it?"
+            ) from None
+        found = _loaded(session, classes)
+        if found is not None:
+            return found
+    return None
+
+
+def _loaded(session: SparkSession, classes: Sequence[str]) -> str | None:
+    state = session._jsparkSession.sharedState()  # noqa: SLF001
+    for name in classes:
+        try:
+            _java(session).java.lang.Class.forName(name, True, state.jarClassLoader())
+        except Exception as error:
+            if "ClassNotFoundException" not in str(error):
+                raise
+        else:
+            return name
+    return None
+
+
+def _not_found(
+    classes: Sequence[str], driver: Driver, jars: Sequence[str], packages: Sequence[str]
+) -> str:
+    places = ["on Spark's class path"]
+    places += [f"in connection.jars ({', '.join(jars)})"] if jars else []
+    places += [f"in connection.packages ({', '.join(packages)})"] if packages else []
+    where = f"not {places[0]}" if len(places) == 1 else f"neither {' nor '.join(places)}"
+    example = f" such as {driver.package}:<version>" if driver.package else ""
+    return (
+        f"the JDBC driver {' or '.join(classes)} is {where}. Name its jar, or a folder with it, in "
+        f"connection.jars, or its Maven coordinate{example} in connection.packages; on Glue "
+        "--extra-jars brings it, on EMR spark.jars"
+    )
+
+
+def _java(session: SparkSession) -> Any:
+    return session._jvm  # noqa: SLF001 - PySpark has no other way

@@ -1,0 +1,138 @@
+"""Reads splits through Spark's JDBC source: one query, one Spark partition and one connection each.
+
+The password goes to Spark as the option ``password``, which it prints nowhere: neither in plans nor
+in the event log, nor in the UI. The URL, which it may print, has none.
+
+https://spark.apache.org/docs/latest/sql-data-sources-jdbc.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from extract_jobs.errors import ExtractError, SourceQueryFailed
+from extract_jobs.schema import Column
+from extract_jobs.sources.jdbc.conform import JdbcConform
+from extract_jobs.sources.jdbc.drivers import driver_properties, url_for_spark
+from extract_jobs.sources.jdbc.errors import connect_error, statement_error, thrown
+from extract_jobs.sources.jdbc.jvm import Jvm
+from extract_jobs.sources.jdbc.sql import Relation, in_parentheses, select
+from extract_jobs.sources.jdbc.types import quote_name, spark_type
+from extract_jobs.splits import Split
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_MOST_ROWS = 10_000
+_BATCH_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class JdbcReader:
+    """Reads splits of one table. Meets `extract_jobs.sources.DataFrameReader`.
+
+    Attributes:
+        jvm: Has the driver.
+        relation: What is read, with the spec's own condition.
+        interval: The interval's condition; None reads all rows.
+        columns: What is read of each row, in the order of the batches.
+        fetch_rows: Rows that the driver fetches at a time.
+        row_bytes: About how large a row is, by its columns' types.
+        null_what_fails: ``lossy_types: null``.
+        what: What is read, for messages.
+    """
+
+    jvm: Jvm
+    relation: Relation
+    interval: str | None
+    columns: tuple[Column, ...]
+    fetch_rows: int
+    row_bytes: int
+    null_what_fails: bool
+    what: str
+
+    @property
+    def conform(self) -> JdbcConform:
+        """What executors do with each batch."""
+        return JdbcConform(self.columns, self.null_what_fails)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of every batch, once it conforms."""
+        return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows in a batch, and the most that are fetched at a time, to bound both by bytes."""
+        return max(64, min(_MOST_ROWS, _BATCH_BYTES // max(1, self.row_bytes)))
+
+    def dataframe(self, spark: SparkSession, splits: Sequence[Split]) -> DataFrame:
+        """Return the rows of splits. See `extract_jobs.sources.DataFrameReader.dataframe`."""
+        self.jvm.use_added_jars()
+        # Settings of its own: the caller's session stays as it is.
+        session = spark.newSession()
+        session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(self.batch_rows))
+        session.conf.set("spark.sql.session.timeZone", "UTC")
+        session.conf.set("spark.sql.caseSensitive", "false")
+        frames = [
+            session.read.format("jdbc").options(**self._options(split)).load() for split in splits
+        ]
+        return reduce(lambda one, other: one.unionAll(other), frames)
+
+    def _options(self, split: Split) -> dict[str, str]:
+        jvm, connection = self.jvm, self.jvm.connection
+        names = [f"c{i}" for i in range(len(self.columns))]
+        types = (spark_type(column.arrow_type) for column in self.columns)
+        options = {
+            "url": url_for_spark(jvm.url),
+            "driver": jvm.driver_class,
+            "dbtable": self.statement(split),
+            "fetchsize": str(min(self.fetch_rows, self.batch_rows)),
+            # Not what each version of Spark makes of the driver's types.
+            "customSchema": ", ".join(f"{n} {t}" for n, t in zip(names, types, strict=True)),
+            **({"sessionInitStatement": jvm.session_init} if jvm.session_init else {}),
+        }
+        return driver_properties(connection, jvm.driver) | options | jvm.login()
+
+    def statement(self, split: Split) -> str:
+        """Return what a split reads, as it stands in a FROM clause."""
+        expressions = [column.expression for column in self.columns]
+        text = select(expressions, self.relation, self.interval, split.predicate)
+        return f"{in_parentheses(text)} {quote_name('split', self.relation.dialect)}"
+
+    def error(self, error: Exception) -> ExtractError | None:
+        """Return what an exception means. See `extract_jobs.sources.DataFrameReader.error`."""
+        found = thrown(error)
+        if found is not None:
+            connection = self.jvm.connection
+            if found.is_login:
+                return connect_error(found, connection.place, connection.connect_timeout_seconds)
+            return statement_error(found, self.what, shows=False)
+        if "UnknownReason" not in str(error):
+            return None
+        return self._by_asking()
+
+    def _by_asking(self) -> ExtractError | None:
+        """Return what keeps the source from answering now.
+
+        Of a driver in a jar that was added to a running session, Spark cannot take the exception
+        back from its executors: all it says is that a task failed.
+        """
+        try:
+            with self.jvm.connect(self.what) as opened:
+                opened.rows(
+                    f"select 1{self.relation.dialect.one_row}"
+                    if self.relation.dialect.one_row
+                    else "select 1"
+                )
+        except ExtractError as found:
+            return found
+        return SourceQueryFailed(
+            f"{self.what} failed: the executors' logs have the server's words, which Spark could "
+            "not take back because the JDBC driver was added to a running session"
+        )

@@ -1,0 +1,199 @@
+"""Cuts a table into splits: by ranges of a column, by a hash of it, or by a hash of rows' places.
+
+A range's bounds are quantiles that the database computes (``ntile``), so that skewed and sparse
+values are cut evenly and any type with an order works. That reads the column once, by its index
+where it has one. Databases without ``ntile`` cut evenly between least and greatest value.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources.jdbc.catalog import Found
+from extract_jobs.sources.jdbc.dialects import Dialect
+from extract_jobs.sources.jdbc.jvm import Opened
+from extract_jobs.sources.jdbc.sql import Relation, literal, select, text_of
+from extract_jobs.sources.jdbc.types import Typed, quote_name
+from extract_jobs.sources.jdbc.watermark import as_watermark, day_of
+from extract_jobs.spec import SplitSpec
+from extract_jobs.splits import Split
+
+_MAX_SPLITS = 10_000
+_INTEGERS = ("int16", "int32", "int64")
+_DAYS = ("date", "timestamp", "timestamptz")
+
+
+def cut(opened: Opened, found: Found, split: SplitSpec, condition: str | None) -> list[Split]:
+    """Cut a request into splits: disjoint, exhaustive, at least one.
+
+    ``auto`` cuts by range over the first column of the primary key, where statistics or a count
+    of the rows say that one split would be too large.
+
+    Args:
+        opened: A connection.
+        found: What is read.
+        split: The spec's wishes.
+        condition: The interval's condition, if any.
+
+    Raises:
+        ConfigError: The strategy is not to be had here, or not for the column.
+    """
+    strategy, column = split.strategy, split.column
+    if strategy == "ctid":
+        raise ConfigError("split.strategy ctid is PostgreSQL's own; use auto, range, hash or none")
+    if strategy == "rowid":
+        return _by_row(found, split)
+    if strategy == "auto":
+        column = column or (found.key[0] if found.key else None)
+        if column is None or found.column(column).watermark is None:
+            return _whole(found)
+    if strategy == "none" or column is None:
+        return _whole(found)
+    asked = strategy != "auto"
+    count = _count(opened, found, split, condition, at_least_connections=asked)
+    if count == 1:
+        return _whole(found)
+    if strategy == "hash":
+        return _by_hash(found, found.column(column), count)
+    return _by_range(opened, found, found.column(column), count, condition)
+
+
+def _whole(found: Found) -> list[Split]:
+    return [Split(0, None, found.bytes or 0)]
+
+
+def _count(
+    opened: Opened,
+    found: Found,
+    split: SplitSpec,
+    condition: str | None,
+    *,
+    at_least_connections: bool,
+) -> int:
+    """Return how many splits there shall be; who names a column gets as many as connections."""
+    size = found.bytes
+    if condition is not None or (size is None and not at_least_connections):
+        # Of an interval no statistics tell.
+        counted = opened.rows(select(["count(*)"], found.relation, condition))
+        rows = int(counted[0][0] or 0)
+        width = (size or 0) // found.rows if found.rows else 0
+        size = rows * (width or 100)
+        if not rows:
+            return 1
+    wanted = -(-(size or 0) // split.target_bytes)
+    if at_least_connections:
+        wanted = max(wanted, split.max_connections)
+    return min(max(1, wanted), _MAX_SPLITS)
+
+
+def _by_row(found: Found, split: SplitSpec) -> list[Split]:
+    """Cut by a hash of where rows lie. Each split scans the table, and sends its own part."""
+    dialect = found.dialect
+    if dialect.hash_row is None or found.relation.kind != "table":
+        raise ConfigError(
+            f"split.strategy rowid: {dialect.name} has no rowid of a {found.relation.kind}; use "
+            "auto, range, hash or none"
+        )
+    size = found.bytes or 0
+    count = min(max(split.max_connections, -(-size // split.target_bytes)), _MAX_SPLITS)
+    expression = dialect.hash_row.replace("{count}", str(count))
+    return [Split(i, f"{expression} = {i}", size // count) for i in range(count)]
+
+
+def _by_hash(found: Found, column: Typed, count: int) -> list[Split]:
+    dialect = found.dialect
+    name = quote_name(column.described.name, dialect)
+    whole = column.kind in _INTEGERS or (column.kind == "decimal" and not column.described.scale)
+    template = dialect.hash_integer if whole else dialect.hash_text
+    if template is None or not (whole or column.kind == "string"):
+        others = "integers" if dialect.hash_text is None else "integers and texts"
+        raise ConfigError(
+            f"split.strategy hash: column {column.described.name} is {column.described.printed}, "
+            f"and of {dialect.name} {others} can be hashed; use range, or another column"
+        )
+    expression = template.replace("{count}", str(count)).replace("{}", name)
+    conditions = [f"{expression} = {i}" for i in range(count)]
+    conditions[0] += f" or {name} is null"
+    return [Split(i, text, (found.bytes or 0) // count) for i, text in enumerate(conditions)]
+
+
+def _by_range(
+    opened: Opened, found: Found, column: Typed, count: int, condition: str | None
+) -> list[Split]:
+    if column.watermark is None:
+        raise ConfigError(
+            f"split.column {column.described.name} is of type {column.described.printed}, which "
+            "cannot be split by range; use an integer, a decimal, a date, a timestamp or a text"
+        )
+    if found.dialect.quantiles:
+        bounds = _quantiles(opened, found.relation, column, count, condition)
+    else:
+        bounds = _even(opened, found.relation, column, count, condition)
+    if not bounds:
+        return _whole(found)
+    return between(bounds, column, found.dialect, found.bytes or 0)
+
+
+def between(bounds: Sequence[str], column: Typed, dialect: Dialect, size: int) -> list[Split]:
+    """Return splits between ascending bounds, and one below and one above; NULL is in the first."""
+    name = quote_name(column.described.name, dialect)
+    edges = [literal(bound, column, dialect) for bound in bounds]
+    conditions = [f"{name} <= {edges[0]} or {name} is null"]
+    conditions += [
+        f"{name} > {low} and {name} <= {high}" for low, high in itertools.pairwise(edges)
+    ]
+    conditions.append(f"{name} > {edges[-1]}")
+    return [Split(i, text, size // len(conditions)) for i, text in enumerate(conditions)]
+
+
+def _quantiles(
+    opened: Opened, relation: Relation, column: Typed, count: int, condition: str | None
+) -> list[str]:
+    """Return distinct ascending quantiles, as text."""
+    dialect = relation.dialect
+    name = quote_name(column.described.name, dialect)
+    c0, c1, alias = (quote_name(text, dialect) for text in ("c0", "c1", "s"))
+    values = select([name], relation, condition, f"{name} is not null")
+    tiles = f"select {c0}, ntile({count}) over (order by {c0}) as {c1} from ({values}) {alias}"
+    highest = text_of(f"max({c0})", column, dialect)
+    rows = opened.rows(f"select {c1}, {highest} from ({tiles}) {alias} group by {c1}")
+    ordered = sorted((int(tile or 0), text or "") for tile, text in rows)
+    # The greatest value is no bound: what comes above it meanwhile belongs to the last split.
+    return _distinct(text for _, text in ordered[:-1]) if ordered else []
+
+
+def _even(
+    opened: Opened, relation: Relation, column: Typed, count: int, condition: str | None
+) -> list[str]:
+    """Return bounds evenly between least and greatest value of a number or day; none of others."""
+    dialect = relation.dialect
+    name = quote_name(column.described.name, dialect)
+    extremes = [text_of(f"{function}({name})", column, dialect) for function in ("min", "max")]
+    least, greatest = opened.rows(select(extremes, relation, condition))[0]
+    if least is None or greatest is None:
+        return []
+    if column.kind in _INTEGERS:
+        low, high = int(least), int(greatest)
+        return _distinct(str(low + (high - low) * i // count) for i in range(1, count))
+    first, last = day_of(least), day_of(greatest)
+    if column.kind not in _DAYS or first is None or last is None:
+        raise ConfigError(
+            f"{dialect.name} has no ntile, so a column of type {column.described.printed} cannot "
+            "be split by range; use an integer, a date or a timestamp, or strategy hash or none"
+        )
+    days = (last - first).days + 1
+    steps = (first + timedelta(days=days * i // count) for i in range(1, count))
+    return _distinct(_midnight(day, column) for day in steps)
+
+
+def _midnight(day: date, column: Typed) -> str:
+    found = as_watermark(f"{day.isoformat()} 00:00:00", column)
+    assert found is not None
+    return found.text
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
