@@ -181,7 +181,7 @@ def _query(
     for text in (f"select * from {source}", query):
         _check_text(opened, text, "query")
     names = _names(opened, source)
-    doubled = sorted({n for n in names if sum(n.lower() == m.lower() for m in names) > 1})
+    doubled = sorted(set(_doubled(names)))
     if doubled:
         raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
     # Types are told of views alone. One in this connection's own temporary schema writes nothing.
@@ -200,6 +200,15 @@ def _query(
         for name, row in zip(names, details, strict=True)
     )
     return Found(Relation(source, QUERY, "query", where), columns)
+
+
+def _doubled(names: list[str]) -> Iterator[str]:
+    """Yield names that SQLite had to tell apart: of ``a`` and ``A`` it calls one ``A:1``."""
+    folded = {name.lower() for name in names}
+    for name in names:
+        base, colon, number = name.rpartition(":")
+        if colon and number.isdigit() and base.lower() in folded:
+            yield base
 
 
 def _names(opened: sqlite3.Connection, source: str) -> list[str]:

@@ -147,7 +147,8 @@ def make_column(
     kind: Kind = rule.kind
     arrow = _ARROW.get(kind) or _decimal_type(_matched(rule, declared))
     fidelity, reason = rule.row.fidelity, rule.row.reason
-    if cast in ("string", "text") and kind != "text":
+    orders = kind
+    if cast in ("string", "text"):
         kind, fidelity = "all", "by_permission"
         reason = "every value arrives as text, as columns.cast allows; blobs as X'…'"
     elif lossy_types == "string" and not (exact and kind in ("integer", "real")):
@@ -157,6 +158,7 @@ def make_column(
         by_cast = _by_cast(cast)
         if by_cast is not None:
             kind, arrow = by_cast
+            orders = kind
             fidelity, reason = "lossless", f"read as {cast}, as columns.cast says; {_OTHERS}"
     arrow = _ARROW.get(kind, arrow)
     nulled = lossy_types == "null" and not (exact and kind in ("integer", "real"))
@@ -164,7 +166,7 @@ def make_column(
         reason = f"{reason}; such values become NULL and are counted"
     return Column(
         name, declared, arrow, nullable or nulled, fidelity,  # type: ignore[arg-type]
-        reason, expression, _watermark(kind),
+        reason, expression, _watermark(orders),
     )  # fmt: skip
 
 
@@ -293,6 +295,11 @@ def printed(value: Any) -> str:
     return repr(value)
 
 
+def storage_class(value: Any) -> str:
+    """Return what kind of value one is, for messages."""
+    return f"a value of storage class {_STORAGE_CLASS[type(value)]}"
+
+
 def _is_utf8(value: str) -> bool:
     try:
         value.encode()
@@ -304,7 +311,7 @@ def _is_utf8(value: str) -> bool:
 def _of_class(*accepted: type) -> Callable[[Any, pa.DataType], Any]:
     def form(value: Any, _: pa.DataType) -> Any:
         if type(value) not in accepted:
-            raise Unfaithful(f"a value of storage class {_STORAGE_CLASS[type(value)]}")
+            raise Unfaithful(storage_class(value))
         if isinstance(value, str) and not _is_utf8(value):
             raise Unfaithful("text that is no UTF-8")
         return value
@@ -314,7 +321,7 @@ def _of_class(*accepted: type) -> Callable[[Any, pa.DataType], Any]:
 
 def _boolean(value: Any, _: pa.DataType) -> bool:
     if type(value) is not int:
-        raise Unfaithful(f"a value of storage class {_STORAGE_CLASS[type(value)]}")
+        raise Unfaithful(storage_class(value))
     if value not in (0, 1):
         raise Unfaithful("an integer other than 0 and 1")
     return bool(value)
@@ -322,7 +329,7 @@ def _boolean(value: Any, _: pa.DataType) -> bool:
 
 def _real(value: Any, _: pa.DataType) -> float:
     if type(value) not in (int, float):
-        raise Unfaithful(f"a value of storage class {_STORAGE_CLASS[type(value)]}")
+        raise Unfaithful(storage_class(value))
     if isinstance(value, int) and abs(value) > _EXACT_DOUBLE and int(float(value)) != value:
         raise Unfaithful("an integer that a double cannot hold")
     return float(value)
@@ -330,7 +337,7 @@ def _real(value: Any, _: pa.DataType) -> float:
 
 def _decimal(value: Any, arrow: pa.DataType) -> Decimal:
     if type(value) not in (int, float):
-        raise Unfaithful(f"a value of storage class {_STORAGE_CLASS[type(value)]}")
+        raise Unfaithful(storage_class(value))
     if isinstance(value, float) and not math.isfinite(value):
         raise Unfaithful("an infinite value")
     number = Decimal(repr(value))
@@ -343,7 +350,7 @@ def _decimal(value: Any, arrow: pa.DataType) -> Decimal:
 
 def _any(value: Any, arrow: pa.DataType) -> str:
     if isinstance(value, bytes):
-        raise Unfaithful("a value of storage class blob")
+        raise Unfaithful(storage_class(value))
     return printed(_of_class(int, float, str)(value, arrow))
 
 

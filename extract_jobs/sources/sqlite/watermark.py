@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,7 @@ from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.schema import Column
 from extract_jobs.sources.sqlite.session import Rows
 from extract_jobs.sources.sqlite.sql import Relation, bound_literal, check_bound, select
-from extract_jobs.sources.sqlite.types import Unfaithful, convert, printed
+from extract_jobs.sources.sqlite.types import printed, storage_class
 from extract_jobs.watermark import WatermarkValue, is_before
 
 Run = Callable[[str], Rows]
@@ -51,20 +52,17 @@ def greatest(
 
 def _value(value: Any, column: Column) -> WatermarkValue:
     assert column.watermark is not None
-    reason = None
-    try:
-        convert([value], column, null_what_fails=False)
-    except Unfaithful as error:
-        reason = str(error)
-    if reason is not None:
-        raise TypeNotRepresentable(
-            f"the highest value of watermark column {column.name} is {reason}: as a watermark it "
-            "would hide every later row; correct it, leave it out with where, or give "
-            "watermark.upper"
-        )
-    if column.watermark == "decimal":
+    if column.watermark == "integer" and type(value) is int:
+        return WatermarkValue("integer", str(value))
+    if column.watermark == "decimal" and isinstance(value, int | float) and math.isfinite(value):
         return WatermarkValue("decimal", f"{Decimal(repr(value)):f}")
-    return WatermarkValue(column.watermark, printed(value))
+    if column.watermark == "string" and not isinstance(value, bytes):
+        return WatermarkValue("string", printed(value))
+    raise TypeNotRepresentable(
+        f"the highest value of watermark column {column.name} ({column.source_type or 'no type'}) "
+        f"is {storage_class(value)}: as a watermark it would hide every later row; correct it, "
+        "leave it out with where, or give watermark.upper"
+    )
 
 
 def precedes(
