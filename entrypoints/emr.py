@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import sys
 
+from extract_jobs.logs import log_json_lines
 from extract_jobs.stop import interrupt_on_sigterm, interrupt_when_orphaned
-from extract_jobs.worker import log_to_stderr, main
+from extract_jobs.worker import main
 
 if __name__ == "__main__":
-    log_to_stderr()
+    log_json_lines()
     stop = interrupt_on_sigterm()
     interrupt_when_orphaned()
     sys.exit(main(sys.argv[1:], stop=stop))

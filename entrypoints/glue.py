@@ -12,8 +12,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from extract_jobs.errors import ExtractError, Interrupted, StopRequested
+from extract_jobs.logs import log_json_lines
 from extract_jobs.stop import interrupt_on_sigterm, interrupt_when_orphaned
-from extract_jobs.worker import log_to_stderr, run_attempt
+from extract_jobs.worker import run_attempt
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -50,16 +51,15 @@ def main() -> None:
         ExtractError: As the attempt's report says. What caused it is left out, because Glue prints
             the whole chain and another library's message may hold anything.
     """
-    log_to_stderr()
+    log_json_lines()
     stop = interrupt_on_sigterm()
     interrupt_when_orphaned()
     try:
-        report = run_attempt(sys.argv[1:], stop=stop, spark=glue_session())
+        run_attempt(sys.argv[1:], stop=stop, spark=glue_session())
     except ExtractError as error:
         raise error.with_traceback(None) from None
     except StopRequested as signal:
         raise Interrupted(str(signal)) from None
-    print(f"{report.extract_table}: {report.rows} rows in {report.files} files", flush=True)
 
 
 if __name__ == "__main__":

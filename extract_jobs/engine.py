@@ -5,6 +5,10 @@ the cap on connections is exact, a free connection takes the next split whatever
 comes split by split from any cluster, a lost task costs one split, and the first error that no
 retry can mend stops the rest at once. How a split becomes a job depends on what reads it:
 `engine_arrow` where Python does, `engine_dataframe` where Spark does.
+
+Where partitions depend on the row, a job of its own for each split would make files of every
+partition for every split. Then each connection has one job, a slice of the splits with one set of
+files: a lost task costs a slice, and a fast slice takes nothing off a slow one.
 """
 
 from __future__ import annotations
@@ -21,10 +25,17 @@ from extract_jobs.committed import CommittedRows
 from extract_jobs.engine_arrow import run_in_process, run_on_spark
 from extract_jobs.engine_dataframe import run_dataframe
 from extract_jobs.errors import Interrupted
+from extract_jobs.progress import Progress
 from extract_jobs.sources import DataFrameReader
 from extract_jobs.spark import check_driver, spark_context, spark_session
-from extract_jobs.split_task import Progress, SplitFailure, SplitResult, SplitTask
-from extract_jobs.splits import Split
+from extract_jobs.split_task import (
+    Results,
+    SplitFailure,
+    SplitResult,
+    SplitTask,
+    told,
+)
+from extract_jobs.splits import Split, slices
 from extract_jobs.storage import WrittenFile, join
 
 if TYPE_CHECKING:
@@ -32,7 +43,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 __all__ = [
-    "Progress",
     "SplitResult",
     "SplitTask",
     "check_driver",
@@ -56,7 +66,7 @@ def run_splits(
     connections: int,
     spark: SparkSession | None,
     progress: Progress,
-    committed: Callable[[Split], CommittedRows | None] = lambda _: None,
+    committed: Callable[[Split], CommittedRows | None] | None = None,
 ) -> list[SplitResult]:
     """Extract every split, at most ``connections`` at a time.
 
@@ -68,7 +78,7 @@ def run_splits(
             (`runs_on_spark`).
         progress: Told of every split.
         committed: Gives the rows of a split that are committed already. Called here, when the
-            split's turn has come.
+            split's turn has come; each split then has a job of its own. None where there are none.
 
     Returns:
         One result per split, in order of index.
@@ -78,37 +88,41 @@ def run_splits(
     """
     reader = task.reader
     assert reader is not None
+    of_split = committed or (lambda _: None)
     if not runs_on_spark(task, splits):
         assert not isinstance(reader, DataFrameReader)
-        ready = replace(task, committed=committed(splits[0]))
-        return [run_in_process(ready, reader, splits[0], progress)]
+        ready = replace(task, committed=of_split(splits[0]))
+        return list(run_in_process(ready, reader, splits, progress))
     context = spark_context(spark, connections)
     group = f"extract-{uuid.uuid4().hex}"
     stop = threading.Event()
+    scattered = task.transform.fixed_partition() is None and committed is None
+    units = slices(splits, connections if scattered else len(splits))
 
-    def run_one(split: Split) -> SplitResult:
+    def run_unit(unit: tuple[Split, ...]) -> Results:
         if stop.is_set():
             raise Interrupted("stopped because another split failed")
-        context.setJobGroup(group, f"split {split.index}", interruptOnCancel=True)
-        ready = replace(task, committed=committed(split))
+        context.setJobGroup(group, told(unit), interruptOnCancel=True)
+        ready = replace(task, committed=of_split(unit[0]))
         if isinstance(reader, DataFrameReader):
-            outcome = run_dataframe(ready, reader, split, spark_session(spark), stop)
+            outcome = run_dataframe(ready, reader, unit, spark_session(spark), stop)
         else:
-            outcome = run_on_spark(ready, reader, split, context, stop)
+            outcome = run_on_spark(ready, reader, unit, context, stop)
         if isinstance(outcome, SplitFailure):
             raise outcome.error()
-        size = sum(f.staged.size for f in outcome.files)
-        progress.split(split.index, outcome.rows, size, done=True)
+        for result in outcome:
+            size = sum(f.staged.size for f in result.files)
+            progress.split(result.index, result.rows, size, done=True)
         return outcome
 
-    pool = ThreadPoolExecutor(min(connections, len(splits)), thread_name_prefix="split")
-    futures = [pool.submit(run_one, split) for split in splits]
+    pool = ThreadPoolExecutor(min(connections, len(units)), thread_name_prefix="split")
+    futures = [pool.submit(run_unit, unit) for unit in units]
     try:
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         failed = [f for f in done if f.exception() is not None]
         if failed:
             raise failed[0].exception() or AssertionError("no error")
-        return sorted((f.result() for f in futures), key=lambda r: r.index)
+        return sorted((r for f in futures for r in f.result()), key=lambda r: r.index)
     finally:
         stop.set()
         if any(not f.done() for f in futures):

@@ -1,8 +1,8 @@
-"""Runs a split of a DataFrame source: a Spark job of one task, from Spark's rows to Parquet files.
+"""Runs splits of a DataFrame source: a Spark job of one task, from Spark's rows to Parquet files.
 
 Spark reads the rows in its JVM and hands them as Arrow batches to a Python worker (`mapInArrow`),
 which does with them what it does with the batches of any source. Its answer is one row of one
-binary column: the pickled `SplitResult`, or `SplitFailure`.
+binary column: the pickled `Results`, or `SplitFailure`.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ import logging
 import os
 import pickle
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from extract_jobs.errors import ExtractError, Interrupted, SourceUnavailable
+from extract_jobs.progress import Progress
 from extract_jobs.sources import DataFrameReader
 from extract_jobs.spark import spark_error
 from extract_jobs.split_task import (
     ADDRESSING,
     READ_TRIES,
-    Progress,
+    Results,
     SplitFailure,
     SplitResult,
     SplitTask,
     outcome_of,
+    told,
 )
 from extract_jobs.splits import Split
 
@@ -45,14 +47,16 @@ Batches = Iterable[pa.RecordBatch]
 def run_dataframe(
     task: SplitTask,
     reader: DataFrameReader,
-    split: Split,
+    unit: Sequence[Split],
     session: SparkSession,
     stop: threading.Event,
-) -> SplitResult | SplitFailure:
-    """Run one split as a Spark job; a connection or worker that is lost costs one try.
+) -> Results | SplitFailure:
+    """Run some splits as a Spark job; a connection or worker that is lost costs one try.
 
-    Spark's own tries of a task come first, where its master gives it any. What a lost worker had
-    staged is dropped at the end by `extract_jobs.engine.stray_uploads`.
+    Several splits are read one after the other and share one set of files; a try reads them all
+    again, since Spark does not tell whose rows are whose. Spark's own tries of a task come first,
+    where its master gives it any. What a lost worker had staged is dropped at the end by
+    `extract_jobs.engine.stray_uploads`.
 
     Raises:
         SourceUnavailable: The connection broke as often as it may.
@@ -62,7 +66,7 @@ def run_dataframe(
     """
     for attempt in range(1, READ_TRIES + 1):
         try:
-            return _run_once(task, reader, split, session)
+            return _run_once(task, reader, unit, session)
         except Exception as error:
             mapped = _mapped(error, reader, session)
             if mapped is None:
@@ -71,13 +75,13 @@ def run_dataframe(
             if attempt == READ_TRIES or not may_pass or stop.wait(PAUSE_SECONDS * attempt):
                 # Not chained: the text of a JVM's exception may hold rows.
                 raise mapped from None
-            logger.warning("split %d, try %d: %s; trying again", split.index, attempt, mapped)
+            logger.warning("%s, try %d: %s; trying again", told(unit), attempt, mapped)
     raise AssertionError("unreachable")
 
 
 def _run_once(
-    task: SplitTask, reader: DataFrameReader, split: Split, session: SparkSession
-) -> SplitResult | SplitFailure:
+    task: SplitTask, reader: DataFrameReader, unit: Sequence[Split], session: SparkSession
+) -> Results | SplitFailure:
     addressing = {name: os.environ[name] for name in ADDRESSING if name in os.environ}
     # Executors are given their rows: what they get holds no connection.
     conform, staging = reader.conform, replace(task, reader=None)
@@ -93,15 +97,18 @@ def _run_once(
                     nulled[name] = nulled.get(name, 0) + count
                 yield found
 
-        outcome = outcome_of(
-            lambda: staging.stage(split, conformed(), lambda: nulled, Progress()), split
-        )
+        def run() -> Results:
+            result = staging.stage(unit[-1], conformed(), lambda: nulled, Progress())
+            return (*(SplitResult(split.index, 0, ()) for split in unit[:-1]), result)
+
+        outcome = outcome_of(run, unit)
         yield pa.record_batch([pa.array([pickle.dumps(outcome)], pa.binary())], ["outcome"])
 
-    rows = reader.dataframe(session, [split]).mapInArrow(stage, "outcome binary").collect()
+    one_task = reader.dataframe(session, unit).coalesce(1)
+    rows = one_task.mapInArrow(stage, "outcome binary").collect()
     # One Spark partition gives one row. None would be a partition that Spark thought empty.
     [row] = rows
-    found: SplitResult | SplitFailure = pickle.loads(bytes(row.outcome))  # noqa: S301 - ours
+    found: Results | SplitFailure = pickle.loads(bytes(row.outcome))  # noqa: S301 - ours
     return found
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from extract_jobs.attempt import Attempt, finish, make_transform, mask_key
 from extract_jobs.commit import CommitLog
 from extract_jobs.drift import find_drift
-from extract_jobs.engine import Progress
 from extract_jobs.errors import CommitConflict, Interrupted, StopRequested, WorkerOutOfMemory
 from extract_jobs.objects import choose_objects
 from extract_jobs.plan import count_null_watermarks, make_plan, read_request
+from extract_jobs.progress import Progress
 from extract_jobs.report import Report, failed_report, reported
 from extract_jobs.reporting import attempt_report, leave_report
 from extract_jobs.sources import open_source
@@ -69,13 +69,16 @@ def _run_and_report(spec: ExtractSpec, tools: Tools) -> Report:
         report = _extract_onto_latest(spec, tools)
     except BaseException as error:
         failure = _told(error)
-        leave_report(spec, failed_report(spec, reported(failure), tools.timings), tools)
+        report = failed_report(spec, reported(failure), tools.timings)
+        leave_report(spec, report, tools)
         tools.progress.phase("failed")
+        tools.progress.reported(report)
         if failure is not error:
             raise failure from error
         raise
     leave_report(spec, report, tools)
     tools.progress.phase("done")
+    tools.progress.reported(report)
     return report
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -13,6 +14,7 @@ from extract_jobs import errors
 from extract_jobs.committed import CommittedRows
 from extract_jobs.errors import ExtractError
 from extract_jobs.parquet import PartitionedWriter
+from extract_jobs.progress import Progress
 from extract_jobs.sources import DataFrameReader, Reader
 from extract_jobs.spec import TargetSpec
 from extract_jobs.splits import Split
@@ -27,22 +29,6 @@ their own."""
 
 READ_TRIES = 3
 """How often a split is read when its connection breaks."""
-
-
-class Progress:
-    """What an extract tells whoever watches; this one ignores it all.
-
-    Methods may be called from any thread.
-    """
-
-    def phase(self, name: str) -> None:
-        """A phase begins: recover, plan, extract, reconcile, commit, publish, catalog, done."""
-
-    def planned(self, splits: int, rows: int | None, size: int | None) -> None:
-        """So many splits are about to be read; rows and bytes are the source's own estimates."""
-
-    def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
-        """A split has so many rows read and bytes written, cumulative; ``done`` is its last."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +67,10 @@ class SplitFailure:
         return found(self.message)
 
 
+Results = tuple[SplitResult, ...]
+"""Of the splits that one task ran: one each. A file that several share is in the last one's."""
+
+
 @dataclass(frozen=True)
 class SplitTask:
     """Stages a split's rows as Parquet. Picklable; the same in process and on Spark.
@@ -94,6 +84,7 @@ class SplitTask:
         open_storage: Called in the process that runs the task.
         watermark_column: Its NULLs are counted; None counts nothing.
         committed: Rows that are committed already, and so not written again; None for none.
+        spill_folder: Where rows wait on a worker's disk; None is its folder for temporary files.
     """
 
     reader: Reader | DataFrameReader | None
@@ -104,6 +95,7 @@ class SplitTask:
     open_storage: OpenStorage
     watermark_column: str | None = None
     committed: CommittedRows | None = None
+    spill_folder: str | None = None
 
     def stage(
         self,
@@ -125,43 +117,80 @@ class SplitTask:
         Raises:
             ExtractError: As the batches and `PartitionedWriter` raise.
         """
-        writer = self.writer(split.index)
+        with self.open_writer(split.index) as writer:
+            result = self.write(writer, split, batches, nulled, progress)
+            result = replace(result, files=tuple(writer.close()))
+        size = sum(f.staged.size for f in result.files)
+        progress.split(split.index, result.rows, size, done=True)
+        return result
+
+    def write(
+        self,
+        writer: PartitionedWriter,
+        split: Split,
+        batches: Iterable[pa.RecordBatch],
+        nulled: Callable[[], Mapping[str, int]],
+        progress: Progress,
+    ) -> SplitResult:
+        """Hand a split's batches to a writer; the result knows of no files yet.
+
+        Args:
+            writer: From `open_writer`.
+            split: As for `stage`, like the others.
+            batches: As for `stage`.
+            nulled: As for `stage`.
+            progress: As for `stage`.
+
+        Raises:
+            ExtractError: As the batches and the writer raise.
+        """
         rows = nulls = repeated = 0
+        for batch in batches:
+            fresh = batch
+            if self.committed:
+                fresh = self.committed.without(batch, self.transform)
+                repeated += batch.num_rows - fresh.num_rows
+            writer.write(fresh)
+            rows += batch.num_rows
+            if self.watermark_column:
+                nulls += batch.column(self.watermark_column).null_count
+            progress.split(split.index, rows, writer.bytes, done=False)
+        return SplitResult(split.index, rows, (), dict(nulled()), nulls, repeated)
+
+    @contextmanager
+    def open_writer(self, index: int) -> Iterator[PartitionedWriter]:
+        """Give a writer, and abort it on any exception."""
+        writer = self.writer(index)
         try:
-            for batch in batches:
-                fresh = batch
-                if self.committed:
-                    fresh = self.committed.without(batch, self.transform)
-                    repeated += batch.num_rows - fresh.num_rows
-                writer.write(fresh)
-                rows += batch.num_rows
-                if self.watermark_column:
-                    nulls += batch.column(self.watermark_column).null_count
-                progress.split(split.index, rows, writer.bytes, done=False)
-            files = tuple(writer.close())
+            yield writer
         except BaseException:
             writer.abort()
             raise
-        progress.split(split.index, rows, sum(f.staged.size for f in files), done=True)
-        return SplitResult(split.index, rows, files, dict(nulled()), nulls, repeated)
 
     def writer(self, index: int) -> PartitionedWriter:
-        """Return a writer for the files of the split with that index."""
+        """Return a writer whose files are named by a split: its own, or the first of a slice."""
         return PartitionedWriter(
             self.open_storage(self.target.uri),
             self.target,
             self.transform,
             file_prefix=f"{self.file_prefix}-{index:05d}",
             metadata=self.metadata,
+            spill_folder=self.spill_folder,
         )
 
 
-def outcome_of(run: Callable[[], SplitResult], split: Split) -> SplitResult | SplitFailure:
+def told(unit: Sequence[Split]) -> str:
+    """Return what messages call some splits: ``split 3``, or ``splits 3 to 9``."""
+    first, last = unit[0].index, unit[-1].index
+    return f"split {first}" if first == last else f"splits {first} to {last}"
+
+
+def outcome_of(run: Callable[[], Results], unit: Sequence[Split]) -> Results | SplitFailure:
     """Run a task on an executor; what it raises comes back as data."""
     try:
         return run()
     except MemoryError:
-        text = f"split {split.index}: a Python worker ran out of memory"
+        text = f"{told(unit)}: a Python worker ran out of memory"
         return SplitFailure("WorkerOutOfMemory", text)
     except ExtractError as error:
         return SplitFailure(type(error).__name__, str(error))
@@ -170,6 +199,6 @@ def outcome_of(run: Callable[[], SplitResult], split: Split) -> SplitResult | Sp
         name = type(error).__name__
         return SplitFailure(
             "ExtractError",
-            f"split {split.index}: unexpected {name}: a defect in extract-jobs; the executor's log "
+            f"{told(unit)}: unexpected {name}: a defect in extract-jobs; the executor's log "
             "has the traceback",
         )

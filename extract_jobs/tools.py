@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from extract_jobs.engine import Progress
+from extract_jobs.progress import Progress
 from extract_jobs.storage import OpenStorage
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extract_jobs.arguments import JobArguments, parse_arguments
 from extract_jobs.errors import (
@@ -23,6 +22,9 @@ from extract_jobs.errors import (
     StopRequested,
     error_line,
 )
+from extract_jobs.logs import in_every_line
+from extract_jobs.metrics import attempt_metrics, metrics_line
+from extract_jobs.progress import Progress
 from extract_jobs.report import Report, reported, versions
 from extract_jobs.spec import ExtractSpec, parse_spec
 from extract_jobs.stop import Stop
@@ -44,23 +46,20 @@ def main(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) 
         spark: The session of the runtime, or None where the core may start one.
 
     Returns:
-        The exit code; the last line on standard error is ``<Class>: <message>`` on failure. A
-        defect's traceback comes before it.
+        The exit code; the last line on standard error is ``<Class>: <message>`` on failure.
     """
     try:
-        report = run_attempt(argv, stop=stop, spark=spark)
+        run_attempt(argv, stop=stop, spark=spark)
     except (ExtractError, StopRequested) as raised:
         # A signal that comes when the attempt has ended is not mapped by it any more.
         error = raised if isinstance(raised, ExtractError) else Interrupted(str(raised))
         logger.debug("failed", exc_info=True)
         _last_words(error_line(error))
         return error.exit_code
-    except Exception as error:  # noqa: BLE001  a defect: the log is where it can be understood
-        traceback.print_exc()
-        _last_words(f"{type(error).__name__}: a defect in extract-jobs; see the traceback above")
+    except Exception as error:
+        logger.exception("a defect in extract-jobs")
+        _last_words(f"{type(error).__name__}: a defect in extract-jobs; its traceback is logged")
         return EXIT_FAILED
-    rows, files = report.rows, report.files
-    print(f"{report.extract_table}: {rows} rows in {files} files", flush=True)  # noqa: T201
     return EXIT_DONE
 
 
@@ -73,6 +72,13 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
         Exception: A defect, which the report calls so.
     """
     arguments = parse_arguments(argv)
+    in_every_line(
+        source_name=arguments.source_name,
+        extract_table=arguments.extract_table,
+        run_id=arguments.run_id,
+        attempt=arguments.attempt or 1,
+        execution_id=arguments.execution_id,
+    )
     try:
         spec = read_spec(arguments)
         stop.spec = spec
@@ -87,8 +93,8 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
     except Exception as error:
         _report_failure(arguments, error)
         raise
-    logger.info("run %s attempt %d of %s", spec.run_id, spec.attempt, spec.table_id)
-    return run_extract(spec, spark=spark)
+    in_every_line(**_told_of(spec), execution_id=arguments.execution_id)
+    return run_extract(spec, spark=spark, progress=LoggedProgress(spec))
 
 
 def read_spec(arguments: JobArguments) -> ExtractSpec:
@@ -121,13 +127,40 @@ def read_spec(arguments: JobArguments) -> ExtractSpec:
     return spec.model_copy(update={k: v for k, v in given.items() if v is not None})
 
 
-def log_to_stderr() -> None:
-    """Log from INFO on to standard error, which all three services collect."""
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+class LoggedProgress(Progress):
+    """Logs each phase, and when all is over what was done, with its metrics."""
+
+    def __init__(self, spec: ExtractSpec) -> None:
+        self._spec = spec
+
+    def phase(self, name: str) -> None:
+        """Log it."""
+        logger.info(name)
+
+    def planned(self, splits: int, rows: int | None, size: int | None) -> None:
+        """Log it; estimates are the source's own."""
+        logger.info("%d splits, about %s rows, %s bytes in the source", splits, rows, size)
+
+    def reported(self, report: Report) -> None:
+        """Log the figures, and as metrics where there is a pipeline to count them for."""
+        if report.status == "succeeded":
+            table, rows, files = report.extract_table, report.rows, report.files
+            logger.info("%s: %d rows in %d files", table, rows, files)
+        pipeline = self._spec.tracking_table
+        if pipeline:
+            line = metrics_line(
+                attempt_metrics(report), pipeline=pipeline, now=utc_now(), **_told_of(self._spec)
+            )
+            print(line, flush=True)  # noqa: T201
+
+
+def _told_of(spec: ExtractSpec) -> dict[str, Any]:
+    return {
+        "source_name": spec.source_name,
+        "extract_table": spec.extract_table,
+        "run_id": spec.run_id,
+        "attempt": spec.attempt,
+    }
 
 
 class _Outdated(ExtractError):

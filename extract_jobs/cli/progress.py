@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from extract_jobs.engine import Progress
+from extract_jobs.progress import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 _ENDS = ("done", "failed")

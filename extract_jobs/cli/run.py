@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from extract_jobs.cli.process import internal_error, note_stop
-from extract_jobs.engine import Progress
 from extract_jobs.errors import (
     EXIT_CONFIG,
     EXIT_DONE,
@@ -18,6 +17,7 @@ from extract_jobs.errors import (
     EXIT_RETRY,
     ExtractError,
 )
+from extract_jobs.progress import Progress
 from extract_jobs.report import Report, ReportedError, failed_report, reported
 from extract_jobs.run import run_extract
 from extract_jobs.spec import ExtractSpec

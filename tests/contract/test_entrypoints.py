@@ -163,9 +163,19 @@ def test_a_table_is_extracted_reported_and_tracked(bench, worker):
     bench.spec()
     code, stdout, stderr = bench.run(worker, bench.arguments())
     assert code == 0, stdout + stderr
-    assert stdout.splitlines()[-1] == f"public.t: {ROWS} rows in 1 files"
-    assert bench.lake.read() == list(range(1, ROWS + 1))
+    lines = [json.loads(line) for line in stdout.splitlines()]
+    told = {"source_name": "s", "extract_table": "public.t", "run_id": "run-1", "attempt": 1}
+    assert [line for line in lines if not line.items() >= told.items()] == []
+    *_, done, counted = lines
+    assert done["message"] == f"public.t: {ROWS} rows in 1 files"
     report = bench.report()
+    assert (counted["Rows"], counted["Bytes"]) == (ROWS, report.bytes)
+    [directive] = counted["_aws"]["CloudWatchMetrics"]
+    assert {m["Name"] for m in directive["Metrics"]} == {
+        "Rows", "Bytes", "Files", "Retries",
+        *(f"{phase.capitalize()}Seconds" for phase in report.timings),
+    }  # fmt: skip
+    assert bench.lake.read() == list(range(1, ROWS + 1))
     assert (report.status, report.rows, report.attempt) == ("succeeded", ROWS, 1)
     run = bench.read_tracked()
     assert (run.status, run.fence, run.execution_id) == ("RUNNING", (1, 1), "arn:execution:1")

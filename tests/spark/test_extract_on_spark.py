@@ -14,8 +14,8 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from extract_jobs.engine import Progress
 from extract_jobs.errors import ExtractError, SourceUnavailable
+from extract_jobs.progress import Progress
 from extract_jobs.run import run_extract
 from extract_jobs.spec import ExtractSpec
 from infra.local.emulator import Emulator

@@ -33,7 +33,7 @@ KILLED = """
 import logging, os, sys
 from pathlib import Path
 from pyspark.sql import SparkSession
-from extract_jobs.engine import Progress
+from extract_jobs.progress import Progress
 from extract_jobs.run import run_extract
 from extract_jobs.spec import parse_spec
 
