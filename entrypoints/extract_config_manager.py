@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -35,8 +36,11 @@ from extract_jobs.config import (
 from extract_jobs.errors import ConfigError
 from extract_jobs.event import Selection, read_selection
 from extract_jobs.items import Item, first_item, run_of
+from extract_jobs.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, join, open_storage
 from extract_jobs.tracking import Tracking, client_from_environment, utc_now
+
+logger = logging.getLogger(__name__)
 
 _WRITE_THREADS = 32
 
@@ -86,6 +90,8 @@ class Execution:
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Answer the state machine; see `list_tables`."""
+    log_json_lines()
+    in_every_line(execution_id=event["execution_id"])
     tracking_table = os.environ.get("TRACKING_TABLE")
     if not tracking_table:
         raise ConfigError("the function's environment lacks TRACKING_TABLE")
@@ -131,6 +137,7 @@ def list_tables(
     storage.put(where, _json(items))
     # Last, so that no run is announced of an execution that fails here.
     tracking.announce(run_of(item) for item in items)
+    logger.info("%d tables of %s: %s", len(items), selection.source_name, where)
     bucket, key = _bucket_and_key(where)
     return {
         "execution_id": execution_id,

@@ -17,6 +17,8 @@ from typing import Any
 from extract_jobs.commit import Commit, CommitLog
 from extract_jobs.errors import ConfigError
 from extract_jobs.items import Item, next_item, run_of
+from extract_jobs.logs import in_every_line, log_json_lines
+from extract_jobs.metrics import metrics_line
 from extract_jobs.outcome import Decision, decide
 from extract_jobs.report import Report
 from extract_jobs.storage import OpenStorage, open_storage
@@ -36,16 +38,21 @@ MAX_NAMED = 20
 """Failed tables that the summary names."""
 _MAX_SUMMARY_MESSAGE = 4_000
 _MAX_NAMED_MESSAGE = 300
+_METRICS = {"succeeded": "TablesSucceeded", "retry": "TablesRetried", "failed": "TablesFailed"}
 _STATUS: dict[str, Status] = {"succeeded": "SUCCEEDED", "retry": "RETRYING", "failed": "FAILED"}
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Answer the state machine; see `handle` and `summarize`."""
+    log_json_lines()
+    in_every_line()
     action = event.get("action")
     if action == "handle":
         item = event["item"]
+        in_every_line(**_fields(run_of(item)))
         return handle(item, tracking=_tracking(item), open_storage=open_storage)
     if action == "summarize":
+        in_every_line(execution_id=event["execution_id"])
         return summarize(event, tracking=_tracking(event))
     raise ConfigError(f"action is {action!r}; expected handle or summarize")
 
@@ -77,9 +84,9 @@ def handle(item: Item, *, tracking: Tracking, open_storage: OpenStorage) -> dict
     if report is None or report.status != "succeeded":
         commit, published = _read_commit(item, open_storage)
     decision = decide(item, report, commit, published=published, note=note)
-    logger.info("%s run %s attempt %d: %s %s", run.table_id, run.run_id, run.attempt,
-                decision.outcome, decision.error_class)  # fmt: skip
+    logger.info("%s %s", decision.outcome, decision.error_class)
     if tracking.end(_ended(run, item, decision)):
+        _count(_METRICS[decision.outcome], run, decision.error_class, tracking)
         return _next_step(item, decision)
     # Another call for the same attempt was faster, or the run has moved on.
     answer = _recorded(item, run, tracking.read(run.table_id, run.run_id))
@@ -135,6 +142,23 @@ def _client() -> Any:
 
 def _tracking(event: dict[str, Any]) -> Tracking:
     return Tracking(_client(), event["tracking_table"], utc_now)
+
+
+def _fields(run: TrackedRun) -> dict[str, Any]:
+    names = ("source_name", "extract_table", "run_id", "attempt", "execution_id")
+    return {name: getattr(run, name) for name in names}
+
+
+def _count(metric: str, run: TrackedRun, error_class: str, tracking: Tracking) -> None:
+    """Count an outcome as a metric: who wrote it to the tracking table does, and so it is once."""
+    line = metrics_line(
+        {metric: 1},
+        pipeline=tracking.table,
+        now=tracking.clock(),
+        error_class=error_class,
+        **_fields(run),
+    )
+    print(line)
 
 
 def _recorded(item: Item, run: TrackedRun, known: TrackedRun | None) -> dict[str, Any] | None:
@@ -217,6 +241,7 @@ def _give_up(run: TrackedRun, why: str, tracking: Tracking) -> TrackedRun:
         error_message=f"still {run.status} when the Map had ended; {why or 'see its child'}",
     )
     if tracking.end(lost):
+        _count(_METRICS["failed"], lost, lost.error_class, tracking)
         return lost
     return tracking.read(run.table_id, run.run_id) or lost
 
