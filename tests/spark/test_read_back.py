@@ -5,21 +5,27 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 from chispa import assert_df_equality
+from pyspark.sql import functions as f
 
 from extract_jobs.parquet import PartitionedWriter
+from extract_jobs.run import run_extract
 from extract_jobs.storage.local import LocalStorage
 from extract_jobs.transform import Transform, choose_columns
+from tests.support.postgres_source import source
+from tests.support.postgres_torture import TYPES, build, files_of, meant, psql, told
 from tests.support.specs import make_description, make_spec
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from tests.support.postgres import Server
 
 pytestmark = pytest.mark.spark
 
@@ -71,6 +77,44 @@ def test_values_and_types(spark: SparkSession, tmp_path: Path) -> None:
         "_extracted_at timestamp",
     )
     assert_df_equality(found, expected, ignore_row_order=True)
+
+
+def test_every_type_of_postgres_as_psql_prints_it(
+    spark: SparkSession, pg_database: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = build(pg_database)
+    run_extract(source(pg_database, monkeypatch, folder=tmp_path, extract_table="torture").spec)
+    kinds = [kind for kind, _ in TYPES.values()]
+    frame = spark.read.parquet(*files_of(tmp_path / "target")).orderBy("n")
+    rows = frame.select(
+        *(f.expr(as_spark_tells(n, k)) for n, k in zip(names, kinds, strict=True))
+    ).collect()
+    printed = psql(pg_database, f"select {', '.join(names)} from torture order by n")
+    for i, (name, kind) in enumerate(zip(TYPES, kinds, strict=True)):
+        read = [from_spark(row[i], kind) for row in rows]
+        assert told(read) == told([meant(row[i], kind) for row in printed]), name
+
+
+def as_spark_tells(name: str, kind: pa.DataType) -> str:
+    """Python's datetimes are of the driver's zone, and know no year 0 on the way."""
+    if pa.types.is_timestamp(kind):
+        return f"cast({name} as string)"
+    if pa.types.is_list(kind) and pa.types.is_timestamp(kind.value_type):
+        return f"transform({name}, x -> cast(x as string))"
+    return name
+
+
+def from_spark(value: Any, kind: pa.DataType) -> Any:
+    if value is None:
+        return None
+    if pa.types.is_list(kind):
+        return [from_spark(item, kind.value_type) for item in value]
+    if pa.types.is_timestamp(kind):
+        return meant(value + ("+00" if kind.tz else ""), kind)
+    if pa.types.is_decimal(kind):
+        # The scale is the column's; of small values py4j drops zeros.
+        return value.quantize(Decimal(1).scaleb(-kind.scale), context=Context(prec=38))
+    return bytes(value) if pa.types.is_binary(kind) else value
 
 
 def test_hostile_partition_values(spark: SparkSession, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Server:
                 copy.write_row(row)
 
 
-def _installation(version: int) -> Path:
+def installation(version: int) -> Path:
     """Return the folder of the wheel's binaries, without importing it (it would take a lock)."""
     import importlib.util
 
@@ -128,7 +128,7 @@ def make_cluster(version: int = 18) -> Iterator[Cluster]:
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     identity: dict[str, Any] = {}
-    install = _installation(version)
+    install = installation(version)
     try:
         if user is not None:
             identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}

@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from tests.support.postgres import Server
 from tests.support.specs import make_spec
 
 
-def source(server: Server, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> PostgresSource:
+def source(
+    server: Server, monkeypatch: pytest.MonkeyPatch, folder: Path | None = None, **overrides: Any
+) -> PostgresSource:
     """Return the source of a spec that reads from a server, its password in a variable."""
     monkeypatch.setenv("TEST_PG_PASSWORD", server.password)
     connection = {
@@ -28,7 +31,7 @@ def source(server: Server, monkeypatch: pytest.MonkeyPatch, **overrides: Any) ->
         "user": server.user,
         "password_env": "TEST_PG_PASSWORD",
     } | overrides.pop("connection", {})
-    return PostgresSource.open(make_spec(connection=connection, **overrides))
+    return PostgresSource.open(make_spec(folder, connection=connection, **overrides))
 
 
 def read_wide(monkeypatch: pytest.MonkeyPatch) -> None:

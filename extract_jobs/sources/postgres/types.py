@@ -210,7 +210,7 @@ def make_column(
     ) -> Column:
         return Column(name, found.printed, arrow, nullable or nulled, fidelity, rule, expression)
 
-    as_text = f"{quoted}::pg_catalog.text"
+    as_text = _printed(quoted, found)
     if rule is MONEY:
         digits = as_text if found.is_array else f"{quoted}::pg_catalog.numeric::pg_catalog.text"
         reason = "money becomes the digits of its numeric value, as columns.cast allows"
@@ -222,7 +222,7 @@ def make_column(
         return column(as_text, "by_permission", reason, pa.string())
     to_null = lossy_types == "null"
     if scalar is None:
-        expression = f"{quoted}::pg_catalog.text[]" if found.is_array else as_text
+        expression = _printed_items(quoted, found) if found.is_array else as_text
         reason = f"{_AS_TEXT}; {_outcome(arrow, to_null)}" if found.is_array else _AS_TEXT
     else:
         expression = _as_it_is(quoted, found)
@@ -233,6 +233,37 @@ def make_column(
 
 
 _AS_TEXT = "arrives as PostgreSQL's own text"
+
+
+def _printed(quoted: str, found: PostgresType) -> str:
+    """Return SQL of a whole value as the type's output function, and so psql, prints it."""
+    if found.is_array or not _has_own_cast(found):
+        return f"{quoted}::pg_catalog.text"
+    # A row of NULLs ``is null``, and yet is distinct from NULL.
+    return f"case when {quoted} is distinct from null then pg_catalog.concat({quoted}) end"
+
+
+def _printed_items(quoted: str, found: PostgresType) -> str:
+    """Return SQL of an array with each element as its type prints it."""
+    if found.built_in and _has_own_cast(found):
+        return _concatenated(quoted)
+    return f"{quoted}::pg_catalog.text[]"
+
+
+def _has_own_cast(found: PostgresType) -> bool:
+    """Tell whether a cast to text may give another text than the type's output function.
+
+    That of inet adds a netmask; anybody may define one for types of their own.
+    """
+    return not found.built_in or found.base in ("inet", "cidr")
+
+
+def _concatenated(quoted: str) -> str:
+    return (
+        f"case when {quoted} is not null then"
+        " array(select case when v is not null then pg_catalog.concat(v) end"
+        f" from pg_catalog.unnest({quoted}) with ordinality as u(v, i) order by i) end"
+    )
 
 
 def _as_it_is(quoted: str, found: PostgresType) -> str:
@@ -247,11 +278,7 @@ def _as_it_is(quoted: str, found: PostgresType) -> str:
             return f"pg_catalog.rpad({quoted}::pg_catalog.text, {found.modifier - 4})"
     if found.base == "bpchar" and found.is_array and (found.is_domain or found.modifier < 5):
         # As above, element by element; `pad_width` does not see the width of a domain.
-        return (
-            f"case when {quoted} is not null then"
-            f" array(select case when v is not null then pg_catalog.concat(v) end"
-            f" from pg_catalog.unnest({quoted}) with ordinality as u(v, i) order by i) end"
-        )
+        return _concatenated(quoted)
     if found.is_domain and found.is_array:
         return f"{quoted}::{_array_cast(found)}[]"
     return quoted
