@@ -38,8 +38,8 @@ class Commit:
             below the state folder; None for other sources.
         columns: Type by name of every column that any live file has, also of dropped ones.
         source_columns: The source's columns under their names in the files, in the source's order:
-            ``[{"name", "type", "nullable", "mask"}]``, the type being what files would hold were
-            there no older ones.
+            ``[{"name", "type", "nullable", "mask", "folder"}]``, the type being what files would
+            hold were there no older ones; ``folder`` tells a column that is in the path alone.
     """
 
     commit_id: str

@@ -1,34 +1,25 @@
-"""Schema change: what a table's columns are now against what its last commit had.
+"""What a table's columns were at its last commit, and what became of them since.
 
-Two questions with two answers. What *changed* is told by the source's columns then and now: it is
-reported once, and `fail` refuses it. What the files *hold* is told by the files that are there: as
-long as older ones stay beside the new ones, a column keeps its type, its place and its case.
-
-A type beside another is never written, because no pair of types can be read together everywhere:
-Spark 3.5 cannot read INT32 where other files say INT64, reads INT32 as int8 or int16 by cutting
-bits off, and Athena reads another type in Parquet only under partitions of its own. So values are
-brought to the older files' type where that gives them back whole, and else refused. The matrix of
-readers and types is in tests/spark/test_files_together.py.
-https://docs.aws.amazon.com/athena/latest/ug/updates-changing-column-type.html
+The source's columns are kept with each commit, so that a change is told once; the files' columns,
+so that readers find one type and one spelling for each name. See `comparison`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from extract_jobs.casts import can_keep, is_wider, printed_type
-from extract_jobs.columns import AUDIT_FIELDS, partition_fields
+from extract_jobs.columns import file_type
 from extract_jobs.commit import Commit
-from extract_jobs.errors import SchemaChanged
-from extract_jobs.report import ChangeKind, SchemaChange
+from extract_jobs.comparison import AUDIT_NAMES, Comparison, Drift
 from extract_jobs.schema import Column
-from extract_jobs.spec import ExtractSpec, SchemaChangeSpec, SchemaPolicy
+from extract_jobs.spec import ExtractSpec
 
-_AUDIT = {f.name for f in AUDIT_FIELDS}
+__all__ = [
+    "Drift", "columns_after", "differences", "find_drift", "schema_json", "source_columns",
+]  # fmt: skip
 
 
 def schema_json(schema: pa.Schema) -> list[dict[str, Any]]:
@@ -50,48 +41,16 @@ def source_columns(
     found = []
     for column in columns:
         name = spec.columns.rename.get(column.name, column.name)
-        if name not in schema.names:
-            continue  # a folder's value: the layout is checked apart
-        one = {"name": name, "type": str(schema.field(name).type), "nullable": column.nullable}
+        is_folder = name not in schema.names
+        data_type = file_type(column, spec) if is_folder else schema.field(name).type
+        one = {"name": name, "type": str(data_type), "nullable": column.nullable}
+        if is_folder:
+            one["folder"] = True
         mask = spec.columns.mask.get(column.name)
         if mask:
             one["mask"] = f"hash with key {key}" if mask == "hash" and key else mask
         found.append(one)
     return found
-
-
-@dataclass(frozen=True)
-class Drift:
-    """What became of the table's columns since its last commit.
-
-    Attributes:
-        columns: Those to read: a column that the policy leaves out is not.
-        layout: Columns of the files, without the audit columns, in their order.
-        source: The source's columns, as the commit keeps them.
-        changes: What changed, and what the files have of it.
-        refused: One sentence for each change that cannot be; empty where the run may go on.
-    """
-
-    columns: tuple[Column, ...]
-    layout: pa.Schema
-    source: list[dict[str, Any]]
-    changes: tuple[SchemaChange, ...] = ()
-    refused: tuple[str, ...] = ()
-
-    def check(self, spec: ExtractSpec, last: Commit | None) -> None:
-        """Refuse the run if anything is refused.
-
-        Raises:
-            SchemaChanged: With all that is refused, and the ways out.
-        """
-        if self.refused and last is not None:
-            raise SchemaChanged(
-                f"{spec.extract_table}: {'; '.join(self.refused)}, since commit {last.seq}. "
-                "Nothing was written. Let it through with on_schema_change where that refuses it; "
-                "give a column its old type or name with columns.cast and columns.rename, replace "
-                "the table with mode full and write_mode overwrite, or start over with another "
-                "state_uri and target"
-            )
 
 
 def find_drift(
@@ -111,186 +70,11 @@ def find_drift(
         schema: What the files would hold of them, were there no older files.
         key: What tells the key of the mask ``hash`` from another.
     """
-    wanted = pa.schema([f for f in schema if f.name not in _AUDIT])
+    wanted = pa.schema([f for f in schema if f.name not in AUDIT_NAMES])
     source = source_columns(spec, columns, schema, key)
     if last is None:
         return Drift(columns, wanted, source)
-    return _Comparison(spec, last, columns, source, wanted).drift()
-
-
-@dataclass
-class _Comparison:
-    """One comparison under way; ``changes`` and ``refused`` are its results."""
-
-    spec: ExtractSpec
-    last: Commit
-    columns: tuple[Column, ...]
-    source: list[dict[str, Any]]
-    wanted: pa.Schema
-    changes: list[SchemaChange] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Take apart what was there."""
-        told = self.spec.on_schema_change
-        if not isinstance(told, SchemaChangeSpec):
-            told = SchemaChangeSpec.model_validate(
-                dict.fromkeys(SchemaChangeSpec.model_fields, told)
-            )
-        self.policies = told
-        self.beside = self.spec.target.write_mode != "overwrite"
-        self.folders = {f.name for f in partition_fields(self.spec)}
-        schema = [c for c in self.last.schema if c["name"] not in _AUDIT]
-        live = {n: t for n, t in self.last.columns.items() if n not in _AUDIT}
-        self.older = {c["name"]: c["type"] for c in schema} | (live if self.beside else {})
-        """Type by name of what the files hold: all that stay, or those of the last commit."""
-        before = self.last.source_columns or schema
-        self.was = {c["name"]: c for c in before if c["name"] not in self.folders}
-        self.now = {c["name"]: c for c in self.source}
-
-    def drift(self) -> Drift:
-        """Return what the comparison finds."""
-        types = dict(self._kept()) | dict(self._filled())
-        self._nullability()
-        self._masks()
-        names = self._ordered(types)
-        all_names = [*self.older, *names] if self.beside else names
-        self.refused += clashes([*sorted(self.folders), *all_names])
-        rename = self.spec.columns.rename
-        left_out = set(self.now) - set(types)
-        return Drift(
-            columns=tuple(c for c in self.columns if rename.get(c.name, c.name) not in left_out),
-            layout=pa.schema([(name, types[name]) for name in names]),
-            source=self.source,
-            changes=tuple(self.changes),
-            refused=tuple(dict.fromkeys(self.refused)),
-        )
-
-    def _tell(
-        self, kind: ChangeKind, column: str | None, before: Any, after: Any, effect: str
-    ) -> None:
-        """Report a change; refuse it where the policy is to fail."""
-        change = SchemaChange(kind=kind, column=column, before=before, after=after, effect=effect)
-        self.changes.append(change)
-        if kind != "masked" and self._policy(kind) == "fail":
-            self.refused.append(f"{change.difference}, and on_schema_change.{kind} is fail")
-
-    def _policy(self, kind: ChangeKind) -> SchemaPolicy:
-        found: SchemaPolicy = getattr(self.policies, kind)
-        return found
-
-    def _kept(self) -> Iterator[tuple[str, pa.DataType]]:
-        """Yield name and type in the files of the source's columns, but of those left out."""
-        needed = self._needed()
-        for name in self.now:
-            data_type = self.wanted.field(name).type
-            is_new = name not in self.was
-            if name in self.older:
-                if is_new:
-                    self._tell("added", name, None, str(data_type), "extracted again")
-                yield name, self._type(name, data_type)
-            elif name in self.last.partition_by:
-                yield name, data_type  # it was a folder
-            elif self._policy("added") == "evolve":
-                self._tell("added", name, None, str(data_type), "extracted")
-                yield name, data_type
-            else:
-                if is_new:
-                    self._tell("added", name, None, str(data_type), "not extracted")
-                if name in needed:
-                    self.refused.append(
-                        f"column {name} is left out by on_schema_change.added, but {needed[name]} "
-                        "names it"
-                    )
-
-    def _needed(self) -> dict[str, str]:
-        """Return by name in the files which key of the spec cannot do without a column."""
-        spec = self.spec
-        found = {f.column: "target.partition_by" for f in partition_fields(spec)}
-        found |= dict.fromkeys(spec.columns.key, "columns.key")
-        if spec.watermark:
-            found[spec.watermark.column] = "watermark.column"
-        rename = spec.columns.rename
-        return {rename.get(name, name): where for name, where in found.items() if name}
-
-    def _type(self, name: str, data_type: pa.DataType) -> pa.DataType:
-        """Return the type in the files of a column that they have already."""
-        now, old = str(data_type), self.older[name]
-        was = self.was.get(name, {}).get("type", old)
-        if now == old == was:
-            return data_type
-        changed = now != was
-        kind = _kind(printed_type(was if changed else old), data_type)
-        if now == old:
-            self._tell(kind, name, was, now, "as the files have it")
-            return data_type
-        if not self.beside and self._policy(kind) == "evolve":
-            self._tell(kind, name, was if changed else old, now, f"written as {now}")
-            return data_type
-        if changed:
-            self._tell(kind, name, was, now, f"written as {old}, where values fit")
-        kept = printed_type(old)
-        masks = [columns.get(name, {}).get("mask", "") for columns in (self.was, self.now)]
-        if kept is None or "hash" in "".join(masks) or not can_keep(data_type, kept):
-            self.refused.append(f"column {name} is {old} in older files and now {now}")
-        return data_type if kept is None else kept
-
-    def _filled(self) -> Iterator[tuple[str, pa.DataType]]:
-        """Yield name and type of columns that the files go on to have, all NULL."""
-        policy = self._policy("dropped")
-        fill = self.beside or policy != "evolve"
-        for name in dict.fromkeys([*self.was, *self.older]):
-            if name in self.now or name in self.folders:
-                continue
-            known = printed_type(self.older[name]) if name in self.older else None
-            if name in self.was:
-                effect = "written as NULL" if fill and known is not None else "not written"
-                self._tell("dropped", name, self.was[name]["type"], None, effect)
-            if fill and known is not None:
-                yield name, known
-
-    def _nullability(self) -> None:
-        spelled = {True: "NULL", False: "NOT NULL"}
-        for name, column in self.now.items():
-            old = self.was.get(name)
-            if old and self.last.source_columns and old["nullable"] != column["nullable"]:
-                before, after = spelled[old["nullable"]], spelled[column["nullable"]]
-                self._tell("nullability", name, before, after, "files admit NULL either way")
-
-    def _masks(self) -> None:
-        for name, column in self.now.items():
-            old = self.was.get(name)
-            before, after = (old or column).get("mask"), column.get("mask")
-            unknown = "hash" in (before, after) and str(before)[:4] == str(after)[:4]  # a preview
-            if before != after and not unknown:
-                effect = "older files keep what they hold" if self.beside else "all is replaced"
-                self._tell("masked", name, before or "no mask", after or "no mask", effect)
-
-    def _ordered(self, types: Mapping[str, pa.DataType]) -> list[str]:
-        """Return the files' columns in their order; older ones keep their places."""
-        both = [name for name in self.now if name in self.was]
-        before = [name for name in self.was if name in self.now]
-        keeps = self.beside or self._policy("reordered") != "evolve"
-        if both != before:
-            effect = "files keep the order that they had" if keeps else "files have the new order"
-            self._tell("reordered", None, ", ".join(before), ", ".join(both), effect)
-        first = [name for name in self.older if name in types] if keeps else list(self.now)
-        return [n for n in dict.fromkeys([*first, *self.now, *types]) if n in types]
-
-
-def _kind(before: pa.DataType | None, after: pa.DataType) -> ChangeKind:
-    return "widened" if before is not None and is_wider(after, before) else "narrowed"
-
-
-def clashes(names: Sequence[str]) -> list[str]:
-    """Return one sentence for each column that differs from an earlier one in its case alone."""
-    seen: dict[str, str] = {}
-    found = []
-    for name in dict.fromkeys(names):
-        other = seen.setdefault(name.casefold(), name)
-        if other != name:
-            found.append(f"column {name} differs from {other} of older files in its case alone")
-    return found
+    return Comparison(spec, last, columns, source, wanted).drift()
 
 
 def columns_after(

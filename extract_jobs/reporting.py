@@ -83,7 +83,9 @@ def as_text(columns: Sequence[Column], spec: ExtractSpec) -> list[str]:
     return [
         c.name
         for c in columns
-        if c.fidelity == "by_permission" and pa.types.is_string(c.arrow_type)
+        if c.fidelity == "by_permission"
+        and pa.types.is_string(c.arrow_type)
+        and c.name not in spec.columns.cast
     ]
 
 

@@ -199,6 +199,49 @@ def test_masks_are_told_and_a_hash_does_not_go_beside_raw_numbers() -> None:
     assert plain.refused == ("column a is int32 in older files and now string",)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "alike"),
+    [
+        (pa.int32(), pa.int64(), True),
+        (pa.int32(), pa.string(), True),
+        (pa.decimal128(9, 2), pa.decimal128(12, 2), True),
+        (pa.decimal128(9, 2), pa.decimal128(12, 4), False),
+        (pa.date32(), pa.timestamp("us"), False),
+    ],
+)
+def test_a_partition_column_may_change_while_folders_are_named_alike(
+    old: pa.DataType, new: pa.DataType, alike: bool
+) -> None:
+    partitioned = {"partition_by": ["p"], "write_mode": "append"}
+    spec = make_spec(target=partitioned)
+    _, schema = table_of(spec, [A])
+
+    def drift(data_type: pa.DataType, last: Commit | None) -> Drift:
+        columns, _ = table_of(spec, [A, pa.field("p", data_type)])
+        return find_drift(spec, last, columns, schema)
+
+    last = replace(commit_of(spec, None, drift(old, None)), partition_by=("p",))
+    changed = drift(new, last)
+    assert [c.column for c in changed.changes] == ["p"]
+    assert (changed.refused == ()) == alike
+    assert changed.layout.names == ["a"]
+
+
+def test_a_column_may_move_into_the_path_and_out_when_all_is_replaced() -> None:
+    flat = spec_of("freeze", "overwrite")
+    deep = make_spec(
+        on_schema_change="freeze", target={"partition_by": ["b"], "write_mode": "overwrite"}
+    )
+    columns, schema = table_of(flat, [A, B])
+    without = pa.schema([f for f in schema if f.name != "b"])
+    last = commit_of(flat, None, find_drift(flat, None, columns, schema))
+    into = find_drift(deep, last, columns, without)
+    assert (into.changes, into.layout.names, len(into.columns)) == ((), ["a"], 2)
+    last = replace(commit_of(deep, last, into), partition_by=("b",))
+    out = find_drift(flat, last, columns, schema)
+    assert (out.changes, out.layout.names) == ((), ["a", "b"])
+
+
 TYPES = [pa.int16(), pa.int32(), pa.int64(), pa.string(), pa.date32(), pa.float64()]
 field_lists = st.lists(
     st.tuples(st.sampled_from("abcdAB"), st.sampled_from(TYPES), st.booleans()),
