@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError, TypeNotRepresentable
+from extract_jobs.masks import MaskKey
 from extract_jobs.partitions import folder
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.transform import PartitionField, Transform, choose_columns, parse_partitions
@@ -67,6 +68,48 @@ def test_globs_are_case_sensitive() -> None:
 
 def test_a_column_spelled_like_a_glob_is_itself_alone() -> None:
     assert chosen(["a[1]", "a1", "b"], include=["a[1]"]) == ["a[1]"]
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "expected"),
+    [
+        (["a*", "ab"], "a*", ["a*"]),
+        (["a1", "ab", "a]"], "a[0-9]", ["a1"]),
+        (["a1", "a!"], "a[!1]", ["a!"]),
+        (["a[", "a1"], "a[[]", ["a["]),
+        (["a?b", "axb"], "a[?]b", ["a?b"]),
+        (["x\ny", "xy"], "x*y", ["x\ny", "xy"]),
+        (["a.b", "axb"], "a.*", ["a.b"]),
+        (["(a|b)+", "ab"], "(*", ["(a|b)+"]),
+        (["é", "e\u0301"], "?", ["é"]),
+    ],
+)
+def test_globs_are_no_regular_expressions(
+    names: list[str], pattern: str, expected: list[str]
+) -> None:
+    assert chosen(names, include=[pattern]) == expected
+
+
+@given(st.lists(st.text(min_size=1, max_size=4), min_size=2, unique_by=str.casefold))
+def test_excluding_a_column_by_its_name_takes_that_one_alone(names: list[str]) -> None:
+    names = [name for name in names if name.casefold() not in ("_run_id", "_extracted_at")]
+    for name in names[1:]:
+        assert chosen(names, exclude=[name]) == [n for n in names if n != name]
+
+
+def test_columns_may_swap_their_names() -> None:
+    batch = pa.record_batch({"a": pa.array([1]), "b": ["x"], "c": pa.array([2])})
+    swapped = {"rename": {"a": "b", "b": "a"}, "mask": {"a": "null"}, "cast": {"c": "string"}}
+    made = build(batch.schema, make_spec(columns=swapped))
+    [row] = made.apply(batch).drop_columns(["_run_id", "_extracted_at"]).to_pylist()
+    assert row == {"b": None, "a": "x", "c": "2"}
+    in_path = build(
+        batch.schema, make_spec(columns=swapped | {"mask": {}}, target={"partition_by": ["a"]})
+    )
+    assert in_path.schema.names == ["a", "c", "_run_id", "_extracted_at"]
+    assert in_path.partitions == (PartitionField("b", "a"),)
+    assert in_path.apply(batch).column("a").to_pylist() == ["x"]
+    assert in_path.partition_keys(batch)[0].to_pylist() == ["1"]
 
 
 def test_a_glob_may_match_nothing_but_a_table_may_not_lose_all_columns() -> None:
@@ -146,7 +189,7 @@ def test_float_partitions_are_refused() -> None:
 
 def test_partitions_over_masked_or_left_out_columns_are_refused() -> None:
     masked = refusal(["a"], columns={"mask": {"a": "redact"}}, target={"partition_by": ["a"]})
-    assert "'a' is masked" in masked
+    assert "'a' is masked, so that all its rows would be in one folder" in masked
     left_out = refusal(["a", "b"], columns={"exclude": ["a"]}, target={"partition_by": ["a"]})
     assert "'a' is left out" in left_out
 
@@ -265,6 +308,43 @@ def test_a_value_that_cannot_be_cast_is_refused_and_not_shown(values: pa.Array, 
     assert "42" not in message
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+HASH = {"mask": {"c": "hash"}, "mask_key": {"env": "K"}}
+
+
+def test_a_hash_is_text_of_what_the_cast_gives_and_may_name_folders() -> None:
+    key = MaskKey.of("k" * 16, "test")
+    batch = one_column(pa.array(["1.50", None]))
+    spec = make_spec(columns=HASH | {"cast": {"c": "decimal(9,2)"}}, target={"partition_by": ["c"]})
+    made = Transform.build(
+        choose_columns(make_description(batch.schema), spec), spec,
+        run_id="r", extracted_at=NOW, extract_date=NOW.date(), mask_key=key,
+    )  # fmt: skip
+    [folders] = made.partition_keys(batch)
+    assert folders.cast(pa.string()) == key.hashed(pa.array(["1.5", None]))
+    assert "k" * 16 not in repr(made)
+    with pytest.raises(TypeNotRepresentable) as caught:
+        made.partition_keys(one_column(pa.array(["secret"])))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_layout_orders_types_and_fills() -> None:
+    batch = pa.record_batch({"n": pa.array([1], pa.int64()), "d": [date(2026, 1, 2)]})
+    layout = pa.schema([("gone", pa.string()), ("d", pa.timestamp("us")), ("n", pa.int32())])
+    spec = make_spec()
+    made = Transform.build(
+        choose_columns(make_description(batch.schema), spec), spec,
+        run_id="r", extracted_at=NOW, extract_date=NOW.date(), layout=layout,
+    )  # fmt: skip
+    assert made.schema.names == ["gone", "d", "n", "_run_id", "_extracted_at"]
+    assert made.schema.field("n").metadata == {b"extract.source_type": b"int64"}
+    [row] = made.apply(batch).select(["gone", "d", "n"]).to_pylist()
+    assert row == {"gone": None, "d": datetime(2026, 1, 2), "n": 1}
+    assert [a.to_pylist() for a in made.stored(batch, ["n"])] == [[1]]
+    wide = pa.record_batch({"n": pa.array([2**40]), "d": batch.column("d")})
+    with pytest.raises(TypeNotRepresentable, match="'n' is int64 now and int32 in the files"):
+        made.apply(wide)
 
 
 def test_timestamps_finer_than_microseconds_are_refused() -> None:
