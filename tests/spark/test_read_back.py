@@ -21,6 +21,8 @@ from extract_jobs.transform import Transform, choose_columns
 from tests.support.postgres_source import source
 from tests.support.postgres_torture import TYPES, build, files_of, meant, psql, told
 from tests.support.specs import make_description, make_spec
+from tests.support.sqlite_source import source as sqlite_source
+from tests.support.sqlite_torture import PRINTED, make_torture
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -115,6 +117,22 @@ def from_spark(value: Any, kind: pa.DataType) -> Any:
         # The scale is the column's; of small values py4j drops zeros.
         return value.quantize(Decimal(1).scaleb(-kind.scale), context=Context(prec=38))
     return bytes(value) if pa.types.is_binary(kind) else value
+
+
+def test_every_type_of_sqlite_as_it_is_stored(spark: SparkSession, tmp_path: Path) -> None:
+    make_torture(tmp_path / "torture.db")
+    places = {"target": {"uri": f"{tmp_path}/target"}} | {
+        name: f"{tmp_path}/{name}" for name in ("state_uri", "report_uri")
+    }
+    run_extract(sqlite_source(tmp_path / "torture.db", **places).spec)
+    found = spark.read.parquet(*files_of(tmp_path / "target")).drop("_run_id", "_extracted_at")
+    expected = spark.createDataFrame(
+        list(zip(*PRINTED.values(), strict=True)),
+        "n bigint, small bigint, whole bigint, truth boolean, words string, short string, "
+        "bytes binary, double double, price decimal(10,2), wide decimal(38,10), moment string, "
+        "day string, number string, json string, anything string",
+    )
+    assert_df_equality(found, expected, ignore_row_order=True)
 
 
 def test_hostile_partition_values(spark: SparkSession, tmp_path: Path) -> None:
