@@ -47,6 +47,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     from pyspark.sql import SparkSession
 
     from extract_jobs.java import bundled_java_home
+    from tests.support.jdbc import session_jars
 
     os.environ.update(
         JAVA_HOME=str(bundled_java_home()),
@@ -55,11 +56,16 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         SPARK_LOCAL_IP="127.0.0.1",
     )
     scratch: Path = tmp_path_factory.mktemp("spark")
+    (scratch / "events").mkdir()
     settings = {
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch} -Duser.timezone=UTC",
         "spark.driver.memory": "1g",
+        # A test looks for secrets in it.
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": (scratch / "events").as_uri(),
+        "spark.jars": session_jars(),
         "spark.local.dir": str(scratch / "local"),
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "2",

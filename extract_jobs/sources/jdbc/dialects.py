@@ -209,7 +209,7 @@ SQLSERVER = Dialect(
     text={
         "date": "cast({} as varchar(10))",
         "timestamp": "cast({} as varchar(33))",
-        "timestamptz": "cast(cast({} at time zone 'UTC' as datetime2(7)) as varchar(33))",
+        "timestamptz": "cast({} at time zone 'UTC' as varchar(40))",
         "time": "cast({} as varchar(16))",
         "wide decimal": "cast({} as varchar(50))",
         "other": "cast({} as nvarchar(max))",
