@@ -14,21 +14,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from extract_jobs.commit import Commit, CommitLog
 from extract_jobs.errors import ConfigError
 from extract_jobs.items import Item, next_item, run_of
 from extract_jobs.logs import in_every_line, log_json_lines
-from extract_jobs.metrics import metrics_line
-from extract_jobs.outcome import Decision, decide
-from extract_jobs.report import Report
+from extract_jobs.outcome import Decision
+from extract_jobs.settling import count_outcome, ended, fields_of, judge
 from extract_jobs.storage import OpenStorage, open_storage
-from extract_jobs.tracking import (
-    Status,
-    TrackedRun,
-    Tracking,
-    client_from_environment,
-    utc_now,
-)
+from extract_jobs.tracking import TrackedRun, Tracking, client_from_environment, utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +30,6 @@ MAX_NAMED = 20
 """Failed tables that the summary names."""
 _MAX_SUMMARY_MESSAGE = 4_000
 _MAX_NAMED_MESSAGE = 300
-_METRICS = {"succeeded": "TablesSucceeded", "retry": "TablesRetried", "failed": "TablesFailed"}
-_STATUS: dict[str, Status] = {"succeeded": "SUCCEEDED", "retry": "RETRYING", "failed": "FAILED"}
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -49,7 +39,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     action = event.get("action")
     if action == "handle":
         item = event["item"]
-        in_every_line(**_fields(run_of(item)))
+        in_every_line(**fields_of(run_of(item)))
         return handle(item, tracking=_tracking(item), open_storage=open_storage)
     if action == "summarize":
         in_every_line(execution_id=event["execution_id"])
@@ -79,14 +69,10 @@ def handle(item: Item, *, tracking: Tracking, open_storage: OpenStorage) -> dict
     answer = _recorded(item, run, known)
     if answer is not None:
         return answer
-    report, note = _read_report(item, open_storage)
-    commit, published = None, False
-    if report is None or report.status != "succeeded":
-        commit, published = _read_commit(item, open_storage)
-    decision = decide(item, report, commit, published=published, note=note)
+    decision = judge(item, open_storage)
     logger.info("%s %s", decision.outcome, decision.error_class)
-    if tracking.end(_ended(run, item, decision)):
-        _count(_METRICS[decision.outcome], run, decision.error_class, tracking)
+    if tracking.end(ended(run, item, decision)):
+        count_outcome(decision, run, tracking)
         return _next_step(item, decision)
     # Another call for the same attempt was faster, or the run has moved on.
     answer = _recorded(item, run, tracking.read(run.table_id, run.run_id))
@@ -144,23 +130,6 @@ def _tracking(event: dict[str, Any]) -> Tracking:
     return Tracking(_client(), event["tracking_table"], utc_now)
 
 
-def _fields(run: TrackedRun) -> dict[str, Any]:
-    names = ("source_name", "extract_table", "run_id", "attempt", "execution_id")
-    return {name: getattr(run, name) for name in names}
-
-
-def _count(metric: str, run: TrackedRun, error_class: str, tracking: Tracking) -> None:
-    """Count an outcome as a metric: who wrote it to the tracking table does, and so it is once."""
-    line = metrics_line(
-        {metric: 1},
-        pipeline=tracking.table,
-        now=tracking.clock(),
-        error_class=error_class,
-        **_fields(run),
-    )
-    print(line)
-
-
 def _recorded(item: Item, run: TrackedRun, known: TrackedRun | None) -> dict[str, Any] | None:
     """Return the answer that this attempt has already had, or None if it is still to be decided."""
     if known is None or known.fence < run.fence:
@@ -180,68 +149,18 @@ def _next_step(item: Item, decision: Decision) -> dict[str, Any]:
     return {**answer, "wait_seconds": decision.wait_seconds, "item": following}
 
 
-def _ended(run: TrackedRun, item: Item, decision: Decision) -> TrackedRun:
-    failed = decision.outcome != "succeeded" and decision.counted
-    return replace(
-        run,
-        status=_STATUS[decision.outcome],
-        failures=int(item["failures"]) + failed,
-        decision=decision.to_json(),
-        rows=decision.rows,
-        bytes=decision.bytes,
-        files=decision.files,
-        commit_seq=decision.commit_seq,
-        error_class=decision.error_class,
-        error_message=decision.error_message,
-    )
-
-
-def _read_report(item: Item, open_storage: OpenStorage) -> tuple[Report | None, str]:
-    """Return the attempt's own report, or None and why there is none."""
-    uri = item["report_uri"]
-    raw = open_storage(uri).read(uri)
-    if raw is None:
-        return None, f"the worker left no report at {uri}"
-    try:
-        report = Report.parse(raw, uri)
-    except ConfigError as error:
-        return None, str(error)
-    if (report.run_id, report.attempt) != (item["run_id"], int(item["attempt"])):
-        return None, f"the report at {uri} is attempt {report.attempt}'s of run {report.run_id}"
-    return report, ""
-
-
-def _read_commit(item: Item, open_storage: OpenStorage) -> tuple[Commit | None, bool]:
-    """Return the run's commit, if it made one, and whether it is published.
-
-    A log that cannot be read tells nothing: trying again is safe whatever it holds.
-    """
-    storage = open_storage(item["state_uri"])
-    log = CommitLog(storage, item["state_uri"], storage)
-    try:
-        found = log.find_run(item["run_id"])
-        if found is not None:
-            return found, True
-        newest = log.newest()
-        if newest is not None and newest.run_id == item["run_id"]:
-            outcome = log.outcome(newest)
-            return (newest, outcome == "published") if outcome != "voided" else (None, False)
-    except ConfigError as error:
-        logger.warning("the commit log at %s cannot be read: %s", item["state_uri"], error)
-    return None, False
-
-
 def _give_up(run: TrackedRun, why: str, tracking: Tracking) -> TrackedRun:
     """Set a run to FAILED that nobody works on any more, unless it has just ended after all."""
+    given_up = Decision("failed", error_class=NEVER_REPORTED)
     lost = replace(
         run,
         status="FAILED",
-        decision=Decision("failed").to_json(),
+        decision=given_up.to_json(),
         error_class=NEVER_REPORTED,
         error_message=f"still {run.status} when the Map had ended; {why or 'see its child'}",
     )
     if tracking.end(lost):
-        _count(_METRICS["failed"], lost, lost.error_class, tracking)
+        count_outcome(given_up, lost, tracking)
         return lost
     return tracking.read(run.table_id, run.run_id) or lost
 

@@ -100,14 +100,14 @@ class Tracking:
     def end(self, run: TrackedRun) -> bool:
         """Write an attempt's outcome: SUCCEEDED, FAILED or RETRYING (`CAN_END`).
 
-        A run that succeeded with a commit moves the table's `LATEST` in the same transaction,
-        unless a later commit is there already.
+        A run that succeeded moves the table's `LATEST` in the same transaction: when, and unless a
+        later commit is there already, to its commit.
 
         Returns:
             False if the item holds a terminal status or a newer fence, and so was left alone.
         """
-        if run.status == "SUCCEEDED" and run.commit_seq is not None:
-            return self._end_with_latest(run, run.commit_seq)
+        if run.status == "SUCCEEDED":
+            return self._end_with_latest(run)
         return self._update(run, CAN_END, ENDED)
 
     # --- reading ---------------------------------------------------------------------------
@@ -123,14 +123,25 @@ class Tracking:
     def latest(self, table_id: str) -> dict[str, Any] | None:
         """Return the table's `LATEST` item, or None before the first commit.
 
-        Its attributes: ``latest_run_id``, ``latest_execution_id``, ``commit_seq``, ``rows``,
-        ``bytes``, ``updated_at``.
+        Its attributes: ``succeeded_at`` (of the last run that did), and of the last commit
+        ``latest_run_id``, ``latest_execution_id``, ``commit_seq``, ``rows``, ``bytes``,
+        ``updated_at``.
         """
         with _mapped(self.table):
             found = self.client.get_item(
                 TableName=self.table, Key=key(table_id, LATEST), ConsistentRead=True
             )
         return plain(found["Item"]) if "Item" in found else None
+
+    def last_successes(self, table_ids: Sequence[str]) -> dict[str, datetime]:
+        """Return when a run of each table last succeeded, UTC; tables without any are left out."""
+        keys = [key(table_id, LATEST) for table_id in table_ids]
+        found = {}
+        for item in self._read_keys(keys):
+            latest = plain(item)
+            at = latest.get("succeeded_at") or latest["updated_at"]
+            found[str(latest["table_id"])] = datetime.fromisoformat(at)
+        return found
 
     def by_execution(self, execution_id: str) -> Iterator[TrackedRun]:
         """Yield every run of an execution, ordered by table, over all pages.
@@ -159,24 +170,24 @@ class Tracking:
 
     def _read_many(self, runs: Sequence[TrackedRun]) -> dict[tuple[str, str], TrackedRun]:
         """Return runs as last written, by key."""
-        found: dict[tuple[str, str], TrackedRun] = {}
-        keys = [key(run.table_id, run.run_id) for run in runs]
+        items = self._read_keys([key(run.table_id, run.run_id) for run in runs])
+        return {(run.table_id, run.run_id): run for run in map(decode, items)}
+
+    def _read_keys(self, keys: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield the items of some keys as last written, in no order."""
         tries = 0
         while keys:
             wanted, keys = keys[:_BATCH], keys[_BATCH:]
             asked = {self.table: {"Keys": wanted, "ConsistentRead": True}}
             with _mapped(self.table):
                 answer = self.client.batch_get_item(RequestItems=asked)
-            for item in answer["Responses"].get(self.table, ()):
-                run = decode(item)
-                found[run.table_id, run.run_id] = run
+            yield from answer["Responses"].get(self.table, ())
             left = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
             if left:
                 # DynamoDB is throttling, or the answer was larger than 16 MB.
                 keys += left
                 tries += 1
                 self.sleep(min(5.0, 0.05 * 2.0**tries))
-        return found
 
     def _announce_many(self, runs: Sequence[TrackedRun]) -> int:
         """Put many items with one call, which costs a tenth of the CPU of as many calls.
@@ -216,14 +227,14 @@ class Tracking:
                 return False
         return True
 
-    def _end_with_latest(self, run: TrackedRun, commit_seq: int) -> bool:
+    def _end_with_latest(self, run: TrackedRun) -> bool:
         for attempt in range(_TRANSACTION_TRIES):
             with _mapped(self.table):
                 try:
                     self.client.transact_write_items(
                         TransactItems=[
                             {"Update": self._update_of(run, CAN_END, ENDED)},
-                            {"Update": self._latest_of(run, commit_seq)},
+                            {"Update": self._latest_of(run)},
                         ]
                     )
                 except self.client.exceptions.TransactionCanceledException as error:
@@ -255,19 +266,27 @@ class Tracking:
             "ExpressionAttributeValues": {**values, **holders["ExpressionAttributeValues"]},
         }
 
-    def _latest_of(self, run: TrackedRun, commit_seq: int) -> dict[str, Any]:
+    def _latest_of(self, run: TrackedRun) -> dict[str, Any]:
+        if run.commit_seq is None:
+            return {
+                "TableName": self.table,
+                "Key": key(run.table_id, LATEST),
+                "UpdateExpression": "SET succeeded_at = :now",
+                "ExpressionAttributeValues": {":now": {"S": self._now()}},
+            }
         # Not named execution_id: the item would show up in the index as a run of its own.
         return {
             "TableName": self.table,
             "Key": key(run.table_id, LATEST),
             "UpdateExpression": (
                 "SET commit_seq = :commit_seq, latest_run_id = :run, #rows = :rows, "
-                "#bytes = :bytes, latest_execution_id = :execution, updated_at = :now"
+                "#bytes = :bytes, latest_execution_id = :execution, updated_at = :now, "
+                "succeeded_at = :now"
             ),
             "ConditionExpression": IS_LATEST,
             "ExpressionAttributeNames": {"#rows": "rows", "#bytes": "bytes"},
             "ExpressionAttributeValues": {
-                ":commit_seq": {"N": str(commit_seq)},
+                ":commit_seq": {"N": str(run.commit_seq)},
                 ":run": {"S": run.run_id},
                 ":rows": {"N": str(run.rows)},
                 ":bytes": {"N": str(run.bytes)},
