@@ -32,6 +32,9 @@ AUDIT_NAMES = frozenset(f.name for f in AUDIT_FIELDS)
 """Columns of every file that are not the source's."""
 
 
+_NAMES_TOLD = 20
+
+
 @dataclass(frozen=True)
 class Drift:
     """What became of the table's columns since its last commit.
@@ -252,7 +255,8 @@ class Comparison:
         keeps = self.beside or self._policy("reordered") != "evolve"
         if both != before:
             effect = "files keep the order that they had" if keeps else "files have the new order"
-            self._tell("reordered", None, ", ".join(before), ", ".join(both), effect)
+            was, now = _moved(before, both)
+            self._tell("reordered", None, was, now, effect)
         first = [name for name in self.older if name in types] if keeps else list(self.now)
         return [n for n in dict.fromkeys([*first, *self.now, *types]) if n in types]
 
@@ -260,6 +264,18 @@ class Comparison:
 def _kind(before: pa.DataType | None, after: pa.DataType | None) -> ChangeKind:
     known = before is not None and after is not None
     return "widened" if known and is_wider(after, before) else "narrowed"
+
+
+def _moved(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
+    """Return two orders of the same names without what both begin and end with, and not at length.
+
+    A report of a very wide table would be all names.
+    """
+    differs = [i for i, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]]
+    span = slice(differs[0], differs[-1] + 1)
+    both = [list(names[span]) for names in (before, after)]
+    was, now = (", ".join([*n[:_NAMES_TOLD], *["…"][: len(n) > _NAMES_TOLD]]) for n in both)
+    return was, now
 
 
 def _spelled_alike(before: pa.DataType | None, after: pa.DataType | None) -> bool:

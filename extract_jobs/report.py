@@ -40,7 +40,7 @@ ChangeKind = Literal[
 class SchemaChange(BaseModel):
     """One way in which a table's columns differ from what they were at its last commit.
 
-    ``before`` and ``after`` are types, except that ``reordered`` gives names in their order,
+    ``before`` and ``after`` are types, except that ``reordered`` gives the names that moved,
     ``nullability`` says ``NULL`` or ``NOT NULL``, and ``masked`` gives masks. ``effect`` says what
     the files have of it.
     """
@@ -116,7 +116,12 @@ class Report(BaseModel):
         """
         text = self.model_dump_json(by_alias=True)
         if len(text.encode()) > MAX_REPORT_BYTES:
-            slim = {"fidelity": {}, "columns": [], "schema_changes": self.schema_changes[:100]}
+            slim = {
+                "fidelity": {},
+                "columns": [],
+                "as_text": [],
+                "schema_changes": self.schema_changes[:100],
+            }
             text = self.model_copy(update={**slim, "truncated": True}).model_dump_json(
                 by_alias=True
             )

@@ -71,8 +71,8 @@ WALK = [
             (
                 "reordered",
                 None,
-                "id, n, small, price, ratio, big, day, name, extra",
-                "id, n, small, price, ratio, big, day, extra, name",
+                "name, extra",
+                "extra, name",
             ),
         ),
     ),

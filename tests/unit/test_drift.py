@@ -242,6 +242,14 @@ def test_a_column_may_move_into_the_path_and_out_when_all_is_replaced() -> None:
     assert (out.changes, out.layout.names) == ((), ["a", "b"])
 
 
+def test_a_reordering_of_many_columns_is_told_in_short() -> None:
+    fields = [pa.field(f"c{n}", pa.int32()) for n in range(300)]
+    moved = [fields[0], *fields[2:], fields[1]]
+    [change] = drift_of(spec_of("evolve"), committed(fields), moved).changes
+    assert change.before == ", ".join([*(f"c{n}" for n in range(1, 21)), "…"])
+    assert change.after == ", ".join([*(f"c{n}" for n in range(2, 22)), "…"])
+
+
 TYPES = [pa.int16(), pa.int32(), pa.int64(), pa.string(), pa.date32(), pa.float64()]
 field_lists = st.lists(
     st.tuples(st.sampled_from("abcdAB"), st.sampled_from(TYPES), st.booleans()),
