@@ -7,7 +7,9 @@ in quotes first, so that it arrives with all its digits, as text.
 from __future__ import annotations
 
 import json
+import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -28,6 +30,9 @@ NO_OBJECT = "is not one JSON object"
 TWICE = "names one key twice"
 
 
+_held = threading.local()
+
+
 class JsonLines:
     """Parses blocks of JSON lines with a DuckDB of its own, in memory and of one thread."""
 
@@ -39,9 +44,14 @@ class JsonLines:
             config={"threads": "1", "autoinstall_known_extensions": "false"}
         )
 
-    def close(self) -> None:
-        """Close the database."""
-        self._database.close()
+    @classmethod
+    def of_this_thread(cls) -> JsonLines:
+        """Return the one of this thread and process: to open one takes longer than a small file."""
+        held = getattr(_held, "parser", None)
+        if held is None or _held.pid != os.getpid():
+            held, _held.pid = cls(), os.getpid()
+            _held.parser = held
+        return held
 
     def parse(self, block: Block, wanted: Sequence[str]) -> Texts:
         """Return the rows of a block in some keys; what is no string is its JSON."""

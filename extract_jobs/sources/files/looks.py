@@ -178,11 +178,11 @@ class Looker:
 
     def _jsonl(self, info: ObjectInfo, stream: Stream, known: Columns) -> tuple[Listed, Columns]:
         rows, found = 0, dict[str, Evidence]()
-        with closing(JsonLines()) as parser:
-            for block in blocks(stream, cut_lines, info.uri):
-                found, texts = parser.look(block, found, known.evidence)
-                self._check(texts, info.uri)
-                rows += texts.rows
+        parser = JsonLines.of_this_thread()
+        for block in blocks(stream, cut_lines, info.uri):
+            found, texts = parser.look(block, found, known.evidence)
+            self._check(texts, info.uri)
+            rows += texts.rows
         return Listed(info, rows), Columns(found)
 
     def _scanned(self, info: ObjectInfo, stream: Stream, cuts: _Cuts | None) -> Listed:

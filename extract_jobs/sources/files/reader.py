@@ -132,10 +132,10 @@ class FilesReader:
         names = [column.name for column in self.columns]
         compression = compression_of(part.uri, self.files.compression)
         stream = text_stream(file, part, compression, self.files.encoding)
-        with closing(JsonLines()) as parser:
-            for block in blocks(stream, cut_lines, part.uri, offset=part.start):
-                texts = _placed(parser.parse(block, names), file, part)
-                yield batch_of(texts, self.columns, part.uri, rejects, parser)
+        parser = JsonLines.of_this_thread()
+        for block in blocks(stream, cut_lines, part.uri, offset=part.start):
+            texts = _placed(parser.parse(block, names), file, part)
+            yield batch_of(texts, self.columns, part.uri, rejects, parser)
 
 
 def line_begin(file: IO[bytes], position: int, size: int) -> int:

@@ -1,0 +1,285 @@
+"""Increments by object under every crash and many interleavings: each object is read exactly once.
+
+As in test_commit_protocol, with the real files source: what it reads lies in the same memory, so
+that a process can die at any listing and read of it too.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import extract_jobs.run
+from extract_jobs.commit import CommitLog
+from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, SourceUnavailable
+from extract_jobs.report import Report
+from extract_jobs.sources.files.source import FilesSource
+from extract_jobs.spec import ExtractSpec
+from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
+from tests.unit.test_commit_protocol import Turnstile
+
+DROP, TARGET, STATE = "s3://drop/in", "s3://lake/raw/t", "s3://lake/_extract/s/t"
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def spec_for(run_id: str, attempt: int = 1, **more: object) -> ExtractSpec:
+    return ExtractSpec.model_validate(
+        {
+            "run_id": run_id,
+            "attempt": attempt,
+            "source_name": "s",
+            "source_type": "files",
+            "connection": {"uri": DROP},
+            "files": {"glob": "**/*.csv"},
+            "extract_table": "t",
+            "mode": "incremental",
+            "target": {"uri": TARGET},
+            "state_uri": STATE,
+            "report_uri": f"{STATE}/reports/{run_id}/{attempt}.json",
+            **more,
+        }
+    )
+
+
+_process = threading.local()
+
+
+@pytest.fixture(autouse=True)
+def _source_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_source(spec: ExtractSpec, spark: object) -> FilesSource:
+        storage = _process.storage
+        return FilesSource(spec, lambda uri: storage)
+
+    monkeypatch.setattr(extract_jobs.run, "open_source", open_source)
+
+
+def extract(
+    bucket: Bucket, spec: ExtractSpec, process: Process | None = None, now: datetime = NOW
+) -> Report:
+    storage = _process.storage = ProcessStorage(bucket, process or Process("p"))
+    return extract_jobs.run.run_extract(spec, clock=lambda: now, open_storage=lambda uri: storage)
+
+
+def drop(bucket: Bucket, name: str, *ids: int) -> None:
+    text = "\n".join(["id", *map(str, ids), ""])
+    bucket.objects[f"{DROP}/{name}"] = (text.encode(), None)
+
+
+def visible(bucket: Bucket) -> list[int]:
+    rows: list[int] = []
+    for uri, (data, _) in bucket.objects.items():
+        if uri.startswith(TARGET + "/"):
+            rows.extend(pq.read_table(io.BytesIO(data)).column("id").to_pylist())
+    return sorted(rows)
+
+
+def assert_tidy(bucket: Bucket) -> None:
+    storage = ProcessStorage(bucket, Process("judge"))
+    log = CommitLog(storage, STATE, storage)
+    log.recover(TARGET, abandon_after=timedelta(0), now=NOW)
+    assert not bucket.uploads
+    live = {f.staged.uri for f in log.live_files(log.settle().published)}
+    assert {u for u in bucket.objects if u.startswith(TARGET + "/")} == live
+
+
+def after_a_first_run() -> Bucket:
+    """One object read; since then one is new and one was replaced."""
+    bucket = Bucket()
+    drop(bucket, "a.csv", 1, 2)
+    drop(bucket, "b.csv", 3)
+    extract(bucket, spec_for("first"))
+    drop(bucket, "b.csv", 30, 31)
+    drop(bucket, "more/c.csv", 4)
+    return bucket
+
+
+EXPECTED = [1, 2, 3, 4, 30, 31]
+
+
+def test_new_and_replaced_objects_are_read_once_and_in_whole() -> None:
+    bucket = after_a_first_run()
+    report = extract(bucket, spec_for("second"))
+    assert (report.rows, report.source_rows, report.reconciled) == (3, 3, True)
+    assert visible(bucket) == EXPECTED
+    again = extract(bucket, spec_for("third"))
+    assert (again.status, again.rows, again.commit_seq) == ("succeeded", 0, None)
+    assert visible(bucket) == EXPECTED
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_kill_around_any_call_then_the_next_attempt(moment: str) -> None:
+    counted = Process("counted")
+    extract(after_a_first_run(), spec_for("r"), counted)
+    assert any(call.startswith("open") for call in counted.calls)
+    for at in range(1, len(counted.calls) + 1):
+        bucket, process = after_a_first_run(), Process("victim")
+
+        def kill(call: str, process: Process = process, at: int = at) -> None:
+            if len(process.calls) == at:
+                process.dead = True
+                process.check()
+
+        setattr(process, moment, kill)
+        with pytest.raises(Killed):
+            extract(bucket, spec_for("r"), process)
+        # What comes after the run was planned is the next run's.
+        drop(bucket, "late.csv", 5)
+        extract(bucket, spec_for("r", 2))
+        extract(bucket, spec_for("next"))
+        where = f"killed {moment} call {at}: {process.calls[-1]}"
+        assert visible(bucket) == sorted([*EXPECTED, 5]), where
+        assert_tidy(bucket)
+
+
+def test_all_attempts_of_a_run_extract_the_objects_that_the_first_pinned() -> None:
+    bucket, process = after_a_first_run(), Process("victim")
+
+    def kill(call: str) -> None:
+        process.dead = "/commits/" in call and call.startswith("put_if_absent")
+
+    process.before = kill
+    with pytest.raises(Killed):
+        extract(bucket, spec_for("r"), process)
+    drop(bucket, "late.csv", 5)
+    report = extract(bucket, spec_for("r", 2))
+    assert (report.rows, visible(bucket)) == (3, EXPECTED)
+    assert extract(bucket, spec_for("next")).rows == 1
+
+
+def test_an_object_replaced_while_it_is_read_fails_and_the_next_attempt_lists_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    bucket, process = after_a_first_run(), Process("p")
+
+    def replace_it(call: str) -> None:
+        if call.startswith("put_if_absent") and "/plans/" in call:
+            drop(bucket, "b.csv", 300)
+
+    process.after = replace_it
+    with pytest.raises(SourceUnavailable, match=r"in/b\.csv was replaced or deleted since it was"):
+        extract(bucket, spec_for("r"), process)
+    assert visible(bucket) == [1, 2, 3]
+    extract(bucket, spec_for("r", 2))
+    assert visible(bucket) == [1, 2, 3, 4, 300]
+    del bucket.objects[f"{DROP}/b.csv"]
+    assert extract(bucket, spec_for("gone")).rows == 0
+    assert_tidy(bucket)
+
+
+def test_the_objects_of_a_voided_commit_are_read_again() -> None:
+    bucket, process = after_a_first_run(), Process("p")
+    process.after = lambda call: bucket.uploads.clear() if "/commits/" in call else None
+    with pytest.raises(ExtractError, match="voided"):
+        extract(bucket, spec_for("r"), process)
+    assert visible(bucket) == [1, 2, 3]
+    extract(bucket, spec_for("r", 2))
+    assert visible(bucket) == EXPECTED
+    assert_tidy(bucket)
+
+
+def test_a_full_run_reads_all_and_the_increments_go_on_from_it() -> None:
+    bucket = after_a_first_run()
+    full = {"mode": "full", "target": {"uri": TARGET, "write_mode": "overwrite"}}
+    extract(bucket, spec_for("full", **full))
+    assert visible(bucket) == [1, 2, 4, 30, 31]
+    assert extract(bucket, spec_for("r")).rows == 0
+    drop(bucket, "d.csv", 6)
+    extract(bucket, spec_for("r2"))
+    assert visible(bucket) == [1, 2, 4, 6, 30, 31]
+    assert_tidy(bucket)
+
+
+def test_what_is_remembered_is_bounded_by_the_listing() -> None:
+    """An object that is gone is known for 90 days, should a folder be away for a while."""
+    bucket = after_a_first_run()
+    gone = bucket.objects.pop(f"{DROP}/a.csv")
+    for day in (1, 60):
+        drop(bucket, f"day{day}.csv", 100 + day)
+        extract(bucket, spec_for(f"r{day}"), now=NOW + timedelta(days=day))
+    bucket.objects[f"{DROP}/a.csv"] = gone
+    assert extract(bucket, spec_for("back"), now=NOW + timedelta(days=61)).rows == 0
+    del bucket.objects[f"{DROP}/a.csv"]
+    for day in (120, 161):
+        drop(bucket, f"day{day}.csv", 100 + day)
+        extract(bucket, spec_for(f"r{day}"), now=NOW + timedelta(days=day))
+    bucket.objects[f"{DROP}/a.csv"] = gone
+    assert extract(bucket, spec_for("again"), now=NOW + timedelta(days=162)).rows == 2
+
+
+def test_the_lists_are_not_read_again_commit_by_commit() -> None:
+    bucket = Bucket()
+    for n in range(6):
+        drop(bucket, f"{n}.csv", n)
+        extract(bucket, spec_for(f"r{n}"))
+    process = Process("p")
+    drop(bucket, "last.csv", 99)
+    extract(bucket, spec_for("r"), process)
+    assert len([c for c in process.calls if c.startswith("read") and "/objects/" in c]) == 2
+    assert len([c for c in process.calls if c.startswith("open")]) == 2  # a look, and the read
+
+
+def test_a_lost_list_and_a_glob_that_matches_nothing_are_refused() -> None:
+    bucket = after_a_first_run()
+    with pytest.raises(ConfigError, match=r"no object matches s3://drop/in/\*\.cvs"):
+        extract(Bucket(), spec_for("r", files={"glob": "*.cvs"}))
+    for uri in [u for u in bucket.objects if "/objects/" in u]:
+        del bucket.objects[uri]
+    with pytest.raises(ConfigError, match=r"objects/first/0-0\.parquet, the list of objects that"):
+        extract(bucket, spec_for("r"))
+    assert visible(bucket) == [1, 2, 3]
+
+
+orders = st.lists(st.integers(0, 1), max_size=120)
+kill_points = st.dictionaries(st.integers(0, 1), st.integers(1, 40), max_size=2)
+
+
+@settings(
+    max_examples=60, deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(orders, kill_points, st.booleans())
+def test_two_processes_at_once(order: list[int], kills: dict[int, int], one_run: bool) -> None:
+    """Two attempts of one run, or two runs: every object comes once."""
+    bucket = after_a_first_run()
+    names = [("r", 1), ("r", 2)] if one_run else [("a", 1), ("b", 1)]
+    turnstile, results = Turnstile(list(order)), []
+
+    def work(number: int) -> None:
+        process = Process(f"p{number}")
+
+        def before(call: str) -> None:
+            # A look into objects calls from threads of its own.
+            if threading.current_thread() is worker[number]:
+                turnstile.wait_for(number)
+            if len(process.calls) == kills.get(number):
+                process.dead = True
+
+        process.before = before
+        try:
+            results.append(extract(bucket, spec_for(*names[number]), process))
+        except (ExtractError, Killed) as error:
+            results.append(error)
+        finally:
+            turnstile.end(number)
+
+    worker = [threading.Thread(target=work, args=(n,)) for n in range(2)]
+    for thread in worker:
+        thread.start()
+    for thread in worker:
+        thread.join(30)
+    assert len(results) == 2
+    for result in results:
+        assert isinstance(result, Report | Killed | CommitConflict), repr(result)
+    drop(bucket, "late.csv", 5)
+    for name in {name for name, _ in names}:
+        extract(bucket, spec_for(name, 3))
+    extract(bucket, spec_for("last"))
+    assert visible(bucket) == sorted([*EXPECTED, 5])
+    assert_tidy(bucket)
