@@ -155,15 +155,16 @@ class Attempt:
             },
             open_storage=self.tools.open_storage,
             watermark_column=spec.watermark.column if spec.watermark else None,
+            spill_folder=spec.spill_folder,
         )
 
     def committed(
         self, task: SplitTask, splits: Sequence[Split]
-    ) -> Callable[[Split], CommittedRows | None]:
-        """Return what tells the rows of a split that are committed already."""
+    ) -> Callable[[Split], CommittedRows | None] | None:
+        """Return what tells the rows of a split that are committed already, None for none."""
         last, ground = self.plan.base.published, self.plan.repeated
         if last is None or not ground:
-            return lambda _: None
+            return None
         files = files_on(self.log.live(last), ground)
         key, limit = RowKey.of(self.spec), self.spec.split.max_connections
         found = committed_rows(files, ground, key, self.log.target, limit=MAX_IN_MEMORY)

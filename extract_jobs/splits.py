@@ -6,6 +6,7 @@ for is in exactly one of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -44,3 +45,33 @@ class Split:
     predicate: str | None = None
     estimated_bytes: int = 0
     objects: tuple[ObjectRange, ...] = ()
+
+
+def slices(splits: Sequence[Split], count: int) -> list[tuple[Split, ...]]:
+    """Cut the splits into runs of neighbours whose estimated bytes are about the same.
+
+    Neighbours, because rows that were written together are often of the same partitions.
+
+    Args:
+        splits: At least one.
+        count: Most slices, at least 1.
+
+    Returns:
+        All splits in their order, none of the slices empty: ``count`` of them, or one for each
+        split where there are fewer.
+    """
+    found: list[tuple[Split, ...]] = []
+    rest = list(splits)
+    for left in range(min(count, len(rest)), 0, -1):
+        # A source that estimates nothing gives 0: then every split counts the same.
+        share = sum(max(split.estimated_bytes, 1) for split in rest) / left
+        taken, size = 1, max(rest[0].estimated_bytes, 1)
+        while left > 1 and len(rest) - taken > left - 1:
+            following = max(rest[taken].estimated_bytes, 1)
+            if size + following / 2 > share:
+                break
+            taken, size = taken + 1, size + following
+        end = taken if left > 1 else len(rest)
+        found.append(tuple(rest[:end]))
+        rest = rest[end:]
+    return found

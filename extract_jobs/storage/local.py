@@ -277,7 +277,8 @@ class LocalStagingWriter:
         for _ in range(ATTEMPTS):
             # Another writer may prune the empty staging folder at any instant.
             with suppress(FileNotFoundError):
-                make_folders(self._path.parent)
+                make_folders(to_path(self._root).absolute())
+                make_folders(self._path.parent, sync=False)  # `close` does, up to the root
                 return self._path.open("xb", buffering=1024**2)
         raise WriteFailed(f"{self._uri}: {self._path.parent} is deleted again and again")
 

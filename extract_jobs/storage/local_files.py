@@ -98,8 +98,12 @@ def temporary(target: Path, data: bytes) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def make_folders(folder: Path) -> None:
+def make_folders(folder: Path, *, sync: bool = True) -> None:
     """Make a folder and its parents, and sync the parents of those that were made.
+
+    Args:
+        folder: The innermost.
+        sync: Whether to; False where the caller does it later.
 
     Raises:
         FileNotFoundError: Somebody removed a parent meanwhile; worth another try.
@@ -113,7 +117,8 @@ def make_folders(folder: Path) -> None:
             raise _not_made(missing[-1], errno.ENOTDIR)
     for made in reversed(missing):
         _make_folder(made)
-        sync_folder(made.parent)
+        if sync:
+            sync_folder(made.parent)
 
 
 def _make_folder(folder: Path) -> None:
