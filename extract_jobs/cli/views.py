@@ -11,6 +11,7 @@ from extract_jobs.attempt import make_transform
 from extract_jobs.cli.progress import count_text, counted, size_text
 from extract_jobs.columns import AUDIT_FIELDS, choose_columns
 from extract_jobs.commit import Base, Commit, CommitLog
+from extract_jobs.comparison import AUDIT_NAMES
 from extract_jobs.drift import find_drift
 from extract_jobs.objects import choose_objects
 from extract_jobs.plan import Plan, make_plan, read_request
@@ -158,6 +159,10 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
         shown = name if output == name else f"{name} → {output}"
         fidelity = "masked" if mask else column.fidelity
         rows.append([shown, column.source_type, kind, fidelity, column.rule + mask])
+    outputs = {spec.columns.rename.get(name, name) for name in types}
+    gone = [n for n in files if n not in outputs and n not in AUDIT_NAMES]
+    rows += [[n, "-", files[n], "-", "gone from the source: NULL, as older files have it"]
+             for n in gone]  # fmt: skip
     rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in AUDIT_FIELDS]
     return "\n".join([*lines, "", *aligned(rows)])
 

@@ -1,0 +1,92 @@
+"""Columns from PostgreSQL to the files: their metadata, types by permission, what plan shows."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extract_jobs.cli.views import preview, preview_text
+from extract_jobs.run import run_extract
+from extract_jobs.spec import ExtractSpec
+from tests.support.crash import Lake
+from tests.support.postgres import Server
+
+
+@pytest.fixture
+def lake(tmp_path: Path, pg_database: Server, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    monkeypatch.setenv("CRASH_PASSWORD", pg_database.password)
+    monkeypatch.setenv("MASK_KEY", "k" * 32)
+    return Lake(str(tmp_path))
+
+
+def spec_of(lake: Lake, server: Server, run_id: str, **more: Any) -> ExtractSpec:
+    return ExtractSpec.model_validate(
+        lake.spec(server, run_id, **{"split": {"strategy": "none"}} | more)
+    )
+
+
+def test_files_tell_types_run_interval_and_versions(pg_database: Server, lake: Lake) -> None:
+    pg_database.execute(
+        "create type mood as enum ('sad')",
+        "create domain positive as numeric(9,2) check (value > 0)",
+        "create table t (id int, m mood, amounts positive[], p positive, secret varchar(11))",
+        "insert into t values (1, 'sad', '{1.50}', 2.50, 'x'), (2, null, null, null, null)",
+    )
+    report = run_extract(
+        spec_of(
+            lake, pg_database, "r1", mode="incremental", watermark={"column": "id"},
+            columns={"rename": {"m": "feeling"}, "cast": {"p": "string"},
+                     "mask": {"secret": "hash"}, "mask_key": {"env": "MASK_KEY"}},
+        )
+    )  # fmt: skip
+    [file] = lake.visible()
+    schema = lake.table(file).schema
+    assert {f.name: (f.metadata or {}).get(b"extract.source_type") for f in schema} == {
+        "id": b"integer", "feeling": b"mood", "amounts": b"positive[]", "p": b"positive",
+        "secret": b"character varying(11)", "_run_id": None, "_extracted_at": None,
+    }  # fmt: skip
+    told = {k.decode(): v.decode() for k, v in schema.metadata.items()}
+    assert told["extract.run_id"] == "r1"
+    assert told["extract.attempt"] == "1"
+    assert told["extract.table"] == "s/public.t"
+    assert json.loads(told["extract.interval"]) == report.interval
+    assert {k for k in told if k.startswith("extract.version.")} >= {
+        "extract.version.extract-jobs", "extract.version.pyarrow", "extract.version.python",
+    }  # fmt: skip
+
+
+def test_types_by_permission_are_text_and_listed(pg_database: Server, lake: Lake) -> None:
+    pg_database.execute(
+        "create table t (id int, at timestamptz, day date)",
+        "insert into t values (1, 'infinity', '2026-01-02'), (2, '2026-01-02 03:04+00', null)",
+    )
+    counted = run_extract(spec_of(lake, pg_database, "r1", lossy_types="null"))
+    assert (counted.nulled, counted.as_text) == ({"at": 1}, [])
+    asked = spec_of(
+        lake, pg_database, "r2", lossy_types="string", columns={"cast": {"day": "date"}}
+    )
+    report = run_extract(asked)
+    assert (report.nulled, report.as_text) == ({}, ["at"])
+    assert lake.read("at")[1] == "infinity"
+    assert [(c.kind, c.column, c.after) for c in report.schema_changes] == [
+        ("narrowed", "at", "string")
+    ]
+
+
+def test_a_plan_shows_what_files_go_on_to_have(pg_database: Server, lake: Lake) -> None:
+    append = {"write_mode": "append"}
+    pg_database.execute("create table t (id int, v int, w text)")
+    run_extract(spec_of(lake, pg_database, "r1", target=append))
+    pg_database.execute("alter table t drop w", "alter table t alter v type bigint")
+    spec = spec_of(lake, pg_database, "r2", target=append)
+    lines = preview_text(spec, preview(spec, datetime.now(UTC))).splitlines()
+    assert [" ".join(line.split()) for line in lines if "change:" in line] == [
+        "change: column v widened: int32 to int64; written as int32, where values fit",
+        "change: column w dropped (string); written as NULL",
+    ]
+    assert any(line.split()[:3] == ["v", "bigint", "int32"] for line in lines)
+    assert any(line.split()[:3] == ["w", "-", "string"] for line in lines)
