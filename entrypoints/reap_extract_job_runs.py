@@ -1,0 +1,264 @@
+"""Lambda that settles what nobody else will, and counts tables that are overdue; run by a schedule.
+
+An execution that is stopped by hand, that times out or that dies of an error no Catch sees leaves
+runs in the tracking table that never get an outcome. For each such execution of the last `DAYS` the
+job services are asked whether the run's job still runs. Where it does not, the run is settled by
+its report and its table's commit log, as the status handler would have, except that nothing is
+tried again: what did not succeed is FAILED, so that ``rerun_failed_of`` takes it up.
+
+An execution that runs is left alone: its state machine hears of its jobs. Running this twice, or
+two at once, changes nothing more.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from extract_jobs.config import load_config
+from extract_jobs.errors import ConfigError
+from extract_jobs.items import Item
+from extract_jobs.logs import in_every_line, log_json_lines
+from extract_jobs.metrics import metrics_line
+from extract_jobs.outcome import Decision
+from extract_jobs.settling import count_outcome, ended, fields_of, judge
+from extract_jobs.storage import OpenStorage, join, open_storage
+from extract_jobs.tracking import TrackedRun, Tracking, client_from_environment, utc_now
+
+logger = logging.getLogger(__name__)
+
+DAYS = 14
+"""How far back executions are looked at, by when they were started."""
+
+_LEFT_BEHIND = ("FAILED", "TIMED_OUT", "ABORTED")
+_GLUE_OVER = {"SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED"}
+_EMR_RUNNING = ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "QUEUED", "CANCELLING"]
+_STEP_RUNNING = ["PENDING", "RUNNING", "CANCEL_PENDING"]
+
+_GONE = {"EntityNotFoundException", "ResourceNotFoundException", "ClusterNotFoundException"}
+"""What a service says of a job, application or cluster that was deleted: nothing runs there."""
+
+Client = Callable[[str], Any]
+"""Gives the boto3 client of a service by its name."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the deployment says.
+
+    Attributes:
+        state_machine_arn: Whose executions are looked at.
+        config_uri: Folder of the source configs, which list the tables that can be overdue.
+        overdue: How long after its last success a table is overdue.
+    """
+
+    state_machine_arn: str
+    config_uri: str
+    overdue: timedelta
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read ``STATE_MACHINE_ARN``, ``CONFIG_URI`` and ``OVERDUE_HOURS``.
+
+        Raises:
+            ConfigError: One is missing, or the hours are no number.
+        """
+        names = ("STATE_MACHINE_ARN", "CONFIG_URI", "OVERDUE_HOURS")
+        missing = [name for name in names if not environment.get(name)]
+        if missing:
+            raise ConfigError(f"the function's environment lacks {', '.join(missing)}")
+        try:
+            hours = float(environment["OVERDUE_HOURS"])
+        except ValueError:
+            raise ConfigError("OVERDUE_HOURS of the deployment is no number") from None
+        arn, config_uri = environment["STATE_MACHINE_ARN"], environment["CONFIG_URI"]
+        return cls(arn, config_uri, timedelta(hours=hours))
+
+
+def handler(_event: object, _context: object) -> dict[str, Any]:
+    """Settle and count; see `reap` and `count_overdue`."""
+    log_json_lines()
+    in_every_line()
+    settings = Settings.from_environment(os.environ)
+    tracking = Tracking(_client("dynamodb"), os.environ["TRACKING_TABLE"], utc_now)
+    settled = reap(settings, tracking=tracking, client=_client, open_storage=open_storage)
+    in_every_line()
+    overdue = count_overdue(settings, tracking=tracking, open_storage=open_storage)
+    return {**settled, "overdue": overdue}
+
+
+def reap(
+    settings: Settings, *, tracking: Tracking, client: Client, open_storage: OpenStorage
+) -> dict[str, int]:
+    """Settle the runs that executions have left behind.
+
+    Returns:
+        ``succeeded`` and ``failed``, the runs settled so, and ``running``, those left because their
+        job still runs or cannot be asked about; the next call looks again.
+    """
+    counts = {"succeeded": 0, "failed": 0, "running": 0}
+    for execution in _left_behind(settings.state_machine_arn, client, tracking.clock()):
+        arn = execution["executionArn"]
+        for run in [run for run in tracking.by_execution(arn) if not run.ended]:
+            in_every_line(**fields_of(run))
+            item = _item_of(run, open_storage)
+            if item is not None and _may_run(run, item, client):
+                counts["running"] += 1
+                continue
+            status = _settle(run, item, execution["status"], tracking, open_storage)
+            if status:
+                counts[status] += 1
+    return counts
+
+
+def count_overdue(
+    settings: Settings, *, tracking: Tracking, open_storage: OpenStorage
+) -> list[str]:
+    """Return the tables of all configs that have not succeeded for too long, and count them.
+
+    A table that never has is overdue from as long after its config was written. A config that
+    cannot be read is logged, and its tables are not counted.
+    """
+    now = tracking.clock()
+    since: dict[str, datetime] = {}
+    storage = open_storage(settings.config_uri)
+    for listed in storage.list(join(settings.config_uri, "")):
+        if not listed.uri.endswith(".yml"):
+            continue
+        try:
+            config = load_config(storage.read(listed.uri) or b"", listed.uri)
+        except ConfigError as error:
+            logger.warning("%s", error)
+            continue
+        for table in config.tables:
+            since[f"{config.source.name}/{table}"] = listed.modified_at or now
+    since.update(tracking.last_successes(list(since)))
+    overdue = sorted(table for table, at in since.items() if now - at > settings.overdue)
+    for table in overdue:
+        logger.warning("%s has not been extracted since %s", table, since[table])
+    counted = {"TablesOverdue": len(overdue)}
+    print(metrics_line(counted, pipeline=tracking.table, source_name="*", now=now))
+    return overdue
+
+
+@functools.cache
+def _client(service: str) -> Any:
+    """One client a process and service, made at its first call and not at import."""
+    if service == "dynamodb":
+        return client_from_environment()
+    import boto3
+
+    return boto3.client(service)
+
+
+def _left_behind(arn: str, client: Client, now: datetime) -> Iterator[dict[str, Any]]:
+    """Yield the executions that are over and may have left runs behind, newest first."""
+    pages = client("stepfunctions").get_paginator("list_executions")
+    for page in pages.paginate(stateMachineArn=arn):
+        for execution in page["executions"]:
+            if now - execution["startDate"] > timedelta(days=DAYS):
+                return
+            if execution["status"] in _LEFT_BEHIND:
+                yield execution
+
+
+def _item_of(run: TrackedRun, open_storage: OpenStorage) -> Item | None:
+    """Return the run's Map item, which is beside its spec; None where it is gone."""
+    folder, found, _ = run.spec_uri.rpartition("/specs/")
+    if not found:
+        return None
+    uri = join(folder, "tables_to_extract.json")
+    raw = open_storage(uri).read(uri)
+    items = json.loads(raw) if raw else []
+    item = next((item for item in items if item["run_id"] == run.run_id), None)
+    if item is None:
+        return None
+    return {**item, "attempt": run.attempt, "failures": run.failures, "report_uri": run.report_uri}
+
+
+def _may_run(run: TrackedRun, item: Item, client: Client) -> bool:
+    """Tell whether a job of the run still runs; what cannot be asked counts as running."""
+    if run.status == "PENDING" or run.job_type not in _ASKED:
+        return False
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return _ASKED[run.job_type](run, item, client)
+    except (BotoCoreError, ClientError) as error:
+        code = getattr(error, "response", {}).get("Error", {}).get("Code")
+        if code in _GONE:
+            return False
+        logger.warning("%s cannot be asked for the run's job: %s", run.job_type, error)
+        return True
+
+
+def _glue_runs(run: TrackedRun, item: Item, client: Client) -> bool:
+    pages = client("glue").get_paginator("get_job_runs").paginate(JobName=item["glue"]["job_name"])
+    return any(
+        found["JobRunState"] not in _GLUE_OVER
+        and found.get("Arguments", {}).get("--run_id") == run.run_id
+        for page in pages
+        for found in page["JobRuns"]
+    )
+
+
+def _emr_runs(run: TrackedRun, item: Item, client: Client) -> bool:
+    if item["emr_cluster"]["cluster_id"]:
+        cluster = item["emr_cluster"]["cluster_id"]
+        pages = client("emr").get_paginator("list_steps")
+        found = pages.paginate(ClusterId=cluster, StepStates=_STEP_RUNNING)
+        return any(step["Name"] == run.run_id for page in found for step in page["Steps"])
+    application = item["emr"]["application_id"]
+    pages = client("emr-serverless").get_paginator("list_job_runs")
+    found = pages.paginate(applicationId=application, states=_EMR_RUNNING)
+    return any(job.get("name") == run.run_id for page in found for job in page["jobRuns"])
+
+
+def _ecs_runs(run: TrackedRun, item: Item, client: Client) -> bool:
+    cluster, ecs = item["ecs"]["cluster"], client("ecs")
+    for page in ecs.get_paginator("list_tasks").paginate(cluster=cluster):
+        if not page["taskArns"]:
+            continue
+        described = ecs.describe_tasks(cluster=cluster, tasks=page["taskArns"])
+        for task in described["tasks"]:
+            for container in task.get("overrides", {}).get("containerOverrides", []):
+                if run.run_id in container.get("command", []) and task["lastStatus"] != "STOPPED":
+                    return True
+    return False
+
+
+_ASKED = {"glue": _glue_runs, "emr": _emr_runs, "ecs": _ecs_runs}
+
+
+def _settle(
+    run: TrackedRun,
+    item: Item | None,
+    execution_status: str,
+    tracking: Tracking,
+    open_storage: OpenStorage,
+) -> str | None:
+    """Give a run its outcome and return that; None where somebody else was faster."""
+    name = f"Execution{execution_status.title().replace('_', '')}"
+    cause = (
+        f"the execution is {execution_status} and the run's job runs no more; start the state "
+        f"machine with {json.dumps({'rerun_failed_of': run.execution_id})}"
+    )
+    if item is None:
+        asked: Item = {"failures": run.failures}
+        decision = Decision("failed", error_class=name, error_message=cause)
+    else:
+        asked = {**item, "job_error": {"Error": name, "Cause": cause}}
+        decision = judge(asked, open_storage)
+    if decision.outcome == "retry":
+        decision = replace(decision, outcome="failed", wait_seconds=0)
+    if not tracking.end(ended(run, asked, decision)):
+        return None
+    logger.info("settled: %s %s", decision.outcome, decision.error_class)
+    count_outcome(decision, run, tracking)
+    return decision.outcome

@@ -1,0 +1,330 @@
+"""The reaper: runs that an execution left behind, and tables that are overdue.
+
+DynamoDB is an emulator's. The job services and the list of executions are stood in for by what
+their API answers: no emulator keeps jobs that outlive their execution.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from entrypoints.reap_extract_job_runs import DAYS, Settings, count_overdue, reap
+from extract_jobs.config.model import JobSettings
+from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.items import WORKER_ARGUMENTS, first_item, worker_arguments
+from extract_jobs.report import Report, ReportedError
+from extract_jobs.storage import open_storage
+from extract_jobs.tracking import TrackedRun, Tracking, create_table
+from tests.support.specs import make_spec
+
+NOW = datetime(2025, 3, 1, tzinfo=UTC)
+MACHINE = "arn:aws:states:eu-central-1:123456789012:stateMachine:extract"
+
+
+class Pages:
+    """A client whose paginated calls answer what they are given, and which tells what was asked."""
+
+    def __init__(self, **answers):
+        self.answers, self.asked = answers, []
+
+    def get_paginator(self, name):
+        self.name = name
+        return self
+
+    def paginate(self, **asked):
+        self.asked.append(asked)
+        answer = self.answers[self.name]
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer
+
+    def describe_tasks(self, **asked):
+        self.asked.append(asked)
+        return self.answers["describe_tasks"]
+
+
+@pytest.fixture(scope="module")
+def client(ministack):
+    given = ministack.environment()
+    made = boto3.client(
+        "dynamodb",
+        endpoint_url=ministack.endpoint_url,
+        region_name=given["AWS_DEFAULT_REGION"],
+        aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tracking(client):
+    name = f"tracking-{uuid.uuid4().hex[:8]}"
+    create_table(client, name)
+    return Tracking(client, name, lambda: NOW)
+
+
+class Left:
+    """An execution that ended some way, with one run in it."""
+
+    def __init__(self, folder, tracking, status="ABORTED", age=timedelta(hours=1), **job):
+        self.tracking, self.clients = tracking, {}
+        self.execution = f"{MACHINE.replace('stateMachine', 'execution')}:{uuid.uuid4()}"
+        self.listed = {
+            "executionArn": self.execution, "status": status, "startDate": NOW - age,
+        }  # fmt: skip
+        run_id = uuid.uuid4().hex
+        spec = make_spec(
+            folder,
+            run_id=run_id,
+            report_uri=f"{folder}/reports/attempt-1.json",
+            tracking_table=tracking.table,
+        )
+        self.item = first_item(
+            spec,
+            JobSettings.model_validate({"job_type": "glue", **job}),
+            spec_uri=f"{folder}/specs/{run_id}.json",
+            execution_id=self.execution,
+            generation=1,
+            job_defaults={},
+        )
+        Path(folder, "tables_to_extract.json").write_text(json.dumps([self.item]))
+        self.run = TrackedRun(
+            table_id=spec.table_id,
+            run_id=run_id,
+            execution_id=self.execution,
+            source_name=spec.source_name,
+            extract_table=spec.extract_table,
+            job_type=self.item["job_type"],
+            spec_uri=self.item["spec_uri"],
+            report_uri=self.item["report_uri"],
+        )
+        tracking.announce([self.run])
+
+    def start(self):
+        assert self.tracking.start(self.run)
+
+    def report(self, error=None, **fields):
+        failed = error and ReportedError(
+            class_name=type(error).__name__, message=str(error), retryable=error.retryable
+        )
+        report = Report(
+            status="failed" if failed else "succeeded",
+            run_id=self.run.run_id,
+            attempt=1,
+            source_name=self.run.source_name,
+            extract_table=self.run.extract_table,
+            target_uri="x",
+            error=failed,
+            **fields,
+        )
+        uri = self.run.report_uri
+        open_storage(uri).put(uri, report.to_json().encode())
+
+    def reap(self, **clients):
+        clients["stepfunctions"] = Pages(list_executions={"executions": [self.listed]})
+        settings = Settings(MACHINE, "", timedelta(hours=26))
+        return reap(
+            settings, tracking=self.tracking, client=clients.__getitem__, open_storage=open_storage
+        )
+
+    def tracked(self):
+        return self.tracking.read(self.run.table_id, self.run.run_id)
+
+
+def glue(*states, run_id=""):
+    runs = [{"JobRunState": s, "Arguments": {"--run_id": run_id}} for s in states]
+    return Pages(get_job_runs={"JobRuns": runs})
+
+
+def test_a_run_whose_job_is_gone_is_failed_and_can_be_rerun(tmp_path, tracking, capsys):
+    left = Left(tmp_path, tracking)
+    left.start()
+    assert left.reap(glue=glue("STOPPED", run_id=left.run.run_id))["failed"] == 1
+    run = left.tracked()
+    assert (run.status, run.error_class) == ("FAILED", "ExecutionAborted")
+    assert "rerun_failed_of" in run.error_message
+    counted = json.loads(capsys.readouterr().out)
+    assert (counted["TablesFailed"], counted["run_id"]) == (1, run.run_id)
+    again = replace(run, generation=2, status="PENDING")
+    assert tracking.announce([again]) == 1
+
+
+def test_reaping_again_changes_and_counts_nothing(tmp_path, tracking, capsys):
+    left = Left(tmp_path, tracking)
+    left.start()
+    left.reap(glue=glue())
+    before = left.tracked()
+    capsys.readouterr()
+    assert left.reap() == {"succeeded": 0, "failed": 0, "running": 0}
+    assert left.tracked() == before
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_that_never_started_is_failed_without_asking_anybody(tmp_path, tracking):
+    left = Left(tmp_path, tracking, status="TIMED_OUT")
+    assert left.reap()["failed"] == 1
+    assert left.tracked().error_class == "ExecutionTimedOut"
+
+
+def test_what_a_worker_reported_counts(tmp_path, tracking):
+    left = Left(tmp_path, tracking, status="FAILED")
+    left.start()
+    left.report(rows=7, bytes=512, files=2, commit_seq=1)
+    assert left.reap(glue=glue("SUCCEEDED", run_id=left.run.run_id))["succeeded"] == 1
+    run = left.tracked()
+    assert (run.status, run.rows, run.commit_seq) == ("SUCCEEDED", 7, 1)
+
+
+def test_a_failure_that_would_be_tried_again_is_final(tmp_path, tracking):
+    left = Left(tmp_path, tracking)
+    left.start()
+    left.report(SourceUnavailable("the server is gone"))
+    left.reap(glue=glue())
+    run = left.tracked()
+    assert (run.status, run.error_class) == ("FAILED", "SourceUnavailable")
+
+
+def test_a_run_without_its_list_is_failed(tmp_path, tracking):
+    left = Left(tmp_path, tracking)
+    left.start()
+    (tmp_path / "tables_to_extract.json").unlink()
+    assert left.reap()["failed"] == 1
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED"])
+def test_executions_that_run_or_were_summed_up_are_left_alone(tmp_path, tracking, status):
+    left = Left(tmp_path, tracking, status=status)
+    left.start()
+    assert left.reap() == {"succeeded": 0, "failed": 0, "running": 0}
+    assert left.tracked().status == "RUNNING"
+
+
+def test_old_executions_are_not_looked_at(tmp_path, tracking):
+    left = Left(tmp_path, tracking, age=timedelta(days=DAYS, seconds=1))
+    left.start()
+    left.reap()
+    assert left.tracked().status == "RUNNING"
+
+
+DENIED = ClientError({"Error": {"Code": "AccessDeniedException"}}, "GetJobRuns")
+GONE = ClientError({"Error": {"Code": "EntityNotFoundException"}}, "GetJobRuns")
+
+
+@pytest.mark.parametrize(
+    ("job", "clients"),
+    [
+        ({"job_type": "glue"}, lambda run: {"glue": glue("RUNNING", run_id=run)}),
+        ({"job_type": "glue"}, lambda run: {"glue": glue("WAITING", run_id=run)}),
+        ({"job_type": "glue"}, lambda _: {"glue": Pages(get_job_runs=DENIED)}),
+        (
+            {"job_type": "emr", "emr": {"application_id": "a"}},
+            lambda run: {"emr-serverless": Pages(list_job_runs={"jobRuns": [{"name": run}]})},
+        ),
+        (
+            {"job_type": "emr", "emr": {"cluster_id": "j-1"}},
+            lambda run: {"emr": Pages(list_steps={"Steps": [{"Name": run}]})},
+        ),
+        ({"job_type": "ecs"}, lambda run: {"ecs": ecs(run, "RUNNING")}),
+    ],
+)
+def test_a_job_that_runs_or_cannot_be_asked_for_is_waited_for(tmp_path, tracking, job, clients):
+    left = Left(tmp_path, tracking, **job)
+    left.start()
+    assert left.reap(**clients(left.run.run_id))["running"] == 1
+    assert left.tracked().status == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("job", "clients"),
+    [
+        ({"job_type": "glue"}, lambda run: {"glue": glue("EXPIRED", "TIMEOUT", run_id=run)}),
+        ({"job_type": "glue"}, lambda _: {"glue": glue("RUNNING", run_id="another")}),
+        ({"job_type": "glue"}, lambda _: {"glue": Pages(get_job_runs=GONE)}),
+        (
+            {"job_type": "emr", "emr": {"application_id": "a"}},
+            lambda _: {"emr-serverless": Pages(list_job_runs={"jobRuns": [{"name": "another"}]})},
+        ),
+        (
+            {"job_type": "emr", "emr": {"cluster_id": "j-1"}},
+            lambda _: {"emr": Pages(list_steps={"Steps": []})},
+        ),
+        ({"job_type": "ecs"}, lambda run: {"ecs": ecs(run, "STOPPED")}),
+        ({"job_type": "ecs"}, lambda _: {"ecs": ecs("another", "RUNNING")}),
+    ],
+)
+def test_a_job_that_runs_no_more_is_settled(tmp_path, tracking, job, clients):
+    left = Left(tmp_path, tracking, **job)
+    left.start()
+    assert left.reap(**clients(left.run.run_id))["failed"] == 1
+
+
+def ecs(run_id, status):
+    item = dict.fromkeys(WORKER_ARGUMENTS, "x") | {"run_id": run_id}
+    command = worker_arguments(item)
+    task = {
+        "lastStatus": status,
+        "overrides": {"containerOverrides": [{"command": command}]},
+    }
+    return Pages(list_tasks={"taskArns": ["t"]}, describe_tasks={"tasks": [task]})
+
+
+# Overdue tables
+
+
+CONFIG = """
+version: 1
+source: {{name: {name}, type: postgres, connection: {{host: db, database: d, user: u}}}}
+defaults: {{target: {{uri: "/lake/{{table}}"}}}}
+tables: {{public.a: , public.b: }}
+"""
+
+
+def succeed(tracking, table_id, commit_seq):
+    run = TrackedRun(table_id=table_id, run_id=uuid.uuid4().hex, commit_seq=commit_seq)
+    assert tracking.end(replace(run, status="SUCCEEDED"))
+
+
+def test_tables_without_a_success_for_too_long_are_counted(tmp_path, client, tracking, capsys):
+    (tmp_path / "sales.yml").write_text(CONFIG.format(name="sales"))
+    (tmp_path / "broken.yml").write_text("version: 2")
+    written = datetime.fromtimestamp((tmp_path / "sales.yml").stat().st_mtime, UTC)
+    settings = Settings(MACHINE, str(tmp_path), timedelta(hours=26))
+
+    def overdue(after):
+        later = Tracking(client, tracking.table, lambda: written + after)
+        capsys.readouterr()
+        found = count_overdue(settings, tracking=later, open_storage=open_storage)
+        counted = json.loads(capsys.readouterr().out)
+        assert counted["TablesOverdue"] == len(found)
+        return found
+
+    assert overdue(timedelta(hours=25)) == []
+    assert overdue(timedelta(hours=27)) == ["sales/public.a", "sales/public.b"]
+    succeeding = Tracking(client, tracking.table, lambda: written + timedelta(hours=20))
+    succeed(succeeding, "sales/public.a", 1)
+    # Nothing new to extract is a success too, also where there is no commit yet.
+    succeed(succeeding, "sales/public.b", None)
+    assert overdue(timedelta(hours=27)) == []
+    assert overdue(timedelta(hours=47)) == ["sales/public.a", "sales/public.b"]
+    later = Tracking(client, tracking.table, lambda: written + timedelta(hours=40))
+    succeed(later, "sales/public.a", None)
+    assert overdue(timedelta(hours=47)) == ["sales/public.b"]
+
+
+def test_what_the_deployment_leaves_out_is_named():
+    with pytest.raises(ConfigError, match="lacks CONFIG_URI, OVERDUE_HOURS"):
+        Settings.from_environment({"STATE_MACHINE_ARN": MACHINE})
+    given = {"STATE_MACHINE_ARN": MACHINE, "CONFIG_URI": "s3://b/config", "OVERDUE_HOURS": "x"}
+    with pytest.raises(ConfigError, match="OVERDUE_HOURS"):
+        Settings.from_environment(given)
+    given["OVERDUE_HOURS"] = "26"
+    assert Settings.from_environment(given).overdue == timedelta(hours=26)
