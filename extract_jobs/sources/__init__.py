@@ -243,6 +243,10 @@ def open_source(spec: ExtractSpec, spark: SparkSession | None = None) -> Source:
             from extract_jobs.sources.postgres.source import PostgresSource
 
             return PostgresSource.open(spec)
+        case "mysql":
+            from extract_jobs.sources.mysql.source import MysqlSource
+
+            return MysqlSource.open(spec)
         case "files":
             from extract_jobs.sources.files.source import FilesSource
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,19 @@ class MariaServer:
             cursor.execute(statement)
             return list(cursor.fetchall())
 
+    def insert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Add rows to a table, in one transaction."""
+        listed = list(rows)
+        if not listed:
+            return
+        marks = ", ".join(["%s"] * len(listed[0]))
+        # A name may hold a percent sign, which PyMySQL would take for a mark.
+        statement = f"insert into {quoted(table).replace('%', '%%')} values ({marks})"
+        with contextlib.closing(self.connect()) as connection, connection.cursor() as cursor:
+            connection.begin()
+            cursor.executemany(statement, listed)
+            connection.commit()
+
     def client(self, statement: str) -> list[list[bytes | None]]:
         """Return what the database's own client prints, value by value, in UTC.
 
@@ -128,6 +141,11 @@ def _unescape(field: bytes) -> bytes | None:
         return None
     parts = field.replace(b"\\\\", b"\0\0").replace(b"\\n", b"\n").replace(b"\\t", b"\t")
     return parts.replace(b"\\0", b"\0").replace(b"\0\0", b"\\")
+
+
+def quoted(name: str) -> str:
+    """Quote an identifier."""
+    return "`" + name.replace("`", "``") + "`"
 
 
 @contextlib.contextmanager

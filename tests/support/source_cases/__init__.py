@@ -163,9 +163,9 @@ class SourceCase:
 
 def _cases() -> dict[str, SourceCase]:
     # Imported here: each of them imports this module.
-    from tests.support.source_cases import jdbc, postgres, sqlite
+    from tests.support.source_cases import files, jdbc, mysql, postgres, sqlite
 
-    found = [postgres.CASE, *sqlite.CASES, *jdbc.CASES]
+    found = [postgres.CASE, mysql.CASE, *sqlite.CASES, *jdbc.CASES, *files.CASES]
     return {case.name: case for case in found}
 
 

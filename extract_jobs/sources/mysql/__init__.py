@@ -1,0 +1,1 @@
+"""MySQL, MariaDB and Aurora MySQL, read through their own protocol straight into Arrow."""

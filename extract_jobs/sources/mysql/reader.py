@@ -1,0 +1,79 @@
+"""Reads the splits of a MySQL table as Arrow record batches bounded by bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from extract_jobs.connections import DatabaseConnection
+from extract_jobs.schema import Column
+from extract_jobs.sources.mysql.session import session
+from extract_jobs.sources.mysql.sql import Relation, select
+from extract_jobs.sources.mysql.values import parse
+from extract_jobs.sources.mysql.wire import stream
+from extract_jobs.splits import Split
+
+BATCH_BYTES = 4 * 2**20
+_BATCH_ROWS = 131_072
+
+
+@dataclass(frozen=True)
+class MysqlReader:
+    """Reads splits, each in one read transaction of its own. Picklable; one connection a split.
+
+    A split sees one moment of its InnoDB tables. Two splits see two moments: a row that changes
+    its key between them may be in both or in neither.
+
+    Attributes:
+        connection: Where to, pinned to the node that the splits were cut on.
+        relation: What is read, with the spec's own condition.
+        interval: The interval's condition; None reads all rows.
+        columns: What is read of each row, in the order of the batches.
+        null_what_fails: ``lossy_types: null``.
+        what: What messages say is being done.
+        nulled: See `extract_jobs.sources.Reader.nulled`.
+    """
+
+    connection: DatabaseConnection
+    relation: Relation
+    interval: str | None
+    columns: tuple[Column, ...]
+    null_what_fails: bool
+    what: str
+    nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the counts behind: they are of this copy's last read."""
+        return self.__dict__ | {"nulled": {}}
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of every batch."""
+        return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
+
+    def only(self, columns: Sequence[str]) -> MysqlReader:
+        """Give some columns alone. See `extract_jobs.sources.Reader.only`."""
+        chosen = tuple(column for column in self.columns if column.name in columns)
+        return replace(self, columns=chosen, nulled={})
+
+    def read(self, split: Split) -> Iterator[pa.RecordBatch]:
+        """Yield the split's rows. See `extract_jobs.sources.Reader.read`."""
+        self.nulled.clear()
+        expressions = [column.expression for column in self.columns]
+        statement = select(expressions, self.relation, self.interval, split.predicate)
+        with session(self.connection, self.what) as opened:
+            batches = stream(opened, statement, batch_bytes=BATCH_BYTES, batch_rows=_BATCH_ROWS)
+            for arrays in batches:
+                yield self._finished(arrays)
+
+    def _finished(self, arrays: list[pa.Array]) -> pa.RecordBatch:
+        parsed = []
+        for column, values in zip(self.columns, arrays, strict=True):
+            made, lost = parse(values, column, null_what_fails=self.null_what_fails)
+            if lost:
+                self.nulled[column.name] = self.nulled.get(column.name, 0) + lost
+            parsed.append(made)
+        return pa.RecordBatch.from_arrays(parsed, schema=self.schema)

@@ -1,0 +1,202 @@
+"""Connections to MySQL and MariaDB: read-only, in UTC, with every setting that changes a result.
+
+PyMySQL logs in and sends statements. What a server, a database or a user has as its default
+(``sql_mode``, time zone, time limits) is overridden, so that the same text means the same anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pymysql
+
+from extract_jobs.connections import DatabaseConnection
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources.mysql.driver import (
+    Connection,
+    is_encrypted,
+    release,
+    send_password,
+    server_version,
+)
+from extract_jobs.sources.mysql.errors import connect_error, statement_error
+from extract_jobs.sources.mysql.sql import LOCK_TIMEOUT_SECONDS
+
+_IDLE_SECONDS = 24 * 3600
+_SETTINGS = {
+    "time_zone": "'+00:00'",
+    # Empty: backslashes escape, double quotes are strings, || is or, CHAR comes without padding,
+    # and dates with zeros can be compared with.
+    "sql_mode": "''",
+    "sql_auto_is_null": "0",
+    "sql_big_selects": "1",
+    "sql_select_limit": "default",
+    "sql_buffer_result": "0",
+    "lock_wait_timeout": str(LOCK_TIMEOUT_SECONDS),
+    "innodb_lock_wait_timeout": str(LOCK_TIMEOUT_SECONDS),
+    # A reader whose writer is slow stops taking rows: by default the server hangs up after 60 s.
+    "net_write_timeout": str(_IDLE_SECONDS),
+    "net_read_timeout": str(_IDLE_SECONDS),
+    "wait_timeout": str(_IDLE_SECONDS),
+    # With Latin-1 and the like the server would put ``?`` for what it cannot convert.
+    "character_set_results": "null",
+}
+_KEEPALIVE = {
+    "TCP_KEEPIDLE": 30,
+    "TCP_KEEPINTVL": 10,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 60_000,  # milliseconds
+}
+
+
+def execute(opened: Connection, statement: str) -> list[tuple[Any, ...]]:
+    """Run a statement that this package wrote and return its rows, none for a command."""
+    with opened.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def is_mariadb(opened: Connection) -> bool:
+    """Tell MariaDB from MySQL."""
+    return "mariadb" in server_version(opened).lower()
+
+
+def connect(connection: DatabaseConnection) -> Connection:
+    """Connect, in autocommit, with the session's settings in force.
+
+    Raises:
+        ConfigError: Login or its token refused, no such database, or no TLS where it is required.
+        SourceUnavailable: Unreachable within the timeout.
+    """
+    login = connection.login_now()
+    opened: Connection | None = None
+    try:
+        opened = Connection(
+            host=connection.host,
+            port=connection.port,
+            user=login.user,
+            # Text would be sent in Latin-1.
+            password=(login.password or "").encode(),
+            database=connection.database,
+            charset="utf8mb4",
+            autocommit=True,
+            local_infile=False,
+            connect_timeout=connection.connect_timeout_seconds,
+            defer_connect=True,
+            program_name="extract-jobs",
+            auth_plugin_map=_plugins(connection),
+            **_tls(connection),
+        )
+        opened.connect(_socket(connection))
+        _configure(opened)
+        return opened
+    except (pymysql.Error, OSError, UnicodeError) as error:
+        if opened is not None:
+            release(opened)
+        failure = connect_error(error, connection)
+    raise failure from None
+
+
+def _socket(connection: DatabaseConnection) -> socket.socket:
+    seconds = connection.connect_timeout_seconds
+    if connection.host.startswith("/"):
+        found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            found.settimeout(seconds)
+            found.connect(connection.host)
+        except OSError:
+            found.close()
+            raise
+    else:
+        where = connection.hostaddr or connection.host
+        found = socket.create_connection((where, connection.port), seconds)
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if (option := getattr(socket, name, None)) is not None:
+                found.setsockopt(socket.IPPROTO_TCP, option, value)
+    return found
+
+
+def _tls(connection: DatabaseConnection) -> dict[str, Any]:
+    """Map libpq's words for TLS. ``prefer`` takes it where the server has it, unverified."""
+    mode = connection.sslmode
+    if mode == "disable" or connection.host.startswith("/"):
+        return {"ssl_disabled": True}
+    if mode == "prefer":
+        return {}
+    trusted = connection.sslrootcert
+    context = ssl.create_default_context(cafile=None if trusted in (None, "system") else trusted)
+    # RDS's older certificates lack a key identifier, which Python 3.13 asks for.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.check_hostname = mode == "verify-full"
+    if mode == "require":
+        context.verify_mode = ssl.CERT_NONE
+    return {"ssl": context}
+
+
+class _NoClearText:
+    """Answers a server that asks for the password in clear text over a connection without TLS."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def authenticate(self, packet: Any) -> Any:
+        """Send the password where TLS hides it, as IAM logins need.
+
+        Raises:
+            ConfigError: There is no TLS.
+        """
+        del packet
+        if not is_encrypted(self._connection):
+            raise ConfigError(
+                "the server asks for the password in clear text over a connection without TLS: "
+                "set connection.sslmode to require or more"
+            )
+        return send_password(self._connection)
+
+
+def _plugins(connection: DatabaseConnection) -> dict[str, Callable[[Connection], Any]]:
+    return {} if connection.host.startswith("/") else {"mysql_clear_password": _NoClearText}
+
+
+def _configure(opened: Connection) -> None:
+    limit = "max_statement_time" if is_mariadb(opened) else "max_execution_time"
+    settings = _SETTINGS | {limit: "0"}
+    execute(opened, "set " + ", ".join(f"session {key} = {text}" for key, text in settings.items()))
+    execute(opened, "set session transaction isolation level repeatable read, read only")
+
+
+@contextlib.contextmanager
+def session(connection: DatabaseConnection, what: str) -> Iterator[Connection]:
+    """Open a read-only transaction with one snapshot for the length of the context.
+
+    Of InnoDB tables it sees one moment; engines without transactions (MyISAM, Aria) show what is
+    there when a statement runs.
+
+    Args:
+        connection: Where to.
+        what: What is being done, for the error message.
+
+    Raises:
+        ExtractError: What PyMySQL raised inside, mapped.
+    """
+    opened = connect(connection)
+    try:
+        execute(opened, "start transaction with consistent snapshot, read only")
+        yield opened
+        return
+    except (pymysql.Error, OSError, RuntimeError) as error:
+        failure = statement_error(error, what)
+    finally:
+        release(opened)
+    # The original may quote values of a row. It must not travel along as the context, which
+    # Python sets even here, because the caller's ``with`` is still handling it.
+    try:
+        raise failure from None
+    finally:
+        failure.__context__ = None

@@ -1,0 +1,278 @@
+"""How MySQL and MariaDB types become Arrow types.
+
+The server sends text, and Arrow parses it: what it cannot parse is seen, never mangled. A type
+that has no Arrow type of its own arrives as that text. `TYPE_RULES` has one row a type.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from extract_jobs.schema import Column, TypeRule
+from extract_jobs.sources.mysql.sql import KINDS, quote_name
+
+MAX_PRECISION = 38
+"""Digits of Arrow's decimal128, and of what Athena and Spark know."""
+
+LossyTypes = Literal["refuse", "null", "string"]
+
+_INTEGERS: dict[str, tuple[pa.DataType, pa.DataType]] = {
+    "tinyint": (pa.int8(), pa.int16()),
+    "smallint": (pa.int16(), pa.int32()),
+    "mediumint": (pa.int32(), pa.int32()),
+    "int": (pa.int32(), pa.int64()),
+    "bigint": (pa.int64(), pa.decimal128(20, 0)),
+}
+"""Signed and unsigned: Parquet's unsigned types are not known to Athena and Spark."""
+
+_TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set")
+_BINARIES = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector")
+_PRINTED = ("time", "json", "uuid", "inet4", "inet6")
+_TEMPORALS: dict[str, pa.DataType] = {
+    "date": pa.date32(),
+    "datetime": pa.timestamp("us"),
+    "timestamp": pa.timestamp("us", "UTC"),
+}
+GEOMETRIES = (
+    "geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon",
+    "geometrycollection", "geomcollection",
+)  # fmt: skip
+_SAME_BYTES = (None, "utf8mb4", "utf8mb3", "utf8", "ascii", "binary")
+"""Character sets whose bytes are UTF-8 as they are; what is not is found by Arrow."""
+_ONE_BYTE = (
+    "latin1", "latin2", "latin5", "latin7", "cp1250", "cp1251", "cp1256", "cp1257", "cp850",
+    "cp852", "cp866", "dec8", "greek", "hebrew", "hp8", "keybcs2", "koi8r", "koi8u", "macce",
+    "macroman", "swe7", "armscii8", "geostd8", "tis620",
+)  # fmt: skip
+
+_ZERO = "zero dates, and days that no calendar has, are refused, become NULL or arrive as text"
+_TEXT = "bytes that are not valid in the column's character set are refused, or become NULL"
+
+TYPE_RULES: tuple[TypeRule, ...] = (
+    TypeRule("tinyint", "int8", "lossless", "tinyint(1) too: it holds more than 0 and 1"),
+    TypeRule("tinyint unsigned", "int16", "lossless", "the next wider signed type"),
+    TypeRule("smallint", "int16", "lossless", "as it is"),
+    TypeRule("smallint unsigned", "int32", "lossless", "the next wider signed type"),
+    TypeRule("mediumint", "int32", "lossless", "unsigned too"),
+    TypeRule("int", "int32", "lossless", "as it is"),
+    TypeRule("int unsigned", "int64", "lossless", "the next wider signed type"),
+    TypeRule("bigint", "int64", "lossless", "as it is"),
+    TypeRule("bigint unsigned", "decimal(20,0)", "lossless", "no signed type is wide enough"),
+    TypeRule("decimal(p,s)", "decimal(p,s)", "lossless", "up to 38 digits; unsigned too"),
+    TypeRule("decimal(39..65,s)", "string", "as_text", "more digits than a decimal holds"),
+    TypeRule("float", "float32", "lossless", "read by its exact value, not its 6 printed digits"),
+    TypeRule("double", "float64", "lossless", "the server prints enough digits to read it back"),
+    TypeRule("bit(1)", "boolean", "lossless", "it holds 0 and 1 alone"),
+    TypeRule("bit(2..63)", "int64", "lossless", "by its number"),
+    TypeRule("bit(64)", "decimal(20,0)", "lossless", "by its number, which may need 64 bits"),
+    TypeRule("year", "int16", "lossless", "year 0000 is 0"),
+    TypeRule("date", "date", "lossless", _ZERO),
+    TypeRule("datetime(f)", "timestamp", "lossless", f"without a zone; {_ZERO}"),
+    TypeRule("timestamp(f)", "timestamptz", "lossless", f"in UTC; {_ZERO}"),
+    TypeRule("time(f)", "string", "as_text", "it holds -838:59:59 to 838:59:59, no time of a day"),
+    TypeRule("char(n)", "string", "lossless", f"without trailing blanks, as MySQL has it; {_TEXT}"),
+    TypeRule("varchar(n)", "string", "lossless", _TEXT),
+    TypeRule("tinytext, text, mediumtext, longtext", "string", "lossless", _TEXT),
+    TypeRule("enum", "string", "as_text", "its label"),
+    TypeRule("set", "string", "as_text", "its labels with commas between"),
+    TypeRule("json", "string", "as_text", "as the server prints it; in MariaDB it is longtext"),
+    TypeRule("binary(n), varbinary(n)", "binary", "lossless", "as it is"),
+    TypeRule("tinyblob, blob, mediumblob, longblob", "binary", "lossless", "as it is"),
+    TypeRule("uuid, inet4, inet6", "string", "as_text", "of MariaDB, as it prints them"),
+    TypeRule("vector", "binary", "lossless", "its 32-bit floats as they are stored"),
+    TypeRule(
+        "geometry, point, …",
+        "-",
+        "refused",
+        "columns.cast to string takes ST_AsText, without its SRID; to binary its stored bytes",
+    ),
+)
+"""What `make_column` does: one row a type."""
+
+
+@dataclass(frozen=True)
+class MysqlType:
+    """A column's type.
+
+    Attributes:
+        printed: As ``SHOW COLUMNS`` prints it, for example ``int(10) unsigned``.
+        base: Its ``DATA_TYPE``, for example ``int``.
+        precision: Digits of a decimal, bits of a bit; 0 for others.
+        scale: Digits after the point of a decimal.
+        unsigned: Of numbers.
+        zerofill: Of numbers: printed with zeros ahead.
+        charset: Of text; None where it has none.
+    """
+
+    printed: str
+    base: str
+    precision: int = 0
+    scale: int = 0
+    unsigned: bool = False
+    zerofill: bool = False
+    charset: str | None = None
+
+
+def make_column(
+    name: str, found: MysqlType, *, nullable: bool, cast: str | None, lossy: LossyTypes
+) -> Column | str:
+    """Decide how a column is read.
+
+    Args:
+        name: The column's name.
+        found: Its type.
+        nullable: Whether it admits NULL.
+        cast: What the spec casts it to, if anything: ``string`` takes dates and timestamps as the
+            server's text, so that any value passes, and permits geometries.
+        lossy: What becomes of values that have no faithful form.
+
+    Returns:
+        The column, or a sentence why it cannot be read.
+    """
+    watermark = KINDS.get(found.base)
+    as_text = cast in ("string", "text")
+    if found.base in GEOMETRIES:
+        return _geometry(name, found, nullable, cast, lossy)
+    arrow, expression = _reading(found, quote_name(name))
+    if arrow is None and as_text:
+        return Column(
+            name, found.printed, pa.string(), nullable, "by_permission",
+            "becomes text, as columns.cast allows", f"cast({quote_name(name)} as char)",
+        )  # fmt: skip
+    if arrow is None:
+        return f"{name} is of type {found.printed}, which is not known: cast it in a query"
+    if found.base in _TEMPORALS and (as_text or lossy == "string"):
+        permitted: Literal["as_text", "by_permission"] = "as_text" if as_text else "by_permission"
+        return Column(
+            name, found.printed, pa.string(), nullable, permitted,
+            "arrives as the server's own text, in UTC where it has a zone", expression, watermark,
+        )  # fmt: skip
+    fidelity: Literal["lossless", "as_text"] = "lossless"
+    if pa.types.is_string(arrow) and found.base not in _TEXTS[:-2]:
+        fidelity = "as_text"
+    return Column(
+        name, found.printed, arrow, nullable or (lossy == "null" and can_fail(arrow)), fidelity,
+        _rule(found, arrow, lossy), expression, watermark,
+    )  # fmt: skip
+
+
+def can_fail(arrow: pa.DataType) -> bool:
+    """Tell whether a type has values without a faithful form: odd dates, invalid text."""
+    return bool(pa.types.is_temporal(arrow) or pa.types.is_string(arrow))
+
+
+def _reading(found: MysqlType, quoted: str) -> tuple[pa.DataType | None, str]:
+    """Return the Arrow type of a type and SQL that gives its text; no type if it is unknown."""
+    base = found.base
+    if base in _INTEGERS:
+        return _INTEGERS[base][found.unsigned], f"{quoted} + 0" if found.zerofill else quoted
+    if base == "decimal":
+        fits = found.precision <= MAX_PRECISION
+        kind = pa.decimal128(found.precision, found.scale) if fits else pa.string()
+        # Zeros ahead are no part of the number; a cast keeps its digits where a sum might not.
+        plain = f"cast({quoted} as decimal({found.precision},{found.scale}))"
+        return kind, plain if found.zerofill else quoted
+    if base in ("float", "double"):
+        # As a product it is a double, printed with all its digits and not with those of
+        # ``double(10,2)``; a sum would turn -0 into 0.
+        formatted = "(" in found.printed or found.zerofill or base == "float"
+        kind = pa.float32() if base == "float" else pa.float64()
+        return kind, f"{quoted} * 1e0" if formatted else quoted
+    if base == "bit":
+        if found.precision == 1:
+            return pa.bool_(), f"{quoted} + 0"
+        return pa.int64() if found.precision < 64 else pa.decimal128(20, 0), f"{quoted} + 0"
+    if base == "year":
+        return pa.int16(), f"{quoted} + 0"
+    if base in _TEMPORALS:
+        return _TEMPORALS[base], quoted
+    if base in _BINARIES:
+        return pa.binary(), quoted
+    if base in _PRINTED:
+        return pa.string(), quoted
+    if base in _TEXTS:
+        return pa.string(), _as_utf8(quoted, found.charset)
+    return None, quoted
+
+
+def _as_utf8(quoted: str, charset: str | None) -> str:
+    """Return SQL for a text column's UTF-8 bytes, or for bytes that are not UTF-8.
+
+    The server puts ``?`` for what it cannot convert. Where that may happen, a value with more of
+    them than it had becomes the byte FF, which Arrow then finds.
+    """
+    if charset in _SAME_BYTES:
+        return quoted
+    converted = f"convert({quoted} using utf8mb4)"
+    if charset in _ONE_BYTE and charset not in ("swe7", "tis620"):
+        return converted
+    marks = "char_length({0}) - char_length(replace({0}, '?', ''))"
+    counted = f"{marks.format(converted)} > {marks.format(quoted)}"
+    return f"case when {counted} then x'ff' else cast({converted} as binary) end"
+
+
+def _geometry(
+    name: str, found: MysqlType, nullable: bool, cast: str | None, lossy: LossyTypes
+) -> Column | str:
+    quoted = quote_name(name)
+    if cast == "binary":
+        return Column(
+            name, found.printed, pa.binary(), nullable, "by_permission",
+            "the server's own bytes: 4 of the SRID, then WKB, as columns.cast allows", quoted,
+        )  # fmt: skip
+    if cast in ("string", "text") or lossy == "string":
+        return Column(
+            name, found.printed, pa.string(), nullable, "by_permission",
+            "becomes well-known text, without its SRID, as the spec allows", f"st_astext({quoted})",
+        )  # fmt: skip
+    return (
+        f"{name} is of type {found.printed}, which has no form that readers share: cast it, "
+        f"columns.cast {{{name}: string}} for its text or {{{name}: binary}} for its bytes, or "
+        "exclude it"
+    )
+
+
+def _rule(found: MysqlType, arrow: pa.DataType, lossy: LossyTypes) -> str:
+    outcome = "become NULL and are counted" if lossy == "null" else "are refused"
+    if pa.types.is_temporal(arrow):
+        zone = ", in UTC" if found.base == "timestamp" else ""
+        return f"arrives as it is{zone}; zero dates and days that no calendar has {outcome}"
+    if pa.types.is_string(arrow) and found.base in _TEXTS:
+        return f"arrives in UTF-8; bytes that are not valid text {outcome}"
+    if pa.types.is_string(arrow):
+        return "arrives as the server's own text"
+    if pa.types.is_boolean(arrow):
+        return "one bit arrives as true or false"
+    if found.unsigned or found.base == "bit":
+        return f"arrives by its number as {arrow}"
+    return "arrives as it is"
+
+
+def parse_type(data_type: str, printed: str, charset: str | None) -> MysqlType:
+    """Read a type as ``information_schema.columns`` has it.
+
+    Args:
+        data_type: ``DATA_TYPE``.
+        printed: ``COLUMN_TYPE``.
+        charset: ``CHARACTER_SET_NAME``.
+    """
+    base = data_type.lower()
+    numbers = re.match(r"\w+\((\d+)(?:,(\d+))?\)", printed)
+    precision, scale = 0, 0
+    if numbers and base in ("decimal", "bit"):
+        precision, scale = int(numbers[1]), int(numbers[2] or 0)
+    # Only after the parenthesis: an enum's label may say anything.
+    attributes = "" if base in ("enum", "set") else printed
+    return MysqlType(
+        printed,
+        base,
+        precision,
+        scale,
+        unsigned="unsigned" in attributes,
+        zerofill="zerofill" in attributes,
+        charset=charset,
+    )

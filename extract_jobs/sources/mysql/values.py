@@ -1,0 +1,107 @@
+"""Text that the server printed, parsed into a column's Arrow type, or told to be unfaithful."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from extract_jobs.errors import TypeNotRepresentable
+from extract_jobs.schema import Column
+
+_FIRST_DAY = -719_162
+"""0001-01-01 in days from 1970-01-01: MySQL stores year 0, which readers do not share."""
+_DAY_US = 86_400_000_000
+
+
+def parse(values: pa.Array, column: Column, *, null_what_fails: bool) -> tuple[pa.Array, int]:
+    """Parse one column of a batch.
+
+    Args:
+        values: The server's bytes.
+        column: Whose they are.
+        null_what_fails: Whether what has no faithful form becomes NULL.
+
+    Returns:
+        The values in the column's Arrow type, and how many of them became NULL.
+
+    Raises:
+        TypeNotRepresentable: A value has no faithful form, and may not become NULL.
+    """
+    kind = column.arrow_type
+    if pa.types.is_binary(kind):
+        return values, 0
+    parsed = _try(values, kind)
+    if parsed is not None:
+        return parsed, 0
+    kept = _without_failures(values, kind)
+    lost = kept.null_count - values.null_count
+    if lost and not null_what_fails:
+        raise _refused(column)
+    parsed = _try(kept, kind)
+    if parsed is None:
+        raise TypeNotRepresentable(
+            f"column {column.name} ({column.source_type}) holds a value that {kind} cannot "
+            f"represent: set columns.cast {{{column.name}: string}}, or exclude the column"
+        )
+    return parsed, lost
+
+
+def _try(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
+    """Return the values parsed; None if one of them cannot be. No message tells which."""
+    try:
+        texts = values.cast(pa.string())
+        if pa.types.is_string(kind):
+            return texts
+        if pa.types.is_float32(kind):
+            # By way of the double that it is exactly: rounding twice would be rounding wrong.
+            return texts.cast(pa.float64()).cast(pa.float32(), safe=False)
+        if pa.types.is_boolean(kind):
+            return pc.equal(texts, "1")
+        if pa.types.is_timestamp(kind):
+            parsed = texts.cast(pa.timestamp("us"))
+            return parsed.cast(kind) if _in_range(parsed, _FIRST_DAY * _DAY_US) else None
+        parsed = texts.cast(kind)
+        return parsed if not pa.types.is_date(kind) or _in_range(parsed, _FIRST_DAY) else None
+    except pa.ArrowInvalid:
+        return None
+
+
+def _in_range(parsed: pa.Array, first: int) -> bool:
+    integers = parsed.view(pa.int32() if pa.types.is_date32(parsed.type) else pa.int64())
+    least = pc.min(integers).as_py()
+    return least is None or least >= first
+
+
+def _without_failures(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return the values with NULL for those that have no faithful form, one by one."""
+
+    def passes(value: bytes) -> bool:
+        try:
+            text = value.decode()
+            if pa.types.is_timestamp(kind):
+                datetime.fromisoformat(text)
+            elif pa.types.is_date(kind):
+                date.fromisoformat(text)
+        except ValueError:
+            return False
+        return True
+
+    found = [value if value is None or passes(value) else None for value in values.to_pylist()]
+    return pa.array(found, pa.binary())
+
+
+def _refused(column: Column) -> TypeNotRepresentable:
+    if pa.types.is_temporal(column.arrow_type):
+        return TypeNotRepresentable(
+            f"column {column.name} ({column.source_type}) holds a zero date, or a day that no "
+            "calendar has. Set lossy_types: null to write NULL for it, lossy_types: string or "
+            f"columns.cast {{{column.name}: string}} to take the server's text, or leave such rows "
+            "out with where"
+        )
+    return TypeNotRepresentable(
+        f"column {column.name} ({column.source_type}) holds bytes that are not valid in its "
+        "character set. Set lossy_types: null to write NULL for them, take the bytes in a query "
+        "with cast(… as binary), or leave such rows out with where"
+    )

@@ -1,0 +1,78 @@
+"""MySQL in the behaviour suite: the tests' own MariaDB server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from tests.support.cut_proxy import CutProxy
+from tests.support.mariadb import MariaServer, quoted
+from tests.support.source_cases import HOSTILE, Kind, SourceCase, SourceDatabase
+
+_TYPES = {"integer": "bigint", "text": "varchar(300)"}
+
+
+class MysqlDatabase(SourceDatabase):
+    """A database of its own."""
+
+    source_type = "mysql"
+
+    def __init__(self, server: MariaServer) -> None:
+        self.server = server
+        self.several = {"target_bytes": 65536}
+        self.connection = {
+            "host": server.host,
+            "port": server.port,
+            "database": server.database,
+            "user": server.user,
+            "password_env": "SUITE_PASSWORD",
+        }
+
+    def create(
+        self,
+        table: str,
+        columns: Mapping[str, Kind],
+        rows: Iterable[Sequence[int | str | None]] = (),
+        key: str | None = None,
+    ) -> None:
+        listed = [f"{quoted(name)} {_TYPES[kind]}" for name, kind in columns.items()]
+        if key is not None:
+            listed.append(f"primary key ({quoted(key)})")
+        self.server.execute(f"create table {quoted(table)} ({', '.join(listed)})")
+        self.insert(table, rows)
+
+    def insert(self, table: str, rows: Iterable[Sequence[int | str | None]]) -> None:
+        self.server.insert(table, rows)
+        self.server.execute(f"analyze table {quoted(table)}")
+
+    @contextlib.contextmanager
+    def breaking(self) -> Iterator[dict[str, Any]]:
+        with CutProxy(self.server.host, self.server.port) as proxy:
+            proxy.cut_once_after(100_000)
+            yield {"connection": self.connection | {"port": proxy.port, "sslmode": "disable"}}
+
+    def wrong_password(self) -> dict[str, Any]:
+        return {"connection": self.connection | {"password_env": "SUITE_WRONG_PASSWORD"}}
+
+    def unreachable(self) -> dict[str, Any]:
+        return {"connection": self.connection | {"port": 9}}
+
+
+@contextlib.contextmanager
+def _open(request: pytest.FixtureRequest) -> Iterator[SourceDatabase]:
+    server: MariaServer = request.getfixturevalue("mariadb_database")
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.setenv("SUITE_PASSWORD", server.password)
+    monkeypatch.setenv("SUITE_WRONG_PASSWORD", "wr0ng-and-secret")
+    yield MysqlDatabase(server)
+
+
+CASE = SourceCase(
+    "mysql",
+    _open,
+    # Names are of the basic plane: the server refuses to make one with an emoji. 64 letters.
+    hostile=(*(name.replace(" 😀", "") for name in HOSTILE), "ß" * 63 + "x"),
+)
