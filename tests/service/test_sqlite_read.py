@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import pickle
 import sqlite3
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from extract_jobs.errors import ConfigError, SourceUnavailable, TypeNotRepresentable
 from extract_jobs.run import run_extract
 from extract_jobs.sources.sqlite import reader as reading
+from extract_jobs.sources.sqlite import session
 from extract_jobs.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.sqlite_source import read_all, snapshot_of, source, tables, values, write
@@ -352,6 +355,23 @@ def test_in_wal_mode_a_busy_writer_leaves_one_split(path, monkeypatch):
         assert sum(batch.num_rows for batch in snapshot.reader.read(split)) == 3000
         with pytest.raises(SourceUnavailable):
             list(pickle.loads(pickle.dumps(snapshot.reader)).read(split))
+
+
+def test_in_wal_mode_a_write_of_this_very_moment_is_not_trusted(path, monkeypatch):
+    """The next one could leave the same time on the file."""
+    journaled(path, "wal")
+    monkeypatch.setattr("extract_jobs.sources.sqlite.session._QUIET_TRIES", 2)
+    real = session.version
+    connection = source(path).connection
+    with contextlib.closing(session.connect(connection)) as opened:
+        for age_ns, known in ((0, False), (10**9, True)):
+            written = (0, time.time_ns() - age_ns)
+            monkeypatch.setattr(
+                session, "version", lambda c, wal, w=written: replace(real(c, wal=wal), written=w)
+            )
+            monkeypatch.setattr(session.time, "time_ns", lambda now=written[1] + age_ns: now)
+            assert (session.begin_version(opened, connection, "reading") is not None) == known
+            opened.execute("rollback")
 
 
 def test_a_file_that_was_replaced_is_not_read(path, tmp_path):
