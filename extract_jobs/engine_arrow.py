@@ -51,7 +51,7 @@ def run_in_process(
 
         def stage() -> SplitResult:
             with closing(reader.read(split)) as batches:  # type: ignore[type-var]
-                return task.stage(split, batches, lambda: reader.nulled, progress)
+                return _counted(task.stage(split, batches, lambda: reader.nulled, progress), reader)
 
         return (_tried(split, stage),)
     with task.open_writer(unit[0].index) as writer:
@@ -68,7 +68,12 @@ def _whole(
         writer.whole(),
         closing(reader.read(split)) as batches,  # type: ignore[type-var]
     ):
-        return task.write(writer, split, batches, lambda: reader.nulled, progress)
+        return _counted(task.write(writer, split, batches, lambda: reader.nulled, progress), reader)
+
+
+def _counted(result: SplitResult, reader: Reader) -> SplitResult:
+    """Return a result with the rows that its reader has put aside; most readers never do."""
+    return replace(result, rejected_rows=getattr(reader, "rejected_rows", 0))
 
 
 def _tried(split: Split, run: Callable[[], SplitResult]) -> SplitResult:

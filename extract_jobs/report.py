@@ -70,7 +70,8 @@ class Report(BaseModel):
     """What became of one attempt.
 
     ``rows``, ``bytes`` and ``files`` are what the commit holds; ``repeated_rows`` were read and not
-    written, because they are committed already; ``null_watermark_rows`` were extracted by a full
+    written, because they are committed already; ``rejected_rows`` did not parse and were put aside
+    below the state's ``rejected`` folder; ``null_watermark_rows`` were extracted by a full
     extract or a first run, and are what an incremental one leaves out; ``source_rows`` is the
     source's own count in the same snapshot, None where it was not asked; ``reconciled`` tells
     whether they were compared; ``nulled`` counts by column the values that became NULL, and
@@ -101,6 +102,7 @@ class Report(BaseModel):
     nulled: dict[str, int] = {}
     null_watermark_rows: int = 0
     repeated_rows: int = 0
+    rejected_rows: int = 0
     timings: dict[str, float] = {}
     commit_seq: int | None = None
     catalog: Literal["none", "updated", "failed"] = "none"

@@ -71,6 +71,7 @@ def attempt_report(
         nulled=nulled,
         null_watermark_rows=left_out + sum(r.null_watermark_rows for r in results),
         repeated_rows=sum(r.repeated_rows for r in results),
+        rejected_rows=sum(r.rejected_rows for r in results),
         timings=tools.timings,
         versions=versions(),
     )

@@ -42,6 +42,7 @@ class SplitResult:
         nulled: By column, values that became NULL because ``lossy_types`` allowed it.
         null_watermark_rows: Rows whose watermark column was NULL.
         repeated_rows: Rows that are in no file because they are committed already.
+        rejected_rows: Rows that do not parse and were put aside by the source; not in ``rows``.
     """
 
     index: int
@@ -50,6 +51,7 @@ class SplitResult:
     nulled: dict[str, int] = field(default_factory=dict)
     null_watermark_rows: int = 0
     repeated_rows: int = 0
+    rejected_rows: int = 0
 
 
 @dataclass(frozen=True)

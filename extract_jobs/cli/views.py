@@ -13,7 +13,7 @@ from extract_jobs.columns import AUDIT_FIELDS, choose_columns
 from extract_jobs.commit import Base, Commit, CommitLog
 from extract_jobs.comparison import AUDIT_NAMES
 from extract_jobs.drift import find_drift
-from extract_jobs.objects import choose_objects
+from extract_jobs.objects import Objects, choose_objects
 from extract_jobs.plan import Plan, make_plan, read_request
 from extract_jobs.report import Report
 from extract_jobs.schema import Column, TableDescription
@@ -140,7 +140,7 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
         ("table", f"{spec.table_id} ({about.kind}, {about.source_version})"),
         ("key", ", ".join(about.key) or "none"),
         ("estimated", f"{_rough(about.estimated_rows)}, {size_text(about.estimated_bytes)}"),
-        ("rows", _interval_text(seen.plan.interval)),
+        ("rows", _interval_text(seen.plan.interval, seen.plan.objects)),
         ("splits", reads),
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
         ("partitions", partitions),
@@ -171,7 +171,9 @@ def _rough(rows: int | None) -> str:
     return "? rows" if rows is None else f"about {counted(rows, 'row')}"
 
 
-def _interval_text(interval: Interval | None) -> str:
+def _interval_text(interval: Interval | None, objects: Objects | None = None) -> str:
+    if objects and objects.nothing_new:
+        return "none: no file is new"
     if interval is None:
         return "all"
     return f"none above {interval}" if interval.empty else str(interval)
@@ -248,6 +250,8 @@ def result_line(report: Report, *, told_later: bool = False) -> str:
         rows = counted(report.rows, "row")
         rows += f" beside {repeated} committed before" if report.repeated_rows else ""
     rows += ", counted in the source too" if report.reconciled else ""
+    if report.rejected_rows:
+        rows += f", {counted(report.rejected_rows, 'row')} rejected"
     return (
         f"{report.extract_table}: {report.status}: {rows}, "
         f"{size_text(report.bytes)}, {counted(report.files, 'file')}, {seconds:.1f} s, {commit}"

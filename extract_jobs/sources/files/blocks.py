@@ -60,21 +60,24 @@ Cut = Callable[[bytes, bool], int]
 """Gives the end of the last whole record; the flag tells that no byte follows."""
 
 
-def blocks(stream: Stream, cut: Cut, uri: str, *, offset: int = 0) -> Iterator[Block]:
-    """Yield a stream's records in blocks of about `BLOCK_BYTES`.
+def blocks(
+    stream: Stream, cut: Cut, uri: str, *, offset: int = 0, most: int | None = None
+) -> Iterator[Block]:
+    """Yield a stream's records in blocks of about `BLOCK_BYTES`, or ``most`` where that is less.
 
     Args:
         stream: Begins with a record.
         cut: Tells where records end.
         uri: The file, for messages.
         offset: Where the stream begins in its file; lines are counted from there.
+        most: Bytes of a block, where it may not have as many as usual.
 
     Raises:
         SourceQueryFailed: A quote is never closed, or a record is too long.
     """
-    rest, line = b"", 1
+    rest, line, usual = b"", 1, min(BLOCK_BYTES, most or BLOCK_BYTES)
     while True:
-        more = stream.read(max(BLOCK_BYTES, len(rest)))
+        more = stream.read(max(usual, len(rest)))
         data = rest + more if rest else more
         if not data:
             return

@@ -114,7 +114,13 @@ def _parse_options(dialect: Dialect) -> arrow_csv.ParseOptions:
 
 
 def row_blocks(
-    stream: Stream, files: FilesSpec, uri: str, header: Header | None = None, offset: int = 0
+    stream: Stream,
+    files: FilesSpec,
+    uri: str,
+    header: Header | None = None,
+    *,
+    offset: int = 0,
+    most: int | None = None,
 ) -> Iterator[tuple[Header, Block]]:
     """Yield the blocks of a file's rows, its header left out, with that header.
 
@@ -124,8 +130,9 @@ def row_blocks(
         uri: The file.
         header: Where the stream begins behind it; None where it begins with it.
         offset: In bytes of the text; lines are counted from there.
+        most: Bytes of a block, as `blocks` takes it.
     """
-    for block in blocks(stream, cut_csv(dialect_of(files)), uri, offset=offset):
+    for block in blocks(stream, cut_csv(dialect_of(files)), uri, offset=offset, most=most):
         rows = block
         if header is None:
             header = read_header(block, files, uri)

@@ -163,7 +163,7 @@ class Looker:
         self, info: ObjectInfo, stream: Stream, known: Columns, cuts: _Cuts | None
     ) -> tuple[Listed, Columns]:
         rows, found = 0, dict[str, Evidence]()
-        for header, block in row_blocks(stream, self.files, info.uri):
+        for header, block in row_blocks(stream, self.files, info.uri, most=self.target_bytes):
             if cuts:
                 cuts.add(block)
             for name in header.names:
@@ -189,7 +189,9 @@ class Looker:
         """Look at a file of declared columns: where a large CSV can be cut."""
         if self.format != "csv" or cuts is None or info.size < 2 * self.target_bytes:
             return Listed(info)
-        for block in blocks(stream, cut_csv(dialect_of(self.files)), info.uri):
+        for block in blocks(
+            stream, cut_csv(dialect_of(self.files)), info.uri, most=self.target_bytes
+        ):
             cuts.add(block)
         return Listed(info, cuts=cuts.found)
 

@@ -118,7 +118,7 @@ class FilesReader:
         names = [column.name for column in self.columns]
         compression = compression_of(part.uri, self.files.compression)
         stream = text_stream(file, part, compression, self.files.encoding)
-        found = row_blocks(stream, self.files, part.uri, header, part.start)
+        found = row_blocks(stream, self.files, part.uri, header, offset=part.start)
         for its_header, block in found:
             texts = parse_csv(block, names, header=its_header, files=self.files)
             yield batch_of(_placed(texts, file, part), self.columns, part.uri, rejects)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from extract_jobs.columns import matches
 from extract_jobs.errors import ConfigError
@@ -45,6 +45,8 @@ FEATURES = Features(
 OPENING_BYTES = 256 * 2**10
 """What opening one more object costs, as bytes read: it keeps splits of tiny objects from growing
 without end."""
+_NAMES = 1000
+"""Objects of the folder that are looked at for one that is spelled like a wrong glob."""
 _HEADERS = 20
 """Files whose headers are asked for declared columns: spread over the listing."""
 
@@ -112,8 +114,8 @@ class FilesSource:
         if not new and not only_new:
             raise ConfigError(
                 f"{self.spec.extract_table}: no object matches {self.folder}{self.files.glob}; "
-                "expected at least one. Check connection.uri and files.glob: * stays within a "
-                "folder, ** goes across, names that begin with _ or . are hidden"
+                f"expected at least one{self._nearest()}. Check connection.uri and files.glob: * "
+                "stays within a folder, ** goes across, names that begin with _ or . are hidden"
             )
         about = dict(last.about) if last and only_new else {}
         looked: list[Listed] = []
@@ -127,6 +129,15 @@ class FilesSource:
     def _listing(self) -> Iterator[ObjectInfo]:
         with source_errors(self.folder):
             yield from list_objects(self._storage, self.folder, self.files.glob)
+
+    def _nearest(self) -> str:
+        """Return which of the first objects of the folder are spelled like the glob."""
+        some = islice(list_objects(self._storage, self.folder, "**"), _NAMES)
+        names = [info.uri.removeprefix(self.folder) for info in some]
+        near = get_close_matches(self.files.glob, names) or names[:3]
+        if not near:
+            return ": there is nothing in the folder at all"
+        return f" (there are {', '.join(map(repr, near))})"
 
     def _format(self, objects: Sequence[ObjectInfo]) -> Format:
         first = format_of(objects[0].uri, self.files.format)
@@ -166,9 +177,8 @@ class FilesSource:
             return
         filled = [info for info in objects if info.size]
         step = max(1, len(filled) // _HEADERS)
-        found = [
-            first_header(self._storage, self.files, o) for o in [*filled[::step], *filled[-1:]]
-        ]
+        some = dict.fromkeys([*filled[::step], *filled[-1:]])
+        found = [first_header(self._storage, self.files, info) for info in some]
         names = {name for header in found if header for name in header.names}
         absent = [name for name in self.files.types if name not in names]
         if names and absent:

@@ -37,6 +37,9 @@ def source_errors(uri: str) -> Iterator[None]:
             f"{uri}: its bytes are no {error.encoding}; set files.encoding to what it is written in"
         ) from None
     except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            # The operating system's own, such as a network file system that went away.
+            raise SourceUnavailable(f"reading {uri}: {error.strerror}") from error
         # Arrow's messages may quote what it has read.
         reason = str(error) if "compress" in str(error) or "inflate" in str(error) else "damaged"
         raise SourceQueryFailed(
