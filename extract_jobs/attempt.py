@@ -321,7 +321,8 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, tools: Tools) -> R
             **commit.report,
             "attempt": spec.attempt,
             "commit_seq": commit.seq,
-            "catalog": catalog,
+            "catalog": catalog.state,
+            "catalog_error": catalog.error,
             "timings": tools.timings,
         }
     )

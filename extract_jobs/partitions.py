@@ -28,6 +28,7 @@ DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 # FileUtils.escapePathName of Hive, which Spark, Trino and Athena follow.
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]")
+_HEX = re.compile("%([0-9A-F]{2})")
 _FUNCTION = re.compile(rf"({'|'.join(PARTITION_FUNCTIONS)})\((.+)\)", re.DOTALL)
 PartitionKey = tuple[str | None, ...]
 """One value per partition field, in path order; None is the NULL partition."""
@@ -216,6 +217,16 @@ def folder(partition: dict[str, str | None]) -> str:
         f"{_escape(name)}={DEFAULT_PARTITION if value is None else _escape(value)}"
         for name, value in partition.items()
     )
+
+
+def values_of(path: str) -> list[str | None]:
+    """Return the values of a partition by its path below the target: what `folder` had spelled."""
+    values = (part.partition("=")[2] for part in path.strip("/").split("/"))
+    return [None if v == DEFAULT_PARTITION else _HEX.sub(_character, v) for v in values]
+
+
+def _character(match: re.Match[str]) -> str:
+    return chr(int(match[1], 16))
 
 
 def _escape(text: str) -> str:

@@ -76,7 +76,8 @@ class Report(BaseModel):
     source's own count in the same snapshot, None where it was not asked; ``reconciled`` tells
     whether they were compared; ``nulled`` counts by column the values that became NULL, and
     ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
-    allowed it; ``timings`` are seconds by phase.
+    allowed it; ``catalog_error`` tells why the catalog ``failed``, the data being published all the
+    same; ``timings`` are seconds by phase.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -106,6 +107,7 @@ class Report(BaseModel):
     timings: dict[str, float] = {}
     commit_seq: int | None = None
     catalog: Literal["none", "updated", "failed"] = "none"
+    catalog_error: str | None = None
     error: ReportedError | None = None
     versions: dict[str, str] = {}
     truncated: bool = False

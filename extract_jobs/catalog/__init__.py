@@ -1,0 +1,137 @@
+"""The Glue Data Catalog: a table over the target's folder and its partitions.
+
+Outside the commit's outcome and repeatable: what one run could not do, the next one mends. The
+table's parameter ``extract_commit`` says up to which commit it is complete, and is written last. A
+run that finds its own base there only adds and drops the partitions that its commit touched, so the
+cost does not grow with history; any other compares all partitions with the log's live files.
+
+Partitions have no columns of their own: engines take the table's, so that a type that widened holds
+for older partitions too.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+from extract_jobs.catalog.columns import athena_type, table_columns
+from extract_jobs.catalog.partitions import NotDropped, add, difference, drop, touched
+from extract_jobs.catalog.table import (
+    check_keys,
+    complete_up_to,
+    create_table,
+    mark_table,
+    read_table,
+)
+from extract_jobs.commit import Commit, CommitLog
+from extract_jobs.spec import CatalogSpec, ExtractSpec
+
+__all__ = ["CatalogOutcome", "athena_type", "update_catalog"]
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 6
+_LONGEST_REASON = 500
+
+
+@dataclass(frozen=True)
+class CatalogOutcome:
+    """What became of the catalog's table, and why where it failed."""
+
+    state: Literal["none", "updated", "failed"]
+    error: str | None = None
+
+
+def update_catalog(spec: ExtractSpec, log: CommitLog, commit: Commit) -> CatalogOutcome:
+    """Create or evolve the catalog table, and bring its partitions to those of this commit.
+
+    Args:
+        spec: Names the catalog table; without one nothing is done.
+        log: Gives the live files where earlier commits are not in the catalog.
+        commit: The commit just published.
+
+    Returns:
+        ``none`` without a catalog table, ``updated``, or ``failed`` where anything went wrong:
+        the data is published all the same, and the reason is in the log too.
+    """
+    catalog = spec.target.catalog
+    if catalog is None:
+        return CatalogOutcome("none")
+    try:
+        _patiently(lambda: _update(catalog, spec, log, commit))
+    except Exception as error:  # noqa: BLE001 - nothing here may fail a published extract
+        reason = _reason(error)
+        logger.warning(
+            "catalog table %s.%s was not brought up to date: %s; the data is published, and the "
+            "next run mends the catalog",
+            catalog.database, catalog.table, reason,
+        )  # fmt: skip
+        return CatalogOutcome("failed", reason)
+    return CatalogOutcome("updated")
+
+
+def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Commit) -> None:
+    import boto3
+
+    columns, folders = table_columns(commit)
+    with closing(boto3.client("glue")) as glue:
+        found = read_table(glue, catalog)
+        if found is None:
+            create_table(catalog, spec.target.uri, columns, folders)
+            found = read_table(glue, catalog)
+            assert found is not None
+        check_keys(found, folders)
+        known = complete_up_to(found, commit.table_id)
+        if known > commit.seq:
+            return  # a later run was faster, and has seen the files of this one
+        if folders:
+            if known and known in (commit.parent, commit.seq):
+                added, dropped = touched(spec.target.uri, commit)
+            else:
+                added, dropped = difference(catalog, spec.target.uri, log, commit)
+            drop(glue, catalog, dropped)
+            add(catalog, added)
+        mark_table(glue, catalog, found, columns, commit=commit)
+
+
+def _patiently(update: Callable[[], None]) -> None:
+    """Do it again where another writer was in between: all of it, since the table is another."""
+    for number in range(_TRIES):
+        try:
+            return update()
+        except Exception as error:
+            if number == _TRIES - 1 or not _is_concurrent(error):
+                raise
+            time.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**number)  # noqa: S311 - no secret
+    return None
+
+
+def _is_concurrent(error: Exception) -> bool:
+    # awswrangler gives the codes of single partitions as text.
+    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", "")) or str(error)
+    return any(
+        word in code for word in ("ConcurrentModification", "VersionMismatch", "OperationTimeout")
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return what a message may say of an error: AWS's own texts may quote partition values."""
+    from botocore.exceptions import ClientError
+
+    if isinstance(error, ClientError):
+        code = error.response["Error"].get("Code", "?")
+        told = f"Glue refused {error.operation_name} ({code})"
+        if code == "AccessDeniedException":
+            told += f": the role needs glue:{error.operation_name}"
+    elif isinstance(error, ValueError):
+        told = str(error)
+    elif isinstance(error, NotDropped):
+        told = f"Glue kept partitions that have no files any more ({error})"
+    else:
+        told = type(error).__name__
+    return told[:_LONGEST_REASON]

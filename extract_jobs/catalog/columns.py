@@ -1,0 +1,77 @@
+"""What the catalog calls columns and types: Athena's names of both."""
+
+from __future__ import annotations
+
+import re
+
+from extract_jobs.commit import Commit
+
+_ATHENA_TYPES = {
+    "bool": "boolean", "int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint",
+    "float": "float", "double": "double", "string": "string", "large_string": "string",
+    "binary": "binary", "large_binary": "binary", "date32[day]": "date",
+}  # fmt: skip
+
+
+def athena_type(arrow_type: str) -> str:
+    """Return Athena's name of an Arrow type, given as pyarrow prints it.
+
+    Source: https://docs.aws.amazon.com/athena/latest/ug/data-types.html
+
+    Raises:
+        ValueError: Athena has none.
+    """
+    if arrow_type in _ATHENA_TYPES:
+        return _ATHENA_TYPES[arrow_type]
+    if arrow_type.startswith("timestamp["):
+        return "timestamp"
+    match = re.fullmatch(r"decimal\d+\((\d+), (\d+)\)", arrow_type)
+    if match and 0 < int(match[1]) <= 38 and int(match[2]) <= int(match[1]):
+        return f"decimal({match[1]},{match[2]})"
+    if match := re.fullmatch(r"(?:large_)?list<\w+: (.+?)( not null)?>", arrow_type):
+        return f"array<{athena_type(match[1])}>"
+    raise ValueError(f"Athena has no type for {arrow_type}")
+
+
+def table_columns(commit: Commit) -> tuple[dict[str, str], list[str]]:
+    """Return Athena's type of every column by its name in the catalog, and the partition fields.
+
+    Names are in lower case: that is how Athena finds columns of Parquet files.
+
+    Raises:
+        ValueError: A column has no type in Athena or no name in the catalog, or two share one; the
+            message names all such columns.
+    """
+    columns: dict[str, str] = {}
+    wrong: list[str] = []
+    for name, arrow_type in commit.columns.items():
+        try:
+            column, athena = _column(name), athena_type(arrow_type)
+        except ValueError as error:
+            wrong.append(f"column {name!r}: {error}")
+            continue
+        if column in columns:
+            wrong.append(f"column {name!r}: another one is {column!r} too; see columns.rename")
+        columns[column] = athena
+    folders = []
+    for name in commit.partition_by:
+        try:
+            folder = _column(name)
+        except ValueError as error:
+            wrong.append(f"partition {name!r}: {error}")
+            continue
+        if folder in columns or folder in folders:
+            wrong.append(f"partition {name!r}: another column is {folder!r} too")
+        folders.append(folder)
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return columns, folders
+
+
+def _column(name: str) -> str:
+    import awswrangler
+
+    found: str = awswrangler.catalog.sanitize_column_name(name)
+    if found != name.lower():
+        raise ValueError("the catalog takes letters, digits and _ alone; see columns.rename")
+    return found

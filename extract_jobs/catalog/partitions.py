@@ -1,0 +1,96 @@
+"""Partitions of the catalog's table: which a commit touched, and which are missing or too many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from extract_jobs.commit import Commit, CommitLog
+from extract_jobs.partitions import DEFAULT_PARTITION, values_of
+from extract_jobs.spec import CatalogSpec
+from extract_jobs.storage import join
+
+_DELETED_AT_ONCE = 25  # what BatchDeletePartition takes
+
+Partitions = dict[str, list[str]]
+"""Values by location, as awswrangler has them."""
+
+
+def touched(target_uri: str, commit: Commit) -> tuple[Partitions, list[list[str]]]:
+    """Return the partitions that a commit has files in, and those that it left none in.
+
+    A commit that retires files replaces either all of the table or whole partitions.
+    """
+    base = join(target_uri, "")
+    added = {
+        _location(f.staged.uri): _values(f.partition.values()) for f in commit.files if f.partition
+    }
+    left = {_location(uri) for uri in commit.retire} - added.keys() - {base}
+    return added, [_values(values_of(location.removeprefix(base))) for location in sorted(left)]
+
+
+def difference(
+    catalog: CatalogSpec, target_uri: str, log: CommitLog, commit: Commit
+) -> tuple[Partitions, list[list[str]]]:
+    """Return the partitions that live files have and the catalog has not, and the reverse."""
+    import awswrangler
+
+    live = {
+        _location(f.staged.uri): _values(f.partition.values())
+        for f in log.live_files(commit)
+        if f.partition
+    }
+    listed: Partitions = awswrangler.catalog.get_partitions(
+        database=catalog.database, table=catalog.table
+    )
+    base = join(target_uri, "")
+    there = {location.rstrip("/") + "/" for location in listed}
+    added = {location: values for location, values in live.items() if location not in there}
+    # What a person has added, of another folder, is theirs.
+    dropped = [
+        values
+        for location, values in listed.items()
+        if location.startswith(base) and location.rstrip("/") + "/" not in live
+    ]
+    return added, dropped
+
+
+def _location(uri: str) -> str:
+    return uri.rsplit("/", 1)[0] + "/"
+
+
+def _values(values: Iterable[str | None]) -> list[str]:
+    return [DEFAULT_PARTITION if value is None else value for value in values]
+
+
+def add(catalog: CatalogSpec, partitions: Partitions) -> None:
+    """Add partitions by the hundred; those that are there already stay."""
+    import awswrangler
+
+    if partitions:
+        awswrangler.catalog.add_parquet_partitions(
+            database=catalog.database, table=catalog.table, partitions_values=partitions
+        )
+
+
+def drop(glue: Any, catalog: CatalogSpec, partitions: list[list[str]]) -> None:
+    """Drop partitions; those that are gone already do not count. awswrangler tells no errors."""
+    for batch in _batches(partitions):
+        answer = glue.batch_delete_partition(
+            DatabaseName=catalog.database,
+            TableName=catalog.table,
+            PartitionsToDelete=[{"Values": values} for values in batch],
+        )
+        codes = {error["ErrorDetail"].get("ErrorCode") for error in answer.get("Errors", ())}
+        codes.discard("EntityNotFoundException")
+        if codes:
+            raise NotDropped(", ".join(sorted(map(str, codes))))
+
+
+class NotDropped(Exception):
+    """Glue kept some partitions; its message is Glue's codes."""
+
+
+def _batches(partitions: list[list[str]]) -> Iterator[list[list[str]]]:
+    for start in range(0, len(partitions), _DELETED_AT_ONCE):
+        yield partitions[start : start + _DELETED_AT_ONCE]
