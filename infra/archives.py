@@ -67,7 +67,7 @@ def write_tar(target: Path, files: Mapping[str, Path | bytes], links: Mapping[st
     """
     with (
         target.open("wb") as raw,
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed,
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as packed,
         tarfile.open(mode="w", fileobj=packed, format=tarfile.PAX_FORMAT) as archive,
     ):
         for name in sorted({*files, *links}):

@@ -6,6 +6,7 @@ is taken whose hash the lock does not have.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def provided(runtime: Path) -> dict[str, str]:
 
 
 def wheels(requirements: Sequence[Requirement], python: str, folder: Path) -> tuple[Path, ...]:
-    """Download the wheels of requirements; what the folder has already is only checked.
+    """Return the wheels of requirements; those that the folder has not are downloaded to it.
 
     Args:
         requirements: Taken as they are: nothing that they depend on is added.
@@ -89,18 +90,29 @@ def wheels(requirements: Sequence[Requirement], python: str, folder: Path) -> tu
         BuildFailed: A package has no wheel for Linux on x86-64, or its hash is another.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    listed = _requirements_file(requirements, folder / "requirements.txt")
-    platforms = (part for p in _PLATFORMS for part in ("--platform", f"{p}_x86_64"))
-    run(
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-        "--no-deps", "--require-hashes", "--only-binary", ":all:", "--python-version", python,
-        *platforms, "--dest", str(folder), "--requirement", str(listed),
-    )  # fmt: skip
-    listed.unlink()
-    found = {parse_wheel_filename(path.name)[:2]: path for path in folder.glob("*.whl")}
-    wanted = {(x.name, x.version) for x in requirements}
-    chosen = [p for (name, version), p in found.items() if (name, str(version)) in wanted]
-    return tuple(sorted(chosen))
+    missing = [x for x in requirements if _held(x, folder) is None]
+    if missing:
+        listed = _requirements_file(missing, folder / "requirements.txt")
+        platforms = (part for p in _PLATFORMS for part in ("--platform", f"{p}_x86_64"))
+        run(
+            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+            "--no-deps", "--require-hashes", "--only-binary", ":all:", "--python-version", python,
+            *platforms, "--dest", str(folder), "--requirement", str(listed),
+        )  # fmt: skip
+        listed.unlink()
+    return tuple(sorted(path for x in requirements if (path := _held(x, folder)) is not None))
+
+
+def _held(requirement: Requirement, folder: Path) -> Path | None:
+    """Return the wheel of a requirement in a folder, if it is there with a hash of the lock."""
+    for path in folder.glob("*.whl"):
+        name, version, *_ = parse_wheel_filename(path.name)
+        if (name, str(version)) == (requirement.name, requirement.version):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if f"sha256:{digest}" in requirement.line:
+                return path
+    return None
 
 
 def install(requirements: Sequence[Requirement], python: str, folder: Path) -> None:
@@ -118,18 +130,25 @@ def install(requirements: Sequence[Requirement], python: str, folder: Path) -> N
         "--only-binary", ":all:", "--python", sys.executable, "--python-version", python,
         "--python-platform", _UV_PLATFORM, "--link-mode", "copy", "--target", str(folder),
         "--requirement", str(listed),
+        # Elsewhere, because in the checkout uv would add what the project constrains.
+        directory=folder.parent,
     )  # fmt: skip
     listed.unlink()
 
 
-def run(*command: str, environment: dict[str, str] | None = None) -> str:
-    """Run a tool of the build in the checkout and return what it wrote to its standard output.
+def run(*command: str, environment: dict[str, str] | None = None, directory: Path = ROOT) -> str:
+    """Run a tool of the build and return what it wrote to its standard output.
+
+    Args:
+        command: Program and arguments.
+        environment: Its whole environment; None is this process's.
+        directory: Where it runs; the checkout unless given.
 
     Raises:
         BuildFailed: It failed.
     """
     ended = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False
     )
     if ended.returncode:
         raise BuildFailed(f"{' '.join(command[:4])} … failed:\n{ended.stdout}{ended.stderr}")
