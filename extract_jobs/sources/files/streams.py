@@ -32,9 +32,10 @@ def source_errors(uri: str) -> Iterator[None]:
         yield
     except WriteFailed as error:
         raise SourceUnavailable(f"reading {uri}: {error}") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError:
         raise SourceQueryFailed(
-            f"{uri}: its bytes are no {error.encoding}; set files.encoding to what it is written in"
+            f"{uri}: its bytes are not of the encoding that is expected; set files.encoding to "
+            "what it is written in"
         ) from None
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -160,6 +161,6 @@ def text_stream(
     end = part.size if part.end is None else part.end
     inner: Stream = Bytes(file, begin, end)
     if compression != "none" and part.size:
-        inner = pa.input_stream(inner, compression=compression)
+        inner = pa.CompressedInputStream(pa.PythonFile(inner, mode="r"), compression)
     decoded = inner if is_utf8(encoding) else _Decoded(inner, encoding)
     return _Whole(decoded, begins=begin == 0)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from extract_jobs.sources.files.blocks import Block
 
-CONTENT = "is not valid UTF-8"
+CONTENT = "is not valid UTF-8 (see files.encoding)"
 Locate = Callable[[], Sequence[tuple[int, bytes]]]
 """Gives for each record of a block the line it begins at and its bytes."""
 
