@@ -22,6 +22,7 @@ from extract_jobs.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.sources import ReadRequest, Source, open_source
 from extract_jobs.spec import ExtractSpec
+from extract_jobs.watermark import WatermarkValue
 from tests.support.source_cases import (
     BEHAVIOURS,
     CASES,
@@ -276,6 +277,10 @@ def test_hostile_names(database: SourceDatabase, case: SourceCase, tmp_path: Pat
         report = run(database, database.spec(folder, name, **given))
         assert report.rows == 2, name
         assert ids(folder) == [1, 2], name
+        if "NULL watermarks" not in case.lacks:
+            source = source_of(database, database.spec(folder, name))
+            assert source.highest(name) == WatermarkValue("string", "x")
+            assert source.null_watermarks(name) == 1
     assert len(case.hostile) > 5
 
 

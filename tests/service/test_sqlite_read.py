@@ -18,8 +18,10 @@ from extract_jobs.errors import ConfigError, SourceUnavailable, TypeNotRepresent
 from extract_jobs.run import run_extract
 from extract_jobs.sources.sqlite import reader as reading
 from extract_jobs.sources.sqlite import session
+from extract_jobs.sources.sqlite.sql import quote_name
 from extract_jobs.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
+from tests.support.source_cases import HOSTILE
 from tests.support.sqlite_source import read_all, snapshot_of, source, tables, values, write
 
 ROWID = {"strategy": "rowid", "target_bytes": 8192}
@@ -167,6 +169,24 @@ def test_generated_columns_and_virtual_tables(path):
     assert values(source(path), "kept")[-1] == 9000
     write(path, "create virtual table f using fts5(body)", "insert into f values ('a word')")
     assert read_all(source(path, extract_table="f")).to_pylist() == [{"body": "a word"}]
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "rowid", "extracted", "main", "c0"])
+def test_hostile_names_in_every_statement(path, name):
+    quoted = quote_name(name)
+    write(path, f"create table {quoted} (id int, {quoted} integer collate nocase)",
+          FILL.format(rows=3000, what="i, i * 10").replace("into t", f"into {quoted}"))  # fmt: skip
+    interval = Interval(integer("5000"), integer("9990"))
+    expected = list(range(501, 1000))
+    for what in ({"extract_table": name}, {"query": f"select * from {quoted} -- all"}):
+        split = {"strategy": "range", "column": name, "target_bytes": 8192}
+        found = source(path, split=split, where=f"{quoted} > 100", **what)
+        assert len(tables(found)) > 1
+        assert values(found) == list(range(11, 3001))
+        assert values(found, interval=interval, watermark_column=name) == expected
+        assert found.highest(name, upper=integer("70")) is None
+        assert found.highest(name, upper=integer("170")) == integer("170")
+        assert found.precedes(name, WatermarkValue("integer", "9"), WatermarkValue("integer", "10"))
 
 
 @pytest.mark.parametrize(
