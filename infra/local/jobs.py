@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.local.interpreter import TASK_SECONDS, register_task, task_failed
+from infra.local.permissions import role_of_glue_job, role_of_task, session_of
 from infra.local.workers import Ended, Workers
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,10 @@ class Jobs:
         # Glue hands a script its own parameters before the job's.
         flags = ["--JOB_NAME", name, "--JOB_RUN_ID", run_id]
         flags += [part for pair in arguments.items() for part in pair]
-        ended = self._run(self._spark_submit("glue.py"), flags, SPARK_GRACE_SECONDS)
+        ended = self._run(
+            self._spark_submit("glue.py"), flags, SPARK_GRACE_SECONDS,
+            session_of(role_of_glue_job(name)),
+        )  # fmt: skip
         run = {
             "Id": run_id,
             "Attempt": 0,
@@ -102,7 +106,10 @@ class Jobs:
         application, run_id = parameters["ApplicationId"], uuid.uuid4().hex[:16]
         started = time.time()
         arguments = [str(x) for x in submit.get("EntryPointArguments", [])]
-        ended = self._run(self._spark_submit("emr.py"), arguments, SPARK_GRACE_SECONDS)
+        ended = self._run(
+            self._spark_submit("emr.py"), arguments, SPARK_GRACE_SECONDS,
+            session_of(parameters.get("ExecutionRoleArn", "")),
+        )  # fmt: skip
         run = {
             "ApplicationId": application,
             "JobRunId": run_id,
@@ -139,7 +146,7 @@ class Jobs:
             status["FailureDetails"] = {
                 "Reason": "Unknown Error.",
                 "Message": ended.last_line(),
-                "LogFile": str(ended.log),
+                "LogFile": str(ended.errors),
             }
         description = {
             "Id": f"s-{uuid.uuid4().hex[:13].upper()}",
@@ -157,6 +164,7 @@ class Jobs:
         """
         container = parameters["Overrides"]["ContainerOverrides"][0]
         environment = {x["Name"]: str(x["Value"]) for x in container.get("Environment", [])}
+        environment |= session_of(role_of_task(parameters.get("TaskDefinition", "")))
         arguments = _after_script([str(x) for x in container.get("Command", [])], "ecs.py")
         started = time.time()
         command = [sys.executable, str(ROOT / "entrypoints" / "ecs.py")]
@@ -262,10 +270,10 @@ def _after_script(arguments: list[str], script: str) -> list[str]:
 
 
 def _log_name(arguments: Sequence[str]) -> str:
-    """Return ``<run>-<attempt>.log`` from a worker's arguments, or a random name."""
+    """Return ``<run>-<attempt>`` from a worker's arguments, or a random name."""
     given = dict(itertools.pairwise(arguments))
     run = given.get("--run_id") or given.get("--run-id") or uuid.uuid4().hex
-    return f"{run}-{given.get('--attempt', '1')}.log"
+    return f"{run}-{given.get('--attempt', '1')}"
 
 
 def _milliseconds(seconds: float) -> int:

@@ -45,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     workers = _workers(options, url)
     if options.pipeline:
         _register(workers, options.stub, options.data_dir / "faults.json")
+    if os.environ.get("AUTH") == "true":
+        from infra.local.permissions import note_calls
+
+        note_calls(options.data_dir / "calls.jsonl")
     asyncio.run(_serve(listener))
     workers.stop()
     _end_session()

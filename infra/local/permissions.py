@@ -1,0 +1,93 @@
+"""Permissions as a template grants them: asked for on every call, and noted.
+
+Where the emulator runs with ``AUTH=true``, it judges each call by the caller's policies. Functions
+get a session of their role from the emulator; job services get one from here. What the emulator
+knows of IAM is not all that AWS knows: that a call is allowed here proves little, that it is denied
+shows a mistake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+ACCOUNT = "000000000000"
+HOST = "127.0.0.1"
+
+
+def note_calls(log: Path) -> None:
+    """Write each call that is judged to a file, a JSON object a line.
+
+    Its keys: ``role`` (its name; empty for a caller without one), ``action``, ``resource`` and
+    ``allowed``.
+    """
+    from ministack.core import iam_evaluator
+
+    judge, lock = iam_evaluator.enforce, threading.Lock()
+
+    def enforce(access_key_id: str, iam_action: str, *arguments: Any, **more: Any) -> Any:
+        # Plain HTTP, because it never leaves this machine: policies that ask for TLS are met.
+        iam_evaluator.pin_request_origin(HOST, True)
+        denied = judge(access_key_id, iam_action, *arguments, **more)
+        noted = {
+            "role": _role(access_key_id),
+            "action": iam_action,
+            "resource": more.get("resource_arn", arguments[2] if len(arguments) > 2 else "*"),
+            "allowed": denied is None,
+        }
+        with lock, log.open("a") as file:
+            file.write(json.dumps(noted) + "\n")
+        return denied
+
+    iam_evaluator.enforce = enforce
+
+
+def session_of(role_arn: str) -> dict[str, str]:
+    """Return the variables of a session of a role; none where nothing is judged, or no role."""
+    from ministack import app
+    from ministack.services import sts
+
+    if not app.AUTH or not role_arn:
+        return {}
+    name = role_arn.rsplit("/", 1)[-1]
+    digest = hashlib.sha256(role_arn.encode()).hexdigest()
+    session = {
+        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/worker",
+        "UserId": f"{name}:worker",
+        "SecretAccessKey": digest,
+        "SessionToken": f"token-{digest}",
+    }
+    key = f"ASIA{digest[:16].upper()}"
+    sts.register_session(key, session)
+    return {
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": session["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": session["SessionToken"],
+    }
+
+
+def role_of_glue_job(name: str) -> str:
+    """Return the ARN of a Glue job's role; empty if there is no such job."""
+    from ministack.services import glue
+
+    return str((glue._jobs.get(name) or {}).get("Role", ""))  # noqa: SLF001 - its only door
+
+
+def role_of_task(definition: str) -> str:
+    """Return the ARN of a task definition's role; empty if there is no such definition."""
+    from ministack.services import ecs
+
+    key = definition.rsplit("/", 1)[-1]
+    found = ecs._task_defs.get(key) or {}  # noqa: SLF001 - its only door
+    return str(found.get("taskRoleArn", ""))
+
+
+def _role(access_key_id: str) -> str:
+    """Return the name of the role whose session a key is of."""
+    from ministack.services import sts
+
+    session = sts._sessions.get(access_key_id) or {}  # noqa: SLF001 - its only door
+    return str(session.get("Arn", "")).split("/")[1] if session else ""
