@@ -137,6 +137,18 @@ def test_types_that_say_another_thing_are_refused(
     assert drift.refused == (f"column a is {old} in older files and now {new}",)
 
 
+def test_a_column_whose_type_cannot_be_read_back_is_remembered_all_the_same() -> None:
+    struct = pa.field("s", pa.struct([("x", pa.int32())]))
+    spec, last = spec_of("evolve"), committed([A, struct])
+    gone = drift_of(spec, last, [A])
+    assert (gone.layout.names, gone.changes[0].effect) == (["a"], "not written")
+    last = commit_of(spec, last, gone)
+    assert last.columns["s"] == "struct<x: int32>"
+    assert drift_of(spec, last, [A, struct]).refused == ()
+    [problem] = drift_of(spec, last, [A, pa.field("s", pa.int32())]).refused
+    assert problem == "column s is struct<x: int32> in older files and now int32"
+
+
 def test_names_that_differ_in_case_from_older_files_are_refused() -> None:
     upper = [pa.field("A", pa.int32())]
     spec = spec_of("evolve")
