@@ -216,6 +216,20 @@ def test_batches_are_bounded_by_bytes(path, monkeypatch):
         assert {batch.num_rows for batch in snapshot.reader.read(Split(0))} == {100}
 
 
+@pytest.mark.parametrize("columns", [1200, 2000])
+def test_tables_as_wide_as_sqlite_allows(path, columns):
+    """Its parser has a greatest depth, and its results a greatest width."""
+    names = [f"c{i}" for i in range(columns)]
+    insert = f"insert into t values ({', '.join(["'v'"] * columns)})"
+    write(path, f"create table t ({' text, '.join(names)} text)", *[insert] * 600)
+    found = source(path, split=ROWID | {"target_bytes": 300_000})
+    assert len(tables(found)) > 1
+    with snapshot_of(found) as snapshot:
+        sizes = [batch.num_rows for batch in snapshot.reader.read(Split(0))]
+    assert sum(sizes) == 600
+    assert max(sizes) == 500_000 // columns
+
+
 # Intervals
 
 

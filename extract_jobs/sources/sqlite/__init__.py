@@ -12,6 +12,9 @@ the whole table through it. With `rowid` or `range` each split has a connection 
 run fails, to be tried again, if anybody commits before the last one has joined: for databases that
 are still while they are extracted.
 
+In a `query`, put texts between single quotes: before Python 3.12, a name between double quotes that
+no column has is a text to SQLite, and no error. In `where` it is refused.
+
 SQLite has no type for times. A text column that holds ISO dates is a good watermark, as its texts
 are in the order of time; `watermark.lag` and `delay` are not to be had for it.
 """

@@ -14,7 +14,7 @@ from extract_jobs.errors import ExtractError
 from extract_jobs.schema import Column
 from extract_jobs.sources.sqlite.errors import RAISED, not_faithful, sqlite_error, undecodable
 from extract_jobs.sources.sqlite.session import Rows, SqliteConnection, Version, any_text, join
-from extract_jobs.sources.sqlite.sql import Relation, select
+from extract_jobs.sources.sqlite.sql import Relation, byte_lengths, select
 from extract_jobs.sources.sqlite.types import Unfaithful, convert, kind_of
 from extract_jobs.splits import Split
 
@@ -22,6 +22,10 @@ BATCH_BYTES = 16 * 2**20
 LARGE_ROW_BYTES = 2_048
 BATCH_ROWS = BATCH_BYTES // LARGE_ROW_BYTES
 """So many rows that are not large make no batch above its bytes."""
+_BATCH_VALUES = 500_000
+"""Python keeps some 50 bytes for a value, whatever its size."""
+_MAX_RESULT_COLUMNS = 2_000
+"""SQLite's own limit, on tables too."""
 
 
 @dataclass(frozen=True)
@@ -80,21 +84,27 @@ class SqliteReader:
 
     def _batches(self, opened: sqlite3.Connection, split: Split) -> Iterator[pa.RecordBatch]:
         expressions = [column.expression for column in self.columns]
-        sizes = [
-            f"coalesce(length(cast({column.expression} as blob)), 0)"
-            for column in self.columns
-            if kind_of(column) in ("text", "binary", "any", "all")
-        ]
-        large = f"{' + '.join(sizes)} > {LARGE_ROW_BYTES}" if sizes else "0"
-        statement = select([*expressions, large], self.relation, self.interval, split.predicate)
+        flagged = len(expressions) < _MAX_RESULT_COLUMNS
+        if flagged:
+            expressions.append(self._large())
+        statement = select(expressions, self.relation, self.interval, split.predicate)
         schema = self.schema
-        with contextlib.closing(self._rows(opened, statement)) as batches:
+        with contextlib.closing(self._rows(opened, statement, flagged=flagged)) as batches:
             for rows in batches:
                 yield self._batch(rows, schema)
 
-    def _rows(self, opened: sqlite3.Connection, statement: str) -> Generator[Rows]:
-        """Yield rows, the last item of each telling a large one, as many as make a batch."""
+    def _large(self) -> str:
+        """Return SQL that tells whether a row is large, found without reading long values."""
+        texts = ("text", "binary", "any", "all")
+        sizes = byte_lengths([c.expression for c in self.columns if kind_of(c) in texts])
+        return f"{sizes} > {LARGE_ROW_BYTES}" if sizes else "0"
+
+    def _rows(
+        self, opened: sqlite3.Connection, statement: str, *, flagged: bool
+    ) -> Generator[Rows]:
+        """Yield rows, as many as make a batch; if flagged, the last item tells a large one."""
         failure: ExtractError | None = None
+        most = min(BATCH_ROWS, max(1, _BATCH_VALUES // len(self.columns)))
         cursor = opened.cursor()
         try:
             # Strict decoding is faster, and takes no text that is no UTF-8.
@@ -103,9 +113,9 @@ class SqliteReader:
             size = 0
             for row in cursor.execute(statement):
                 rows.append(row)
-                if row[-1]:
+                if not flagged or row[-1]:
                     size += sum(len(value) for value in row if isinstance(value, str | bytes))
-                if size >= BATCH_BYTES or len(rows) >= BATCH_ROWS:
+                if size >= BATCH_BYTES or len(rows) >= most:
                     yield rows
                     rows, size = [], 0
             if rows:
@@ -133,8 +143,8 @@ class SqliteReader:
 
     def _batch(self, rows: Rows, schema: pa.Schema) -> pa.RecordBatch:
         arrays = []
-        by_column = list(zip(*rows, strict=True))
-        for column, values in zip(self.columns, by_column[:-1], strict=True):
+        by_column = list(zip(*rows, strict=True))[: len(self.columns)]
+        for column, values in zip(self.columns, by_column, strict=True):
             reason = None
             try:
                 array, failed = convert(values, column, null_what_fails=self.lossy_types == "null")

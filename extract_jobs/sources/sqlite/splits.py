@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from extract_jobs.sources.sqlite.session import Rows
-from extract_jobs.sources.sqlite.sql import Relation, Value, literal, select
+from extract_jobs.sources.sqlite.sql import Relation, Value, byte_lengths, literal, select
 from extract_jobs.spec import SplitSpec
 from extract_jobs.splits import Split
 
@@ -35,10 +35,9 @@ def file_bytes(run: Run) -> int:
 
 def row_bytes(run: Run, relation: Relation, expressions: Sequence[str]) -> int:
     """Estimate the bytes of a row by the first ones."""
-    sizes = [f"coalesce(length(cast({text} as blob)), 0) + 1" for text in expressions]
-    # Named by select: c0.
-    sample = f"{select([' + '.join(sizes)], relation)} limit {_SAMPLED_ROWS}"
-    return max(1, int(run(f"select avg(c0) from ({sample})")[0][0] or 1))
+    sample = f"{select([byte_lengths(expressions)], relation)} limit {_SAMPLED_ROWS}"
+    found = run(f"select avg(c0) from ({sample})")[0][0]
+    return int(found or 0) + len(expressions)
 
 
 def how_many(wanted: SplitSpec, rows: int, size: int) -> int:

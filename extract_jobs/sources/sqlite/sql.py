@@ -64,6 +64,18 @@ def literal(value: Value) -> str:
     return repr(value)
 
 
+def byte_lengths(expressions: Sequence[str]) -> str:
+    """Return SQL of the bytes that values take together; empty for none of them.
+
+    Long values are not read for it. The sum is a balanced tree: SQLite's parser knows a greatest
+    depth, and tables have up to 2,000 columns.
+    """
+    if len(expressions) <= 1:
+        return "".join(f"coalesce(length(cast({text} as blob)), 0)" for text in expressions)
+    half = len(expressions) // 2
+    return f"({byte_lengths(expressions[:half])} + {byte_lengths(expressions[half:])})"
+
+
 def trim_statement(text: str) -> str:
     """Strip blanks and semicolons from the end of a statement."""
     return re.sub(r"[\s;]+\Z", "", text)
