@@ -220,7 +220,8 @@ def test_batches_are_bounded_by_bytes(path, monkeypatch):
 def test_tables_as_wide_as_sqlite_allows(path, columns):
     """Its parser has a greatest depth, and its results a greatest width."""
     names = [f"c{i}" for i in range(columns)]
-    insert = f"insert into t values ({', '.join(["'v'"] * columns)})"
+    texts = ", ".join(["'v'"] * columns)
+    insert = f"insert into t values ({texts})"
     write(path, f"create table t ({' text, '.join(names)} text)", *[insert] * 600)
     found = source(path, split=ROWID | {"target_bytes": 300_000})
     assert len(tables(found)) > 1
