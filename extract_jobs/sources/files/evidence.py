@@ -23,13 +23,14 @@ _DAY = r"(?:000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})-[0-9]{2}-[0-9]{2
 _TIME = _DAY + r"[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
 _PATTERNS = {
     INTEGER: r"^(?:0|-?[1-9][0-9]*)$",
-    NUMBER: r"^-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?$"
-    r"|^(?:NaN|nan|-?inf|-?Infinity)$",
+    NUMBER: r"^-?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?$"
+    r"|^-?(?:0|[1-9][0-9]*)[eE][+-]?[0-9]{1,3}$|^(?:-0|NaN|nan|-?inf|-?Infinity)$",
     BOOLEAN: r"^(?:true|false|True|False|TRUE|FALSE)$",
     DATE: rf"^{_DAY}$",
     TIMESTAMP: rf"^{_TIME}$",
     TIMESTAMPTZ: rf"^{_TIME}(?:Z|[+-][0-9]{{2}}(?::?[0-9]{{2}})?)$",
 }
+"""No text is of two kinds."""
 _TYPES = {
     BOOLEAN: pa.bool_(),
     DATE: pa.date32(),
@@ -131,15 +132,15 @@ def look(values: pa.Array, known: Evidence) -> Evidence:
         if digits is not None:
             return known | Evidence(frozenset({INTEGER}), whole=digits)
     found = known
-    for kind, pattern in _PATTERNS.items():
-        if not len(values):
-            return found
-        fits = pc.match_substring_regex(values, pattern)
+    # What a column had before, it will have again.
+    for kind in sorted(_PATTERNS, key=lambda kind: kind not in known.kinds):
+        fits = pc.match_substring_regex(values, _PATTERNS[kind])
+        if pc.all(fits).as_py():
+            return found | _EVIDENCE[kind](values, kind)
         if pc.any(fits).as_py():
-            evidence = _EVIDENCE[kind](values.filter(fits), kind)
-            found |= evidence
+            found |= _EVIDENCE[kind](values.filter(fits), kind)
             values = values.filter(pc.invert(fits))
-    return found | Evidence(frozenset({TEXT})) if len(values) else found
+    return found | Evidence(frozenset({TEXT}))
 
 
 def _integers(values: pa.Array) -> int | None:
@@ -161,8 +162,8 @@ def _of_integers(values: pa.Array, kind: str) -> Evidence:
 
 
 def _of_numbers(values: pa.Array, kind: str) -> Evidence:
-    plain = pc.match_substring_regex(values, r"^[-0-9.]+$")
-    exponents = not pc.all(plain).as_py()
+    raised = pc.match_substring_regex(values, "[eEfNn]")
+    plain, exponents = pc.invert(raised), pc.any(raised).as_py()
     digits = scale = 0
     bare = pc.utf8_ltrim(values.filter(plain), "-")
     if len(bare):
@@ -175,16 +176,15 @@ def _of_numbers(values: pa.Array, kind: str) -> Evidence:
         doubles = values.cast(pa.float64())
     except pa.ArrowInvalid:
         return Evidence(frozenset({TEXT}))
-    exact = _are_exact(values, doubles)
+    exact = _are_exact(values, doubles, raised)
     if exact is None:
         return Evidence(frozenset({TEXT}))
     return Evidence(frozenset({kind}), 0, digits, scale, exponents, exact)
 
 
-def _are_exact(values: pa.Array, doubles: pa.Array) -> bool | None:
+def _are_exact(values: pa.Array, doubles: pa.Array, raised: pa.Array) -> bool | None:
     """Tell whether doubles print as the very numbers; None where one is out of their range."""
     long = pc.greater(pc.binary_length(values), _DOUBLE_DIGITS + 1)
-    raised = pc.match_substring_regex(values, "[eEfN]")
     suspect = pc.or_(long, raised)
     texts, numbers = values.filter(suspect), doubles.filter(suspect)
     unlike = pc.not_equal(numbers.cast(pa.string()), texts)

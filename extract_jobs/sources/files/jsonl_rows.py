@@ -53,9 +53,15 @@ class JsonLines:
             _held.parser = held
         return held
 
-    def parse(self, block: Block, wanted: Sequence[str]) -> Texts:
-        """Return the rows of a block in some keys; what is no string is its JSON."""
-        lines, texts = self._objects(block)
+    def parse(self, block: Block, wanted: Sequence[str], *, checked: bool = False) -> Texts:
+        """Return the rows of a block in some keys; what is no string is its JSON.
+
+        Args:
+            block: Of whole lines.
+            wanted: Keys.
+            checked: Whether `look` found every line of it to be an object.
+        """
+        lines, _, texts = self._objects(block, checked=checked)
         found = self._extract("json_extract_string", lines, wanted)
         texts.columns.extend(found)
         return texts
@@ -70,9 +76,11 @@ class JsonLines:
             before: What the file's blocks before this one told.
             known: What files before this one told of keys that it may have.
         """
-        lines, texts = self._objects(block)
+        lines, shapes, texts = self._objects(block)
         found = dict(before)
-        for key in self._keys(lines):
+        # In an order that does not depend on how DuckDB works.
+        shapes = sorted(shapes, key=lambda keys: (-len(keys), keys))
+        for key in dict.fromkeys(key for keys in shapes for key in keys):
             found.setdefault(key, known.get(key, Evidence()))
         open_keys = [key for key, evidence in found.items() if not evidence.is_settled]
         values = self._extract("json_extract", lines, open_keys)
@@ -92,8 +100,10 @@ class JsonLines:
         offsets = pa.array(lists.offsets.to_pylist(), pa.int32())
         return pa.ListArray.from_arrays(offsets, lists.values.cast(item), mask=lists.is_null())
 
-    def _objects(self, block: Block) -> tuple[pa.Array, Texts]:
-        """Return the lines of a block that are objects, and the faults of the others."""
+    def _objects(
+        self, block: Block, *, checked: bool = False
+    ) -> tuple[pa.Array, list[list[str]], Texts]:
+        """Return the lines of a block that are objects, their keys, and the faults of others."""
         raw = block.data.split(b"\n")
         numbers = [i for i, line in enumerate(raw) if line and not line.isspace()]
         filled = raw if len(numbers) == len(raw) else [raw[i] for i in numbers]
@@ -107,27 +117,35 @@ class JsonLines:
         if failed:
             lines, records = lines.drop_null(), records.filter(lines.is_valid())
         lines = _quoted(lines)
-        keep = self._are_objects(lines)
-        if keep is not None:
+        if checked:
+            return lines, [], Texts([], len(lines), records, locate, faults)
+        shapes = self._all_objects(lines)
+        if shapes is None:
+            keep = self._are_objects(lines)
             reasons = {False: NO_OBJECT, None: TWICE}
             for record, good in zip(records.to_pylist(), keep.to_pylist(), strict=True):
                 if not good:
                     faults.append(Fault(record, None, reasons[good]))
             mask = keep.fill_null(False)
             lines, records = lines.filter(mask), records.filter(mask)
-        return lines, Texts([], len(lines), records, locate, faults)
+            shapes = self._shapes(lines)
+        return lines, shapes, Texts([], len(lines), records, locate, faults)
 
-    def _are_objects(self, lines: pa.Array) -> pa.Array | None:
-        """Return whether each line is an object, NULL with a key twice; None where all are."""
+    def _all_objects(self, lines: pa.Array) -> list[list[str]] | None:
+        """Return the keys of lines that are all objects; None where one is not."""
         import duckdb
 
         begins = pc.starts_with(pc.utf8_ltrim_whitespace(lines), "{")
-        if pc.all(begins).as_py() is not False:
-            try:
-                if all(len(set(keys)) == len(keys) for keys in self._shapes(lines)):
-                    return None
-            except duckdb.Error:
-                pass
+        if pc.all(begins).as_py() is False:
+            return None
+        try:
+            shapes = self._shapes(lines)
+        except duckdb.Error:
+            return None
+        return shapes if all(len(set(keys)) == len(keys) for keys in shapes) else None
+
+    def _are_objects(self, lines: pa.Array) -> pa.Array:
+        """Return whether each line is an object, NULL where it has a key twice."""
         self._database.register("texts", pa.table({"j": lines}))
         query = """
             select case when json_valid(j) and json_type(j) = 'OBJECT' then
@@ -139,11 +157,6 @@ class JsonLines:
         self._database.register("texts", pa.table({"j": lines}))
         found = self._database.execute("select distinct json_keys(j) from texts").fetchall()
         return [keys for (keys,) in found]
-
-    def _keys(self, lines: pa.Array) -> list[str]:
-        """Return all keys, in an order that does not depend on how DuckDB works."""
-        shapes = sorted(self._shapes(lines), key=lambda keys: (-len(keys), keys))
-        return list(dict.fromkeys(key for keys in shapes for key in keys))
 
     def _extract(self, function: str, lines: pa.Array, keys: Sequence[str]) -> list[pa.Array]:
         if not keys or not len(lines):

@@ -132,9 +132,11 @@ class FilesReader:
         names = [column.name for column in self.columns]
         compression = compression_of(part.uri, self.files.compression)
         stream = text_stream(file, part, compression, self.files.encoding)
+        # With types inferred, planning has looked at every line of this very object.
+        checked = self.files.types is None and self.files.bad_rows == "fail"
         parser = JsonLines.of_this_thread()
         for block in blocks(stream, cut_lines, part.uri, offset=part.start):
-            texts = _placed(parser.parse(block, names), file, part)
+            texts = _placed(parser.parse(block, names, checked=checked), file, part)
             yield batch_of(texts, self.columns, part.uri, rejects, parser)
 
 
