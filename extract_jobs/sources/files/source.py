@@ -39,7 +39,7 @@ FEATURES = Features(
     incremental=("objects: new and replaced files",),
     queries=False,
     where=False,
-    run_live=("local folders", "S3: ministack, moto"),
+    run_live=("local folders", "S3 on ministack"),
     unverified=("S3 of AWS",),
 )
 OPENING_BYTES = 256 * 2**10
