@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import sys
 
-from extract_jobs.logs import log_json_lines
 from extract_jobs.stop import interrupt_on_sigterm
-from extract_jobs.worker import main
+from extract_jobs.worker import begin_log, main
 
 if __name__ == "__main__":
-    log_json_lines()
+    begin_log(sys.argv[1:])
     stop = interrupt_on_sigterm()
     sys.exit(main(sys.argv[1:], stop=stop))

@@ -12,9 +12,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from extract_jobs.errors import ExtractError, Interrupted, StopRequested
-from extract_jobs.logs import log_json_lines
 from extract_jobs.stop import interrupt_on_sigterm, interrupt_when_orphaned
-from extract_jobs.worker import run_attempt
+from extract_jobs.worker import begin_log, run_attempt
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -51,7 +50,7 @@ def main() -> None:
         ExtractError: As the attempt's report says. What caused it is left out, because Glue prints
             the whole chain and another library's message may hold anything.
     """
-    log_json_lines()
+    begin_log(sys.argv[1:])
     stop = interrupt_on_sigterm()
     interrupt_when_orphaned()
     try:

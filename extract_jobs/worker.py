@@ -7,6 +7,7 @@ read, and a report is at ``report_uri`` before the process ends, also when the s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from extract_jobs.errors import (
     StopRequested,
     error_line,
 )
-from extract_jobs.logs import in_every_line
+from extract_jobs.logs import in_every_line, log_json_lines
 from extract_jobs.metrics import attempt_metrics, metrics_line
 from extract_jobs.progress import Progress
 from extract_jobs.report import Report, reported, versions
@@ -35,6 +36,20 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
+
+
+def begin_log(argv: Sequence[str]) -> None:
+    """Log lines of JSON from now on, each with the run that the arguments name."""
+    log_json_lines()
+    with contextlib.suppress(ConfigError):  # it is told when the attempt is run
+        given = parse_arguments(argv)
+        in_every_line(
+            source_name=given.source_name,
+            extract_table=given.extract_table,
+            run_id=given.run_id,
+            attempt=given.attempt or 1,
+            execution_id=given.execution_id,
+        )
 
 
 def main(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) -> int:
@@ -72,13 +87,6 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
         Exception: A defect, which the report calls so.
     """
     arguments = parse_arguments(argv)
-    in_every_line(
-        source_name=arguments.source_name,
-        extract_table=arguments.extract_table,
-        run_id=arguments.run_id,
-        attempt=arguments.attempt or 1,
-        execution_id=arguments.execution_id,
-    )
     try:
         spec = read_spec(arguments)
         stop.spec = spec

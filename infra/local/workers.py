@@ -21,16 +21,18 @@ class Ended:
     Attributes:
         code: Its exit code; 128 + n if signal n killed it, as a container reports it.
         timed_out: It ran out of its time and was ended.
-        log: Where its output went.
+        log: What it logged, lines of JSON: its standard output.
+        errors: Its standard error, and the JVM's.
     """
 
     code: int
     timed_out: bool
     log: Path
+    errors: Path
 
     def last_line(self) -> str:
         """Return the last line that it wrote, which names its error; empty if it wrote none."""
-        lines = [x for x in self.log.read_text(errors="replace").splitlines() if x.strip()]
+        lines = [x for x in self.errors.read_text(errors="replace").splitlines() if x.strip()]
         return lines[-1] if lines else ""
 
 
@@ -41,7 +43,7 @@ class Workers:
     A worker never waits for another, so waiting for a turn cannot deadlock.
 
     Attributes:
-        logs: Folder of the logs, one a worker.
+        logs: Folder of the logs, two files a worker.
         environment: The workers' whole environment.
         directory: Their working directory.
         limit: How many run at once.
@@ -73,7 +75,7 @@ class Workers:
 
         Args:
             command: Program and arguments.
-            log_name: Name of its log file below `logs`.
+            log_name: Name of its files below `logs`, to which ``.log`` and ``.err`` are added.
             seconds: Its time, counted from its start; None is unlimited.
             grace_seconds: How long after SIGTERM the group is killed when the time is over.
             environment: Further variables.
@@ -81,10 +83,11 @@ class Workers:
         Returns:
             How it ended.
         """
-        log = self.logs / log_name
+        log, errors = self.logs / f"{log_name}.log", self.logs / f"{log_name}.err"
         with self._slots:
-            with log.open("ab") as output:
-                process = self._start(command, dict(environment or {}), output.fileno())
+            with log.open("ab") as output, errors.open("ab") as complaints:
+                streams = output.fileno(), complaints.fileno()
+                process = self._start(command, dict(environment or {}), *streams)
             timed_out = False
             try:
                 process.wait(seconds)
@@ -99,7 +102,7 @@ class Workers:
                 with self._lock:
                     self._running.discard(process)
         code = process.returncode
-        return Ended(128 - code if code < 0 else code, timed_out, log)
+        return Ended(128 - code if code < 0 else code, timed_out, log, errors)
 
     def stop(self, *, grace_seconds: float = 2.0) -> None:
         """End all workers, and start none any more."""
@@ -115,7 +118,7 @@ class Workers:
                 _signal_group(process, signal.SIGKILL)
 
     def _start(
-        self, command: Sequence[str], environment: dict[str, str], output: int
+        self, command: Sequence[str], environment: dict[str, str], output: int, errors: int
     ) -> subprocess.Popen[bytes]:
         """Start a process, unless this is closed."""
         with self._lock:
@@ -127,7 +130,7 @@ class Workers:
                 env=dict(self.environment) | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=output,
+                stderr=errors,
                 process_group=0,
             )
             self._running.add(process)

@@ -103,6 +103,40 @@ def workers(pipeline, source):
     ]
 
 
+def check_logs_of_workers(pipeline, runs):
+    """Every line is JSON and names its run; the metrics are the report's figures."""
+    for run in runs.values():
+        log = pipeline.stack.directory / "logs" / f"{run.run_id}-1.log"
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        told = {"extract_table": run.extract_table, "run_id": run.run_id, "attempt": 1}
+        assert [line for line in lines if not line.items() >= told.items()] == []
+        [counted] = [line for line in lines if "_aws" in line]
+        reported = report(pipeline, run, 1)
+        timings = {f"{phase.capitalize()}Seconds": s for phase, s in reported["timings"].items()}
+        figures = {name.capitalize(): reported[name] for name in ("rows", "bytes", "files")}
+        expected = {**figures, **timings, "Retries": 0}
+        [directive] = counted["_aws"]["CloudWatchMetrics"]
+        assert {m["Name"]: counted[m["Name"]] for m in directive["Metrics"]} == expected
+
+
+def check_logs_of_functions(pipeline, execution, runs):
+    """Every line of the execution is JSON, and one success is counted for each table."""
+    client = pipeline.stack.client("logs")
+    lines = [
+        line
+        for group in client.describe_log_groups(logGroupNamePrefix="/aws/lambda/")["logGroups"]
+        for event in client.filter_log_events(logGroupName=group["logGroupName"])["events"]
+        for line in event["message"].splitlines()
+        if execution in line
+    ]
+    found = [json.loads(line) for line in lines]
+    assert {line["execution_id"] for line in found} == {execution}
+    counted = [line for line in found if "_aws" in line]
+    assert sorted((c["extract_table"], c["TablesSucceeded"]) for c in counted) == sorted(
+        (run.extract_table, 1) for run in runs.values()
+    )
+
+
 def test_tables_arrive_by_glue_emr_serverless_emr_step_and_ecs(real, source, pg_database):
     for kind in KINDS:
         pg_database.execute(
@@ -130,6 +164,8 @@ def test_tables_arrive_by_glue_emr_serverless_emr_step_and_ecs(real, source, pg_
         f"public.{kind}": ("SUCCEEDED", 1, "") for kind in KINDS
     }
     assert outcome.status == "SUCCEEDED"
+    check_logs_of_workers(real, runs)
+    check_logs_of_functions(real, arn, runs)
     for kind in KINDS:
         assert runs[f"public.{kind}"].rows == 30000
         assert sorted(read(real, source, kind)["n"].to_pylist()) == list(range(1, 30001))
