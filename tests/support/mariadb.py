@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -139,8 +140,8 @@ class MariaServer:
 def _unescape(field: bytes) -> bytes | None:
     if field == b"NULL":
         return None
-    parts = field.replace(b"\\\\", b"\0\0").replace(b"\\n", b"\n").replace(b"\\t", b"\t")
-    return parts.replace(b"\\0", b"\0").replace(b"\0\0", b"\\")
+    shown = {b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
+    return re.sub(rb"\\([nt0\\])", lambda found: shown[found[1]], field)
 
 
 def quoted(name: str) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from extract_jobs.sources.mysql.sql import literal, quote_bytes, quote_text
-from extract_jobs.sources.mysql.types import MysqlType
+from extract_jobs.sources.mysql.sql import literal, quote_bytes
+from extract_jobs.sources.mysql.types import ONE_BYTE, MysqlType
 
 _NUMBERS = (
     "tinyint", "smallint", "mediumint", "int", "bigint", "year", "decimal", "date", "datetime",
@@ -19,6 +19,7 @@ _BYTES = ("binary", "varbinary")
 KEYS = (*_NUMBERS, *_TEXTS, *_BYTES)
 """Data types whose columns can be split by."""
 
+_UTF8 = ("utf8mb4", "utf8mb3", "utf8")
 _EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - MySQL's own wall clock
 _MICROSECOND = timedelta(microseconds=1)
 _DIGITS = 12
@@ -66,26 +67,30 @@ def is_number(kind: MysqlType) -> bool:
 
 
 def text_literal(value: bytes, kind: MysqlType) -> str:
-    """Write a text's UTF-8, or a binary value, as SQL."""
-    return quote_bytes(value) if kind.base in _BYTES else quote_text(value.decode())
+    """Write a text as SQL, by its bytes in the column's own character set; or a binary value."""
+    introducer = "" if kind.base in _BYTES else f"_{kind.charset} "
+    return f"{introducer}{quote_bytes(value)}"
 
 
 def between(low: bytes, high: bytes, kind: MysqlType) -> Iterator[bytes]:
-    """Yield guesses at what lies halfway between two values, in UTF-8; the likeliest first.
+    """Yield guesses at what lies halfway between two values, the likeliest first.
 
     Only guesses: the column's collation orders texts as it likes, so the server has the last word.
+    In character sets of several bytes other than UTF-8 there are none.
     """
     if kind.base in _BYTES:
-        middle = _halfway(list(low), list(high), 256, 0)
-        yield bytes(middle)
-        return
-    left, right = low.decode(), high.decode()
-    for change in (str, str.lower, str.upper):
-        codes = [ord(letter) for letter in change(left)], [ord(letter) for letter in change(right)]
-        base = 128 if max([0, *codes[0], *codes[1]]) < 128 else 0x110000
-        middle = _halfway(*codes, base, 32)
-        text = "".join(chr(code) for code in middle)
-        yield text.encode(errors="replace")
+        yield bytes(_halfway(list(low), list(high), 256, 0))
+    elif kind.charset in _UTF8:
+        left, right = low.decode(errors="replace"), high.decode(errors="replace")
+        for change in (str, str.lower, str.upper):
+            start, end = (list(map(ord, change(text))) for text in (left, right))
+            base = 128 if max([0, *start, *end]) < 128 else 0xFFFF
+            text = "".join(map(chr, _halfway(start, end, base, 32)))
+            yield text.encode(errors="replace")
+    elif kind.charset in ONE_BYTE or kind.charset == "ascii":
+        base = 128 if kind.charset == "ascii" else 256
+        for fold in (bytes, bytes.lower, bytes.upper):
+            yield bytes(_halfway(list(fold(low)), list(fold(high)), base, 32))
 
 
 def _halfway(low: list[int], high: list[int], base: int, blank: int) -> list[int]:

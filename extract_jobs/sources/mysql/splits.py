@@ -278,7 +278,7 @@ def _text_bounds(
     walk: _Walk, prefix: str, column: str, kind: MysqlType, rows: int
 ) -> Iterator[_Bound]:
     name = quote_name(column)
-    ends = [_text_value(walk, kind, f"{f}({name})", prefix) for f in ("min", "max")]
+    ends = [_text_value(walk, f"{f}({name})", prefix) for f in ("min", "max")]
     if ends[0] is None or ends[1] is None:
         return
     todo: list[tuple[bytes | None, bytes, int]] = [(None, ends[1], rows)]
@@ -292,7 +292,7 @@ def _text_bounds(
             middle = _text_middle(walk, prefix, column, ends_of, above)
         if middle is None:
             one = count > walk.rows_per_piece and (
-                _text_value(walk, kind, f"min({name})", prefix, above, f"{name} < {top}") is None
+                _text_value(walk, f"min({name})", prefix, above, f"{name} < {top}") is None
             )
             yield top, count, one
             continue
@@ -311,7 +311,7 @@ def _text_middle(
     for guess in itertools.islice(between(low, high, kind), _GUESSES):
         bottom = f"{name} >= {text_literal(guess, kind)}"
         walk.dives += 1
-        found = _text_value(walk, kind, f"min({name})", prefix, above, below, bottom)
+        found = _text_value(walk, f"min({name})", prefix, above, below, bottom)
         if found is not None and (found != low or not above):
             return found
     # No guess hit: the next values of the index, one by one, a bounded number of them.
@@ -319,19 +319,13 @@ def _text_middle(
         f"(select {name} from {walk.table}{walk.conditions(prefix, above, below)}"
         f" order by {name} limit {min(walk.rows_per_piece, _WALK_ROWS)}) as walked"
     )
-    rows = execute(walk.opened, f"select {_as_bytes(f'max({name})', kind)} from {ordered}")
+    rows = execute(walk.opened, f"select cast(max({name}) as binary) from {ordered}")
     return rows[0][0] if rows else None
 
 
-def _text_value(walk: _Walk, kind: MysqlType, expression: str, *conditions: str) -> bytes | None:
-    value = walk.value(_as_bytes(expression, kind), *conditions)
+def _text_value(walk: _Walk, expression: str, *conditions: str) -> bytes | None:
+    value = walk.value(f"cast({expression} as binary)", *conditions)
     return value.encode() if isinstance(value, str) else value
-
-
-def _as_bytes(expression: str, kind: MysqlType) -> str:
-    if kind.charset is None:
-        return expression
-    return f"cast(convert({expression} using utf8mb4) as binary)"
 
 
 def _evenly(

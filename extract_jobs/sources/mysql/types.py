@@ -43,7 +43,7 @@ GEOMETRIES = (
 )  # fmt: skip
 _SAME_BYTES = (None, "utf8mb4", "utf8mb3", "utf8", "ascii", "binary")
 """Character sets whose bytes are UTF-8 as they are; what is not is found by Arrow."""
-_ONE_BYTE = (
+ONE_BYTE = (
     "latin1", "latin2", "latin5", "latin7", "cp1250", "cp1251", "cp1256", "cp1257", "cp850",
     "cp852", "cp866", "dec8", "greek", "hebrew", "hp8", "keybcs2", "koi8r", "koi8u", "macce",
     "macroman", "swe7", "armscii8", "geostd8", "tis620",
@@ -208,7 +208,7 @@ def _as_utf8(quoted: str, charset: str | None) -> str:
     if charset in _SAME_BYTES:
         return quoted
     converted = f"convert({quoted} using utf8mb4)"
-    if charset in _ONE_BYTE and charset not in ("swe7", "tis620"):
+    if charset in ONE_BYTE and charset not in ("swe7", "tis620"):
         return converted
     marks = "char_length({0}) - char_length(replace({0}, '?', ''))"
     counted = f"{marks.format(converted)} > {marks.format(quoted)}"

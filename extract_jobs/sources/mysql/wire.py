@@ -251,7 +251,9 @@ def _gather(
     if total > rows * _LONG_VALUE:
         # Faster than an index of eight bytes for each of theirs, and smaller.
         ends = (begins + lengths).tolist()
-        values: bytes | Bytes = b"".join(data[a:b].data for a, b in zip(begins.tolist(), ends, strict=True))
+        values: bytes | Bytes = b"".join(
+            data[a:b].data for a, b in zip(begins.tolist(), ends, strict=True)
+        )
     else:
         take = np.repeat(begins - offsets[:-1], lengths)
         take += np.arange(total)

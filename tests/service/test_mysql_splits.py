@@ -1,0 +1,228 @@
+"""Splits of MySQL tables: disjoint, exhaustive and even, whatever the key is."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.splits import Split
+from extract_jobs.watermark import Interval, WatermarkValue
+from tests.support.mariadb import MariaServer, quoted
+from tests.support.mysql_source import ids, snapshot_of, source
+
+Maria = MariaServer
+SMALL = {"target_bytes": 16384}
+
+
+def split_ids(
+    server: Maria, monkeypatch: pytest.MonkeyPatch, name: str = "t", **overrides: Any
+) -> tuple[list[Split], list[list[int]]]:
+    overrides.setdefault("split", SMALL)
+    request = overrides.pop("request", {})
+    found = source(server, monkeypatch, extract_table=name, **overrides)
+    with snapshot_of(found, **request) as snapshot:
+        splits = snapshot.splits(found.spec)
+        assert [split.index for split in splits] == list(range(len(splits)))
+        return splits, [ids(snapshot, split) for split in splits]
+
+
+def check(found: list[list[int]], expected: list[int]) -> None:
+    """Every row is in exactly one split."""
+    assert sorted(value for part in found for value in part) == sorted(expected)
+
+
+def fill(server: Maria, columns: str, rows: list[tuple[Any, ...]], name: str = "t") -> None:
+    server.execute(f"create table {quoted(name)} ({columns})")
+    server.insert(name, rows)
+    server.execute(f"analyze table {quoted(name)}")
+
+
+NOTE = "n" * 100
+
+KEYS: dict[str, tuple[str, Any]] = {
+    "dense": ("bigint", lambda i: i),
+    "negative": ("int", lambda i: i - 1000),
+    "sparse": ("bigint unsigned", lambda i: i if i < 1000 else 2**64 - 1 - i),
+    "decimal": ("decimal(20,5)", lambda i: f"{i * i}.00001"),
+    "date": ("date", lambda i: f"{1000 + i // 300:04}-{1 + i % 12:02}-{1 + i // 12 % 25:02}"),
+    "datetime": ("datetime(6)", lambda i: f"2024-01-01 00:{i // 60:02}:{i % 60:02}.{i:06}"),
+    "hex": ("char(32) charset ascii", lambda i: f"{random.Random(i).getrandbits(128):032x}"),
+    "words": ("varchar(60)", lambda i: f"{'aÄbéß☃zZ'[i % 8]}{i * 7919 % 2003}"),
+    "common start": ("varchar(60) collate utf8mb4_bin", lambda i: "same/prefix/" * 3 + str(i)),
+    "latin1": ("varchar(20) charset latin1", lambda i: f"é{i}"),
+    "binary": ("varbinary(16)", lambda i: random.Random(i).randbytes(1 + i % 15) + bytes([i % 7])
+               + i.to_bytes(2, "big")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_keys_of_every_kind_are_cut_evenly(
+    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    column, value = KEYS[kind]
+    rows = [(i, value(i), NOTE) for i in range(2000)]
+    fill(mariadb_database, f"id int, k {column} primary key, note varchar(200)", rows)
+    splits, found = split_ids(mariadb_database, monkeypatch)
+    check(found, list(range(2000)))
+    assert len(splits) >= 8
+    assert max(map(len, found)) < 2000 / len(splits) * 3
+
+
+def test_a_composite_key_is_cut_where_its_first_column_is_not_enough(
+    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tenant has nearly all rows, and its key goes on with text and a number."""
+    rows = [(i, 7 if 20 < i < 1980 else i, f"r{i % 3}", i, NOTE) for i in range(2000)]
+    fill(
+        mariadb_database,
+        "id int, tenant int, region varchar(10), n int, note varchar(200),"
+        " primary key (tenant, region, n)",
+        rows,
+    )
+    splits, found = split_ids(mariadb_database, monkeypatch)
+    check(found, list(range(2000)))
+    assert len(splits) >= 8
+    assert max(map(len, found)) < 700
+
+
+def test_rows_that_come_while_splits_are_read_are_in_one_of_them(
+    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(i, f"k{i % 2}", i, NOTE) for i in range(2000)]
+    fill(
+        mariadb_database, "id int, a varchar(9), b int, note varchar(200), primary key (a, b)", rows
+    )
+    found = source(mariadb_database, monkeypatch, extract_table="t", split=SMALL)
+    keys = [("", 1), ("K0", -5), ("k00", 3), ("k0", 10**6), ("k05", 1), ("zzz", 0), ("k1", -1)]
+    new = [(9000 + i, *key, NOTE) for i, key in enumerate(keys)]
+    with snapshot_of(found) as snapshot:
+        splits = snapshot.splits(found.spec)
+        assert len(splits) > 4
+        mariadb_database.insert("t", new)
+        read = [ids(snapshot, split) for split in splits]
+    check(read, [*range(2000), *(row[0] for row in new)])
+
+
+def test_null_in_a_unique_key_is_in_exactly_one_split(
+    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(i, None if i % 3 == 0 else i, NOTE) for i in range(2000)]
+    fill(mariadb_database, "id int, k int, note varchar(200), unique (k)", rows)
+    splits, found = split_ids(mariadb_database, monkeypatch)
+    check(found, list(range(2000)))
+    assert len(splits) > 3
+
+
+@pytest.mark.parametrize("columns", [
+    "id int, note varchar(200)",
+    "id int, k float primary key, note varchar(200)",
+    "id int, k varchar(50), note varchar(200), unique (k(5))",
+    "id int, k int, note varchar(200), key (k)",
+])  # fmt: skip
+def test_without_a_usable_key_there_is_one_split(
+    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    width = columns.count(",") + 1 - columns.count("unique (") - columns.count(", key (")
+    rows = [(i, *([str(10000 + i)] if width == 3 else []), NOTE) for i in range(1000)]
+    fill(mariadb_database, columns, rows)
+    splits, found = split_ids(mariadb_database, monkeypatch)
+    assert [split.predicate for split in splits] == [None]
+    check(found, list(range(1000)))
+
+
+def test_a_named_column_is_cut_with_its_index_and_without(
+    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(i, i * i, i % 50, NOTE) for i in range(2000)]
+    fill(
+        mariadb_database,
+        "id int primary key, indexed bigint, plain int, note varchar(200), key (indexed)",
+        rows,
+    )
+    for column in ("indexed", "plain"):
+        wanted = {"strategy": "range", "column": column, **SMALL}
+        splits, found = split_ids(mariadb_database, monkeypatch, split=wanted)
+        check(found, list(range(2000)))
+        assert len(splits) > 4
+        assert all(f"`{column}`" in (split.predicate or "") for split in splits)
+    wanted = {"strategy": "range", "column": "plain", "max_connections": 5}
+    splits, found = split_ids(
+        mariadb_database, monkeypatch, name="q", query="select id, plain from t", split=wanted
+    )
+    check(found, list(range(2000)))
+    assert len(splits) == 5
+
+
+def test_what_cannot_be_split_by_is_refused(
+    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(mariadb_database, "id int primary key, f double, note varchar(9)", [(1, 1.5, "")])
+    for wanted, reason in (
+        ({"strategy": "range", "column": "f"}, "type double"),
+        ({"strategy": "range", "column": "nope"}, "no column 'nope'"),
+        ({"strategy": "ctid"}, "mysql takes auto, range and none"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            split_ids(mariadb_database, monkeypatch, split=wanted)
+
+
+def test_an_interval_is_cut_through_its_index_and_else_by_key(
+    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(i, None if i % 1000 == 0 else i, i, NOTE) for i in range(3000)]
+    fill(
+        mariadb_database,
+        "id int primary key, wm int, plain int, note varchar(200), key (wm)",
+        rows,
+    )
+
+    def cut(column: str, lower: int, upper: int) -> list[Split]:
+        bounds = Interval(*(WatermarkValue("integer", str(v)) for v in (lower, upper)))
+        request = {"interval": bounds, "watermark_column": column, "include_null_watermarks": True}
+        splits, found = split_ids(mariadb_database, monkeypatch, request=request)
+        check(
+            found,
+            [row[0] for row in rows
+             if row[1 if column == "wm" else 2] is None
+             or lower < row[1 if column == "wm" else 2] <= upper],
+        )  # fmt: skip
+        return splits
+
+    assert [split.predicate for split in cut("wm", 2990, 2999)] == [None]
+    some = cut("wm", 2500, 2999)
+    assert len(some) > 4
+    assert all("`wm`" in (split.predicate or "") for split in some)
+    assert all("`id`" in (split.predicate or "") for split in cut("wm", 10, 2999))
+    assert all("`id`" in (split.predicate or "") for split in cut("plain", 2990, 2999))
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    keys=st.lists(st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]),
+                          max_size=12), min_size=1, max_size=80),
+    collation=st.sampled_from(["utf8mb4_general_ci", "utf8mb4_bin", "utf8mb4_unicode_ci",
+                               "utf8mb4_nopad_bin", "utf8mb4_unicode_nopad_ci"]),
+)  # fmt: skip
+def test_any_texts_are_cut_disjointly(
+    mariadb_database: Maria,
+    monkeypatch: pytest.MonkeyPatch,
+    keys: list[str],
+    collation: str,
+) -> None:
+    """Whatever a collation makes of case, accents, blanks at the end and what it ignores."""
+    mariadb_database.execute(
+        "drop table if exists t",
+        f"create table t (id int, k varchar(12) collate {collation}, n int, note varchar(900),"
+        " primary key (k, n))",
+    )
+    mariadb_database.insert("t", [(i, key, i, "n" * 900) for i, key in enumerate(keys)])
+    mariadb_database.execute("analyze table t")
+    _, found = split_ids(mariadb_database, monkeypatch, split={"target_bytes": 8192})
+    check(found, list(range(len(keys))))
