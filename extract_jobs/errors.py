@@ -145,10 +145,17 @@ class StopRequested(BaseException):
     """
 
 
+def printable(text: str) -> str:
+    """Return text with its control characters escaped: names may hold some that rule a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def error_line(error: BaseException) -> str:
     """Return ``<Class>: <message>`` on one line, as logs end with and the state machine matches.
 
     An error that is not an `ExtractError` gives its class and message too; callers decide whether
     that message may be shown.
     """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {printable(' '.join(str(error).split()))}"

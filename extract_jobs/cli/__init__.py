@@ -37,6 +37,7 @@ from extract_jobs.errors import (
     ExtractError,
     Interrupted,
     StopRequested,
+    printable,
 )
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def _leave(exit_code: int) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print("\n".join(map(printable, line.split("\n"))), file=sys.stderr, flush=True)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

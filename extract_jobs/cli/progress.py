@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from extract_jobs.errors import printable
 from extract_jobs.progress import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -48,14 +49,14 @@ class Meter(Progress):
     """Adds up what an extract tells of its splits. Safe to call from any thread.
 
     Attributes:
-        table: The table's name.
+        table: The table's name, control characters escaped.
         current: The phase under way.
         splits: How many splits the plan has, 0 before it is known.
         estimated_rows: The source's estimate, None when unknown.
     """
 
     def __init__(self, table: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.table = table
+        self.table = printable(table)
         self.current = "start"
         self.splits = 0
         self.estimated_rows: int | None = None

@@ -13,6 +13,7 @@ from extract_jobs.columns import AUDIT_FIELDS, choose_columns
 from extract_jobs.commit import Base, Commit, CommitLog
 from extract_jobs.comparison import AUDIT_NAMES
 from extract_jobs.drift import find_drift
+from extract_jobs.errors import printable
 from extract_jobs.objects import Objects, choose_objects
 from extract_jobs.plan import Plan, make_plan, read_request
 from extract_jobs.report import Report
@@ -236,11 +237,12 @@ def result_line(report: Report, *, told_later: bool = False) -> str:
         report: The table's.
         told_later: Whether the command's last line will be this table's error, in full.
     """
+    table = printable(report.extract_table)
     if report.error and told_later:
-        return f"{report.extract_table}: failed"
+        return f"{table}: failed"
     if report.error:
-        message = " ".join(report.error.message.split())
-        return f"{report.extract_table}: failed: {report.error.class_name}: {message}"
+        message = printable(" ".join(report.error.message.split()))
+        return f"{table}: failed: {report.error.class_name}: {message}"
     seconds = sum(report.timings.values())
     commit = "nothing to commit" if report.commit_seq is None else f"commit {report.commit_seq}"
     repeated = counted(report.repeated_rows, "row")
@@ -253,13 +255,17 @@ def result_line(report: Report, *, told_later: bool = False) -> str:
     if report.rejected_rows:
         rows += f", {counted(report.rejected_rows, 'row')} rejected"
     return (
-        f"{report.extract_table}: {report.status}: {rows}, "
+        f"{table}: {report.status}: {rows}, "
         f"{size_text(report.bytes)}, {counted(report.files, 'file')}, {seconds:.1f} s, {commit}"
     )
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as lines with their columns aligned, no blanks at the end."""
+    """Return rows of cells as lines with their columns aligned, no blanks at the end.
+
+    A name's control characters are shown escaped.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
