@@ -11,10 +11,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from datetime import UTC
 from typing import IO, Any, cast
 from urllib.parse import unquote_plus
@@ -24,18 +22,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 from extract_jobs.errors import WriteFailed
 from extract_jobs.storage import PROBE, AbandonedUpload, ObjectInfo, StagedFile, join
 from extract_jobs.storage.s3_client import (
+    ROUNDS,
     client_from_environment,
+    get_body,
     is_absent,
     is_uncertain,
     is_upload_gone,
+    rounds,
     s3_errors,
     split_uri,
 )
 from extract_jobs.storage.s3_file import S3File
 from extract_jobs.storage.s3_upload import PART_BYTES, TOKEN_KEY, S3StagingWriter, Uploads
-
-ROUNDS = 4
-"""How often a sequence of calls is tried again; each call has botocore's own attempts besides."""
 
 
 class S3Storage:
@@ -82,23 +80,13 @@ class S3Storage:
 
     def read(self, uri: str) -> bytes | None:
         """See `Storage.read`."""
-        bucket, key = split_uri(uri)
-        for last in _rounds():
-            with s3_errors("GetObject", uri):
-                try:
-                    answer = self._client.get_object(Bucket=bucket, Key=key)
-                except ClientError as error:
-                    if is_absent(error):
-                        return None
-                    raise
-                try:
-                    with closing(answer["Body"]) as body:
-                        return bytes(body.read())
-                except BotoCoreError:
-                    # The client repeats what fails before the body; a body cut short is ours.
-                    if last:
-                        raise
-        raise AssertionError("unreachable")
+        with s3_errors("GetObject", uri):
+            try:
+                return get_body(self._client, uri)
+            except ClientError as error:
+                if is_absent(error):
+                    return None
+                raise
 
     def open(self, uri: str, listed: ObjectInfo | None = None) -> IO[bytes] | None:
         """See `Storage.open`. Each read is a ranged GET of what was asked for."""
@@ -121,7 +109,7 @@ class S3Storage:
         try of a write whose answer was lost gets 412 although this caller won.
         """
         bucket, key = split_uri(uri)
-        for last in _rounds():
+        for last in rounds():
             try:
                 self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
             except (ClientError, BotoCoreError) as error:
@@ -188,7 +176,7 @@ class S3Storage:
         only after the upload was twice seen to be gone with the object not there.
         """
         gone = 0
-        for last in _rounds():
+        for last in rounds():
             problem = self._complete(staged)
             if self._is_visible(staged):
                 return True
@@ -309,7 +297,7 @@ class S3Storage:
         """Abort until ListParts says it is gone: a part in flight may outlive one abort."""
         bucket, key = split_uri(upload.uri)
         upload_id = upload.upload["upload_id"]
-        for _ in _rounds(2 * ROUNDS):
+        for _ in rounds(2 * ROUNDS):
             with s3_errors("AbortMultipartUpload", upload.uri):
                 try:
                     self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
@@ -319,14 +307,6 @@ class S3Storage:
             if self._is_upload_gone(upload.uri, upload_id):
                 return
         raise WriteFailed(f"{upload.uri}: upload {upload_id} was aborted, yet lists parts")
-
-
-def _rounds(count: int = ROUNDS) -> Iterator[bool]:
-    """Yield ``count`` times whether this is the last time, waiting longer in between."""
-    for number in range(count):
-        if number:
-            time.sleep(min(0.05 * 4 ** (number - 1), 2.0))
-        yield number == count - 1
 
 
 def _rebuilt(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import boto3.session
@@ -13,6 +14,9 @@ from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalE
 
 from extract_jobs.aws_errors import BAD_CONFIGURATION, NO_CREDENTIALS, PASSING_CODES, unanswered
 from extract_jobs.errors import ConfigError, ExtractError, WriteFailed
+
+ROUNDS = 4
+"""How often a sequence of calls is tried again; each call has botocore's own attempts besides."""
 
 PERMISSIONS = {
     "GetObject": "s3:GetObject",
@@ -164,3 +168,37 @@ def s3_errors(action: str, uri: str) -> Iterator[None]:
         raise _client_error(error, action, uri) from error
     except BotoCoreError as error:
         raise unanswered(error, f"{action} on {uri}") from error
+
+
+def get_body(client: Any, uri: str, **arguments: str) -> bytes:
+    """Return what GetObject gives, its body whole.
+
+    The client repeats what fails before the body; a body that is cut short is asked for again here.
+
+    Args:
+        client: A boto3 S3 client.
+        uri: The object.
+        arguments: Of the call, such as ``Range``.
+
+    Raises:
+        ClientError: As S3 answered.
+        BotoCoreError: No answer, or every body was cut short.
+    """
+    bucket, key = split_uri(uri)
+    for last in rounds():
+        answer = client.get_object(Bucket=bucket, Key=key, **arguments)
+        try:
+            with closing(answer["Body"]) as body:
+                return bytes(body.read())
+        except BotoCoreError:
+            if last:
+                raise
+    raise AssertionError("unreachable")
+
+
+def rounds(count: int = ROUNDS) -> Iterator[bool]:
+    """Yield ``count`` times whether this is the last time, waiting longer in between."""
+    for number in range(count):
+        if number:
+            time.sleep(min(0.05 * 4 ** (number - 1), 2.0))
+        yield number == count - 1

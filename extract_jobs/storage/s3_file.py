@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import closing
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from extract_jobs.errors import SourceUnavailable
 from extract_jobs.storage import changed_message
-from extract_jobs.storage.s3_client import error_code, is_absent, s3_errors, split_uri
-
-_TRIES = 3
+from extract_jobs.storage.s3_client import error_code, get_body, is_absent, s3_errors
 
 
 class S3File(io.RawIOBase):
@@ -68,26 +65,12 @@ class S3File(io.RawIOBase):
         return self.read()
 
     def _get(self, start: int, size: int) -> bytes:
-        bucket, key = split_uri(self._uri)
+        wanted = f"bytes={start}-{start + size - 1}"
         with s3_errors("GetObject", self._uri):
-            for last in (*[False] * (_TRIES - 1), True):
-                try:
-                    answer = self._client.get_object(
-                        Bucket=bucket,
-                        Key=key,
-                        Range=f"bytes={start}-{start + size - 1}",
-                        **self._condition,
-                    )
-                except ClientError as error:
-                    changed = error_code(error) == "PreconditionFailed" or is_absent(error)
-                    if self._condition and changed:
-                        raise SourceUnavailable(changed_message(self._uri)) from error
-                    raise
-                try:
-                    with closing(answer["Body"]) as body:
-                        return bytes(body.read())
-                except BotoCoreError:
-                    # The client repeats what fails before the body; a body cut short is ours.
-                    if last:
-                        raise
-        raise AssertionError("unreachable")
+            try:
+                return get_body(self._client, self._uri, Range=wanted, **self._condition)
+            except ClientError as error:
+                changed = error_code(error) == "PreconditionFailed" or is_absent(error)
+                if self._condition and changed:
+                    raise SourceUnavailable(changed_message(self._uri)) from error
+                raise
