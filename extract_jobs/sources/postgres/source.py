@@ -20,13 +20,11 @@ from extract_jobs.errors import (
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Features, ReadRequest
 from extract_jobs.sources.postgres.catalog import (
-    check_texts,
     column_types,
     explain,
     find_table,
     fingerprint,
     leaves,
-    query_relation,
     relation_of,
     toast_below,
 )
@@ -41,6 +39,7 @@ from extract_jobs.sources.postgres.sql import (
     interval_condition,
     quote_name,
 )
+from extract_jobs.sources.postgres.texts import check_texts, query_relation
 from extract_jobs.sources.postgres.types import make_column
 from extract_jobs.sources.postgres.watermark import clock_bound, greatest, nulls, precedes
 from extract_jobs.sources.postgres.width import batch_rows, size_expression, width_of

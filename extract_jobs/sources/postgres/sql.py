@@ -1,8 +1,8 @@
 """The SQL that the PostgreSQL source sends: quoting, relations, predicates, session settings.
 
 Everything here is text in, text out. A person's own text (``query``, ``where``) is only ever put
-between parentheses that were checked to be its own (see `check_statement` in
-`extract_jobs.sources.postgres.catalog`).
+between parentheses that were checked to be its own (see
+`extract_jobs.sources.postgres.texts`).
 """
 
 from __future__ import annotations
