@@ -36,7 +36,7 @@ TYPE_RULES: tuple[TypeRule, ...] = (
     TypeRule(
         "json: numbers with more digits than a double holds",
         "string",
-        "as_text",
+        "lossless",
         "a reader of JSON takes them for doubles; their digits are kept, declared a decimal too",
     ),
     TypeRule(
@@ -88,7 +88,7 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "lossless",
         "microseconds; a value with nanoseconds fails the read",
     ),
-    TypeRule("parquet: time", "string", "as_text", "no type of time is known to Athena"),
+    TypeRule("parquet: time", "string", "lossless", "as text: Athena knows no type of time"),
     TypeRule("parquet: lists of these", "list", "lossless", "as stored"),
     TypeRule(
         "parquet: struct, map, nested lists, duration", "-", "refused", "leave such columns out"
