@@ -13,8 +13,8 @@ the servers' clocks for ``watermark.delay`` on SQL Server, and everything of Red
 URIs that Spark can read), then among ``connection.packages``, which Spark fetches from Maven. A
 Spark that the extract starts itself has them from its start. To a session that runs already they
 are added; Spark then cannot take a driver's exceptions back from its executors, so on Glue prefer
-``--extra-jars``, on EMR ``spark.jars``. ``connection.driver`` names the class where the URL does not
-tell it, and ``connection.properties`` go to the driver, over those that it is given anyway.
+``--extra-jars``, on EMR ``spark.jars``. ``connection.driver`` names the class where the URL does
+not tell it, and ``connection.properties`` go to the driver, over those that it is given anyway.
 
 **Rows.** ``split.fetch_rows`` are fetched at a time, fewer where rows are wide. Each driver is told
 what it needs for that to count: PostgreSQL's runs without autocommit (Spark sees to it), MySQL's
@@ -27,8 +27,8 @@ level, for example.
 meanwhile may come twice or not at all, and what the source counts is reported, not enforced. Split
 by what never changes, or set ``split.strategy: none``.
 
-**Splits.** ``range`` has the database compute quantiles of ``split.column`` (``ntile``), which reads
-the column once, best through an index; Derby and HSQLDB have no ``ntile``, so there the range of
+**Splits.** ``range`` has the database compute quantiles of ``split.column`` (``ntile``), which
+reads the column once, best through an index; Derby and HSQLDB have no ``ntile``, so there the range of
 integers, dates and timestamps is cut evenly. ``hash`` takes integers, and texts where the database
 has a hash; each split scans the table. So it does for ``rowid``, which is Oracle's alone. ``auto``
 takes the first column of the primary key, where the table is larger than one split. The bounds
@@ -37,8 +37,8 @@ nobody may see.
 
 **Dates and times** are fetched as text that the server makes, because JDBC's own classes read them
 in the JVM's time zone, and shift what a change to summer time leaves out. So what they are does not
-depend on any zone, and a value finer than a microsecond, infinite or of year 0 is found. A watermark
-is cut to the microsecond: a newer row of the same microsecond comes with the next one.
+depend on any zone, and a value finer than a microsecond, infinite or of year 0 is found. A
+watermark is cut to the microsecond: a newer row of the same microsecond comes with the next one.
 
 **Rows told by key** (``watermark.lag`` with ``columns.key``) are held in memory, a million at most.
 """
