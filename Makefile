@@ -75,7 +75,7 @@ $(DEBIAN): tests/support/debian.py | $(READY)
 	@$(BIN)/python -m tests.support.debian
 	@touch $@
 
-test-spark4: $(SPARK4)/.ready  ## Run the tests that start Spark on Spark 4
+test-spark4: $(SPARK4)/.ready $(DEBIAN)  ## Run the tests that start Spark on Spark 4
 	@$(SPARK4)/bin/pytest -q -m 'spark and not bench' -n 2 --dist worksteal $(ARGS)
 
 check: $(READY) $(ASL_VALIDATOR) $(CHECKOV)  ## Format, lint, types, imports, ASL, templates

@@ -28,8 +28,8 @@ meanwhile may come twice or not at all, and what the source counts is reported, 
 by what never changes, or set ``split.strategy: none``.
 
 **Splits.** ``range`` has the database compute quantiles of ``split.column`` (``ntile``), which
-reads the column once, best through an index; Derby and HSQLDB have no ``ntile``, so there the range of
-integers, dates and timestamps is cut evenly. ``hash`` takes integers, and texts where the database
+reads the column once, best through an index; Derby and HSQLDB have no ``ntile``, so there the range
+of integers, dates and timestamps is cut evenly. ``hash`` takes integers, and texts where the database
 has a hash; each split scans the table. So it does for ``rowid``, which is Oracle's alone. ``auto``
 takes the first column of the primary key, where the table is larger than one split. The bounds
 stand in the statements, which Spark shows in its UI and event log: do not cut by a column that
@@ -39,6 +39,9 @@ nobody may see.
 in the JVM's time zone, and shift what a change to summer time leaves out. So what they are does not
 depend on any zone, and a value finer than a microsecond, infinite or of year 0 is found. A
 watermark is cut to the microsecond: a newer row of the same microsecond comes with the next one.
+
+**A query** stands in a FROM clause, where SQL Server takes neither ``with`` nor ``order by``; of
+comments in it nobody knows where they end, so there are none.
 
 **Rows told by key** (``watermark.lag`` with ``columns.key``) are held in memory, a million at most.
 """
