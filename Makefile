@@ -66,9 +66,14 @@ $(SPARK4)/.ready: pyproject.toml uv.lock | $(READY)
 demo: $(READY)  ## Run the pipeline on this machine and show what it did
 	@$(BIN)/python -m infra.local demo
 
+# Coverage doubles the time of what runs in this process. So it is taken of the tests that go by
+# many ways, not of those that go one way thousands of times, or through processes of their own.
+LONG := crash or e2e or spark or exhaustive
+PYTEST := $(BIN)/pytest -q -n 2 --dist worksteal
+
 test: $(READY) $(DEBIAN) $(AWSCLI)  ## Run all tests but the benches, with coverage
-	@$(BIN)/pytest -q -m 'not bench' -n 2 --dist worksteal \
-	  --cov --cov-report=term $(ARGS)
+	@$(PYTEST) -m 'not ($(LONG) or bench)' --cov --cov-report=term $(ARGS)
+	@$(PYTEST) -m '($(LONG)) and not bench' $(ARGS)
 
 # The tests' MariaDB and JDBC drivers: Debian packages, unpacked and not installed.
 $(DEBIAN): tests/support/debian.py | $(READY)

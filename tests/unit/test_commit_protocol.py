@@ -32,6 +32,8 @@ from extract_jobs.spec import ExtractSpec
 from tests.support.memory_source import MemorySource
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
 
+pytestmark = pytest.mark.exhaustive
+
 TARGET, STATE = "s3://lake/raw/t", "s3://lake/_extract/s/t"
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 

@@ -30,6 +30,8 @@ from tests.unit.test_commit_protocol import (
     visible,
 )
 
+pytestmark = pytest.mark.exhaustive
+
 STYLES = ["plain", "lag", "folders", "overwrite_partitions"]
 
 

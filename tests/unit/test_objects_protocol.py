@@ -24,6 +24,8 @@ from extract_jobs.spec import ExtractSpec
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
 from tests.unit.test_commit_protocol import Turnstile
 
+pytestmark = pytest.mark.exhaustive
+
 DROP, TARGET, STATE = "s3://drop/in", "s3://lake/raw/t", "s3://lake/_extract/s/t"
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
