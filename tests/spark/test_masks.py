@@ -19,8 +19,6 @@ from extract_jobs.spec import ExtractSpec
 from tests.support.crash import Lake
 from tests.support.postgres import Server
 
-pytestmark = pytest.mark.spark
-
 TEXT = "canary-5f1d0e7b"
 NUMBER = 7_305_914_826_037_591
 KEY = "never-to-be-seen-mask-key-0123"
@@ -138,10 +136,14 @@ def test_success_and_failure(
     assert traces(tmp_path) == []
 
 
+@pytest.mark.spark
 def test_killed_on_spark_before_its_commit(pg_database: Server, lake: Lake, tmp_path: Path) -> None:
     fill(pg_database, 400)
     file = tmp_path / "spec.json"
-    one = spec(pg_database, lake, "killed", "hash", split={"target_bytes": 2**16})
+    masks = {"who": "hash", "num": "redact", "raw": "null", "place": "hash"}
+    one = spec(
+        pg_database, lake, "killed", "hash", columns={"mask": masks}, split={"target_bytes": 2**16}
+    )
     file.write_text(one.model_dump_json())
     work = tmp_path / "work"
     work.mkdir()

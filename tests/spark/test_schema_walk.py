@@ -30,8 +30,6 @@ from tests.support.readers import (
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.spark
-
 FIRST = ("id", "n", "small", "price", "ratio", "big", "day", "name", "note")
 
 
@@ -91,26 +89,34 @@ class Walk:
     server: Server
     lake: Lake
     policy: Any
+    write_mode: str = "append"
     expected: Rows = field(default_factory=list)
     runs: int = 0
 
     def spec(self, policy: Any = None, **more: Any) -> ExtractSpec:
         self.runs += 1
-        return ExtractSpec.model_validate(
-            self.lake.spec(
-                self.server, f"r{self.runs}", split={"strategy": "none"},
-                target={"write_mode": "append"}, on_schema_change=policy or self.policy, **more,
-            )
-        )  # fmt: skip
+        more |= {
+            "split": {"strategy": "none"},
+            "target": {"write_mode": self.write_mode},
+            "on_schema_change": policy or self.policy,
+        }
+        return ExtractSpec.model_validate(self.lake.spec(self.server, f"r{self.runs}", **more))
 
     def run(self, policy: Any = None) -> Report:
         report = run_extract(self.spec(policy))
         files = {column["name"] for column in report.columns}
-        self.expected += [
-            {name: _as_first(name, value) for name, value in row.items() if name in files}
+        before = self.expected if self.write_mode == "append" else []
+        self.expected = before + [
+            {name: self.as_written(name, row[name]) for name in row if name in files}
             for row in self.rows()
         ]
         return report
+
+    def as_written(self, name: str, value: Any) -> Any:
+        """Return a value as files hold it, which keep days unless all is replaced."""
+        follows = (self.write_mode, self.policy) == ("overwrite", "evolve")
+        keeps_days = name == "day" and isinstance(value, datetime) and not follows
+        return value.date() if keeps_days else value
 
     def rows(self) -> Rows:
         with self.server.connect() as connection:
@@ -138,12 +144,9 @@ class Walk:
             assert comparable(by_spark_schema(spark, folder, columns), names) == wanted
 
 
-def _as_first(name: str, value: Any) -> Any:
-    """Return a value as the first files' types hold it."""
-    return value.date() if name == "day" and isinstance(value, datetime) else value
-
-
-def begin(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, policy: Any) -> Walk:
+def begin(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, policy: Any, *more: str
+) -> Walk:
     monkeypatch.setenv("CRASH_PASSWORD", server.password)
     server.execute(
         "create table t (id int not null, n int, small smallint, price numeric(9,2), ratio real,"
@@ -151,7 +154,7 @@ def begin(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, policy:
         "insert into t values (1, 5, 6, 1.25, 1.5, 8, '2026-01-02', 'a', 'x'),"
         " (2, -5, -6, -0.01, -0.5, -8, '1500-03-01', null, '')",
     )
-    walk = Walk(server, Lake(str(folder)), policy)
+    walk = Walk(server, Lake(str(folder)), policy, *more)
     walk.run()
     return walk
 
@@ -160,6 +163,7 @@ def told(report: Report) -> tuple[tuple[str, str | None, str | None, str | None]
     return tuple((c.kind, c.column, c.before, c.after) for c in report.schema_changes)
 
 
+@pytest.mark.spark
 @pytest.mark.parametrize("policy", ["evolve", "freeze"])
 def test_after_each_alteration_everybody_reads_all_files(
     pg_database: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: SparkSession,
@@ -179,6 +183,25 @@ def test_after_each_alteration_everybody_reads_all_files(
 
 def _audited(more: tuple[str, ...]) -> tuple[str, ...]:
     return ("_run_id", "_extracted_at", *more)
+
+
+@pytest.mark.parametrize("policy", ["evolve", "freeze"])
+def test_an_overwrite_follows_the_table_or_keeps_its_columns(
+    pg_database: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    walk = begin(pg_database, tmp_path, monkeypatch, policy, "overwrite")
+    first = walk.commit().columns
+    for step in WALK:
+        pg_database.execute(*step.sql.split("; "))
+        assert told(walk.run()) == step.changes, step.sql
+        walk.check(None)
+        if policy == "freeze":
+            assert walk.commit().columns == first
+        else:
+            assert list(walk.commit().columns)[:-2] == list(walk.rows()[0])
+    if policy == "evolve":
+        assert walk.commit().columns["n"] == "int64"
+        assert walk.commit().columns["day"] == "timestamp[us]"
 
 
 def test_fail_refuses_each_alteration_until_it_is_let_through(
