@@ -16,6 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("url", "user", "table", "column", "lower", "upper", "jar", "target"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--driver", default="org.postgresql.Driver")
     parser.add_argument("--partitions", type=int, default=8)
     parser.add_argument("--fetchsize", type=int, default=10_000)
     arguments = parser.parse_args()
@@ -44,7 +45,7 @@ def main() -> None:
         upperBound=arguments.upper,
         numPartitions=arguments.partitions,
         properties={
-            "driver": "org.postgresql.Driver",
+            "driver": arguments.driver,
             "user": arguments.user,
             "password": os.environ["BENCH_PASSWORD"],
             "fetchsize": str(arguments.fetchsize),

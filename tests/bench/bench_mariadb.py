@@ -1,0 +1,235 @@
+"""Five million rows out of MariaDB into Parquet: extract-jobs beside Spark JDBC and DuckDB.
+
+As ``bench_lineitem`` for PostgreSQL: each way is a whole process, the ways take turns, and each
+result is read back and its row count and column sums compared with the source's, exactly.
+
+    python -m tests.bench.bench_mariadb [--rows 5000000] [--rounds 3] [--connections 2]
+
+Exits 1 if a result is wrong, or, from a million rows on, if extract-jobs takes more than half of
+Spark JDBC's time or a Python process of it more than 600 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from tests.bench.bench_lineitem import (
+    CACHE,
+    MAX_PYTHON_BYTES,
+    MAX_RATIO,
+    Contender,
+    executable,
+    folder_of,
+    race,
+)
+from tests.bench.measure import CommandFailed, Measured
+from tests.support.debian import jar
+from tests.support.mariadb import MariaServer, run_server
+
+TABLE = "orders"
+JUDGED_FROM_ROWS = 1_000_000
+"""Below, start-up outweighs the work and the figures say nothing."""
+
+START = "timestamp'2020-01-01 00:00:00'"
+COLUMNS = {
+    "id": ("bigint not null primary key", "seq"),
+    "customer": ("int unsigned not null", "seq * 7919 % 4000000000"),
+    "status": ("varchar(12) not null", "elt(seq % 4 + 1, 'open', 'paid', 'shipped', 'returned')"),
+    "amount": ("decimal(12,2) not null", "seq * 31 % 10000000 / 100"),
+    "tax": ("decimal(12,4) not null", "seq * 17 % 100000 / 10000"),
+    "quantity": ("smallint not null", "seq % 50"),
+    "created": ("datetime(6) not null", f"{START} + interval seq * 31 microsecond"),
+    "updated": ("timestamp not null", f"{START} + interval seq second"),
+    "due": ("date not null", "date'2020-01-01' + interval seq % 1500 day"),
+    "reference": ("char(16) charset ascii not null", "left(md5(seq), 16)"),
+    "note": ("varchar(60)", "if(seq % 9 = 0, null, concat('n\u00f6te ', repeat('x', seq % 40)))"),
+}  # fmt: skip
+
+
+def main() -> int:
+    """Run the bench and return the exit code."""
+    parser = argparse.ArgumentParser(description="MariaDB: extract-jobs, Spark, DuckDB.")
+    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each way")
+    parser.add_argument(
+        "--connections", type=int, default=os.cpu_count(), help="splits extract-jobs reads at once"
+    )
+    arguments = parser.parse_args()
+    CACHE.mkdir(exist_ok=True)
+    try:
+        with run_server(innodb_buffer_pool_size="1G") as server:
+            print(f"loading {arguments.rows:,} rows …", flush=True)
+            load(server, arguments.rows)
+            contenders = (
+                extract_jobs(server, arguments.connections),
+                spark_jdbc(server, arguments.rows),
+                duckdb_copy(server),
+            )
+            # Of the server it reads the password alone.
+            runs = race(contenders, arguments.rounds, cast(Any, server))
+            expected = source_sums(server)
+    except CommandFailed as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    wrong = [c.name for c in contenders if not verify(c, expected)]
+    return judge(runs, wrong, arguments.rows)
+
+
+def load(server: MariaServer, rows: int) -> None:
+    """Create and fill the table, in the order of its key, and analyze it."""
+    listed = ", ".join(f"{name} {kind}" for name, (kind, _) in COLUMNS.items())
+    values = ", ".join(value for _, value in COLUMNS.values())
+    server.execute(
+        f"create table {TABLE} ({listed}) charset utf8mb4",
+        f"insert into {TABLE} select {values} from seq_1_to_{rows}",
+        f"analyze table {TABLE}",
+    )
+
+
+def extract_jobs(server: MariaServer, connections: int) -> Contender:
+    """This project, by its command line, full extract into a folder."""
+    config = CACHE / "bench-mariadb.yml"
+
+    def command(target: Path) -> Sequence[str]:
+        settings = {
+            "version": 1,
+            "source": {
+                "name": "bench",
+                "type": "mysql",
+                "connection": {"url": server.url, "password_env": "BENCH_PASSWORD"},
+            },
+            "tables": {
+                TABLE: {
+                    "max_connections": connections,
+                    "target": {"uri": str(target.absolute()), "compression": "zstd"},
+                    "state_uri": str(target.absolute().with_suffix(".state")),
+                }
+            },
+        }
+        config.write_text(json.dumps(settings))  # JSON is YAML too
+        return [executable("extract-jobs"), "run", str(config), TABLE, "--json"]
+
+    return Contender("extract-jobs", command)
+
+
+def spark_jdbc(server: MariaServer, rows: int) -> Contender:
+    """Spark's JDBC source, eight partitions by key."""
+
+    def command(target: Path) -> Sequence[str]:
+        return [
+            sys.executable, "-m", "tests.bench.spark_jdbc",
+            "--jar", str(jar("mariadb-java-client")), "--driver", "org.mariadb.jdbc.Driver",
+            "--url", f"jdbc:mariadb://{server.host}:{server.port}/{server.database}"
+            "?sessionVariables=sql_mode='ANSI_QUOTES',time_zone='%2B00:00'".replace("%2B", "+"),
+            "--user", server.user, "--table", TABLE, "--column", "id", "--lower", "1",
+            "--upper", str(rows), "--partitions", "8", "--fetchsize", "10000",
+            "--target", str(target),
+        ]  # fmt: skip
+
+    return Contender("Spark JDBC", command)
+
+
+def duckdb_copy(server: MariaServer) -> Contender:
+    """DuckDB's own COPY of an attached database."""
+
+    def command(target: Path) -> Sequence[str]:
+        return [
+            sys.executable, "-m", "tests.bench.duckdb_mysql_copy", "--host", server.host,
+            "--port", str(server.port), "--user", server.user, "--database", server.database,
+            "--table", TABLE, "--target", str(target),
+        ]  # fmt: skip
+
+    return Contender("DuckDB COPY", command)
+
+
+def source_sums(server: MariaServer) -> dict[str, str]:
+    """Return the source's row count and a sum of each column, as `result_sums` does."""
+
+    def total(name: str, kind: str) -> str:
+        if kind.startswith(("datetime", "timestamp")):
+            return f"sum(timestampdiff(microsecond, '1970-01-01', {name}))"
+        if kind.startswith("date"):
+            return f"sum(datediff({name}, '1970-01-01'))"
+        if "char" in kind:
+            return f"sum(conv(left(md5({name}), 8), 16, 10) + 0)"
+        return f"sum({name})"
+
+    sums = [f"cast({total(name, kind)} as decimal(40,6))" for name, (kind, _) in COLUMNS.items()]
+    row = server.rows(f"select count(*), {', '.join(sums)} from {TABLE}")[0]
+    return dict(zip(["rows", *COLUMNS], map(_plain, row), strict=True))
+
+
+def result_sums(folder: Path) -> dict[str, str]:
+    """Return row count and column sums of Parquet files; texts by the sum of their hashes."""
+    import duckdb
+
+    def total(name: str, kind: str) -> str:
+        if kind.startswith(("datetime", "timestamp")):
+            return f"sum(epoch_us({name}))"
+        if kind.startswith("date"):
+            return f"sum({name} - date '1970-01-01')"
+        if "char" in kind:
+            return f"sum(('0x' || md5({name})[1:8])::uinteger)"
+        return f"sum({name})"
+
+    sums = ", ".join(f"({total(n, kind)})::decimal(38,6)" for n, (kind, _) in COLUMNS.items())
+    row = duckdb.execute(
+        f"select count(*), {sums} from read_parquet($files)", {"files": f"{folder}/**/*.parquet"}
+    ).fetchone()
+    return dict(zip(["rows", *COLUMNS], map(_plain, row or ()), strict=True))
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.6f}"
+
+
+def verify(contender: Contender, expected: dict[str, str]) -> bool:
+    """Tell whether the last result equals the source; print what differs."""
+    found = result_sums(folder_of(contender))
+    for key, value in expected.items():
+        if found[key] != value:
+            print(f"{contender.name}: {key} is {found[key]}, in the source it is {value}")
+    return found == expected
+
+
+def judge(runs: dict[str, list[Measured]], wrong: Sequence[str], rows: int) -> int:
+    """Print the table, keep it in the cache folder, and return the exit code."""
+    median = {name: statistics.median(run.seconds for run in of) for name, of in runs.items()}
+    spark = median["Spark JDBC"]
+    print(f"\nMariaDB, {rows:,} rows; {os.cpu_count()} cores, {platform.platform()}")
+    print(f"{'':14}{'median':>9}{'range':>15}{'of Spark':>10}{'Python peak':>13}{'all peak':>11}")
+    for name, of in runs.items():
+        seconds = [run.seconds for run in of]
+        print(
+            f"{name:<14}{median[name]:>7.1f} s{f'{min(seconds):.1f}-{max(seconds):.1f} s':>15}"
+            f"{median[name] / spark:>10.2f}{max(r.python_peak_bytes for r in of) / 1e6:>10.0f} MB"
+            f"{max(r.tree_peak_bytes for r in of) / 1e6:>8.0f} MB"
+        )
+    ratio = median["extract-jobs"] / spark
+    peak = max(run.python_peak_bytes for run in runs["extract-jobs"])
+    problems = [f"{name}: the result differs from the source" for name in wrong]
+    if rows < JUDGED_FROM_ROWS:
+        print(f"time and memory are judged from {JUDGED_FROM_ROWS:,} rows on")
+    elif ratio > MAX_RATIO:
+        problems.append(f"extract-jobs took {ratio:.2f} of Spark JDBC's time, over {MAX_RATIO}")
+    if rows >= JUDGED_FROM_ROWS and peak > MAX_PYTHON_BYTES:
+        problems.append(f"a Python process of extract-jobs took {peak / 1e6:.0f} MB")
+    if not wrong:
+        print("row counts and all column sums equal the source's")
+    for problem in problems:
+        print(f"FAILED: {problem}")
+    record = {"rows": rows, "median_seconds": median, "ratio": ratio, "python_peak_bytes": peak}
+    (CACHE / "mariadb.json").write_text(json.dumps(record, indent=2) + "\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
