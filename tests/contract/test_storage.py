@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import boto3
 import pyarrow as pa
@@ -24,8 +24,15 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
-from extract_jobs.errors import ConfigError
-from extract_jobs.storage import AbandonedUpload, StagedFile, Storage, join, open_storage
+from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.storage import (
+    AbandonedUpload,
+    ObjectInfo,
+    StagedFile,
+    Storage,
+    join,
+    open_storage,
+)
 from tests.support.emulators import use
 
 REPOSITORY = Path(__file__).parents[2]
@@ -464,6 +471,47 @@ os.kill(os.getpid(), signal.SIGKILL)
     )
     place.storage.abort(place.root, rebuilt)
     assert list(place.storage.abandoned(place.root)) == []
+
+
+def test_an_object_is_opened_as_it_was_listed_or_not_at_all(place: Place) -> None:
+    place.storage.put(place.at("a"), b"0123456789")
+    [listed] = place.storage.list(place.root + "/")
+    seen = place.storage.head(listed.uri)
+    assert seen is not None
+    assert seen.etag == listed.etag
+    assert seen.modified_at is not None
+    assert listed.modified_at is not None
+    assert abs(datetime.now(UTC) - listed.modified_at) < timedelta(minutes=5)
+    before = place.storage.open(listed.uri, listed)
+    assert before is not None
+    with before as opened:
+        opened.seek(3)
+        assert opened.read(4) == b"3456"
+        place.storage.put(listed.uri, b"another content")
+        if place.is_s3:  # a local file that was replaced lives on while it is open
+            with pytest.raises(SourceUnavailable, match="was replaced or deleted since it was"):
+                opened.read(1)
+    for _ in range(2):
+        with pytest.raises(SourceUnavailable, match="was replaced or deleted since it was"):
+            opened_anew(place, listed).read(1)
+        place.storage.put(listed.uri, b"9876543210")  # of the same size
+
+
+def test_an_object_that_is_gone_since_it_was_listed_is_not_read(place: Place) -> None:
+    place.storage.put(place.at("a"), b"0123456789")
+    [listed] = place.storage.list(place.root + "/")
+    place.storage.delete(listed.uri)
+    if not place.is_s3:
+        assert place.storage.open(listed.uri, listed) is None
+        return
+    with pytest.raises(SourceUnavailable, match="was replaced or deleted since it was"):
+        opened_anew(place, listed).read(1)
+
+
+def opened_anew(place: Place, listed: ObjectInfo) -> IO[bytes]:
+    opened = place.storage.open(listed.uri, listed)
+    assert opened is not None
+    return opened
 
 
 # --- probe, processes ------------------------------------------------------------------------

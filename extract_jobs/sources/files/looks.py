@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import IO, Any
 
 import pyarrow as pa
@@ -38,7 +39,8 @@ from extract_jobs.storage import ObjectInfo, Storage
 
 THREADS = 8
 """Files looked into at a time."""
-_AT_A_TIME = 1000
+_AT_A_TIME = 100
+_HANDFUL = 50
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,10 @@ class Columns:
     types: dict[str, tuple[pa.DataType, str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form. A column of NULLs alone is text from now on, for that it was."""
-        settled = {
-            name: evidence if evidence.kinds else Evidence(frozenset({TEXT}))
-            for name, evidence in self.evidence.items()
-        }
+        """Return the JSON form."""
         schema = pa.schema([(name, kind) for name, (kind, _) in self.types.items()])
         return {
-            "evidence": {name: evidence.to_json() for name, evidence in settled.items()},
+            "evidence": {name: evidence.to_json() for name, evidence in self.evidence.items()},
             "schema": base64.b64encode(schema.serialize()).decode(),
             "files": [uri for _, uri in self.types.values()],
         }
@@ -112,14 +110,30 @@ class Looker:
             SourceUnavailable: An object is not what was listed.
         """
         found: list[Listed] = []
+        # Many small files go by the handful: a task each would cost more than the look.
+        handful = max(1, min(_HANDFUL, len(objects) // (4 * THREADS)))
+        starts = range(0, len(objects), handful)
         with ThreadPoolExecutor(THREADS, thread_name_prefix="look") as pool:
-            for start in range(0, len(objects), _AT_A_TIME):
+            for first in range(0, len(starts), _AT_A_TIME):
                 # What the files before have settled is not looked for again.
-                looks = pool.map(lambda o, k=known: self._one(o, k), objects[start:][:_AT_A_TIME])
-                for listed, columns in looks:
+                looks = pool.map(
+                    lambda start, k=known: [
+                        self._one(o, k) for o in objects[start : start + handful]
+                    ],
+                    starts[first : first + _AT_A_TIME],
+                )
+                for listed, columns in chain.from_iterable(looks):
                     found.append(listed)
                     known = self._merged(known, columns, listed.info.uri)
-        return found, known
+        return found, self._settled(known)
+
+    def _settled(self, known: Columns) -> Columns:
+        """Return the columns with those of NULLs alone as text, which they are from now on."""
+        evidence = dict(known.evidence)
+        for name in self.chosen(list(evidence)):
+            if not evidence[name].kinds:
+                evidence[name] = Evidence(frozenset({TEXT}))
+        return Columns(evidence, known.types)
 
     def _merged(self, known: Columns, more: Columns, uri: str) -> Columns:
         if self.format == "parquet":
@@ -134,15 +148,19 @@ class Looker:
     def _one(self, info: ObjectInfo, known: Columns) -> tuple[Listed, Columns]:
         if info.size == 0:
             return Listed(info, 0), Columns()
+        compression = compression_of(info.uri, self.files.compression)
+        can_be_cut = compression == "none" and is_utf8(self.files.encoding)
+        large = can_be_cut and info.size >= 2 * self.target_bytes
+        declared = self.files.types is not None
+        if declared and not (large and self.format == "csv"):
+            return Listed(info), Columns()  # nothing in it is needed to plan
         part = ObjectRange(info.uri, info.etag or "", info.size)
         with source_errors(info.uri), closing(open_object(self.storage, part)) as file:
             if self.format == "parquet":
                 return self._parquet(info, file)
-            compression = compression_of(info.uri, self.files.compression)
             stream = text_stream(file, part, compression, self.files.encoding)
-            plain = compression == "none" and is_utf8(self.files.encoding)
-            cuts = _Cuts(self.target_bytes, info.size) if plain else None
-            if self.files.types is not None:
+            cuts = _Cuts(self.target_bytes, info.size) if large else None
+            if declared and cuts:
                 return self._scanned(info, stream, cuts), Columns()
             if self.format == "csv":
                 return self._csv(info, stream, known, cuts)
@@ -185,10 +203,8 @@ class Looker:
             rows += texts.rows
         return Listed(info, rows), Columns(found)
 
-    def _scanned(self, info: ObjectInfo, stream: Stream, cuts: _Cuts | None) -> Listed:
-        """Look at a file of declared columns: where a large CSV can be cut."""
-        if self.format != "csv" or cuts is None or info.size < 2 * self.target_bytes:
-            return Listed(info)
+    def _scanned(self, info: ObjectInfo, stream: Stream, cuts: _Cuts) -> Listed:
+        """Look for where a large CSV of declared columns can be cut."""
         for block in blocks(
             stream, cut_csv(dialect_of(self.files)), info.uri, most=self.target_bytes
         ):

@@ -1,0 +1,52 @@
+"""Files from the command line: plan, run, run again, status; rows put aside are told, not shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """\
+version: 1
+source: {name: drop, type: files, connection: {uri: in}}
+defaults: {target: {uri: "out/{table}"}}
+tables:
+  orders:
+    mode: incremental
+    files: {glob: "orders/*.csv", bad_rows: reject, types: {id: int64, what: string}}
+"""
+
+
+def test_plan_run_and_status_of_files(tmp_path: Path) -> None:
+    (tmp_path / "drop.yml").write_text(CONFIG)
+    (tmp_path / "in/orders").mkdir(parents=True)
+    (tmp_path / "in/orders/1.csv").write_text("id,what\n1,x\nSECRET,y\n")
+
+    def cli(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "extract_jobs.cli", *arguments], cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "SECRET" not in done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    shown = cli("plan", "drop.yml", "orders")
+    assert "drop/orders (files, 1 csv files)" in shown
+    assert "csv as int64" in shown
+    assert not (tmp_path / "out").exists()
+    told = cli("run", "drop.yml", "--json").splitlines()
+    first = json.loads(next(line for line in told if line.startswith("{")))
+    assert (first["rows"], first["rejected_rows"]) == (1, 1)
+    assert "none: no file is new" in cli("plan", "drop.yml", "orders")
+    (tmp_path / "in/orders/2.csv").write_text("what,id\nz,2\n")
+    assert "1 row" in cli("run", "drop.yml")
+    assert "orders  2    published" in cli("status", "drop.yml")
+    files = (tmp_path / "out/orders").rglob("*.parquet")
+    assert sorted(n for f in files for n in pq.read_table(f).column("id").to_pylist()) == [1, 2]
