@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from extract_jobs.errors import (
     SourceUnavailable,
 )
 from extract_jobs.schema import Column
-from extract_jobs.sources.jdbc.catalog import Found, readings
+from extract_jobs.sources.jdbc.catalog import Found, Table, readings
 from extract_jobs.sources.jdbc.dialects import ORACLE, PLAIN, POSTGRES, REDSHIFT, SQLSERVER, Dialect
 from extract_jobs.sources.jdbc.drivers import (
     driver_of,
@@ -27,7 +28,7 @@ from extract_jobs.sources.jdbc.errors import Thrown, connect_error, scrub, state
 from extract_jobs.sources.jdbc.rules import TYPE_RULES
 from extract_jobs.sources.jdbc.splits import between
 from extract_jobs.sources.jdbc.sql import Relation, literal, quote_text
-from extract_jobs.sources.jdbc.types import Described, make_column, quote_name, typed
+from extract_jobs.sources.jdbc.types import Described, Typed, make_column, quote_name, typed
 
 
 def column(dialect: Dialect, type_name: str, code: int, **more: Any) -> Column | str:
@@ -127,6 +128,21 @@ def test_a_table_is_named_in_any_way_that_it_can_be_read() -> None:
     found = Found(None, Relation("x", "query", PLAIN), ())
     with pytest.raises(ConfigError, match="no column 'n'"):
         found.column("n")
+
+
+def test_wide_rows_are_fetched_few_at_a_time() -> None:
+    def of(name: str, code: int, precision: int) -> Typed:
+        described = Described(name, code, "x", precision, 0, nullable=True, signed=True)
+        return typed(described, PLAIN)
+
+    columns = (of("id", 4, 10), of("t", 12, 2**31 - 1), of("c", 2005, 0), of("v", 12, 20))
+    relation = Relation("x", "table", PLAIN)
+    found = Found(Table(None, "s", "t", is_view=False), relation, columns)
+    assert found.row_bytes(["id", "v"]) == 24
+    assert found.row_bytes(["id", "t"]) > 8_000
+    assert found.row_bytes(["c"]) > 60_000
+    known = replace(found, rows=10, bytes=1_000)
+    assert known.row_bytes(["id", "t", "c"]) == 800
 
 
 # --- drivers -------------------------------------------------------------------------------------

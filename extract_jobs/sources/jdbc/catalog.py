@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.jdbc.dialects import Dialect
 from extract_jobs.sources.jdbc.jvm import Opened
+from extract_jobs.sources.jdbc.rules import JDBC_NAMES
 from extract_jobs.sources.jdbc.sql import Relation, query_relation, quote_text, where_clause
 from extract_jobs.sources.jdbc.types import Typed, quote_name, typed
 from extract_jobs.spec import ExtractSpec
@@ -52,6 +53,16 @@ class Found:
     key: tuple[str, ...] = ()
     rows: int | None = None
     bytes: int | None = None
+
+    def row_bytes(self, columns: Sequence[str]) -> int:
+        """Return how many bytes a row of some columns may well take.
+
+        By the columns' types, and no more than eight times what the database's statistics say.
+        """
+        most = sum(most_of(c) for c in self.columns if c.described.name in columns)
+        if not self.rows or not self.bytes or self.table is None:
+            return most
+        return min(most, 8 * max(self.bytes // self.rows, 1))
 
     @property
     def dialect(self) -> Dialect:
@@ -190,16 +201,29 @@ def _estimated(opened: Opened, table: Table, dialect: Dialect) -> tuple[int | No
 
 
 _WIDTHS = {"bool": 1, "int16": 2, "int32": 4, "int64": 8, "float32": 4, "float64": 8, "date": 4}
-_TEXT_BYTES = 32
-_LOB_BYTES = 64 * 1024
-_SHORT = 8_000
+_TYPICAL_TEXT, _TYPICAL_LOB = 32, 256
+_WIDE_TEXT, _UNBOUNDED_TEXT, _WIDE_LOB = 1024, 8 * 1024, 64 * 1024
+_LONGEST = 8_000
+_LOBS = ("clob", "nclob", "blob")
 
 
 def width_of(column: Typed) -> int:
     """Return about how many bytes a value of a column takes, by its type alone."""
     if column.kind not in ("string", "binary", "other", "wide decimal"):
         return _WIDTHS.get(column.kind, 12)
-    precision = column.described.precision
-    if column.kind in ("string", "binary") and not 0 < precision <= _SHORT:
-        return _LOB_BYTES
-    return min(max(precision, 1), _TEXT_BYTES)
+    if _is_unbounded(column):
+        return _TYPICAL_LOB
+    return min(max(column.described.precision, 1), _TYPICAL_TEXT)
+
+
+def most_of(column: Typed) -> int:
+    """Return how many bytes a value may well take, so that memory is planned for it."""
+    if not _is_unbounded(column):
+        is_text = column.kind in ("string", "binary")
+        return min(column.described.precision, _WIDE_TEXT) if is_text else width_of(column)
+    is_lob = JDBC_NAMES.get(column.described.code) in _LOBS
+    return _WIDE_LOB if is_lob else _UNBOUNDED_TEXT
+
+
+def _is_unbounded(column: Typed) -> bool:
+    return column.kind in ("string", "binary") and not 0 < column.described.precision <= _LONGEST

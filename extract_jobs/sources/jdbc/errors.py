@@ -103,12 +103,11 @@ def thrown(error: Exception) -> Thrown | None:
             str(java.getMessage() or ""),
             _product(name),
         )
-    # Of a task's failure the driver often has the text alone.
+    # Of a task's failure the driver often has the text alone. A lost worker's has an EOFException,
+    # and nothing of SQL.
     found = _SQL_CLASS.findall(str(error))
     names = tuple(short for long, short in found if not long.startswith("org.apache.spark."))
-    known = [
-        n for n in names if n.endswith(_CUT_CLASSES) or "SQL" in n or n == "BatchUpdateException"
-    ]
+    known = [name for name in names if "SQL" in name]
     if not known:
         return None
     long = next(long for long, short in found if short == known[0])

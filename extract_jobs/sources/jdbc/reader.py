@@ -42,7 +42,7 @@ class JdbcReader:
         interval: The interval's condition; None reads all rows.
         columns: What is read of each row, in the order of the batches.
         fetch_rows: Rows that the driver fetches at a time.
-        row_bytes: About how large a row is, by its columns' types.
+        row_bytes: How large a row may well be.
         null_what_fails: ``lossy_types: null``.
         what: What is read, for messages.
     """

@@ -20,7 +20,7 @@ from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.predicates import DIALECTS, check_where
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Features, ReadRequest
-from extract_jobs.sources.jdbc.catalog import Found, look_up, width_of
+from extract_jobs.sources.jdbc.catalog import Found, look_up
 from extract_jobs.sources.jdbc.dialects import BY_SOURCE_TYPE, Dialect
 from extract_jobs.sources.jdbc.jvm import Jvm, Opened, open_jvm
 from extract_jobs.sources.jdbc.reader import JdbcReader
@@ -141,14 +141,13 @@ class JdbcSource:
             interval = interval_condition(
                 request, found.column(watermark) if watermark else None, self.dialect
             )
-        widths = {column.described.name: width_of(column) for column in found.columns}
         reader = JdbcReader(
             jvm=self.jvm,
             relation=found.relation,
             interval=interval,
             columns=request.columns,
             fetch_rows=self.spec.split.fetch_rows,
-            row_bytes=sum(widths.get(column.name, 8) for column in request.columns),
+            row_bytes=found.row_bytes([column.name for column in request.columns]),
             null_what_fails=self.spec.lossy_types == "null",
             what=f"reading {self._name}",
         )
