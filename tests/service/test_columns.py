@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import boto3
 import pytest
 
+from extract_jobs.attempt import mask_key
 from extract_jobs.cli.views import preview, preview_text
+from extract_jobs.errors import ConfigError
+from extract_jobs.masks import MaskKey
 from extract_jobs.run import run_extract
 from extract_jobs.spec import ExtractSpec
+from infra.local.emulator import Emulator
 from tests.support.crash import Lake
+from tests.support.emulators import set_environment
 from tests.support.postgres import Server
+from tests.support.specs import make_spec
 
 
 @pytest.fixture
@@ -90,3 +99,20 @@ def test_a_plan_shows_what_files_go_on_to_have(pg_database: Server, lake: Lake) 
     ]
     assert any(line.split()[:3] == ["v", "bigint", "int32"] for line in lines)
     assert any(line.split()[:3] == ["w", "-", "string"] for line in lines)
+
+
+def test_the_key_of_a_mask_from_aws(ministack: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(ministack.environment(), monkeypatch)
+    name, secret = f"mask-{uuid4().hex}", uuid4().hex
+    with closing(boto3.client("secretsmanager")) as secrets, closing(boto3.client("ssm")) as ssm:
+        secrets.create_secret(Name=name, SecretString=secret + "\n")
+        ssm.put_parameter(Name=f"/{name}", Value=secret, Type="SecureString")
+
+    def key_at(**place: str) -> MaskKey | None:
+        return mask_key(make_spec(columns={"mask": {"a": "hash"}, "mask_key": place}))
+
+    wanted = MaskKey.of(secret, "test")
+    assert key_at(secret_id=name) == wanted
+    assert key_at(ssm_parameter=f"/{name}") == wanted
+    with pytest.raises(ConfigError, match=r"no secret 'nope' .* columns\.mask_key"):
+        key_at(secret_id="nope")
