@@ -18,6 +18,7 @@ not sent yet.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ import pyarrow.compute as pc
 
 from extract_jobs.errors import ReconcileFailed
 from extract_jobs.partitions import PartitionIds, rows_by_id
-from extract_jobs.rolling import RollingFiles, Values
+from extract_jobs.rolling import ENDING_FILES, RollingFiles, Values
 from extract_jobs.spec import TargetSpec
 from extract_jobs.spill import Shelf, Spill
 from extract_jobs.storage import Storage, WrittenFile
@@ -183,14 +184,16 @@ class PartitionedWriter:
             ReconcileFailed: Rows in the footers are not the rows handed in.
             WriteFailed: Storage failed.
         """
-        self._files.finish_all()
-        last = None
-        for partition, rows in self._parked.drain():
-            if last is not None and partition != last:
-                self._files.finish(last)
-            self._files.append(partition, rows)
-            last = partition
-        self._files.finish_all()
+        with ThreadPoolExecutor(ENDING_FILES, thread_name_prefix="extract-finish") as pool:
+            self._files.finish_all(pool)
+            last = None
+            for partition, rows in self._parked.drain():
+                if last is not None and partition != last:
+                    self._files.finish(last, pool)
+                self._files.append(partition, rows)
+                last = partition
+            self._files.finish_all(pool)
+            self._files.settle()
         self._spill.close()
         if schema_file and not self._files.finished:
             self._files.empty_file(self._fixed or {})

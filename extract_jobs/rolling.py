@@ -1,14 +1,16 @@
 """Row groups and files of partitions: rows wait for a full row group, files are rolled by bytes.
 
 Memory: `RollingFiles.held_bytes`, which the caller bounds by `flush_largest`, and `OPEN_BYTES` that
-storage has not sent yet.
+storage has not sent yet; at the end, what `ENDING_FILES` have not sent yet.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ from extract_jobs.errors import ExtractError
 from extract_jobs.parquet_file import ParquetFile, dictionary_columns, wide_columns
 from extract_jobs.partitions import folder
 from extract_jobs.spec import TargetSpec
-from extract_jobs.storage import Storage, WrittenFile, join
+from extract_jobs.storage import StagedFile, Storage, WrittenFile, join
 
 OPEN_FILES = 256
 """Files open at a time in one writer, below what systems allow a process (1,024), whatever
@@ -30,6 +32,10 @@ it the largest file is closed."""
 
 HELD_BYTES = 8 * 2**20
 """What storage holds of a file before it sends it on: one part of an S3 upload."""
+
+ENDING_FILES = 16
+"""Files whose last bytes are on their way to storage at the same time when the writer is closed. A
+small file is two calls of S3, a tenth of a second: thousands of them are not sent one by one."""
 
 _CHUNK_BYTES = 512
 """What an Arrow array costs beside its values: padding of its buffers, and its own structs."""
@@ -89,6 +95,7 @@ class RollingFiles:
         self._metadata = metadata
         self._partitions: dict[int, _Partition] = {}
         self._open: dict[int, ParquetFile] = {}
+        self._ending: deque[tuple[Future[StagedFile], ParquetFile, Values]] = deque()
         self._finished_bytes = 0
         self._dictionaries: frozenset[str] | None = None
         self._wide: frozenset[str] = frozenset()
@@ -155,24 +162,36 @@ class RollingFiles:
             if self.held_bytes <= limit // 8 * 7:
                 return
 
-    def finish(self, key: int) -> None:
+    def finish(self, key: int, pool: ThreadPoolExecutor | None = None) -> None:
         """Write what waits of a partition, and finish its file; later rows begin another.
 
+        Args:
+            key: The partition.
+            pool: Sends the file's last bytes while the caller goes on; `settle` waits for it.
+
         Raises:
-            WriteFailed: Storage failed.
+            WriteFailed: Storage failed, perhaps for a file of an earlier call.
         """
         self._flush(key)
-        self._roll(key)
+        if pool is None:
+            self._roll(key)
+        else:
+            self._end(key, pool)
         del self._partitions[key]
 
-    def finish_all(self) -> None:
-        """Finish every partition.
+    def finish_all(self, pool: ThreadPoolExecutor) -> None:
+        """Finish every partition, as `finish` does."""
+        for key in list(self._partitions):
+            self.finish(key, pool)
+
+    def settle(self) -> None:
+        """Wait until every file that was finished is staged.
 
         Raises:
             WriteFailed: Storage failed.
         """
-        for key in list(self._partitions):
-            self.finish(key)
+        while self._ending:
+            self._settle_one()
 
     def empty_file(self, values: Values) -> None:
         """Finish one file without rows.
@@ -189,6 +208,9 @@ class RollingFiles:
 
         What storage fails to drop stays invisible, and `extract-jobs recover` drops it later.
         """
+        wait([future for future, _, _ in self._ending if not future.cancel()])
+        for _, file, _ in self._ending:
+            file.abort()
         for partition in self._partitions.values():
             partition.waiting.clear()
             if partition.file:
@@ -273,5 +295,26 @@ class RollingFiles:
         staged = file.finish()
         partition.file = None
         del self._open[key]
-        self.finished.append(WrittenFile(staged, file.rows, partition.values))
+        self._add(staged, file, partition.values)
+
+    def _end(self, key: int, pool: ThreadPoolExecutor) -> None:
+        partition = self._partitions[key]
+        file = partition.file
+        if file is None:
+            return
+        self._ending.append((pool.submit(file.finish), file, partition.values))
+        partition.file = None
+        del self._open[key]
+        if len(self._ending) > ENDING_FILES:
+            self._settle_one()
+
+    def _settle_one(self) -> None:
+        """Wait for the file that ends longest; one that fails stays for `abort`."""
+        future, file, values = self._ending[0]
+        staged = future.result()
+        self._ending.popleft()
+        self._add(staged, file, values)
+
+    def _add(self, staged: StagedFile, file: ParquetFile, values: Values) -> None:
+        self.finished.append(WrittenFile(staged, file.rows, values))
         self._finished_bytes += staged.size

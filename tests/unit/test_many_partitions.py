@@ -8,6 +8,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,6 +172,43 @@ def test_a_split_whose_connection_breaks_is_read_again_within_its_slice(tmp_path
     with pytest.raises(SourceUnavailable):
         run_in_process(task, broken, [Split(i) for i in range(3)], Progress())
     assert below(tmp_path) == []
+
+
+class SlowStorage(LocalStorage):
+    """Staging a file ends only when three others are ending too, or fails from the tenth on."""
+
+    def __init__(self, fails: bool) -> None:
+        self.together, self.fails, self.ended = threading.Barrier(4, timeout=60), fails, 0
+
+    def stage(self, uri, root, token):
+        writer = super().stage(uri, root, token)
+        close = writer.close
+
+        def slowly():
+            self.ended += 1
+            if not self.fails:
+                self.together.wait()
+            elif self.ended >= 10:
+                raise WriteFailed("no answer")
+            return close()
+
+        writer.close = slowly
+        return writer
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_files_are_sent_at_the_same_time_in_the_end(tmp_path, fails):
+    storage = SlowStorage(fails)
+    task = replace(scattered_task(tmp_path, max_open_partitions=2), open_storage=lambda _: storage)
+    writer = task.writer(0)
+    writer.write(batch(0, list(range(40))))
+    if fails:
+        with pytest.raises(WriteFailed, match="no answer"):
+            writer.close()
+        writer.abort()
+        assert below(tmp_path) == []
+    else:
+        assert rows_in(writer.close()) == {str(k): [k] for k in range(40)}
 
 
 def test_the_spill_has_no_name_and_is_gone_with_its_writer(tmp_path, monkeypatch):
