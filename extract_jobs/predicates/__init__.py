@@ -121,9 +121,7 @@ def _tree_problem(tree: exp.Expr, dialect: str) -> str | None:
     from sqlglot import exp
 
     for node in tree.walk():
-        if isinstance(node, exp.DML | exp.DDL | exp.Command | exp.Into | exp.Lock) and not (
-            isinstance(node, exp.Query)
-        ):
+        if isinstance(node, exp.DML | exp.DDL | exp.Command | exp.Into | exp.Lock):
             return "holds a subquery that writes or locks; only SELECT is allowed in it"
         if dialect == "duckdb" and isinstance(node, exp.Query):
             return "holds a subquery, and beside its files this source has no tables to ask"
