@@ -57,6 +57,11 @@ def _files_problems(spec: ExtractSpec) -> Iterator[str]:
         yield "files.encoding is for text, not for Parquet"
     if spec.connection.uri is None:
         yield "a source of type files needs connection.uri, the folder that globs start from"
+    elif spec.files is not None and _reads_target(spec, spec.connection.uri, spec.files.glob):
+        yield (
+            f"files.glob {spec.files.glob} may find what is written to target.uri: narrow it, or "
+            "give the table a folder elsewhere"
+        )
     if spec.watermark is not None:
         yield (
             "watermark is not for files: mode incremental extracts the files that are new or were "
@@ -69,6 +74,16 @@ def _files_problems(spec: ExtractSpec) -> Iterator[str]:
             "write_mode overwrite_partitions needs mode full for files: a partition may hold rows "
             "of files that were read before, which would be lost"
         )
+
+
+def _reads_target(spec: ExtractSpec, uri: str, glob: str) -> bool:
+    """Tell whether a glob looks where the target is, names aside that are hidden from it."""
+    spelled = re.split(r"[*?]", glob.lstrip("/"), maxsplit=1)[0]
+    begin, target = f"{uri.rstrip('/')}/{spelled}", f"{spec.target.uri.rstrip('/')}/"
+    if not target.startswith(begin):
+        return begin.startswith(target)
+    below = target[begin.rfind("/") + 1 :].split("/")
+    return not any(name.startswith((".", "_")) and "=" not in name for name in below)
 
 
 def _snapshot_problems(spec: ExtractSpec, watermark: WatermarkSpec) -> Iterator[str]:

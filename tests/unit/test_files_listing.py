@@ -140,6 +140,8 @@ def test_a_list_that_is_none_is_refused() -> None:
         ({"where": "id > 1"}, "query and where are not for files"),
         ({"query": "select 1"}, "query and where are not for files"),
         ({"files": None}, "needs files.glob"),
+        ({"target": {"uri": "drop/out"}}, "may find what is written to target.uri"),
+        ({"target": {"uri": "dro"}, "connection": {"uri": "dro/p"}}, "may find what is written"),
         ({"source_type": "sqlite", "connection": {"path": "x"}}, "files is for sources of type"),
         ({"mode": "incremental",
           "target": {"uri": "o/t", "write_mode": "overwrite_partitions", "partition_by": ["d"]}},
@@ -152,6 +154,12 @@ def test_what_files_cannot_do_is_refused(given: dict[str, Any], message: str) ->
     spec = files_spec("drop", "*.csv").model_dump(exclude_unset=True)
     with pytest.raises(ValidationError, match=message):
         type(files_spec("drop", "*.csv")).model_validate(spec | given)
+
+
+@pytest.mark.parametrize("uri", ["drop/_out/t", "drop2/t", "dro/t", "drop/.out"])
+def test_a_target_that_no_glob_finds_may_be_anywhere(uri: str) -> None:
+    assert files_spec("drop", "**", target={"uri": uri}).target.uri == uri
+    assert files_spec("drop", "in/**", target={"uri": "drop/out"}).target.uri == "drop/out"
 
 
 def test_a_strategy_of_databases_is_refused() -> None:

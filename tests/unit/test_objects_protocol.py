@@ -7,6 +7,7 @@ that a process can die at any listing and read of it too.
 from __future__ import annotations
 
 import io
+import json
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -236,6 +237,18 @@ def test_a_lost_list_and_a_glob_that_matches_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"objects/first/0-0\.parquet, the list of objects that"):
         extract(bucket, spec_for("r"))
     assert visible(bucket) == [1, 2, 3]
+
+
+def test_a_commit_of_a_version_without_objects_is_still_read() -> None:
+    bucket = after_a_first_run()
+    [uri] = [u for u in bucket.objects if "/commits/" in u]
+    record = json.loads(bucket.objects[uri][0])
+    assert record.pop("objects") == "objects/first/0-0.parquet"
+    bucket.objects[uri] = (json.dumps(record).encode(), None)
+    storage = ProcessStorage(bucket, Process("judge"))
+    published = CommitLog(storage, STATE, storage).settle().published
+    assert published is not None
+    assert published.objects is None
 
 
 orders = st.lists(st.integers(0, 1), max_size=120)
