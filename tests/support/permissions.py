@@ -28,9 +28,10 @@ SEEN: Mapping[str, frozenset[str]] = {
                                     "dynamodb:UpdateItem", "dynamodb:Query"}),
     WORKER: frozenset({
         "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload",
-        "s3:ListBucket", "s3:ListMultipartUploadParts", "dynamodb:UpdateItem",
+        "s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts",
+        "dynamodb:UpdateItem",
         "secretsmanager:GetSecretValue", "glue:GetDatabase", "glue:CreateDatabase",
-        "glue:GetTable", "glue:CreateTable", "glue:BatchCreatePartition",
+        "glue:GetTable", "glue:CreateTable", "glue:GetPartitions", "glue:BatchCreatePartition",
     }),
 }  # fmt: skip
 """Action by role, as recorded."""
@@ -87,11 +88,9 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         "kms:Decrypt": _KEY, "kms:GenerateDataKey": _KEY,
     },
     WORKER: {
-        "s3:ListBucketMultipartUploads": "recover finds what nobody completed or aborted",
         "dynamodb:GetItem": "an attempt that is outdated says what took its place",
         "ssm:GetParameter": "connection.ssm_parameter",
         "glue:UpdateTable": "a column is added, or a table written again",
-        "glue:GetPartitions": "an overwrite looks for partitions that are gone",
         "glue:BatchDeletePartition": "an overwrite drops partitions that are gone",
         "rds-db:connect": "auth: iam",
         "redshift:GetClusterCredentials": "auth: iam",
