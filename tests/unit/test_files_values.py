@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -241,6 +242,36 @@ def test_rows_that_do_not_parse_are_put_aside_and_counted(tmp_path: Path) -> Non
         (6, "id", "holds no int64", "four,x"),
         (7, "v", "is not valid UTF-8 (see files.encoding)", "5,\\xff"),
     ]
+
+
+def types_of(source: FilesSource) -> dict[str, str]:
+    return {c.name: str(c.arrow_type) for c in source.describe().columns}
+
+
+def test_types_of_increments_only_widen(tmp_path: Path) -> None:
+    now = datetime(2026, 6, 1, tzinfo=UTC)
+    spec = files_spec(tmp_path, "*.csv", mode="incremental", columns={"exclude": ["left_out"]})
+    source = FilesSource.open(spec)
+    (tmp_path / "1.csv").write_text("id,day,empty,left_out\n1,2024-01-01,,7\n")
+    first = source.choose(None, now)
+    assert types_of(source.at(first)) == {
+        "id": "int64", "day": "date32[day]", "empty": "string", "left_out": "string"
+    }  # fmt: skip
+    os.truncate(tmp_path / "1.csv", 0)
+    os.utime(tmp_path / "1.csv", (0, 0))  # replaced by an empty file, which says nothing
+    (tmp_path / "2.csv").write_text("id,empty,new\n2,5,true\n")
+    second = source.choose(first, now)
+    # A column that was text for want of values stays what the files before have.
+    assert types_of(source.at(second)) == {
+        "id": "int64", "day": "date32[day]", "empty": "string", "left_out": "string", "new": "bool"
+    }  # fmt: skip
+    (tmp_path / "3.csv").write_text("id,day\n2.5,\n")
+    third = source.choose(second, now)
+    assert types_of(source.at(third))["id"] == "double"
+    spec = spec.model_copy(update={"columns": spec.columns.model_copy(update={"exclude": ()})})
+    (tmp_path / "4.csv").write_text("left_out\n8\n")
+    later = FilesSource.open(spec)
+    assert types_of(later.at(later.choose(third, now)))["left_out"] == "int64"
 
 
 def parquet(path: Path, **columns: pa.Array) -> None:

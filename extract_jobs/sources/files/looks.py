@@ -38,7 +38,9 @@ from extract_jobs.splits import ObjectRange
 from extract_jobs.storage import ObjectInfo, Storage
 
 THREADS = 8
-"""Files looked into at a time."""
+"""Text files looked into at a time, each with a few blocks in memory."""
+FOOTERS = 24
+"""Parquet files looked into at a time: storage is waited for, and memory is hardly needed."""
 _AT_A_TIME = 100
 _HANDFUL = 50
 
@@ -111,9 +113,10 @@ class Looker:
         """
         found: list[Listed] = []
         # Many small files go by the handful: a task each would cost more than the look.
-        handful = max(1, min(_HANDFUL, len(objects) // (4 * THREADS)))
+        threads = FOOTERS if self.format == "parquet" else THREADS
+        handful = max(1, min(_HANDFUL, len(objects) // (4 * threads)))
         starts = range(0, len(objects), handful)
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="look") as pool:
+        with ThreadPoolExecutor(threads, thread_name_prefix="look") as pool:
             for first in range(0, len(starts), _AT_A_TIME):
                 # What the files before have settled is not looked for again.
                 looks = pool.map(
