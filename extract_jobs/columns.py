@@ -186,7 +186,14 @@ def _partition_problems(
         data_type = file_type(chosen[field.column], spec)
         problem = None if data_type is None else partition_problem(field, data_type)
         if problem:
-            yield problem
+            by_policy = spec.lossy_types == "string" and field.column not in spec.columns.cast
+            made_text = by_policy and chosen[field.column].fidelity == "by_permission"
+            yield problem + (
+                "; lossy_types: string made it text: cast it back in columns.cast, or set another "
+                "lossy_types for this table"
+                if made_text
+                else ""
+            )
 
 
 def _collisions(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str]:

@@ -13,7 +13,7 @@ import pyarrow.dataset
 import pytest
 
 from extract_jobs.casts import parse_type
-from extract_jobs.errors import TypeNotRepresentable
+from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.run import run_extract
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres.catalog import column_types, find_table, relation_of
@@ -156,6 +156,19 @@ def test_lossy_types_string_takes_what_psql_prints(tortured, monkeypatch, tmp_pa
             assert read.column(name).to_pylist() == [row[i] for row in printed], name
     assert set(report.as_text) == set(names) - columns["cast"].keys()
     assert report.nulled == {}
+
+
+def test_a_partition_of_what_lossy_types_made_text_says_what_to_do(tortured, monkeypatch, tmp_path):
+    table = {"extract_table": "unfaithful", "lossy_types": "string"}
+    table |= {"target": {"partition_by": ["day(fine_ts_last)"]}}
+    refused = source(tortured, monkeypatch, folder=tmp_path, **table).spec
+    with pytest.raises(ConfigError, match="string made it text: cast it back"):
+        run_extract(refused)
+    columns = {"cast": {"fine_ts_last": "timestamp"}}
+    report = run_extract(
+        source(tortured, monkeypatch, folder=tmp_path, columns=columns, **table).spec
+    )
+    assert report.rows == 4
 
 
 def test_a_run_counts_what_became_null_by_column(tortured, monkeypatch, tmp_path):
