@@ -18,7 +18,8 @@ from extract_jobs.errors import ConfigError, SourceUnavailable, TypeNotRepresent
 from extract_jobs.run import run_extract
 from extract_jobs.sources.sqlite import reader as reading
 from extract_jobs.sources.sqlite import session
-from extract_jobs.sources.sqlite.sql import quote_name
+from extract_jobs.sources.sqlite import splits as cutting
+from extract_jobs.sources.sqlite.sql import quote_name, select
 from extract_jobs.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.source_cases import HOSTILE
@@ -77,6 +78,35 @@ def test_any_rowids_are_in_one_split_each(tmp_path_factory, rowids, splits):
     cut = {"strategy": "rowid", "target_bytes": max(8192, 9000 * len(rowids) // splits)}
     found = source(path, split=cut, columns={"include": ["id"], "cast": {"pad": "binary"}})
     assert values(found) == sorted(rowids)
+
+
+@given(
+    keys=st.lists(
+        st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
+        | st.text(alphabet="aAbB'\0é", max_size=3) | st.binary(max_size=2),
+        max_size=40,
+    ),
+    declared=st.sampled_from(["", "integer", "text", "text collate nocase", "real", "blob"]),
+    splits=st.integers(2, 12),
+)  # fmt: skip
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_values_are_in_one_split_each(tmp_path_factory, keys, declared, splits):
+    path = write(
+        tmp_path_factory.mktemp("values") / "x.db", f"create table t (id int, k {declared})"
+    )
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany("insert into t values (?, ?)", list(enumerate(keys)))
+    with snapshot_of(source(path, extract_table="t", lossy_types="string")) as snapshot:
+        run = cutting.runner(snapshot._opened)
+        relation, column = snapshot.reader.relation, '"t"."k"'
+        bounds = cutting.by_value(run, relation, column, None, rows=len(keys), count=splits)
+        parts = [
+            [row[0] for row in run(select(['"t"."id"'], relation, split.predicate))]
+            for split in cutting.between(bounds, column, 0)
+        ]
+    assert sorted(i for part in parts for i in part) == list(range(len(keys)))
 
 
 def test_a_small_database_is_one_split(path):

@@ -18,6 +18,10 @@ from extract_jobs.parquet import PartitionedWriter
 from extract_jobs.run import run_extract
 from extract_jobs.storage.local import LocalStorage
 from extract_jobs.transform import Transform, choose_columns
+from tests.support.mysql_source import read_all
+from tests.support.mysql_source import source as mysql_source
+from tests.support.mysql_torture import COLUMNS
+from tests.support.mysql_torture import make as make_mysql_torture
 from tests.support.postgres_source import source
 from tests.support.postgres_torture import TYPES, build, files_of, meant, psql, told
 from tests.support.specs import make_description, make_spec
@@ -27,6 +31,7 @@ from tests.support.sqlite_torture import PRINTED, make_torture
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from tests.support.mariadb import MariaServer
     from tests.support.postgres import Server
 
 pytestmark = pytest.mark.spark
@@ -124,7 +129,9 @@ def test_every_type_of_sqlite_as_it_is_stored(spark: SparkSession, tmp_path: Pat
     places = {"target": {"uri": f"{tmp_path}/target"}} | {
         name: f"{tmp_path}/{name}" for name in ("state_uri", "report_uri")
     }
-    run_extract(sqlite_source(tmp_path / "torture.db", **places).spec)
+    split = {"strategy": "rowid", "target_bytes": 8192}
+    spec = sqlite_source(tmp_path / "torture.db", split=split, **places).spec
+    assert run_extract(spec, spark=spark).splits > 1
     found = spark.read.parquet(*files_of(tmp_path / "target")).drop("_run_id", "_extracted_at")
     expected = spark.createDataFrame(
         list(zip(*PRINTED.values(), strict=True)),
@@ -133,6 +140,32 @@ def test_every_type_of_sqlite_as_it_is_stored(spark: SparkSession, tmp_path: Pat
         "day string, number string, json string, anything string",
     )
     assert_df_equality(found, expected, ignore_row_order=True)
+
+
+def test_every_type_of_mariadb_as_it_was_read(
+    spark: SparkSession,
+    mariadb_database: MariaServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it is read as, is held against the database's own client elsewhere."""
+    make_mysql_torture(mariadb_database)
+    places = {"target": {"uri": f"{tmp_path}/target"}} | {
+        name: f"{tmp_path}/{name}" for name in ("state_uri", "report_uri")
+    }
+    found = mysql_source(mariadb_database, monkeypatch, extract_table="torture", **places)
+    run_extract(found.spec)
+    table = read_all(found).sort_by("id").select(list(COLUMNS))
+    frame = spark.read.parquet(*files_of(tmp_path / "target")).orderBy("id")
+    told = [as_spark_tells(field.name, field.type) for field in table.schema]
+    rows = frame.select(*map(f.expr, told)).collect()
+    for i, field in enumerate(table.schema):
+        expected: list[Any] = table.column(i).to_pylist()
+        if pa.types.is_timestamp(field.type):
+            naive = [v and v.replace(tzinfo=None).isoformat(sep=" ") for v in expected]
+            expected = [v and (v.rstrip("0") if "." in v else v) for v in naive]
+        shown = [bytes(row[i]) if isinstance(row[i], bytearray) else row[i] for row in rows]
+        assert shown == expected, field.name
 
 
 def test_hostile_partition_values(spark: SparkSession, tmp_path: Path) -> None:
