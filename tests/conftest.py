@@ -64,6 +64,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.driver.memory": "1g",
         # A test looks for secrets in it.
         "spark.eventLog.enabled": "true",
+        "spark.eventLog.compress": "false",
         "spark.eventLog.dir": (scratch / "events").as_uri(),
         "spark.jars": session_jars(),
         "spark.local.dir": str(scratch / "local"),
