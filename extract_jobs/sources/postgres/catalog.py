@@ -172,6 +172,7 @@ def _types(opened: Connection, wanted: Sequence[tuple[int, int]]) -> list[Postgr
     printed = execute(
         opened,
         "select pg_catalog.format_type(o::pg_catalog.oid, m) from"
+        # With several arguments it means pg_catalog's, and only if it is not said so.
         " unnest(%s::pg_catalog.int8[], %s::pg_catalog.int4[])"
         " with ordinality as t(o, m, i) order by i",
         [oid for oid, _ in wanted],

@@ -134,7 +134,7 @@ def stream(
         setup += [set_local(server_version)] if connection.pooled else []
         if setup:
             cursor.execute(f"call postgres_execute('{name}', {_literal('; '.join(setup))})")
-        pid = f"from postgres_query('{name}', 'select pg_backend_pid()')"
+        pid = f"from postgres_query('{name}', 'select pg_catalog.pg_backend_pid()')"
         backend = cursor.execute(pid).fetchall()[0][0]
         query = f"from postgres_query('{name}', {_literal(statement)})"
         reader = cursor.sql(query).to_arrow_reader(rows_per_batch)
@@ -173,7 +173,7 @@ def _cancel(connection: DatabaseConnection, backend: int) -> None:
         contextlib.suppress(psycopg.Error, ExtractError),
         contextlib.closing(connect(connection)) as opened,
     ):
-        execute(opened, "select pg_cancel_backend(%s)", backend)
+        execute(opened, "select pg_catalog.pg_cancel_backend(%s)", backend)
 
 
 def _attach(
