@@ -90,9 +90,32 @@ def stream(
     result = result_of(cursor)
     if not result.unbuffered_active:
         raise pymysql.err.ProgrammingError(1064, "the statement gives no rows")
-    rows = _Rows(*take_rows(opened, cursor), batch_bytes, batch_rows)
-    for data, starts in rows:
-        yield [_gather(data, *found) for found in _columns(data, starts, result.field_count)]
+    begun, file = take_rows(opened, cursor)
+    yield from decode(
+        begun, file, result.field_count, batch_bytes=batch_bytes, batch_rows=batch_rows
+    )
+
+
+def decode(
+    begun: bytes, file: Any, field_count: int, *, batch_bytes: int, batch_rows: int
+) -> Iterator[list[pa.Array]]:
+    """Take rows apart, up to the packet that ends them and not a byte further.
+
+    Args:
+        begun: What has been read of them already.
+        file: What gives the others, by ``readinto``.
+        field_count: Columns of a row.
+        batch_bytes: See `stream`.
+        batch_rows: See `stream`.
+
+    Yields:
+        One binary array a column.
+
+    Raises:
+        pymysql.Error: The rows end with an error, or without an end.
+    """
+    for data, starts in _Rows(begun, file, batch_bytes, batch_rows):
+        yield [_gather(data, *found) for found in _columns(data, starts, field_count)]
         del data
 
 
