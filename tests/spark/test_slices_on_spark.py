@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as f
 
 from extract_jobs.engine import Progress, run_splits, stray_uploads
+from extract_jobs.run import run_extract
+from extract_jobs.spec import ExtractSpec
 from extract_jobs.splits import Split
+from extract_jobs.storage import WrittenFile
 from extract_jobs.storage.local import LocalStorage
+from infra.local.emulator import Emulator
+from tests.support.crash import Lake, bucket_of
+from tests.support.emulators import set_environment
+from tests.support.postgres import Server
 from tests.support.scattered import ScatteredReader, scattered_task
 
 pytestmark = pytest.mark.spark
@@ -57,14 +67,89 @@ def test_slices_share_files_and_a_lost_worker_costs_a_slice(
     assert [r.index for r in results] == list(range(7))
     assert [r.rows for r in results] == [2000] * 7
     assert sorted(seen.done) == list(range(7))
-    files = [f for r in results for f in r.files]
+    files = [file for r in results for file in r.files]
     assert len(files) == 2 * 30
     stray_uploads(task, files)
+    publish_and_count(files, tmp_path / "lake/target", spark, rows=14_000, partitions=30)
+
+
+def publish_and_count(
+    files: Sequence[WrittenFile], target: Path, spark: SparkSession, *, rows: int, partitions: int
+) -> None:
     for file in files:
         assert LocalStorage().complete(file.staged)
-    found = spark.read.parquet(f"{tmp_path}/lake/target")
-    [(count, distinct, partitions)] = found.selectExpr(
-        "count(*)", "count(distinct n)", "count(distinct k)"
-    ).collect()
-    assert (count, distinct, partitions) == (14_000, 14_000, 30)
-    assert not [p for p in (tmp_path / "lake/target").iterdir() if "staging" in p.name]
+    found = spark.read.parquet(str(target)).agg(
+        f.count("*"), f.count_distinct("n"), f.count_distinct("k")
+    )
+    assert found.collect() == [(rows, rows, partitions)]
+    assert not [p for p in target.iterdir() if "staging" in p.name]
+
+
+def as_it_is(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
+    return batch, {}
+
+
+class RangeReader:
+    """Rows that Spark makes itself: 1,000 a split, of 20 partitions."""
+
+    conform = staticmethod(as_it_is)
+
+    def dataframe(self, spark: SparkSession, splits: Sequence[Split]) -> DataFrame:
+        parts = [spark.range(s.index * 1000, s.index * 1000 + 1000, 1, 1) for s in splits]
+        rows = parts[0]
+        for part in parts[1:]:
+            rows = rows.union(part)
+        assert rows.rdd.getNumPartitions() == len(splits)
+        return rows.selectExpr("id as n", "id % 20 as k", "cast(id as string) as filler")
+
+    def error(self, error: Exception) -> None:
+        return None
+
+
+def test_slices_that_spark_reads_share_files_too(tmp_path: Path, spark: SparkSession) -> None:
+    reader: Any = RangeReader()
+    task = replace(scattered_task(tmp_path), reader=reader)
+    seen = Seen()
+    results = run_splits(
+        task, [Split(i) for i in range(5)], connections=2, spark=spark, progress=seen
+    )
+    assert [r.index for r in results] == list(range(5))
+    assert sum(r.rows for r in results) == 5000
+    assert sorted(seen.done) == list(range(5))
+    files = [file for r in results for file in r.files]
+    assert len(files) == 2 * 20
+    publish_and_count(files, tmp_path / "target", spark, rows=5000, partitions=20)
+
+
+def test_a_table_of_many_splits_and_partitions_from_end_to_end(
+    pg_database: Server,
+    ministack: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    spark: SparkSession,
+    tmp_path: Path,
+) -> None:
+    set_environment(
+        {**ministack.environment(), "CRASH_PASSWORD": pg_database.password}, monkeypatch
+    )
+    lake = Lake(bucket_of(ministack, f"slices-{uuid4().hex[:8]}") + "/x", ministack.environment())
+    pg_database.execute(
+        "create table public.t (id int primary key, country text, padding text)",
+        "insert into public.t select g, 'c' || (g * 7919 % 90), repeat(md5(g::text), 4)"
+        " from generate_series(1, 30000) g",
+        "analyze public.t",
+    )
+    spec = ExtractSpec.model_validate(
+        lake.spec(
+            pg_database, "r", 1,
+            target={"partition_by": ["country"], "max_open_partitions": 10},
+            split={"target_bytes": 1_000_000, "max_connections": 2},
+            spill_folder=str(tmp_path),
+        )
+    )  # fmt: skip
+    report = run_extract(spec, spark=spark)
+    assert report.splits > 4
+    assert (report.rows, report.source_rows, report.reconciled) == (30_000, 30_000, True)
+    assert report.files == 2 * 90
+    assert lake.read() == list(range(1, 30_001))
+    assert lake.staged() == []
+    assert list(tmp_path.iterdir()) == []
