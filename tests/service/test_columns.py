@@ -14,12 +14,13 @@ import pytest
 
 from extract_jobs.attempt import mask_key
 from extract_jobs.cli.views import preview, preview_text
+from extract_jobs.engine import Progress
 from extract_jobs.errors import ConfigError
 from extract_jobs.masks import MaskKey
 from extract_jobs.run import run_extract
 from extract_jobs.spec import ExtractSpec
 from infra.local.emulator import Emulator
-from tests.support.crash import Lake
+from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import set_environment
 from tests.support.postgres import Server
 from tests.support.specs import make_spec
@@ -116,3 +117,48 @@ def test_the_key_of_a_mask_from_aws(ministack: Emulator, monkeypatch: pytest.Mon
     assert key_at(ssm_parameter=f"/{name}") == wanted
     with pytest.raises(ConfigError, match=r"no secret 'nope' .* columns\.mask_key"):
         key_at(secret_id="nope")
+
+
+class Killed(BaseException):
+    """Nothing is cleaned up after it."""
+
+
+class KilledBeforeTheCommit(Progress):
+    def phase(self, name: str) -> None:
+        if name == "commit":
+            raise Killed
+
+
+def test_parts_of_an_upload_that_nobody_completed_hold_masked_values_alone(
+    ministack: Emulator, pg_database: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_environment(
+        {**ministack.environment(), "CRASH_PASSWORD": pg_database.password, "MASK_KEY": "k" * 32},
+        monkeypatch,
+    )
+    uri = bucket_of(ministack, f"masks-{uuid4().hex[:8]}")
+    bucket = uri.removeprefix("s3://")
+    lake = Lake(f"{uri}/x", ministack.environment())
+    pg_database.execute(
+        "create table t (id int, a text, b text, c text)",
+        "insert into t select 1, 'canary', 'canary', 'canary'",
+    )
+    masks = {"a": "hash", "b": "redact", "c": "null"}
+    spec = spec_of(
+        lake, pg_database, "r", columns={"mask": masks, "mask_key": {"env": "MASK_KEY"}},
+        target={"compression": "none"},
+    )  # fmt: skip
+    with pytest.raises(Killed):
+        run_extract(spec, progress=KilledBeforeTheCommit())
+    with closing(boto3.client("s3")) as s3:
+        uploads = s3.list_multipart_uploads(Bucket=bucket)["Uploads"]
+        for key, upload in ((u["Key"], u["UploadId"]) for u in uploads):
+            found = s3.list_parts(Bucket=bucket, Key=key, UploadId=upload)["Parts"]
+            parts = [{"PartNumber": p["PartNumber"], "ETag": p["ETag"]} for p in found]
+            s3.complete_multipart_upload(
+                Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+            )
+        objects = [o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]]
+        data = [s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in objects]
+    assert any(b"PAR1" in one and b"***" in one for one in data)
+    assert [key for key, one in zip(objects, data, strict=True) if b"canary" in one] == []
