@@ -478,6 +478,15 @@ def test_a_file_that_lacks_something(text: str, expected: str) -> None:
     assert problems_of(text) == [expected]
 
 
+def test_a_connection_with_another_type_s_fields_is_refused_where_it_stands() -> None:
+    config = (
+        "version: 1\nsource:\n  name: s\n  type: sqlite\n  connection: {path: /x.db, host: db}\n"
+        "tables: {t: {target: {uri: /d/t}}}\n"
+    )
+    [line] = problems_of(config)
+    assert line.startswith("sales.yml:5: source.connection: a source of type sqlite takes no host")
+
+
 def test_a_secret_in_a_config_is_refused_and_not_repeated() -> None:
     base = (
         "version: 1\nsource: {name: s, type: postgres, connection: {%s}}\n"
