@@ -1,0 +1,97 @@
+"""Objects as they were listed, cut into splits and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from extract_jobs.sources.files.listing import compression_of
+from extract_jobs.sources.files.objects import Listed, ObjectList
+from extract_jobs.sources.files.reader import FilesReader
+from extract_jobs.sources.files.streams import is_utf8
+from extract_jobs.spec import ExtractSpec
+from extract_jobs.splits import ObjectRange, Split
+
+OPENING_BYTES = 256 * 2**10
+"""What opening one more object costs, as bytes read: it keeps splits of tiny objects from growing
+without end."""
+
+
+@dataclass(frozen=True)
+class FilesSnapshot:
+    """Objects as they were listed. Meets `extract_jobs.sources.Snapshot`."""
+
+    objects: ObjectList
+    reader: FilesReader
+    shared: bool = True
+
+    def splits(self, spec: ExtractSpec) -> Sequence[Split]:
+        """Cut the objects into splits. See `extract_jobs.sources.Snapshot.splits`.
+
+        Small objects share a split. Large Parquet is cut by row groups, large plain CSV at records
+        that a look into it found, large plain JSON lines anywhere: a reader begins with the next
+        line.
+        """
+        target = spec.split.target_bytes
+        splits: list[Split] = []
+        held: list[ObjectRange] = []
+        weight = 0
+        for listed in self.objects.to_read():
+            for part, size in self._parts(
+                listed, target if spec.split.strategy == "auto" else None
+            ):
+                if held and weight + size > target and spec.split.strategy == "auto":
+                    splits.append(Split(len(splits), None, weight, tuple(held)))
+                    held, weight = [], 0
+                held.append(part)
+                weight += size
+        if held or not splits:
+            splits.append(Split(len(splits), None, weight, tuple(held)))
+        return splits
+
+    def _parts(self, listed: Listed, target: int | None) -> Iterator[tuple[ObjectRange, int]]:
+        info, files = listed.info, self.reader.files
+        whole = ObjectRange(info.uri, info.etag or "", info.size)
+        large = target is not None and info.size >= 2 * target
+        if large and target is not None and self.reader.format == "parquet":
+            yield from _groups(whole, listed.cuts, target)
+            return
+        plain = compression_of(info.uri, files.compression) == "none" and is_utf8(files.encoding)
+        cuts: Sequence[int] = ()
+        if large and target is not None and plain and self.reader.format == "csv":
+            cuts = listed.cuts
+        elif large and target is not None and plain and self.reader.format == "jsonl":
+            cuts = range(target, info.size - target // 2, target)
+        bounds = [0, *cuts, info.size]
+        for start, end in pairwise(bounds):
+            last = end == info.size
+            part = replace(whole, start=start, end=None if last else end)
+            yield part, end - start + OPENING_BYTES
+
+    def count(self) -> int | None:
+        """Return the rows that a look into all of the files counted, None where it did not.
+
+        That is so with declared columns, and where rows are put aside. Of Parquet it is what the
+        footers say.
+        """
+        counts = [one.rows for one in self.objects.to_read()]
+        known = [count for count in counts if count is not None]
+        if len(known) != len(counts) or self.reader.files.bad_rows == "reject":
+            return None
+        return sum(known)
+
+    def check(self) -> None:
+        """Do nothing: every read tells for itself whether its object is as it was listed."""
+
+
+def _groups(
+    whole: ObjectRange, sizes: Sequence[int], target: int
+) -> Iterator[tuple[ObjectRange, int]]:
+    start = held = 0
+    for group, size in enumerate(sizes):
+        if held and held + size > target:
+            yield replace(whole, start=start, end=group), held + OPENING_BYTES
+            start, held = group, 0
+        held += size
+    yield replace(whole, start=start, end=len(sizes)), held + OPENING_BYTES
