@@ -14,6 +14,7 @@ import psycopg
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError
+from extract_jobs.sources.postgres.expressions import PostgresType
 from extract_jobs.sources.postgres.session import Connection, execute
 from extract_jobs.sources.postgres.sql import (
     EQUALS,
@@ -22,7 +23,6 @@ from extract_jobs.sources.postgres.sql import (
     quote_name,
 )
 from extract_jobs.sources.postgres.texts import check_statement
-from extract_jobs.sources.postgres.types import PostgresType
 
 _READABLE = {"r": "table", "m": "table", "p": "partitioned", "v": "view", "f": "view"}
 _RELATIONS = (

@@ -13,10 +13,10 @@ from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources.postgres import splits as cutting
 from extract_jobs.sources.postgres.catalog import Leaf, Table
 from extract_jobs.sources.postgres.errors import statement_error
+from extract_jobs.sources.postgres.expressions import PostgresType
 from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, execute, session
 from extract_jobs.sources.postgres.sql import Relation, select
-from extract_jobs.sources.postgres.types import PostgresType
 from extract_jobs.spec import ExtractSpec, SplitSpec
 from extract_jobs.splits import Split
 

@@ -15,12 +15,19 @@ from typing import Literal
 import pyarrow as pa
 
 from extract_jobs.schema import Column, Fidelity, TypeRule
+from extract_jobs.sources.postgres.expressions import (
+    MAX_PRECISION,
+    PostgresType,
+    as_it_is,
+    guarded,
+    precision_and_scale,
+    printed,
+    printed_items,
+)
 from extract_jobs.sources.postgres.sql import quote_name
 from extract_jobs.sources.postgres.values import failure_condition
 
 LossyTypes = Literal["refuse", "null", "string"]
-MAX_PRECISION = 38
-"""Digits of Arrow's decimal128, and of what Athena and Spark know."""
 
 
 @dataclass(frozen=True)
@@ -119,38 +126,6 @@ TYPE_RULES = (
 """The table of types in the docs. The mapping itself goes by `RULES`."""
 
 
-@dataclass(frozen=True)
-class PostgresType:
-    """A column's type as ``pg_type`` tells it, domains resolved.
-
-    Attributes:
-        printed: ``format_type`` of the declared type.
-        base: ``typname`` of the type below all domains, for an array of its element.
-        modifier: ``atttypmod`` in force, -1 for none.
-        is_array: Whether it is a true array (``int2vector`` and the like are not).
-        is_domain: Whether the declared type, or the array's element, is a domain.
-        built_in: Whether ``base`` lies in ``pg_catalog``.
-    """
-
-    printed: str
-    base: str
-    modifier: int
-    is_array: bool
-    is_domain: bool
-    built_in: bool
-
-
-def precision_and_scale(modifier: int) -> tuple[int, int] | None:
-    """Decode the type modifier of ``numeric``; None without one.
-
-    See ``make_numeric_typmod`` in PostgreSQL's numeric.c; the scale has a sign since 15.
-    """
-    if modifier < 4:
-        return None
-    packed = modifier - 4
-    return (packed >> 16) & 0xFFFF, ((packed & 0x7FF) ^ 1024) - 1024
-
-
 def rule_of(found: PostgresType) -> Rule:
     """Return the rule for a type, for an array that of its elements."""
     if not found.built_in:
@@ -210,7 +185,7 @@ def make_column(
     ) -> Column:
         return Column(name, found.printed, arrow, nullable or nulled, fidelity, rule, expression)
 
-    as_text = _printed(quoted, found)
+    as_text = printed(quoted, found)
     if rule is MONEY:
         digits = as_text if found.is_array else f"{quoted}::pg_catalog.numeric::pg_catalog.text"
         reason = "money becomes the digits of its numeric value, as columns.cast allows"
@@ -222,80 +197,17 @@ def make_column(
         return column(as_text, "by_permission", reason, pa.string())
     to_null = lossy_types == "null"
     if scalar is None:
-        expression = _printed_items(quoted, found) if found.is_array else as_text
+        expression = printed_items(quoted, found) if found.is_array else as_text
         reason = f"{_AS_TEXT}; {_outcome(arrow, to_null)}" if found.is_array else _AS_TEXT
     else:
-        expression = _as_it_is(quoted, found)
+        expression = as_it_is(quoted, found)
         reason = _outcome(arrow, to_null)
-    expression = _guarded(quoted, expression, arrow, to_null)
+    expression = guarded(quoted, expression, arrow, to_null)
     fidelity: Fidelity = "as_text" if scalar is None else "lossless"
     return column(expression, fidelity, reason, arrow, nulled=may_fail and to_null)
 
 
 _AS_TEXT = "arrives as PostgreSQL's own text"
-
-
-def _printed(quoted: str, found: PostgresType) -> str:
-    """Return SQL of a whole value as the type's output function, and so psql, prints it."""
-    if found.is_array or not _has_own_cast(found):
-        return f"{quoted}::pg_catalog.text"
-    # A row of NULLs ``is null``, and yet is distinct from NULL.
-    return f"case when {quoted} is distinct from null then pg_catalog.concat({quoted}) end"
-
-
-def _printed_items(quoted: str, found: PostgresType) -> str:
-    """Return SQL of an array with each element as its type prints it."""
-    if found.built_in and _has_own_cast(found):
-        return _concatenated(quoted)
-    return f"{quoted}::pg_catalog.text[]"
-
-
-def _has_own_cast(found: PostgresType) -> bool:
-    """Tell whether a cast to text may give another text than the type's output function.
-
-    That of inet adds a netmask; anybody may define one for types of their own.
-    """
-    return not found.built_in or found.base in ("inet", "cidr")
-
-
-def _concatenated(quoted: str) -> str:
-    return (
-        f"case when {quoted} is not null then"
-        " array(select case when v is not null then pg_catalog.concat(v) end"
-        f" from pg_catalog.unnest({quoted}) with ordinality as u(v, i) order by i) end"
-    )
-
-
-def _as_it_is(quoted: str, found: PostgresType) -> str:
-    """Return SQL that gives a column to DuckDB as one of the types that it reads faithfully."""
-    if found.base == "bpchar" and not found.is_array:
-        if found.modifier < 5:
-            # Not blank-padded, so blanks at the end are the value's own: `concat` keeps them where
-            # a cast to text would not.
-            return f"case when {quoted} is not null then pg_catalog.concat({quoted}) end"
-        if found.is_domain:
-            # The printed type hides the width that `pad_width` reads from it.
-            return f"pg_catalog.rpad({quoted}::pg_catalog.text, {found.modifier - 4})"
-    if found.base == "bpchar" and found.is_array and (found.is_domain or found.modifier < 5):
-        # As above, element by element; `pad_width` does not see the width of a domain.
-        return _concatenated(quoted)
-    if found.is_domain and found.is_array:
-        return f"{quoted}::{_array_cast(found)}[]"
-    return quoted
-
-
-def _array_cast(found: PostgresType) -> str:
-    if found.base == "numeric":
-        precision, scale = precision_and_scale(found.modifier) or (MAX_PRECISION, 0)
-        return f"pg_catalog.numeric({precision},{scale})"
-    return f"pg_catalog.{found.base}"
-
-
-def _guarded(quoted: str, expression: str, arrow: pa.DataType, to_null: bool) -> str:
-    # Arrays always: DuckDB fails at several dimensions before anybody can tell the column.
-    guarded = to_null or pa.types.is_list(arrow)
-    condition = failure_condition(quoted, arrow) if guarded else None
-    return f"case when ({condition}) is not true then {expression} end" if condition else expression
 
 
 def _outcome(arrow: pa.DataType, to_null: bool) -> str:
