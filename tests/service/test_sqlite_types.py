@@ -21,6 +21,7 @@ from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.run import run_extract
 from extract_jobs.sources.sqlite.sql import literal
 from extract_jobs.sources.sqlite.types import RULES, rule_of
+from extract_jobs.watermark import WatermarkValue
 from tests.support.sqlite_source import read_all, snapshot_of, source, write
 from tests.support.sqlite_torture import PRINTED, TORTURE, make_torture
 
@@ -245,6 +246,7 @@ def test_a_decimal_may_be_read_as_the_double_that_it_is(path):
     write(path, "create table t (c decimal(5,2))", "insert into t values (0.1 + 0.2), (5)")
     found = source(path, columns={"cast": {"c": "float64"}})
     assert read_all(found).column("c").to_pylist() == [0.1 + 0.2, 5.0]
+    assert found.highest("c") == WatermarkValue("decimal", "5")
 
 
 def test_types_of_a_query_and_a_view(path):

@@ -11,7 +11,7 @@ from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.schema import Column
 from extract_jobs.sources.sqlite.session import Rows
 from extract_jobs.sources.sqlite.sql import Relation, bound_literal, check_bound, select
-from extract_jobs.sources.sqlite.types import printed, storage_class
+from extract_jobs.sources.sqlite.values import printed, storage_class
 from extract_jobs.watermark import WatermarkValue, is_before
 
 Run = Callable[[str], Rows]
