@@ -244,6 +244,15 @@ def test_rows_that_do_not_parse_are_put_aside_and_counted(tmp_path: Path) -> Non
     ]
 
 
+def test_a_file_of_which_no_row_parses_is_not_put_aside_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,v\n" + "x,y\n" * 10)
+    spec = files_spec(tmp_path, "*.csv", types={"id": "int64"}, bad_rows="reject")
+    with pytest.raises(SourceQueryFailed, match=r"a\.csv: none of 10 rows parses"):
+        read_all(spec)
+    (tmp_path / "a.csv").write_text("id,v\n" + "x,y\n" * 10 + "1,z\n")
+    assert read_all(spec).to_pylist() == [{"id": 1}]
+
+
 def types_of(source: FilesSource) -> dict[str, str]:
     return {c.name: str(c.arrow_type) for c in source.describe().columns}
 

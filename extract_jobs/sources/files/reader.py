@@ -10,6 +10,7 @@ from typing import IO
 
 import pyarrow as pa
 
+from extract_jobs.errors import SourceQueryFailed
 from extract_jobs.schema import Column
 from extract_jobs.sources.files.blocks import blocks, cut_lines, lines_in
 from extract_jobs.sources.files.convert import batch_of
@@ -30,6 +31,8 @@ from extract_jobs.spec_source import FilesSpec
 from extract_jobs.splits import ObjectRange, Split
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage
 
+NO_ROW = 10
+"""So many rows put aside, with none beside them that is not, are no accident of a row."""
 _SCAN_BYTES = 64 * 2**10
 """Read at a time in search of a line's end."""
 
@@ -77,7 +80,8 @@ class FilesReader:
 
         Raises:
             SourceUnavailable: An object was replaced or deleted since it was listed.
-            SourceQueryFailed: A file is damaged, or a record of it is no row.
+            SourceQueryFailed: A file is damaged, or a record of it is no row; where such are put
+                aside, none is one.
             TypeNotRepresentable: A value is none of its column's type.
         """
         self.rejected_rows = 0
@@ -86,7 +90,16 @@ class FilesReader:
             storage = self.open_storage(self.rejected_folder)
             rejects = Rejects(storage, self.rejected_folder, split.index)
         for part in split.objects:
-            yield from self._read(part, rejects)
+            before, rows = rejects.count if rejects else 0, 0
+            for batch in self._read(part, rejects):
+                rows += batch.num_rows
+                yield batch
+            if rejects is not None and not rows and rejects.count - before >= NO_ROW:
+                raise SourceQueryFailed(
+                    f"{part.uri}: none of {rejects.count - before} rows parses, so the file is "
+                    "hardly what files says of it. Check files.delimiter, header and types, or "
+                    "leave the file out of files.glob"
+                )
         if rejects is not None:
             rejects.flush()
             self.rejected_rows = rejects.count
