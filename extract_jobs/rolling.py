@@ -11,7 +11,6 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -20,6 +19,7 @@ from extract_jobs.parquet_file import ParquetFile, dictionary_columns, wide_colu
 from extract_jobs.partitions import folder
 from extract_jobs.spec import TargetSpec
 from extract_jobs.storage import StagedFile, Storage, WrittenFile, join
+from extract_jobs.waiting import WaitingRows
 
 OPEN_FILES = 256
 """Files open at a time in one writer, below what systems allow a process (1,024), whatever
@@ -37,28 +37,9 @@ ENDING_FILES = 16
 """Files whose last bytes are on their way to storage at the same time when the writer is closed. A
 small file is two calls of S3, a tenth of a second: thousands of them are not sent one by one."""
 
-_CHUNK_BYTES = 512
-"""What an Arrow array costs beside its values: padding of its buffers, and its own structs."""
-
-_FEW_ROWS = 1024
-_SMALL_BYTES = 2**20
-"""Chunks below both, on average, are copied together: the encoder's cost is per chunk."""
-_MERGED_CHUNKS = 8
-
 Values = dict[str, str | None]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Partition:
-    """Rows that wait for their row group, and the file that they will go to."""
-
-    values: Values
-    waiting: list[pa.RecordBatch] = field(default_factory=list)
-    arrow_bytes: int = 0
-    held_bytes: int = 0
-    file: ParquetFile | None = None
 
 
 class RollingFiles:
@@ -93,7 +74,7 @@ class RollingFiles:
         self._values_of = values_of
         self._prefix = file_prefix
         self._metadata = metadata
-        self._partitions: dict[int, _Partition] = {}
+        self._partitions: dict[int, WaitingRows] = {}
         self._open: dict[int, ParquetFile] = {}
         self._ending: deque[tuple[Future[StagedFile], ParquetFile, Values]] = deque()
         self._finished_bytes = 0
@@ -122,7 +103,7 @@ class RollingFiles:
         """
         partition = self._partitions.get(key)
         if partition is None:
-            self._partitions[key] = partition = _Partition(self._values_of(key))
+            self._partitions[key] = partition = WaitingRows(self._values_of(key))
         pending = [rows]
         while pending:
             part = pending.pop()
@@ -135,15 +116,11 @@ class RollingFiles:
                     continue
                 if partition.waiting:
                     self._flush(key)
-            held = size + _CHUNK_BYTES * part.num_columns
-            partition.waiting.append(part)
-            partition.arrow_bytes += size
-            partition.held_bytes += held
-            self.held_bytes += held
+            before = partition.held_bytes
+            partition.add(part)
+            self.held_bytes += partition.held_bytes - before
             if partition.arrow_bytes >= limit:
                 self._flush(key)
-            elif len(partition.waiting) % _MERGED_CHUNKS == 0:
-                self._merge_small(partition)
 
     def flush_largest(self, limit: int) -> None:
         """Write row groups smaller than asked for, the largest first, where more waits than that.
@@ -199,7 +176,7 @@ class RollingFiles:
         Raises:
             WriteFailed: Storage failed.
         """
-        self._partitions[0] = empty = _Partition(values)
+        self._partitions[0] = empty = WaitingRows(values)
         self._open[0] = empty.file = self._begin(values)
         self._roll(0)
 
@@ -212,7 +189,7 @@ class RollingFiles:
         for _, file, _ in self._ending:
             file.abort()
         for partition in self._partitions.values():
-            partition.waiting.clear()
+            partition.clear()
             if partition.file:
                 partition.file.abort()
         for written in self.finished:
@@ -221,17 +198,7 @@ class RollingFiles:
             except ExtractError as error:
                 logger.warning("%s; it is left, invisible, for `extract-jobs recover`", error)
 
-    def _merge_small(self, partition: _Partition) -> None:
-        """Copy waiting chunks of few rows into one: their overhead would outweigh their rows."""
-        rows = sum(chunk.num_rows for chunk in partition.waiting)
-        if rows >= _FEW_ROWS * len(partition.waiting):
-            return
-        merged = pa.concat_batches(partition.waiting)
-        held = merged.nbytes + _CHUNK_BYTES * merged.num_columns
-        self.held_bytes += held - partition.held_bytes
-        partition.waiting, partition.held_bytes = [merged], held
-
-    def _row_group_bytes(self, partition: _Partition) -> int:
+    def _row_group_bytes(self, partition: WaitingRows) -> int:
         """Return the Arrow bytes of the next row group, less where the file is nearly full."""
         written = partition.file.size if partition.file else 0
         room = int((self._target.file_bytes - written) / self._ratio)
@@ -242,10 +209,7 @@ class RollingFiles:
         partition = self._partitions[key]
         if not partition.waiting:
             return
-        table = pa.Table.from_batches(partition.waiting, self._schema)
-        chunks = len(partition.waiting)
-        if table.num_rows < _FEW_ROWS * chunks and table.nbytes < _SMALL_BYTES * chunks:
-            table = table.combine_chunks()
+        table = partition.table(self._schema)
         if self._dictionaries is None:
             self._dictionaries = dictionary_columns(table)
         wide = wide_columns(table)
@@ -259,7 +223,7 @@ class RollingFiles:
         file.add(table)
         self._ratio = max((file.size - before) / max(partition.arrow_bytes, 1), 0.001)
         self.held_bytes -= partition.held_bytes
-        partition.waiting, partition.arrow_bytes, partition.held_bytes = [], 0, 0
+        partition.clear()
         # Nearer to the size asked for than one more row group would be.
         next_group = min(self._target.row_group_bytes * self._ratio, self._target.file_bytes)
         if file.size + next_group / 2 >= self._target.file_bytes:
