@@ -180,6 +180,25 @@ def test_invalid_text_is_refused_or_becomes_null(
     assert table["c"].to_pylist() == ["ok?", None]
 
 
+def test_text_too_large_to_convert_is_refused_and_never_null(
+    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Functions of a text above max_allowed_packet give NULL: 16 MB by default."""
+    mariadb_database.execute("set global max_allowed_packet = 67108864")
+    mariadb_database.execute(
+        "create table t (id int, c longtext charset sjis)",
+        "insert into t values (1, repeat('a', 20000000)), (2, null), (3, 'b')",
+        "set global max_allowed_packet = 16777216",
+    )
+    with pytest.raises(TypeNotRepresentable, match="max_allowed_packet"):
+        read_all(source(mariadb_database, monkeypatch, extract_table="t"))
+    found = source(mariadb_database, monkeypatch, extract_table="t", lossy_types="null")
+    with snapshot_of(found) as snapshot:
+        batches = list(snapshot.reader.read(snapshot.splits(found.spec)[0]))
+        assert snapshot.reader.nulled == {"c": 1}
+    assert pa.Table.from_batches(batches)["c"].to_pylist() == [None, None, "b"]
+
+
 def smuggle(server: Maria, charset: str) -> None:
     """Make a table whose text is not valid in its character set, as old clients and dumps left it.
 

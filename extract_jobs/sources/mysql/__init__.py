@@ -1,1 +1,28 @@
-"""MySQL, MariaDB and Aurora MySQL, read through their own protocol straight into Arrow."""
+"""MySQL, MariaDB and Aurora MySQL, read through their own protocol straight into Arrow.
+
+Run live against MariaDB. MySQL and Aurora follow their documentation and have not been at hand.
+
+**What splits see.** MySQL cannot hand a snapshot from one session to another without stopping all
+writes. Each split is one read-only transaction with a consistent snapshot of its own (of InnoDB
+tables; MyISAM and Aria have none), and the source's own count is another one: it is reported, not
+enforced. Rows that nobody changes while they are read arrive exactly once. A row whose key, or
+watermark, is updated meanwhile may arrive twice or not at all. With `split.strategy: none` all rows
+are of one moment.
+
+**Splits** are ranges of the primary key, or of the first unique index, cut by what the index itself
+tells of its ranges, so that sparse and skewed keys come out even; a key of several columns goes on
+in the next column where one value has too many rows. An interval that is a small part of the table
+is cut through its watermark's index. Without a key there is one split; `split.column` with
+`strategy: range` names another one. Keys of other types than integers, decimals, dates, times,
+`char`, `varchar`, `binary` and `varbinary` are not cut.
+
+**Sessions** are in UTC, without `sql_mode`, without time limits and read-only, whatever the server
+has: in `query`, backslashes escape and double quotes are strings. A table is `database.table`, or
+`table` in the connection's database; parts that hold dots may stand in backticks.
+
+**Reading a replica:** a name that leads to several replicas is resolved once for all splits of an
+attempt, but planning may have asked another one. Where replicas lag, give `watermark.delay`.
+
+`sslmode: prefer`, the default for this machine, takes TLS where the server has it. A password that
+the server wants in clear text, as IAM tokens are, is sent over TLS alone.
+"""

@@ -195,24 +195,38 @@ def _reading(found: MysqlType, quoted: str) -> tuple[pa.DataType | None, str]:
     if base in _PRINTED:
         return pa.string(), quoted
     if base in _TEXTS:
-        return pa.string(), _as_utf8(quoted, found.charset)
+        return pa.string(), _as_utf8(
+            quoted, found.charset, large=base in ("mediumtext", "longtext")
+        )
     return None, quoted
 
 
-def _as_utf8(quoted: str, charset: str | None) -> str:
+def _as_utf8(quoted: str, charset: str | None, *, large: bool) -> str:
     """Return SQL for a text column's UTF-8 bytes, or for bytes that are not UTF-8.
 
-    The server puts ``?`` for what it cannot convert. Where that may happen, a value with more of
-    them than it had becomes the byte FF, which Arrow then finds.
+    The server puts ``?`` for what it cannot convert, and functions of texts above its
+    ``max_allowed_packet`` are NULL, with a warning that nobody reads. Where that may happen, such a
+    value becomes the byte FF, which Arrow then finds.
+
+    Args:
+        quoted: The column.
+        charset: Its character set.
+        large: Whether it may hold more than 64 KiB.
     """
     if charset in _SAME_BYTES:
         return quoted
     converted = f"convert({quoted} using utf8mb4)"
     if charset in ONE_BYTE and charset not in ("swe7", "tis620"):
-        return converted
+        if not large:
+            return converted
+        guarded = f"coalesce(cast({converted} as binary), x'ff')"
+        return f"case when {quoted} <=> null then null else {guarded} end"
     marks = "char_length({0}) - char_length(replace({0}, '?', ''))"
-    counted = f"{marks.format(converted)} > {marks.format(quoted)}"
-    return f"case when {counted} then x'ff' else cast({converted} as binary) end"
+    return (
+        f"case when {quoted} <=> null then null"
+        f" when {marks.format(converted)} <= {marks.format(quoted)} then"
+        f" coalesce(cast({converted} as binary), x'ff') else x'ff' end"
+    )
 
 
 def _geometry(

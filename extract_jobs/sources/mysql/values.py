@@ -102,6 +102,7 @@ def _refused(column: Column) -> TypeNotRepresentable:
         )
     return TypeNotRepresentable(
         f"column {column.name} ({column.source_type}) holds bytes that are not valid in its "
-        "character set. Set lossy_types: null to write NULL for them, take the bytes in a query "
-        "with cast(… as binary), or leave such rows out with where"
+        "character set, or more than the server's max_allowed_packet lets it convert. Set "
+        "lossy_types: null to write NULL for them, take the bytes in a query with cast(… as "
+        "binary), or leave such rows out with where"
     )
