@@ -84,6 +84,20 @@ def test_postgres(
         assert connection.execute("select count(*) from public.orders").fetchone() == (30_000,)
 
 
+def test_rows_that_were_read_before_a_failure_are_not_taken_for_all(
+    pg_database: Server, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches are with the Python worker when the server fails the third."""
+    server = pg_database
+    monkeypatch.setenv("JDBC_PASSWORD", server.password)
+    url = f"jdbc:postgresql://{server.host}:{server.port}/{server.database}?sslmode=disable"
+    query = "select g, 1 / (25000 - g) as x from generate_series(1, 30000) g"
+    spec = spec_of(tmp_path, url, server.user, query=query, split={"fetch_rows": 100})
+    with pytest.raises(SourceQueryFailed, match=r"PSQLException, SQLSTATE 22012"):
+        run_extract(spec, spark=spark)
+    assert not [file for file in (tmp_path / "target").rglob("*") if file.is_file()]
+
+
 def test_mariadb(
     mariadb_database: MariaServer,
     spark: SparkSession,
