@@ -1,0 +1,199 @@
+"""The template on the emulator: deployed by the AWS CLI, run with its roles, changed, destroyed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from extract_jobs.tracking import Tracking, utc_now
+from infra import build, deploy
+from infra.local.board import Outcome
+from infra.local.demo.check import compare
+from infra.local.emulator import aws_environment, start_emulator
+from infra.local.postgres import run_postgres
+from infra.local.stack import Stack
+from tests.support.permissions import SEEN, WORKER, WORKER_ROLES
+
+pytestmark = pytest.mark.e2e
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "infra" / "local" / "demo"
+"""The demo's source config and its database."""
+ON_THE_EMULATOR = {
+    "Ecs": "yes",
+    "EcsImage": "000000000000.dkr.ecr.us-east-1.amazonaws.com/extract-jobs:test",
+    "VpcId": "vpc-00000001",
+    "SubnetIds": "subnet-00000001,subnet-00000002",
+    "SubnetAvailabilityZone": "us-east-1a",
+    "SecurityGroupIds": "sg-00000001",
+}
+"""What the emulator can make: it has no EMR Serverless, and no rules of security groups."""
+
+
+def aws_cli():
+    """Return the AWS CLI that the Makefile installs."""
+    found = sorted((ROOT / ".tools").glob("awscli-*/bin/aws"))
+    assert found, "the AWS CLI is missing: make test installs it"
+    return str(found[-1])
+
+
+class Deployed:
+    """An emulator that judges every call, and commands of infra.deploy against it."""
+
+    def __init__(self, emulator, dist, capsys):
+        self.emulator, self.dist, self.capsys = emulator, dist, capsys
+        self.stack = Stack(emulator.data_dir, emulator.endpoint_url, emulator.pid)
+
+    def run(self, *arguments):
+        """Run a command; return its exit code and what it printed."""
+        self.capsys.readouterr()
+        code = deploy.main([*arguments, "--aws", aws_cli()])
+        said = self.capsys.readouterr()
+        return code, said.out + said.err
+
+    def up(self, **parameters):
+        given = [x for name, value in parameters.items() for x in ("--set", f"{name}={value}")]
+        code, said = self.run("up", "--yes", "--dist", str(self.dist), *given)
+        assert code == 0, said
+        return said
+
+    def outputs(self):
+        stacks = self.stack.client("cloudformation").describe_stacks(StackName="extract-jobs")
+        found = stacks["Stacks"][0]["Outputs"]
+        return {o["OutputKey"]: o["OutputValue"] for o in found}
+
+    def execute(self, event, outputs):
+        """Run an execution to its end."""
+        states = self.stack.client("stepfunctions")
+        arn = states.start_execution(
+            stateMachineArn=outputs["StateMachineArn"], input=json.dumps(event)
+        )["executionArn"]
+        deadline = time.monotonic() + 300
+        while (found := states.describe_execution(executionArn=arn))["status"] == "RUNNING":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        tracked = Tracking(
+            self.stack.client("dynamodb"), outputs["TrackingTableName"], utc_now
+        ).by_execution(arn)
+        return Outcome(
+            arn, found["status"], found.get("error", ""), found.get("cause", ""), tuple(tracked)
+        )
+
+    def seen(self):
+        """Return the actions that roles asked for: those of workers under their one policy."""
+        found = defaultdict(set)
+        for name, action, *_ in self.calls():
+            role = name.split("-")[2]
+            found[WORKER if role in WORKER_ROLES else role].add(action)
+        return {role: frozenset(actions) for role, actions in found.items()}
+
+    def calls(self):
+        """Return what roles asked for, each once: role, action, resource, whether allowed."""
+        lines = (self.emulator.data_dir / "calls.jsonl").read_text().splitlines()
+        noted = {tuple(json.loads(line).values()) for line in lines}
+        return {call for call in noted if call[0]}
+
+
+@pytest.fixture
+def deployed(tmp_path, monkeypatch, capsys):
+    dist = tmp_path / "dist"
+    build.build(dist, ROOT / ".tools" / "wheels", ("wheel", "scripts", "lambda"))
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    with start_emulator(
+        tmp_path / "emulator", options=["--pipeline"],
+        environment={"AUTH": "true", "SFN_WAIT_SCALE": "0.1"},
+    ) as emulator:  # fmt: skip
+        for name, value in aws_environment(emulator.endpoint_url).items():
+            monkeypatch.setenv(name, value)
+        yield Deployed(emulator, dist, capsys)
+
+
+MENDED = "shop.gift_cards: {columns: {cast: {balance: 'decimal(12,2)'}}}"
+
+
+def put_config(deployed, outputs, gift_cards="shop.gift_cards: {}"):
+    """Upload the demo's config for a deployed stack, whose emulator has no EMR Serverless."""
+    text = (DEMO / "sales.yml").read_text()
+    text = text.replace("s3://lake/", f"s3://{outputs['DataBucketName']}/")
+    text = text.replace("  emr: {application_id: local}\n", "").replace("emr", "ecs")
+    catalog = "{target: {catalog: {database: lake_shop, table: products}}}"
+    text = text.replace("shop.products: {}", f"shop.products: {catalog}")
+    text = text.replace("shop.gift_cards: {}", gift_cards)
+    bucket, prefix = outputs["ConfigUri"].removeprefix("s3://").split("/")
+    deployed.stack.client("s3").put_object(
+        Bucket=bucket, Key=f"{prefix}/sales.yml", Body=text.encode()
+    )
+
+
+def test_the_demo_runs_on_a_deployed_stack_that_is_then_changed_and_destroyed(
+    deployed, monkeypatch
+):
+    said = deployed.up(**ON_THE_EMULATOR)
+    outputs = deployed.outputs()
+    assert f"aws s3 cp sales.yml {outputs['ConfigUri']}/sales.yml" in said
+    assert {"GlueJobName", "EcsClusterName", "AlarmTopicArn"} <= set(outputs)
+    assert "EmrApplicationId" not in outputs
+
+    put_config(deployed, outputs)
+    with run_postgres() as database:
+        with database.connect() as connection:
+            connection.execute((DEMO / "shop.sql").read_bytes())
+        deployed.stack.put_secret("lake/sales", database.secret())
+        outcome = deployed.execute({"source_name": "sales", "extract_tables": "*"}, outputs)
+        runs = {run.extract_table: run for run in outcome.runs}
+        assert sorted(call for call in deployed.calls() if not call[3]) == []
+        refused = runs.pop("shop.gift_cards")
+        assert (refused.status, refused.error_class) == ("FAILED", "TypeNotRepresentable")
+        states = {table: (run.status, run.error_message) for table, run in runs.items()}
+        assert states == dict.fromkeys(runs, ("SUCCEEDED", ""))
+        assert {run.job_type for run in runs.values()} == {"glue", "ecs"}
+        assert (outcome.status, outcome.error) == ("FAILED", "ExtractRunFailed")
+        monkeypatch.setattr(
+            "infra.local.demo.check.TARGET", f"s3://{outputs['DataBucketName']}/raw/sales"
+        )
+        assert len(runs) == 7
+        assert compare(deployed.stack, database, list(runs), Console(quiet=True)) == []
+        put_config(deployed, outputs, MENDED)
+        again = deployed.execute({"rerun_failed_of": outcome.arn}, outputs)
+        assert [(r.extract_table, r.status) for r in again.runs] == [
+            ("shop.gift_cards", "SUCCEEDED")
+        ]
+    assert deployed.seen() == SEEN
+    glue = deployed.stack.client("glue").get_table(DatabaseName="lake_shop", Name="products")
+    assert glue["Table"]["Name"] == "products"
+
+    code, said = deployed.run("schedule", "sales", "0 3 * * ? *", "--time-zone", "Europe/Berlin",
+                              "--tables", "shop.o*", "--yes")  # fmt: skip
+    assert code == 0, said
+    scheduler = deployed.stack.client("scheduler")
+    (name,) = [s["Name"] for s in scheduler.list_schedules()["Schedules"]]
+    schedule = scheduler.get_schedule(Name=name)
+    assert schedule["ScheduleExpression"] == "cron(0 3 * * ? *)"
+    assert schedule["Target"]["Arn"] == outputs["StateMachineArn"]
+    event = {"source_name": "sales", "extract_tables": ["shop.o*"]}
+    assert json.loads(schedule["Target"]["Input"]) == event
+
+    said = deployed.up(OverdueHours="12")
+    assert "Modify   StatusHandler " in said
+    function = deployed.stack.client("lambda").get_function_configuration(
+        FunctionName="extract-jobs-status-handler"
+    )
+    assert function["Environment"]["Variables"]["OVERDUE_HOURS"] == "12"
+
+    code, said = deployed.run("destroy", "--yes")
+    assert code == 1
+    assert "extract-jobs-schedule-sales" in said
+    assert deployed.stack.client("stepfunctions").list_state_machines()["stateMachines"]
+    deployed.stack.client("cloudformation").delete_stack(StackName="extract-jobs-schedule-sales")
+    code, said = deployed.run("destroy", "--yes")
+    assert code == 0, said
+    assert outputs["DataBucketName"] in said
+    assert deployed.stack.client("stepfunctions").list_state_machines()["stateMachines"] == []
+    left = deployed.stack.client("s3").list_objects_v2(Bucket=outputs["DataBucketName"])
+    assert left["KeyCount"] > 0
+    assert "taken over" in deployed.up(Glue="yes")
+    assert deployed.outputs()["DataBucketName"] == outputs["DataBucketName"]
