@@ -160,6 +160,7 @@ class PartitionedWriter:
             if self._writes_directly(partition):
                 for rows in pending.rows_at(segments):
                     self._files.append(partition, rows)
+                    self._keep_budget()
             else:
                 self._parked.adopt(partition, segments)
                 self._kept_bytes = self._spill.size

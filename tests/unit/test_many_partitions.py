@@ -122,6 +122,24 @@ def test_partitions_that_come_back_do_not_each_time_make_a_file(tmp_path):
     assert len(files) < 40 + 3 * 4 + 40
 
 
+def test_what_waited_for_the_end_of_a_split_stays_within_the_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "BUFFER_BYTES", 50_000)
+    writer = scattered_task(tmp_path, tmp_path, max_open_partitions=20).writer(0)
+    append, most = writer._files.append, 0
+
+    def watched(partition, rows):
+        nonlocal most
+        append(partition, rows)
+        most = max(most, writer._files.held_bytes)
+
+    monkeypatch.setattr(writer._files, "append", watched)
+    with writer.whole():
+        for start in range(0, 30_000, 1000):
+            writer.write(batch(start, [n % 20 for n in range(1000)]))
+    assert 0 < most < 100_000
+    assert sum(file.rows for file in writer.close()) == 30_000
+
+
 splits_of_rows = st.lists(
     st.tuples(st.lists(st.integers(0, 8), max_size=30), st.integers(0, 2)), min_size=1, max_size=8
 )
