@@ -31,7 +31,6 @@ from extract_jobs.spec import ExtractSpec, SchemaChangeSpec, SchemaPolicy
 AUDIT_NAMES = frozenset(f.name for f in AUDIT_FIELDS)
 """Columns of every file that are not the source's."""
 
-
 _NAMES_TOLD = 20
 
 
@@ -169,6 +168,7 @@ class Comparison:
                         f"column {name} is left out by on_schema_change.added, but {needed[name]} "
                         "names it"
                     )
+                    yield name, data_type  # what needs it is built before `check`
 
     def _needed(self) -> dict[str, str]:
         """Return by name in the files which key of the spec cannot do without a column."""

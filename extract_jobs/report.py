@@ -10,7 +10,7 @@ import platform
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from extract_jobs.errors import ConfigError, ExtractError
 
@@ -111,6 +111,12 @@ class Report(BaseModel):
     error: ReportedError | None = None
     versions: dict[str, str] = {}
     truncated: bool = False
+
+    @field_validator("schema_changes", mode="before")
+    @classmethod
+    def _without_sentences(cls, value: Any) -> Any:
+        """Leave out changes that are told as text: commits of an unreleased version have such."""
+        return [v for v in value if not isinstance(v, str)] if isinstance(value, list) else value
 
     def to_json(self) -> str:
         """Return one line of JSON, under `MAX_REPORT_BYTES`.

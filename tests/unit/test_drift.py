@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extract_jobs.attempt import make_transform
 from extract_jobs.columns import AUDIT_FIELDS
 from extract_jobs.commit import Commit
 from extract_jobs.drift import Drift, columns_after, find_drift, schema_json
@@ -187,6 +189,17 @@ def test_a_policy_that_changes_lets_in_what_it_kept_out() -> None:
 def test_a_column_that_is_left_out_cannot_be_needed(more: dict[str, Any], said: str) -> None:
     [problem] = drift_of(spec_of("freeze", **more), committed([A]), [A, B]).refused
     assert problem == f"column b is left out by on_schema_change.added, but {said} names it"
+
+
+def test_a_partition_by_a_column_that_is_left_out_is_refused_like_any() -> None:
+    at = pa.field("at", pa.timestamp("us"))
+    target = {"write_mode": "overwrite", "partition_by": ["day(at)"]}
+    spec = make_spec(on_schema_change="freeze", target=target)
+    drift = drift_of(spec, committed([A]), [A, at])
+    now = datetime(2026, 3, 4, tzinfo=UTC)
+    make_transform(spec, drift.columns, now, now, layout=drift.layout)  # as runs do, before `check`
+    with pytest.raises(SchemaChanged, match=r"but target\.partition_by names it"):
+        drift.check(spec, committed([A]))
 
 
 def test_masks_are_told_and_a_hash_does_not_go_beside_raw_numbers() -> None:

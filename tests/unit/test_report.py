@@ -43,6 +43,10 @@ def test_a_newer_workers_unknown_fields_are_ignored() -> None:
     assert Report.parse(text) == report()
 
 
+def test_a_report_whose_schema_changes_are_sentences_is_read_without_them() -> None:
+    assert report(schema_changes=["column b added (string)"]) == report()
+
+
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b'{"status": "succeeded"', b"\xff\xfe"])
 def test_what_is_not_a_report_is_refused_by_name(raw: bytes) -> None:
     with pytest.raises(ConfigError, match=r"s3://b/report\.json is not a report"):
