@@ -60,7 +60,8 @@ class WaitingRows:
 
     def _are_small(self) -> bool:
         """Tell whether the overhead of the chunks outweighs their rows."""
-        return sum(chunk.num_rows for chunk in self.waiting) < _FEW_ROWS * len(self.waiting)
+        rows: int = sum(chunk.num_rows for chunk in self.waiting)
+        return rows < _FEW_ROWS * len(self.waiting)
 
 
 def _cost(rows: pa.RecordBatch) -> int:
