@@ -123,6 +123,8 @@ def put_config(deployed, outputs, gift_cards="shop.gift_cards: {}"):
     catalog = "{target: {catalog: {database: lake_shop, table: products}}}"
     text = text.replace("shop.products: {}", f"shop.products: {catalog}")
     text = text.replace("shop.gift_cards: {}", gift_cards)
+    # One Spark is enough: Glue's.
+    text = text.replace("    split: {target_bytes: 2MB}\n", "")
     bucket, prefix = outputs["ConfigUri"].removeprefix("s3://").split("/")
     deployed.stack.client("s3").put_object(
         Bucket=bucket, Key=f"{prefix}/sales.yml", Body=text.encode()
