@@ -221,6 +221,17 @@ def _origin(column: Column, spec: ExtractSpec) -> str:
     return f"column {column.name!r}" + (f" (renamed to {new!r})" if new else "")
 
 
+def clashes(names: Sequence[str]) -> list[str]:
+    """Return one sentence for each column that differs from an earlier one in its case alone."""
+    seen: dict[str, str] = {}
+    found = []
+    for name in dict.fromkeys(names):
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            found.append(f"column {name} differs from {other} of older files in its case alone")
+    return found
+
+
 def refuse(spec: ExtractSpec, found: Sequence[str]) -> None:
     """Raise ConfigError with all problems, if there are any."""
     if found:

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from extract_jobs.casts import can_keep, is_wider, kind, printed_type
-from extract_jobs.columns import AUDIT_FIELDS, partition_fields
+from extract_jobs.columns import AUDIT_FIELDS, clashes, partition_fields
 from extract_jobs.commit import Commit
 from extract_jobs.errors import SchemaChanged
 from extract_jobs.report import ChangeKind, SchemaChange
@@ -247,6 +247,20 @@ class Comparison:
             if before != after and not unknown:
                 effect = "older files keep what they hold" if self.beside else "all is replaced"
                 self._tell("masked", name, before or "no mask", after or "no mask", effect)
+                if where := self._telling().get(name):
+                    self.refused.append(
+                        f"column {name} has another mask or key of its mask, and {where} would not "
+                        "know the rows again that are there"
+                    )
+
+    def _telling(self) -> dict[str, str]:
+        """Return by name in the files which key of the spec tells committed rows by a column."""
+        spec, found = self.spec, dict[str, str]()
+        if spec.target.write_mode == "overwrite_partitions":
+            found = {f.column: "target.partition_by" for f in partition_fields(spec) if f.column}
+        elif self.beside and spec.watermark and spec.watermark.duplicates == "refuse":
+            found = dict.fromkeys(spec.columns.key, "columns.key")
+        return {spec.columns.rename.get(name, name): where for name, where in found.items()}
 
     def _ordered(self, types: Mapping[str, pa.DataType]) -> list[str]:
         """Return the files' columns in their order; older ones keep their places."""
@@ -286,14 +300,3 @@ def _spelled_alike(before: pa.DataType | None, after: pa.DataType | None) -> boo
     if kinds == {"decimal"}:
         return bool(before.scale == after.scale)
     return kinds <= {"integer", "string", "boolean", "date"}
-
-
-def clashes(names: Sequence[str]) -> list[str]:
-    """Return one sentence for each column that differs from an earlier one in its case alone."""
-    seen: dict[str, str] = {}
-    found = []
-    for name in dict.fromkeys(names):
-        other = seen.setdefault(name.casefold(), name)
-        if other != name:
-            found.append(f"column {name} differs from {other} of older files in its case alone")
-    return found

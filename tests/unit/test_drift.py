@@ -224,6 +224,39 @@ def test_masks_are_told_and_a_hash_does_not_go_beside_raw_numbers() -> None:
     assert plain.refused == ("column a is int32 in older files and now string",)
 
 
+INCREMENT = {"mode": "incremental", "watermark": {"column": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("write_mode", "key", "more", "refused"),
+    [
+        ("append", ["a"], INCREMENT, "columns.key"),
+        ("append", ["b"], INCREMENT, None),
+        ("append", ["a"], {}, None),
+        ("overwrite", ["a"], {}, None),
+        ("overwrite_partitions", [], {}, "target.partition_by"),
+    ],
+)
+def test_rows_that_a_hash_tells_need_its_key_again(
+    write_mode: str, key: list[str], more: dict[str, Any], refused: str | None
+) -> None:
+    """With another key the same rows would be other ones, and so be there twice."""
+    spec = make_spec(
+        columns={"mask": {"a": "hash"}, "mask_key": {"env": "K"}, "key": key},
+        target={"write_mode": write_mode, "partition_by": ["a"] if refused and not key else []},
+        **more,
+    )
+    columns, _ = table_of(spec, [A, B])
+    hashed = [] if spec.target.partition_by else [("a", pa.string())]
+    schema = pa.schema([*hashed, B, *AUDIT_FIELDS])
+    last = commit_of(spec, None, find_drift(spec, None, columns, schema, key="0001"))
+    last = replace(last, partition_by=spec.target.partition_by)
+    assert find_drift(spec, last, columns, schema, key="0001").refused == ()
+    found = find_drift(spec, last, columns, schema, key="0002").refused
+    assert found == (() if refused is None else found[:1])
+    assert not refused or f"and {refused} would not know" in found[0]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "alike"),
     [
