@@ -102,11 +102,17 @@ class ConnectionSpec(SpecPart):
 
 
 _SECRET_NAME = re.compile(r"pass(?:word|wd|phrase)|pwd|secret|token|access_?key", re.IGNORECASE)
+_SECRET_PROPERTY = re.compile(
+    # The whole name, or the end of it: trustStorePassword, accessToken; not passfile.
+    r"[?&;:,(]\s*(?:pass|[\w.-]*(?:password|passwd|passphrase|pwd|secret|token|access_?key))"
+    r"\s*=\s*[^\s;&,)]",
+    re.IGNORECASE,
+)
 
 
 def holds_password(url: str) -> bool:
     """Tell whether a URL, ``jdbc:`` or not, has a password in it, in any of the usual places."""
-    if re.search(r"[?&;:,(]\s*(?:password|passwd|pwd|pass)\s*=\s*[^\s;&,)]", url, re.IGNORECASE):
+    if _SECRET_PROPERTY.search(url):
         return True
     # Oracle: user/password@host. A lone slash takes them from a wallet.
     if re.match(r"jdbc:oracle:[^:]*:[^@]*/[^@]+@", url, re.IGNORECASE):

@@ -307,6 +307,10 @@ PASSWORDS_IN_URLS = [
     "jdbc:oracle:thin:scott/tiger@h:1521:d",
     "jdbc:mysql://address=(host=h)(password=pw)/d",
     "jdbc:mysql://u:pw@h/d",
+    "jdbc:sqlserver://h;trustStorePassword=pw",
+    "jdbc:sqlserver://h;accessToken=pw",
+    "jdbc:postgresql://h/d?sslpassword=pw",
+    "jdbc:redshift:iam://h/d?AccessKeyID=id&SecretAccessKey=pw",
 ]
 
 
