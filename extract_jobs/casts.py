@@ -216,7 +216,7 @@ def keep(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
     kept = _cast(array, target, text)
     if kept is not array and kind(target) != "string":
         try:
-            same = pc.equal(kept.cast(array.type), array)
+            same = pc.equal(_arrow_cast(kept, array.type), array)
         except pa.ArrowInvalid:
             raise TypeNotRepresentable(text) from None
         if kind(array.type) == "float":
@@ -231,10 +231,7 @@ def _cast(array: pa.Array, target: pa.DataType, refused: str) -> pa.Array:
         return array
     refusal = TypeNotRepresentable(refused)
     try:
-        if kind(target) == "decimal" and kind(array.type) == "integer":
-            # Arrow asks for room for the type's widest value, whatever the values are.
-            array = array.cast(pa.decimal128(20, 0))
-        result = array.cast(target)
+        result = _arrow_cast(array, target)
         lost = _loses(array, result)
     except pa.ArrowInvalid:
         # Arrow's message quotes the value, and a traceback would print it.
@@ -242,6 +239,13 @@ def _cast(array: pa.Array, target: pa.DataType, refused: str) -> pa.Array:
     if lost:
         raise refusal
     return result
+
+
+def _arrow_cast(array: pa.Array, target: pa.DataType) -> pa.Array:
+    if kind(target) == "decimal" and kind(array.type) == "integer":
+        # Arrow asks for room for the type's widest value, whatever the values are.
+        array = array.cast(pa.decimal128(20, 0))
+    return array.cast(target)
 
 
 def _loses(before: pa.Array, after: pa.Array) -> bool:

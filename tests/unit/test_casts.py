@@ -168,6 +168,17 @@ def test_what_is_kept_gives_the_very_value_back(
         assert back == value
 
 
+@pytest.mark.parametrize("older", [pa.int8(), pa.int16(), pa.int32(), pa.int64()])
+@pytest.mark.parametrize("now", [pa.decimal128(5, 2), pa.decimal128(20, 4)])
+def test_whole_decimals_fit_integers_with_room_for_more(
+    older: pa.DataType, now: pa.DataType
+) -> None:
+    array = pa.array([Decimal(-7), Decimal(6), None], now)
+    assert keep(array, older, "c").to_pylist() == [-7, 6, None]
+    with pytest.raises(TypeNotRepresentable):
+        keep(pa.array([Decimal("6.5")], now), older, "c")
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.tuples(st.sampled_from(list(VALUES)), st.sampled_from(list(VALUES)))
