@@ -53,6 +53,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_CANCEL_SECONDS = 1.0
+"""How often jobs are cancelled that go on when one has failed."""
+
 
 def runs_on_spark(task: SplitTask, splits: Sequence[Split]) -> bool:
     """Tell whether `run_splits` needs Spark: one split that Python reads starts no JVM."""
@@ -125,17 +128,19 @@ def run_splits(
         return sorted((r for f in futures for r in f.result()), key=lambda r: r.index)
     finally:
         stop.set()
-        if any(not f.done() for f in futures):
-            for future in futures:
-                future.cancel()
+        for future in futures:
+            future.cancel()
+        while not all(f.done() for f in futures):
+            # Again and again: a job may begin just after, from a thread that was on its way to it.
             _cancel(context, group)
+            wait(futures, timeout=_CANCEL_SECONDS)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _cancel(context: SparkContext, group: str) -> None:
     try:
         context.cancelJobGroup(group)
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - py4j raises anything where its JVM is gone
         logger.warning("could not cancel the remaining splits: Spark is gone")
 
 

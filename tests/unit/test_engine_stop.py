@@ -1,0 +1,58 @@
+"""What `run_splits` does with the rest when one split has failed."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from extract_jobs import engine
+from extract_jobs.errors import Interrupted, SourceQueryFailed
+from extract_jobs.split_task import Progress, SplitFailure
+from extract_jobs.splits import Split
+from tests.support.scattered import ScatteredReader, scattered_task
+
+
+class Context:
+    """A Spark that cancels the job that is under way, and knows of none that comes later."""
+
+    def __init__(self) -> None:
+        self.asked, self.under_way, self.cancelled = (threading.Event() for _ in range(3))
+
+    def setJobGroup(self, *_: object, **__: object) -> None:  # noqa: N802 - Spark's name
+        pass
+
+    def cancelJobGroup(self, _: str) -> None:  # noqa: N802
+        if self.under_way.is_set():
+            self.cancelled.set()
+        self.asked.set()
+
+
+def test_a_job_that_begins_just_after_the_others_were_cancelled_is_cancelled_too(
+    tmp_path, monkeypatch
+):
+    context, on_its_way = Context(), threading.Event()
+
+    def run(_task, _reader, unit, _context, _stop):
+        if unit[0].index == 0:
+            assert on_its_way.wait(20)
+            return SplitFailure("SourceQueryFailed", "no")
+        on_its_way.set()  # past its look at `stop`, and without a job that could be cancelled
+        assert context.asked.wait(20)
+        context.under_way.set()
+        assert context.cancelled.wait(20), "it goes on to its end, and all wait for it"
+        ended.append(unit)
+        raise Interrupted("cancelled")
+
+    ended: list[object] = []
+    monkeypatch.setattr(engine, "run_on_spark", run)
+    monkeypatch.setattr(engine, "spark_context", lambda *_: context)
+    monkeypatch.setattr(engine, "_CANCEL_SECONDS", 0.01, raising=False)
+    reader = ScatteredReader(rows=1, partitions=1)
+    task = replace(scattered_task(tmp_path), reader=reader)
+    with pytest.raises(SourceQueryFailed, match="no"):
+        engine.run_splits(
+            task, [Split(0), Split(1)], connections=2, spark=None, progress=Progress()
+        )
+    assert len(ended) == 1
