@@ -47,7 +47,7 @@ def choose_objects(
         now: The present, UTC.
 
     Returns:
-        The source of these very objects, and where their list is.
+        The source of these very objects, and where their list is, if there is any to be read.
 
     Raises:
         ConfigError: There is no object at all, or the list of the last commit is gone.
@@ -61,8 +61,13 @@ def choose_objects(
         name = log.objects_name(spec.run_id, base.seq, number)
         pinned = log.read_objects(name)
         if pinned is None:
+            found = source.choose(before, now)
+            chosen = source.at(found)
+            if chosen.has_nothing_new():
+                # Attempts have nothing to agree on, and lists are never deleted.
+                return chosen, Objects(name, nothing_new=True)
             # Another attempt may pin its list at the same instant: then that one holds.
-            pinned = log.pin_objects(name, source.choose(before, now))
+            pinned = log.pin_objects(name, found)
         elif not source.is_current(pinned):
             number += 1
             continue

@@ -115,6 +115,15 @@ def test_new_and_replaced_objects_are_read_once_and_in_whole() -> None:
     assert visible(bucket) == EXPECTED
 
 
+def test_runs_that_find_nothing_leave_no_list() -> None:
+    bucket = after_a_first_run()
+    extract(bucket, spec_for("second"))
+    lists = [uri for uri in bucket.objects if uri.startswith(f"{STATE}/objects/")]
+    for number in range(3):
+        assert extract(bucket, spec_for(f"idle-{number}")).rows == 0
+    assert [uri for uri in bucket.objects if uri.startswith(f"{STATE}/objects/")] == lists
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_kill_around_any_call_then_the_next_attempt(moment: str) -> None:
     counted = Process("counted")
