@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import math
@@ -120,6 +121,36 @@ def test_json_lines(tmp_path: Path) -> None:
     assert (first["n"], first["o"]) == (12345678901234567890, '{"b":[1,{"c":null}]}')
     assert (second["tags"], second["mixed"], second["o"]) == (["x", None, "yé"], "5", None)
     assert (third["long"], third['A/b~c"d'], third[""]) == ("1234567890.12345678901", 1, 0)
+
+
+def test_fidelity_is_that_of_the_page_on_types(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("price,zip\n1,007\n1.5,1\n")
+    (tmp_path / "a.jsonl").write_text(
+        '{"n": 1, "long": 1, "text": "1", "flag": true, "object": {}, "tags": [1]}\n'
+        '{"n": 1.5, "long": 1234567890.12345678901, "flag": 1, "tags": [1.5]}\n'
+    )
+    found = {
+        glob: {
+            column.name: column.fidelity
+            for column in FilesSource.open(files_spec(tmp_path, glob)).describe().columns
+        }
+        for glob in ("*.csv", "*.jsonl")
+    }
+    assert found["*.csv"] == {"price": "lossless", "zip": "lossless"}
+    assert found["*.jsonl"] == {
+        "n": "lossless", "long": "lossless", "text": "lossless", "flag": "as_text",
+        "object": "as_text", "tags": "lossless",
+    }  # fmt: skip
+
+
+def test_compressed_files_are_let_go_of_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with gzip.open(tmp_path / "a.csv.gz", "wt") as file:
+        file.write("a\n1\n")
+    assert read_all(files_spec(tmp_path, "*")).to_pylist() == [{"a": 1}]
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_columns_are_those_of_all_files_by_name(tmp_path: Path) -> None:

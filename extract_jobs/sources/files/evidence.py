@@ -18,7 +18,7 @@ INTEGER, WIDE, NUMBER, BOOLEAN = "integer", "wide", "number", "boolean"
 DATE, TIMESTAMP, TIMESTAMPTZ = "date", "timestamp", "timestamptz"
 TEXT, OBJECT, ARRAY = "text", "object", "array"
 
-_NUMBERS = frozenset({INTEGER, WIDE, NUMBER})
+NUMBERS = frozenset({INTEGER, WIDE, NUMBER})
 _DAY = r"(?:000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})-[0-9]{2}-[0-9]{2}"
 _TIME = _DAY + r"[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
 _PATTERNS = {
@@ -93,7 +93,7 @@ class Evidence:
             return pa.string() if nested else pa.list_(items.arrow_type())
         if self.kinds == {INTEGER}:
             return pa.int64()
-        if self.kinds and self.kinds <= _NUMBERS:
+        if self.kinds and self.kinds <= NUMBERS:
             return self._number_type()
         return pa.string()
 

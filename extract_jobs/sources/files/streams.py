@@ -76,6 +76,10 @@ class Bytes:
         """Return True."""
         return True
 
+    def close(self) -> None:
+        """Read no more; the file is its opener's to close. Arrow asks for it."""
+        self._left, self._held = 0, b""
+
     def read(self, size: int = -1) -> bytes:
         """Return up to ``size`` bytes, none only at the end."""
         if not self._held and self._left > 0:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from extract_jobs.casts import parse_type
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column, Fidelity, TypeRule
-from extract_jobs.sources.files.evidence import ARRAY, OBJECT, Evidence
+from extract_jobs.sources.files.evidence import NUMBERS, TEXT, Evidence
 from extract_jobs.sources.files.listing import Format
 from extract_jobs.sources.files.looks import Columns
 from extract_jobs.sources.files.parquet_rows import arrives_as
@@ -133,8 +133,10 @@ def _parquet_column(name: str, found: pa.DataType, uri: str) -> Column:
 def _text_column(name: str, found: Evidence, form: Format) -> Column:
     kinds = " and ".join(sorted(found.kinds)) or "nothing but NULL"
     target = found.arrow_type()
-    as_json = found.kinds & {OBJECT, ARRAY} and target == pa.string()
-    fidelity: Fidelity = "as_text" if as_json or len(found.kinds) > 1 else "lossless"
+    # Text of JSON is the strings themselves, or digits; all else that is text is JSON.
+    own = found.kinds <= {TEXT} or found.kinds <= NUMBERS
+    as_json = form == "jsonl" and target == pa.string() and not own
+    fidelity: Fidelity = "as_text" if as_json else "lossless"
     rule = f"the narrowest type of all values in all files: {kinds}"
     return _column(name, f"{form} {kinds}", target, fidelity, rule)
 
