@@ -101,31 +101,32 @@ def partition_values(
     Args:
         array: Values of the field's column, of a type that has no `partition_problem`.
         field: What is made of them.
-        empty_is_null: Whether the empty string, and a text that spells the NULL folder, may
-            become NULL.
+        empty_is_null: Whether the empty string, a text that spells the NULL folder, and a year
+            that has no four digits may become NULL.
 
     Returns:
         Dictionary-encoded strings, not escaped; NULL is the NULL partition. The dictionary itself
         may hold NULL and may be longer than what rows use.
 
     Raises:
-        TypeNotRepresentable: A text has no folder of its own, and ``empty_is_null`` is False.
+        TypeNotRepresentable: A value has no folder of its own, and ``empty_is_null`` is False.
     """
     if field.function:
         array = pc.floor_temporal(_naive(array), unit=field.function)
     # Only distinct values are turned into text.
     encoded = array.dictionary_encode()
-    values = _text(encoded.dictionary, field)
-    if kind(array.type) == "string":
-        homeless = pc.is_in(values, pa.array(["", DEFAULT_PARTITION]))
-        if pc.any(homeless).as_py():
-            if not empty_is_null:
-                raise TypeNotRepresentable(
-                    f"partition column {field.column!r} holds an empty text, or one that spells "
-                    f"{DEFAULT_PARTITION}: in a folder's name both would read back as NULL; use "
-                    "another partition, or allow it with lossy_types: null"
-                )
-            values = pc.if_else(homeless, pa.scalar(None, pa.string()), values)
+    values = _text(encoded.dictionary)
+    homeless, why = _homeless(values, field, array.type)
+    if pc.any(homeless).as_py():
+        if not empty_is_null:
+            raise TypeNotRepresentable(
+                f"partition column {field.column!r} holds {why}; use another partition, or allow "
+                "it with lossy_types: null"
+            )
+        values = pc.if_else(homeless, pa.scalar(None, pa.string()), values)
+    if field.function:
+        values = pc.utf8_slice_codeunits(values, 0, _SLICES[field.function])
+        values = pc.replace_substring(values, " ", "-")
     return pa.DictionaryArray.from_arrays(encoded.indices, values)
 
 
@@ -134,15 +135,30 @@ def _naive(array: pa.Array) -> pa.Array:
     return array.cast(pa.timestamp("us")) if pa.types.is_timestamp(array.type) else array
 
 
-def _text(values: pa.Array, field: PartitionField) -> pa.Array:
+def _text(values: pa.Array) -> pa.Array:
     text = _naive(values).cast(pa.string())
-    if field.function:
-        text = pc.utf8_slice_codeunits(text, 0, _SLICES[field.function])
-        return pc.replace_substring(text, " ", "-")
     if pa.types.is_timestamp(values.type):
         text = pc.replace_substring_regex(text, r"\.0+$", "")
         return pc.replace_substring_regex(text, r"(\.\d*[1-9])0+$", r"\1")
     return text
+
+
+def _homeless(
+    texts: pa.Array, field: PartitionField, data_type: pa.DataType
+) -> tuple[pa.Array, str]:
+    """Return which values have no folder of their own, and why that is."""
+    if field.function:
+        # Cut off after four digits, the year 12000 would be the year 1200.
+        known = pc.match_substring_regex(texts, r"^\d{4}-")
+        return pc.invert(known), (
+            f"a year below 0 or above 9999, which {field.function}() has no folder for"
+        )
+    if kind(data_type) != "string":
+        return pa.repeat(pa.scalar(False), len(texts)), ""
+    return pc.is_in(texts, pa.array(["", DEFAULT_PARTITION])), (
+        f"an empty text, or one that spells {DEFAULT_PARTITION}: in a folder's name both would "
+        "read back as NULL"
+    )
 
 
 class PartitionIds:

@@ -404,6 +404,21 @@ def test_a_text_without_a_folder_of_its_own_is_null_only_by_permission(text: str
     assert keys(pa.array(["a", text, None]), "c", lossy_types="null") == ["a", None, None]
 
 
+@pytest.mark.parametrize("function", ["year", "month", "day", "hour"])
+@pytest.mark.parametrize("microseconds", [316_516_204_800_000_000, -124_334_438_400_000_000])
+def test_a_year_without_four_digits_has_no_folder(function: str, microseconds: int) -> None:
+    """Cut to length, 12000-01 would be in the folder of the year 1200."""
+    values = pa.array([0, microseconds, None], pa.timestamp("us"))
+    with pytest.raises(
+        TypeNotRepresentable, match=f"a year below 0 or above 9999, which {function}"
+    ):
+        keys(values, f"{function}(c)")
+    [first, *others] = keys(values, f"{function}(c)", lossy_types="null")
+    assert first is not None
+    assert first.startswith("1970")
+    assert others == [None, None]
+
+
 def test_folders_are_escaped_as_hive_does() -> None:
     assert folder({"a=b": "x/y%{}[]^\\:*?'\"#\t\x7f=é +&", "n": None}) == (
         "a%3Db=x%2Fy%25%7B}%5B%5D%5E%5C%3A%2A%3F%27%22%23%09%7F%3Dé +&/n=__HIVE_DEFAULT_PARTITION__"
