@@ -103,6 +103,8 @@ def spark_context(
             "spark.ui.enabled": "false",
             "spark.log.level": "ERROR",
             "spark.driver.memory": "1g",
+            # A task above 1 MB, with its password and key, is a file until Spark ends.
+            "spark.io.encryption.enabled": "true",
         }
         for key, value in local.items():
             conf.setIfMissing(key, value)
