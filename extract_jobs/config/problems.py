@@ -115,9 +115,13 @@ def found_in(error: ValidationError, data: Any, model: type[BaseModel]) -> list[
         One problem per path: the branches of a union are told as one.
     """
     told: dict[tuple[Path, bool], list[str]] = {}
-    for one in error.errors(include_url=False):
-        loc: Path = one["loc"]
+    errors = [(_as_given(one["loc"], data), one) for one in error.errors(include_url=False)]
+    given = {loc for loc, _ in errors if exists(data, loc)}
+    for loc, one in errors:
         kind = one["type"]
+        is_word = kind == "literal_error" and loc not in given
+        if is_word and any(loc[:-1] == p[:-1] for p in given):
+            continue  # it would do in a mapping's place, but there is one: what is wrong is inside
         if kind == "missing":
             key, text = (loc, True), "is required"
         elif kind == "extra_forbidden":
@@ -131,6 +135,17 @@ def found_in(error: ValidationError, data: Any, model: type[BaseModel]) -> list[
         Found(path, "; or ".join(dict.fromkeys(texts)), partial)
         for (path, partial), texts in told.items()
     ]
+
+
+def _as_given(loc: Path, data: Any) -> Path:
+    """Return a place without the names that pydantic gives to the branches of a union."""
+    for depth, part in enumerate(loc[:-1]):
+        if isinstance(data, Mapping) and part not in data and loc[depth + 1] in data:
+            return (*loc[:depth], *_as_given(loc[depth + 1 :], data))
+        if not _depth(data, (part,)):
+            break
+        data = data[part]
+    return loc
 
 
 def _reason(error: Any, path: Path) -> str:

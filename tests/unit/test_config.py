@@ -478,6 +478,25 @@ def test_a_file_that_lacks_something(text: str, expected: str) -> None:
     assert problems_of(text) == [expected]
 
 
+def test_a_word_or_a_mapping_that_is_neither_is_told_where_it_is_wrong() -> None:
+    text = HEAD + "tables: {a: {on_schema_change: %s, modes: full}}\n"
+    missing = "sales.yml:7: tables.a.target: is required"
+    unknown = "sales.yml:7: tables.a.modes: unknown key; did you mean mode?"
+    place = "sales.yml:7: tables.a.on_schema_change"
+    assert set(problems_of(text % "{aded: fail, dropped: drop}")) == {
+        missing,
+        unknown,
+        f"{place}.aded: unknown key; did you mean added?",
+        f"{place}.dropped: 'drop' is not evolve, freeze or fail",
+    }
+    assert set(problems_of(text % "evolv")) == {
+        missing,
+        unknown,
+        f"{place}: expected a mapping; or 'evolv' is not evolve, freeze or fail; "
+        "did you mean evolve?",
+    }
+
+
 def test_a_connection_with_another_type_s_fields_is_refused_where_it_stands() -> None:
     config = (
         "version: 1\nsource:\n  name: s\n  type: sqlite\n  connection: {path: /x.db, host: db}\n"
