@@ -8,7 +8,7 @@
 ``…-glue6.0.gluewheels.zip``              the same for Glue 6.0
 ``…-emr.tar.gz``                          an environment for ``spark.archives``, run by the
                                           Python 3.11 that is there
-``lambda/<handler>.zip``                  the two functions
+``lambda/<handler>.zip``                  the three functions
 ``entrypoints/*.py``                      the scripts that Glue, EMR and ECS start
 ``asl/extract_pipeline.asl.json``         the state machine
 ``image/requirements.txt``                what the image of ECS holds, with hashes
@@ -53,7 +53,7 @@ LAMBDA_PYTHONS = ("3.13", "3.11")
 One zip serves both, so that what is tested is what is shipped: the pure Python parts are the same,
 and compiled modules have the version in their file's name.
 """
-HANDLERS = ("extract_config_manager", "handle_extract_job_run_status")
+HANDLERS = ("extract_config_manager", "handle_extract_job_run_status", "reap_extract_job_runs")
 WORKERS = ("glue", "emr", "ecs")
 IMAGE_OPTIONS = ("--group", "spark3", "--group", "container")
 # Part of the package that only a person's terminal needs.

@@ -37,6 +37,10 @@ def note_calls(log: Path) -> None:
         if iam_action == "glue:GetDatabase":
             # ministack takes every Name for a table's.
             resource_arn = resource_arn.replace(":table/", ":database/")
+        if iam_action == "ecs:ListTasks":
+            # On AWS this one is judged without a resource, by the cluster as a condition.
+            service_context = {**(service_context or {}), "ecs:cluster": resource_arn}
+            resource_arn = "*"
         denied = judge(access_key_id, iam_action, service, region, resource_arn, service_context)
         noted = {
             "role": _role(access_key_id),

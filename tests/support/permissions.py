@@ -26,6 +26,10 @@ SEEN: Mapping[str, frozenset[str]] = {
                                     "dynamodb:Query"}),
     "StatusHandlerRole": frozenset({"s3:GetObject", "s3:ListBucket", "dynamodb:GetItem",
                                     "dynamodb:UpdateItem", "dynamodb:Query"}),
+    "ReaperRole": frozenset({
+        "states:ListExecutions", "s3:GetObject", "s3:ListBucket", "dynamodb:Query",
+        "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "glue:GetJobRuns", "ecs:ListTasks",
+    }),
     WORKER: frozenset({
         "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload",
         "s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts",
@@ -64,6 +68,15 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
     "StatusHandlerRole": {
         **_FUNCTION,
         "dynamodb:BatchGetItem": "the summary reads again what the index does not show as ended",
+    },
+    "ReaperRole": {
+        **_FUNCTION,
+        "emr-serverless:ListJobRuns": "a run of job_type emr: no emulator has EMR Serverless",
+        "elasticmapreduce:ListSteps": "a run of job_type emr on a running cluster",
+        "ecs:DescribeTasks": "a run of job_type ecs while tasks of the cluster run",
+    },
+    "ReaperScheduleRole": {
+        "lambda:InvokeFunction": f"{GUIDE}/scheduler/latest/UserGuide/setting-up.html",
     },
     "StateMachineRole": {
         "lambda:InvokeFunction": f"{GUIDE}/step-functions/latest/dg/connect-lambda.html",

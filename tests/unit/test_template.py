@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from entrypoints import reap_extract_job_runs as reaper
+from extract_jobs.outcome import Decision
+from extract_jobs.settling import count_outcome
+from extract_jobs.storage import open_storage
 from extract_jobs.storage.s3_client import PERMISSIONS
-from extract_jobs.tracking import EXECUTION_INDEX
+from extract_jobs.tracking import EXECUTION_INDEX, TrackedRun, Tracking
+from infra.build import HANDLERS
 from tests.support.permissions import (
     NEEDED,
     SEEN,
@@ -54,7 +61,9 @@ def test_only_what_knows_no_resource_is_allowed_on_all_of_them():
         for action in ([statement["Action"]] if isinstance(statement["Action"], str)
                        else statement["Action"])
     }  # fmt: skip
-    assert {action.split(":")[0] for action in anywhere} == {"ecr", "ec2", "logs", "xray"}
+    services = {action.split(":")[0] for action in anywhere}
+    assert services == {"ecr", "ec2", "ecs", "logs", "xray"}
+    assert {action for action in anywhere if action.startswith("ecs")} == {"ecs:ListTasks"}
     assert not [action for action in anywhere if "*" in action]
     assert {a for a in anywhere if a.startswith("ec2")} <= {
         a for a in allowed()["GlueRole"] if a.startswith("ec2:Describe")
@@ -68,6 +77,51 @@ def test_every_role_can_be_bounded_and_trusts_one_service():
             assert properties["PermissionsBoundary"]["If"][0] == "HasBoundary", name
             (trust,) = properties["AssumeRolePolicyDocument"]["Statement"]
             assert list(trust["Principal"]) == ["Service"], name
+
+
+def test_a_function_is_given_what_it_reads_and_nothing_else():
+    functions = [r["Properties"] for r in template()["Resources"].values()
+                 if r["Type"] == "AWS::Lambda::Function"]  # fmt: skip
+    assert {f["Handler"] for f in functions} == {f"{name}.handler" for name in HANDLERS}
+    for function in functions:
+        module = function["Handler"].removesuffix(".handler")
+        assert function["Code"]["S3Key"]["Sub"].endswith(f"/lambda/{module}.zip")
+        source = (ROOT / "entrypoints" / f"{module}.py").read_text()
+        read = re.findall(r'environ(?:ment)?(?:\.get\(|\[)"([A-Z_]+)"', source)
+        assert set(function.get("Environment", {}).get("Variables", {})) == set(read)
+
+
+def counted(say, capsys):
+    """Return the metrics of a line that the code writes: name, by namespace and dimension."""
+    capsys.readouterr()
+    say()
+    line = json.loads(capsys.readouterr().out)
+    (metrics,) = line["_aws"]["CloudWatchMetrics"]
+    return {
+        (metrics["Namespace"], metric["Name"], *((name, line[name]) for name in dimensions))
+        for metric in metrics["Metrics"]
+        for dimensions in metrics["Dimensions"]
+    }
+
+
+def test_alarms_watch_what_is_counted(tmp_path, capsys):
+    resources = template()["Resources"]
+    table = resources["TrackingTable"]["Properties"]["TableName"]
+    tracking = Tracking(None, "stack", lambda: datetime(2025, 3, 1, tzinfo=UTC))
+    settings = reaper.Settings("arn", str(tmp_path), timedelta(hours=26))
+    run = TrackedRun(table_id="sales/public.t", run_id="r")
+    found = counted(lambda: count_outcome(Decision("failed"), run, tracking), capsys) | counted(
+        lambda: reaper.count_overdue(settings, tracking=tracking, open_storage=open_storage), capsys
+    )
+    alarms = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
+    own = [alarm for alarm in alarms if not alarm["Namespace"].startswith("AWS/")]
+    assert sorted(alarm["MetricName"] for alarm in own) == ["TablesFailed", "TablesOverdue"]
+    for alarm in own:
+        (dimension,) = alarm["Dimensions"]
+        # The stack's name, to which the table's is compared.
+        assert dimension["Value"] == table == {"Ref": "AWS::StackName"}
+        watched = (alarm["Namespace"], alarm["MetricName"], (dimension["Name"], "stack"))
+        assert watched in found
 
 
 def test_the_tracking_table_is_the_one_that_the_code_knows():
