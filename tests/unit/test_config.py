@@ -483,6 +483,7 @@ def test_a_word_or_a_mapping_that_is_neither_is_told_where_it_is_wrong() -> None
     missing = "sales.yml:7: tables.a.target: is required"
     unknown = "sales.yml:7: tables.a.modes: unknown key; did you mean mode?"
     place = "sales.yml:7: tables.a.on_schema_change"
+    word = "'evolv' is not evolve, freeze or fail; did you mean evolve?"
     assert set(problems_of(text % "{aded: fail, dropped: drop}")) == {
         missing,
         unknown,
@@ -492,8 +493,7 @@ def test_a_word_or_a_mapping_that_is_neither_is_told_where_it_is_wrong() -> None
     assert set(problems_of(text % "evolv")) == {
         missing,
         unknown,
-        f"{place}: expected a mapping; or 'evolv' is not evolve, freeze or fail; "
-        "did you mean evolve?",
+        f"{place}: expected a mapping; or {word}",
     }
 
 
