@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
             nothing was read, written or reported.
         Exception: A defect, which the report calls so.
     """
+    _name_the_region()
     arguments = parse_arguments(argv)
     try:
         spec = read_spec(arguments)
@@ -169,6 +171,17 @@ def _told_of(spec: ExtractSpec) -> dict[str, Any]:
         "run_id": spec.run_id,
         "attempt": spec.attempt,
     }
+
+
+def _name_the_region() -> None:
+    """Take ``AWS_REGION`` for the region where nothing else is given to boto3, as other SDKs do.
+
+    Runtimes set either variable or both; boto3 reads ``AWS_DEFAULT_REGION`` alone. Executors get
+    what the driver has.
+    """
+    region = os.environ.get("AWS_REGION")
+    if region and not os.environ.get("AWS_DEFAULT_REGION"):
+        os.environ["AWS_DEFAULT_REGION"] = region
 
 
 class _Outdated(ExtractError):

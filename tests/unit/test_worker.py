@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 
 from extract_jobs import worker
-from extract_jobs.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_RETRY, StopRequested
+from extract_jobs.errors import (
+    EXIT_CONFIG,
+    EXIT_FAILED,
+    EXIT_RETRY,
+    ConfigError,
+    StopRequested,
+)
 from extract_jobs.report import Report
 from extract_jobs.stop import Stop
+from extract_jobs.tracking import client_from_environment
 from tests.support.specs import make_spec
 
 
@@ -29,6 +36,28 @@ def test_a_missing_region_is_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     assert report.error is not None
     assert (code, report.error.class_name) == (EXIT_CONFIG, "ConfigError")
     assert "region" in report.error.message
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [(None, "eu-north-1"), ("", "eu-north-1"), ("us-east-2", "us-east-2")]
+)
+def test_the_region_is_taken_from_either_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, taken: str
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", given or "")
+    if given is None:
+        monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    asked = []
+
+    def client() -> None:
+        asked.append(client_from_environment().meta.region_name)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(worker, "client_from_environment", client)
+    run(tmp_path)
+    assert asked == [taken]
 
 
 @pytest.mark.parametrize(
