@@ -25,6 +25,8 @@ from tests.support.emulators import Emulator
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import Server
 
+pytestmark = pytest.mark.exhaustive
+
 ROOT = Path(__file__).parents[2]
 WORKERS = ("glue", "emr", "ecs")
 ROWS = 1_000

@@ -46,7 +46,7 @@ class Runs:
         return self.driver.run(spec, variables | (environment or self.lake.environment), **more)
 
 
-@pytest.mark.parametrize("fault", ["kill_before", "kill_after"])
+@pytest.mark.parametrize("fault", ["kill_after"])
 @pytest.mark.timeout(900)
 def test_every_call_of_a_second_run(
     driver: Driver, database: Server, ministack: Emulator, proxy: FaultProxy, bucket: str,

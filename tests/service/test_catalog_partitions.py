@@ -27,6 +27,8 @@ from extract_jobs.storage.local import LocalStorage
 from tests.support.emulators import MotoServer, set_environment
 from tests.support.specs import make_spec
 
+pytestmark = pytest.mark.exhaustive
+
 COLUMNS = {"id": "int32", "Name": "string", "at": "timestamp[us, tz=UTC]"}
 DONE = CatalogOutcome("updated")
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from tests.support.mariadb import MariaServer, quoted
 from tests.support.mysql_source import read_all, source
 
+pytestmark = pytest.mark.exhaustive
+
 _FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)
 
 

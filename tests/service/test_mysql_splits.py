@@ -15,6 +15,8 @@ from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.mariadb import MariaServer, quoted
 from tests.support.mysql_source import ids, snapshot_of, source
 
+pytestmark = pytest.mark.exhaustive
+
 Maria = MariaServer
 SMALL = {"target_bytes": 49152}
 

@@ -19,6 +19,8 @@ from tests.support.postgres import Server
 from tests.support.postgres_source import snapshot_of, source
 from tests.support.postgres_torture import DECLARATIONS, meant, told
 
+pytestmark = pytest.mark.exhaustive
+
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 BEYOND = st.sampled_from(["infinity", "-infinity", "0044-03-15 BC", "10000-01-01", "0001-01-01 BC"])
 INTEGERS = {"int2": 15, "int4": 31, "int8": 63}

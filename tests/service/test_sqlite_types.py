@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.errors import TypeNotRepresentable
@@ -274,6 +274,9 @@ def test_a_database_in_utf16(path):
     value=VALUES.filter(lambda value: value is not None)
     | st.binary(max_size=9).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 )
+@example(value=3.679342836677278e-305)
+@example(value=-5e-324)
+@example(value=1.7976931348623157e308)
 @_SHARED
 def test_a_literal_is_read_back_as_the_very_value(value):
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from extract_jobs.casts import can_cast, can_keep, cast, is_wider, keep, kind, printed_type
 from extract_jobs.errors import TypeNotRepresentable
 
+pytestmark = pytest.mark.exhaustive
+
 EXACT = Context(prec=100)
 
 

@@ -26,6 +26,8 @@ from extract_jobs.spec import ExtractSpec
 from extract_jobs.spec_source import ConnectionSpec, holds_password
 from tests.support.specs import make_spec
 
+pytestmark = pytest.mark.exhaustive
+
 SECRET = "s3cr et'%\\\"@:/é"
 RDS = {
     "engine": "postgres",

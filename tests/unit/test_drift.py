@@ -19,6 +19,8 @@ from extract_jobs.schema import Column
 from extract_jobs.spec import ExtractSpec
 from tests.support.specs import make_spec
 
+pytestmark = pytest.mark.exhaustive
+
 PAGE = Path(__file__).parents[2] / "docs" / "schema-change.md"
 KINDS = ["added", "dropped", "widened", "narrowed", "reordered", "nullability"]
 POLICIES = ["evolve", "freeze", "fail"]

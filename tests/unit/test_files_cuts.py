@@ -22,6 +22,8 @@ from extract_jobs.spec import SplitSpec
 from extract_jobs.spec_source import FilesSpec
 from tests.support.files import files_spec
 
+pytestmark = pytest.mark.exhaustive
+
 fields = st.one_of(
     st.text(st.sampled_from('a,"\n\r é'), max_size=6).map(
         lambda text: '"' + text.replace('"', '""') + '"'

@@ -21,6 +21,8 @@ from extract_jobs.storage import ObjectInfo, Storage
 from tests.support.files import files_spec
 from tests.support.memory_storage import Bucket, Process, ProcessStorage
 
+pytestmark = pytest.mark.exhaustive
+
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 NAMES = [
     "a.csv", "b.CSV", "x/a.csv", "x/y/a.csv", "x/y/b.json", "_hidden.csv", ".hidden.csv",

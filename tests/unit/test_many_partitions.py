@@ -30,6 +30,8 @@ from extract_jobs.storage import WrittenFile
 from extract_jobs.storage.local import LocalStorage
 from tests.support.scattered import SCHEMA, ScatteredReader, scattered_task
 
+pytestmark = pytest.mark.exhaustive
+
 
 class Usage(NamedTuple):
     total: int

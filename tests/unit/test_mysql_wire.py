@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from extract_jobs.sources.mysql.wire import decode
 
+pytestmark = pytest.mark.exhaustive
+
 Row = Sequence[bytes | None]
 EOF = b"\5\0\0\7\xfe\0\0\2\0"
 LARGEST = 0xFFFFFF

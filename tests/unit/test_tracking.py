@@ -22,6 +22,8 @@ from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.tracking import Tracking, client_from_environment, create_table
 from extract_jobs.tracking_item import LATEST, MAX_MESSAGE, TrackedRun
 
+pytestmark = pytest.mark.exhaustive
+
 NOW = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 STATUSES = ("PENDING", "RUNNING", "RETRYING", "SUCCEEDED", "FAILED")
 

@@ -61,7 +61,24 @@ def literal(value: Value) -> str:
         return "'" + value.replace("'", "''") + "'" if plain else f"cast(x'{raw.hex()}' as text)"
     if isinstance(value, float) and math.isinf(value):
         return "9e999" if value > 0 else "-9e999"
-    return repr(value)
+    return _exactly(value) if isinstance(value, float) else repr(value)
+
+
+def _exactly(value: float) -> str:
+    """Return a number of binary digits times powers of two.
+
+    SQLite does not round every decimal text to the nearest number, as 3.679342836677278e-305 shows.
+    Whole numbers below 2**63 it does read exactly, and powers of two lose nothing in a product.
+    """
+    if value == 0:
+        return repr(value)
+    fraction, exponent = math.frexp(value)
+    digits, exponent = int(fraction * 2**53), exponent - 53
+    while digits % 2 == 0:
+        digits, exponent = digits // 2, exponent + 1
+    sign = "*" if exponent > 0 else "/"
+    steps = [62] * (abs(exponent) // 62) + [abs(exponent) % 62]
+    return f"({digits}.0" + "".join(f" {sign} {2**step}.0" for step in steps if step) + ")"
 
 
 def byte_lengths(expressions: Sequence[str]) -> str:
