@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -37,7 +38,13 @@ def tree(folder: Path, prefix: str = "") -> dict[str, Path]:
     }
 
 
-def write_zip(target: Path, files: Mapping[str, Path | bytes], *, packed: bool = True) -> None:
+def write_zip(
+    target: Path,
+    files: Mapping[str, Path | bytes],
+    *,
+    packed: bool = True,
+    begun: Path | None = None,
+) -> None:
     """Write a zip whose bytes follow from names and contents alone.
 
     Args:
@@ -45,9 +52,12 @@ def write_zip(target: Path, files: Mapping[str, Path | bytes], *, packed: bool =
         files: Content, or the file that has it, by name. Every file is readable by all, as Lambda
             needs it, and none is executable.
         packed: Whether entries are compressed; wheels already are.
+        begun: A zip of other files that comes first, so that it is compressed only once.
     """
+    if begun is not None:
+        shutil.copyfile(begun, target)
     method = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
-    with zipfile.ZipFile(target, "w") as archive:
+    with zipfile.ZipFile(target, "a" if begun else "w") as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, _ZIP_TIME)
             entry.compress_type = method

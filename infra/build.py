@@ -188,9 +188,11 @@ def build_lambda(out: Path, _cache: Path) -> None:
             install(locked("--only-group", "lambda", python=python), python, target)
             shutil.rmtree(target / "bin", ignore_errors=True)
             files |= tree(target)
+        shared = Path(folder) / "shared.zip"
+        write_zip(shared, files)
         for name in HANDLERS:
-            handler = {f"{name}.py": ROOT / "entrypoints" / f"{name}.py"}
-            write_zip(out / "lambda" / f"{name}.zip", {**files, **handler})
+            handler: dict[str, Path | bytes] = {f"{name}.py": ROOT / "entrypoints" / f"{name}.py"}
+            write_zip(out / "lambda" / f"{name}.zip", handler, begun=shared)
 
 
 def build_image(out: Path, _cache: Path) -> None:

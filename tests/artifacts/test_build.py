@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -24,9 +25,12 @@ import pytest
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from extract_jobs import __version__
+from extract_jobs.connections.certificates import BUNDLE_PLACES
 from infra import build
 from infra.archives import write_tar, write_zip
 from infra.locked import locked, provided, without
+
+pytestmark = pytest.mark.exhaustive
 
 ROOT = Path(__file__).parents[2]
 WHEELS = ROOT / ".tools" / "wheels"
@@ -49,6 +53,26 @@ def run(*command, cwd, environment=None):
 def uv(*arguments):
     """Run uv as this environment is configured to, and as the checkout is not."""
     return run(UV, *arguments, cwd=tempfile.gettempdir(), environment=dict(os.environ))
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory, worker_id):
+    """Build parts that are not there yet, once for all processes; return their folder."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+    dist = shared / "dist"
+
+    def build_missing(*parts):
+        with (shared / "dist.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for part in parts:
+                done = shared / f"dist.{part}"
+                if not done.exists():
+                    build.build(dist, WHEELS, (part,))
+                    done.touch()
+        return dist
+
+    return build_missing
 
 
 @pytest.fixture
@@ -100,10 +124,9 @@ def extracted(python, script, elsewhere, database, *, spark=False):
 # --- the bytes ----------------------------------------------------------------------------------
 
 
-def test_wheel_and_zips_are_the_same_bytes_whenever_they_are_built(tmp_path, monkeypatch):
+def test_wheel_and_zips_are_the_same_bytes_whenever_they_are_built(tmp_path, monkeypatch, built):
     parts = ("wheel", "scripts", "glue", "lambda", "image")
-    first, second = tmp_path / "first", tmp_path / "second"
-    build.build(first, WHEELS, parts)
+    first, second = built(*parts), tmp_path / "second"
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
@@ -114,11 +137,12 @@ def test_wheel_and_zips_are_the_same_bytes_whenever_they_are_built(tmp_path, mon
         os.umask(before)
         monkeypatch.undo()
         time.tzset()
-    assert (first / "SHA256SUMS").read_text() == (second / "SHA256SUMS").read_text()
-    sums = dict(reversed(x.split("  ")) for x in (first / "SHA256SUMS").read_text().splitlines())
-    files = {str(p.relative_to(first)): p for p in first.rglob("*") if p.is_file()}
-    del files["SHA256SUMS"]
-    assert sums == {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in files.items()}
+    sums = dict(reversed(x.split("  ")) for x in (second / "SHA256SUMS").read_text().splitlines())
+    files = {str(p.relative_to(second)) for p in second.rglob("*") if p.is_file()} - {"SHA256SUMS"}
+    for folder in (first, second):
+        assert sums == {
+            name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files
+        }
     # What every artifact is named, since template and deployment name them so.
     name = f"extract_jobs-{__version__}"
     assert sorted(files) == sorted([
@@ -152,10 +176,9 @@ def test_neither_times_nor_modes_nor_order_reach_an_archive(tmp_path):
 
 
 def test_the_wheel_runs_under_spark_submit_from_a_clean_environment(
-    tmp_path, elsewhere, pg_database
+    tmp_path, elsewhere, pg_database, built
 ):
-    dist, environment = tmp_path / "dist", tmp_path / "environment"
-    build.build(dist, WHEELS, ("wheel", "scripts"))
+    dist, environment = built("wheel", "scripts"), tmp_path / "environment"
     wheel = next(dist.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0] for name in archive.namelist()}
@@ -173,9 +196,8 @@ def test_the_wheel_runs_under_spark_submit_from_a_clean_environment(
 # --- Glue ---------------------------------------------------------------------------------------
 
 
-def test_glue_gets_what_it_lacks_and_nothing_that_it_has(tmp_path, elsewhere, pg_database):
-    dist = tmp_path / "dist"
-    build.build(dist, WHEELS, ("wheel", "scripts", "glue"))
+def test_glue_gets_what_it_lacks_and_nothing_that_it_has(tmp_path, elsewhere, pg_database, built):
+    dist = built("wheel", "scripts", "glue")
     for version, python in build.GLUE_PYTHONS.items():
         there = provided(ROOT / "infra" / "runtimes" / f"glue-{version}.txt")
         artifact = dist / f"extract_jobs-{__version__}-glue{version}.gluewheels.zip"
@@ -205,9 +227,9 @@ def test_glue_gets_what_it_lacks_and_nothing_that_it_has(tmp_path, elsewhere, pg
     python = environment / "bin" / "python"
     uv("pip", "install", "--quiet", "--python", str(python), "--requirement", str(used))
     wheels = tmp_path / "5.1" / "wheels"
-    run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index",
-        "--find-links", str(wheels), "--requirement", str(wheels / "requirements.txt"),
-        cwd=elsewhere)  # fmt: skip
+    run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+        "--no-compile", "--no-index", "--find-links", str(wheels), "--requirement",
+        str(wheels / "requirements.txt"), cwd=elsewhere)  # fmt: skip
     uv("pip", "check", "--python", str(python))
     versions = run(
         str(python), "-c", "import pandas, pyarrow; print(pandas.__version__, pyarrow.__version__)",
@@ -226,9 +248,8 @@ def test_what_a_runtime_has_is_left_out_however_it_is_spelled():
 # --- EMR ----------------------------------------------------------------------------------------
 
 
-def test_the_emr_archive_runs_wherever_it_is_unpacked(tmp_path, elsewhere, pg_database):
-    dist = tmp_path / "dist"
-    build.build(dist, WHEELS, ("wheel", "scripts", "emr"))
+def test_the_emr_archive_runs_wherever_it_is_unpacked(elsewhere, pg_database, built):
+    dist = built("wheel", "scripts", "emr")
     # Spark unpacks it beside the job, under the name that follows the # in spark.archives.
     environment = elsewhere / "environment"
     with tarfile.open(dist / f"extract_jobs-{__version__}-emr.tar.gz") as archive:
@@ -252,9 +273,8 @@ def test_the_emr_archive_runs_wherever_it_is_unpacked(tmp_path, elsewhere, pg_da
 
 
 @pytest.mark.parametrize("handler", build.HANDLERS)
-def test_a_function_is_imported_with_its_zip_and_boto3_alone(tmp_path, elsewhere, handler):
-    dist = tmp_path / "dist"
-    build.build(dist, WHEELS, ("lambda",))
+def test_a_function_is_imported_with_its_zip_and_boto3_alone(tmp_path, elsewhere, handler, built):
+    dist = built("lambda")
     artifact = dist / "lambda" / f"{handler}.zip"
     with zipfile.ZipFile(artifact) as archive:
         archive.extractall(elsewhere / "task")
@@ -288,14 +308,14 @@ def test_a_function_is_imported_with_its_zip_and_boto3_alone(tmp_path, elsewhere
 # --- the image ----------------------------------------------------------------------------------
 
 
-def test_the_dockerfile_copies_what_is_there_and_installs_what_is_locked(tmp_path):
+def test_the_dockerfile_copies_what_is_there_and_installs_what_is_locked(tmp_path, built):
     text = (ROOT / "infra" / "Dockerfile").read_text()
     dist = tmp_path / "dist"
-    build.build(dist, WHEELS, ("wheel", "image"))
-    archive = dist / f"extract_jobs-{__version__}-emr.tar.gz"
-    archive.touch()  # that it is built, another test shows
+    shutil.copytree(built("wheel", "image") / "image", dist / "image")
+    for suffix in ("-py3-none-any.whl", "-emr.tar.gz"):
+        (dist / f"extract_jobs-{__version__}{suffix}").touch()  # built in other tests
     sources = re.findall(r"^(?:COPY|ADD) (?!--from)(\S+) \S+$", text, re.MULTILINE)
-    assert len(sources) == 4
+    assert len(sources) == 6
     for source in sources:
         top, _, rest = source.partition("/")
         base = dist if top == "dist" else ROOT / top
@@ -315,6 +335,9 @@ def test_the_dockerfile_copies_what_is_there_and_installs_what_is_locked(tmp_pat
 
     stages = dict(re.findall(r"^FROM \S+ AS (\w+)$((?:.|\n)*?)(?=^FROM |\Z)", text, re.MULTILINE))
     assert set(stages) == {"installed", "ecs", "emr"}
+    for stage in ("ecs", "emr"):
+        (folder,) = re.findall(r"^COPY dist/image/ (\S+)$", stages[stage], re.MULTILINE)
+        assert Path(folder, "global-bundle.pem") in BUNDLE_PLACES
     users = {n: re.findall(r"^USER (\S+)$", s, re.MULTILINE) for n, s in stages.items()}
     assert (users["ecs"][-1], users["emr"][-1]) == ("10001:10001", "hadoop:hadoop")
     entry = json.loads(re.findall(r"^ENTRYPOINT (.*)$", stages["ecs"], re.MULTILINE)[-1])
