@@ -17,7 +17,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -103,12 +103,13 @@ def reap(
         job still runs or cannot be asked about; the next call looks again.
     """
     counts = {"succeeded": 0, "failed": 0, "running": 0}
+    evidence = _Evidence(client, open_storage)
     for execution in _left_behind(settings.state_machine_arn, client, tracking.clock()):
         arn = execution["executionArn"]
         for run in [run for run in tracking.by_execution(arn) if not run.ended]:
             in_every_line(**fields_of(run))
-            item = _item_of(run, open_storage)
-            if item is not None and _may_run(run, item, client):
+            item = evidence.item_of(run)
+            if item is not None and evidence.may_run(run, item):
                 counts["running"] += 1
                 continue
             status = _settle(run, item, execution["status"], tracking, open_storage)
@@ -168,72 +169,95 @@ def _left_behind(arn: str, client: Client, now: datetime) -> Iterator[dict[str, 
                 yield execution
 
 
-def _item_of(run: TrackedRun, open_storage: OpenStorage) -> Item | None:
-    """Return the run's Map item, which is beside its spec; None where it is gone."""
-    folder, found, _ = run.spec_uri.rpartition("/specs/")
-    if not found:
-        return None
-    uri = join(folder, "tables_to_extract.json")
-    raw = open_storage(uri).read(uri)
-    items = json.loads(raw) if raw else []
-    item = next((item for item in items if item["run_id"] == run.run_id), None)
-    if item is None:
-        return None
-    return {**item, "attempt": run.attempt, "failures": run.failures, "report_uri": run.report_uri}
+@dataclass(frozen=True)
+class _Evidence:
+    """What is asked for once, however many runs an execution left behind."""
 
+    client: Client
+    open_storage: OpenStorage
+    lists: dict[str, dict[str, Item]] = field(default_factory=dict)
+    running: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
-def _may_run(run: TrackedRun, item: Item, client: Client) -> bool:
-    """Tell whether a job of the run still runs; what cannot be asked counts as running."""
-    if run.status == "PENDING" or run.job_type not in _ASKED:
-        return False
-    from botocore.exceptions import BotoCoreError, ClientError
+    def item_of(self, run: TrackedRun) -> Item | None:
+        """Return the run's Map item, which is beside its spec; None where it is gone."""
+        folder, found, _ = run.spec_uri.rpartition("/specs/")
+        if not found:
+            return None
+        if folder not in self.lists:
+            uri = join(folder, "tables_to_extract.json")
+            raw = self.open_storage(uri).read(uri)
+            self.lists[folder] = {item["run_id"]: item for item in json.loads(raw or "[]")}
+        item = self.lists[folder].get(run.run_id)
+        if item is None:
+            return None
+        now = {"attempt": run.attempt, "failures": run.failures, "report_uri": run.report_uri}
+        return {**item, **now}
 
-    try:
-        return _ASKED[run.job_type](run, item, client)
-    except (BotoCoreError, ClientError) as error:
-        code = getattr(error, "response", {}).get("Error", {}).get("Code")
-        if code in _GONE:
+    def may_run(self, run: TrackedRun, item: Item) -> bool:
+        """Tell whether a job of the run still runs; what cannot be asked counts as running."""
+        if run.status == "PENDING" or run.job_type not in _PLACES:
             return False
-        logger.warning("%s cannot be asked for the run's job: %s", run.job_type, error)
-        return True
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        place = service, name = _PLACES[run.job_type](item)
+        try:
+            if place not in self.running:
+                self.running[place] = set(_RUNNING[service](self.client(service), name))
+        except (BotoCoreError, ClientError) as error:
+            code = getattr(error, "response", {}).get("Error", {}).get("Code")
+            if code in _GONE:
+                return False
+            logger.warning("%s cannot be asked for the run's job: %s", service, error)
+            return True
+        return run.run_id in self.running[place]
 
 
-def _glue_runs(run: TrackedRun, item: Item, client: Client) -> bool:
-    pages = client("glue").get_paginator("get_job_runs").paginate(JobName=item["glue"]["job_name"])
-    return any(
-        found["JobRunState"] not in _GLUE_OVER
-        and found.get("Arguments", {}).get("--run_id") == run.run_id
-        for page in pages
-        for found in page["JobRuns"]
-    )
+def _emr_place(item: Item) -> tuple[str, str]:
+    cluster = item["emr_cluster"]["cluster_id"]
+    return ("emr", cluster) if cluster else ("emr-serverless", item["emr"]["application_id"])
 
 
-def _emr_runs(run: TrackedRun, item: Item, client: Client) -> bool:
-    if item["emr_cluster"]["cluster_id"]:
-        cluster = item["emr_cluster"]["cluster_id"]
-        pages = client("emr").get_paginator("list_steps")
-        found = pages.paginate(ClusterId=cluster, StepStates=_STEP_RUNNING)
-        return any(step["Name"] == run.run_id for page in found for step in page["Steps"])
-    application = item["emr"]["application_id"]
-    pages = client("emr-serverless").get_paginator("list_job_runs")
-    found = pages.paginate(applicationId=application, states=_EMR_RUNNING)
-    return any(job.get("name") == run.run_id for page in found for job in page["jobRuns"])
+def _glue_jobs(glue: Any, job_name: str) -> Iterator[str]:
+    for page in glue.get_paginator("get_job_runs").paginate(JobName=job_name):
+        for job in page["JobRuns"]:
+            if job["JobRunState"] not in _GLUE_OVER:
+                yield job.get("Arguments", {}).get("--run_id", "")
 
 
-def _ecs_runs(run: TrackedRun, item: Item, client: Client) -> bool:
-    cluster, ecs = item["ecs"]["cluster"], client("ecs")
+def _emr_serverless_jobs(emr: Any, application_id: str) -> Iterator[str]:
+    pages = emr.get_paginator("list_job_runs")
+    for page in pages.paginate(applicationId=application_id, states=_EMR_RUNNING):
+        yield from (job.get("name", "") for job in page["jobRuns"])
+
+
+def _emr_steps(emr: Any, cluster_id: str) -> Iterator[str]:
+    pages = emr.get_paginator("list_steps")
+    for page in pages.paginate(ClusterId=cluster_id, StepStates=_STEP_RUNNING):
+        yield from (step["Name"] for step in page["Steps"])
+
+
+def _ecs_tasks(ecs: Any, cluster: str) -> Iterator[str]:
+    """Yield every word of the running tasks' commands, the run ids among them."""
     for page in ecs.get_paginator("list_tasks").paginate(cluster=cluster):
         if not page["taskArns"]:
             continue
-        described = ecs.describe_tasks(cluster=cluster, tasks=page["taskArns"])
-        for task in described["tasks"]:
-            for container in task.get("overrides", {}).get("containerOverrides", []):
-                if run.run_id in container.get("command", []) and task["lastStatus"] != "STOPPED":
-                    return True
-    return False
+        for task in ecs.describe_tasks(cluster=cluster, tasks=page["taskArns"])["tasks"]:
+            if task["lastStatus"] != "STOPPED":
+                for container in task.get("overrides", {}).get("containerOverrides", []):
+                    yield from container.get("command", [])
 
 
-_ASKED = {"glue": _glue_runs, "emr": _emr_runs, "ecs": _ecs_runs}
+_PLACES: dict[str, Callable[[Item], tuple[str, str]]] = {
+    "glue": lambda item: ("glue", item["glue"]["job_name"]),
+    "emr": _emr_place,
+    "ecs": lambda item: ("ecs", item["ecs"]["cluster"]),
+}
+_RUNNING: dict[str, Callable[[Any, str], Iterator[str]]] = {
+    "glue": _glue_jobs,
+    "emr-serverless": _emr_serverless_jobs,
+    "emr": _emr_steps,
+    "ecs": _ecs_tasks,
+}
 
 
 def _settle(

@@ -277,6 +277,19 @@ def ecs(run_id, status):
     return Pages(list_tasks={"taskArns": ["t"]}, describe_tasks={"tasks": [task]})
 
 
+def test_a_service_is_asked_once_for_all_that_an_execution_left(tmp_path, tracking):
+    left = Left(tmp_path, tracking)
+    runs = [replace(left.run, table_id=f"s/{i}", run_id=f"{i:032x}") for i in range(5)]
+    tracking.announce(runs)
+    items = [{**left.item, "run_id": run.run_id} for run in [left.run, *runs]]
+    (tmp_path / "tables_to_extract.json").write_text(json.dumps(items))
+    for run in [left.run, *runs]:
+        assert tracking.start(run)
+    jobs = glue("STOPPED")
+    assert left.reap(glue=jobs)["failed"] == 6
+    assert len(jobs.asked) == 1
+
+
 # Overdue tables
 
 
