@@ -109,7 +109,8 @@ $(CHECKOV): | $(READY)
 
 $(AWSCLI): | $(READY)
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .tools/awscli-$(AWSCLI_VERSION)
-	@$(BIN)/uv pip install -q --python .tools/awscli-$(AWSCLI_VERSION) 'awscli==$(AWSCLI_VERSION)'
+	@$(BIN)/uv pip install -q --compile-bytecode --python .tools/awscli-$(AWSCLI_VERSION) \
+	  'awscli==$(AWSCLI_VERSION)'
 
 bench: $(READY) $(DEBIAN)  ## Measure; BENCH=lineitem ARGS='--scale 0.1' for one and a quick look
 	@for bench in $(BENCH); do $(BIN)/python -m "tests.bench.bench_$$bench" $(ARGS); done
