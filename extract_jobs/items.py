@@ -183,6 +183,8 @@ def _spark_settings(emr: Mapping[str, Any]) -> dict[str, str]:
         "spark.executor.instances": str(emr["executors"]),
         "spark.dynamicAllocation.enabled": "false",
         "spark.speculation": "false",
+        # Spark keeps large tasks in files, and a task holds the source's password.
+        "spark.io.encryption.enabled": "true",
     }
 
 
