@@ -353,6 +353,21 @@ def test_a_parquet_value_without_a_faithful_form_fails_the_read(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([253402300800 * 10**6], pa.timestamp("us")),
+        pa.array([-(2**62)], pa.timestamp("us", "UTC")),
+        pa.array([2_932_897], pa.int32()).cast(pa.date32()),
+        pa.array([[0, -719_163]], pa.list_(pa.int32())).cast(pa.list_(pa.date32())),
+    ],
+)
+def test_parquet_years_that_readers_do_not_know_are_refused(tmp_path: Path, values) -> None:
+    parquet(tmp_path / "1.parquet", t=values)
+    with pytest.raises(TypeNotRepresentable, match=r"1\.parquet: .* outside years 1 to 9999"):
+        read_all(files_spec(tmp_path, "*.parquet"))
+
+
+@pytest.mark.parametrize(
     ("left", "right", "both"),
     [
         (pa.int8(), pa.int32(), pa.int32()),

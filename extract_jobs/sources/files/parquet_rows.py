@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
+from extract_jobs.years import out_of_range
 
 BATCH_BYTES = 16 * 2**20
 """Arrow bytes of a batch, as the row group's uncompressed size lets expect them."""
@@ -160,6 +161,11 @@ def _conformed(batch: pa.RecordBatch, columns: Sequence[Column], uri: str) -> pa
                 f"{uri}: a value of column {column.name!r}, of type {values.type}, has no faithful "
                 f"form as {column.arrow_type}; leave the column out, or write the file anew"
             ) from None
+        if out_of_range(arrays[-1]):
+            raise TypeNotRepresentable(
+                f"{uri}: a value of column {column.name!r}, of type {values.type}, lies outside "
+                "years 1 to 9999; leave the column out, or write the file anew"
+            )
     return pa.RecordBatch.from_arrays(arrays, names=[c.name for c in columns])
 
 

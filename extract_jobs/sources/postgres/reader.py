@@ -20,9 +20,9 @@ from extract_jobs.sources.postgres.values import (
     conform,
     failure_condition,
     hidden_by_duckdb,
-    out_of_range,
 )
 from extract_jobs.splits import Split
+from extract_jobs.years import out_of_range
 
 Width = Literal["narrow", "mixed", "wide"]
 

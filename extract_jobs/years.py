@@ -1,0 +1,32 @@
+"""Dates and timestamps that no reader of the lake is sure to understand."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_DAY_US = 86_400_000_000
+FIRST_DAY = -719_162
+"""0001-01-01 in days from 1970-01-01."""
+LAST_DAY = 2_932_896
+"""9999-12-31 in days from 1970-01-01."""
+
+
+def out_of_range(values: pa.Array) -> bool:
+    """Tell whether any date or timestamp lies outside years 1 to 9999.
+
+    DuckDB gives infinities as its own sentinels and wraps timestamps after year 294247 around;
+    both lie outside, so one comparison of the extremes finds them all.
+    """
+    if pa.types.is_list(values.type):
+        values = values.flatten()
+    if pa.types.is_date32(values.type):
+        low, high, integers = FIRST_DAY, LAST_DAY, values.view(pa.int32())
+    elif pa.types.is_timestamp(values.type):
+        low, high = FIRST_DAY * _DAY_US, (LAST_DAY + 1) * _DAY_US - 1
+        integers = values.view(pa.int64())
+    else:
+        return False
+    extremes = pc.min_max(integers)
+    least, greatest = extremes["min"].as_py(), extremes["max"].as_py()
+    return least is not None and (least < low or greatest > high)
