@@ -19,6 +19,7 @@ NULL stays NULL. https://www.rfc-editor.org/rfc/rfc2104
 from __future__ import annotations
 
 import hmac
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -94,8 +95,9 @@ def _distinct(array: pa.Array) -> pa.DictionaryArray:
 
 def _values(array: pa.Array) -> list[Any]:
     """Return what `_speller` takes of each value."""
-    as_they_are = ("string", "binary", "boolean", "integer", "decimal")
-    if kind(array.type) not in as_they_are and not pa.types.is_nested(array.type):
+    if pa.types.is_nested(array.type):
+        return _as_json(array)
+    if kind(array.type) not in ("string", "binary", "boolean", "integer", "decimal"):
         # Of floats Arrow prints the shortest text that reads back, and it knows all years.
         array = array.cast(pa.string())
     return list(array.to_pylist())
@@ -121,7 +123,26 @@ def _moment(text: str) -> bytes:
 
 
 def _nested(value: Any) -> bytes:
-    return json.dumps(_plain(value), separators=(",", ":")).encode()
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _as_json(array: pa.Array) -> list[Any]:
+    """Return values as JSON holds them: nested as they are, their leaves in canonical form."""
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        items = iter(_as_json(array.flatten()))
+        lengths = array.value_lengths().to_pylist()
+        return [None if n is None else list(itertools.islice(items, n)) for n in lengths]
+    if pa.types.is_struct(array.type):
+        names = [field.name for field in array.type]
+        rows = zip(*map(_as_json, array.flatten()), strict=True)
+        there = array.is_valid().to_pylist()
+        found = zip(there, rows, strict=True)
+        return [dict(zip(names, row, strict=True)) if valid else None for valid, row in found]
+    spell = _speller(array.type)
+    return [
+        None if value is None else spell(value).decode("utf-8", "surrogateescape")
+        for value in _values(array)
+    ]
 
 
 def _number(value: Decimal) -> bytes:
@@ -133,15 +154,3 @@ def _number(value: Decimal) -> bytes:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return b"0" if text == "-0" else text.encode()
-
-
-def _plain(value: Any) -> Any:
-    """Return a value of a nested type as JSON holds it: its leaves in their canonical form."""
-    if value is None:
-        return None
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    scalar = pa.array([value])
-    return _speller(scalar.type)(_values(scalar)[0]).decode("utf-8", "surrogateescape")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import pickle
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extract_jobs import masks
 from extract_jobs.attempt import mask_key
 from extract_jobs.errors import ConfigError
 from extract_jobs.masks import MaskKey
@@ -117,3 +119,33 @@ def test_a_masked_column_cannot_be_one_whose_values_are_told(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         make_spec(columns={"mask": {"a": "redact"}}, **overrides)
+
+
+@pytest.mark.parametrize(
+    ("inner", "values"),
+    [
+        (pa.float32(), [0.1, None]),
+        (pa.timestamp("us"), [-(2**62), 2**60]),
+        (pa.decimal128(9, 2), ["5.00"]),
+    ],
+)
+def test_what_is_in_a_list_has_the_form_that_it_has_outside(inner, values):
+    plain = pa.array(values, pa.int64() if pa.types.is_timestamp(inner) else None).cast(inner)
+    forms = [_forms(plain.slice(i, 1))[0] for i in range(len(plain))]
+    listed = pa.ListArray.from_arrays([0, len(plain)], plain)
+    assert _forms(listed) == [json.dumps(forms, separators=(",", ":"))]
+
+
+def test_lists_and_structs_keep_their_rows_and_nulls():
+    rows = [{"a": 1, "b": ["x", None]}, None, {"a": None, "b": []}]
+    kind = pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))])
+    assert _forms(pa.array([None, *rows], kind).slice(1)) == [
+        '{"a":"1","b":["x",null]}', None, '{"a":null,"b":[]}'
+    ]  # fmt: skip
+
+
+def _forms(array):
+    encoded = masks._distinct(array)
+    spell = masks._speller(encoded.dictionary.type)
+    found = [v if v is None else spell(v).decode() for v in masks._values(encoded.dictionary)]
+    return [None if i is None else found[i] for i in encoded.indices.to_pylist()]
