@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.casts import can_cast, can_keep, cast, is_wider, keep, kind, printed_type
@@ -133,6 +133,8 @@ def _moment(text: str) -> tuple[datetime, str]:
     return instant, fraction[6:].rstrip("0")
 
 
+@example((pa.string(), pa.decimal128(38, 10), "7.773703529588399e-106"))
+@example((pa.string(), pa.decimal128(38, 10), "0e-106"))
 @settings(max_examples=600, deadline=None)
 @given(pairs.flatmap(lambda p: st.tuples(st.just(p[0]), st.just(p[1]), VALUES[p[0]])))
 def test_what_is_cast_still_says_what_it_said(case: tuple[pa.DataType, pa.DataType, Any]) -> None:
