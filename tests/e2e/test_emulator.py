@@ -26,7 +26,7 @@ import sys, time
 given = dict(zip(sys.argv, sys.argv[1:]))
 time.sleep(float(given.get("--sleep", 0)))
 if "--exit" in given:
-    print("ConfigError: as asked")
+    print("ConfigError: as asked", file=sys.stderr)
     sys.exit(int(given["--exit"]))
 """
 
