@@ -256,7 +256,7 @@ def _loses(before: pa.Array, after: pa.Array) -> bool:
         return pc.all(pc.equal(after.cast(before.type), before)).as_py() is False
     if pair == ("decimal", "string"):
         # Of an exponent far below the scale Arrow makes 0, and refuses a smaller one.
-        written = pc.fill_null(pc.match_substring_regex(before, "[eE]"), value=False)
+        written = pc.match_substring_regex(before, "[eE]")
         texts, values = before.filter(written).to_pylist(), after.filter(written).to_pylist()
         return any(Decimal(t) != v for t, v in zip(texts, values, strict=True))
     if pair[0] == "float" and pair[1] != "integer":
