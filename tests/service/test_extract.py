@@ -168,7 +168,7 @@ def test_overwrite_replaces_and_append_adds(scene: Scene) -> None:
 # --- faults ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_storage_that_fails_at_random_costs_nothing_but_time(
     on_s3: Scene, ministack: Emulator, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
