@@ -5,8 +5,8 @@ result is read back and its row count and column sums compared with the source's
 
     python -m tests.bench.bench_mariadb [--rows 5000000] [--rounds 3] [--connections 2]
 
-Exits 1 if a result is wrong, or, from a million rows on, if extract-jobs takes more than half of
-Spark JDBC's time or a Python process of it more than 600 MB.
+Exits 1 if a result is wrong, or, from a million rows on, if extract-jobs takes more than
+three quarters of Spark JDBC's time or a Python process of it more than 600 MB.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any, cast
 from tests.bench.bench_lineitem import (
     CACHE,
     MAX_PYTHON_BYTES,
-    MAX_RATIO,
     Contender,
     executable,
     folder_of,
@@ -35,6 +34,8 @@ from tests.support.debian import jar
 from tests.support.mariadb import MariaServer, run_server
 
 TABLE = "orders"
+MAX_RATIO = 0.75
+"""Of extract-jobs' time to Spark JDBC's. The server does most of the work, and for all alike."""
 JUDGED_FROM_ROWS = 1_000_000
 """Below, start-up outweighs the work and the figures say nothing."""
 
@@ -159,7 +160,7 @@ def source_sums(server: MariaServer) -> dict[str, str]:
         if kind.startswith("date"):
             return f"sum(datediff({name}, '1970-01-01'))"
         if "char" in kind:
-            return f"sum(conv(left(md5({name}), 8), 16, 10) + 0)"
+            return f"sum(cast(conv(left(md5({name}), 8), 16, 10) as unsigned))"
         return f"sum({name})"
 
     sums = [f"cast({total(name, kind)} as decimal(40,6))" for name, (kind, _) in COLUMNS.items()]
