@@ -59,12 +59,17 @@ class Drift:
             SchemaChanged: With all that is refused, and the ways out.
         """
         if self.refused and last is not None:
+            files = (
+                "; declare the types in files.types to be told the file and line of what is none"
+                if spec.files is not None and spec.files.types is None
+                else ""
+            )
             raise SchemaChanged(
                 f"{spec.extract_table}: {'; '.join(self.refused)}, since commit {last.seq}. "
                 "Nothing was written. Let it through with on_schema_change where that refuses it; "
                 "give a column its old type or name with columns.cast and columns.rename, replace "
                 "the table with mode full and write_mode overwrite, or start over with another "
-                "state_uri and target"
+                f"state_uri and target{files}"
             )
 
 

@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
+
+from extract_jobs.errors import SchemaChanged
+from extract_jobs.run import run_extract
+from extract_jobs.spec import ExtractSpec
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """\
@@ -50,3 +55,18 @@ def test_plan_run_and_status_of_files(tmp_path: Path) -> None:
     assert "orders  2    published" in cli("status", "drop.yml")
     files = (tmp_path / "out/orders").rglob("*.parquet")
     assert sorted(n for f in files for n in pq.read_table(f).column("id").to_pylist()) == [1, 2]
+
+
+def test_a_type_that_changed_says_how_to_find_the_file(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/1.csv").write_text("id\n1\n")
+    given = {
+        "source_name": "drop", "source_type": "files", "extract_table": "orders",
+        "connection": {"uri": str(tmp_path / "in")}, "files": {"glob": "*.csv"},
+        "mode": "incremental", "target": {"uri": str(tmp_path / "out")},
+        "state_uri": str(tmp_path / "state"), "report_uri": str(tmp_path / "report.json"),
+    }  # fmt: skip
+    run_extract(ExtractSpec.model_validate({**given, "run_id": "1"}))
+    (tmp_path / "in/2.csv").write_text("id\nabc\n")
+    with pytest.raises(SchemaChanged, match="column id .* declare the types in files.types"):
+        run_extract(ExtractSpec.model_validate({**given, "run_id": "2"}))
