@@ -68,5 +68,5 @@ def test_a_type_that_changed_says_how_to_find_the_file(tmp_path: Path) -> None:
     }  # fmt: skip
     run_extract(ExtractSpec.model_validate({**given, "run_id": "1"}))
     (tmp_path / "in/2.csv").write_text("id\nabc\n")
-    with pytest.raises(SchemaChanged, match="column id .* declare the types in files.types"):
+    with pytest.raises(SchemaChanged, match=r"column id .* declare the types in files\.types"):
         run_extract(ExtractSpec.model_validate({**given, "run_id": "2"}))
