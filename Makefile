@@ -69,11 +69,11 @@ demo: $(READY)  ## Run the pipeline on this machine and show what it did
 # Coverage doubles the time of what runs in this process. So it is taken of the tests that go by
 # many ways, not of those that go one way thousands of times, or through processes of their own.
 LONG := crash or e2e or spark or exhaustive
-PYTEST := $(BIN)/pytest -q -n 2 --dist worksteal
+PYTEST := $(BIN)/pytest -q -n 2
 
 test: $(READY) $(DEBIAN) $(AWSCLI)  ## Run all tests but the benches, with coverage
-	@$(PYTEST) -m 'not ($(LONG) or bench)' --cov --cov-report=term $(ARGS)
-	@$(PYTEST) -m '($(LONG)) and not bench' $(ARGS)
+	@$(PYTEST) --dist worksteal -m 'not ($(LONG) or bench)' --cov --cov-report=term $(ARGS)
+	@$(PYTEST) --dist loadfile -m '($(LONG)) and not bench' $(ARGS)
 
 # The tests' MariaDB and JDBC drivers: Debian packages, unpacked and not installed.
 $(DEBIAN): tests/support/debian.py | $(READY)
@@ -81,7 +81,7 @@ $(DEBIAN): tests/support/debian.py | $(READY)
 	@touch $@
 
 test-spark4: $(SPARK4)/.ready $(DEBIAN)  ## Run the tests that start Spark on Spark 4
-	@$(SPARK4)/bin/pytest -q -m 'spark and not bench' -n 2 --dist worksteal $(ARGS)
+	@$(SPARK4)/bin/pytest -q -m 'spark and not bench' -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) $(ASL_VALIDATOR) $(CHECKOV)  ## Format, lint, types, imports, ASL, templates
 	@$(BIN)/ruff format --check .

@@ -28,7 +28,7 @@ INTEGERS = {"int2": 15, "int4": 31, "int8": 63}
 
 def digits(precision: int, scale: int) -> st.SearchStrategy[str]:
     most = 10**precision - 1
-    return st.integers(-most, most).map(lambda n: f"{Decimal(n).scaleb(-scale):f}")
+    return st.integers(-most, most).map(lambda n: f"{Decimal(f'{n}E-{scale}'):f}")
 
 
 SCALARS: dict[str, st.SearchStrategy[str]] = {
