@@ -95,10 +95,8 @@ class RangeReader:
     conform = staticmethod(as_it_is)
 
     def dataframe(self, spark: SparkSession, splits: Sequence[Split]) -> DataFrame:
-        parts = [spark.range(s.index * 1000, s.index * 1000 + 1000, 1, 1) for s in splits]
-        rows = parts[0]
-        for part in parts[1:]:
-            rows = rows.union(part)
+        first, last = splits[0].index, splits[-1].index
+        rows = spark.range(first * 1000, last * 1000 + 1000, 1, len(splits)).toDF("id")
         assert rows.rdd.getNumPartitions() == len(splits)
         return rows.selectExpr("id as n", "id % 20 as k", "cast(id as string) as filler")
 
