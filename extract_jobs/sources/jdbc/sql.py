@@ -16,6 +16,13 @@ from extract_jobs.predicates.lexis import problem_of
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.jdbc.dialects import Dialect
 from extract_jobs.sources.jdbc.types import Typed, quote_name
+from extract_jobs.sources.statements import (
+    bounds_condition,
+    in_parentheses,
+    trim_statement,
+    watermark_changed,
+    where_clause,
+)
 from extract_jobs.watermark import WatermarkValue
 
 
@@ -36,11 +43,6 @@ class Relation:
     where: str | None = None
 
 
-def in_parentheses(text: str) -> str:
-    """Put text between parentheses so that a comment at its end does not swallow the last one."""
-    return f"(\n{text}\n)"
-
-
 def check_query(query: str, dialect: str) -> None:
     """Refuse a query that may reach beyond parentheses around it. Offline.
 
@@ -56,11 +58,6 @@ def check_query(query: str, dialect: str) -> None:
         raise ConfigError(f"query: {problem}")
 
 
-def trim_statement(text: str) -> str:
-    """Strip blanks and semicolons from the end of a statement."""
-    return re.sub(r"[\s;]+\Z", "", text)
-
-
 def query_relation(query: str, where: str | None, dialect: Dialect) -> Relation:
     """Return how a query stands in a FROM clause."""
     # Without `as`, which Oracle does not have there.
@@ -70,12 +67,6 @@ def query_relation(query: str, where: str | None, dialect: Dialect) -> Relation:
         dialect,
         where,
     )
-
-
-def where_clause(*conditions: str | None) -> str:
-    """Return ``where (…) and (…)`` of the conditions that are not None; empty without any."""
-    given = [in_parentheses(condition) for condition in conditions if condition]
-    return f" where {' and '.join(given)}" if given else ""
 
 
 def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:
@@ -133,28 +124,22 @@ def interval_condition(request: ReadRequest, found: Typed | None, dialect: Diale
     Raises:
         ConfigError: The bounds are of another kind than the column.
     """
-    interval, name = request.interval, request.watermark_column
-    if interval is None or name is None:
-        return None
+    name = request.watermark_column or ""
     column = quote_name(name, dialect)
-    if interval.empty:
-        return f"{column} is null" if request.include_null_watermarks else "1 = 0"
-    if interval.lower is None and interval.upper is None:
-        return None if request.include_null_watermarks else f"{column} is not null"
-    sides = [
-        f"{column} {sign} {literal(bound.text, _checked(bound, name, found), dialect)}"
-        for sign, bound in ((">", interval.lower), ("<=", interval.upper))
-        if bound is not None
-    ]
-    condition = " and ".join(sides)
-    return f"{condition} or {column} is null" if request.include_null_watermarks else condition
+
+    def compare(sign: str, bound: WatermarkValue) -> str:
+        return f"{column} {sign} {literal(bound.text, _checked(bound, name, found), dialect)}"
+
+    return bounds_condition(
+        request,
+        compare,
+        is_null=f"{column} is null",
+        not_null=f"{column} is not null",
+        nothing="1 = 0",
+    )
 
 
 def _checked(bound: WatermarkValue, name: str, found: Typed | None) -> Typed:
     if found is None or found.watermark != bound.type:
-        raise ConfigError(
-            f"watermark column {name} is now {found.described.printed if found else 'gone'}, but "
-            f"the watermark kept for it is of type {bound.type}: extract the table in full, or "
-            "give watermark.lower"
-        )
+        raise watermark_changed(name, found.described.printed if found else None, bound)
     return found

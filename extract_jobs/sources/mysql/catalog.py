@@ -18,12 +18,11 @@ from extract_jobs.sources.mysql.results import result_types
 from extract_jobs.sources.mysql.session import execute
 from extract_jobs.sources.mysql.sql import (
     Relation,
-    in_parentheses,
     quote_name,
     quote_text,
-    trim_statement,
 )
 from extract_jobs.sources.mysql.types import MysqlType, parse_type
+from extract_jobs.sources.statements import in_parentheses, trim_statement
 
 _SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")
 _REFUSED = {1054, 1060, 1064, 1146, 1222, 1241, 1248, 1305, 1582, 1235, 1295, 3065}

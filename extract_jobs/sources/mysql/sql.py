@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from extract_jobs.errors import ConfigError
 from extract_jobs.sources import ReadRequest
+from extract_jobs.sources.statements import bounds_condition, watermark_changed, where_clause
 from extract_jobs.watermark import WatermarkType, WatermarkValue
 
 LOCK_TIMEOUT_SECONDS = 60
@@ -34,16 +34,6 @@ def quote_text(text: str) -> str:
 def quote_bytes(value: bytes) -> str:
     """Write a binary literal."""
     return f"x'{value.hex()}'"
-
-
-def trim_statement(text: str) -> str:
-    """Strip blanks and semicolons from the end of a statement."""
-    return re.sub(r"[\s;]+\Z", "", text)
-
-
-def in_parentheses(text: str) -> str:
-    """Put text between parentheses so that a comment at its end does not swallow the last one."""
-    return f"(\n{text}\n)"
 
 
 @dataclass(frozen=True)
@@ -96,38 +86,24 @@ def interval_condition(request: ReadRequest, data_type: str | None) -> str | Non
     Raises:
         ConfigError: The bounds are of another kind than the column.
     """
-    interval, name = request.interval, request.watermark_column
-    if interval is None or name is None:
-        return None
+    name = request.watermark_column or ""
     column = quote_name(name)
     # Not IS NULL: of a date that is NOT NULL it finds the zero dates.
     null = f"{column} <=> null"
-    if interval.empty:
-        return null if request.include_null_watermarks else "false"
-    if interval.lower is None and interval.upper is None:
-        return None if request.include_null_watermarks else f"not ({null})"
-    sides = []
-    for sign, bound in ((">", interval.lower), ("<=", interval.upper)):
-        if bound is not None:
-            sides.append(f"{column} {sign} {literal(bound.text, _checked(bound, name, data_type))}")
-    condition = " and ".join(sides)
-    return f"{condition} or {null}" if request.include_null_watermarks else condition
+
+    def compare(sign: str, bound: WatermarkValue) -> str:
+        return f"{column} {sign} {literal(bound.text, _checked(bound, name, data_type))}"
+
+    return bounds_condition(
+        request, compare, is_null=null, not_null=f"not ({null})", nothing="false"
+    )
 
 
 def _checked(bound: WatermarkValue, name: str, data_type: str | None) -> str:
     kind = KINDS.get(data_type or "")
     if data_type is None or kind != bound.type:
-        raise ConfigError(
-            f"watermark column {name} is now {data_type or 'gone'}, but the watermark kept for it "
-            f"is of type {bound.type}: extract the table in full, or give watermark.lower"
-        )
+        raise watermark_changed(name, data_type, bound)
     return data_type
-
-
-def where_clause(*conditions: str | None) -> str:
-    """Return ``where (…) and (…)`` of the conditions that are not None; empty without any."""
-    given = [in_parentheses(condition) for condition in conditions if condition]
-    return f" where {' and '.join(given)}" if given else ""
 
 
 def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:

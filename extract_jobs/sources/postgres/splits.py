@@ -23,8 +23,8 @@ from extract_jobs.sources.postgres.sql import (
     operator,
     quote_name,
     select,
-    where_clause,
 )
+from extract_jobs.sources.statements import where_clause
 from extract_jobs.spec import SplitSpec
 from extract_jobs.splits import Split
 

@@ -7,13 +7,12 @@ between parentheses that were checked to be its own (see
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from extract_jobs.errors import ConfigError
 from extract_jobs.sources import ReadRequest
+from extract_jobs.sources.statements import bounds_condition, watermark_changed, where_clause
 from extract_jobs.watermark import WatermarkType, WatermarkValue
 
 LOCK_TIMEOUT_SECONDS = 60
@@ -79,16 +78,6 @@ def set_local(server_version: int) -> str:
     )
 
 
-def trim_statement(text: str) -> str:
-    """Strip blanks and semicolons from the end of a statement."""
-    return re.sub(r"[\s;]+\Z", "", text)
-
-
-def in_parentheses(text: str) -> str:
-    """Put text between parentheses so that a comment at its end does not swallow the last one."""
-    return f"(\n{text}\n)"
-
-
 @dataclass(frozen=True)
 class Relation:
     """What is read, as it stands in a FROM clause.
@@ -142,31 +131,26 @@ def interval_condition(request: ReadRequest, base_type: str | None) -> str | Non
     Raises:
         ConfigError: The bounds are of another kind than the column.
     """
-    interval, name = request.interval, request.watermark_column
-    if interval is None or name is None:
-        return None
+    name = request.watermark_column or ""
     column = quote_name(name)
-    if interval.empty:
-        return f"{column} is null" if request.include_null_watermarks else "false"
-    if interval.lower is None and interval.upper is None:
-        return None if request.include_null_watermarks else f"{column} is not null"
-    sides = []
-    for sign, bound in ((">", interval.lower), ("<=", interval.upper)):
-        if bound is not None:
-            sides.append(
-                f"{column} {operator(sign)} {literal(bound.text, _checked(bound, name, base_type))}"
-            )
-    condition = " and ".join(sides)
-    return f"{condition} or {column} is null" if request.include_null_watermarks else condition
+
+    def compare(sign: str, bound: WatermarkValue) -> str:
+        value = literal(bound.text, _checked(bound, name, base_type))
+        return f"{column} {operator(sign)} {value}"
+
+    return bounds_condition(
+        request,
+        compare,
+        is_null=f"{column} is null",
+        not_null=f"{column} is not null",
+        nothing="false",
+    )
 
 
 def _checked(bound: WatermarkValue, name: str, base_type: str | None) -> str:
     kind = KINDS[base_type][0] if base_type in KINDS else None
     if base_type is None or kind != bound.type:
-        raise ConfigError(
-            f"watermark column {name} is now {base_type or 'gone'}, but the watermark kept for it "
-            f"is of type {bound.type}: extract the table in full, or give watermark.lower"
-        )
+        raise watermark_changed(name, base_type, bound)
     return base_type
 
 
@@ -176,12 +160,6 @@ def ctid_condition(start: int, end: int | None) -> str:
     if end is None:
         return condition
     return f"{condition} and ctid {operator('<')} '({end},0)'::pg_catalog.tid"
-
-
-def where_clause(*conditions: str | None) -> str:
-    """Return ``where (…) and (…)`` of the conditions that are not None; empty without any."""
-    given = [in_parentheses(condition) for condition in conditions if condition]
-    return f" where {' and '.join(given)}" if given else ""
 
 
 def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:

@@ -9,7 +9,8 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.predicates import check_where
 from extract_jobs.sources.postgres.errors import primary
 from extract_jobs.sources.postgres.session import Connection
-from extract_jobs.sources.postgres.sql import Relation, in_parentheses, trim_statement
+from extract_jobs.sources.postgres.sql import Relation
+from extract_jobs.sources.statements import in_parentheses, trim_statement
 
 
 def check_statement(opened: Connection, text: str, what: str) -> list[tuple[str, int, int]]:

@@ -16,10 +16,9 @@ from extract_jobs.sources.sqlite.session import Rows, SqliteConnection, execute
 from extract_jobs.sources.sqlite.sql import (
     QUERY,
     Relation,
-    in_parentheses,
     quote_name,
-    trim_statement,
 )
+from extract_jobs.sources.statements import in_parentheses, trim_statement
 from extract_jobs.spec import ExtractSpec
 
 _ROWIDS = ("rowid", "_rowid_", "oid")

@@ -7,7 +7,6 @@ double-quoted name (https://sqlite.org/quirks.html, section 8) is an error then.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +14,7 @@ from typing import Literal
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column
 from extract_jobs.sources import ReadRequest
+from extract_jobs.sources.statements import bounds_condition, where_clause
 from extract_jobs.watermark import WatermarkValue
 
 Value = int | float | str | bytes
@@ -93,22 +93,6 @@ def byte_lengths(expressions: Sequence[str]) -> str:
     return f"({byte_lengths(expressions[:half])} + {byte_lengths(expressions[half:])})"
 
 
-def trim_statement(text: str) -> str:
-    """Strip blanks and semicolons from the end of a statement."""
-    return re.sub(r"[\s;]+\Z", "", text)
-
-
-def in_parentheses(text: str) -> str:
-    """Put text between parentheses so that a comment at its end does not swallow the last one."""
-    return f"(\n{text}\n)"
-
-
-def where_clause(*conditions: str | None) -> str:
-    """Return ``where (…) and (…)`` of the conditions that are not None; empty without any."""
-    given = [in_parentheses(condition) for condition in conditions if condition]
-    return f" where {' and '.join(given)}" if given else ""
-
-
 def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:
     """Return the SELECT of expressions, named c0, c1, …, under conditions and the spec's own."""
     listed = ", ".join(f"{expression} as c{i}" for i, expression in enumerate(expressions))
@@ -132,23 +116,23 @@ def interval_condition(request: ReadRequest, column: Column | None) -> str | Non
     Raises:
         ConfigError: The bounds are of another kind than the column, or the column is gone.
     """
-    interval = request.interval
-    if interval is None or request.watermark_column is None:
+    if request.interval is None or request.watermark_column is None:
         return None
     if column is None:
         raise ConfigError(f"watermark column {request.watermark_column} is gone")
     name = column.expression
-    if interval.empty:
-        return f"{name} is null" if request.include_null_watermarks else "0"
-    if interval.lower is None and interval.upper is None:
-        return None if request.include_null_watermarks else f"{name} is not null"
-    sides = []
-    for sign, bound in ((">", interval.lower), ("<=", interval.upper)):
-        if bound is not None:
-            check_bound(bound, column)
-            sides.append(f"{name} {sign} {bound_literal(bound)}")
-    condition = " and ".join(sides)
-    return f"{condition} or {name} is null" if request.include_null_watermarks else condition
+
+    def compare(sign: str, bound: WatermarkValue) -> str:
+        check_bound(bound, column)
+        return f"{name} {sign} {bound_literal(bound)}"
+
+    return bounds_condition(
+        request,
+        compare,
+        is_null=f"{name} is null",
+        not_null=f"{name} is not null",
+        nothing="0",
+    )
 
 
 def check_bound(bound: WatermarkValue, column: Column) -> None:
