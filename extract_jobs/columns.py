@@ -31,10 +31,9 @@ NEAR = 0.7
 
 
 def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Column, ...]:
-    """Return the columns to extract, in the source's order.
+    """Return the columns to extract (`is_chosen`), in the source's order.
 
-    ``include`` and ``exclude`` are names or globs, case-sensitive; ``exclude`` wins. A glob may
-    match nothing, a name may not.
+    A glob may match nothing, a name may not.
 
     Args:
         description: What the source says of the table.
@@ -48,12 +47,7 @@ def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Co
             that collide in the files, casts and partitions that cannot be; all at once.
     """
     names = [c.name for c in description.columns]
-    chosen = tuple(
-        c
-        for c in description.columns
-        if (spec.columns.include is None or matches(c.name, spec.columns.include, names))
-        and not matches(c.name, spec.columns.exclude, names)
-    )
+    chosen = tuple(c for c in description.columns if is_chosen(c.name, spec, names))
     found = list(_unknown(spec, names))
     if not chosen:
         found.append(f"columns: nothing is left of {', '.join(map(repr, names)) or 'no column'}")
@@ -85,7 +79,33 @@ def partition_fields(spec: ExtractSpec) -> Iterator[PartitionField]:
             yield PartitionField(name, field.column, field.function)
 
 
-def matches(name: str, patterns: Iterable[str], names: Sequence[str]) -> bool:
+def is_chosen(name: str, spec: ExtractSpec, names: Sequence[str]) -> bool:
+    """Whether a column is extracted.
+
+    ``include`` and ``exclude`` are names or globs, case-sensitive; ``exclude`` wins.
+
+    Args:
+        name: The column.
+        spec: Its ``columns`` decide.
+        names: All columns of the table: a pattern spelled like one of them is no glob.
+    """
+    include, exclude = spec.columns.include, spec.columns.exclude
+    wanted = include is None or _matches(name, include, names)
+    return wanted and not _matches(name, exclude, names)
+
+
+def refuse_doubled(names: Sequence[str]) -> None:
+    """Refuse a query that gives two columns one name.
+
+    Raises:
+        ConfigError: It does; the message has every such name.
+    """
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
+
+
+def _matches(name: str, patterns: Iterable[str], names: Sequence[str]) -> bool:
     """Whether a pattern is that name or, where no column is spelled like it, a glob that fits."""
     return any(p == name or (p not in names and fnmatchcase(name, p)) for p in patterns)
 

@@ -175,16 +175,23 @@ def failed_report(
 ) -> Report:
     """Return the report of an attempt that failed, by its spec."""
     return Report(
+        **identity(spec),
         status="failed",
-        run_id=spec.run_id,
-        attempt=spec.attempt,
-        source_name=spec.source_name,
-        extract_table=spec.extract_table,
-        target_uri=spec.target.uri,
         error=error,
         timings=timings or {},
         versions=versions(),
     )
+
+
+def identity(spec: ExtractSpec) -> dict[str, Any]:
+    """Return the fields of a report that name the attempt."""
+    return {
+        "run_id": spec.run_id,
+        "attempt": spec.attempt,
+        "source_name": spec.source_name,
+        "extract_table": spec.extract_table,
+        "target_uri": spec.target.uri,
+    }
 
 
 def versions() -> dict[str, str]:

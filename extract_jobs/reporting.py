@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -12,7 +11,7 @@ from extract_jobs.drift import schema_json
 from extract_jobs.engine import SplitResult
 from extract_jobs.errors import ExtractError, StopRequested
 from extract_jobs.plan import Plan, fidelity
-from extract_jobs.report import Report, versions
+from extract_jobs.report import Report, identity, versions
 from extract_jobs.schema import Column
 from extract_jobs.spec import ExtractSpec
 from extract_jobs.storage import WrittenFile
@@ -54,7 +53,7 @@ def attempt_report(
         for name, count in result.nulled.items():
             nulled[name] = nulled.get(name, 0) + count
     return Report(
-        **_identity(spec),
+        **identity(spec),
         status="succeeded",
         interval=plan.interval and plan.interval.to_json(),
         watermark=plan.watermark and plan.watermark.to_json(),
@@ -88,16 +87,6 @@ def as_text(columns: Sequence[Column], spec: ExtractSpec) -> list[str]:
         and pa.types.is_string(c.arrow_type)
         and c.name not in spec.columns.cast
     ]
-
-
-def _identity(spec: ExtractSpec) -> dict[str, Any]:
-    return {
-        "run_id": spec.run_id,
-        "attempt": spec.attempt,
-        "source_name": spec.source_name,
-        "extract_table": spec.extract_table,
-        "target_uri": spec.target.uri,
-    }
 
 
 def leave_report(spec: ExtractSpec, report: Report, tools: Tools) -> None:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from itertools import islice
 
-from extract_jobs.columns import matches
+from extract_jobs.columns import is_chosen
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
 from extract_jobs.sources import Features, ReadRequest
@@ -163,13 +163,7 @@ class FilesSource:
 
     def _is_read(self, names: Sequence[str]) -> list[str]:
         """Return the columns that are extracted; of others no type is needed."""
-        columns = self.spec.columns
-        return [
-            name
-            for name in names
-            if (columns.include is None or matches(name, columns.include, names))
-            and not matches(name, columns.exclude, names)
-        ]
+        return [name for name in names if is_chosen(name, self.spec, names)]
 
     def _check_declared(self, objects: Sequence[ObjectInfo], form: Format) -> None:
         """Refuse declared columns that no header of some files has: a name misspelled is all NULL.

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from extract_jobs.columns import matches
+from extract_jobs.columns import is_chosen, refuse_doubled
 from extract_jobs.connections import DatabaseConnection, resolve_connection
-from extract_jobs.errors import ConfigError, TypeNotRepresentable
+from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.predicates import DIALECTS, check_where
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Features, ReadRequest
@@ -164,19 +164,11 @@ class JdbcSource:
 
     def _columns(self, found: Found) -> tuple[Column, ...]:
         names = [column.described.name for column in found.columns]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
-        include, exclude = self.spec.columns.include, self.spec.columns.exclude
-
-        def is_chosen(name: str) -> bool:
-            wanted = include is None or matches(name, include, names)
-            return wanted and not matches(name, exclude, names)
-
+        refuse_doubled(names)
         cast, lossy = self.spec.columns.cast, self.spec.lossy_types
         made = [
             make_column(column, self.dialect, cast=cast.get(name), lossy=lossy)
-            if is_chosen(name)
+            if is_chosen(name, self.spec, names)
             # It is never read: nothing to refuse.
             else unread_column(column, self.dialect)
             for name, column in zip(names, found.columns, strict=True)

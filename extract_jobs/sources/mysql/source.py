@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from extract_jobs.columns import matches
+from extract_jobs.columns import is_chosen, refuse_doubled
 from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.schema import Column, TableDescription
@@ -138,16 +138,11 @@ class MysqlSource:
         )
 
     def _is_chosen(self, name: str, found: Found) -> bool:
-        names = [name for name, _, _ in found.types]
-        include, exclude = self.spec.columns.include, self.spec.columns.exclude
-        wanted = include is None or matches(name, include, names)
-        return wanted and not matches(name, exclude, names)
+        return is_chosen(name, self.spec, [known for known, _, _ in found.types])
 
     def _columns(self, found: Found) -> tuple[Column, ...]:
         names = [name for name, _, _ in found.types]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
+        refuse_doubled(names)
         if not names:
             raise ConfigError(f"{self._name} has no columns")
         made = [

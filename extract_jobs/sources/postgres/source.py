@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import psycopg
 
-from extract_jobs.columns import matches
+from extract_jobs.columns import is_chosen, refuse_doubled
 from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.errors import (
     ConfigError,
@@ -204,15 +204,7 @@ class PostgresSource:
 
     def _columns(self, found: Found) -> tuple[Column, ...]:
         names = [name for name, _, _ in found.types]
-        include, exclude = self.spec.columns.include, self.spec.columns.exclude
-
-        def is_chosen(name: str) -> bool:
-            wanted = include is None or matches(name, include, names)
-            return wanted and not matches(name, exclude, names)
-
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
+        refuse_doubled(names)
         if not names:
             raise ConfigError(f"{self._name} has no columns")
         made = [
@@ -221,7 +213,8 @@ class PostgresSource:
                 kind,
                 nullable=nullable,
                 # A column that is not chosen is never read: nothing to refuse.
-                cast=self.spec.columns.cast.get(name) or (None if is_chosen(name) else "string"),
+                cast=self.spec.columns.cast.get(name)
+                or (None if is_chosen(name, self.spec, names) else "string"),
                 lossy_types=self.spec.lossy_types,
             )
             for name, nullable, kind in found.types
