@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _DAY_US = 86_400_000_000
-FIRST_DAY = -719_162
+_FIRST_DAY = -719_162
 """0001-01-01 in days from 1970-01-01."""
-LAST_DAY = 2_932_896
+_LAST_DAY = 2_932_896
 """9999-12-31 in days from 1970-01-01."""
 
 
@@ -21,9 +21,9 @@ def out_of_range(values: pa.Array) -> bool:
     if pa.types.is_list(values.type):
         values = values.flatten()
     if pa.types.is_date32(values.type):
-        low, high, integers = FIRST_DAY, LAST_DAY, values.view(pa.int32())
+        low, high, integers = _FIRST_DAY, _LAST_DAY, values.view(pa.int32())
     elif pa.types.is_timestamp(values.type):
-        low, high = FIRST_DAY * _DAY_US, (LAST_DAY + 1) * _DAY_US - 1
+        low, high = _FIRST_DAY * _DAY_US, (_LAST_DAY + 1) * _DAY_US - 1
         integers = values.view(pa.int64())
     else:
         return False

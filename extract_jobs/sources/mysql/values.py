@@ -9,10 +9,7 @@ import pyarrow.compute as pc
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
-
-_FIRST_DAY = -719_162
-"""0001-01-01 in days from 1970-01-01: MySQL stores year 0, which readers do not share."""
-_DAY_US = 86_400_000_000
+from extract_jobs.years import out_of_range
 
 
 def parse(values: pa.Array, column: Column, *, null_what_fails: bool) -> tuple[pa.Array, int]:
@@ -59,19 +56,12 @@ def _try(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
             return texts.cast(pa.float64()).cast(pa.float32(), safe=False)
         if pa.types.is_boolean(kind):
             return pc.equal(texts, "1")
-        if pa.types.is_timestamp(kind):
-            parsed = texts.cast(pa.timestamp("us"))
-            return parsed.cast(kind) if _in_range(parsed, _FIRST_DAY * _DAY_US) else None
-        parsed = texts.cast(kind)
-        return parsed if not pa.types.is_date(kind) or _in_range(parsed, _FIRST_DAY) else None
+        # Without the zone, which the server's texts do not have.
+        parsed = texts.cast(pa.timestamp("us") if pa.types.is_timestamp(kind) else kind)
+        # MySQL stores year 0, which readers do not share.
+        return None if out_of_range(parsed) else parsed.cast(kind)
     except pa.ArrowInvalid:
         return None
-
-
-def _in_range(parsed: pa.Array, first: int) -> bool:
-    integers = parsed.view(pa.int32() if pa.types.is_date32(parsed.type) else pa.int64())
-    least = pc.min(integers).as_py()
-    return least is None or least >= first
 
 
 def _without_failures(values: pa.Array, kind: pa.DataType) -> pa.Array:
