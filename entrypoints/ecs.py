@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from extract_jobs.stop import interrupt_on_sigterm
+from extract_jobs.engine.shutdown import interrupt_on_sigterm
 from extract_jobs.worker import begin_log, main
 
 if __name__ == "__main__":

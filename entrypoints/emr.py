@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from extract_jobs.stop import interrupt_on_sigterm, interrupt_when_orphaned
+from extract_jobs.engine.shutdown import interrupt_on_sigterm, interrupt_when_orphaned
 from extract_jobs.worker import begin_log, main
 
 if __name__ == "__main__":

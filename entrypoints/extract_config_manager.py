@@ -34,11 +34,11 @@ from extract_jobs.config import (
     specs_for,
 )
 from extract_jobs.errors import ConfigError
-from extract_jobs.event import Selection, read_selection
-from extract_jobs.items import Item, first_item, run_of
-from extract_jobs.logs import in_every_line, log_json_lines
+from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, join, open_storage
-from extract_jobs.tracking import Tracking, client_from_environment, utc_now
+from extract_jobs.tracking.event import Selection, read_selection
+from extract_jobs.tracking.map_item import Item, first_item, run_of
+from extract_jobs.tracking.table import Tracking, client_from_environment, utc_now
 
 logger = logging.getLogger(__name__)
 

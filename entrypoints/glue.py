@@ -11,8 +11,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from extract_jobs.engine.shutdown import interrupt_on_sigterm, interrupt_when_orphaned
 from extract_jobs.errors import ExtractError, Interrupted, StopRequested
-from extract_jobs.stop import interrupt_on_sigterm, interrupt_when_orphaned
 from extract_jobs.worker import begin_log, run_attempt
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.items import Item, next_item, run_of
-from extract_jobs.logs import in_every_line, log_json_lines
-from extract_jobs.outcome import Decision
-from extract_jobs.settling import count_outcome, ended, fields_of, judge
+from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, open_storage
-from extract_jobs.tracking import TrackedRun, Tracking, client_from_environment, utc_now
+from extract_jobs.tracking.finished_attempt import count_outcome, ended, fields_of, judge
+from extract_jobs.tracking.map_item import Item, next_item, run_of
+from extract_jobs.tracking.retry_policy import Decision
+from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
 
 logger = logging.getLogger(__name__)
 

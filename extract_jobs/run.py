@@ -7,20 +7,20 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from extract_jobs.attempt import Attempt, finish, make_transform, mask_key
-from extract_jobs.commit import CommitLog
-from extract_jobs.drift import find_drift
+from extract_jobs.attempt.attempt import Attempt, finish, make_transform, mask_key
+from extract_jobs.attempt.attempt_report import attempt_report, leave_report
+from extract_jobs.attempt.context import Tools, utc_now
+from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import CommitConflict, Interrupted, StopRequested, WorkerOutOfMemory
-from extract_jobs.objects import choose_objects
-from extract_jobs.plan import count_null_watermarks, make_plan, read_request
-from extract_jobs.progress import Progress
-from extract_jobs.report import Report, failed_report, reported
-from extract_jobs.reporting import attempt_report, leave_report
+from extract_jobs.planning.new_files import choose_objects
+from extract_jobs.planning.plan import count_null_watermarks, make_plan, read_request
+from extract_jobs.planning.schema_change import find_drift
+from extract_jobs.reporting.progress import Progress
+from extract_jobs.reporting.report import Report, failed_report, reported
 from extract_jobs.sources import open_source
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, open_storage
-from extract_jobs.tools import Tools, utc_now
-from extract_jobs.transform import choose_columns
+from extract_jobs.transform.transform import choose_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

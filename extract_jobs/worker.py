@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from extract_jobs.arguments import JobArguments, parse_arguments
+from extract_jobs.engine.shutdown import Stop
 from extract_jobs.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -24,14 +24,14 @@ from extract_jobs.errors import (
     StopRequested,
     error_line,
 )
-from extract_jobs.logs import in_every_line, log_json_lines
-from extract_jobs.metrics import attempt_metrics, metrics_line
-from extract_jobs.progress import Progress
-from extract_jobs.report import Report, reported, versions
-from extract_jobs.spec import ExtractSpec, parse_spec
-from extract_jobs.stop import Stop
+from extract_jobs.reporting.logs import in_every_line, log_json_lines
+from extract_jobs.reporting.metrics import attempt_metrics, metrics_line
+from extract_jobs.reporting.progress import Progress
+from extract_jobs.reporting.report import Report, reported, versions
+from extract_jobs.spec.arguments import JobArguments, parse_arguments
+from extract_jobs.spec.extract_spec import ExtractSpec, parse_spec
 from extract_jobs.storage import open_storage
-from extract_jobs.tracking import TrackedRun, Tracking, client_from_environment, utc_now
+from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -46,7 +46,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A local Spark with two cores, as a caller would hand it in; Java comes from its wheel."""
     from pyspark.sql import SparkSession
 
-    from extract_jobs.java import bundled_java_home
+    from extract_jobs.spark.java import bundled_java_home
     from tests.support.jdbc import session_jars
 
     os.environ.update(

@@ -28,8 +28,8 @@ from extract_jobs.catalog.table import (
     mark_table,
     read_table,
 )
-from extract_jobs.commit import Commit, CommitLog
-from extract_jobs.spec import CatalogSpec, ExtractSpec
+from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.spec.extract_spec import CatalogSpec, ExtractSpec
 
 __all__ = ["CatalogOutcome", "athena_type", "update_catalog"]
 

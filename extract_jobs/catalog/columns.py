@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from extract_jobs.commit import Commit
+from extract_jobs.commit.log import Commit
 
 _ATHENA_TYPES = {
     "bool": "boolean", "int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint",

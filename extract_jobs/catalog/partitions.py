@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from extract_jobs.commit import Commit, CommitLog
-from extract_jobs.partitions import DEFAULT_PARTITION, values_of
-from extract_jobs.spec import CatalogSpec
+from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.spec.extract_spec import CatalogSpec
 from extract_jobs.storage import join
+from extract_jobs.transform.partitions import DEFAULT_PARTITION, values_of
 
 _DELETED_AT_ONCE = 25  # what BatchDeletePartition takes
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from extract_jobs.commit import Commit
-from extract_jobs.spec import CatalogSpec
+from extract_jobs.commit.log import Commit
+from extract_jobs.spec.extract_spec import CatalogSpec
 from extract_jobs.storage import join
 
 _COMMIT = "extract_commit"

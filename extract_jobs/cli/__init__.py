@@ -41,7 +41,7 @@ from extract_jobs.errors import (
 )
 
 if TYPE_CHECKING:
-    from extract_jobs.report import Report
+    from extract_jobs.reporting.report import Report
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from extract_jobs.commit import ABANDON_AFTER
+from extract_jobs.commit.log import ABANDON_AFTER
 from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for
 from extract_jobs.config.file import parse_yaml
 from extract_jobs.config.problems import nearest
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.spec_values import parse_duration
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.values import parse_duration
 
 
 class _Parser(argparse.ArgumentParser):

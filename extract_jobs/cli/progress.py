@@ -14,7 +14,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElap
 from rich.progress import Progress as Bars
 
 from extract_jobs.errors import printable
-from extract_jobs.progress import Progress
+from extract_jobs.reporting.progress import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 _ENDS = ("done", "failed")

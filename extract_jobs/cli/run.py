@@ -17,10 +17,10 @@ from extract_jobs.errors import (
     EXIT_RETRY,
     ExtractError,
 )
-from extract_jobs.progress import Progress
-from extract_jobs.report import Report, ReportedError, failed_report, reported
+from extract_jobs.reporting.progress import Progress
+from extract_jobs.reporting.report import Report, ReportedError, failed_report, reported
 from extract_jobs.run import run_extract
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import open_storage
 
 

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from extract_jobs.attempt import make_transform
+from extract_jobs.attempt.attempt import make_transform
 from extract_jobs.cli.progress import count_text, counted, size_text
-from extract_jobs.columns import AUDIT_FIELDS, choose_columns
-from extract_jobs.commit import Base, Commit, CommitLog
-from extract_jobs.comparison import AUDIT_NAMES
-from extract_jobs.drift import find_drift
+from extract_jobs.commit.log import Base, Commit, CommitLog
 from extract_jobs.errors import printable
-from extract_jobs.objects import Objects, choose_objects
-from extract_jobs.plan import Plan, make_plan, read_request
-from extract_jobs.report import Report
+from extract_jobs.planning.new_files import Objects, choose_objects
+from extract_jobs.planning.plan import Plan, make_plan, read_request
+from extract_jobs.planning.schema_change import find_drift
+from extract_jobs.planning.schema_comparison import AUDIT_NAMES
+from extract_jobs.reporting.report import Report
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import open_source
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, Storage, open_storage
-from extract_jobs.transform import Transform
+from extract_jobs.transform.columns import AUDIT_FIELDS, choose_columns
+from extract_jobs.transform.transform import Transform
 from extract_jobs.watermark import Interval
 
 STATUS_COMMITS = 10

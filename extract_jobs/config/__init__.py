@@ -15,16 +15,8 @@ from pydantic import ValidationError
 
 from extract_jobs.config.checks import check_defaults, check_frame, trace
 from extract_jobs.config.file import parse_yaml
-from extract_jobs.config.layers import (
-    ResolvedTable,
-    as_written,
-    merge,
-    normal,
-    resolve_table,
-    spec_of,
-)
+from extract_jobs.config.locations import collisions, segment
 from extract_jobs.config.model import JobSettings, SourceSettings
-from extract_jobs.config.places import collisions, segment
 from extract_jobs.config.problems import (
     Found,
     Problem,
@@ -33,10 +25,18 @@ from extract_jobs.config.problems import (
     nearest,
     refusal,
 )
+from extract_jobs.config.resolve import (
+    ResolvedTable,
+    as_written,
+    merge,
+    normal,
+    resolve_table,
+    spec_of,
+)
 from extract_jobs.errors import ConfigError
-from extract_jobs.names import report_name
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.spec import problems as spec_problems
+from extract_jobs.spec.attempt_names import report_name
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.extract_spec import problems as spec_problems
 from extract_jobs.storage import join
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from extract_jobs.config.file import YamlFile
-from extract_jobs.config.layers import as_written, merge, normal
 from extract_jobs.config.model import ConfigModel, SourceSettings, TableConfig
 from extract_jobs.config.problems import Found, Problem, dotted, exists, found_in
+from extract_jobs.config.resolve import as_written, merge, normal
 
 
 def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from extract_jobs.spec import (
+from extract_jobs.spec.extract_spec import (
     ColumnsSpec,
     JobType,
     SchemaChangeSpec,
@@ -20,8 +20,8 @@ from extract_jobs.spec import (
     TargetSpec,
     WatermarkSpec,
 )
-from extract_jobs.spec_source import ConnectionSpec, FilesSpec, SourceType, connection_problem
-from extract_jobs.spec_values import Bytes, Name, SpecPart
+from extract_jobs.spec.source import ConnectionSpec, FilesSpec, SourceType, connection_problem
+from extract_jobs.spec.values import Bytes, Name, SpecPart
 
 SCHEMA_PATH = Path(__file__).with_name("source_config.schema.json")
 _TIMEOUT = "The state machine stops the job after this long."

@@ -16,7 +16,7 @@ from extract_jobs.connections.secrets import secret_text
 from extract_jobs.connections.tokens import IamLogin, Login, iam_login
 from extract_jobs.connections.urls import from_secret, from_text, from_url
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec_source import ConnectionSpec
+from extract_jobs.spec.source import ConnectionSpec
 
 __all__ = [
     "DatabaseConnection",

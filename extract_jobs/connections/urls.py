@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from extract_jobs.connections.engines import Engine
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec_source import holds_password
+from extract_jobs.spec.source import holds_password
 
 SSLMODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _URL_PARAMETERS = {"sslmode", "sslrootcert", "host", "port", "user", "dbname", "password"}

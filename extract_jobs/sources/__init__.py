@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.watermark import Interval, WatermarkValue
 
 if TYPE_CHECKING:

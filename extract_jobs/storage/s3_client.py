@@ -12,8 +12,13 @@ import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError
 
-from extract_jobs.aws_errors import BAD_CONFIGURATION, NO_CREDENTIALS, PASSING_CODES, unanswered
 from extract_jobs.errors import ConfigError, ExtractError, WriteFailed
+from extract_jobs.storage.aws_errors import (
+    BAD_CONFIGURATION,
+    NO_CREDENTIALS,
+    PASSING_CODES,
+    unanswered,
+)
 
 ROUNDS = 4
 """How often a sequence of calls is tried again; each call has botocore's own attempts besides."""

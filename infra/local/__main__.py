@@ -16,8 +16,7 @@ from extract_jobs.errors import ExtractError, error_line
 from infra.local.board import show, tracking, watch
 from infra.local.demo.story import run_demo
 from infra.local.emulator import EmulatorFailed, aws_environment
-from infra.local.stack import Stack, StackProblem, find_stack, open_stack, start_stack
-from infra.local.words import (
+from infra.local.messages import (
     DEFAULT_DIRECTORY,
     directory_option,
     exit_code,
@@ -28,6 +27,7 @@ from infra.local.words import (
     source_name,
     why_failed,
 )
+from infra.local.stack import Stack, StackProblem, find_stack, open_stack, start_stack
 
 WIDTH = 140
 """Of tables in a log or pipe, which have no width of their own."""

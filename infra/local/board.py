@@ -15,9 +15,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from extract_jobs.tracking import TrackedRun, Tracking
+from extract_jobs.tracking.table import TrackedRun, Tracking
+from infra.local.messages import reason
 from infra.local.stack import TRACKING_TABLE, Stack
-from infra.local.words import reason
 
 POLL_SECONDS = 0.4
 MAX_LIVE_ROWS = 40

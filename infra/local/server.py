@@ -17,7 +17,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from extract_jobs.java import bundled_java_home
+from extract_jobs.spark.java import bundled_java_home
 from infra.local.emulator import aws_environment, session_members
 from infra.local.workers import DEFAULT_WORKERS, Workers
 

@@ -17,7 +17,7 @@ import boto3
 import yaml
 from botocore.config import Config
 
-from extract_jobs.tracking import create_table
+from extract_jobs.tracking.table import create_table
 from infra.local.emulator import (
     REGION,
     Emulator,

@@ -58,7 +58,7 @@ def measure(tables: int, overrides: dict[str, object]) -> dict[str, object]:
     """Run the function once, in a process of its own, and check what it left."""
     import boto3
 
-    from extract_jobs.tracking import Tracking, create_table, utc_now
+    from extract_jobs.tracking.table import Tracking, create_table, utc_now
 
     with tempfile.TemporaryDirectory() as folder, start_emulator(Path(folder)) as emulator:
         given = emulator.environment()

@@ -23,7 +23,7 @@ def main() -> None:
 
     from pyspark.sql import SparkSession
 
-    from extract_jobs.java import bundled_java_home
+    from extract_jobs.spark.java import bundled_java_home
 
     os.environ.update(JAVA_HOME=str(bundled_java_home()), PYSPARK_PYTHON=sys.executable)
     spark = (

@@ -17,9 +17,9 @@ import boto3
 import pytest
 
 from extract_jobs.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_RETRY
-from extract_jobs.java import bundled_java_home
-from extract_jobs.report import Report
-from extract_jobs.tracking import TrackedRun, Tracking, create_table, utc_now
+from extract_jobs.reporting.report import Report
+from extract_jobs.spark.java import bundled_java_home
+from extract_jobs.tracking.table import TrackedRun, Tracking, create_table, utc_now
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import Emulator
 from tests.support.fault_proxy import FaultProxy

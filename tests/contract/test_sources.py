@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.errors import ConfigError, ReconcileFailed, SourceUnavailable
-from extract_jobs.report import Report
+from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.sources import ReadRequest, Source, open_source
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.watermark import WatermarkValue
 from tests.support.source_cases import (
     BEHAVIOURS,

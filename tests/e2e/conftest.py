@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from extract_jobs.tracking import TrackedRun
+from extract_jobs.tracking.table import TrackedRun
 from infra.local.board import Outcome, tracking
 from infra.local.stack import DEFINITION, Stack, start_stack
 from tests.e2e.paths import required, table, taken

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from extract_jobs.tracking import Tracking, utc_now
+from extract_jobs.tracking.table import Tracking, utc_now
 from infra import build, deploy
 from infra.local.board import Outcome
 from infra.local.demo.check import compare

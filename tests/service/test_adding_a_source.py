@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from extract_jobs.sources import Snapshot
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from tests.contract import test_sources as suite
 from tests.support.source_cases import Kind, SourceDatabase
 

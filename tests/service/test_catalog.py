@@ -9,9 +9,9 @@ import awswrangler
 import pytest
 
 from extract_jobs.catalog import athena_type
-from extract_jobs.report import Report
+from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import MotoServer, set_environment
 from tests.support.postgres import Server

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract_jobs.catalog import CatalogOutcome, update_catalog
-from extract_jobs.commit import Base, Commit, CommitLog, next_commit
-from extract_jobs.partitions import folder, values_of
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.commit.log import Base, Commit, CommitLog, next_commit
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import StagedFile, WrittenFile, join
 from extract_jobs.storage.local import LocalStorage
+from extract_jobs.transform.partitions import folder, values_of
 from tests.support.emulators import MotoServer, set_environment
 from tests.support.specs import make_spec
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from extract_jobs.report import Report
+from extract_jobs.reporting.report import Report
 from extract_jobs.storage.local import LocalStorage
 from tests.support.postgres import Server
 

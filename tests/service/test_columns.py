@@ -12,13 +12,13 @@ from uuid import uuid4
 import boto3
 import pytest
 
-from extract_jobs.attempt import mask_key
+from extract_jobs.attempt.attempt import mask_key
 from extract_jobs.cli.views import preview, preview_text
-from extract_jobs.engine import Progress
+from extract_jobs.engine.run_splits import Progress
 from extract_jobs.errors import ConfigError
-from extract_jobs.masks import MaskKey
 from extract_jobs.run import run_extract
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.transform.masks import MaskKey
 from infra.local.emulator import Emulator
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import set_environment

@@ -14,7 +14,7 @@ import pytest
 
 from extract_jobs.connections import Login, resolve_connection, secret_text
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec_source import ConnectionSpec
+from extract_jobs.spec.source import ConnectionSpec
 from tests.support.emulators import MotoServer, set_environment
 
 RDS = {"username": "reader", "password": "pa'ss", "host": "db.example.com", "dbname": "sales"}

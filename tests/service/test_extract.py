@@ -22,7 +22,7 @@ from extract_jobs.errors import (
     WriteFailed,
 )
 from extract_jobs.run import run_extract
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from infra.local.emulator import Emulator
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import set_environment
@@ -105,7 +105,7 @@ def test_twenty_values_of_twenty_megabytes(pg_database: Server, tmp_path: Path) 
     spec = ExtractSpec.model_validate(lake.spec(pg_database, "r", split={"strategy": "none"}))
     code = (
         "import resource, sys; from extract_jobs.run import run_extract;"
-        "from extract_jobs.spec import parse_spec;"
+        "from extract_jobs.spec.extract_spec import parse_spec;"
         "assert run_extract(parse_spec(sys.argv[1])).rows == 20;"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )

@@ -13,7 +13,7 @@ import pytest
 
 from extract_jobs.errors import SchemaChanged
 from extract_jobs.run import run_extract
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """\

@@ -13,7 +13,7 @@ import pytest
 
 from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable, TypeNotRepresentable
 from extract_jobs.sources.mysql.session import execute, session
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.cut_proxy import CutProxy
 from tests.support.mariadb import PASSWORD, MariaServer
@@ -270,7 +270,7 @@ def test_rows_of_any_size_in_bounded_memory(
         from extract_jobs.schema import Column
         from extract_jobs.sources.mysql.reader import MysqlReader
         from extract_jobs.sources.mysql.sql import Relation
-        from extract_jobs.splits import Split
+        from extract_jobs.sources.splits import Split
         import pyarrow as pa
         connection = DatabaseConnection(
             "127.0.0.1", {mariadb_database.port}, {mariadb_database.database!r}, "tester",

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.mariadb import MariaServer, quoted
 from tests.support.mysql_source import ids, snapshot_of, source

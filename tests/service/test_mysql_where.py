@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pymysql.constants.CLIENT import MULTI_STATEMENTS
 
-from extract_jobs.predicates import where_problem
+from extract_jobs.spec.predicates import where_problem
 
 PIECES = st.sampled_from([
     "'", "''", '"', '""', "`", "(", ")", ";", "--", "-- ", "#", "/*", "*/", "/*!50000 ", "/*M! ",

@@ -11,7 +11,7 @@ import pytest
 from extract_jobs.errors import ConfigError, ExtractError, SourceQueryFailed, SourceUnavailable
 from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
 from extract_jobs.sources.postgres.source import PostgresSource
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from tests.support.postgres import Server
 from tests.support.postgres_source import (
     everything_said,

@@ -18,7 +18,7 @@ from extract_jobs.config import load_config, specs_for
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract
 from extract_jobs.sources.postgres.sql import quote_name, quote_text
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.crash import bucket_of
 from tests.support.emulators import MotoServer, set_environment
 from tests.support.postgres import Server

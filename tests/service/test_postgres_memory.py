@@ -18,7 +18,7 @@ CHILD = """
 import json, pickle, sys
 import pyarrow.compute as pc
 from tests.support.postgres_source import snapshot_of, source
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 
 def peak():
     # Not `getrusage`: what it tells of a child begins with its parent's size.

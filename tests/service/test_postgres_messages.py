@@ -14,11 +14,11 @@ from extract_jobs.errors import (
     SourceUnavailable,
     TypeNotRepresentable,
 )
-from extract_jobs.sources.postgres import duckdb as postgres_duckdb
+from extract_jobs.sources.postgres import duckdb_reader as postgres_duckdb
 from extract_jobs.sources.postgres import sql as postgres_sql
 from extract_jobs.sources.postgres.errors import reading_error, scrub, statement_error
 from extract_jobs.sources.postgres.rows import _batch
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from tests.support.postgres_source import everything_said, filled, snapshot_of, source
 
 BOTH_WAYS = pytest.mark.parametrize("width", ["narrow", "wide"])

@@ -15,7 +15,7 @@ from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.sources.postgres.catalog import Leaf
 from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.sources.postgres.splits import by_page
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from extract_jobs.watermark import Interval, WatermarkType, WatermarkValue
 from tests.support.postgres import Server
 from tests.support.postgres_source import filled, ids, snapshot_of, source

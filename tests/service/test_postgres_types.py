@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
-from extract_jobs.casts import parse_type
 from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.run import run_extract
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres.catalog import column_types, find_table, relation_of
 from extract_jobs.sources.postgres.types import OTHER, RULES, rule_of
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.transform.casts import parse_type
 from tests.support.postgres import Server
 from tests.support.postgres_source import read_wide, source
 from tests.support.postgres_torture import TYPES, UNFAITHFUL, build, files_of, meant, psql, told

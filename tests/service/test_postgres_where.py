@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError, ReconcileFailed
-from extract_jobs.predicates import where_problem
 from extract_jobs.run import run_extract
+from extract_jobs.spec.predicates import where_problem
 from tests.support.postgres_source import source
 from tests.support.specs import make_spec
 

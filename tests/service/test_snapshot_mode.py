@@ -21,7 +21,7 @@ from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres import xmin as postgres_xmin
 from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.sources.postgres.xmin import Counter, counter, xmin_condition
-from extract_jobs.spec import ExtractSpec, parse_spec
+from extract_jobs.spec.extract_spec import ExtractSpec, parse_spec
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.crash import Lake
 from tests.support.postgres import Cluster, Server, make_cluster

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from extract_jobs.errors import ConfigError, SourceQueryFailed, SourceUnavailable
+from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sqlite.errors import sqlite_error
 from extract_jobs.sources.sqlite.session import SqliteConnection
-from extract_jobs.splits import Split
 from tests.support.postgres_source import everything_said
 from tests.support.sqlite_source import read_all, snapshot_of, source, values, write
 

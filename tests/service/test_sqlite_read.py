@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError, SourceUnavailable, TypeNotRepresentable
 from extract_jobs.run import run_extract
+from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sqlite import reader as reading
 from extract_jobs.sources.sqlite import session
 from extract_jobs.sources.sqlite import splits as cutting
 from extract_jobs.sources.sqlite.sql import quote_name, select
-from extract_jobs.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.source_cases import HOSTILE
 from tests.support.sqlite_source import read_all, snapshot_of, source, tables, values, write

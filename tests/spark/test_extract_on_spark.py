@@ -15,9 +15,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from extract_jobs.errors import ExtractError, SourceUnavailable
-from extract_jobs.progress import Progress
+from extract_jobs.reporting.progress import Progress
 from extract_jobs.run import run_extract
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from infra.local.emulator import Emulator
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import set_environment

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-import extract_jobs.attempt
+import extract_jobs.attempt.attempt
 from extract_jobs.errors import ConfigError, TypeNotRepresentable
-from extract_jobs.report import Report
+from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.crash import Lake
 from tests.support.postgres import Server
 
@@ -28,7 +28,7 @@ def test_a_large_overlap(
 ) -> None:
     """The same whether one process holds all keys, or Spark joins them."""
     monkeypatch.setenv("CRASH_PASSWORD", pg_database.password)
-    monkeypatch.setattr(extract_jobs.attempt, "MAX_IN_MEMORY", limit)
+    monkeypatch.setattr(extract_jobs.attempt.attempt, "MAX_IN_MEMORY", limit)
     pg_database.execute(
         "create table public.t (id int, w timestamptz, part text, padding text)",
         "insert into public.t select g, timestamptz '2026-01-01 00:00+00' + g * interval '1 s',"
@@ -71,7 +71,7 @@ def test_what_fails_while_keys_are_read_is_told_as_it_was_raised(
     pg_database: Server, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, spark: SparkSession
 ) -> None:
     monkeypatch.setenv("CRASH_PASSWORD", pg_database.password)
-    monkeypatch.setattr(extract_jobs.attempt, "MAX_IN_MEMORY", 0)
+    monkeypatch.setattr(extract_jobs.attempt.attempt, "MAX_IN_MEMORY", 0)
     pg_database.execute(
         "create table public.t (id int, day date, w int)", "insert into t values (1, now(), 1)"
     )

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-import extract_jobs.attempt
+import extract_jobs.attempt.attempt
 from extract_jobs.errors import (
     ConfigError,
     SourceQueryFailed,
@@ -362,7 +362,7 @@ def test_rows_told_by_key_and_beyond_memory_a_clear_refusal(
     second = run("b")
     assert (second.rows, second.repeated_rows) == (2, 20)
     assert read_target(tmp_path).column("ID").to_pylist() == list(range(1, 53))
-    monkeypatch.setattr(extract_jobs.attempt, "MAX_IN_MEMORY", 3)
+    monkeypatch.setattr(extract_jobs.attempt.attempt, "MAX_IN_MEMORY", 3)
     database.execute("insert into t values (53, 61)")
     with pytest.raises(ConfigError, match=r"more than can be told by columns\.key"):
         run("c")

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
 from extract_jobs.run import run_extract
 from extract_jobs.sources import open_source
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.jdbc import read_target
 from tests.support.mariadb import MariaServer
 from tests.support.postgres import Server

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from extract_jobs.errors import ExtractError
-from extract_jobs.java import bundled_java_home
 from extract_jobs.run import run_extract
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spark.java import bundled_java_home
+from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.crash import Lake
 from tests.support.postgres import Server
 
@@ -31,9 +31,9 @@ KILLED = """
 import logging, os, sys
 from pathlib import Path
 from pyspark.sql import SparkSession
-from extract_jobs.progress import Progress
+from extract_jobs.reporting.progress import Progress
 from extract_jobs.run import run_extract
-from extract_jobs.spec import parse_spec
+from extract_jobs.spec.extract_spec import parse_spec
 
 class Die(Progress):
     def phase(self, name):

@@ -14,10 +14,10 @@ import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as f
 
-from extract_jobs.parquet import PartitionedWriter
+from extract_jobs.parquet.writer import PartitionedWriter
 from extract_jobs.run import run_extract
 from extract_jobs.storage.local import LocalStorage
-from extract_jobs.transform import Transform, choose_columns
+from extract_jobs.transform.transform import Transform, choose_columns
 from tests.support.mysql_source import read_all
 from tests.support.mysql_source import source as mysql_source
 from tests.support.mysql_torture import COLUMNS

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from extract_jobs.commit import Commit, CommitLog
+from extract_jobs.commit.log import Commit, CommitLog
 from extract_jobs.errors import SchemaChanged, TypeNotRepresentable
-from extract_jobs.report import Report
+from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage.local import LocalStorage
 from tests.support.crash import Lake
 from tests.support.postgres import Server

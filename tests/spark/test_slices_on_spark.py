@@ -15,10 +15,10 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 
-from extract_jobs.engine import Progress, run_splits, stray_uploads
+from extract_jobs.engine.run_splits import Progress, run_splits, stray_uploads
 from extract_jobs.run import run_extract
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import WrittenFile
 from extract_jobs.storage.local import LocalStorage
 from infra.local.emulator import Emulator

@@ -14,9 +14,9 @@ CHILD = """
 import sys, threading
 from dataclasses import replace
 from pathlib import Path
-from extract_jobs.engine_arrow import run_on_spark
-from extract_jobs.spark import spark_context
-from extract_jobs.splits import Split
+from extract_jobs.engine.arrow_splits import run_on_spark
+from extract_jobs.spark.session import spark_context
+from extract_jobs.sources.splits import Split
 from tests.support.scattered import ScatteredReader, scattered_task
 
 folder, canary = Path(sys.argv[1]), "-".join(["canary", "in", "the", "task"])

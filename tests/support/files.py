@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.files.source import FilesSource
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 
 # Of what a spec says for itself: all else is about files.
 OUTER = (

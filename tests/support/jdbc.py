@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from extract_jobs.sources.jdbc.reader import JdbcReader
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.debian import jar
 
 PASSWORD = "s3cret-of-jdbc"

@@ -13,7 +13,7 @@ import pytest
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.mysql.snapshot import MysqlSnapshot
 from extract_jobs.sources.mysql.source import MysqlSource
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from tests.support.mariadb import MariaServer
 from tests.support.specs import make_spec
 

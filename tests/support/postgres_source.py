@@ -14,7 +14,7 @@ import pytest
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
 from extract_jobs.sources.postgres.source import PostgresSource
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from tests.support.postgres import Server
 from tests.support.specs import make_spec
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from extract_jobs.engine.split_task import SplitTask
 from extract_jobs.errors import SourceUnavailable
-from extract_jobs.split_task import SplitTask
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from extract_jobs.storage.local import LocalStorage
-from extract_jobs.transform import Transform, choose_columns
+from extract_jobs.transform.transform import Transform, choose_columns
 from tests.support.specs import make_description, make_spec
 
 SCHEMA = pa.schema([("n", pa.int64()), ("k", pa.int64()), ("filler", pa.string())])

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 
 
 def make_spec(folder: Path | None = None, **overrides: Any) -> ExtractSpec:

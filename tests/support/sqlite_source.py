@@ -14,7 +14,7 @@ import pyarrow as pa
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.sqlite.snapshot import SqliteSnapshot
 from extract_jobs.sources.sqlite.source import SqliteSource
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 
 
 def write(path: Path, *statements: str) -> Path:

@@ -16,11 +16,11 @@ import pytest
 
 from entrypoints.handle_extract_job_run_status import _MAX_SUMMARY_MESSAGE
 from extract_jobs import errors
-from extract_jobs.arguments import NAMES, parse_arguments
 from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ExtractError
-from extract_jobs.items import WORKER_ARGUMENTS, first_item, next_item
-from extract_jobs.spec import JobType
+from extract_jobs.spec.arguments import NAMES, parse_arguments
+from extract_jobs.spec.extract_spec import JobType
+from extract_jobs.tracking.map_item import WORKER_ARGUMENTS, first_item, next_item
 from tests.support.specs import make_spec
 
 ROOT = Path(__file__).parents[2]

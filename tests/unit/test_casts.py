@@ -14,8 +14,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from extract_jobs.casts import can_cast, can_keep, cast, is_wider, keep, kind, printed_type
 from extract_jobs.errors import TypeNotRepresentable
+from extract_jobs.transform.casts import (
+    can_cast,
+    can_keep,
+    cast,
+    is_wider,
+    keep,
+    kind,
+    printed_type,
+)
 
 pytestmark = pytest.mark.exhaustive
 

@@ -14,10 +14,10 @@ import pytest
 from extract_jobs.cli.arguments import argument_parser, overrides_of
 from extract_jobs.cli.run import worst
 from extract_jobs.cli.views import age_text, aligned, result_line
-from extract_jobs.columns import choose_columns
 from extract_jobs.config.model import schema_text
 from extract_jobs.errors import ConfigError
-from extract_jobs.report import Report, ReportedError
+from extract_jobs.reporting.report import Report, ReportedError
+from extract_jobs.transform.columns import choose_columns
 from tests.support.specs import make_description, make_spec
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import extract_jobs.run
-from extract_jobs.commit import CommitLog
+from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import (
     CommitConflict,
     ConfigError,
@@ -26,9 +26,9 @@ from extract_jobs.errors import (
     SchemaChanged,
     WriteFailed,
 )
-from extract_jobs.report import Report
+from extract_jobs.reporting.report import Report
 from extract_jobs.schema import Column
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.memory_source import MemorySource
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
 

@@ -20,10 +20,10 @@ from extract_jobs.config import (
     resolve_tables,
     specs_for,
 )
+from extract_jobs.config.locations import catalog_name, fill, segment, table_parts
 from extract_jobs.config.model import TableConfig
-from extract_jobs.config.places import catalog_name, fill, segment, table_parts
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 
 HEAD = """\
 version: 1

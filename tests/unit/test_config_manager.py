@@ -15,12 +15,12 @@ import yaml
 
 from entrypoints import extract_config_manager as manager
 from entrypoints.extract_config_manager import Settings, list_tables, run_id_of
-from extract_jobs.arguments import NAMES, parse_arguments
 from extract_jobs.errors import ConfigError
-from extract_jobs.items import WORKER_ARGUMENTS, worker_arguments
-from extract_jobs.spec import parse_spec
+from extract_jobs.spec.arguments import NAMES, parse_arguments
+from extract_jobs.spec.extract_spec import parse_spec
 from extract_jobs.storage import open_storage
-from extract_jobs.tracking import Tracking, create_table
+from extract_jobs.tracking.map_item import WORKER_ARGUMENTS, worker_arguments
+from extract_jobs.tracking.table import Tracking, create_table
 
 EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:extract:one"
 STARTED = "2025-03-01T12:00:00.123Z"

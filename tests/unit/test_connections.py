@@ -22,8 +22,8 @@ from extract_jobs.connections import (
 )
 from extract_jobs.connections.tokens import IamLogin, Login
 from extract_jobs.errors import ConfigError, SourceUnavailable
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.spec_source import ConnectionSpec, holds_password
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.source import ConnectionSpec, holds_password
 from tests.support.specs import make_spec
 
 pytestmark = pytest.mark.exhaustive

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract_jobs.attempt import make_transform
-from extract_jobs.columns import AUDIT_FIELDS
-from extract_jobs.commit import Commit
-from extract_jobs.drift import Drift, columns_after, find_drift, schema_json
+from extract_jobs.attempt.attempt import make_transform
+from extract_jobs.commit.log import Commit
 from extract_jobs.errors import SchemaChanged
+from extract_jobs.planning.schema_change import Drift, columns_after, find_drift, schema_json
 from extract_jobs.schema import Column
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.transform.columns import AUDIT_FIELDS
 from tests.support.specs import make_spec
 
 pytestmark = pytest.mark.exhaustive

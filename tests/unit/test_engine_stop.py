@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from extract_jobs import engine
+from extract_jobs.engine import run_splits as engine
+from extract_jobs.engine.split_task import Progress, SplitFailure
 from extract_jobs.errors import Interrupted, SourceQueryFailed
-from extract_jobs.split_task import Progress, SplitFailure
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from tests.support.scattered import ScatteredReader, scattered_task
 
 

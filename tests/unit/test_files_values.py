@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError, ExtractError, SourceQueryFailed, TypeNotRepresentable
 from extract_jobs.sources import ReadRequest
-from extract_jobs.sources.files.evidence import Evidence, look
 from extract_jobs.sources.files.parquet_rows import arrives_as, unified
 from extract_jobs.sources.files.source import FilesSource
+from extract_jobs.sources.files.type_inference import Evidence, look
 from tests.support.files import files_spec, read_all
 
 INFERRED = [

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import extract_jobs.commit
+import extract_jobs.commit.log
 import extract_jobs.run
-from extract_jobs.commit import CommitLog
+from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import CommitConflict, WriteFailed
-from extract_jobs.report import Report
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.reporting.report import Report
+from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.memory_source import MemorySource
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
 from tests.unit.test_commit_protocol import (
@@ -40,7 +40,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> MemorySource:
     source = MemorySource([])
     monkeypatch.setattr(extract_jobs.run, "open_source", lambda *_: source)
     # So that records of live files take part, as after a long history.
-    monkeypatch.setattr(extract_jobs.commit, "LIVE_EVERY", 2)
+    monkeypatch.setattr(extract_jobs.commit.log, "LIVE_EVERY", 2)
     return source
 
 

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from extract_jobs.commit import Commit
+from extract_jobs.commit.log import Commit
 from extract_jobs.errors import ConfigError
-from extract_jobs.intervals import Step, covered, ground_after, next_step, overlap
-from extract_jobs.partitions import PartitionField, partition_values
-from extract_jobs.plan import count_null_watermarks, repeated
-from extract_jobs.replacing import replaced_by_interval, widened
+from extract_jobs.planning.interval import Step, covered, ground_after, next_step, overlap
+from extract_jobs.planning.overwrite_partitions import replaced_by_interval, widened
+from extract_jobs.planning.plan import count_null_watermarks, repeated
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import StagedFile, WrittenFile
+from extract_jobs.transform.partitions import PartitionField, partition_values
 from extract_jobs.watermark import Interval, WatermarkType, WatermarkValue, is_before, parse_value
 from tests.support.memory_source import ID, MemorySource
 from tests.support.specs import make_description, make_spec

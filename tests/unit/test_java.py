@@ -1,7 +1,7 @@
 import os
 import subprocess
 
-from extract_jobs.java import bundled_java_home
+from extract_jobs.spark.java import bundled_java_home
 
 
 def test_java_starts_with_a_module_that_its_runtime_lacks():

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.tracking import TrackedRun
+from extract_jobs.tracking.table import TrackedRun
 from infra.local.__main__ import main
 from infra.local.board import Outcome, show
-from infra.local.words import exit_code, missing_variables, read_event, reason, why_failed
+from infra.local.messages import exit_code, missing_variables, read_event, reason, why_failed
 
 REMEDY = "cast it, for example columns.cast {balance: 'decimal(19,2)'}, or exclude the column"
 

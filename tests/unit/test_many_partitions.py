@@ -20,12 +20,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract_jobs import engine_arrow, parquet, spill
-from extract_jobs.engine_arrow import run_in_process
+from extract_jobs.engine import arrow_splits as engine_arrow
+from extract_jobs.engine.arrow_splits import run_in_process
+from extract_jobs.engine.split_task import Progress, Results
 from extract_jobs.errors import SourceUnavailable, WriteFailed
-from extract_jobs.parquet import PartitionedWriter
-from extract_jobs.split_task import Progress, Results
-from extract_jobs.splits import Split, slices
+from extract_jobs.parquet import spill
+from extract_jobs.parquet import writer as parquet
+from extract_jobs.parquet.writer import PartitionedWriter
+from extract_jobs.sources.splits import Split, slices
 from extract_jobs.storage import WrittenFile
 from extract_jobs.storage.local import LocalStorage
 from tests.support.scattered import SCHEMA, ScatteredReader, scattered_task
@@ -310,9 +312,9 @@ def test_an_error_of_the_disk_is_told(tmp_path, monkeypatch):
 CHILD = """
 import json, os, pickle, sys
 from pathlib import Path
-from extract_jobs.engine_arrow import run_in_process
-from extract_jobs.split_task import Progress
-from extract_jobs.splits import Split, slices
+from extract_jobs.engine.arrow_splits import run_in_process
+from extract_jobs.engine.split_task import Progress
+from extract_jobs.sources.splits import Split, slices
 from tests.support.scattered import ScatteredReader, open_storage, scattered_task
 
 os.fsync = lambda _: None  # that nothing is lost with the power is not at stake here

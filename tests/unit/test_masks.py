@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract_jobs import masks
-from extract_jobs.attempt import mask_key
+from extract_jobs.attempt.attempt import mask_key
 from extract_jobs.errors import ConfigError
-from extract_jobs.masks import MaskKey
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.transform import masks
+from extract_jobs.transform.masks import MaskKey
 from tests.support.specs import make_spec
 
 SECRET = "correct horse battery staple"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from extract_jobs.config.model import JobSettings
-from extract_jobs.items import first_item, next_item
-from extract_jobs.names import file_prefix, is_of_attempt, report_name
-from extract_jobs.stop import drop_staged
+from extract_jobs.engine.shutdown import drop_staged
+from extract_jobs.spec.attempt_names import file_prefix, is_of_attempt, report_name
 from extract_jobs.storage import join
 from extract_jobs.storage.local import LocalStorage
+from extract_jobs.tracking.map_item import first_item, next_item
 from tests.support.specs import make_spec
 
 RUNS = [("r", 1), ("r", 2), ("r", 11), ("r-1", 1), ("r-1", 2), ("r-1-1", 1), ("r-11", 1)]

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import extract_jobs.run
-from extract_jobs.commit import CommitLog
+from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, SourceUnavailable
-from extract_jobs.report import Report
+from extract_jobs.reporting.report import Report
 from extract_jobs.sources.files.source import FilesSource
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
 from tests.unit.test_commit_protocol import Turnstile
 

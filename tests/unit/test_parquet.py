@@ -16,14 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract_jobs import parquet, rolling
 from extract_jobs.errors import ReconcileFailed, TypeNotRepresentable, WriteFailed
-from extract_jobs.parquet import PartitionedWriter
-from extract_jobs.partitions import PartitionIds, rows_by_id
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.parquet import rolling
+from extract_jobs.parquet import writer as parquet
+from extract_jobs.parquet.writer import PartitionedWriter
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import Storage, WrittenFile
 from extract_jobs.storage.local import LocalStorage
-from extract_jobs.transform import Transform, choose_columns
+from extract_jobs.transform.partitions import PartitionIds, rows_by_id
+from extract_jobs.transform.transform import Transform, choose_columns
 from tests.support.specs import make_description, make_spec
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.predicates import DIALECTS, check_where, reads_clock, where_problem
-from extract_jobs.spec_source import SourceType
+from extract_jobs.spec.predicates import DIALECTS, check_where, reads_clock, where_problem
+from extract_jobs.spec.source import SourceType
 
 EVERYWHERE = [
     "a = 1",
@@ -255,7 +255,7 @@ def test_what_depends_on_the_clock_is_known(text, dialect, moves):
 
 def test_sqlglot_is_not_imported_before_there_is_a_condition():
     code = (
-        "import sys, extract_jobs.predicates, extract_jobs.config;"
+        "import sys, extract_jobs.spec.predicates, extract_jobs.config;"
         "sys.exit('sqlglot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

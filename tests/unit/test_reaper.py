@@ -19,10 +19,10 @@ from botocore.exceptions import ClientError
 from entrypoints.reap_extract_job_runs import DAYS, Settings, count_overdue, reap
 from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ConfigError, SourceUnavailable
-from extract_jobs.items import WORKER_ARGUMENTS, first_item, worker_arguments
-from extract_jobs.report import Report, ReportedError
+from extract_jobs.reporting.report import Report, ReportedError
 from extract_jobs.storage import open_storage
-from extract_jobs.tracking import TrackedRun, Tracking, create_table
+from extract_jobs.tracking.map_item import WORKER_ARGUMENTS, first_item, worker_arguments
+from extract_jobs.tracking.table import TrackedRun, Tracking, create_table
 from tests.support.specs import make_spec
 
 NOW = datetime(2025, 3, 1, tzinfo=UTC)

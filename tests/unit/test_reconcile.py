@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from extract_jobs.commit.reconcile import reconcile
 from extract_jobs.errors import ReconcileFailed
-from extract_jobs.reconcile import reconcile
 
 
 def test_equal_counts_reconcile() -> None:

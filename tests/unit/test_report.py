@@ -6,7 +6,7 @@ import pytest
 
 from extract_jobs import errors
 from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable, error_line
-from extract_jobs.report import MAX_REPORT_BYTES, Report, reported
+from extract_jobs.reporting.report import MAX_REPORT_BYTES, Report, reported
 
 
 def report(**fields: object) -> Report:

@@ -7,9 +7,11 @@ from typing import get_args
 
 import pytest
 
-from extract_jobs.casts import parse_type
 from extract_jobs.schema import TypeRule
-from extract_jobs.sources.pages import (
+from extract_jobs.spec.extract_spec import SplitSpec
+from extract_jobs.spec.source import SourceType
+from extract_jobs.transform.casts import parse_type
+from infra.source_pages import (
     PAGES,
     Documented,
     documented,
@@ -17,8 +19,6 @@ from extract_jobs.sources.pages import (
     sources_page,
     types_page,
 )
-from extract_jobs.spec import SplitSpec
-from extract_jobs.spec_source import SourceType
 
 SOURCES = documented()
 _BY_THE_SOURCE = (
@@ -35,7 +35,7 @@ RULES = [
 
 @pytest.mark.parametrize("name", ["sources.md", "types.md"])
 def test_a_page_is_what_the_code_says(name: str) -> None:
-    """If not: ``python -m extract_jobs.sources.pages``."""
+    """If not: ``python -m infra.source_pages``."""
     assert (PAGES / name).read_text(encoding="utf-8") == pages()[name]
 
 

@@ -13,14 +13,14 @@ import pytest
 from entrypoints import handle_extract_job_run_status as status_handler
 from entrypoints.handle_extract_job_run_status import handle, summarize
 from extract_jobs import errors
-from extract_jobs.commit import Commit, CommitLog
+from extract_jobs.commit.log import Commit, CommitLog
 from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ConfigError, ExtractError
-from extract_jobs.items import first_item, next_item, worker_arguments
-from extract_jobs.outcome import ROLL_FORWARD_LIMIT
-from extract_jobs.report import Report, ReportedError
+from extract_jobs.reporting.report import Report, ReportedError
 from extract_jobs.storage import StagedFile, WrittenFile, join, open_storage
-from extract_jobs.tracking import TrackedRun, Tracking, create_table
+from extract_jobs.tracking.map_item import first_item, next_item, worker_arguments
+from extract_jobs.tracking.retry_policy import ROLL_FORWARD_LIMIT
+from extract_jobs.tracking.table import TrackedRun, Tracking, create_table
 from tests.support.specs import make_spec
 
 EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:extract:one"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from entrypoints.handle_extract_job_run_status import _message
-from extract_jobs.tracking import TrackedRun
+from extract_jobs.tracking.table import TrackedRun
 
 REMEDY = "cast it, for example columns.cast {balance: 'decimal(19,2)'}"
 

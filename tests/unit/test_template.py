@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from entrypoints import reap_extract_job_runs as reaper
-from extract_jobs.outcome import Decision
-from extract_jobs.settling import count_outcome
 from extract_jobs.storage import open_storage
 from extract_jobs.storage.s3_client import PERMISSIONS
-from extract_jobs.tracking import EXECUTION_INDEX, TrackedRun, Tracking
+from extract_jobs.tracking.finished_attempt import count_outcome
+from extract_jobs.tracking.retry_policy import Decision
+from extract_jobs.tracking.table import EXECUTION_INDEX, TrackedRun, Tracking
 from infra.build import HANDLERS
 from tests.support.permissions import (
     NEEDED,

@@ -19,8 +19,8 @@ from botocore.exceptions import (
 )
 
 from extract_jobs.errors import ConfigError, WriteFailed
-from extract_jobs.tracking import Tracking, client_from_environment, create_table
-from extract_jobs.tracking_item import LATEST, MAX_MESSAGE, TrackedRun
+from extract_jobs.tracking.item import LATEST, MAX_MESSAGE, TrackedRun
+from extract_jobs.tracking.table import Tracking, client_from_environment, create_table
 
 pytestmark = pytest.mark.exhaustive
 
@@ -63,7 +63,7 @@ def make_run(table="public.orders", **overrides):
 
 def put(tracking, run):
     """Put an item as it is, whatever the conditions say."""
-    from extract_jobs.tracking_item import encode
+    from extract_jobs.tracking.item import encode
 
     tracking.client.put_item(TableName=tracking.table, Item=encode(run))
 

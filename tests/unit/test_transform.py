@@ -13,10 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError, TypeNotRepresentable
-from extract_jobs.masks import MaskKey
-from extract_jobs.partitions import folder
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.transform import PartitionField, Transform, choose_columns, parse_partitions
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.transform.masks import MaskKey
+from extract_jobs.transform.partitions import folder
+from extract_jobs.transform.transform import (
+    PartitionField,
+    Transform,
+    choose_columns,
+    parse_partitions,
+)
 from tests.support.specs import make_columns, make_description, make_spec
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)

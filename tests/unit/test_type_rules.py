@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from extract_jobs.casts import parse_type
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column, TypeRule
 from extract_jobs.sources import open_source
@@ -25,7 +24,8 @@ from extract_jobs.sources.jdbc import dialects
 from extract_jobs.sources.jdbc.rules import JDBC_NAMES, TYPE_RULES, Rule
 from extract_jobs.sources.jdbc.types import Described, make_column, typed
 from extract_jobs.sources.mysql import types as mysql_types
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.transform.casts import parse_type
 
 
 def is_as_told(found: Column | str, rule: TypeRule) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from extract_jobs import worker
+from extract_jobs.engine.shutdown import Stop
 from extract_jobs.errors import (
     EXIT_CONFIG,
     EXIT_FAILED,
@@ -14,9 +15,8 @@ from extract_jobs.errors import (
     ConfigError,
     StopRequested,
 )
-from extract_jobs.report import Report
-from extract_jobs.stop import Stop
-from extract_jobs.tracking import client_from_environment
+from extract_jobs.reporting.report import Report
+from extract_jobs.tracking.table import client_from_environment
 from tests.support.specs import make_spec
 
 

@@ -25,7 +25,7 @@ from extract_jobs.sources.files.blocks import (
     record_starts,
 )
 from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
-from extract_jobs.spec_source import FilesSpec
+from extract_jobs.spec.source import FilesSpec
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from extract_jobs.sources.files.blocks import Block
-from extract_jobs.sources.files.evidence import ARRAY, BOOLEAN, OBJECT, TEXT, Evidence, look
 from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
+from extract_jobs.sources.files.type_inference import ARRAY, BOOLEAN, OBJECT, TEXT, Evidence, look
 
 if TYPE_CHECKING:
     import duckdb

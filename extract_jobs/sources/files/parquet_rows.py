@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
-from extract_jobs.years import out_of_range
+from extract_jobs.transform.date_range import out_of_range
 
 BATCH_BYTES = 16 * 2**20
 """Arrow bytes of a batch, as the row group's uncompressed size lets expect them."""

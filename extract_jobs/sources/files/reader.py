@@ -15,9 +15,9 @@ from extract_jobs.schema import Column
 from extract_jobs.sources.files.blocks import blocks, cut_lines, lines_in
 from extract_jobs.sources.files.convert import batch_of
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, row_blocks
+from extract_jobs.sources.files.inspection import first_header
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
-from extract_jobs.sources.files.looks import first_header
 from extract_jobs.sources.files.parquet_rows import read_groups
 from extract_jobs.sources.files.rejects import Rejects
 from extract_jobs.sources.files.streams import (
@@ -27,8 +27,8 @@ from extract_jobs.sources.files.streams import (
     text_stream,
 )
 from extract_jobs.sources.files.texts import Texts
-from extract_jobs.spec_source import FilesSpec
-from extract_jobs.splits import ObjectRange, Split
+from extract_jobs.sources.splits import ObjectRange, Split
+from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage
 
 NO_ROW = 10

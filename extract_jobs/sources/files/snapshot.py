@@ -10,8 +10,8 @@ from extract_jobs.sources.files.listing import compression_of
 from extract_jobs.sources.files.objects import Listed, ObjectList
 from extract_jobs.sources.files.reader import FilesReader
 from extract_jobs.sources.files.streams import is_utf8
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.splits import ObjectRange, Split
+from extract_jobs.sources.splits import ObjectRange, Split
+from extract_jobs.spec.extract_spec import ExtractSpec
 
 OPENING_BYTES = 256 * 2**10
 """What opening one more object costs, as bytes read: it keeps splits of tiny objects from growing

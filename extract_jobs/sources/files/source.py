@@ -10,25 +10,25 @@ from difflib import get_close_matches
 from functools import cached_property
 from itertools import islice
 
-from extract_jobs.columns import is_chosen
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
 from extract_jobs.sources import Features, ReadRequest
+from extract_jobs.sources.files.inspection import Columns, Looker, first_header
 from extract_jobs.sources.files.listing import (
     Format,
     folder_of,
     format_of,
     list_objects,
 )
-from extract_jobs.sources.files.looks import Columns, Looker, first_header
 from extract_jobs.sources.files.objects import Listed, ObjectList
 from extract_jobs.sources.files.reader import FilesReader
 from extract_jobs.sources.files.snapshot import FilesSnapshot
 from extract_jobs.sources.files.streams import is_utf8, source_errors
 from extract_jobs.sources.files.types import declared_columns, found_columns
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.spec_source import FilesSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage, join, open_storage
+from extract_jobs.transform.columns import is_chosen
 from extract_jobs.watermark import WatermarkValue
 
 FEATURES = Features(

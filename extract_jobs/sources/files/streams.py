@@ -12,7 +12,7 @@ import pyarrow as pa
 from extract_jobs.errors import ConfigError, SourceQueryFailed, SourceUnavailable, WriteFailed
 from extract_jobs.sources.files.blocks import Stream
 from extract_jobs.sources.files.listing import Compression
-from extract_jobs.splits import ObjectRange
+from extract_jobs.sources.splits import ObjectRange
 from extract_jobs.storage import ObjectInfo, Storage, changed_message
 
 GET_BYTES = 8 * 2**20

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from extract_jobs.casts import parse_type
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column, Fidelity, TypeRule
-from extract_jobs.sources.files.evidence import NUMBERS, TEXT, Evidence
+from extract_jobs.sources.files.inspection import Columns
 from extract_jobs.sources.files.listing import Format
-from extract_jobs.sources.files.looks import Columns
 from extract_jobs.sources.files.parquet_rows import arrives_as
-from extract_jobs.spec_source import FilesSpec
+from extract_jobs.sources.files.type_inference import NUMBERS, TEXT, Evidence
+from extract_jobs.spec.source import FilesSpec
+from extract_jobs.transform.casts import parse_type
 
 TYPE_RULES: tuple[TypeRule, ...] = (
     TypeRule("csv, json: integers", "int64", "lossless", "every value is the text of one"),

@@ -23,12 +23,12 @@ from extract_jobs.sources.jdbc.drivers import (
 )
 from extract_jobs.sources.jdbc.errors import connect_error, statement_error, thrown
 from extract_jobs.sources.jdbc.types import Described
-from extract_jobs.spark import spark_context, spark_session
+from extract_jobs.spark.session import spark_context, spark_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from extract_jobs.spec import ExtractSpec
+    from extract_jobs.spec.extract_spec import ExtractSpec
 
 logger = logging.getLogger(__name__)
 

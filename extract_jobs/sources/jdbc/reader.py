@@ -23,8 +23,8 @@ from extract_jobs.sources.jdbc.errors import connect_error, statement_error, thr
 from extract_jobs.sources.jdbc.jvm import Jvm
 from extract_jobs.sources.jdbc.sql import Relation, select
 from extract_jobs.sources.jdbc.types import quote_name, spark_type
+from extract_jobs.sources.splits import Split
 from extract_jobs.sources.statements import in_parentheses
-from extract_jobs.splits import Split
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from extract_jobs.columns import is_chosen, refuse_doubled
 from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.errors import TypeNotRepresentable
-from extract_jobs.predicates import DIALECTS, check_where
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Features, ReadRequest
 from extract_jobs.sources.jdbc.catalog import Found, look_up
@@ -28,8 +26,10 @@ from extract_jobs.sources.jdbc.splits import cut
 from extract_jobs.sources.jdbc.sql import check_query, interval_condition, select
 from extract_jobs.sources.jdbc.types import make_column, unread_column
 from extract_jobs.sources.jdbc.watermark import greatest, nulls, precedes
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.predicates import DIALECTS, check_where
+from extract_jobs.transform.columns import is_chosen, refuse_doubled
 from extract_jobs.watermark import WatermarkValue
 
 if TYPE_CHECKING:

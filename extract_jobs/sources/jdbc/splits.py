@@ -18,8 +18,8 @@ from extract_jobs.sources.jdbc.jvm import Opened
 from extract_jobs.sources.jdbc.sql import Relation, literal, select, text_of
 from extract_jobs.sources.jdbc.types import Typed, quote_name
 from extract_jobs.sources.jdbc.watermark import as_watermark, day_of
-from extract_jobs.spec import SplitSpec
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import SplitSpec
 
 _MAX_SPLITS = 10_000
 _INTEGERS = ("int16", "int32", "int64")

@@ -1,7 +1,7 @@
 """The SQL that the JDBC source sends: relations, conditions, literals. Text in, text out.
 
 A person's own text (``query``, ``where``) is only ever put between parentheses that it was checked
-not to reach beyond (`extract_jobs.predicates`).
+not to reach beyond (`extract_jobs.spec.predicates`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.predicates.lexis import problem_of
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.jdbc.dialects import Dialect
 from extract_jobs.sources.jdbc.types import Typed, quote_name
@@ -23,6 +22,7 @@ from extract_jobs.sources.statements import (
     watermark_changed,
     where_clause,
 )
+from extract_jobs.spec.predicates.scanner import problem_of
 from extract_jobs.watermark import WatermarkValue
 
 
@@ -48,7 +48,7 @@ def check_query(query: str, dialect: str) -> None:
 
     Args:
         query: One SELECT.
-        dialect: As `extract_jobs.predicates` calls it.
+        dialect: As `extract_jobs.spec.predicates` calls it.
 
     Raises:
         ConfigError: It may, or holds a comment, which hides text from one reader and not another.

@@ -11,7 +11,6 @@ import pymysql
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError
-from extract_jobs.predicates import check_where
 from extract_jobs.sources.mysql.driver import Connection
 from extract_jobs.sources.mysql.errors import message, number
 from extract_jobs.sources.mysql.results import result_types
@@ -23,6 +22,7 @@ from extract_jobs.sources.mysql.sql import (
 )
 from extract_jobs.sources.mysql.types import MysqlType, parse_type
 from extract_jobs.sources.statements import in_parentheses, trim_statement
+from extract_jobs.spec.predicates import check_where
 
 _SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")
 _REFUSED = {1054, 1060, 1064, 1146, 1222, 1241, 1248, 1305, 1582, 1235, 1295, 3065}

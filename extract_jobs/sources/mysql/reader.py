@@ -14,7 +14,7 @@ from extract_jobs.sources.mysql.session import session
 from extract_jobs.sources.mysql.sql import Relation, select
 from extract_jobs.sources.mysql.values import parse
 from extract_jobs.sources.mysql.wire import stream
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 
 BATCH_BYTES = 4 * 2**20
 _BATCH_ROWS = 131_072

@@ -8,8 +8,8 @@ from extract_jobs.sources.mysql.catalog import Found
 from extract_jobs.sources.mysql.reader import MysqlReader
 from extract_jobs.sources.mysql.session import execute, session
 from extract_jobs.sources.mysql.sql import KINDS, select
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec
 
 
 class MysqlSnapshot:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from extract_jobs.columns import is_chosen, refuse_doubled
 from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.schema import Column, TableDescription
@@ -20,7 +19,8 @@ from extract_jobs.sources.mysql.snapshot import MysqlSnapshot
 from extract_jobs.sources.mysql.sql import interval_condition, quote_name
 from extract_jobs.sources.mysql.types import make_column
 from extract_jobs.sources.mysql.watermark import clock_bound, greatest, nulls, precedes
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.transform.columns import is_chosen, refuse_doubled
 from extract_jobs.watermark import WatermarkValue
 
 FEATURES = Features(

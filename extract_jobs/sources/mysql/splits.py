@@ -23,8 +23,8 @@ from extract_jobs.sources.mysql.keys import KEYS, Number, between, is_number, te
 from extract_jobs.sources.mysql.session import execute
 from extract_jobs.sources.mysql.sql import quote_name, select
 from extract_jobs.sources.mysql.types import MysqlType
-from extract_jobs.spec import SplitSpec
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import SplitSpec
 
 __all__ = ["KEYS", "cut", "whole"]
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
-from extract_jobs.years import out_of_range
+from extract_jobs.transform.date_range import out_of_range
 
 
 def parse(values: pa.Array, column: Column, *, null_what_fails: bool) -> tuple[pa.Array, int]:

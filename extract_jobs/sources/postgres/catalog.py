@@ -22,7 +22,7 @@ from extract_jobs.sources.postgres.sql import (
     operator,
     quote_name,
 )
-from extract_jobs.sources.postgres.texts import check_statement
+from extract_jobs.sources.postgres.user_sql import check_statement
 
 _READABLE = {"r": "table", "m": "table", "p": "partitioned", "v": "view", "f": "view"}
 _RELATIONS = (

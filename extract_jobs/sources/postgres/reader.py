@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
-from extract_jobs.sources.postgres.duckdb import stream
+from extract_jobs.sources.postgres.duckdb_reader import stream
 from extract_jobs.sources.postgres.rows import stream_rows
 from extract_jobs.sources.postgres.sql import Relation, operator, quote_name, select
 from extract_jobs.sources.postgres.values import (
@@ -21,8 +21,8 @@ from extract_jobs.sources.postgres.values import (
     failure_condition,
     hidden_by_duckdb,
 )
-from extract_jobs.splits import Split
-from extract_jobs.years import out_of_range
+from extract_jobs.sources.splits import Split
+from extract_jobs.transform.date_range import out_of_range
 
 Width = Literal["narrow", "mixed", "wide"]
 

@@ -17,8 +17,8 @@ from extract_jobs.sources.postgres.expressions import PostgresType
 from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, execute, session
 from extract_jobs.sources.postgres.sql import Relation, select
-from extract_jobs.spec import ExtractSpec, SplitSpec
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec, SplitSpec
 
 HEARTBEAT_SECONDS = 30.0
 

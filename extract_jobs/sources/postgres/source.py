@@ -9,7 +9,6 @@ from datetime import timedelta
 
 import psycopg
 
-from extract_jobs.columns import is_chosen, refuse_doubled
 from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.errors import (
     ConfigError,
@@ -39,8 +38,8 @@ from extract_jobs.sources.postgres.sql import (
     interval_condition,
     quote_name,
 )
-from extract_jobs.sources.postgres.texts import check_texts, query_relation
 from extract_jobs.sources.postgres.types import make_column
+from extract_jobs.sources.postgres.user_sql import check_texts, query_relation
 from extract_jobs.sources.postgres.watermark import clock_bound, greatest, nulls, precedes
 from extract_jobs.sources.postgres.width import batch_rows, size_expression, width_of
 from extract_jobs.sources.postgres.xmin import (
@@ -51,7 +50,8 @@ from extract_jobs.sources.postgres.xmin import (
     reached,
     xmin_condition,
 )
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.transform.columns import is_chosen, refuse_doubled
 from extract_jobs.watermark import WatermarkValue
 
 FEATURES = Features(

@@ -24,9 +24,9 @@ from extract_jobs.sources.postgres.sql import (
     quote_name,
     select,
 )
+from extract_jobs.sources.splits import Split
 from extract_jobs.sources.statements import where_clause
-from extract_jobs.spec import SplitSpec
-from extract_jobs.splits import Split
+from extract_jobs.spec.extract_spec import SplitSpec
 
 TID_RANGE_SCANS_SINCE = 140000
 _SAMPLED_ROWS = 20_000

@@ -2,7 +2,7 @@
 
 Everything here is text in, text out. A person's own text (``query``, ``where``) is only ever put
 between parentheses that were checked to be its own (see
-`extract_jobs.sources.postgres.texts`).
+`extract_jobs.sources.postgres.user_sql`).
 """
 
 from __future__ import annotations

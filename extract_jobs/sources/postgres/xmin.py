@@ -25,7 +25,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.sources.postgres.session import Connection, execute
 from extract_jobs.sources.postgres.snapshot import Found
 from extract_jobs.sources.postgres.sql import operator
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.watermark import Interval, WatermarkValue
 
 _XID8_SINCE = 130000

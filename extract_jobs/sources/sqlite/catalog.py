@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.predicates import check_where
 from extract_jobs.sources.sqlite.errors import RAISED, refused_text
 from extract_jobs.sources.sqlite.session import Rows, SqliteConnection, execute
 from extract_jobs.sources.sqlite.sql import (
@@ -19,7 +18,8 @@ from extract_jobs.sources.sqlite.sql import (
     quote_name,
 )
 from extract_jobs.sources.statements import in_parentheses, trim_statement
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.predicates import check_where
 
 _ROWIDS = ("rowid", "_rowid_", "oid")
 _SCHEMA_TABLES = ("sqlite_master", "sqlite_temp_master")

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from extract_jobs.errors import ExtractError
 from extract_jobs.schema import Column
+from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sqlite.errors import RAISED, not_faithful, sqlite_error, undecodable
 from extract_jobs.sources.sqlite.session import Rows, SqliteConnection, Version, any_text, join
 from extract_jobs.sources.sqlite.sql import Relation, byte_lengths, select
 from extract_jobs.sources.sqlite.types import kind_of
 from extract_jobs.sources.sqlite.values import Unfaithful, convert
-from extract_jobs.splits import Split
 
 BATCH_BYTES = 16 * 2**20
 LARGE_ROW_BYTES = 2_048

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources.sqlite.errors import RAISED, sqlite_error
-from extract_jobs.spec_source import ConnectionSpec
+from extract_jobs.spec.source import ConnectionSpec
 
 OLDEST = (3, 37, 0)
 """First version with ``pragma table_list``, which tells STRICT and WITHOUT ROWID tables."""

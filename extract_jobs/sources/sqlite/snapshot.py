@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlite3
 
 from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sqlite import splits as cutting
 from extract_jobs.sources.sqlite.catalog import Found
 from extract_jobs.sources.sqlite.errors import RAISED, sqlite_error
 from extract_jobs.sources.sqlite.reader import SqliteReader
 from extract_jobs.sources.sqlite.session import execute, version
 from extract_jobs.sources.sqlite.sql import select
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec
 
 STRATEGIES = ("auto", "rowid", "range", "none")
 

@@ -26,7 +26,7 @@ from extract_jobs.sources.sqlite.session import (
 from extract_jobs.sources.sqlite.snapshot import STRATEGIES, SqliteSnapshot
 from extract_jobs.sources.sqlite.sql import interval_condition, select
 from extract_jobs.sources.sqlite.types import make_column
-from extract_jobs.spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.watermark import WatermarkValue
 
 FEATURES = Features(

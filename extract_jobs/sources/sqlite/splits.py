@@ -11,10 +11,10 @@ import itertools
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sqlite.session import Rows
 from extract_jobs.sources.sqlite.sql import Relation, Value, byte_lengths, literal, select
-from extract_jobs.spec import SplitSpec
-from extract_jobs.splits import Split
+from extract_jobs.spec.extract_spec import SplitSpec
 
 _MAX_SPLITS = 10_000
 _SAMPLED_ROWS = 500

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pytest
 
 from extract_jobs.sources import Snapshot
-from extract_jobs.spec import ExtractSpec
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from extract_jobs.sources import Snapshot
-from extract_jobs.splits import Split
+from extract_jobs.sources.splits import Split
 from tests.support.cut_proxy import CutProxy
 from tests.support.postgres import Server
 from tests.support.source_cases import HOSTILE, Kind, SourceCase, SourceDatabase

@@ -1,0 +1,334 @@
+"""One attempt of a run, inside one snapshot of the source: from its splits to its commit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from extract_jobs.attempt.attempt_report import attempt_report
+from extract_jobs.attempt.context import Tools
+from extract_jobs.catalog import update_catalog
+from extract_jobs.commit.deduplication import (
+    MAX_IN_MEMORY,
+    CommittedRows,
+    RowKey,
+    committed_rows,
+    files_on,
+)
+from extract_jobs.commit.log import Commit, CommitLog, Replaces, next_commit
+from extract_jobs.commit.reconcile import reconcile
+from extract_jobs.connections.secrets import secret_text
+from extract_jobs.engine.run_splits import (
+    SplitTask,
+    check_driver,
+    run_splits,
+    runs_on_spark,
+    stray_uploads,
+)
+from extract_jobs.engine.spark_deduplication import committed_by_split
+from extract_jobs.errors import CommitConflict, ExtractError, StopRequested, WriteFailed
+from extract_jobs.planning.interval import ground_after, watermark_column
+from extract_jobs.planning.overwrite_partitions import replaced_by_files, replaced_by_interval
+from extract_jobs.planning.plan import Plan, partition_names
+from extract_jobs.planning.schema_change import columns_after, schema_json
+from extract_jobs.reporting.report import Report, versions
+from extract_jobs.schema import Column, TableDescription
+from extract_jobs.sources import Snapshot
+from extract_jobs.sources.splits import Split
+from extract_jobs.spark.session import spark_context
+from extract_jobs.spec.attempt_names import file_prefix
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.predicates import DIALECTS, reads_clock
+from extract_jobs.storage import WrittenFile
+from extract_jobs.transform.masks import MaskKey
+from extract_jobs.transform.transform import Transform
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a run, inside one snapshot of the source.
+
+    Attributes:
+        spec: The run's.
+        tools: Session, clock, progress and storages.
+        log: The table's.
+        plan: What the run extracts, and onto which commit.
+        description: The table as it was when the run was planned.
+        columns: Those that are read.
+        snapshot: Of the source.
+        left_out: Rows that are not read because their watermark is NULL.
+        key: Key of the mask ``hash``, where a column has it.
+    """
+
+    spec: ExtractSpec
+    tools: Tools
+    log: CommitLog
+    plan: Plan
+    description: TableDescription
+    columns: tuple[Column, ...]
+    snapshot: Snapshot
+    left_out: int
+    key: MaskKey | None = None
+
+    def extract_and_commit(self) -> Report:
+        """Read and stage every split, reconcile, commit, publish.
+
+        Nothing stays staged when this raises before the commit point. At the commit point and
+        after it nothing is aborted: whether the commit stands may be unknown, and the next
+        attempt or `recover` brings it to its outcome.
+        """
+        task = self.task()
+        try:
+            with self.tools.phase("extract"):
+                splits = self.snapshot.splits(self.spec)
+                self.tools.progress.planned(
+                    len(splits), self.description.estimated_rows, self.description.estimated_bytes
+                )
+                results = run_splits(
+                    task,
+                    splits,
+                    connections=self.spec.split.max_connections,
+                    spark=self.tools.spark,
+                    progress=self.tools.progress,
+                    committed=self.committed(task, splits),
+                )
+                files = tuple(f for r in results for f in r.files) or self.schema_file(task)
+            with self.tools.phase("reconcile"):
+                source_rows = self.count()
+                # A count of another moment is told, not enforced.
+                comparable = source_rows if self.snapshot.shared and self.asks_alike() else None
+                reconcile(
+                    self.spec.extract_table,
+                    sum(r.rows for r in results),
+                    sum(f.rows for f in files) + sum(r.repeated_rows for r in results),
+                    comparable,
+                )
+            if runs_on_spark(task, splits):
+                stray_uploads(task, files)
+                check_driver(self.tools.spark)
+            report = attempt_report(
+                self.spec, self.tools, self.plan, self.columns, task.transform,
+                results=results, files=files, source_rows=source_rows,
+                reconciled=comparable is not None, left_out=self.left_out,
+            )  # fmt: skip
+            commit = self.commit(task.transform, files, report)
+        except BaseException:
+            self.withdraw(task)
+            raise
+        if self.changes_nothing(commit, report):
+            return report.model_copy(update={"watermark": self.plan.base.watermark})
+        with self.tools.phase("commit"):
+            winner = self.log.prepare(commit)
+        if winner.commit_id != commit.commit_id:
+            self.withdraw(task)
+            if winner.run_id != self.spec.run_id:
+                raise CommitConflict(
+                    f"{self.spec.extract_table}: run {winner.run_id} made commit {winner.seq} "
+                    f"while run {self.spec.run_id} was extracting onto {self.plan.base.seq}; "
+                    "this run's files were dropped"
+                )
+        return finish(self.spec, self.log, winner, self.tools)
+
+    def task(self) -> SplitTask:
+        """Return what is done with each split."""
+        spec, now = self.spec, self.tools.clock()
+        planned = datetime.combine(self.plan.extract_date, datetime.min.time(), UTC)
+        return SplitTask(
+            reader=self.snapshot.reader,
+            transform=make_transform(
+                spec, self.columns, now, planned, layout=self.plan.drift.layout, key=self.key
+            ),
+            target=spec.target,
+            file_prefix=file_prefix(spec.run_id, spec.attempt),
+            metadata={
+                "extract.run_id": spec.run_id,
+                "extract.attempt": str(spec.attempt),
+                "extract.table": spec.table_id,
+                **(
+                    {"extract.interval": json.dumps(self.plan.interval.to_json())}
+                    if self.plan.interval
+                    else {}
+                ),
+                **{f"extract.version.{k}": v for k, v in versions().items()},
+            },
+            open_storage=self.tools.open_storage,
+            watermark_column=spec.watermark.column if spec.watermark else None,
+            spill_folder=spec.spill_folder,
+        )
+
+    def committed(
+        self, task: SplitTask, splits: Sequence[Split]
+    ) -> Callable[[Split], CommittedRows | None] | None:
+        """Return what tells the rows of a split that are committed already, None for none."""
+        last, ground = self.plan.base.published, self.plan.repeated
+        if last is None or not ground:
+            return None
+        files = files_on(self.log.live(last), ground)
+        key, limit = RowKey.of(self.spec), self.spec.split.max_connections
+        found = committed_rows(files, ground, key, self.log.target, limit=MAX_IN_MEMORY)
+        if found is not None:
+            return lambda _: found
+        context = spark_context(self.tools.spark, limit)
+        return committed_by_split(
+            context, task, splits, files=files, ground=ground, key=key, connections=limit
+        )
+
+    def schema_file(self, task: SplitTask) -> tuple[WrittenFile, ...]:
+        """Return one staged file without rows, where the policy for empty tables asks for it."""
+        increments = self.plan.interval is not None or self.spec.target.write_mode == "append"
+        adds_to_others = increments and not self.plan.is_first
+        if self.spec.on_empty == "nothing" or adds_to_others:
+            return ()
+        writer = task.writer(0)
+        try:
+            return tuple(writer.close(schema_file=True))
+        except BaseException:
+            writer.abort()
+            raise
+
+    def count(self) -> int | None:
+        """Return the source's own count in the snapshot, None where it is not to be asked."""
+        size = self.description.estimated_bytes
+        if not self.spec.reconcile or size is None or size > self.spec.reconcile_max_bytes:
+            return None
+        return self.snapshot.count()
+
+    def asks_alike(self) -> bool:
+        """Tell whether every statement of the attempt asks for the same rows of the snapshot.
+
+        They start at different moments, so a condition or query with ``now()`` in it does not.
+        """
+        texts = filter(None, (self.spec.where, self.spec.query))
+        return not any(reads_clock(text, DIALECTS[self.spec.source_type]) for text in texts)
+
+    def commit(
+        self, transform: Transform, files: tuple[WrittenFile, ...], report: Report
+    ) -> Commit:
+        """Return the record that would make this attempt's files the table's newest commit."""
+        spec, plan = self.spec, self.plan
+        return next_commit(
+            plan.base,
+            replaces=self.replaces(files),
+            overwrite=spec.target.write_mode == "overwrite",
+            log=self.log,
+            commit_id=str(uuid.uuid4()),
+            run_id=spec.run_id,
+            attempt=spec.attempt,
+            table_id=spec.table_id,
+            target_uri=spec.target.uri,
+            fingerprint=self.description.fingerprint,
+            interval=plan.interval and plan.interval.to_json(),
+            watermark=plan.watermark and plan.watermark.to_json(),
+            schema=schema_json(transform.schema),
+            partition_by=partition_names(spec),
+            columns=columns_after(spec, plan.base.published, schema_json(transform.schema)),
+            source_columns=plan.drift.source,
+            files=files,
+            objects=plan.objects.name if plan.objects else None,
+            report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
+            **ground_after(spec, plan.base.published, plan.interval, files),
+        )
+
+    def replaces(self, files: tuple[WrittenFile, ...]) -> Replaces:
+        """Return what tells the live files that these replace, where not all or none."""
+        if self.spec.target.write_mode != "overwrite_partitions":
+            return None
+        if self.plan.interval is None:
+            return replaced_by_files(files)
+        column = watermark_column(self.spec, self.description)
+        assert column.watermark is not None
+        return replaced_by_interval(self.spec, self.plan.interval, column.watermark)
+
+    def changes_nothing(self, commit: Commit, report: Report) -> bool:
+        """Tell whether a commit would only add to the log: an interval without a row of its own."""
+        if self.plan.interval is None or commit.files or commit.retire:
+            return False
+        moves = commit.watermark != self.plan.base.watermark
+        return not (report.repeated_rows and moves)
+
+    def withdraw(self, task: SplitTask) -> None:
+        """Abort all that this worker has staged; a failure to do so is left to `recover`."""
+        try:
+            stray_uploads(task, ())
+        except ExtractError as error:
+            logger.warning("staged files were left for `extract-jobs recover`: %s", error)
+        except StopRequested:
+            self.withdraw(task)  # told to stop in the middle of it: nothing else would do the rest
+            raise
+
+
+def mask_key(spec: ExtractSpec) -> MaskKey | None:
+    """Return the key of the mask ``hash``, read once, here; None where no column has that mask.
+
+    Raises:
+        ConfigError: It is missing, denied, or too short.
+        SourceUnavailable: AWS cannot be reached or is throttling.
+    """
+    place = spec.columns.mask_key
+    if place is None or "hash" not in spec.columns.mask.values():
+        return None
+    text = secret_text(
+        secret_id=place.secret_id,
+        ssm_parameter=place.ssm_parameter,
+        env=place.env,
+        key="columns.mask_key",
+    )
+    name = place.secret_id or place.ssm_parameter or place.env
+    return MaskKey.of(text, f"columns.mask_key {name}")
+
+
+def make_transform(
+    spec: ExtractSpec,
+    columns: tuple[Column, ...],
+    extracted_at: datetime,
+    planned: datetime,
+    *,
+    layout: pa.Schema | None = None,
+    key: MaskKey | None = None,
+) -> Transform:
+    """Return what is done with each batch; ``planned`` dates the run, ``extracted_at`` its rows."""
+    return Transform.build(
+        columns,
+        spec,
+        run_id=spec.run_id,
+        extracted_at=extracted_at,
+        extract_date=planned.date(),
+        layout=layout,
+        mask_key=key,
+    )
+
+
+def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, tools: Tools) -> Report:
+    """Publish a prepared commit of this run, bring the catalog up to date, give its report.
+
+    Raises:
+        WriteFailed: A staged file had gone before it could be published: the commit was voided.
+    """
+    with tools.phase("publish"):
+        outcome = log.publish(commit)
+    if outcome == "voided":
+        raise WriteFailed(
+            f"{spec.extract_table}: staged files of commit {commit.seq} were gone before they "
+            "could be published (deleted, or expired by a lifecycle rule below 14 days); the "
+            "commit was voided, nothing of it is visible, and its rows come with the next attempt"
+        )
+    with tools.phase("catalog"):
+        catalog = update_catalog(spec, log, commit)
+    return Report.model_validate(
+        {
+            **commit.report,
+            "attempt": spec.attempt,
+            "commit_seq": commit.seq,
+            "catalog": catalog.state,
+            "catalog_error": catalog.error,
+            "timings": tools.timings,
+        }
+    )

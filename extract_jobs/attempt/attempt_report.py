@@ -1,0 +1,103 @@
+"""Makes an attempt's report and leaves it where the status handler looks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from extract_jobs.attempt.context import Tools
+from extract_jobs.engine.run_splits import SplitResult
+from extract_jobs.errors import ExtractError, StopRequested
+from extract_jobs.planning.plan import Plan, fidelity
+from extract_jobs.planning.schema_change import schema_json
+from extract_jobs.reporting.report import Report, identity, versions
+from extract_jobs.schema import Column
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import WrittenFile
+from extract_jobs.transform.transform import Transform
+
+logger = logging.getLogger(__name__)
+
+
+def attempt_report(
+    spec: ExtractSpec,
+    tools: Tools,
+    plan: Plan,
+    columns: tuple[Column, ...],
+    transform: Transform,
+    *,
+    results: Sequence[SplitResult] = (),
+    files: tuple[WrittenFile, ...] = (),
+    source_rows: int | None = None,
+    reconciled: bool = False,
+    left_out: int = 0,
+) -> Report:
+    """Return the report of an attempt that is about to commit, or has nothing to.
+
+    Args:
+        spec: The run's.
+        tools: Hold the timings so far.
+        plan: What the run extracts.
+        columns: What was read.
+        transform: Knows the files' schema.
+        results: What each split gave.
+        files: What the commit will hold.
+        source_rows: The source's own count, None where it was not asked.
+        reconciled: Whether it was compared.
+        left_out: Rows that were not read because their watermark is NULL.
+    """
+    nulled: dict[str, int] = {}
+    for result in results:
+        for name, count in result.nulled.items():
+            nulled[name] = nulled.get(name, 0) + count
+    return Report(
+        **identity(spec),
+        status="succeeded",
+        interval=plan.interval and plan.interval.to_json(),
+        watermark=plan.watermark and plan.watermark.to_json(),
+        rows=sum(f.rows for f in files),
+        bytes=sum(f.staged.size for f in files),
+        files=len(files),
+        splits=len(results),
+        source_rows=source_rows,
+        reconciled=reconciled,
+        columns=schema_json(transform.schema),
+        schema_changes=list(plan.drift.changes),
+        fidelity=fidelity(columns),
+        as_text=as_text(columns, spec),
+        nulled=nulled,
+        null_watermark_rows=left_out + sum(r.null_watermark_rows for r in results),
+        repeated_rows=sum(r.repeated_rows for r in results),
+        rejected_rows=sum(r.rejected_rows for r in results),
+        timings=tools.timings,
+        versions=versions(),
+    )
+
+
+def as_text(columns: Sequence[Column], spec: ExtractSpec) -> list[str]:
+    """Return the columns that arrive as text because ``lossy_types: string`` allows it."""
+    if spec.lossy_types != "string":
+        return []
+    return [
+        c.name
+        for c in columns
+        if c.fidelity == "by_permission"
+        and pa.types.is_string(c.arrow_type)
+        and c.name not in spec.columns.cast
+    ]
+
+
+def leave_report(spec: ExtractSpec, report: Report, tools: Tools) -> None:
+    """Write the report; where that fails, the outcome of the extract stands all the same.
+
+    So it does for a stop that comes now: all is done but this, and this is begun again.
+    """
+    try:
+        tools.open_storage(spec.report_uri).put(spec.report_uri, report.to_json().encode())
+    except ExtractError as error:
+        logger.warning("the report could not be written to %s: %s", spec.report_uri, error)
+    except StopRequested as stop:
+        logger.warning("%s; the report is written all the same", stop)
+        leave_report(spec, report, tools)

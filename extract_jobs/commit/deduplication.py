@@ -1,0 +1,285 @@
+"""Rows that are committed already: which of a batch they are, told by key and watermark.
+
+A row is known by the values of its key and of its watermark, as files hold them. Only those
+columns are read back, and only from files and row groups that may hold the ground in question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from extract_jobs.commit.log import LiveFiles
+from extract_jobs.errors import ConfigError, WriteFailed
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import Storage, WrittenFile
+from extract_jobs.transform.casts import kind
+from extract_jobs.transform.columns import partition_fields
+from extract_jobs.transform.transform import Transform
+from extract_jobs.watermark import Interval, WatermarkValue, is_before, python_value
+
+MAX_IN_MEMORY = 1_000_000
+"""Keys that one process may hold, about 40 to 100 MB. Beyond it Spark tells the rows."""
+_CONCURRENT_READS = 16
+
+
+@dataclass(frozen=True)
+class RowKey:
+    """How a row is known: by which columns, and where files hold them. Picklable.
+
+    Attributes:
+        columns: The key's columns and the watermark's, by their names in the source, once each.
+        places: For each, its name in the files, or None where it is a folder's value.
+        folders: For each, the partition that holds it, or None.
+        watermark: Position of the watermark's column.
+    """
+
+    columns: tuple[str, ...]
+    places: tuple[str | None, ...]
+    folders: tuple[str | None, ...]
+    watermark: int
+
+    @classmethod
+    def of(cls, spec: ExtractSpec) -> RowKey:
+        """Return the key of an incremental spec that has one."""
+        assert spec.watermark is not None
+        assert spec.watermark.column is not None
+        columns = tuple(dict.fromkeys((*spec.columns.key, spec.watermark.column)))
+        by_folder = {f.column: f.name for f in partition_fields(spec) if f.function is None}
+        rename = spec.columns.rename
+        return cls(
+            columns,
+            tuple(None if c in by_folder else rename.get(c, c) for c in columns),
+            tuple(by_folder.get(c) for c in columns),
+            columns.index(spec.watermark.column),
+        )
+
+    def of_batch(
+        self, batch: pa.RecordBatch, transform: Transform, *, checked: bool = True
+    ) -> pa.Array:
+        """Return the keys of a source batch's rows, as binary values.
+
+        Args:
+            batch: As the source gave it; columns beyond the key's may be missing.
+            transform: Tells how files hold its values.
+            checked: Whether NULL is refused; else the row's key is NULL.
+
+        Raises:
+            ConfigError: A value is NULL, so the columns tell nothing apart.
+        """
+        values = transform.stored(batch, self.columns)
+        for name, column in zip(self.columns, values, strict=True):
+            if checked and column.null_count:
+                raise ConfigError(
+                    f"columns.key: {name} holds NULL in {column.null_count} rows of a batch, so it "
+                    "cannot tell rows apart; nothing was committed. Name columns that are never "
+                    "NULL, or accept doubles with watermark.duplicates: accept"
+                )
+        return _joined(values)
+
+
+@dataclass(frozen=True)
+class CommittedRows:
+    """Keys of rows that are committed already. Picklable.
+
+    Attributes:
+        key: How rows are known.
+        values: Their keys, binary.
+    """
+
+    key: RowKey
+    values: pa.Array
+
+    def without(self, batch: pa.RecordBatch, transform: Transform) -> pa.RecordBatch:
+        """Return a source batch's rows that are not committed yet.
+
+        Raises:
+            ConfigError: A key is NULL.
+        """
+        keys = self.key.of_batch(batch, transform)
+        known = pc.is_in(keys, value_set=self.values)
+        return batch.filter(pc.invert(known)) if pc.any(known).as_py() else batch
+
+
+def files_on(live: Iterable[LiveFiles], ground: Sequence[Interval]) -> list[WrittenFile]:
+    """Return the live files whose commits may hold rows of some ground."""
+    return [
+        file
+        for commit in live
+        for file in commit.files
+        if file.rows and _interval_meets(Interval.from_json(commit.interval), ground)
+    ]
+
+
+def read_keys(
+    file: WrittenFile, ground: Sequence[Interval], key: RowKey, storage: Storage
+) -> pa.Array:
+    """Return the keys of a file's rows that lie in some ground, each once, binary.
+
+    Only the key's columns are read, of row groups whose statistics meet the ground. Of strings,
+    and where the files hold another type than the source, all rows count: more keys do no harm.
+
+    Args:
+        file: A live file. If somebody has deleted it, its rows are not there, and so come again.
+        ground: Intervals of the watermark.
+        key: How rows are known.
+        storage: Where the file is.
+    """
+    stream = storage.open(file.staged.uri)
+    if stream is None:
+        return pa.array([], pa.large_binary())
+    with stream, _reading(file.staged.uri):
+        opened = pq.ParquetFile(stream)
+        place = key.places[key.watermark]
+        pieces = ground if _is_ordered(opened.schema_arrow, place, ground) else ()
+        groups = [
+            number
+            for number in range(opened.num_row_groups)
+            if not pieces or _group_meets(opened.metadata.row_group(number), place, pieces)
+        ]
+        names = [name for name in key.places if name is not None]
+        missing = [name for name in names if name not in opened.schema_arrow.names]
+        if missing:
+            raise ConfigError(
+                f"{file.staged.uri} has no column {', '.join(missing)}, so its rows cannot be told "
+                "by columns.key. Key and watermark must be columns of all files, under one name: "
+                "put them back, accept doubles with watermark.duplicates: accept, or start over "
+                "with another state_uri and target"
+            )
+        table = opened.read_row_groups(groups, columns=names)
+    values = []
+    for name, folder in zip(key.places, key.folders, strict=True):
+        if name is None:
+            text = pa.scalar(file.partition[folder or ""], pa.string())
+            values.append(pa.repeat(text, table.num_rows))
+        else:
+            values.append(table.column(name).combine_chunks())
+    joined = _joined(values)
+    if pieces:
+        joined = joined.filter(_lies_in(values[key.watermark], pieces))
+    # A row without a watermark is in no interval, so it is never read again.
+    return pc.unique(joined.drop_null())
+
+
+def committed_rows(
+    files: Sequence[WrittenFile],
+    ground: Sequence[Interval],
+    key: RowKey,
+    storage: Storage,
+    *,
+    limit: int,
+) -> CommittedRows | None:
+    """Return the keys of committed rows, in memory; None where they are more than ``limit``."""
+    arrays: list[pa.Array] = []
+    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+        for start in range(0, len(files), _CONCURRENT_READS):
+            some = files[start : start + _CONCURRENT_READS]
+            arrays += pool.map(lambda file: read_keys(file, ground, key, storage), some)
+            if sum(map(len, arrays)) > limit:
+                return None
+    return CommittedRows(key, pa.concat_arrays([pa.array([], pa.large_binary()), *arrays]))
+
+
+@contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        # Arrow's message may quote a value.
+        raise WriteFailed(
+            f"{uri}: its keys could not be read back ({type(error).__name__}), so rows that are "
+            "committed already cannot be told; is it the file that was committed?"
+        ) from None
+
+
+def _joined(values: Sequence[pa.Array]) -> pa.Array:
+    """Return one binary value per row that no other row's values give; NULL where any is."""
+    empty = pa.scalar(b"", pa.large_binary())
+    parts = []
+    for value in values:
+        text = value if pa.types.is_binary(value.type) else value.cast(pa.string())
+        data = text.cast(pa.large_binary())
+        # Its length before each value: no two rows can run together into the same bytes.
+        length = pc.binary_length(data).cast(pa.string()).cast(pa.large_binary())
+        parts += [length, pa.scalar(b":", pa.large_binary()), data]
+    return pc.binary_join_element_wise(*parts, empty)
+
+
+def _interval_meets(interval: Interval | None, ground: Sequence[Interval]) -> bool:
+    """Tell whether an interval may share a value with some ground; strings always may."""
+    if interval is None:
+        return True
+    return any(
+        _may_be_before(piece.lower, interval.upper) and _may_be_before(interval.lower, piece.upper)
+        for piece in ground
+    )
+
+
+def _may_be_before(lower: WatermarkValue | None, upper: WatermarkValue | None) -> bool:
+    if lower is None or upper is None or lower.type == "string":
+        return True
+    return is_before(lower, upper)
+
+
+def _is_ordered(schema: pa.Schema, place: str | None, ground: Sequence[Interval]) -> bool:
+    """Tell whether a file orders the watermark as the source does, so that bounds apply."""
+    kinds = {v.type for piece in ground for v in (piece.lower, piece.upper) if v}
+    if place is None or kinds == {"string"} or not kinds:
+        return False
+    return kinds == {kind(schema.field(place).type)}
+
+
+def _group_meets(group: Any, place: str | None, ground: Sequence[Interval]) -> bool:
+    """Tell whether a row group may hold rows of some ground, by its statistics."""
+    found = next(
+        column.statistics
+        for column in map(group.column, range(group.num_columns))
+        if column.path_in_schema == place
+    )
+    if found is None or not found.has_min_max:
+        return True
+    least, greatest = (_plain(value) for value in (found.min, found.max))
+    for piece in ground:
+        lower = python_value(piece.lower) if piece.lower else None
+        upper = python_value(piece.upper) if piece.upper else None
+        sample = lower if lower is not None else upper
+        if type(least) is not type(sample):
+            return True  # not every version of Arrow tells a decimal's
+        if (lower is None or greatest > lower) and (upper is None or least <= upper):
+            return True
+    return False
+
+
+def _plain(value: Any) -> Any:
+    return value.replace(tzinfo=None) if isinstance(value, datetime) else value
+
+
+def _lies_in(values: pa.Array, ground: Sequence[Interval]) -> pa.Array:
+    """Return for each watermark whether it lies in some ground, or may where Arrow cannot tell."""
+    found = pa.repeat(pa.scalar(False), len(values))
+    for piece in ground:
+        inside = pa.repeat(pa.scalar(True), len(values))
+        for bound, compare in ((piece.lower, pc.greater), (piece.upper, pc.less_equal)):
+            scalar = bound and _scalar(bound, values.type)
+            if scalar is not None:
+                inside = pc.and_(inside, compare(values, scalar))
+        found = pc.or_(found, inside)
+    return found
+
+
+def _scalar(bound: WatermarkValue, data_type: pa.DataType) -> pa.Scalar | None:
+    value = python_value(bound)
+    if bound.type == "timestamptz":
+        value = value.replace(tzinfo=UTC)
+    try:
+        return pa.scalar(value, data_type)
+    except (pa.ArrowException, OverflowError):
+        return None  # beyond what the files' type can hold

@@ -1,0 +1,411 @@
+"""The commit log of one table, and the protocol that makes a crash at any instruction harmless.
+
+State lives under the table's ``state_uri``, outside the target:
+
+- ``plans/<run_id>/<base_seq>.json``: what a run decided to extract, and onto which commit;
+- ``objects/<run_id>/<base_seq>-<number>.parquet``: which objects, where the source has such;
+- ``commits/<20-digit seq>.json``: every staged file of a commit, and every file it retires;
+- ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
+- ``live/<20-digit seq>.json``: now and then, the live files as of a published commit;
+- ``hint.json``: a sequence number from which the newest commit is found.
+
+All but the last are written once with put-if-absent and never change. The order is: stage all
+files, *prepare* (write the commit record: the commit point), complete every staged file, delete
+what is retired, write the outcome. Any process may take over after any step, and any number may
+do the same step at once. A commit is prepared only when the one before it has its outcome, so at
+most the newest commit is ever unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+from extract_jobs.commit.record import Base, Commit, LiveFiles
+from extract_jobs.errors import ConfigError, WriteFailed
+from extract_jobs.storage import (
+    PROBE,
+    AbandonedUpload,
+    Storage,
+    WrittenFile,
+    join,
+)
+
+__all__ = ["Base", "Commit", "CommitLog", "LiveFiles", "next_commit"]
+
+logger = logging.getLogger(__name__)
+
+Outcome = Literal["published", "voided"]
+ABANDON_AFTER = timedelta(hours=48)
+LIVE_EVERY = 64
+"""How many commits lie between two records of the live files: so many are read at most, however
+long the history is."""
+_CONCURRENT_CALLS = 16
+Replaces = Callable[[WrittenFile], bool] | None
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class CommitLog:
+    """The log of one table.
+
+    Attributes:
+        state: Storage that ``state_uri`` lives in.
+        state_uri: The table's state folder.
+        target: Storage that the table's files live in.
+    """
+
+    state: Storage
+    state_uri: str
+    target: Storage
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def read(self, seq: int) -> Commit | None:
+        """Return the commit of that sequence number, or None."""
+        uri = self._uri("commits", seq)
+        raw = self.state.read(uri)
+        return None if raw is None else Commit.from_bytes(raw, uri)
+
+    def outcome(self, commit: Commit) -> Outcome | None:
+        """Return how a commit ended, or None while it has no outcome.
+
+        Raises:
+            ConfigError: The record there is damaged, or another commit's.
+        """
+        uri = self._uri("outcomes", commit.seq)
+        raw = self.state.read(uri)
+        return None if raw is None else _outcome_of(raw, uri, commit)
+
+    def newest(self) -> Commit | None:
+        """Return the newest commit, whatever its outcome, or None for an empty log.
+
+        Lists from a hint on, so that the cost does not grow with history.
+        """
+        last, hint = 0, self._hint()
+        for seq in self._sequences(hint):
+            last = seq
+        # A hint is written after its commit: where that is not listed, it was deleted.
+        return self._known(max(last, hint)) if last or hint else None
+
+    def history(self, limit: int) -> Iterator[tuple[Commit, Outcome | None]]:
+        """Yield the newest commits and their outcomes, newest first, at most ``limit``."""
+        commit = self.newest()
+        while commit is not None and limit > 0:
+            yield commit, self.outcome(commit)
+            limit -= 1
+            commit = self.read(commit.seq - 1) if commit.seq > 1 else None
+
+    def live_files(self, commit: Commit | None) -> list[WrittenFile]:
+        """Return every file that a reader should see when ``commit`` is the last published one."""
+        return [file for live in self.live(commit) for file in live.files]
+
+    def live(self, commit: Commit | None) -> list[LiveFiles]:
+        """Return what `live_files` does by the commits that wrote them, newest first.
+
+        Reads back to the last overwrite or the last record of live files, whichever is nearer.
+        """
+        found: list[LiveFiles] = []
+        retired: set[str] = set()
+        while commit is not None:
+            found.append(_left(LiveFiles(commit.seq, commit.interval, commit.files), retired))
+            retired.update(commit.retire)
+            if commit.seq == commit.live_since or commit.parent == 0:
+                break
+            recorded = self._recorded(commit.parent)
+            if recorded is not None:
+                found += [_left(live, retired) for live in recorded]
+                break
+            commit = self._known(commit.parent)
+        return [live for live in found if live.files]
+
+    def find_run(self, run_id: str) -> Commit | None:
+        """Return the published commit of a run, or None.
+
+        A run can commit only onto a base that it has planned for, so its plans say where to look.
+        """
+        folder = join(self.state_uri, "plans", run_id) + "/"
+        for info in self.state.list(folder):
+            base_seq = _number(info.uri)
+            if base_seq is None:
+                continue
+            seq = base_seq + 1
+            commit = self.read(seq)
+            if commit and commit.run_id == run_id and self.outcome(commit) == "published":
+                return commit
+        return None
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def read_plan(self, run_id: str, base_seq: int) -> dict[str, Any] | None:
+        """Return the plan that a run has pinned for a base, or None."""
+        uri = join(self.state_uri, "plans", run_id, f"{base_seq}.json")
+        raw = self.state.read(uri)
+        return None if raw is None else _plan_of(raw, uri)
+
+    def pin_plan(self, run_id: str, base_seq: int, plan: dict[str, Any]) -> dict[str, Any]:
+        """Write a run's plan for a base if it has none yet, and return the one that holds."""
+        uri = join(self.state_uri, "plans", run_id, f"{base_seq}.json")
+        return _plan_of(
+            self.state.put_if_absent(uri, json.dumps({"version": 1, **plan}).encode()), uri
+        )
+
+    def objects_name(self, run_id: str, base_seq: int, number: int) -> str:
+        """Return where a run's list of objects for a base is, below the state folder."""
+        return f"objects/{run_id}/{base_seq}-{number}.parquet"
+
+    def read_objects(self, name: str) -> bytes | None:
+        """Return a list of objects, or None."""
+        return self.state.read(join(self.state_uri, name))
+
+    def pin_objects(self, name: str, data: bytes) -> bytes:
+        """Write a list of objects if there is none yet, and return the one that holds."""
+        return self.state.put_if_absent(join(self.state_uri, name), data)
+
+    def prepare(self, commit: Commit) -> Commit:
+        """Write a commit record: the commit point.
+
+        The commit before it must have its outcome.
+
+        Returns:
+            The record that now has this sequence number: ``commit`` if it won, else another
+            writer's. Where this raises, whether it won is unknown, and nothing that it names may
+            be aborted.
+        """
+        uri = self._uri("commits", commit.seq)
+        return Commit.from_bytes(self.state.put_if_absent(uri, commit.to_bytes()), uri)
+
+    def publish(self, commit: Commit) -> Outcome:
+        """Bring a prepared commit to its outcome. Any number of processes may do so at once.
+
+        Returns:
+            ``published``: every file was seen in place, or another process had seen so.
+            ``voided``: a staged file was gone for good, so none of the commit's files is visible,
+            and the table is as it was before; save that files which this commit retires may be
+            gone too, where a person deleted one of its files between a first publisher's check
+            and this one's. The next run writes them anew.
+        """
+        outcome = self.outcome(commit)
+        if outcome is None:
+            wanted: Outcome = "published"
+            if not all(_each(self.target.complete, [f.staged for f in commit.files])):
+                wanted = "voided"
+            else:
+                _each(self.target.delete, commit.retire)
+            record = {"outcome": wanted, "commit_id": commit.commit_id}
+            uri = self._uri("outcomes", commit.seq)
+            outcome = _outcome_of(
+                self.state.put_if_absent(uri, json.dumps(record).encode()), uri, commit
+            )
+        if outcome == "voided":
+            self._withdraw(commit)
+        elif commit.seq % LIVE_EVERY == 0:
+            self._record(commit)
+        self.state.put(join(self.state_uri, "hint.json"), json.dumps({"seq": commit.seq}).encode())
+        return outcome
+
+    def settle(self) -> Base:
+        """Bring the newest commit to its outcome if it has none, and return the base to build on.
+
+        Aborts nobody's uploads.
+        """
+        newest = self.newest()
+        if newest is None:
+            return Base(0, None)
+        outcome = self.outcome(newest)
+        if outcome is None:
+            logger.info("commit %d of run %s had no outcome: finishing it", newest.seq,
+                        newest.run_id)  # fmt: skip
+            outcome = self.publish(newest)
+        elif outcome == "voided":
+            # Whoever voided it may have died before it had withdrawn everything.
+            self._withdraw(newest)
+        if outcome == "published":
+            return Base(newest.seq, newest)
+        return Base(newest.seq, self._known(newest.parent) if newest.parent else None)
+
+    def recover(
+        self, target_uri: str, *, abandon_after: timedelta, now: datetime, dry_run: bool = False
+    ) -> list[AbandonedUpload]:
+        """Settle the newest commit, then abort staged files that nobody can publish any more.
+
+        After settling, no staged file belongs to a commit; those younger than ``abandon_after``
+        may belong to a run that is still extracting and are left alone. Should a run live longer
+        than that, its commit is voided and its rows come again with the next run.
+
+        Args:
+            target_uri: The table's folder.
+            abandon_after: Age from which a staged file counts as abandoned.
+            now: The present, UTC.
+            dry_run: Settle and abort nothing, only tell.
+
+        Returns:
+            What was (or would be) aborted.
+        """
+        newest = self.newest()
+        if not dry_run:
+            self.settle()
+        pending = {f.staged.uri for f in newest.files} if newest and dry_run else set()
+        found = [
+            upload
+            for upload in self.target.abandoned(target_uri)
+            if now.astimezone(UTC) - upload.started_at >= abandon_after
+            and upload.uri not in pending
+        ]
+        if not dry_run:
+            _each(lambda upload: self.target.abort(target_uri, upload), found)
+            probes = self.target.list(join(target_uri, PROBE))
+            _each(self.target.delete, [probe.uri for probe in probes])
+        return found
+
+    def _withdraw(self, commit: Commit) -> None:
+        """Make sure that no file of a voided commit is or becomes visible."""
+
+        def withdraw(file: WrittenFile) -> None:
+            # In this order: once the upload is gone nobody can complete it any more.
+            self.target.abort(commit.target_uri, file.staged)
+            self.target.delete(file.staged.uri)
+
+        _each(withdraw, commit.files)
+
+    def _record(self, commit: Commit) -> None:
+        """Write the live files as of a published commit; whoever does writes the same."""
+        try:
+            record = [live.to_json() for live in self.live(commit)]
+            self.state.put_if_absent(self._uri("live", commit.seq), json.dumps(record).encode())
+        except WriteFailed as error:
+            logger.warning("%s; the commit is published all the same", error)
+
+    def _recorded(self, seq: int) -> list[LiveFiles] | None:
+        raw = self.state.read(self._uri("live", seq)) if seq % LIVE_EVERY == 0 else None
+        try:
+            return None if raw is None else [LiveFiles.from_json(item) for item in json.loads(raw)]
+        except (ValueError, KeyError, TypeError):
+            return None  # only a short cut: the commits before it say the same
+
+    def _known(self, seq: int) -> Commit:
+        """Return a commit that must be there.
+
+        Raises:
+            ConfigError: It is gone: what is live cannot be told any more.
+        """
+        commit = self.read(seq)
+        if commit is None:
+            raise ConfigError(
+                f"{self._uri('commits', seq)} is gone, and the log cannot be told without it: "
+                "restore it (noncurrent versions of the bucket hold it), or start the table over "
+                "with another state_uri and target"
+            )
+        return commit
+
+    # --- names -----------------------------------------------------------------------------
+
+    def _uri(self, kind: str, seq: int) -> str:
+        return join(self.state_uri, kind, f"{seq:020d}.json")
+
+    def _hint(self) -> int:
+        raw = self.state.read(join(self.state_uri, "hint.json"))
+        try:
+            return int(json.loads(raw)["seq"]) if raw else 0
+        except (ValueError, KeyError, TypeError):
+            return 0  # only a hint: without it the whole folder is listed
+
+    def _sequences(self, hint: int) -> Iterator[int]:
+        folder = join(self.state_uri, "commits") + "/"
+        start_after = self._uri("commits", hint - 1) if hint > 1 else None
+        for info in self.state.list(folder, start_after):
+            seq = _number(info.uri)
+            if seq is not None:
+                yield seq
+
+
+def next_commit(
+    base: Base, *, replaces: Replaces, overwrite: bool, log: CommitLog, **fields: Any
+) -> Commit:
+    """Return a commit on top of ``base``, with what it retires taken from the log, never a listing.
+
+    Args:
+        base: What it is built on.
+        replaces: Tells of a live file whether the commit replaces it; None replaces none.
+        overwrite: Whether it replaces every live file, whatever ``replaces`` says.
+        log: Where the live files are read from.
+        **fields: The remaining fields of `Commit`.
+    """
+    seq = base.seq + 1
+    parent = base.published
+    commit = Commit(
+        seq=seq,
+        parent=parent.seq if parent else 0,
+        live_since=seq if overwrite or parent is None else parent.live_since,
+        retire=(),
+        **fields,
+    )
+    if parent and (overwrite or replaces):
+        live = log.live_files(parent)
+        retire = tuple(
+            f.staged.uri for f in live if overwrite or (replaces is not None and replaces(f))
+        )
+        commit = replace(commit, retire=retire)
+    return commit
+
+
+def _left(live: LiveFiles, retired: set[str]) -> LiveFiles:
+    return replace(live, files=tuple(f for f in live.files if f.staged.uri not in retired))
+
+
+def _number(uri: str) -> int | None:
+    """Return the number that a record is named by; None for a file that is no record."""
+    name = uri.rsplit("/", 1)[1]
+    found = re.fullmatch(r"(\d+)\.json", name)
+    return int(found[1]) if found else None
+
+
+def _json_object(raw: bytes, uri: str) -> dict[str, Any]:
+    try:
+        found = json.loads(raw)
+        if isinstance(found, dict):
+            return found
+    except ValueError:
+        pass
+    raise ConfigError(f"{uri} was damaged: it is not what a run wrote there; restore it")
+
+
+def _plan_of(raw: bytes, uri: str) -> dict[str, Any]:
+    found = _json_object(raw, uri)
+    if found.get("version") != 1:
+        raise ConfigError(
+            f"{uri} is no plan of version 1: another version of extract-jobs wrote it, or it was "
+            "damaged; start a new run"
+        )
+    return found
+
+
+def _outcome_of(raw: bytes, uri: str, commit: Commit) -> Outcome:
+    record = _json_object(raw, uri)
+    found = record.get("outcome")
+    if found in {"published", "voided"} and record.get("commit_id") == commit.commit_id:
+        return "published" if found == "published" else "voided"
+    raise ConfigError(
+        f"{uri} is not the outcome of commit {commit.commit_id}: a record was deleted or damaged; "
+        "restore the state folder, or start the table over with another state_uri and target"
+    )
+
+
+def _each(call: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    """Call for each item, several at a time, and return the results in order.
+
+    Every call is made, also after one has failed; then the first error is raised.
+    """
+    items = list(items)
+    if len(items) <= 1:
+        return [call(item) for item in items]
+    with ThreadPoolExecutor(min(_CONCURRENT_CALLS, len(items))) as pool:
+        futures = [pool.submit(call, item) for item in items]
+    return [future.result() for future in futures]

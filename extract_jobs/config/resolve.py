@@ -1,0 +1,165 @@
+"""Layers of table values, laid over one another and made into a table and its spec.
+
+Mappings merge key by key, everything else replaces, and ``null`` takes a value away, so that what
+holds without the config holds again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from extract_jobs.config.locations import Places, places_of
+from extract_jobs.config.model import SourceSettings, TableConfig
+from extract_jobs.config.problems import Found, Path, exists, found_in, model_at
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.predicates import DIALECTS, where_problem
+
+_SPLITS: Path = ("split", "max_connections")
+_SHORTHAND: Path = ("max_connections",)
+_DRAFT = "draft"
+"""The run_id with which a spec is made only to be validated."""
+
+
+@dataclass(frozen=True)
+class ResolvedTable:
+    """One table with everything filled in.
+
+    Attributes:
+        name: Its key in the config, which is its ``extract_table``.
+        config: Its values, merged and validated.
+        places: Where its data and state go.
+        values: The same values as plain data, for overrides to go on top of. Never changed.
+        line: Its line in the file, from 1.
+    """
+
+    name: str
+    config: TableConfig
+    places: Places
+    values: Mapping[str, Any]
+    line: int
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one layer of table values over another, changing neither.
+
+    Mappings merge key by key; anything else replaces; None takes the value away. Only where
+    ``null`` is a value of its own (``lossy_types``, the values of ``columns.mask``) is it kept.
+    """
+    return _merge(below, above, ())
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        here = (*path, key)
+        if isinstance(value, Mapping):
+            under = merged.get(key)
+            merged[key] = _merge(under if isinstance(under, Mapping) else {}, value, here)
+        elif value is not None:
+            merged[key] = value
+        elif here == ("lossy_types",) or here[:-1] == ("columns", "mask"):
+            merged[key] = "null"
+        elif _is_known(here):
+            merged.pop(key, None)
+        else:
+            merged[key] = None  # an unknown key is refused, also with no value
+    return merged
+
+
+def _is_known(path: Path) -> bool:
+    model = model_at(TableConfig, path[:-1])
+    return model is None or path[-1] in model.model_fields
+
+
+def normal(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Spell a layer's shorthand out: ``max_connections`` is ``split.max_connections``.
+
+    Within one layer the long form wins.
+    """
+    split = values.get("split")
+    if "max_connections" not in values or not (split is None or isinstance(split, Mapping)):
+        return values
+    rest = {k: v for k, v in values.items() if k != "max_connections"}
+    return {**rest, "split": {"max_connections": values["max_connections"], **(split or {})}}
+
+
+def as_written(layer: Mapping[str, Any], path: Path) -> Path:
+    """Return ``path`` in the spelling that a layer has it in."""
+    return _SHORTHAND if path == _SPLITS and not exists(layer, path) else path
+
+
+def resolve_table(
+    source: SourceSettings | None, name: str, values: Mapping[str, Any], line: int
+) -> tuple[ResolvedTable | None, list[Found]]:
+    """Validate merged values as a table, and as the spec that will be made of it."""
+    try:
+        config = TableConfig.model_validate(values)
+    except ValidationError as error:
+        return None, found_in(error, values, TableConfig)
+    if source is None:
+        return None, []
+    found: list[Found] = []
+    most = source.max_connections - 1
+    wanted = config.split.max_connections
+    if wanted > most and exists(values, _SPLITS):
+        text = (
+            f"{wanted} splits at a time use {wanted + 1} connections, but "
+            f"source.max_connections is {source.max_connections}; give {most} or less"
+        )
+        found.append(Found(_SPLITS, text))
+    split = config.split.model_copy(update={"max_connections": min(wanted, most)})
+    config = config.model_copy(update={"split": split})
+    if config.where is not None:
+        problem = where_problem(config.where, DIALECTS[source.type])
+        found += [Found(("where",), problem)] if problem else []
+    places, misplaced = places_of(source.name, name, config)
+    found += misplaced
+    if places is None:
+        return None, found
+    table = ResolvedTable(name, config, places, values, line)
+    try:
+        spec_of(source, table, run_id=_DRAFT, attempt=1, report_uri=_DRAFT, tracking_table=None)
+    except ValidationError as error:
+        found += found_in(error, values, ExtractSpec)
+    return (None if found else table), found
+
+
+_SPEC_FIELDS = [
+    name
+    for name in TableConfig.model_fields
+    if name in ExtractSpec.model_fields and name not in ("target", "state_uri")
+]
+
+
+def spec_of(
+    source: SourceSettings,
+    table: ResolvedTable,
+    *,
+    run_id: str,
+    attempt: int,
+    report_uri: str,
+    tracking_table: str | None,
+) -> ExtractSpec:
+    """Return the spec of one table.
+
+    Raises:
+        ValidationError: Values of the table do not go together.
+    """
+    fields: dict[str, Any] = {name: getattr(table.config, name) for name in _SPEC_FIELDS}
+    return ExtractSpec(
+        run_id=run_id,
+        attempt=attempt,
+        source_name=source.name,
+        source_type=source.type,
+        connection=source.connection,
+        extract_table=table.name,
+        target=table.places.target,
+        state_uri=table.places.state_uri,
+        report_uri=report_uri,
+        tracking_table=tracking_table,
+        **fields,
+    )

@@ -1,0 +1,6 @@
+"""Runs splits: in this process or on Spark, and turns each into staged Parquet files.
+
+Promises at most as many parallel reads as connections are allowed, the first error as the source
+raised it, and no staged file left behind when a run is interrupted. Imports `sources`, `parquet`,
+`commit` and what lies below them.
+"""

@@ -1,0 +1,125 @@
+"""Runs splits of a DataFrame source: a Spark job of one task, from Spark's rows to Parquet files.
+
+Spark reads the rows in its JVM and hands them as Arrow batches to a Python worker (`mapInArrow`),
+which does with them what it does with the batches of any source. Its answer is one row of one
+binary column: the pickled `Results`, or `SplitFailure`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from extract_jobs.engine.split_task import (
+    ADDRESSING,
+    READ_TRIES,
+    Results,
+    SplitFailure,
+    SplitResult,
+    SplitTask,
+    outcome_of,
+    told,
+)
+from extract_jobs.errors import ExtractError, Interrupted, SourceUnavailable
+from extract_jobs.reporting.progress import Progress
+from extract_jobs.sources import DataFrameReader
+from extract_jobs.sources.splits import Split
+from extract_jobs.spark.session import spark_error
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 1.0
+"""Before a split is read again; as often longer as it was tried."""
+
+Batches = Iterable[pa.RecordBatch]
+
+
+def run_dataframe(
+    task: SplitTask,
+    reader: DataFrameReader,
+    unit: Sequence[Split],
+    session: SparkSession,
+    stop: threading.Event,
+) -> Results | SplitFailure:
+    """Run some splits as a Spark job; a connection or worker that is lost costs one try.
+
+    Several splits are read one after the other and share one set of files; a try reads them all
+    again, since Spark does not tell whose rows are whose. Spark's own tries of a task come first,
+    where its master gives it any. What a lost worker had staged is dropped at the end by
+    `extract_jobs.engine.run_splits.stray_uploads`.
+
+    Raises:
+        SourceUnavailable: The connection broke as often as it may.
+        SourceQueryFailed: The source failed the statement.
+        Interrupted: Spark lost its worker, or itself.
+        WorkerOutOfMemory: A worker ran out of memory.
+    """
+    for attempt in range(1, READ_TRIES + 1):
+        try:
+            return _run_once(task, reader, unit, session)
+        except Exception as error:
+            mapped = _mapped(error, reader, session)
+            if mapped is None:
+                raise
+            may_pass = isinstance(mapped, SourceUnavailable | Interrupted)
+            if attempt == READ_TRIES or not may_pass or stop.wait(PAUSE_SECONDS * attempt):
+                # Not chained: the text of a JVM's exception may hold rows.
+                raise mapped from None
+            logger.warning("%s, try %d: %s; trying again", told(unit), attempt, mapped)
+    raise AssertionError("unreachable")
+
+
+def _run_once(
+    task: SplitTask, reader: DataFrameReader, unit: Sequence[Split], session: SparkSession
+) -> Results | SplitFailure:
+    addressing = {name: os.environ[name] for name in ADDRESSING if name in os.environ}
+    # Executors are given their rows: what they get holds no connection.
+    conform, staging = reader.conform, replace(task, reader=None)
+
+    def stage(batches: Batches) -> Iterator[pa.RecordBatch]:
+        os.environ.update(addressing)
+        nulled: dict[str, int] = {}
+
+        def conformed() -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                found, counts = conform(batch)
+                for name, count in counts.items():
+                    nulled[name] = nulled.get(name, 0) + count
+                yield found
+
+        def run() -> Results:
+            result = staging.stage(unit[-1], conformed(), lambda: nulled, Progress())
+            return (*(SplitResult(split.index, 0, ()) for split in unit[:-1]), result)
+
+        outcome = outcome_of(run, unit)
+        yield pa.record_batch([pa.array([pickle.dumps(outcome)], pa.binary())], ["outcome"])
+
+    one_task = reader.dataframe(session, unit).coalesce(1)
+    rows = one_task.mapInArrow(stage, "outcome binary").collect()
+    # One Spark partition gives one row. None would be a partition that Spark thought empty.
+    [row] = rows
+    found: Results | SplitFailure = pickle.loads(bytes(row.outcome))  # noqa: S301 - ours
+    return found
+
+
+def _mapped(
+    error: Exception, reader: DataFrameReader, session: SparkSession
+) -> ExtractError | None:
+    """Return what an error means: the source knows its own, Spark's are known to `spark_error`."""
+    if isinstance(error, ExtractError):
+        return error
+    found = reader.error(error)
+    if found is not None:
+        return found
+    mapped = spark_error(error, session.sparkContext)
+    return mapped if isinstance(mapped, ExtractError) else None

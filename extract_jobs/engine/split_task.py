@@ -1,0 +1,206 @@
+"""What is done with one split wherever it is read: its batches become staged Parquet files."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+
+from extract_jobs import errors
+from extract_jobs.commit.deduplication import CommittedRows
+from extract_jobs.errors import ExtractError
+from extract_jobs.parquet.writer import PartitionedWriter
+from extract_jobs.reporting.progress import Progress
+from extract_jobs.sources import DataFrameReader, Reader
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import TargetSpec
+from extract_jobs.storage import OpenStorage, WrittenFile
+from extract_jobs.transform.transform import Transform
+
+logger = logging.getLogger(__name__)
+
+ADDRESSING = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Variables that say where storage is. Executors take them from the driver; their credentials are
+their own."""
+
+READ_TRIES = 3
+"""How often a split is read when its connection breaks."""
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """What one split gave.
+
+    Attributes:
+        index: The split's.
+        rows: Rows that the source yielded.
+        files: What was staged.
+        nulled: By column, values that became NULL because ``lossy_types`` allowed it.
+        null_watermark_rows: Rows whose watermark column was NULL.
+        repeated_rows: Rows that are in no file because they are committed already.
+        rejected_rows: Rows that do not parse and were put aside by the source; not in ``rows``.
+    """
+
+    index: int
+    rows: int
+    files: tuple[WrittenFile, ...]
+    nulled: dict[str, int] = field(default_factory=dict)
+    null_watermark_rows: int = 0
+    repeated_rows: int = 0
+    rejected_rows: int = 0
+
+
+@dataclass(frozen=True)
+class SplitFailure:
+    """An error of a task, carried back as data: Spark would only give its text and would retry."""
+
+    class_name: str
+    message: str
+
+    def error(self) -> ExtractError:
+        """Return the error as it was raised on the executor."""
+        found = getattr(errors, self.class_name, ExtractError)
+        if not (isinstance(found, type) and issubclass(found, ExtractError)):
+            found = ExtractError
+        return found(self.message)
+
+
+Results = tuple[SplitResult, ...]
+"""Of the splits that one task ran: one each. A file that several share is in the last one's."""
+
+
+@dataclass(frozen=True)
+class SplitTask:
+    """Stages a split's rows as Parquet. Picklable; the same in process and on Spark.
+
+    Attributes:
+        reader: Gives the rows of the attempt's splits; None where they are handed in.
+        transform: From source batches to file batches.
+        target: Where and how files are written.
+        file_prefix: Begins the name of every file: run, attempt and this worker's own token.
+        metadata: Key-value metadata of every file.
+        open_storage: Called in the process that runs the task.
+        watermark_column: Its NULLs are counted; None counts nothing.
+        committed: Rows that are committed already, and so not written again; None for none.
+        spill_folder: Where rows wait on a worker's disk; None is its folder for temporary files.
+    """
+
+    reader: Reader | DataFrameReader | None
+    transform: Transform
+    target: TargetSpec
+    file_prefix: str
+    metadata: dict[str, str]
+    open_storage: OpenStorage
+    watermark_column: str | None = None
+    committed: CommittedRows | None = None
+    spill_folder: str | None = None
+
+    def stage(
+        self,
+        split: Split,
+        batches: Iterable[pa.RecordBatch],
+        nulled: Callable[[], Mapping[str, int]],
+        progress: Progress,
+    ) -> SplitResult:
+        """Write a split's batches to staged files.
+
+        Nothing stays staged when this raises.
+
+        Args:
+            split: Whose rows they are.
+            batches: As the source gives them.
+            nulled: Asked when the batches are at their end: values that became NULL, by column.
+            progress: Told after every batch.
+
+        Raises:
+            ExtractError: As the batches and `PartitionedWriter` raise.
+        """
+        with self.open_writer(split.index) as writer:
+            result = self.write(writer, split, batches, nulled, progress)
+            result = replace(result, files=tuple(writer.close()))
+        size = sum(f.staged.size for f in result.files)
+        progress.split(split.index, result.rows, size, done=True)
+        return result
+
+    def write(
+        self,
+        writer: PartitionedWriter,
+        split: Split,
+        batches: Iterable[pa.RecordBatch],
+        nulled: Callable[[], Mapping[str, int]],
+        progress: Progress,
+    ) -> SplitResult:
+        """Hand a split's batches to a writer; the result knows of no files yet.
+
+        Args:
+            writer: From `open_writer`.
+            split: As for `stage`, like the others.
+            batches: As for `stage`.
+            nulled: As for `stage`.
+            progress: As for `stage`.
+
+        Raises:
+            ExtractError: As the batches and the writer raise.
+        """
+        rows = nulls = repeated = 0
+        for batch in batches:
+            fresh = batch
+            if self.committed:
+                fresh = self.committed.without(batch, self.transform)
+                repeated += batch.num_rows - fresh.num_rows
+            writer.write(fresh)
+            rows += batch.num_rows
+            if self.watermark_column:
+                nulls += batch.column(self.watermark_column).null_count
+            progress.split(split.index, rows, writer.bytes, done=False)
+        return SplitResult(split.index, rows, (), dict(nulled()), nulls, repeated)
+
+    @contextmanager
+    def open_writer(self, index: int) -> Iterator[PartitionedWriter]:
+        """Give a writer, and abort it on any exception."""
+        writer = self.writer(index)
+        try:
+            yield writer
+        except BaseException:
+            writer.abort()
+            raise
+
+    def writer(self, index: int) -> PartitionedWriter:
+        """Return a writer whose files are named by a split: its own, or the first of a slice."""
+        return PartitionedWriter(
+            self.open_storage(self.target.uri),
+            self.target,
+            self.transform,
+            file_prefix=f"{self.file_prefix}-{index:05d}",
+            metadata=self.metadata,
+            spill_folder=self.spill_folder,
+        )
+
+
+def told(unit: Sequence[Split]) -> str:
+    """Return what messages call some splits: ``split 3``, or ``splits 3 to 9``."""
+    first, last = unit[0].index, unit[-1].index
+    return f"split {first}" if first == last else f"splits {first} to {last}"
+
+
+def outcome_of(run: Callable[[], Results], unit: Sequence[Split]) -> Results | SplitFailure:
+    """Run a task on an executor; what it raises comes back as data."""
+    try:
+        return run()
+    except MemoryError:
+        text = f"{told(unit)}: a Python worker ran out of memory"
+        return SplitFailure("WorkerOutOfMemory", text)
+    except ExtractError as error:
+        return SplitFailure(type(error).__name__, str(error))
+    except Exception as error:  # noqa: BLE001 - Spark would try a defect again, and call it a death
+        traceback.print_exc()
+        name = type(error).__name__
+        return SplitFailure(
+            "ExtractError",
+            f"{told(unit)}: unexpected {name}: a defect in extract-jobs; the executor's log "
+            "has the traceback",
+        )

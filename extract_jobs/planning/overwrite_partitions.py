@@ -1,0 +1,106 @@
+"""``write_mode: overwrite_partitions``: whole partitions are read, and whole ones replaced.
+
+In mode incremental the partitions are those that the interval touches, widened to their ends, so
+that a partition is never replaced by a part of its rows. In mode full they are those that the run
+wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.rules import PARTITION_FUNCTIONS
+from extract_jobs.storage import WrittenFile
+from extract_jobs.transform.columns import partition_fields
+from extract_jobs.transform.partitions import PartitionField
+from extract_jobs.watermark import (
+    Interval,
+    WatermarkType,
+    WatermarkValue,
+    first_of_period,
+    is_before,
+    just_after,
+    just_before,
+    last_of_period,
+    parse_value,
+)
+
+_BEGINNINGS = {"year": "-01-01", "month": "-01", "day": "", "hour": ""}
+
+
+def widened(interval: Interval, spec: ExtractSpec) -> Interval:
+    """Return an interval with the whole of every partition that it touches.
+
+    Args:
+        interval: Not empty.
+        spec: Names a partition of the watermark column.
+    """
+    unit = _finest(spec).function
+    if unit is None:
+        return interval  # a partition is a single value
+    lower, upper = interval.lower, interval.upper
+    if lower is not None:
+        first = just_after(lower)
+        lower = just_before(first_of_period(first, unit)) if first else lower
+    return Interval(lower, upper and last_of_period(upper, unit))
+
+
+def replaced_by_interval(
+    spec: ExtractSpec, interval: Interval, kind: WatermarkType
+) -> Callable[[WrittenFile], bool]:
+    """Return what tells the files that a commit of an interval replaces.
+
+    Those of partitions inside it, also where no row of them is left. Rows with a NULL watermark
+    are no part of an interval, and neither is their partition.
+
+    Args:
+        spec: Names a partition of the watermark column.
+        interval: What was read: as `widened`.
+        kind: The watermark column's; not ``string``, whose order only the source knows.
+    """
+    field = _finest(spec)
+
+    def replaces(file: WrittenFile) -> bool:
+        if not file.rows and field.name not in file.partition:
+            return False  # it holds nothing but the schema
+        if field.name not in file.partition:
+            raise ConfigError(
+                f"{spec.extract_table}: {file.staged.uri} was written when target.partition_by "
+                f"had no {field.name}: overwrite_partitions cannot tell whether to replace it. "
+                "Start over with another state_uri and target, or replace all with mode full and "
+                "write_mode overwrite"
+            )
+        text = file.partition[field.name]
+        return text is not None and _holds(interval, _beginning(text, field, kind))
+
+    return replaces
+
+
+def replaced_by_files(files: Iterable[WrittenFile]) -> Callable[[WrittenFile], bool]:
+    """Return what tells the files that lie in a partition of these."""
+    written = {tuple(sorted(f.partition.items())) for f in files}
+    return lambda file: tuple(sorted(file.partition.items())) in written
+
+
+def _finest(spec: ExtractSpec) -> PartitionField:
+    """Return the partition of the watermark column that has the fewest values."""
+    column = spec.watermark.column if spec.watermark else None
+    fields = [f for f in partition_fields(spec) if f.column == column]
+    order = (*PARTITION_FUNCTIONS, None)
+    return max(fields, key=lambda field: order.index(field.function))
+
+
+def _beginning(text: str, field: PartitionField, kind: WatermarkType) -> WatermarkValue:
+    """Return the first value of a partition."""
+    if field.function == "hour":
+        text = f"{text[:10]} {text[11:]}:00"
+    elif field.function:
+        text += _BEGINNINGS[field.function]
+    return parse_value(kind, text, f"partition {field.name}")
+
+
+def _holds(interval: Interval, value: WatermarkValue) -> bool:
+    above = interval.lower is None or is_before(interval.lower, value)
+    return above and not (interval.upper is not None and is_before(interval.upper, value))

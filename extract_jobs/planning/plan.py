@@ -1,0 +1,290 @@
+"""The plan: what a run extracts and onto which commit, pinned so that all attempts agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+import pyarrow as pa
+
+from extract_jobs.commit.log import Base, Commit, CommitLog
+from extract_jobs.errors import CommitConflict, ConfigError, SchemaChanged
+from extract_jobs.planning.interval import ground_of, next_step, order_of, overlap, watermark_column
+from extract_jobs.planning.new_files import Objects
+from extract_jobs.planning.schema_change import Drift, differences, schema_json
+from extract_jobs.schema import Column, TableDescription
+from extract_jobs.sources import ReadRequest, Source
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import is_probe, join
+from extract_jobs.transform.columns import partition_fields
+from extract_jobs.watermark import Interval, WatermarkValue
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all attempts of a run on the same base have in common.
+
+    Attributes:
+        base: The commit to build on.
+        interval: Rows to extract; None is all of them.
+        watermark: What the table's watermark will be after the commit.
+        extract_date: Date of the run's planning, UTC; partitions by ``extract_date`` use it, so
+            that an attempt after midnight writes where the first did.
+        drift: What became of the columns since the last commit.
+        repeated: Parts of the interval that commits cover already, whose rows are told by key.
+        objects: What is read of a source of objects; None of other sources.
+    """
+
+    base: Base
+    interval: Interval | None
+    watermark: WatermarkValue | None
+    extract_date: date
+    drift: Drift
+    repeated: tuple[Interval, ...] = ()
+    objects: Objects | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no commit of the table is published yet."""
+        return self.base.published is None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be read: no value in the interval, no object; and no first run."""
+        empty = self.interval.empty if self.interval else self.objects and self.objects.nothing_new
+        return bool(empty and not self.is_first)
+
+
+def make_plan(
+    spec: ExtractSpec,
+    log: CommitLog,
+    base: Base,
+    description: TableDescription,
+    schema: pa.Schema,
+    *,
+    drift: Drift,
+    source: Source,
+    now: datetime,
+    objects: Objects | None = None,
+) -> Plan:
+    """Check the table against its last commit and pin the run's interval and date.
+
+    Args:
+        spec: The run's spec.
+        log: The table's log, whose newest commit has its outcome.
+        base: What `CommitLog.settle` returned.
+        description: The table as it is now.
+        schema: Schema of the files to be written.
+        drift: What became of the columns since the last commit.
+        source: Asked for the upper bound of an incremental extract.
+        now: The present, UTC.
+        objects: From `choose_objects`.
+
+    Returns:
+        The plan that holds: this one, or the one that an earlier attempt pinned.
+
+    Raises:
+        ConfigError: Another target or source than the first commit's, a target that other data
+            occupies, or an interval that cannot be, or that would double rows.
+        SchemaChanged: The policy refuses a change, or the table changed between two attempts.
+        CommitConflict: Another run committed the table's first commit just now.
+    """
+    check_identity(spec, base.published, description)
+    check_layout(spec, base.published)
+    if base.published is None:
+        check_unoccupied(spec, log, base)
+    columns = schema_json(schema)
+    drift.check(spec, base.published)
+    pinned = log.read_plan(spec.run_id, base.seq)
+    if pinned is None:
+        step = next_step(spec, base.published, description, source)
+        pinned = log.pin_plan(
+            spec.run_id,
+            base.seq,
+            {
+                "base_seq": base.seq,
+                "planned_at": now.isoformat(),
+                "extract_date": now.date().isoformat(),
+                "interval": step and step.interval.to_json(),
+                "watermark": step and step.watermark and step.watermark.to_json(),
+                "schema": columns,
+            },
+        )
+    if pinned["schema"] != columns:
+        raise SchemaChanged(
+            f"{spec.extract_table} changed while run {spec.run_id} was under way: "
+            f"{'; '.join(differences(pinned['schema'], columns))}. Start a new run"
+        )
+    plan = Plan(
+        base=base,
+        interval=Interval.from_json(pinned["interval"]),
+        watermark=WatermarkValue.from_json(pinned.get("watermark")),
+        extract_date=date.fromisoformat(pinned["extract_date"]),
+        drift=drift,
+        objects=objects,
+    )
+    if plan.interval is None:
+        return replace(plan, watermark=WatermarkValue.from_json(base.watermark))
+    return replace(plan, repeated=repeated(spec, base.published, plan.interval, source))
+
+
+def repeated(
+    spec: ExtractSpec, last: Commit | None, interval: Interval, source: Source
+) -> tuple[Interval, ...]:
+    """Return the parts of an interval whose rows may have been committed before.
+
+    None where they are replaced anyway, or where doubles are accepted.
+
+    Raises:
+        ConfigError: There are some, and nothing tells such rows.
+    """
+    watermark = spec.watermark
+    if watermark is None or watermark.orders_by is None or spec.target.write_mode != "append":
+        return ()
+    if watermark.duplicates == "accept":
+        return ()
+    found = overlap(ground_of(last), interval, order_of(source, watermark.orders_by))
+    if found and watermark.snapshot:
+        raise ConfigError(
+            f"{spec.extract_table}: transactions {interval} overlap what commits hold already "
+            f"({', '.join(map(str, found))}), as after an extract in mode full: rows would be "
+            "doubled. Accept that with watermark.duplicates: accept, or start over with another "
+            "state_uri and target"
+        )
+    if found and not spec.columns.key:
+        raise ConfigError(
+            f"{spec.extract_table}: the interval {interval} overlaps what commits hold already "
+            f"({', '.join(map(str, found))}), and write_mode append would double those rows. Name "
+            "the key that tells them in columns.key, accept doubles with watermark.duplicates: "
+            "accept, or bound the interval with watermark.initial, lower and upper"
+        )
+    return found
+
+
+def read_request(
+    spec: ExtractSpec,
+    columns: tuple[Column, ...],
+    interval: Interval | None,
+    last: Commit | None,
+) -> ReadRequest:
+    """Return what to read of the source. NULL watermarks belong to the first run alone."""
+    watermark = spec.watermark
+    if watermark is None or interval is None:
+        return ReadRequest(columns)
+    return ReadRequest(
+        columns,
+        interval,
+        watermark.orders_by,
+        not watermark.snapshot and watermark.nulls == "include" and last is None,
+    )
+
+
+def count_null_watermarks(
+    spec: ExtractSpec, description: TableDescription, source: Source, *, first: bool
+) -> int:
+    """Count the rows that an incremental run leaves out because their watermark is NULL.
+
+    The source is asked only where the column admits NULL and the rows are not extracted anyway.
+
+    Args:
+        spec: The run's spec.
+        description: Tells whether the column admits NULL.
+        source: Asked.
+        first: Whether no commit is published yet.
+
+    Raises:
+        ConfigError: There are some, and ``watermark.nulls`` is ``refuse``.
+    """
+    if spec.mode == "full" or spec.watermark is None:
+        return 0
+    column = watermark_column(spec, description)
+    if not column.nullable or (first and spec.watermark.nulls == "include"):
+        return 0
+    count = source.null_watermarks(column.name)
+    if count and spec.watermark.nulls == "refuse":
+        raise ConfigError(
+            f"{spec.extract_table}: {count} rows have NULL in watermark column {column.name}, and "
+            "watermark.nulls is refuse; nothing was written. Fill it in the source, or choose "
+            "include (they come with the first run) or exclude"
+        )
+    return count
+
+
+def check_identity(spec: ExtractSpec, last: Commit | None, description: TableDescription) -> None:
+    """Refuse another target or another source with the same state.
+
+    Raises:
+        ConfigError: Either differs from the last commit's.
+    """
+    if last is None:
+        return
+    if last.target_uri.rstrip("/") != spec.target.uri.rstrip("/"):
+        raise ConfigError(
+            f"{spec.extract_table}: its commits went to {last.target_uri}, but target.uri is now "
+            f"{spec.target.uri}. Move it back, or start over with another state_uri"
+        )
+    if last.fingerprint != description.fingerprint:
+        raise ConfigError(
+            f"{spec.extract_table}: its commits came from source {last.fingerprint}, but the "
+            f"connection now leads to {description.fingerprint}. A restored or other server has "
+            "other rows: point the connection back, or start over with another state_uri and target"
+        )
+
+
+def partition_names(spec: ExtractSpec) -> tuple[str, ...]:
+    """Return the names of the target's partition fields, in path order."""
+    return tuple(f.name for f in partition_fields(spec))
+
+
+def check_layout(spec: ExtractSpec, last: Commit | None) -> None:
+    """Refuse files of another folder layout beside those that stay.
+
+    Readers could not read them together, and whole partitions could not be told to be the same.
+
+    Raises:
+        ConfigError: ``partition_by`` is not what the last commit had, and files stay.
+    """
+    if last is None or spec.target.write_mode == "overwrite":
+        return
+    wanted = partition_names(spec)
+    if last.partition_by != wanted:
+        raise ConfigError(
+            f"{spec.extract_table}: its files are partitioned by {_listed(last.partition_by)}, and "
+            f"target.partition_by now gives {_listed(wanted)}. Put it back, replace all files with "
+            "mode full and write_mode overwrite, or start over with another state_uri and target"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+def check_unoccupied(spec: ExtractSpec, log: CommitLog, base: Base) -> None:
+    """Refuse a target that holds data of which the commit log knows nothing.
+
+    Raises:
+        ConfigError: There is some; the message names one object.
+        CommitConflict: It is another run's first commit, made just now.
+    """
+    folder = join(spec.target.uri, "")
+    found = next(
+        (o for o in log.target.list(folder) if not o.uri.endswith("/") and not is_probe(o)), None
+    )
+    if found is None:
+        return
+    newest = log.newest()
+    if newest is not None and newest.seq > base.seq:
+        raise CommitConflict(
+            f"{spec.extract_table}: run {newest.run_id} made commit {newest.seq} meanwhile"
+        )
+    raise ConfigError(
+        f"target {spec.target.uri} already holds data that no commit of this table wrote "
+        f"({found.uri}); nothing was written. Give the table a folder of its own, or move that "
+        "data away"
+    )
+
+
+def fidelity(columns: Sequence[Column]) -> dict[str, str]:
+    """Return by column how faithfully its type arrives, for the report."""
+    return {c.name: f"{c.source_type}: {c.fidelity}; {c.rule}" for c in columns}

@@ -1,0 +1,27 @@
+"""How an extract tells what it does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extract_jobs.reporting.report import Report
+
+
+class Progress:
+    """What an extract tells whoever watches; this one ignores it all.
+
+    Methods may be called from any thread.
+    """
+
+    def phase(self, name: str) -> None:
+        """A phase begins: recover, plan, extract, reconcile, commit, publish, catalog, done."""
+
+    def planned(self, splits: int, rows: int | None, size: int | None) -> None:
+        """So many splits are about to be read; rows and bytes are the source's own estimates."""
+
+    def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+        """A split has so many rows read and bytes written, cumulative; ``done`` is its last."""
+
+    def reported(self, report: Report) -> None:
+        """The report, of a failed attempt too, was left where the status handler looks."""

@@ -1,0 +1,205 @@
+"""The report: the JSON that a worker leaves for the status handler and for a person.
+
+Written last and always, also on failure and on SIGTERM; under 200 KB; never a credential or row
+data in it.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from extract_jobs.errors import ConfigError, ExtractError
+
+if TYPE_CHECKING:
+    from extract_jobs.spec.extract_spec import ExtractSpec
+
+MAX_REPORT_BYTES = 200_000
+Raw = bytes | str
+_MAX_MESSAGE = 4_000
+
+
+class ReportedError(BaseModel):
+    """What failed: the error's class by name, its message, and whether a retry may help."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    class_name: str = Field(alias="class")
+    message: str
+    retryable: bool
+
+
+ChangeKind = Literal[
+    "added", "dropped", "widened", "narrowed", "reordered", "nullability", "masked"
+]
+
+
+class SchemaChange(BaseModel):
+    """One way in which a table's columns differ from what they were at its last commit.
+
+    ``before`` and ``after`` are types, except that ``reordered`` gives the names that moved,
+    ``nullability`` says ``NULL`` or ``NOT NULL``, and ``masked`` gives masks. ``effect`` says what
+    the files have of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    kind: ChangeKind
+    column: str | None = None
+    before: str | None = Field(None, alias="from")
+    after: str | None = Field(None, alias="to")
+    effect: str = ""
+
+    @property
+    def difference(self) -> str:
+        """What changed, without what became of it."""
+        what = f"column {self.column}" if self.column is not None else "columns"
+        both = " to ".join(filter(None, (self.before, self.after)))
+        if self.kind in ("added", "dropped"):
+            return f"{what} {self.kind} ({both})"
+        return f"{what} {self.kind}: {both}"
+
+    def __str__(self) -> str:
+        return f"{self.difference}; {self.effect}" if self.effect else self.difference
+
+
+class Report(BaseModel):
+    """What became of one attempt.
+
+    ``rows``, ``bytes`` and ``files`` are what the commit holds; ``repeated_rows`` were read and not
+    written, because they are committed already; ``rejected_rows`` did not parse and were put aside
+    below the state's ``rejected`` folder; ``null_watermark_rows`` were extracted by a full
+    extract or a first run, and are what an incremental one leaves out; ``source_rows`` is the
+    source's own count in the same snapshot, None where it was not asked; ``reconciled`` tells
+    whether they were compared; ``nulled`` counts by column the values that became NULL, and
+    ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
+    allowed it; ``catalog_error`` tells why the catalog ``failed``, the data being published all the
+    same; ``timings`` are seconds by phase.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    status: Literal["succeeded", "failed"]
+    run_id: str
+    attempt: int
+    source_name: str
+    extract_table: str
+    target_uri: str
+    interval: dict[str, Any] | None = None
+    watermark: dict[str, str] | None = None
+    rows: int = 0
+    bytes: int = 0
+    files: int = 0
+    splits: int = 0
+    source_rows: int | None = None
+    reconciled: bool = False
+    columns: list[dict[str, Any]] = Field([], alias="schema")
+    schema_changes: list[SchemaChange] = []
+    fidelity: dict[str, str] = {}
+    as_text: list[str] = []
+    nulled: dict[str, int] = {}
+    null_watermark_rows: int = 0
+    repeated_rows: int = 0
+    rejected_rows: int = 0
+    timings: dict[str, float] = {}
+    commit_seq: int | None = None
+    catalog: Literal["none", "updated", "failed"] = "none"
+    catalog_error: str | None = None
+    error: ReportedError | None = None
+    versions: dict[str, str] = {}
+    truncated: bool = False
+
+    @field_validator("schema_changes", mode="before")
+    @classmethod
+    def _without_sentences(cls, value: Any) -> Any:
+        """Leave out changes that are told as text: commits of an unreleased version have such."""
+        return [v for v in value if not isinstance(v, str)] if isinstance(value, list) else value
+
+    def to_json(self) -> str:
+        """Return one line of JSON, under `MAX_REPORT_BYTES`.
+
+        A table so wide that it would be larger leaves its per-column parts out and says so in
+        ``truncated``.
+        """
+        text = self.model_dump_json(by_alias=True)
+        if len(text.encode()) > MAX_REPORT_BYTES:
+            slim = {
+                "fidelity": {},
+                "columns": [],
+                "as_text": [],
+                "schema_changes": self.schema_changes[:100],
+            }
+            text = self.model_copy(update={**slim, "truncated": True}).model_dump_json(
+                by_alias=True
+            )
+        return text
+
+    @classmethod
+    def parse(cls, raw: Raw, where: str = "report") -> Report:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: It is not a report.
+        """
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
+            raise ConfigError(f"{where} is not a report of an extract") from error
+
+
+def reported(error: BaseException) -> ReportedError:
+    """Return what a report may say of an error.
+
+    The text of an error that is not an `ExtractError` may hold anything, so only its class is
+    told.
+    """
+    if isinstance(error, ExtractError):
+        return ReportedError(
+            class_name=type(error).__name__,
+            message=str(error)[:_MAX_MESSAGE],
+            retryable=error.retryable,
+        )
+    return ReportedError(
+        class_name="ExtractError",
+        message=f"unexpected {type(error).__name__}: a defect in extract-jobs; the worker's log "
+        "has the traceback",
+        retryable=False,
+    )
+
+
+def failed_report(
+    spec: ExtractSpec, error: ReportedError, timings: dict[str, float] | None = None
+) -> Report:
+    """Return the report of an attempt that failed, by its spec."""
+    return Report(
+        **identity(spec),
+        status="failed",
+        error=error,
+        timings=timings or {},
+        versions=versions(),
+    )
+
+
+def identity(spec: ExtractSpec) -> dict[str, Any]:
+    """Return the fields of a report that name the attempt."""
+    return {
+        "run_id": spec.run_id,
+        "attempt": spec.attempt,
+        "source_name": spec.source_name,
+        "extract_table": spec.extract_table,
+        "target_uri": spec.target.uri,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return versions of what took part: extract-jobs, Python, DuckDB, pyarrow, Spark."""
+    found = {"python": platform.python_version()}
+    for package in ("extract-jobs", "duckdb", "pyarrow", "pyspark"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

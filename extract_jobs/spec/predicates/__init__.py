@@ -1,0 +1,185 @@
+"""``where``: a person's text, let through only as one boolean expression of the source's dialect.
+
+The text is sent as it was written, between parentheses, so it is looked at twice. `lexis` sees to
+it that no server, whatever its settings, can read the text as leaving those parentheses. Then
+sqlglot parses it, and what is no condition on one row, or does not give the same answer every time
+it is asked, is refused with the reason.
+
+https://github.com/tobymao/sqlglot
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.spec.predicates.functions import clock_in, effect_in
+from extract_jobs.spec.predicates.scanner import problem_of
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+DIALECTS = {
+    "postgres": "postgres",
+    "mysql": "mysql",
+    "sqlite": "sqlite",
+    "sqlserver": "tsql",
+    "oracle": "oracle",
+    "redshift": "redshift",
+    "jdbc": "generic",
+    "files": "duckdb",
+}
+"""The dialect that each ``source.type`` takes ``where`` in. ``generic`` is standard SQL."""
+
+_WAY_OUT = "if the source knows this form, say it in a query instead"
+_CACHED_TEXTS = 20_000
+"""Tables of a large config, many of which share their condition."""
+
+
+def check_where(text: str, dialect: str, *, where: str = "where") -> None:
+    """Refuse what is not one boolean expression. Offline.
+
+    Of accepted text it is promised that no server of the dialect reads it as reaching beyond
+    parentheses around it. The text itself is in no message.
+
+    Args:
+        text: The condition, in the source's dialect.
+        dialect: A value of `DIALECTS`.
+        where: What the message calls it, such as its path in a config.
+
+    Raises:
+        ConfigError: With the reason, and its line and column in the text.
+    """
+    problem = where_problem(text, dialect)
+    if problem is not None:
+        raise ConfigError(f"{where}: {problem}")
+
+
+@lru_cache(_CACHED_TEXTS)
+def where_problem(text: str, dialect: str) -> str | None:
+    """Return why `check_where` refuses a text; None where it does not."""
+    problem = problem_of(text, dialect)
+    if problem is not None:
+        return problem
+    if not text.strip():
+        return "is empty; leave it out to take all rows"
+
+    from sqlglot import exp
+    from sqlglot.dialects import Dialect
+    from sqlglot.errors import ParseError, SqlglotError
+
+    reader = Dialect.get_or_raise(_read_as(text, dialect))
+    try:
+        tokens = reader.tokenize(text)
+        effect = effect_in(tokens, dialect)
+        if effect is not None:
+            return effect
+        tree = reader.parser().parse_into(exp.Condition, tokens, text)[0]
+    except ParseError as error:
+        told = error.errors[0] if error.errors else {}
+        at = f", at line {told['line']}, column {told['col']}" if told.get("line") else ""
+        return f"is not one expression of the dialect {dialect}{at}; {_WAY_OUT}"
+    except SqlglotError:
+        return f"cannot be read in the dialect {dialect}; {_WAY_OUT}"
+    except RecursionError:
+        return "is nested too deeply; write long chains of OR as IN, or use a query"
+    assert tree is not None
+    return _tree_problem(tree, dialect)
+
+
+@lru_cache(_CACHED_TEXTS)
+def reads_clock(text: str, dialect: str) -> bool:
+    """Tell whether SQL, a condition or a query, may answer otherwise when it is asked again.
+
+    By the names in it: the clock's, and those of functions that `check_where` refuses in a
+    condition. A table that happens to have a column of such a name makes it True too.
+
+    Args:
+        text: SQL. What cannot be read answers True.
+        dialect: A value of `DIALECTS`.
+    """
+    from sqlglot.dialects import Dialect
+    from sqlglot.errors import SqlglotError
+
+    try:
+        tokens = Dialect.get_or_raise(_read_as(text, dialect)).tokenize(text)
+    except SqlglotError:
+        return True
+    return clock_in(tokens) or effect_in(tokens, dialect) is not None
+
+
+def _read_as(text: str, dialect: str) -> str:
+    """Return sqlglot's name of a dialect; of generic SQL with MySQL's quotes, that of MySQL."""
+    if dialect != "generic":
+        return dialect
+    return "mysql" if "`" in text else ""
+
+
+def _tree_problem(tree: exp.Expr, dialect: str) -> str | None:
+    from sqlglot import exp
+
+    for node in tree.walk():
+        if isinstance(node, exp.DML | exp.DDL | exp.Command | exp.Into | exp.Lock):
+            return "holds a subquery that writes or locks; only SELECT is allowed in it"
+        if dialect == "duckdb" and isinstance(node, exp.Query):
+            return "holds a subquery, and beside its files this source has no tables to ask"
+        if isinstance(node, exp.Placeholder | exp.Parameter | exp.SessionParameter):
+            return "holds a parameter or variable; write its value, as nobody fills it in"
+    for node in _outside_subqueries(tree):
+        if isinstance(node, exp.Window):
+            return "uses a window function, which sees more than one row; use a query"
+        if isinstance(node, exp.AggFunc):
+            return "uses an aggregate, which sees more than one row; use a query or a subquery"
+        if isinstance(node, exp.UDTF | exp.Unnest | exp.ExplodingGenerateSeries):
+            return "uses a function that returns several rows; use it in a subquery"
+        if isinstance(node, exp.Alias | exp.Aliases):
+            return "names a result (AS), which a condition has none of"
+    for operand in _operands(tree):
+        if _is_no_condition(operand, dialect):
+            what = "is" if operand is tree.unnest() else "holds, beside AND, OR or NOT,"
+            return f"{what} a value that is neither true nor false; compare it with something"
+    return None
+
+
+def _outside_subqueries(tree: exp.Expr) -> Iterator[exp.Expr]:
+    from sqlglot import exp
+
+    yield from tree.walk(prune=lambda node: isinstance(node, exp.Query))
+
+
+def _operands(tree: exp.Expr) -> Iterator[exp.Expr]:
+    """Yield what must be true or false: the tree, or what AND, OR and NOT join in it."""
+    from sqlglot import exp
+
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, exp.Connector):
+            todo += [node.right, node.left]
+        elif isinstance(node, exp.Not | exp.Paren):
+            todo.append(node.this)
+        else:
+            yield node
+
+
+def _is_no_condition(node: exp.Expr, dialect: str) -> bool:
+    """Tell whether a node's value is certainly no boolean."""
+    from sqlglot import exp
+
+    if isinstance(node, exp.Literal | exp.Null | exp.Star | exp.Tuple | exp.Interval | exp.Neg):
+        return True
+    if isinstance(node, exp.Column):
+        return isinstance(node.this, exp.Star)
+    if isinstance(node, exp.CurrentTimestamp | exp.CurrentDate | exp.Concat | exp.DPipe):
+        return True
+    if dialect in ("mysql", "sqlite", "generic"):
+        return False  # any number may stand for true or false, as in ``flags & 4``
+    if isinstance(node, exp.Cast):
+        kind = node.to.this
+        return isinstance(kind, exp.DataType.Type) and kind in exp.DataType.NUMERIC_TYPES.union(
+            exp.DataType.TEXT_TYPES, exp.DataType.TEMPORAL_TYPES
+        )
+    arithmetic = exp.Add | exp.Sub | exp.Mul | exp.Div | exp.IntDiv | exp.Mod
+    return isinstance(node, arithmetic | exp.Upper | exp.Lower | exp.Length)

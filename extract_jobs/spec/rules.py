@@ -1,0 +1,133 @@
+"""Rules between the parts of a spec: what would destroy or double data is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extract_jobs.spec.extract_spec import ExtractSpec, WatermarkSpec
+
+PARTITION_FUNCTIONS = ("year", "month", "day", "hour")
+RUN_PARTITIONS = ("extract_date", "run_id")
+
+
+def mode_problems(spec: ExtractSpec) -> Iterator[str]:
+    """Yield what would destroy or double data, and what a person would wrongly rely on."""
+    mode, target, key, watermark = spec.mode, spec.target, spec.columns.key, spec.watermark
+    column = watermark.column if watermark else None
+    if spec.source_type == "files" or spec.files is not None:
+        yield from _files_problems(spec)
+    elif watermark and watermark.snapshot:
+        yield from _snapshot_problems(spec, watermark)
+    elif mode == "incremental" and not column:
+        yield "mode incremental needs watermark.column"
+    if mode == "incremental" and target.write_mode == "overwrite":
+        yield "write_mode overwrite needs mode full: an increment would replace the whole table"
+    if mode == "full" and watermark and (watermark.lower, watermark.upper) != (None, None):
+        yield "watermark.lower and upper need mode incremental: in mode full all rows would come"
+    if spec.split.column in spec.columns.mask:
+        yield (
+            f"split.column {spec.split.column} is masked, but statements would show where it is cut"
+        )
+    if mode == "incremental" and column in spec.columns.mask:
+        yield (
+            f"watermark.column {column} is masked, but its greatest value is kept in the commit "
+            "log and told in reports: order rows by a column that may be seen"
+        )
+    if target.write_mode == "overwrite_partitions":
+        yield from _replacing_problems(spec, column)
+    if mode == "full" or watermark is None or target.write_mode != "append":
+        return
+    if watermark.lag and not key and watermark.duplicates == "refuse":
+        yield (
+            "watermark.lag with write_mode append reads rows again: name the key that tells them "
+            "in columns.key, or accept doubles with watermark.duplicates: accept"
+        )
+
+
+def _files_problems(spec: ExtractSpec) -> Iterator[str]:
+    if spec.source_type != "files":
+        yield f"files is for sources of type files, and this one is of type {spec.source_type}"
+        return
+    if spec.files is None:
+        yield "a source of type files needs files.glob for each table"
+    elif spec.files.encoding.lower() != "utf-8" and spec.files.format == "parquet":
+        yield "files.encoding is for text, not for Parquet"
+    if spec.connection.uri is None:
+        yield "a source of type files needs connection.uri, the folder that globs start from"
+    elif spec.files is not None and _reads_target(spec, spec.connection.uri, spec.files.glob):
+        yield (
+            f"files.glob {spec.files.glob} may find what is written to target.uri: narrow it, or "
+            "give the table a folder elsewhere"
+        )
+    if spec.watermark is not None:
+        yield (
+            "watermark is not for files: mode incremental extracts the files that are new or were "
+            "replaced, whatever is in them"
+        )
+    if spec.query is not None or spec.where is not None:
+        yield "query and where are not for files, which no server reads: all rows are extracted"
+    if spec.mode == "incremental" and spec.target.write_mode == "overwrite_partitions":
+        yield (
+            "write_mode overwrite_partitions needs mode full for files: a partition may hold rows "
+            "of files that were read before, which would be lost"
+        )
+
+
+def _reads_target(spec: ExtractSpec, uri: str, glob: str) -> bool:
+    """Tell whether a glob looks where the target is, names aside that are hidden from it."""
+    spelled = re.split(r"[*?]", glob.lstrip("/"), maxsplit=1)[0]
+    begin, target = f"{uri.rstrip('/')}/{spelled}", f"{spec.target.uri.rstrip('/')}/"
+    if not target.startswith(begin):
+        return begin.startswith(target)
+    below = target[begin.rfind("/") + 1 :].split("/")
+    return not any(name.startswith((".", "_")) and "=" not in name for name in below)
+
+
+def _snapshot_problems(spec: ExtractSpec, watermark: WatermarkSpec) -> Iterator[str]:
+    names = ("column", "lag", "delay", "initial", "lower", "upper")
+    given = [f"watermark.{name}" for name in names if getattr(watermark, name) is not None]
+    if given:
+        yield (
+            f"watermark.snapshot goes without {', '.join(given)}: its bounds are those of the "
+            "source's own transactions"
+        )
+    if spec.query is not None:
+        yield "watermark.snapshot takes tables, not a query: only their rows tell who wrote them"
+    if spec.connection.pooled:
+        yield (
+            "watermark.snapshot cannot work behind a pooler, which may answer from another node: "
+            "connect to the primary itself, without connection.pooled"
+        )
+    if spec.target.write_mode == "overwrite_partitions":
+        yield (
+            "watermark.snapshot needs write_mode append, or overwrite with mode full: the rows of "
+            "its interval are parts of any partition"
+        )
+
+
+def _replacing_problems(spec: ExtractSpec, column: str | None) -> Iterator[str]:
+    if not spec.target.partition_by:
+        yield "write_mode overwrite_partitions needs target.partition_by"
+    elif spec.mode == "incremental" and column is not None:
+        if not any(derives_from(text, column) for text in spec.target.partition_by):
+            yield (
+                "write_mode overwrite_partitions in mode incremental needs a partition of the "
+                f"watermark column, such as day({column}): other partitions may hold rows outside "
+                "the interval, which would be lost"
+            )
+        if column in spec.columns.cast:
+            yield (
+                f"write_mode overwrite_partitions in mode incremental needs {column} as it is: "
+                "take it out of columns.cast"
+            )
+
+
+def derives_from(partition: str, column: str) -> bool:
+    """Tell whether a partition is a column's own value, or its year, month, day or hour."""
+    if partition in RUN_PARTITIONS:
+        return False
+    found = re.fullmatch(rf"({'|'.join(PARTITION_FUNCTIONS)})\((.+)\)", partition, re.DOTALL)
+    return (found[2].strip() if found else partition) == column

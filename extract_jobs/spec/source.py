@@ -1,0 +1,194 @@
+"""Parts of a spec that are about the source: how to reach it, and its files."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from extract_jobs.spec.values import Name, SpecPart
+
+SourceType = Literal[
+    "postgres", "mysql", "sqlite", "sqlserver", "oracle", "redshift", "jdbc", "files"
+]
+
+
+class ConnectionSpec(SpecPart):
+    """How to reach a database, and where its credentials are; never the credentials.
+
+    ``secret_id`` names a Secrets Manager secret with the keys that RDS writes (``host``, ``port``,
+    ``username``, ``password``, ``dbname``). ``url`` is ``postgresql://user@host:port/database``,
+    or a ``jdbc:`` URL, without a password, which ``password_env`` names the environment variable
+    of. ``url_env`` names a variable that holds the whole URL, ``ssm_parameter`` an SSM parameter
+    that holds either form. Single fields override what the secret or URL says; beside a secret,
+    ``url`` says where and the secret who. ``path`` is a SQLite file, ``uri`` the folder of a file
+    drop. Which fields mean something depends on the type of source: see `CONNECTION_FIELDS`.
+    """
+
+    secret_id: Name | None = None
+    url: Name | None = None
+    url_env: Name | None = None
+    ssm_parameter: Name | None = None
+    password_env: Name | None = None
+    host: Name | None = None
+    port: int | None = Field(None, ge=1, le=65535)
+    database: Name | None = None
+    user: Name | None = None
+    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = Field(
+        None, description="Default: require, or prefer where the host is local."
+    )
+    sslrootcert: Name | None = Field(
+        None, description="File of trusted certificates; rds takes the bundle of RDS and Redshift."
+    )
+    auth: Literal["password", "iam"] = Field(
+        "password", description="iam: a token of RDS or Redshift, made anew for each connection."
+    )
+    region: Name | None = Field(None, description="Of the token; default: the environment's.")
+    pooled: bool = Field(
+        False, description="Behind a pooler or proxy that may switch node or session: one split."
+    )
+    connect_timeout_seconds: int = Field(10, ge=1, le=300)
+    path: Name | None = Field(None, description="The file of a SQLite database.")
+    uri: Name | None = Field(None, description="Folder that the globs of files start from.")
+    driver: Name | None = Field(None, description="Class of the JDBC driver.")
+    jars: tuple[Name, ...] = Field((), description="JDBC drivers: files, or folders of them.")
+    packages: tuple[Name, ...] = Field((), description="JDBC drivers: Maven coordinates.")
+    properties: dict[Name, str] = Field(
+        {}, description="Properties of the JDBC driver; never credentials."
+    )
+    session_init: Name | None = Field(
+        None, description="One statement that each JDBC connection begins with."
+    )
+
+    @model_validator(mode="after")
+    def _has_no_password(self) -> Self:
+        if self.url and holds_password(self.url):
+            raise ValueError(
+                "url holds a password; leave it out and name its environment variable in "
+                "password_env, or use secret_id"
+            )
+        secret = [name for name in self.properties if _SECRET_NAME.search(name)]
+        if secret:
+            raise ValueError(
+                f"properties holds {', '.join(secret)}: credentials are never in a config; use "
+                "password_env or secret_id"
+            )
+        origins = (self.secret_id, self.ssm_parameter, self.url_env)
+        if not (any(origins) or self.url or self.host or self.path or self.uri):
+            raise ValueError(
+                "one of secret_id, ssm_parameter, url, url_env, host, path or uri is needed"
+            )
+        # A url beside a secret says where; the secret, who.
+        if sum(map(bool, origins)) > 1 or (self.url and self.url_env):
+            raise ValueError(
+                "only one of secret_id, ssm_parameter and url_env can be given, and no url beside "
+                "url_env"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _token_replaces_password(self) -> Self:
+        if self.auth == "iam" and self.password_env:
+            raise ValueError("auth iam makes a token in place of a password: drop password_env")
+        if self.auth == "iam" and self.sslmode in ("disable", "prefer"):
+            raise ValueError(
+                f"auth iam needs TLS, sslmode is {self.sslmode}: the token would cross the network "
+                "in the clear"
+            )
+        if self.region and self.auth != "iam":
+            raise ValueError("region is where an IAM token is made for: it needs auth iam")
+        return self
+
+
+_SECRET_NAME = re.compile(r"pass(?:word|wd|phrase)|pwd|secret|token|access_?key", re.IGNORECASE)
+_SECRET_PROPERTY = re.compile(
+    # The whole name, or the end of it: trustStorePassword, accessToken; not passfile.
+    r"[?&;:,(]\s*(?:pass|[\w.-]*(?:password|passwd|passphrase|pwd|secret|token|access_?key))"
+    r"\s*=\s*[^\s;&,)]",
+    re.IGNORECASE,
+)
+
+
+def holds_password(url: str) -> bool:
+    """Tell whether a URL, ``jdbc:`` or not, has a password in it, in any of the usual places."""
+    if _SECRET_PROPERTY.search(url):
+        return True
+    # Oracle: user/password@host. A lone slash takes them from a wallet.
+    if re.match(r"jdbc:oracle:[^:]*:[^@]*/[^@]+@", url, re.IGNORECASE):
+        return True
+    # Up to the last @: a password may hold a slash or an @ that somebody forgot to encode. What
+    # follows a semicolon are properties, in which an @ may stand.
+    return re.match(r"(?:jdbc:)?(?:[^:/@;]+:)+//[^@;]*:[^;]*@", url, re.DOTALL) is not None
+
+
+_SERVER = frozenset(
+    {
+        "secret_id", "url", "url_env", "ssm_parameter", "password_env", "host", "port",
+        "database", "user", "sslmode", "sslrootcert", "connect_timeout_seconds",
+    }
+)  # fmt: skip
+_IAM = frozenset({"auth", "region"})
+_DRIVER = frozenset({"driver", "jars", "packages", "properties", "session_init"})
+
+CONNECTION_FIELDS: dict[SourceType, frozenset[str]] = {
+    "postgres": _SERVER | _IAM | {"pooled"},
+    "mysql": _SERVER | _IAM | {"pooled"},
+    "sqlserver": _SERVER | _DRIVER,
+    "oracle": _SERVER | _DRIVER,
+    "redshift": _SERVER | _IAM | _DRIVER,
+    "jdbc": _DRIVER
+    | {
+        "secret_id", "url", "url_env", "ssm_parameter", "password_env", "user",
+        "connect_timeout_seconds",
+    },
+    "sqlite": frozenset({"path", "connect_timeout_seconds"}),
+    "files": frozenset({"uri"}),
+}  # fmt: skip
+"""Fields of a connection that mean something to each type of source."""
+
+
+def connection_problem(source_type: SourceType, connection: ConnectionSpec) -> str | None:
+    """Return which fields of a connection a type of source does not take, None if it takes all.
+
+    A field that has its default value counts as not given.
+    """
+    takes = CONNECTION_FIELDS[source_type]
+    strange = [
+        name
+        for name, field in ConnectionSpec.model_fields.items()
+        if name not in takes and getattr(connection, name) != field.default
+    ]
+    if strange:
+        return (
+            f"a source of type {source_type} takes no {', '.join(strange)}; it takes "
+            f"{', '.join(name for name in ConnectionSpec.model_fields if name in takes)}"
+        )
+    for name, needed in (("path", "sqlite"), ("uri", "files")):
+        if source_type == needed and getattr(connection, name) is None:
+            return f"a source of type {source_type} needs {name}"
+    return None
+
+
+class FilesSpec(SpecPart):
+    """Which files of a file drop make a table, and how they are read."""
+
+    glob: Name = Field(description="Below connection.uri: * and ? within a folder, ** across.")
+    format: Literal["csv", "jsonl", "parquet"] | None = Field(
+        None, description="Default: by the names of the files."
+    )
+    compression: Literal["none", "gzip", "zstd"] | None = Field(
+        None, description="Default: by the names of the files."
+    )
+    types: dict[Name, Name] | None = Field(
+        None, description="Declared columns and their types, as in columns.cast; None infers them."
+    )
+    bad_rows: Literal["fail", "reject"] = Field(
+        "fail", description="Rows that do not parse: fail the run, or are put aside and counted."
+    )
+    header: bool = Field(True, description="Whether the first line of a CSV file names columns.")
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    quote: str = Field('"', min_length=1, max_length=1)
+    escape: str | None = Field(None, min_length=1, max_length=1)
+    null_values: tuple[str, ...] = Field(("",), description="Unquoted CSV texts that are NULL.")
+    encoding: Name = "utf-8"

@@ -1,0 +1,124 @@
+"""What a person starts an execution with: tables of a source, or the failed ones of an earlier run.
+
+The work folder of an execution holds its ``event.json``, from which a rerun takes the overrides.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.storage import OpenStorage, join
+from extract_jobs.tracking.table import TrackedRun, Tracking
+
+SOURCE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+"""What a source may be called: its name is part of a URI before any config was read."""
+
+_START_KEYS = {"source_name", "extract_tables", "overrides"}
+_RERUN_KEYS = {"rerun_failed_of", "include_unfinished"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What an event asks for.
+
+    Attributes:
+        source_name: The source.
+        extract_tables: ``"*"``, or names and globs.
+        overrides: Table keys that go over every table's own.
+        generations: Of the tables that are rerun; the others begin with 1.
+    """
+
+    source_name: str
+    extract_tables: Any
+    overrides: Mapping[str, Any]
+    generations: Mapping[str, int]
+
+
+def read_selection(given: Any, tracking: Tracking, open_storage: OpenStorage) -> Selection:
+    """Read an execution's input.
+
+    Args:
+        given: ``{"source_name", "extract_tables", "overrides"}``; or ``{"rerun_failed_of"}`` with
+            the ARN of an earlier execution and, where that was stopped before all its tables had
+            ended, ``"include_unfinished": true``, which fails those first.
+        tracking: The tracking table, asked for a rerun.
+        open_storage: Gives the storage of a URI.
+
+    Raises:
+        ConfigError: It is neither, or there is nothing to rerun.
+    """
+    forms = (
+        'expected {"source_name": …, "extract_tables": "*" or a list of names, "overrides": {…}} '
+        'or {"rerun_failed_of": "<execution arn>"}'
+    )
+    if not isinstance(given, dict):
+        raise ConfigError(f"the execution's input is a {type(given).__name__}; {forms}")
+    allowed = _RERUN_KEYS if "rerun_failed_of" in given else _START_KEYS
+    unknown = sorted(map(str, given.keys() - allowed))
+    if unknown:
+        raise ConfigError(f"the execution's input has the unknown keys {unknown}; {forms}")
+    if "rerun_failed_of" in given:
+        return _rerun(given, tracking, open_storage)
+    missing = [key for key in ("source_name", "extract_tables") if key not in given]
+    if missing:
+        raise ConfigError(f"the execution's input lacks {', '.join(missing)}; {forms}")
+    name, overrides = given["source_name"], given.get("overrides")
+    overrides = {} if overrides is None else overrides
+    if not isinstance(name, str) or not SOURCE_NAME.match(name):
+        raise ConfigError(
+            f"source_name is {name!r}; expected the name of a config file without .yml: letters, "
+            "digits, dots, hyphens and underscores"
+        )
+    if not isinstance(overrides, dict):
+        raise ConfigError(f"overrides is a {type(overrides).__name__}; expected a JSON object")
+    return Selection(name, given["extract_tables"], overrides, {})
+
+
+def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage) -> Selection:
+    """Select the failed tables of an earlier execution, with that execution's overrides."""
+    earlier = given["rerun_failed_of"]
+    if not isinstance(earlier, str) or not earlier:
+        raise ConfigError(f"rerun_failed_of is {earlier!r}; expected the ARN of an execution")
+    runs = list(tracking.by_execution(earlier))
+    if not runs:
+        raise ConfigError(
+            f"rerun_failed_of: the tracking table {tracking.table} has no table of {earlier}; "
+            "give the whole ARN of an execution of this state machine"
+        )
+    unfinished = [run for run in runs if not run.ended]
+    if unfinished and given.get("include_unfinished") is not True:
+        raise ConfigError(
+            f"rerun_failed_of: {len(unfinished)} of {len(runs)} tables of {earlier} have not ended "
+            f"({_some(unfinished)}): wait for it; if it was stopped and its jobs with it, add "
+            '"include_unfinished": true'
+        )
+    for run in unfinished:
+        # Fences off whatever worker may still be about to start.
+        lost = f"given up on by a rerun, still {run.status}"
+        tracking.end(replace(run, status="FAILED", error_class="NeverReported", error_message=lost))
+    failed = [run for run in runs if run.status != "SUCCEEDED"]
+    if not failed:
+        raise ConfigError(f"rerun_failed_of: none of the {len(runs)} tables of {earlier} failed")
+    kept_at = join(failed[0].spec_uri.rsplit("/specs/", 1)[0], "event.json")
+    raw = open_storage(kept_at).read(kept_at)
+    if raw is None:
+        raise ConfigError(
+            f"rerun_failed_of: {kept_at} is gone, so the overrides of {earlier} are not known; "
+            f"start with source_name and extract_tables instead: {_some(failed)}"
+        )
+    return Selection(
+        failed[0].source_name,
+        [run.extract_table for run in failed],
+        json.loads(raw)["overrides"],
+        {run.extract_table: run.generation + 1 for run in failed},
+    )
+
+
+def _some(runs: Sequence[TrackedRun], most: int = 5) -> str:
+    names = ", ".join(run.extract_table for run in runs[:most])
+    return names + (f" and {len(runs) - most} more" if len(runs) > most else "")

@@ -1,0 +1,272 @@
+"""The Map item: what the state machine needs to know of one table to run its job.
+
+An item is flat JSON: the worker's arguments, the sections of every job type, and places for what a
+job gives back. Every key is always there, because a JSONPath that misses is an error that no Catch
+sees. The config manager makes the first item of a run; the status handler makes the next attempt's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from extract_jobs.config.model import JobSettings
+from extract_jobs.errors import ConfigError
+from extract_jobs.spec.attempt_names import report_name
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import join
+from extract_jobs.tracking.item import TrackedRun
+
+Item = dict[str, Any]
+
+WORKER_ARGUMENTS = (
+    "run_id", "attempt", "generation", "execution_id", "source_name", "source_type",
+    "extract_table", "job_type", "spec_uri", "report_uri", "tracking_table",
+)  # fmt: skip
+"""What every worker is started with, as ``--key value``; never anything secret."""
+
+NO_RESULT: dict[str, Any] = {}
+NO_ERROR = {"Error": "", "Cause": ""}
+_PLACES = ("application_id", "cluster_id")
+_STOP_MARGIN_SECONDS = 600
+"""The state machine waits this much longer than the service's own limit, which tells more."""
+
+_GLUE_LADDERS = (("G.1X", "G.2X", "G.4X", "G.8X"), ("R.1X", "R.2X", "R.4X", "R.8X"))
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html
+_FARGATE_MEMORY = {
+    256: (512, 1024, 2048),
+    512: tuple(range(1024, 4097, 1024)),
+    1024: tuple(range(2048, 8193, 1024)),
+    2048: tuple(range(4096, 16385, 1024)),
+    4096: tuple(range(8192, 30721, 1024)),
+    8192: tuple(range(16384, 61441, 4096)),
+    16384: tuple(range(32768, 122881, 8192)),
+}
+# https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/jobs-spark.html: GB by vCPU,
+# of which Spark takes a tenth on top of what is asked for.
+_EMR_MEMORY_GB = {1: 8, 2: 16, 4: 30, 8: 60, 16: 120}
+_EMR_OVERHEAD = 1.1
+_EMR_MOST_GB = int(_EMR_MEMORY_GB[16] / _EMR_OVERHEAD)
+
+
+def first_item(
+    spec: ExtractSpec,
+    settings: JobSettings,
+    *,
+    spec_uri: str,
+    execution_id: str,
+    generation: int,
+    job_defaults: Mapping[str, Mapping[str, Any]],
+) -> Item:
+    """Return the item of a run's first attempt.
+
+    Args:
+        spec: The table's spec.
+        settings: Where and how its job runs.
+        spec_uri: Where the spec was written.
+        execution_id: ARN of the execution.
+        generation: 1, or more for a rerun.
+        job_defaults: What the deployment says for values that the config leaves out, by section:
+            ``{"ecs": {"subnets": […]}}``.
+
+    Raises:
+        ConfigError: The deployment's defaults do not fit.
+    """
+    return _rendered(
+        {
+            "run_id": spec.run_id,
+            "attempt": spec.attempt,
+            "generation": generation,
+            "failures": 0,
+            "execution_id": execution_id,
+            "source_name": spec.source_name,
+            "source_type": spec.source_type,
+            "extract_table": spec.extract_table,
+            "job_type": settings.job_type,
+            "spec_uri": spec_uri,
+            "report_uri": spec.report_uri,
+            "state_uri": spec.state_uri,
+            "tracking_table": spec.tracking_table or "",
+            "glue": _section("glue", settings.glue, job_defaults),
+            "emr": _section("emr", settings.emr, job_defaults),
+            "ecs": _section("ecs", settings.ecs, job_defaults),
+            "retry": _section("retry", settings.retry, job_defaults),
+        }
+    )
+
+
+def next_item(item: Item, *, counted: bool, bigger: bool) -> Item:
+    """Return the item of the attempt after ``item``'s.
+
+    Args:
+        item: The attempt that ended.
+        counted: Whether that attempt counts as a failed one.
+        bigger: Whether the next worker gets more memory.
+    """
+    attempt = int(item["attempt"]) + 1
+    sections = _BIGGER[item["job_type"]](item) if bigger and item["job_type"] in _BIGGER else {}
+    return _rendered(
+        {
+            **item,
+            **sections,
+            "attempt": attempt,
+            "failures": int(item["failures"]) + counted,
+            "report_uri": join(item["report_uri"].rsplit("/", 1)[0], report_name(attempt)),
+        }
+    )
+
+
+def worker_arguments(item: Mapping[str, Any]) -> list[str]:
+    """Return a worker's command line arguments for an item."""
+    return [text for name in WORKER_ARGUMENTS for text in (f"--{name}", str(item[name]))]
+
+
+def _section(
+    name: str, settings: BaseModel, job_defaults: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return one section as JSON: the config's word first, then the deployment's, then ours."""
+    given = settings.model_dump(exclude_unset=True)
+    # A config that names one place of EMR does not want the deployment's other one.
+    beaten = _PLACES if any(given.get(key) for key in _PLACES) else ()
+    unset = {
+        key: value
+        for key, value in job_defaults.get(name, {}).items()
+        if key not in given and key not in beaten
+    }
+    if unset:
+        try:
+            settings = type(settings).model_validate({**_given(settings), **unset})
+        except ValueError as error:
+            raise ConfigError(f"JOB_DEFAULTS of the deployment: {name}: {error}") from error
+    plain = settings.model_dump(mode="json")
+    return {key: "" if value is None else value for key, value in plain.items()}
+
+
+def _given(settings: BaseModel) -> dict[str, Any]:
+    return settings.model_dump(exclude_unset=True)
+
+
+def _rendered(item: Item) -> Item:
+    """Return the item with everything that follows from its numbers filled in."""
+    glue, emr, ecs = dict(item["glue"]), dict(item["emr"]), dict(item["ecs"])
+    for section in (glue, emr, ecs):
+        section["timeout_seconds"] = section["timeout_minutes"] * 60 + _STOP_MARGIN_SECONDS
+    emr["spark_submit_parameters"] = " ".join(
+        f"--conf {key}={value}" for key, value in _serverless_settings(emr).items()
+    )
+    # Fargate takes both as text.
+    ecs["cpu_text"], ecs["memory_text"] = str(ecs["cpu"]), str(ecs["memory"])
+    cluster = {
+        "cluster_id": emr["cluster_id"],
+        "command": _cluster_command(emr, item),
+        "timeout_seconds": emr["timeout_seconds"],
+    }
+    return {
+        **item,
+        "glue": glue,
+        "emr": emr,
+        "emr_cluster": cluster,
+        "ecs": ecs,
+        "job_result": NO_RESULT,
+        "job_error": NO_ERROR,
+    }
+
+
+def _spark_settings(emr: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "spark.driver.memory": f"{emr['driver_memory_gb']}g",
+        "spark.driver.cores": str(_emr_cores(emr["driver_memory_gb"], 2)),
+        "spark.executor.memory": f"{emr['executor_memory_gb']}g",
+        "spark.executor.cores": str(_emr_cores(emr["executor_memory_gb"], emr["executor_cores"])),
+        "spark.executor.instances": str(emr["executors"]),
+        "spark.dynamicAllocation.enabled": "false",
+        "spark.speculation": "false",
+        # Spark keeps large tasks in files, and a task holds the source's password.
+        "spark.io.encryption.enabled": "true",
+    }
+
+
+def _serverless_settings(emr: Mapping[str, Any]) -> dict[str, str]:
+    settings = _spark_settings(emr)
+    if emr["archive"]:
+        python = "./environment/bin/python"
+        settings |= {
+            "spark.archives": f"{emr['archive']}#environment",
+            "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": python,
+            "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": python,
+            "spark.executorEnv.PYSPARK_PYTHON": python,
+        }
+    return settings
+
+
+def _cluster_command(emr: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
+    """Return the step's whole command: ASL cannot join two lists."""
+    settings = _spark_settings(emr)
+    # YARN would start the driver again by itself; trying again is the state machine's to decide.
+    settings["spark.yarn.maxAppAttempts"] = "1"
+    if emr["archive"]:
+        python = "./environment/bin/python"
+        settings |= {
+            "spark.yarn.dist.archives": f"{emr['archive']}#environment",
+            "spark.yarn.appMasterEnv.PYSPARK_PYTHON": python,
+            "spark.executorEnv.PYSPARK_PYTHON": python,
+        }
+    confs = [text for key, value in settings.items() for text in ("--conf", f"{key}={value}")]
+    submit = ["spark-submit", "--deploy-mode", "cluster", *confs, emr["entry_point"]]
+    return [*submit, *worker_arguments(item)]
+
+
+def _emr_cores(memory_gb: int, at_least: int) -> int:
+    fits = (c for c, most in _EMR_MEMORY_GB.items()
+            if c >= at_least and memory_gb * _EMR_OVERHEAD <= most)  # fmt: skip
+    return next(fits, 16)
+
+
+def _bigger_glue(item: Item) -> Item:
+    """The next worker type of the same family, with twice the memory."""
+    worker = item["glue"]["worker_type"]
+    for ladder in _GLUE_LADDERS:
+        if worker in ladder[:-1]:
+            worker = ladder[ladder.index(worker) + 1]
+            break
+    return {"glue": {**item["glue"], "worker_type": worker}}
+
+
+def _bigger_emr(item: Item) -> Item:
+    """Twice the memory for driver and executors, as far as EMR Serverless has workers."""
+    emr = item["emr"]
+    sizes = {k: max(emr[k], min(_EMR_MOST_GB, emr[k] * 2))
+             for k in ("driver_memory_gb", "executor_memory_gb")}  # fmt: skip
+    return {"emr": {**emr, **sizes}}
+
+
+def _bigger_ecs(item: Item) -> Item:
+    """Twice the memory, and the fewest CPUs that Fargate sells it with."""
+    ecs = item["ecs"]
+    for cpu, sizes in _FARGATE_MEMORY.items():
+        fits = [size for size in sizes if size >= ecs["memory"] * 2]
+        if cpu >= ecs["cpu"] and fits:
+            return {"ecs": {**ecs, "cpu": cpu, "memory": fits[0]}}
+    return {"ecs": {**ecs, "cpu": 16384, "memory": 122880}}
+
+
+_BIGGER = {"glue": _bigger_glue, "emr": _bigger_emr, "ecs": _bigger_ecs}
+
+
+def run_of(item: Item) -> TrackedRun:
+    """Return the tracked run that an item is of."""
+    return TrackedRun(
+        table_id=f"{item['source_name']}/{item['extract_table']}",
+        run_id=item["run_id"],
+        generation=int(item["generation"]),
+        attempt=int(item["attempt"]),
+        execution_id=item["execution_id"],
+        source_name=item["source_name"],
+        extract_table=item["extract_table"],
+        job_type=item["job_type"],
+        spec_uri=item["spec_uri"],
+        report_uri=item["report_uri"],
+        failures=int(item["failures"]),
+    )

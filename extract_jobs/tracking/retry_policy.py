@@ -1,0 +1,203 @@
+"""What becomes of a table after a job has ended: succeeded, tried again, or failed.
+
+Pure: evidence in, decision out. The same evidence always gives the same decision, so that a
+handler that is called twice answers alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from extract_jobs import errors
+from extract_jobs.commit.log import Commit
+from extract_jobs.errors import ConfigError, ExtractError, WorkerOutOfMemory
+from extract_jobs.reporting.report import Report
+from extract_jobs.tracking.map_item import Item
+
+Outcome = Literal["succeeded", "retry", "failed"]
+ROLL_FORWARD_LIMIT = 5
+"""Attempts beyond ``max_attempts`` that only roll a commit forward, before the table fails."""
+_MOST_WAIT_SECONDS = 6 * 3600
+_ROLL_FORWARD_WAIT_SECONDS = 10
+_MOST_CAUSE = 500
+
+_OUT_OF_MEMORY = re.compile(
+    r"OutOfMemory|out of memory|OOM ?Killed|exceeding (physical )?memory limits"
+    r"|exit ?code(\s+is)?[\"':= ]*\s*137\b",
+    re.IGNORECASE,
+)
+_EXIT_CODE = re.compile(r"exit ?code(\s+is)?[\"':= ]*\s*(\d+)", re.IGNORECASE)
+_NO_RETRY_HELPS = (
+    "AccessDeniedException", "ClientException", "ClusterNotFoundException",
+    "EntityNotFoundException", "InvalidInputException", "InvalidParameterException",
+    "InvalidRequestException", "ResourceNotFoundException", "ValidationException",
+    "States.Permissions",
+)  # fmt: skip
+"""How the names of service errors end that only a change of configuration can mend."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided for one attempt.
+
+    Attributes:
+        outcome: ``retry`` means another attempt.
+        wait_seconds: Before that attempt.
+        counted: Whether this attempt counts against ``max_attempts``.
+        bigger: Whether the next worker gets more memory.
+        error_class: What failed: a class of `extract_jobs.errors`, or a service's error name.
+        error_message: Its message.
+        rows: Rows committed by the run.
+        bytes: Bytes of Parquet committed.
+        files: Files committed.
+        commit_seq: The commit that holds them, None where nothing was committed.
+    """
+
+    outcome: Outcome
+    wait_seconds: int = 0
+    counted: bool = True
+    bigger: bool = False
+    error_class: str = ""
+    error_message: str = ""
+    rows: int = 0
+    bytes: int = 0
+    files: int = 0
+    commit_seq: int | None = None
+
+    def to_json(self) -> str:
+        """Return what the tracking table keeps of it, to answer alike when asked again."""
+        kept = {k: getattr(self, k) for k in ("outcome", "wait_seconds", "counted", "bigger")}
+        return json.dumps(kept, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Decision:
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt failed: a name, a message, and what may help."""
+
+    name: str
+    message: str
+    retryable: bool
+    bigger: bool = False
+
+
+def decide(
+    item: Item, report: Report | None, commit: Commit | None, *, published: bool, note: str = ""
+) -> Decision:
+    """Decide what becomes of a table.
+
+    Args:
+        item: The attempt that ended, with ``job_result`` and ``job_error`` as the state machine
+            filled them in.
+        report: The attempt's own report; None where there is none that can be read.
+        commit: The run's commit, whatever attempt made it; None where it has none.
+        published: Whether that commit is published; else it has no outcome yet.
+        note: Why there is no report, for the message.
+    """
+    if report is not None and report.status == "succeeded":
+        figures = {k: getattr(report, k) for k in ("rows", "bytes", "files", "commit_seq")}
+        return Decision("succeeded", **figures)
+    if commit is not None and published:
+        return Decision(
+            "succeeded",
+            rows=sum(f.rows for f in commit.files),
+            bytes=sum(f.staged.size for f in commit.files),
+            files=len(commit.files),
+            commit_seq=commit.seq,
+        )
+    failure = _reported(report) or _seen_from_outside(item, note)
+    if commit is not None:
+        return _roll_forward(item, failure, commit)
+    failures = int(item["failures"]) + 1
+    decision = Decision("failed", error_class=failure.name, error_message=failure.message)
+    if failure.retryable and failures < int(item["retry"]["max_attempts"]):
+        wait = _backoff_seconds(item, failures)
+        return replace(decision, outcome="retry", wait_seconds=wait, bigger=failure.bigger)
+    return decision
+
+
+def _roll_forward(item: Item, failure: Failure, commit: Commit) -> Decision:
+    """The run's commit stands, only its outcome is missing: the next attempt brings it there."""
+    limit = int(item["retry"]["max_attempts"]) + ROLL_FORWARD_LIMIT
+    told = f"commit {commit.seq} is prepared and not published yet; {failure.message}"
+    outcome: Outcome = "retry" if int(item["attempt"]) < limit else "failed"
+    wait = min(_ROLL_FORWARD_WAIT_SECONDS, int(item["retry"]["backoff_seconds"]))
+    return Decision(outcome, wait, False, failure.bigger, failure.name, told)
+
+
+def _backoff_seconds(item: Item, failures: int) -> int:
+    """Double with each failure; spread by a quarter either way, the same for the same attempt."""
+    base = int(item["retry"]["backoff_seconds"]) << (failures - 1)
+    seed = f"{item['run_id']}/{item['generation']}/{item['attempt']}"
+    spread = hashlib.sha256(seed.encode()).digest()[0] / 255 * 0.5 + 0.75
+    return min(_MOST_WAIT_SECONDS, round(base * spread))
+
+
+def _reported(report: Report | None) -> Failure | None:
+    if report is None or report.error is None:
+        return None
+    error = report.error
+    bigger = error.class_name == WorkerOutOfMemory.__name__
+    return Failure(error.class_name, error.message, error.retryable, bigger)
+
+
+def _seen_from_outside(item: Item, note: str) -> Failure:
+    """Judge by what the service says, where the worker could say nothing."""
+    name, cause = _service_error(item)
+    message = f"{cause or 'the job ended'}; {note}" if note else cause
+    if _OUT_OF_MEMORY.search(f"{name} {cause}"):
+        return Failure(WorkerOutOfMemory.__name__, message, True, bigger=True)
+    spoken = _class_in(f"{name}: {cause}")
+    if spoken is not None:
+        return Failure(spoken.__name__, message, spoken.retryable)
+    code = _EXIT_CODE.search(cause)
+    if code and int(code[2]) == errors.EXIT_CONFIG:
+        return Failure(ConfigError.__name__, message, False)
+    return Failure(name or "ReportMissing", message, not name.endswith(_NO_RETRY_HELPS))
+
+
+def _service_error(item: Item) -> tuple[str, str]:
+    """Return the error's name and what matters of its cause, which may be cut or not be JSON."""
+    caught = item.get("job_error")
+    caught = caught if isinstance(caught, dict) else {}
+    name, cause = str(caught.get("Error") or ""), str(caught.get("Cause") or "")
+    try:
+        parts = list(_telling(json.loads(cause)))
+    except ValueError:
+        parts = []
+    return name, " ".join(("; ".join(parts) or cause).split())[:_MOST_CAUSE]
+
+
+_TELLING = ("ErrorMessage", "StateDetails", "StoppedReason", "Reason", "Message", "ExitCode",
+            "JobRunState", "State", "errorMessage")  # fmt: skip
+
+
+def _telling(value: Any) -> Iterator[str]:
+    """Yield the fields of a service's description that say why a job ended, in order."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in _TELLING and isinstance(inner, str | int) and inner != "":
+                yield f"{key}: {inner}"
+            else:
+                yield from _telling(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _telling(inner)
+
+
+def _class_in(text: str) -> type[ExtractError] | None:
+    """Return the class of ours that a worker's last line names, if the service passed it on."""
+    for match in re.finditer(r"\b([A-Z][A-Za-z]+): ", text):
+        found = getattr(errors, match[1], None)
+        if isinstance(found, type) and issubclass(found, ExtractError):
+            return found
+    return None

@@ -1,0 +1,258 @@
+"""Which columns of a table are extracted, and under which names they may meet in the files.
+
+Every problem of names, casts and partitions is found before a row is read, and all are told at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+import pyarrow as pa
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.schema import Column, TableDescription
+from extract_jobs.spec.extract_spec import RUN_PARTITIONS, ExtractSpec
+from extract_jobs.transform.casts import TYPE_NAMES, can_cast, parse_type, stored_type
+from extract_jobs.transform.partitions import PartitionField, parse_partitions, partition_problem
+
+RUN_ID_COLUMN = "_run_id"
+EXTRACTED_AT_COLUMN = "_extracted_at"
+AUDIT_FIELDS = (
+    pa.field(RUN_ID_COLUMN, pa.string()),
+    pa.field(EXTRACTED_AT_COLUMN, pa.timestamp("us", "UTC")),
+)
+"""Added to every file: the run, and when its attempt began to extract, UTC."""
+
+NEAR = 0.7
+"""How like a wrong name one must be to be suggested, as `difflib` measures it, 0 to 1."""
+
+
+def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Column, ...]:
+    """Return the columns to extract (`is_chosen`), in the source's order.
+
+    A glob may match nothing, a name may not.
+
+    Args:
+        description: What the source says of the table.
+        spec: Names columns in ``columns``, ``target.partition_by`` and ``watermark``.
+
+    Returns:
+        At least one column, fit for `Transform.build`.
+
+    Raises:
+        ConfigError: Names of columns that the table lacks (with the nearest that it has), names
+            that collide in the files, casts and partitions that cannot be; all at once.
+    """
+    names = [c.name for c in description.columns]
+    chosen = tuple(c for c in description.columns if is_chosen(c.name, spec, names))
+    found = list(_unknown(spec, names))
+    if not chosen:
+        found.append(f"columns: nothing is left of {', '.join(map(repr, names)) or 'no column'}")
+    refuse(spec, [*found, *problems(chosen, spec, names)])
+    return chosen
+
+
+def cast_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
+    """Return the type that a column is cast to, None where its cast names no type."""
+    wanted = spec.columns.cast.get(column.name)
+    return parse_type(wanted) if wanted else stored_type(column.arrow_type)
+
+
+def file_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
+    """Return the type that files hold for a column, None where its cast names no type."""
+    if spec.columns.mask.get(column.name) == "hash":
+        return pa.string()
+    return cast_type(column, spec)
+
+
+def partition_fields(spec: ExtractSpec) -> Iterator[PartitionField]:
+    """Yield partition fields under their final names: a renamed column renames its folder."""
+    for field in parse_partitions(spec.target.partition_by):
+        new = spec.columns.rename.get(field.column or "")
+        if new is None:
+            yield field
+        else:
+            name = f"{new}_{field.function}" if field.function else new
+            yield PartitionField(name, field.column, field.function)
+
+
+def is_chosen(name: str, spec: ExtractSpec, names: Sequence[str]) -> bool:
+    """Whether a column is extracted.
+
+    ``include`` and ``exclude`` are names or globs, case-sensitive; ``exclude`` wins.
+
+    Args:
+        name: The column.
+        spec: Its ``columns`` decide.
+        names: All columns of the table: a pattern spelled like one of them is no glob.
+    """
+    include, exclude = spec.columns.include, spec.columns.exclude
+    wanted = include is None or _matches(name, include, names)
+    return wanted and not _matches(name, exclude, names)
+
+
+def refuse_doubled(names: Sequence[str]) -> None:
+    """Refuse a query that gives two columns one name.
+
+    Raises:
+        ConfigError: It does; the message has every such name.
+    """
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
+
+
+def _matches(name: str, patterns: Iterable[str], names: Sequence[str]) -> bool:
+    """Whether a pattern is that name or, where no column is spelled like it, a glob that fits."""
+    return any(p == name or (p not in names and fnmatchcase(name, p)) for p in patterns)
+
+
+def _unknown(spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
+    """Yield one problem for each name that the table has no column for."""
+    columns = spec.columns
+    fields = [f for f in parse_partitions(spec.target.partition_by) if f.column]
+    partition = [f.column for f in fields if f.column]
+    plain = {f.column for f in fields if not f.function}
+    watermark = [spec.watermark.column] if spec.watermark and spec.watermark.column else []
+    asked: dict[str, Iterable[str]] = {
+        "columns.include": columns.include or (),
+        "columns.exclude": columns.exclude,
+        "columns.rename": columns.rename,
+        "columns.cast": columns.cast,
+        "columns.mask": columns.mask,
+        "columns.key": columns.key,
+        "target.partition_by": partition,
+        "watermark.column": watermark,
+    }
+    for where, wanted in asked.items():
+        for name in wanted:
+            is_glob = where in {"columns.include", "columns.exclude"} and set(name) & set("*?[")
+            if name not in names and not is_glob:
+                own = RUN_PARTITIONS if where == "target.partition_by" and name in plain else ()
+                yield f"{where}: no column {name!r}{_nearest(name, names, own)}"
+
+
+def _nearest(name: str, names: Sequence[str], own: Iterable[str]) -> str:
+    folded = {n.casefold(): n for n in (*own, *names)}
+    near = get_close_matches(name.casefold(), folded, n=3, cutoff=NEAR)
+    if near:
+        return f" (nearest: {', '.join(folded[n] for n in near)})"
+    more = ", …" if len(names) > 10 else ""
+    beside = f", beside {' and '.join(sorted(own))}" if own else ""
+    return f" (columns: {', '.join(names[:10])}{more}{beside}; none is near)"
+
+
+def problems(columns: Sequence[Column], spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
+    """Yield what keeps these columns from becoming files under the spec.
+
+    Args:
+        columns: The chosen ones.
+        spec: The spec.
+        names: All columns of the table; problems of names outside are reported by `_unknown`.
+    """
+    yield from _cast_problems(columns, spec)
+    yield from _partition_problems(columns, spec, names)
+    yield from _collisions(columns, spec)
+    chosen = {c.name for c in columns}
+    watermark = spec.watermark.column if spec.watermark else None
+    if watermark in names and watermark not in chosen:
+        yield (
+            f"watermark.column: {watermark!r} is left out by columns.include or exclude; it must "
+            "be extracted, as its NULLs are counted"
+        )
+    for name in spec.columns.key:
+        if name in names and name not in chosen:
+            yield f"columns.key: {name!r} is left out by columns.include or exclude"
+
+
+def _cast_problems(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str]:
+    for column in columns:
+        wanted = spec.columns.cast.get(column.name)
+        target = parse_type(wanted) if wanted else column.arrow_type
+        if target is None:
+            yield (
+                f"columns.cast: {column.name!r} to {wanted!r}: no such type; "
+                f"there are {', '.join(TYPE_NAMES)}"
+            )
+        elif wanted and not can_cast(column.arrow_type, target):
+            yield (
+                f"columns.cast: {column.name!r} is {column.source_type} in the source, read as "
+                f"{column.arrow_type}, which has no cast to {wanted}"
+            )
+
+
+def _partition_problems(
+    columns: Sequence[Column], spec: ExtractSpec, names: Sequence[str]
+) -> Iterator[str]:
+    chosen = {c.name: c for c in columns}
+    for field in parse_partitions(spec.target.partition_by):
+        if field.column is None:
+            continue
+        if field.column not in chosen:
+            if field.column in names:
+                yield (
+                    f"target.partition_by: {field.column!r} is left out by columns.include or "
+                    "exclude"
+                )
+            continue
+        if spec.columns.mask.get(field.column, "hash") != "hash":
+            yield (
+                f"target.partition_by: {field.column!r} is masked, so that all its rows would be "
+                "in one folder; only mask hash leaves values apart"
+            )
+        data_type = file_type(chosen[field.column], spec)
+        problem = None if data_type is None else partition_problem(field, data_type)
+        if problem:
+            by_policy = spec.lossy_types == "string" and field.column not in spec.columns.cast
+            made_text = by_policy and chosen[field.column].fidelity == "by_permission"
+            yield problem + (
+                "; lossy_types: string made it text: cast it back in columns.cast, or set another "
+                "lossy_types for this table"
+                if made_text
+                else ""
+            )
+
+
+def _collisions(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str]:
+    """Yield names that would meet in the files, or in a catalogue that ignores case."""
+    fields = list(partition_fields(spec))
+    folders = {f.column for f in fields if not f.function}
+    taken = [
+        (spec.columns.rename.get(c.name, c.name), _origin(c, spec))
+        for c in columns
+        if c.name not in folders
+    ]
+    taken += [(f.name, f"the audit column {f.name!r}") for f in AUDIT_FIELDS]
+    taken += [(f.name, f"the partition {f.name!r}") for f in fields]
+    seen: dict[str, str] = {}
+    for name, origin in taken:
+        other = seen.get(name.casefold())
+        if other is None:
+            seen[name.casefold()] = origin
+        else:
+            yield f"{other} and {origin} would meet under one name; use columns.rename or exclude"
+
+
+def _origin(column: Column, spec: ExtractSpec) -> str:
+    new = spec.columns.rename.get(column.name)
+    return f"column {column.name!r}" + (f" (renamed to {new!r})" if new else "")
+
+
+def clashes(names: Sequence[str]) -> list[str]:
+    """Return one sentence for each column that differs from an earlier one in its case alone."""
+    seen: dict[str, str] = {}
+    found = []
+    for name in dict.fromkeys(names):
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            found.append(f"column {name} differs from {other} of older files in its case alone")
+    return found
+
+
+def refuse(spec: ExtractSpec, found: Sequence[str]) -> None:
+    """Raise ConfigError with all problems, if there are any."""
+    if found:
+        raise ConfigError(f"{spec.table_id}: {'; '.join(found)}")

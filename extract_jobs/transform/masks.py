@@ -1,0 +1,156 @@
+"""The mask ``hash``: HMAC-SHA256 of a value under a secret key, in hexadecimal digits.
+
+Equal values give equal hashes, in every table, run and source that has the same key, so that
+masked columns can still be joined and counted. Without the key nobody can try out values.
+
+What is hashed is a value's canonical form, in UTF-8:
+
+- text: as it is, neither trimmed nor normalized; binary: its bytes;
+- numbers: decimal digits without exponent, leading or trailing zeros, so that 5, 5.00 and the
+  double 5 are equal; of floats the fewest digits that read back; ``NaN``, ``Infinity``,
+  ``-Infinity``;
+- booleans: ``true`` and ``false``; dates: ``2026-01-31``;
+- timestamps: ``2026-01-31T13:14:15.000000``, with a ``Z`` behind those that have a zone, in UTC;
+- lists and structs: JSON of the values in them, each in its canonical form, NULL as ``null``.
+
+NULL stays NULL. https://www.rfc-editor.org/rfc/rfc2104
+"""
+
+from __future__ import annotations
+
+import hmac
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.transform.casts import kind
+
+MIN_KEY_BYTES = 16
+"""Keys are refused below this length: a short one can be tried out like a value."""
+
+_CHECKED = b"extract-jobs: which key is it"
+
+
+@dataclass(frozen=True)
+class MaskKey:
+    """The key of the mask ``hash``. Picklable; in no ``repr``.
+
+    Attributes:
+        secret: Its bytes.
+    """
+
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, text: str, where: str) -> MaskKey:
+        """Return the key of a secret's text, white space around it left out.
+
+        Args:
+            text: The secret.
+            where: What names it, for the message.
+
+        Raises:
+            ConfigError: It is shorter than `MIN_KEY_BYTES`.
+        """
+        secret = text.strip().encode()
+        if len(secret) < MIN_KEY_BYTES:
+            raise ConfigError(
+                f"{where} is a key of {len(secret)} bytes for the mask hash, which needs at least "
+                f"{MIN_KEY_BYTES}: use a random one, such as `openssl rand -hex 32` gives"
+            )
+        return cls(secret)
+
+    @property
+    def fingerprint(self) -> str:
+        """8 hexadecimal digits that tell this key from another, and give nothing away."""
+        return hmac.digest(self.secret, _CHECKED, "sha256").hex()[:8]
+
+    def hashed(self, array: pa.Array) -> pa.Array:
+        """Return the hash of every value, as text; NULL stays NULL.
+
+        Arrow has no keyed hash: each distinct value is hashed once, in Python.
+        """
+        encoded = _distinct(array)
+        spell = _speller(encoded.dictionary.type)
+        secret, digest = self.secret, hmac.digest
+        hashes = [
+            None if value is None else digest(secret, spell(value), "sha256").hex()
+            for value in _values(encoded.dictionary)
+        ]
+        return pa.array(hashes, pa.string()).take(encoded.indices)
+
+
+def _distinct(array: pa.Array) -> pa.DictionaryArray:
+    if pa.types.is_nested(array.type):
+        # Arrow does not compare them: each row's is a value of its own.
+        return pa.DictionaryArray.from_arrays(pa.array(range(len(array)), pa.int32()), array)
+    return array.dictionary_encode()
+
+
+def _values(array: pa.Array) -> list[Any]:
+    """Return what `_speller` takes of each value."""
+    if pa.types.is_nested(array.type):
+        return _as_json(array)
+    if kind(array.type) not in ("string", "binary", "boolean", "integer", "decimal"):
+        # Of floats Arrow prints the shortest text that reads back, and it knows all years.
+        array = array.cast(pa.string())
+    return list(array.to_pylist())
+
+
+def _speller(data_type: pa.DataType) -> Callable[[Any], bytes]:
+    """Return what gives the canonical form of a type's values, see above."""
+    spellers: dict[str, Callable[[Any], bytes]] = {
+        "string": str.encode,
+        "binary": bytes,
+        "boolean": lambda value: b"true" if value else b"false",
+        "integer": lambda value: b"%d" % value,
+        "decimal": _number,
+        "float": lambda text: _number(Decimal(text)),
+        "timestamp": _moment,
+        "timestamptz": _moment,
+    }
+    return spellers.get(kind(data_type), _nested if pa.types.is_nested(data_type) else str.encode)
+
+
+def _moment(text: str) -> bytes:
+    return text.replace(" ", "T").encode()
+
+
+def _nested(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _as_json(array: pa.Array) -> list[Any]:
+    """Return values as JSON holds them: nested as they are, their leaves in canonical form."""
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        items = iter(_as_json(array.flatten()))
+        lengths = array.value_lengths().to_pylist()
+        return [None if n is None else list(itertools.islice(items, n)) for n in lengths]
+    if pa.types.is_struct(array.type):
+        names = [field.name for field in array.type]
+        rows = zip(*map(_as_json, array.flatten()), strict=True)
+        there = array.is_valid().to_pylist()
+        found = zip(there, rows, strict=True)
+        return [dict(zip(names, row, strict=True)) if valid else None for valid, row in found]
+    spell = _speller(array.type)
+    return [
+        None if value is None else spell(value).decode("utf-8", "surrogateescape")
+        for value in _values(array)
+    ]
+
+
+def _number(value: Decimal) -> bytes:
+    if not value.is_finite():
+        if value.is_nan():
+            return b"NaN"
+        return b"Infinity" if value > 0 else b"-Infinity"
+    text = f"{value:f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return b"0" if text == "-0" else text.encode()
