@@ -194,7 +194,7 @@ class _Evidence:
         return {**item, **now}
 
     def may_run(self, run: TrackedRun, item: Item) -> bool:
-        """Tell whether a job of the run still runs; what cannot be asked counts as running."""
+        """Return whether a job of the run still runs; what cannot be asked counts as running."""
         if run.status == "PENDING" or run.job_type not in _PLACES:
             return False
         from botocore.exceptions import BotoCoreError, ClientError

@@ -11,7 +11,7 @@
     ├── ReconcileFailed        rows written differ from rows read          exit 75, retried
     ├── CommitConflict         another run committed first                 exit 75, retried
     ├── WriteFailed            the target or state could not be written    exit 75, retried
-    ├── Interrupted            told to stop (SIGTERM, SIGINT, lost driver) exit 75, retried
+    ├── Interrupted            stopped by SIGTERM, SIGINT or a lost driverexit 75, retried
     └── WorkerOutOfMemory      the worker ran out of memory                exit 75, bigger worker
 
 A message says what happened, the expected and the actual value, and what to do next. It never
@@ -73,7 +73,7 @@ class SourceUnavailable(ExtractError):
 class SourceQueryFailed(ExtractError):
     """The source answered a statement with an error that is not about the connection.
 
-    Nothing is committed. A retry is safe but will likely fail alike.
+    Nothing is committed. A retry is safe but will probably fail the same way.
     """
 
 
@@ -116,7 +116,7 @@ class WriteFailed(ExtractError):
 
 
 class Interrupted(ExtractError):
-    """The worker was told to stop, or its Spark driver died, before the commit.
+    """The worker was asked to stop, or its Spark driver died, before the commit.
 
     Staged uploads were aborted where there was time. A retry is safe.
     """
@@ -128,7 +128,7 @@ class Interrupted(ExtractError):
 class WorkerOutOfMemory(ExtractError):
     """A worker process ran out of memory.
 
-    Nothing is committed. A retry is safe, and wants a bigger worker.
+    Nothing is committed. A retry is safe, and needs a bigger worker.
     """
 
     retryable = True
@@ -136,10 +136,10 @@ class WorkerOutOfMemory(ExtractError):
 
 
 class StopRequested(BaseException):
-    """What a signal handler raises: the process was told to stop (SIGTERM, SIGINT).
+    """Raised by the signal handler: the process was asked to stop (SIGTERM, SIGINT).
 
-    No `Exception`, because it comes up inside whatever the main thread is doing: libraries take an
-    `Exception` for a failure of their own and try again (botocore does, in the middle of a
+    Not an `Exception`, because it surfaces inside whatever the main thread is doing: libraries take
+    an `Exception` for a failure of their own and try again (botocore does, in the middle of a
     request), and so do we. It never escapes `run_extract`, a worker or the command line: they
     raise `Interrupted` for it.
     """
@@ -155,7 +155,7 @@ def printable(text: str) -> str:
 def error_line(error: BaseException) -> str:
     """Return ``<Class>: <message>`` on one line, as logs end with and the state machine matches.
 
-    An error that is not an `ExtractError` gives its class and message too; callers decide whether
-    that message may be shown.
+    An error that is not an `ExtractError` is printed as its class and message too; callers decide
+    whether that message may be shown.
     """
     return f"{type(error).__name__}: {printable(' '.join(str(error).split()))}"

@@ -48,9 +48,9 @@ def run_extract(
     Args:
         spec: What to extract, and where to.
         spark: The caller's session; None starts one only if there is more than one split.
-        progress: Told what happens, for people to watch.
-        clock: Gives the present, UTC.
-        open_storage: Gives the storage of a URI; picklable.
+        progress: Notified of every step, for people to watch.
+        clock: Returns the current time, UTC.
+        open_storage: Returns the storage of a URI; picklable.
 
     Returns:
         The report, which is also at ``spec.report_uri``.
@@ -83,7 +83,7 @@ def _run_and_report(spec: ExtractSpec, tools: Tools) -> Report:
 
 
 def _told(error: BaseException) -> BaseException:
-    """Return what the caller is told: a signal is `Interrupted` to it, and so on."""
+    """Return the error that the caller sees: a signal becomes `Interrupted`, and so on."""
     if isinstance(error, MemoryError):
         return WorkerOutOfMemory("the worker ran out of memory; give it a bigger one")
     if isinstance(error, StopRequested):

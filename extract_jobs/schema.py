@@ -68,7 +68,7 @@ ROW_XMIN = Column(
     "xmin",
     watermark="xid",
 )
-"""PostgreSQL's system column that tells which transaction wrote a row, as a watermark."""
+"""PostgreSQL's system column with the transaction that wrote a row, as a watermark."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class TableDescription:
         key: Primary key columns, empty if there is none.
         estimated_rows: Catalogue estimate; None when unknown.
         estimated_bytes: Size on disk including out-of-line values; None when unknown.
-        fingerprint: What tells this source from another one (system identifier, database).
+        fingerprint: Identifies the source (system identifier, database).
         source_version: The server's version, for the report.
     """
 

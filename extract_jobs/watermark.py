@@ -1,6 +1,6 @@
 """Watermark values and the intervals between them, compared and moved exactly.
 
-A value is kept as text of its own type, never as a float, so that it survives JSON exactly.
+A value is kept as the text of its type, never as a float, so that it survives JSON exactly.
 Strings are ordered by their column's collation, which only the source knows: nothing here
 compares them.
 """
@@ -77,7 +77,7 @@ _EXAMPLES = {
 
 
 def parse_value(kind: WatermarkType, given: str | int, where: str) -> WatermarkValue:
-    """Read a bound as a person gives it.
+    """Parse a bound as a person writes it.
 
     Args:
         kind: The watermark column's.
@@ -161,7 +161,7 @@ def python_value(value: WatermarkValue) -> Any:
 
 
 def is_before(left: WatermarkValue, right: WatermarkValue) -> bool:
-    """Tell whether one value is less than another of its kind, exactly.
+    """Return whether one value is less than another of its kind, exactly.
 
     Raises:
         ValueError: Of different kinds.

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 def begin_log(argv: Sequence[str]) -> None:
     """Log lines of JSON from now on, each with the run that the arguments name."""
     log_json_lines()
-    with contextlib.suppress(ConfigError):  # it is told when the attempt is run
+    with contextlib.suppress(ConfigError):  # reported when the attempt runs
         given = parse_arguments(argv)
         in_every_line(
             source_name=given.source_name,

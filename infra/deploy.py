@@ -173,7 +173,7 @@ def _checked_name(name: str, aws: Aws) -> str:
 
 
 def _data_is_there(stack: Stack, aws: Aws) -> bool:
-    """Tell whether an earlier stack of this name has left its tracking table."""
+    """Return whether an earlier stack of this name has left its tracking table."""
     listed = aws.json("dynamodb", "list-tables")["TableNames"]
     return stack.name in listed
 

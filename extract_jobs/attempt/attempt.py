@@ -202,7 +202,7 @@ class Attempt:
         return self.snapshot.count()
 
     def asks_alike(self) -> bool:
-        """Tell whether every statement of the attempt asks for the same rows of the snapshot.
+        """Return whether every statement of the attempt asks for the same rows of the snapshot.
 
         They start at different moments, so a condition or query with ``now()`` in it does not.
         """
@@ -248,7 +248,7 @@ class Attempt:
         return replaced_by_interval(self.spec, self.plan.interval, column.watermark)
 
     def changes_nothing(self, commit: Commit, report: Report) -> bool:
-        """Tell whether a commit would only add to the log: an interval without a row of its own."""
+        """Return whether a commit would change nothing but the log: no row is new."""
         if self.plan.interval is None or commit.files or commit.retire:
             return False
         moves = commit.watermark != self.plan.base.watermark

@@ -214,7 +214,7 @@ def _joined(values: Sequence[pa.Array]) -> pa.Array:
 
 
 def _interval_meets(interval: Interval | None, ground: Sequence[Interval]) -> bool:
-    """Tell whether an interval may share a value with some ground; strings always may."""
+    """Return whether an interval may share a value with some ground; strings always may."""
     if interval is None:
         return True
     return any(
@@ -230,7 +230,7 @@ def _may_be_before(lower: WatermarkValue | None, upper: WatermarkValue | None) -
 
 
 def _is_ordered(schema: pa.Schema, place: str | None, ground: Sequence[Interval]) -> bool:
-    """Tell whether a file orders the watermark as the source does, so that bounds apply."""
+    """Return whether a file orders the watermark as the source does, so that bounds apply."""
     kinds = {v.type for piece in ground for v in (piece.lower, piece.upper) if v}
     if place is None or kinds == {"string"} or not kinds:
         return False
@@ -238,7 +238,7 @@ def _is_ordered(schema: pa.Schema, place: str | None, ground: Sequence[Interval]
 
 
 def _group_meets(group: Any, place: str | None, ground: Sequence[Interval]) -> bool:
-    """Tell whether a row group may hold rows of some ground, by its statistics."""
+    """Return whether a row group may hold rows of some ground, by its statistics."""
     found = next(
         column.statistics
         for column in map(group.column, range(group.num_columns))

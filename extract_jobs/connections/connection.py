@@ -57,7 +57,7 @@ class DatabaseConnection:
     def place(self) -> str:
         """Where it leads, for messages: host, port, database and user, never the password."""
         if self.url:
-            # What follows may be anything, so it is not told.
+            # What follows may be anything, so it is not shown.
             where = self.url.partition("?")[0].partition(";")[0]
             return f"{where}, user {self.user!r}" if self.user else where
         return f"{self.host}:{self.port}, database {self.database!r}, user {self.user!r}"
@@ -116,5 +116,5 @@ class DatabaseConnection:
 
 
 def is_local(host: str) -> bool:
-    """Tell whether a host is this machine: its traffic crosses no network."""
+    """Return whether a host is this machine: its traffic crosses no network."""
     return host in ("localhost", "::1") or host.startswith(("127.", "/", "@"))

@@ -15,7 +15,7 @@ class Engine:
         schemes: Of URLs that are taken apart; the first is the one to show.
         secret_words: A secret whose ``engine`` holds none of these is another database's. Empty
             takes any.
-        takes_jdbc: Whether a ``jdbc:`` URL is taken too, as it stands.
+        takes_jdbc: Whether a ``jdbc:`` URL is accepted too, unchanged.
     """
 
     title: str

@@ -70,12 +70,12 @@ def secret_text(
 
 
 def _secret(secret_id: str, key: str, client: Any) -> str:
-    told = f"secret {secret_id!r}"
+    label = f"secret {secret_id!r}"
     with (
         aws_errors(
-            f"cannot read {told}",
+            f"cannot read {label}",
             "Secrets Manager",
-            absent=f"there is no {told} in this account and region: check {key} and AWS_REGION",
+            absent=f"there is no {label} in this account and region: check {key} and AWS_REGION",
             rights="secretsmanager:GetSecretValue on it and kms:Decrypt on its key, and it must "
             "not be scheduled for deletion",
         ),
@@ -83,28 +83,28 @@ def _secret(secret_id: str, key: str, client: Any) -> str:
     ):
         text = opened.get_secret_value(SecretId=secret_id).get("SecretString")
     if text is None:
-        raise ConfigError(f"{told} is binary; it must be text")
-    return _filled(text, told)
+        raise ConfigError(f"{label} is binary; it must be text")
+    return _filled(text, label)
 
 
 def _parameter(name: str, key: str, client: Any) -> str:
-    told = f"SSM parameter {name!r}"
+    label = f"SSM parameter {name!r}"
     with (
         aws_errors(
-            f"cannot read {told}",
+            f"cannot read {label}",
             "SSM",
-            absent=f"there is no {told} in this account and region: check {key} and AWS_REGION",
+            absent=f"there is no {label} in this account and region: check {key} and AWS_REGION",
             rights="ssm:GetParameter on it and kms:Decrypt on its key",
         ),
         _client(client, "ssm", name) as opened,
     ):
         text = opened.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
-    return _filled(text, told)
+    return _filled(text, label)
 
 
-def _filled(text: str, told: str) -> str:
+def _filled(text: str, label: str) -> str:
     if not text:
-        raise ConfigError(f"{told} is empty")
+        raise ConfigError(f"{label} is empty")
     return text
 
 

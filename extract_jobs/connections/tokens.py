@@ -2,8 +2,8 @@
 
 RDS: a token is a URL signed on this machine, good for 15 minutes, and asked for only while the
 connection is being opened
-(https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html). Redshift gives
-a password of its own by an API call, and a user name with a prefix
+(https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html). An API call
+to Redshift returns a password of its own, and a user name with a prefix
 (https://docs.aws.amazon.com/redshift/latest/mgmt/generating-user-credentials.html). Both are made
 with the credentials of the process that connects, so executors need the role too.
 """
@@ -76,7 +76,7 @@ def iam_login(
         region: As configured; None reads it off the endpoint, else from the environment.
 
     Raises:
-        ConfigError: Region, cluster or workgroup cannot be told from the endpoint.
+        ConfigError: Region, cluster or workgroup cannot be derived from the endpoint.
     """
     own = re.fullmatch(
         r"([^.]+)\.(?:[^.]+\.)+([a-z]{2}(?:-[a-z]+)+-\d)\.(rds|redshift|redshift-serverless)"
@@ -175,7 +175,7 @@ def _cluster(client: Any, iam: IamLogin) -> Login:
         "DurationSeconds": _LIFE_SECONDS,
     }
     if iam.user:
-        # A user that is not there is no one's to make: an extract only reads.
+        # A missing user is not created: an extract only reads.
         found = client.get_cluster_credentials(**asked, DbUser=iam.user, AutoCreate=False)
     else:
         found = client.get_cluster_credentials_with_iam(**asked)

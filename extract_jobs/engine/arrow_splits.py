@@ -19,8 +19,8 @@ from extract_jobs.engine.split_task import (
     SplitFailure,
     SplitResult,
     SplitTask,
+    described,
     outcome_of,
-    told,
 )
 from extract_jobs.errors import Interrupted, SourceUnavailable
 from extract_jobs.parquet.writer import PartitionedWriter
@@ -95,7 +95,7 @@ def run_on_spark(
     context: SparkContext,
     stop: threading.Event,
 ) -> Results | SplitFailure:
-    """Run some splits as a Spark job; a lost worker costs one try, also where Spark gives it none.
+    """Run some splits as a Spark job; a lost worker costs one try, with or without Spark's retries.
 
     A local master without retries, such as ``local[2]``, fails a job with its first lost worker.
     What that worker had staged is dropped at the end by `run_splits.stray_uploads`.
@@ -115,7 +115,7 @@ def run_on_spark(
                 raise
             if last or stop.is_set() or not isinstance(mapped, Interrupted):
                 raise mapped from error
-            logger.warning("%s: %s; reading again", told(unit), mapped)
+            logger.warning("%s: %s; reading again", described(unit), mapped)
         else:
             found: Results | SplitFailure = outcome
             return found

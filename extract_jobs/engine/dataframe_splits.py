@@ -24,8 +24,8 @@ from extract_jobs.engine.split_task import (
     SplitFailure,
     SplitResult,
     SplitTask,
+    described,
     outcome_of,
-    told,
 )
 from extract_jobs.errors import ExtractError, Interrupted, SourceUnavailable
 from extract_jobs.reporting.progress import Progress
@@ -54,8 +54,8 @@ def run_dataframe(
     """Run some splits as a Spark job; a connection or worker that is lost costs one try.
 
     Several splits are read one after the other and share one set of files; a try reads them all
-    again, since Spark does not tell whose rows are whose. Spark's own tries of a task come first,
-    where its master gives it any. What a lost worker had staged is dropped at the end by
+    again, since Spark does not say which split a row came from. Spark's own retries of a task come
+    first, where its master has any. What a lost worker had staged is dropped at the end by
     `extract_jobs.engine.run_splits.stray_uploads`.
 
     Raises:
@@ -75,7 +75,7 @@ def run_dataframe(
             if attempt == READ_TRIES or not may_pass or stop.wait(PAUSE_SECONDS * attempt):
                 # Not chained: the text of a JVM's exception may hold rows.
                 raise mapped from None
-            logger.warning("%s, try %d: %s; trying again", told(unit), attempt, mapped)
+            logger.warning("%s, try %d: %s; trying again", described(unit), attempt, mapped)
     raise AssertionError("unreachable")
 
 
@@ -106,7 +106,7 @@ def _run_once(
 
     one_task = reader.dataframe(session, unit).coalesce(1)
     rows = one_task.mapInArrow(stage, "outcome binary").collect()
-    # One Spark partition gives one row. None would be a partition that Spark thought empty.
+    # One Spark partition returns one row; no row means that Spark took the partition for empty.
     [row] = rows
     found: Results | SplitFailure = pickle.loads(bytes(row.outcome))  # noqa: S301 - ours
     return found

@@ -1,14 +1,14 @@
-"""Runs splits: on Spark executors, or in this process when one split is all there is.
+"""Runs splits: on Spark executors, or in this process if there is only one.
 
 Each split is one Spark job of one task, and as many are under way as connections are allowed. So
-the cap on connections is exact, a free connection takes the next split whatever its size, progress
+the cap on connections is exact, a free connection takes the next split of any size, progress
 comes split by split from any cluster, a lost task costs one split, and the first error that no
-retry can mend stops the rest at once. How a split becomes a job depends on what reads it:
+retry can fix stops the rest at once. How a split becomes a job depends on what reads it:
 `arrow_splits` where Python does, `dataframe_splits` where Spark does.
 
-Where partitions depend on the row, a job of its own for each split would make files of every
-partition for every split. Then each connection has one job, a slice of the splits with one set of
-files: a lost task costs a slice, and a fast slice takes nothing off a slow one.
+Where partitions depend on the row, one job per split would write files of every partition for
+every split. Then each connection has one job instead: a slice of the splits that shares one set of
+files. A lost task costs a slice, and a fast slice does not help a slow one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from extract_jobs.engine.split_task import (
     SplitFailure,
     SplitResult,
     SplitTask,
-    told,
+    described,
 )
 from extract_jobs.errors import Interrupted
 from extract_jobs.reporting.progress import Progress
@@ -54,11 +54,11 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _CANCEL_SECONDS = 1.0
-"""How often jobs are cancelled that go on when one has failed."""
+"""Seconds between attempts to cancel the jobs still running after one has failed."""
 
 
 def runs_on_spark(task: SplitTask, splits: Sequence[Split]) -> bool:
-    """Tell whether `run_splits` needs Spark: one split that Python reads starts no JVM."""
+    """Return whether `run_splits` needs Spark: one split that Python reads starts no JVM."""
     return len(splits) > 1 or isinstance(task.reader, DataFrameReader)
 
 
@@ -79,9 +79,9 @@ def run_splits(
         connections: Most splits under way at a time, at least 1.
         spark: The caller's session; None uses the active one, or starts one where it is needed
             (`runs_on_spark`).
-        progress: Told of every split.
-        committed: Gives the rows of a split that are committed already. Called here, when the
-            split's turn has come; each split then has a job of its own. None where there are none.
+        progress: Notified of every split.
+        committed: Returns the rows of a split that are already committed. Called here when the
+            split's turn comes; each split then has its own job. None if there are no such rows.
 
     Returns:
         One result per split, in order of index.
@@ -105,7 +105,7 @@ def run_splits(
     def run_unit(unit: tuple[Split, ...]) -> Results:
         if stop.is_set():
             raise Interrupted("stopped because another split failed")
-        context.setJobGroup(group, told(unit), interruptOnCancel=True)
+        context.setJobGroup(group, described(unit), interruptOnCancel=True)
         ready = replace(task, committed=of_split(unit[0]))
         if isinstance(reader, DataFrameReader):
             outcome = run_dataframe(ready, reader, unit, spark_session(spark), stop)
@@ -131,7 +131,7 @@ def run_splits(
         for future in futures:
             future.cancel()
         while not all(f.done() for f in futures):
-            # Again and again: a job may begin just after, from a thread that was on its way to it.
+            # Repeated: a thread may still start a job just after the others were cancelled.
             _cancel(context, group)
             wait(futures, timeout=_CANCEL_SECONDS)
         pool.shutdown(wait=True, cancel_futures=True)
@@ -145,7 +145,7 @@ def _cancel(context: SparkContext, group: str) -> None:
 
 
 def stray_uploads(task: SplitTask, kept: Sequence[WrittenFile]) -> int:
-    """Abort what this worker staged and does not keep, such as files of a task that was retried.
+    """Abort files that this worker staged and no commit will hold, such as those of a retried task.
 
     Args:
         task: Whose ``file_prefix`` names this worker's files.

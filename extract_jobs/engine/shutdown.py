@@ -1,4 +1,4 @@
-"""How a worker ends when it is told to: soon, with nothing staged left behind, and with a report.
+"""Shuts a worker down on a signal: quickly, without staged files left behind, and with a report.
 
 Python runs a signal handler only between two of its own instructions, and a worker may spend
 minutes inside DuckDB, waiting for the source's first row. So a thread hears the signal too, and
@@ -65,13 +65,13 @@ def interrupt_on_sigterm() -> Stop:
         raise StopRequested(_MESSAGE)
 
     signal.signal(signal.SIGTERM, interrupt)
-    heard, told = socket.socketpair()
-    told.setblocking(False)
-    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
     def listen() -> None:
-        with heard, told:  # told must live as long as Python writes to it
-            while heard.recv(1) != bytes([signal.SIGTERM]):
+        with reader, writer:  # the writer must live as long as Python writes to it
+            while reader.recv(1) != bytes([signal.SIGTERM]):
                 pass
             if stop.noticed.wait(NOTICE_SECONDS):
                 time.sleep(CLEAN_UP_SECONDS)

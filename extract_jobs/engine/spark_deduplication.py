@@ -1,4 +1,4 @@
-"""Rows that are committed already, told by Spark where they are too many for one process.
+"""Finds rows that are already committed with Spark, where they are too many for one process.
 
 Spark joins the keys of the source's rows with those of committed rows and keeps those that both
 have, by the split that reads them: no process ever holds more keys than one split has rows.
@@ -41,7 +41,7 @@ def committed_by_split(
     key: RowKey,
     connections: int,
 ) -> Callable[[Split], CommittedRows]:
-    """Return what gives the rows of a split that are committed already.
+    """Return a function from a split to its rows that are already committed.
 
     Reads the key's columns of every split once, in the attempt's snapshot, before the splits
     themselves are read.
@@ -57,7 +57,7 @@ def committed_by_split(
 
     Raises:
         ConfigError: The source reads through Spark: a key that is read twice, each time at another
-            moment, tells nothing for sure.
+            moment, is not conclusive.
         ExtractError: Spark failed.
     """
     from pyspark import StorageLevel
@@ -114,7 +114,7 @@ def _reader(task: SplitTask) -> Reader:
     if task.reader is None or isinstance(task.reader, DataFrameReader):
         raise ConfigError(
             f"the interval overlaps more than {MAX_IN_MEMORY} rows that are committed already, "
-            "which is more than can be told by columns.key for a source that reads through Spark; "
+            "which is more than columns.key can deduplicate for a source that reads through Spark; "
             "nothing was written. Give watermark.lag a smaller value, accept doubles with "
             "watermark.duplicates: accept, or replace whole partitions with write_mode "
             "overwrite_partitions"

@@ -70,7 +70,7 @@ class SplitFailure:
 
 
 Results = tuple[SplitResult, ...]
-"""Of the splits that one task ran: one each. A file that several share is in the last one's."""
+"""One result per split that a task ran. A file that several share is in the last one's."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SplitTask:
     """Stages a split's rows as Parquet. Picklable; the same in process and on Spark.
 
     Attributes:
-        reader: Gives the rows of the attempt's splits; None where they are handed in.
+        reader: Reads the rows of the attempt's splits; None where batches are passed in.
         transform: From source batches to file batches.
         target: Where and how files are written.
         file_prefix: Begins the name of every file: run, attempt and this worker's own token.
@@ -112,9 +112,9 @@ class SplitTask:
 
         Args:
             split: Whose rows they are.
-            batches: As the source gives them.
+            batches: As the source returns them.
             nulled: Asked when the batches are at their end: values that became NULL, by column.
-            progress: Told after every batch.
+            progress: Notified after every batch.
 
         Raises:
             ExtractError: As the batches and `PartitionedWriter` raise.
@@ -181,7 +181,7 @@ class SplitTask:
         )
 
 
-def told(unit: Sequence[Split]) -> str:
+def described(unit: Sequence[Split]) -> str:
     """Return what messages call some splits: ``split 3``, or ``splits 3 to 9``."""
     first, last = unit[0].index, unit[-1].index
     return f"split {first}" if first == last else f"splits {first} to {last}"
@@ -192,7 +192,7 @@ def outcome_of(run: Callable[[], Results], unit: Sequence[Split]) -> Results | S
     try:
         return run()
     except MemoryError:
-        text = f"{told(unit)}: a Python worker ran out of memory"
+        text = f"{described(unit)}: a Python worker ran out of memory"
         return SplitFailure("WorkerOutOfMemory", text)
     except ExtractError as error:
         return SplitFailure(type(error).__name__, str(error))
@@ -201,6 +201,6 @@ def outcome_of(run: Callable[[], Results], unit: Sequence[Split]) -> Results | S
         name = type(error).__name__
         return SplitFailure(
             "ExtractError",
-            f"{told(unit)}: unexpected {name}: a defect in extract-jobs; the executor's log "
+            f"{described(unit)}: unexpected {name}: a defect in extract-jobs; the executor's log "
             "has the traceback",
         )

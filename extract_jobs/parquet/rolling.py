@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 class RollingFiles:
     """The files of partitions that are written at the same time. Not thread-safe.
 
-    Partitions are told by any number of the caller's. After any exception, `abort` drops all.
+    The caller numbers the partitions as it likes. After any exception, `abort` drops all files.
     """
 
     def __init__(
@@ -123,10 +123,10 @@ class RollingFiles:
                 self._flush(key)
 
     def flush_largest(self, limit: int) -> None:
-        """Write row groups smaller than asked for, the largest first, where more waits than that.
+        """Write the largest buffers early, as small row groups, until the rest fits the limit.
 
         Args:
-            limit: Arrow bytes that may wait.
+            limit: Arrow bytes that may stay buffered.
 
         Raises:
             WriteFailed: Storage failed.
@@ -140,11 +140,11 @@ class RollingFiles:
                 return
 
     def finish(self, key: int, pool: ThreadPoolExecutor | None = None) -> None:
-        """Write what waits of a partition, and finish its file; later rows begin another.
+        """Write the buffered rows of a partition and finish its file; later rows begin another.
 
         Args:
             key: The partition.
-            pool: Sends the file's last bytes while the caller goes on; `settle` waits for it.
+            pool: Sends the file's last bytes while the caller continues; `settle` waits for it.
 
         Raises:
             WriteFailed: Storage failed, perhaps for a file of an earlier call.
@@ -205,7 +205,7 @@ class RollingFiles:
         return max(min(self._target.row_group_bytes, room), 1)
 
     def _flush(self, key: int) -> None:
-        """Write what waits as one row group, and close the file if it is full."""
+        """Write the buffered rows as one row group, and close the file if it is full."""
         partition = self._partitions[key]
         if not partition.waiting:
             return

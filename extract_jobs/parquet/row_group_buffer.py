@@ -59,7 +59,7 @@ class WaitingRows:
         self.waiting, self.arrow_bytes, self.held_bytes = [], 0, 0
 
     def _are_small(self) -> bool:
-        """Tell whether the overhead of the chunks outweighs their rows."""
+        """Return whether the overhead of the chunks outweighs their rows."""
         rows: int = sum(chunk.num_rows for chunk in self.waiting)
         return rows < _FEW_ROWS * len(self.waiting)
 

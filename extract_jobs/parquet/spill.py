@@ -42,7 +42,7 @@ class Spill:
         """Bytes on disk."""
 
     def check(self, size: int = 0) -> None:
-        """Refuse to go on where the disk has no room. Read-only.
+        """Raise if the disk has no room left. Read-only.
 
         Args:
             size: Bytes that are about to be written.
@@ -117,7 +117,7 @@ class Spill:
         if file is not None:
             try:
                 file.close()
-            except OSError:  # bytes that Python still held did not fit: nobody wants them now
+            except OSError:  # bytes still buffered by Python did not fit; they are not needed
                 file.close()
 
     def _failed(self, error: OSError) -> WriteFailed:
@@ -130,7 +130,7 @@ class Spill:
 class Shelf:
     """Rows of many partitions that wait, in no order within a partition. Not thread-safe.
 
-    A partition is told by a number, see `extract_jobs.transform.partitions.PartitionIds`.
+    A partition is identified by a number, see `extract_jobs.transform.partitions.PartitionIds`.
     """
 
     def __init__(self, spill: Spill) -> None:

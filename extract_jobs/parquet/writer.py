@@ -241,7 +241,7 @@ class PartitionedWriter:
                 self._files.append(partition, part)
 
     def _writes_directly(self, partition: int) -> bool:
-        """Tell whether a partition's rows go to a file as they come; if not, they are parked.
+        """Return whether a partition's rows go to a file as they come; if not, they are parked.
 
         A partition that had no rows for a while gives its place to one that has, so rows in the
         order of their partitions never wait. Each that comes back costs a file: when as many have

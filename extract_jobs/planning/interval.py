@@ -136,7 +136,7 @@ def _lowered(previous: WatermarkValue, lag: timedelta | int | None) -> Watermark
 
 
 def _goes_on(bounds: Bounds, previous: WatermarkValue | None, before: Precedes) -> bool:
-    """Tell whether an interval leaves no gap above what the watermark stands for."""
+    """Return whether an interval leaves no gap above what the watermark stands for."""
     start = previous or bounds.initial
     if bounds.lower is None or start is None:
         return bounds.lower is None
@@ -295,5 +295,5 @@ def _joined(left: Interval, right: Interval) -> Interval | None:
 
 
 def _reaches(low: Interval, high: Interval) -> bool:
-    """Tell whether ``low`` does not end below where ``high`` begins."""
+    """Return whether ``low`` does not end below where ``high`` begins."""
     return low.upper is None or high.lower is None or not is_before(low.upper, high.lower)

@@ -298,7 +298,7 @@ def _moved(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
 
 
 def _spelled_alike(before: pa.DataType | None, after: pa.DataType | None) -> bool:
-    """Tell whether folders are named alike after values of either type."""
+    """Return whether folders are named alike after values of either type."""
     if before is None or after is None:
         return False
     kinds = {kind(before), kind(after)}

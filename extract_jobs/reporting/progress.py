@@ -1,4 +1,4 @@
-"""How an extract tells what it does."""
+"""The events of an extract that a watcher can show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """What an extract tells whoever watches; this one ignores it all.
+    """Receives the events of an extract; this one ignores them all.
 
     Methods may be called from any thread.
     """

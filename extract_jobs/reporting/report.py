@@ -40,8 +40,8 @@ ChangeKind = Literal[
 class SchemaChange(BaseModel):
     """One way in which a table's columns differ from what they were at its last commit.
 
-    ``before`` and ``after`` are types, except that ``reordered`` gives the names that moved,
-    ``nullability`` says ``NULL`` or ``NOT NULL``, and ``masked`` gives masks. ``effect`` says what
+    ``before`` and ``after`` are types, except that ``reordered`` has the names that moved,
+    ``nullability`` says ``NULL`` or ``NOT NULL``, and ``masked`` has masks. ``effect`` says what
     the files have of it.
     """
 
@@ -115,7 +115,7 @@ class Report(BaseModel):
     @field_validator("schema_changes", mode="before")
     @classmethod
     def _without_sentences(cls, value: Any) -> Any:
-        """Leave out changes that are told as text: commits of an unreleased version have such."""
+        """Drop changes kept as text, which commits of an unreleased version have."""
         return [v for v in value if not isinstance(v, str)] if isinstance(value, list) else value
 
     def to_json(self) -> str:

@@ -189,7 +189,7 @@ class Source(Protocol):
         """
 
     def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
-        """Tell whether one value lies before another in the column's own order (collation)."""
+        """Return whether one value lies before another in the column's own order (collation)."""
 
     def null_watermarks(self, column: str) -> int:
         """Count the spec's rows whose value in a column is NULL, now."""
@@ -207,7 +207,7 @@ class ObjectSource(Source, Protocol):
     """
 
     def has_nothing_new(self) -> bool:
-        """Tell whether there is no object to read."""
+        """Return whether there is no object to read."""
 
     def choose(self, before: bytes | None, now: datetime) -> bytes:
         """List the objects, and return those to be read and those that were read before.
@@ -222,7 +222,7 @@ class ObjectSource(Source, Protocol):
         """
 
     def is_current(self, chosen: bytes) -> bool:
-        """Tell whether every object that a list has to be read is still there, unchanged."""
+        """Return whether every object that a list has to be read is still there, unchanged."""
 
     def at(self, chosen: bytes) -> ObjectSource:
         """Return the source of the objects of a list, whatever else there is by now."""

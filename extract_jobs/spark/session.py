@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 TASK_FAILURES = 4
-"""How often Spark tries a task of its own accord."""
+"""Times that Spark itself runs a task."""
 
 
 def check_driver(spark: SparkSession | None) -> None:
@@ -48,13 +48,13 @@ def spark_error(error: Exception, context: SparkContext) -> Exception:
         # The text of a Spark error holds the executor's traceback, which may quote anything.
         mapped = Interrupted(
             f"a Spark task failed as often as it may ({type(error).__name__}); its worker process "
-            "died or was killed: the executors' logs tell"
+            "died or was killed: the executors' logs say why"
         )
     return mapped
 
 
 def _is_sparks(error: BaseException) -> bool:
-    """Tell Spark's errors, and those of the socket to its JVM, from a defect of this program."""
+    """Return whether an error comes from Spark or its JVM's socket, not from a defect of ours."""
     return isinstance(error, OSError) or type(error).__module__.startswith(("py4j.", "pyspark."))
 
 
@@ -129,7 +129,7 @@ def _signals_deferred() -> Iterator[None]:
     """Deliver SIGINT and SIGTERM when Spark is up, and not while its JVM is being started.
 
     A start that is broken off leaves a JVM that nobody ever ends. Python's own handlers are put
-    back afterwards: PySpark sets one of its own for SIGINT.
+    back afterwards: PySpark sets its own for SIGINT.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

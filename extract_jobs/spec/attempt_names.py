@@ -16,7 +16,7 @@ def file_prefix(run_id: str, attempt: int) -> str:
 
 
 def is_of_attempt(name: str, run_id: str, attempt: int) -> bool:
-    """Tell whether any worker of an attempt has named a file so; ``name`` is without its folder.
+    """Return whether any worker of an attempt has named a file so; ``name`` is without its folder.
 
     Run ``r-1`` is not taken for attempt 1 of run ``r``: what follows is counted from the end.
     """

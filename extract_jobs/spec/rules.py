@@ -77,7 +77,7 @@ def _files_problems(spec: ExtractSpec) -> Iterator[str]:
 
 
 def _reads_target(spec: ExtractSpec, uri: str, glob: str) -> bool:
-    """Tell whether a glob looks where the target is, names aside that are hidden from it."""
+    """Return whether a glob looks where the target is, names aside that are hidden from it."""
     spelled = re.split(r"[*?]", glob.lstrip("/"), maxsplit=1)[0]
     begin, target = f"{uri.rstrip('/')}/{spelled}", f"{spec.target.uri.rstrip('/')}/"
     if not target.startswith(begin):
@@ -126,7 +126,7 @@ def _replacing_problems(spec: ExtractSpec, column: str | None) -> Iterator[str]:
 
 
 def derives_from(partition: str, column: str) -> bool:
-    """Tell whether a partition is a column's own value, or its year, month, day or hour."""
+    """Return whether a partition is a column's own value, or its year, month, day or hour."""
     if partition in RUN_PARTITIONS:
         return False
     found = re.fullmatch(rf"({'|'.join(PARTITION_FUNCTIONS)})\((.+)\)", partition, re.DOTALL)

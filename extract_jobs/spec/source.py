@@ -111,7 +111,7 @@ _SECRET_PROPERTY = re.compile(
 
 
 def holds_password(url: str) -> bool:
-    """Tell whether a URL, ``jdbc:`` or not, has a password in it, in any of the usual places."""
+    """Return whether a URL, ``jdbc:`` or not, has a password in it, in any of the usual places."""
     if _SECRET_PROPERTY.search(url):
         return True
     # Oracle: user/password@host. A lone slash takes them from a wallet.

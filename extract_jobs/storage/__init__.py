@@ -18,15 +18,15 @@ PROBE = "_extract_probe-"
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a listing or a HEAD tells of one object.
+    """What a listing or a HEAD returns about one object.
 
     Attributes:
         uri: Whole URI.
         size: Bytes.
-        token: The token it was staged with; None for objects staged by nobody, in listings, and
-            on a local file system, which has no place for it. `Storage.complete` checks there too.
-        etag: What tells this content of the object from another; of a local file its time of
-            modification and size.
+        token: The token it was staged with; None for objects that were not staged, in listings, and
+            on a local file system, which cannot store it. `Storage.complete` checks there too.
+        etag: Identifies this content of the object; for a local file, its modification time and
+            size.
         modified_at: When it was written last, UTC.
     """
 
@@ -43,9 +43,9 @@ class StagedFile:
 
     Attributes:
         uri: Where it will appear when completed.
-        token: Unique to this file, and how a completed object is told to be this one.
+        token: Unique to this file; a completed object is recognized by it.
         size: Bytes.
-        upload: What the storage needs to complete or abort it; JSON of its own (S3: upload id,
+        upload: What the storage needs to complete or abort it; its own JSON (S3: upload id,
             parts with ETag and checksum; local: path of the staged file).
     """
 
@@ -120,7 +120,7 @@ class StagingWriter(Protocol):
 
 
 class Storage(Protocol):
-    """One kind of storage. Safe to share between threads; made anew in each process.
+    """One kind of storage. Safe to share between threads; created in each process.
 
     Every method raises `WriteFailed` when storage still fails after bounded retries, and
     `ConfigError` when the bucket is absent or access is denied.
@@ -136,8 +136,8 @@ class Storage(Protocol):
 
         Args:
             uri: The object's.
-            listed: What a listing told of it. Then this very content is read or none: opening or
-                any later read raises `SourceUnavailable` once it was replaced or deleted.
+            listed: The object as it was listed. Then exactly that content is read: opening or any
+                later read raises `SourceUnavailable` if it was replaced or deleted.
         """
 
     def put(self, uri: str, data: bytes) -> None:
@@ -179,7 +179,7 @@ class Storage(Protocol):
 
         Returns:
             True once the object at ``staged.uri`` was *seen* to have the token and the size,
-            whatever the completion answered; False if upload and object are both gone.
+            whatever the completion returned; False if upload and object are both gone.
         """
 
     def abort(self, root: str, upload: AbandonedUpload | StagedFile) -> None:
@@ -197,7 +197,7 @@ class Storage(Protocol):
 
 
 OpenStorage = Callable[[str], Storage]
-"""Gives the storage that a URI lives in. Picklable: executors call it for themselves."""
+"""Returns the storage of a URI. Picklable: each executor calls it itself."""
 
 
 def open_storage(uri: str) -> Storage:
@@ -239,12 +239,12 @@ def join(base: str, *segments: str) -> str:
 
 
 def is_probe(info: ObjectInfo) -> bool:
-    """Tell whether an object is what a killed `Storage.probe` left behind."""
+    """Return whether an object is what a killed `Storage.probe` left behind."""
     return info.uri.rsplit("/", 1)[-1].startswith(PROBE)
 
 
 def changed_message(uri: str) -> str:
-    """Return what is said of an object that is not what a listing told of it."""
+    """Return the message for an object that changed after it was listed."""
     return (
         f"{uri} was replaced or deleted since it was listed; the next attempt lists again. Write "
         "files under other names and rename them, or add new ones, while they may be read"

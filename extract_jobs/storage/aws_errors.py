@@ -44,7 +44,7 @@ PASSING_CODES = frozenset(
         "TokenRefreshRequired",
     }
 )
-"""Credentials that expire or a clock that is set right mend themselves for the next attempt."""
+"""Expired credentials and a wrong clock may be right again by the next attempt."""
 
 
 def unanswered(error: BotoCoreError, what: str) -> ExtractError:

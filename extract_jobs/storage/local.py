@@ -39,8 +39,8 @@ from extract_jobs.storage.local_files import (
 class LocalStorage:
     """Local folders, behind `Storage`. Stateless, so safe anywhere; picklable.
 
-    A file has no metadata: a completed file is told to be the staged one by its size and its time
-    of modification, whose nanoseconds staging draws from the token. `head` gives no token.
+    A file has no metadata: a completed file is recognized as the staged one by its size and its
+    modification time, whose nanoseconds staging derives from the token. `head` returns no token.
     """
 
     def read(self, uri: str) -> bytes | None:
@@ -144,11 +144,11 @@ class LocalStorage:
                 try:
                     source.replace(target)
                 except FileNotFoundError:
-                    continue  # somebody else has just completed or aborted it
+                    continue  # another process has just completed or aborted it
                 break
             if not _is_same(target, staged):
                 return False
-            # Also where somebody else has renamed it: they may die before they sync.
+            # Also where another process renamed it: it may die before it syncs.
             sync_folder(target.parent)
             prune(source)
         return True

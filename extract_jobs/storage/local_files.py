@@ -41,7 +41,7 @@ _WRONG = {
 
 
 def to_path(uri: str) -> Path:
-    """Return the path of ``file:///path`` (percent-decoded) or of a plain path (as it stands).
+    """Return the path of ``file:///path`` (percent-decoded) or of a plain path (unchanged).
 
     Raises:
         ConfigError: The URI names another host, or is none of the two.
@@ -106,7 +106,7 @@ def make_folders(folder: Path, *, sync: bool = True) -> None:
         sync: Whether to; False where the caller does it later.
 
     Raises:
-        FileNotFoundError: Somebody removed a parent meanwhile; worth another try.
+        FileNotFoundError: A parent was removed in the meantime; worth another try.
         OSError: It cannot be; ``strerror`` names the folder that cannot be made.
     """
     missing = []
@@ -190,10 +190,10 @@ def files(folder: Path, begin: str) -> Iterator[Path]:
 
 
 def info_of(uri: str, seen: os.stat_result) -> ObjectInfo:
-    """Return what a listing tells of a file.
+    """Return what a listing holds for a file.
 
     Its time of modification in nanoseconds and its size stand for an ETag: not the inode, which
-    some network file systems make anew.
+    some network file systems do not keep.
     """
     modified = datetime.fromtimestamp(seen.st_mtime, UTC)
     etag = f"{seen.st_mtime_ns:x}-{seen.st_size:x}"
@@ -201,7 +201,7 @@ def info_of(uri: str, seen: os.stat_result) -> ObjectInfo:
 
 
 class ListedFile(io.FileIO):
-    """A file that is read only while it is what a listing told of it."""
+    """A file that can be read only while it is unchanged since it was listed."""
 
     def __init__(self, path: Path, listed: ObjectInfo) -> None:
         """Open it.

@@ -54,7 +54,7 @@ class S3Storage:
 
         Args:
             make_client: Called once per process.
-            first_part_bytes: Size of a file's first part; S3 wants 5 MiB or more.
+            first_part_bytes: Size of a file's first part; S3 requires 5 MiB or more.
             page_items: Items per page of a listing, at most 1000.
             parallel_parts: Parts sent at a time, over all files.
         """
@@ -164,7 +164,7 @@ class S3Storage:
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def stage(self, uri: str, root: str, token: str) -> S3StagingWriter:  # noqa: ARG002
-        """See `Storage.stage`. ``root`` is not needed: an upload is invisible where it stands."""
+        """See `Storage.stage`. ``root`` is not needed: an upload is invisible where it is."""
         split_uri(uri)
         empty = StagedFile(uri, token, 0, {})
         return S3StagingWriter(self._shared, empty, self._drop, self._first_part_bytes)
@@ -184,7 +184,7 @@ class S3Storage:
                 with s3_errors("CompleteMultipartUpload", staged.uri):
                     raise problem
             if self._is_upload_gone(staged.uri, staged.upload["upload_id"]):
-                # Somebody else may have completed it between our two questions.
+                # Another process may have completed it between our two requests.
                 if self._is_visible(staged):
                     return True
                 gone += 1

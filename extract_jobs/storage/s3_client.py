@@ -65,7 +65,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 def client_from_environment() -> Any:
     """Return a new S3 client that is configured by the environment, as botocore reads it.
 
-    An endpoint of one's own (``AWS_ENDPOINT_URL``, ``AWS_ENDPOINT_URL_S3``) gets path-style
+    A custom endpoint (``AWS_ENDPOINT_URL``, ``AWS_ENDPOINT_URL_S3``) gets path-style
     addresses, since ``bucket.127.0.0.1`` resolves nowhere. Attempts are bounded: 5, standard
     mode, unless ``AWS_MAX_ATTEMPTS`` or ``AWS_RETRY_MODE`` say otherwise. Connects to nothing.
 
@@ -87,7 +87,7 @@ def client_from_environment() -> Any:
         s3={"addressing_style": "path"} if own_endpoint else None,
     )
     try:
-        # A session of its own: the default session is shared and not safe between threads.
+        # Its own session: the default session is shared and not safe between threads.
         return boto3.session.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(
@@ -110,17 +110,17 @@ def http_status(error: BaseException) -> int:
 
 
 def is_absent(error: BaseException) -> bool:
-    """Tell whether S3 said that the object (not the bucket) is not there."""
+    """Return whether S3 said that the object (not the bucket) is not there."""
     return error_code(error) in {"NoSuchKey", "404"}
 
 
 def is_upload_gone(error: BaseException) -> bool:
-    """Tell whether S3 said that the multipart upload is not there (completed, aborted, expired)."""
+    """Return whether S3 said that the multipart upload is gone (completed, aborted, expired)."""
     return error_code(error) == "NoSuchUpload"
 
 
 def is_uncertain(error: BaseException) -> bool:
-    """Tell whether the request may have taken effect although an error came back.
+    """Return whether the request may have taken effect although an error came back.
 
     So for no answer at all (reset, timeout), for 5xx, and for 409 and 412, which are also what a
     second try of a lost but successful write gets.
@@ -140,7 +140,7 @@ def _client_error(error: ClientError, action: str, uri: str) -> ExtractError:
     what = f"{action} on {uri}: {code or status}{f' ({said})' if said and said != code else ''}"
     bucket = split_uri(uri)[0]
     if code == "NoSuchBucket":
-        return ConfigError(f"{what}; expected bucket {bucket} to exist: create it or mend the URI")
+        return ConfigError(f"{what}; expected bucket {bucket} to exist: create it or fix the URI")
     if code in PASSING_CODES:
         return WriteFailed(f"{what}; the next attempt gets fresh credentials")
     if code == "NotImplemented":
@@ -176,7 +176,7 @@ def s3_errors(action: str, uri: str) -> Iterator[None]:
 
 
 def get_body(client: Any, uri: str, **arguments: str) -> bytes:
-    """Return what GetObject gives, its body whole.
+    """Return the answer of GetObject with its whole body.
 
     The client repeats what fails before the body; a body that is cut short is asked for again here.
 

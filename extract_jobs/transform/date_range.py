@@ -13,7 +13,7 @@ _LAST_DAY = 2_932_896
 
 
 def out_of_range(values: pa.Array) -> bool:
-    """Tell whether any date or timestamp lies outside years 1 to 9999.
+    """Return whether any date or timestamp lies outside years 1 to 9999.
 
     DuckDB gives infinities as its own sentinels and wraps timestamps after year 294247 around;
     both lie outside, so one comparison of the extremes finds them all.

@@ -207,7 +207,7 @@ def _record(execution: dict[str, Any], kind: str, name: str, value: Any) -> None
 
 
 def _error_matches(expected: list[str], error: str) -> bool:
-    """Tell whether a Retry or Catch names an error, as Step Functions does.
+    """Return whether a Retry or Catch names an error, as Step Functions does.
 
     https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
     """

@@ -118,7 +118,7 @@ class Stack:
             (self.directory / name).unlink(missing_ok=True)
 
     def alive(self) -> bool:
-        """Tell whether the emulator's process runs."""
+        """Return whether the emulator's process runs."""
         return any(process.pid == self.pid for process in session_members(self.pid))
 
     def save(self) -> None:

@@ -267,7 +267,7 @@ def result_sums(folder: Path) -> dict[str, int | str]:
 
 
 def verify(contender: Contender, expected: dict[str, int | str]) -> bool:
-    """Tell whether the last result equals the source; print what differs."""
+    """Return whether the last result equals the source; print what differs."""
     found = result_sums(folder_of(contender))
     for key, value in expected.items():
         if found[key] != value:

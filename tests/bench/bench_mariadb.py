@@ -193,7 +193,7 @@ def _plain(value: Any) -> str:
 
 
 def verify(contender: Contender, expected: dict[str, str]) -> bool:
-    """Tell whether the last result equals the source; print what differs."""
+    """Return whether the last result equals the source; print what differs."""
     found = result_sums(folder_of(contender))
     for key, value in expected.items():
         if found[key] != value:

@@ -76,7 +76,7 @@ def wait_for(condition, seconds=90):
 
 
 def reading(database):
-    """Tell whether a worker is in the midst of reading the slow view."""
+    """Return whether a worker is in the midst of reading the slow view."""
     with database.connect() as connection:
         return connection.execute(
             "select 1 from pg_stat_activity where state = 'active' and wait_event = 'PgSleep' "

@@ -54,7 +54,7 @@ def test_the_torture_table_arrives_as_sqlite_prints_it(path, strict):
 
 
 def _quoted_alike(value: Any, quoted: str, arrow: pa.DataType) -> bool:
-    """Tell whether a value is what `quote()` printed, exactly."""
+    """Return whether a value is what `quote()` printed, exactly."""
     if value is None or quoted == "NULL":
         return value is None and quoted == "NULL"
     if pa.types.is_boolean(arrow):

@@ -29,7 +29,7 @@ from extract_jobs.transform.casts import parse_type
 
 
 def is_as_told(found: Column | str, rule: TypeRule) -> bool:
-    """Tell whether a column is read as its row of the docs says."""
+    """Return whether a column is read as its row of the docs says."""
     if isinstance(found, str):
         return rule.fidelity in ("refused", "by_permission")
     told = rule.arrives_as.replace("(p,s)", "(10,2)").replace("(38,s)", "(38,20)")

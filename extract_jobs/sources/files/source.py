@@ -95,7 +95,7 @@ class FilesSource:
         return self._choose(before, now).to_bytes()
 
     def is_current(self, chosen: bytes) -> bool:
-        """Tell whether all objects to be read are as listed. See `ObjectSource.is_current`."""
+        """Return whether all objects to be read are as listed. See `ObjectSource.is_current`."""
         wanted = ObjectList.from_bytes(chosen).etags(read=True)
         there = sum(wanted.get(info.uri) == info.etag for info in self._listing())
         return there == len(wanted)
@@ -105,7 +105,7 @@ class FilesSource:
         return replace(self, chosen=ObjectList.from_bytes(chosen))
 
     def has_nothing_new(self) -> bool:
-        """Tell whether there is no object to read. See `ObjectSource.has_nothing_new`."""
+        """Return whether there is no object to read. See `ObjectSource.has_nothing_new`."""
         return not any(True for _ in self._objects.to_read())
 
     def _choose(self, before: bytes | None, now: datetime) -> ObjectList:

@@ -131,7 +131,7 @@ class _Decoded:
 
 
 def is_utf8(encoding: str) -> bool:
-    """Tell whether text in an encoding is UTF-8 as it stands.
+    """Return whether text in an encoding is UTF-8 as it stands.
 
     Raises:
         ConfigError: There is no such encoding.

@@ -183,7 +183,7 @@ def _of_numbers(values: pa.Array, kind: str) -> Evidence:
 
 
 def _are_exact(values: pa.Array, doubles: pa.Array, raised: pa.Array) -> bool | None:
-    """Tell whether doubles print as the very numbers; None where one is out of their range."""
+    """Return whether doubles print as the very numbers; None where one is out of their range."""
     long = pc.greater(pc.binary_length(values), _DOUBLE_DIGITS + 1)
     suspect = pc.or_(long, raised)
     texts, numbers = values.filter(suspect), doubles.filter(suspect)
@@ -201,7 +201,7 @@ def _are_exact(values: pa.Array, doubles: pa.Array, raised: pa.Array) -> bool | 
 
 
 def _of_times(values: pa.Array, kind: str) -> Evidence:
-    """Tell whether texts of the right form are days and times that there are."""
+    """Return whether texts of the right form are days and times that there are."""
     try:
         values.cast(_TYPES[kind])
     except pa.ArrowInvalid:

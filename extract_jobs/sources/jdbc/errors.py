@@ -115,7 +115,7 @@ def thrown(error: Exception) -> Thrown | None:
 
 
 def is_sql_exception(java: Any) -> bool:
-    """Tell whether an object of the JVM is a ``java.sql.SQLException``."""
+    """Return whether an object of the JVM is a ``java.sql.SQLException``."""
     kind = java.getClass()
     while kind is not None:
         if kind.getName() == "java.sql.SQLException":

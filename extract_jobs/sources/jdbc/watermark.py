@@ -130,7 +130,7 @@ def precedes(
     left: WatermarkValue,
     right: WatermarkValue,
 ) -> bool:
-    """Tell whether one value lies before another in the column's own collation."""
+    """Return whether one value lies before another in the column's own collation."""
     kind, dialect = watermark_type(found, column), found.dialect
     for value in (left, right):
         check(value, kind, column)

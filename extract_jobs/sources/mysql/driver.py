@@ -31,7 +31,7 @@ def peer_address(opened: Connection) -> str | None:
 
 
 def is_encrypted(opened: Any) -> bool:
-    """Tell whether a connection has TLS by now."""
+    """Return whether a connection has TLS by now."""
     return isinstance(opened._sock, ssl.SSLSocket)  # noqa: SLF001
 
 

@@ -62,7 +62,7 @@ class Number:
 
 
 def is_number(kind: MysqlType) -> bool:
-    """Tell whether a type's values are numbers to `Number`."""
+    """Return whether a type's values are numbers to `Number`."""
     return kind.base in _NUMBERS
 
 

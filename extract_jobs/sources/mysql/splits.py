@@ -239,7 +239,7 @@ def _level(walk: _Walk, prefix: str, depth: int, rows: int) -> Iterator[_Piece]:
 
 
 def _can_go_on(walk: _Walk, depth: int, count: int) -> bool:
-    """Tell whether one value has too many rows and there is a next column to cut them by."""
+    """Return whether one value has too many rows and there is a next column to cut them by."""
     if count <= walk.rows_per_piece * _PIECES_PER_SPLIT or walk.dives >= _MAX_DIVES:
         return False
     columns = walk.index.columns

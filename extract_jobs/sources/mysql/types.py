@@ -161,7 +161,7 @@ def make_column(
 
 
 def can_fail(arrow: pa.DataType) -> bool:
-    """Tell whether a type has values without a faithful form: odd dates, invalid text."""
+    """Return whether a type has values without a faithful form: odd dates, invalid text."""
     return bool(pa.types.is_temporal(arrow) or pa.types.is_string(arrow))
 
 

@@ -99,7 +99,7 @@ def clock_bound(opened: Connection, found: Found, column: str, delay: timedelta)
 def precedes(
     opened: Connection, found: Found, column: str, left: WatermarkValue, right: WatermarkValue
 ) -> bool:
-    """Tell whether one value lies before another in the column's own collation."""
+    """Return whether one value lies before another in the column's own collation."""
     base, name = watermark_base(found, column), quote_name(column)
     for value in (left, right):
         _check(value, base, column)

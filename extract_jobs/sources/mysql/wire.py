@@ -199,7 +199,7 @@ class _Rows:
                     return
 
     def _may_be_over(self, view: memoryview) -> bool:
-        """Tell whether the last bytes look like a packet that ends the rows.
+        """Return whether the last bytes look like a packet that ends the rows.
 
         Waiting for more after that one would be for ever. A value that looks like it costs a
         smaller batch.

@@ -60,7 +60,7 @@ def printed_items(quoted: str, found: PostgresType) -> str:
 
 
 def _has_own_cast(found: PostgresType) -> bool:
-    """Tell whether a cast to text may give another text than the type's output function.
+    """Return whether a cast to text may give another text than the type's output function.
 
     That of inet adds a netmask; anybody may define one for types of their own.
     """

@@ -39,7 +39,7 @@ def whole(estimated_bytes: int) -> list[Split]:
 
 
 def can_cut_by_page(found: Sequence[Leaf], server_version: int) -> bool:
-    """Tell whether a table, all its children included, can be scanned by page range."""
+    """Return whether a table, all its children included, can be scanned by page range."""
     return (
         server_version >= TID_RANGE_SCANS_SINCE
         and bool(found)

@@ -54,7 +54,7 @@ def _element_condition(value: str, arrow: pa.DataType) -> str | None:
 
 
 def hidden_by_duckdb(arrow: pa.DataType) -> bool:
-    """Tell whether unfaithful values of a type can only be seen by the server."""
+    """Return whether unfaithful values of a type can only be seen by the server."""
     return bool(pa.types.is_list(arrow) or pa.types.is_decimal(arrow))
 
 

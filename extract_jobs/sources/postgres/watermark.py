@@ -106,7 +106,7 @@ def _default_zone(connection: DatabaseConnection) -> str:
 def precedes(
     opened: Connection, found: Found, column: str, left: WatermarkValue, right: WatermarkValue
 ) -> bool:
-    """Tell whether one value lies before another in the column's own collation."""
+    """Return whether one value lies before another in the column's own collation."""
     base, name = _base(found, column), quote_name(column)
     for value in (left, right):
         _check(opened, value, base, column)

@@ -47,7 +47,7 @@ class Counter:
 
 
 def is_snapshot_mode(spec: ExtractSpec) -> bool:
-    """Tell whether a run of a spec takes rows by their transaction."""
+    """Return whether a run of a spec takes rows by their transaction."""
     return spec.mode == "incremental" and bool(spec.watermark and spec.watermark.snapshot)
 
 

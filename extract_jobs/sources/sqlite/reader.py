@@ -131,7 +131,7 @@ class SqliteReader:
             raise failure
 
     def _is_strict(self) -> bool:
-        """Tell whether text that is no UTF-8 is refused, whatever column it is in."""
+        """Return whether text that is no UTF-8 is refused, whatever column it is in."""
         takes_any = any(kind_of(column) == "all" for column in self.columns)
         return self.lossy_types == "refuse" and not takes_any
 

@@ -68,7 +68,7 @@ def _value(value: Any, column: Column) -> WatermarkValue:
 def precedes(
     run: Run, relation: Relation, column: Column, left: WatermarkValue, right: WatermarkValue
 ) -> bool:
-    """Tell whether one value lies before another in the column's own collation."""
+    """Return whether one value lies before another in the column's own collation."""
     check_orders(column)
     for value in (left, right):
         check_bound(value, column)

@@ -91,7 +91,7 @@ def where_problem(text: str, dialect: str) -> str | None:
 
 @lru_cache(_CACHED_TEXTS)
 def reads_clock(text: str, dialect: str) -> bool:
-    """Tell whether SQL, a condition or a query, may answer otherwise when it is asked again.
+    """Return whether SQL, a condition or a query, may answer otherwise when it is asked again.
 
     By the names in it: the clock's, and those of functions that `check_where` refuses in a
     condition. A table that happens to have a column of such a name makes it True too.
@@ -165,7 +165,7 @@ def _operands(tree: exp.Expr) -> Iterator[exp.Expr]:
 
 
 def _is_no_condition(node: exp.Expr, dialect: str) -> bool:
-    """Tell whether a node's value is certainly no boolean."""
+    """Return whether a node's value is certainly no boolean."""
     from sqlglot import exp
 
     if isinstance(node, exp.Literal | exp.Null | exp.Star | exp.Tuple | exp.Interval | exp.Neg):

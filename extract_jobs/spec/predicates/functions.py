@@ -98,7 +98,7 @@ def effect_in(tokens: Sequence[Token], dialect: str) -> str | None:
 
 
 def clock_in(tokens: Sequence[Token]) -> bool:
-    """Tell whether text asks for the time."""
+    """Return whether text asks for the time."""
     texts = [token.text.lower() for token in tokens]
     for at, (token, name) in enumerate(zip(tokens, texts, strict=True)):
         if not _is_name(token):
