@@ -34,7 +34,7 @@ from extract_jobs.engine.run_splits import (
 from extract_jobs.engine.spark_deduplication import committed_by_split
 from extract_jobs.errors import CommitConflict, ExtractError, StopRequested, WriteFailed
 from extract_jobs.planning.interval import ground_after, watermark_column
-from extract_jobs.planning.overwrite_partitions import replaced_by_files, replaced_by_interval
+from extract_jobs.planning.overwrite_partitions import replaced_by_interval, replaced_by_snapshot
 from extract_jobs.planning.plan import Plan, partition_names
 from extract_jobs.planning.schema_change import columns_after, schema_json
 from extract_jobs.reporting.report import Report, versions
@@ -242,7 +242,7 @@ class Attempt:
         if self.spec.target.write_mode != "overwrite_partitions":
             return None
         if self.plan.interval is None:
-            return replaced_by_files(files)
+            return replaced_by_snapshot(self.spec, self.plan.extract_date, files)
         column = watermark_column(self.spec, self.description)
         assert column.watermark is not None
         return replaced_by_interval(self.spec, self.plan.interval, column.watermark)

@@ -13,6 +13,7 @@ from extract_jobs.commit.log import Base, Commit, CommitLog
 from extract_jobs.errors import printable
 from extract_jobs.planning.new_files import Objects, choose_objects
 from extract_jobs.planning.plan import Plan, make_plan, read_request
+from extract_jobs.planning.retired import Amount, Retired, retired_by
 from extract_jobs.planning.schema_change import find_drift
 from extract_jobs.planning.schema_comparison import AUDIT_NAMES
 from extract_jobs.reporting.report import Report
@@ -39,6 +40,7 @@ class Preview:
         transform: What the files will hold.
         plan: The plan that the run would pin.
         splits: The parallel reads, cut as they would be.
+        retired: What would become of the live files.
     """
 
     description: TableDescription
@@ -46,6 +48,7 @@ class Preview:
     transform: Transform
     plan: Plan
     splits: tuple[Split, ...]
+    retired: Retired
 
 
 class _ReadOnly:
@@ -96,7 +99,8 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
     request = read_request(spec, columns, plan.interval, base.published)
     with source.snapshot(request) as snapshot:
         splits = tuple(snapshot.splits(spec))
-    return Preview(description, columns, transform, plan, splits)
+    retired = retired_by(spec, log, plan, description)
+    return Preview(description, columns, transform, plan, splits, retired)
 
 
 def commit_log(spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> CommitLog:
@@ -145,6 +149,7 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
         ("splits", reads),
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
         ("partitions", partitions),
+        *_retired_facts(seen.retired),
         ("state", f"{spec.state_uri} ({last})"),
         *(("change", str(change)) for change in seen.plan.drift.changes),
     ]
@@ -166,6 +171,21 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
              for n in gone]  # fmt: skip
     rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in AUDIT_FIELDS]
     return "\n".join([*lines, "", *aligned(rows)])
+
+
+def _retired_facts(retired: Retired) -> list[tuple[str, str]]:
+    if retired.depends:
+        text = f"those of {_amount_text(retired.goes)} whose partitions the run writes"
+        return [("retires", text)]
+    kept = [("keeps", _amount_text(retired.stays))] if retired.stays.files else []
+    return [("retires", _amount_text(retired.goes)), *kept]
+
+
+def _amount_text(amount: Amount) -> str:
+    if not amount.files:
+        return "nothing"
+    where = f" in {counted(amount.partitions, 'partition')}" if amount.partitions else ""
+    return f"{counted(amount.files, 'file')}{where}, {size_text(amount.size)}"
 
 
 def _rough(rows: int | None) -> str:

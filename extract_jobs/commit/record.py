@@ -33,6 +33,8 @@ class Commit:
         watermark_column: What interval, watermark and ground are about; None in a full extract.
         ground: JSON of the intervals that commits cover since the last overwrite, this one
             included; a full extract covers all.
+        increments: Whether live files hold rows of incremental runs; None in records of versions
+            that did not keep it.
         partition_by: Names of its files' partition fields, in path order.
         objects: Where a source of objects keeps the list of those that were read up to this commit,
             below the state folder; None for other sources.
@@ -59,6 +61,7 @@ class Commit:
     report: dict[str, Any]
     watermark_column: str | None = None
     ground: tuple[dict[str, Any], ...] = ()
+    increments: bool | None = None
     partition_by: tuple[str, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
     objects: str | None = None
@@ -68,6 +71,11 @@ class Commit:
         """Return the record as it is stored."""
         data = {**self.__dict__, "version": 1, "files": [f.to_json() for f in self.files]}
         return json.dumps(data, ensure_ascii=False, default=list).encode()
+
+    @property
+    def holds_increments(self) -> bool:
+        """Whether live files hold, as far as the record tells, rows of incremental runs."""
+        return self.watermark_column is not None if self.increments is None else self.increments
 
     @classmethod
     def from_bytes(cls, raw: bytes, where: str) -> Commit:

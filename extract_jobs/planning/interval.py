@@ -217,7 +217,7 @@ def ground_after(
     interval: Interval | None,
     files: Sequence[WrittenFile],
 ) -> dict[str, Any]:
-    """Return the fields of a commit that tell its ground.
+    """Return the fields of a commit that tell its ground, and whether increments are live.
 
     A full extract covers all values, unless it found no row.
     """
@@ -229,7 +229,12 @@ def ground_after(
         ground = covered(ground, interval)
     elif any(f.rows for f in files):
         ground = (Interval(),)
-    return {"watermark_column": column, "ground": tuple(piece.to_json() for piece in ground)}
+    kept = last is not None and not overwrites and last.holds_increments
+    return {
+        "watermark_column": column,
+        "ground": tuple(piece.to_json() for piece in ground),
+        "increments": spec.mode == "incremental" or kept,
+    }
 
 
 def overlap(

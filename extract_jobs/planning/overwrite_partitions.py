@@ -2,16 +2,18 @@
 
 In mode incremental the partitions are those that the interval touches, widened to their ends, so
 that a partition is never replaced by a part of its rows. In mode full they are those that the run
-wrote.
+wrote; where partitions come from the run itself (``extract_date``, ``run_id``), all that have the
+run's own values, so that a snapshot taken again holds no row of the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import date
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.rules import PARTITION_FUNCTIONS
+from extract_jobs.spec.rules import PARTITION_FUNCTIONS, RUN_PARTITIONS
 from extract_jobs.storage import WrittenFile
 from extract_jobs.transform.columns import partition_fields
 from extract_jobs.transform.partitions import PartitionField
@@ -78,10 +80,31 @@ def replaced_by_interval(
     return replaces
 
 
-def replaced_by_files(files: Iterable[WrittenFile]) -> Callable[[WrittenFile], bool]:
-    """Return what tells the files that lie in a partition of these."""
+def run_partition(spec: ExtractSpec, extract_date: date) -> dict[str, str]:
+    """Return the partition values that every row of the run has, in path order."""
+    values = {"extract_date": extract_date.isoformat(), "run_id": spec.run_id}
+    return {name: values[name] for name in spec.target.partition_by if name in RUN_PARTITIONS}
+
+
+def replaced_by_snapshot(
+    spec: ExtractSpec, extract_date: date, files: Iterable[WrittenFile]
+) -> Callable[[WrittenFile], bool]:
+    """Return what tells the files that a full extract replaces.
+
+    Args:
+        spec: The run's.
+        extract_date: The run's, UTC.
+        files: What the run wrote: without run partitions, files in the same partitions go.
+    """
     written = {tuple(sorted(f.partition.items())) for f in files}
-    return lambda file: tuple(sorted(file.partition.items())) in written
+    own = run_partition(spec, extract_date)
+
+    def replaces(file: WrittenFile) -> bool:
+        if own and file.partition:
+            return all(file.partition.get(name) == value for name, value in own.items())
+        return tuple(sorted(file.partition.items())) in written
+
+    return replaces
 
 
 def _finest(spec: ExtractSpec) -> PartitionField:

@@ -16,6 +16,7 @@ from extract_jobs.planning.schema_change import Drift, differences, schema_json
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ReadRequest, Source
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.rules import RUN_PARTITIONS
 from extract_jobs.storage import is_probe, join
 from extract_jobs.transform.columns import partition_fields
 from extract_jobs.watermark import Interval, WatermarkValue
@@ -92,6 +93,7 @@ def make_plan(
     """
     check_identity(spec, base.published, description)
     check_layout(spec, base.published)
+    check_beside_increments(spec, base.published)
     if base.published is None:
         check_unoccupied(spec, log, base)
     columns = schema_json(schema)
@@ -254,6 +256,24 @@ def check_layout(spec: ExtractSpec, last: Commit | None) -> None:
             f"target.partition_by now gives {_listed(wanted)}. Put it back, replace all files with "
             "mode full and write_mode overwrite, or start over with another state_uri and target"
         )
+
+
+def check_beside_increments(spec: ExtractSpec, last: Commit | None) -> None:
+    """Refuse a snapshot of all rows beside increments, which hold the same rows.
+
+    Raises:
+        ConfigError: Increments are live, and the run would keep them beside its own partition.
+    """
+    snapshot = spec.mode == "full" and spec.target.write_mode == "overwrite_partitions"
+    by_run = [name for name in spec.target.partition_by if name in RUN_PARTITIONS]
+    if last is None or not last.holds_increments or not snapshot or not by_run:
+        return
+    raise ConfigError(
+        f"{spec.extract_table}: its files hold the rows of incremental runs, and a full extract "
+        f"into a partition of its own ({', '.join(by_run)}) would hold the same rows again. "
+        "Replace all files with target.write_mode: overwrite, or start over with another "
+        "state_uri and target"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

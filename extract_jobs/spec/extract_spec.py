@@ -12,7 +12,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.rules import PARTITION_FUNCTIONS, RUN_PARTITIONS, mode_problems
+from extract_jobs.spec.rules import (
+    PARTITION_FUNCTIONS,
+    RUN_PARTITIONS,
+    default_write_mode,
+    mode_problems,
+)
 from extract_jobs.spec.source import ConnectionSpec, FilesSpec, SourceType, connection_problem
 from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
 
@@ -165,8 +170,9 @@ class TargetSpec(SpecPart):
     write_mode: Literal["append", "overwrite", "overwrite_partitions"] | None = Field(
         None,
         description="append adds to what is there; overwrite replaces it when published; "
-        "overwrite_partitions replaces the partitions that the run covers. Default: overwrite in "
-        "mode full, append in mode incremental.",
+        "overwrite_partitions replaces the partitions that the run covers. Default: append in mode "
+        "incremental; in mode full overwrite_partitions where partition_by has extract_date or "
+        "run_id, so that earlier runs stay, and overwrite elsewhere.",
     )
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
     file_bytes: Bytes = Field(256 * 10**6, ge=10**5, description="Files are rolled at this size.")
@@ -226,14 +232,17 @@ class ExtractSpec(SpecPart):
     @model_validator(mode="before")
     @classmethod
     def _write_mode_by_mode(cls, data: Any) -> Any:
-        """A full extract is the table as it is now: run twice, it must not be there twice."""
+        """A full extract is the table as it is now: run twice, it must not be there twice.
+
+        Partitions that come from the run make it a series of snapshots, and earlier ones stay.
+        """
         if not isinstance(data, dict) or not isinstance(data.get("target"), dict | TargetSpec):
             return data
         target = data["target"]
         if isinstance(target, TargetSpec):
             target = target.model_dump(exclude_unset=True)
         if target.get("write_mode") is None:
-            chosen = "append" if data.get("mode") == "incremental" else "overwrite"
+            chosen = default_write_mode(data.get("mode", "full"), target.get("partition_by") or ())
             target = {**target, "write_mode": chosen}
         return {**data, "target": target}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
 PARTITION_FUNCTIONS = ("year", "month", "day", "hour")
 RUN_PARTITIONS = ("extract_date", "run_id")
+
+
+def default_write_mode(mode: str, partition_by: Container[str]) -> str:
+    """Return the write mode of a table that gives none."""
+    if mode == "incremental":
+        return "append"
+    by_run = any(name in partition_by for name in RUN_PARTITIONS)
+    return "overwrite_partitions" if by_run else "overwrite"
 
 
 def mode_problems(spec: ExtractSpec) -> Iterator[str]:

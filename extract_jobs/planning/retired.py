@@ -1,0 +1,85 @@
+"""What a run would retire of the table's live files, as far as it is known before it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.planning.interval import watermark_column
+from extract_jobs.planning.overwrite_partitions import (
+    replaced_by_interval,
+    replaced_by_snapshot,
+    run_partition,
+)
+from extract_jobs.planning.plan import Plan
+from extract_jobs.schema import TableDescription
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import WrittenFile
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much some files are.
+
+    Attributes:
+        files: How many.
+        partitions: Distinct partitions that they lie in; 0 for a table without partitions.
+        size: Bytes.
+    """
+
+    files: int
+    partitions: int
+    size: int
+
+    @classmethod
+    def of(cls, files: Sequence[WrittenFile]) -> Amount:
+        """Count files."""
+        partitions = {tuple(sorted(f.partition.items())) for f in files if f.partition}
+        return cls(len(files), len(partitions), sum(f.staged.size for f in files))
+
+
+@dataclass(frozen=True)
+class Retired:
+    """What a run would do to the live files.
+
+    Attributes:
+        goes: What it would retire. Where ``depends`` is true, at most that: the partitions that
+            the rows turn out to lie in.
+        stays: What it would leave. Where ``depends`` is true, nothing that is certain.
+        depends: Whether only the rows can tell.
+    """
+
+    goes: Amount
+    stays: Amount
+    depends: bool = False
+
+
+def retired_by(
+    spec: ExtractSpec, log: CommitLog, plan: Plan, description: TableDescription
+) -> Retired:
+    """Return what a run of this plan would retire. Reads the commit log only."""
+    live = log.live_files(plan.base.published)
+    replaces = _replaces(spec, plan, description)
+    if replaces is None:
+        return Retired(Amount.of(live), Amount.of(()), depends=bool(live))
+    goes = [file for file in live if replaces(file)]
+    stays = [file for file in live if not replaces(file)]
+    return Retired(Amount.of(goes), Amount.of(stays))
+
+
+def _replaces(
+    spec: ExtractSpec, plan: Plan, description: TableDescription
+) -> Callable[[WrittenFile], bool] | None:
+    """Return what tells the live files that go; None where only the rows can tell."""
+    if plan.is_empty or spec.target.write_mode == "append":
+        return lambda _: False
+    if spec.target.write_mode == "overwrite":
+        return lambda _: True
+    if plan.interval is not None:
+        column = watermark_column(spec, description)
+        assert column.watermark is not None
+        return replaced_by_interval(spec, plan.interval, column.watermark)
+    if run_partition(spec, plan.extract_date):
+        return replaced_by_snapshot(spec, plan.extract_date, ())
+    return None
