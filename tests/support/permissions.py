@@ -8,8 +8,11 @@ test can show that AWS asks for nothing more.
 
 from __future__ import annotations
 
+import functools
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         "s3:GetObject": _MAP, "s3:PutObject": _MAP, "s3:ListMultipartUploadParts": _MAP,
         "s3:AbortMultipartUpload": _MAP, "states:StartExecution": _MAP,
         "states:DescribeExecution": _MAP, "states:StopExecution": _MAP,
+        "states:RedriveExecution": f"{GUIDE}/step-functions/latest/dg/redrive-map-run.html",
         "glue:StartJobRun": _GLUE, "glue:GetJobRun": _GLUE, "glue:GetJobRuns": _GLUE,
         "glue:BatchStopJobRun": _GLUE,
         "emr-serverless:StartJobRun": _EMR, "emr-serverless:GetJobRun": _EMR,
@@ -137,11 +141,11 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
 """Why, or the page that says so, by role and action."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Reads CloudFormation's tags as ``{tag: value}``."""
 
 
-def _tagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> Any:
+def _tagged(loader: yaml.CSafeLoader, tag: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.ScalarNode):
         return {tag: node.value}
     if isinstance(node, yaml.SequenceNode):
@@ -153,8 +157,9 @@ def _tagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> Any:
 _Loader.add_multi_constructor("!", _tagged)
 
 
+@functools.cache
 def template() -> dict[str, Any]:
-    """Return the template, its tags as mappings."""
+    """Return the template, its tags as mappings; read once, and not to be changed."""
     read: dict[str, Any] = yaml.load(TEMPLATE.read_text(), Loader=_Loader)
     return read
 
@@ -167,6 +172,102 @@ def statements(resource: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for document in documents:
         for statement in document["Statement"]:
             yield statement["If"][1] if "If" in statement else statement
+
+
+NAMES = {
+    "AWS::Partition": "aws", "AWS::Region": "eu-central-1", "AWS::AccountId": "123456789012",
+    "AWS::StackName": "extract-jobs", "AWS::NoValue": None,
+}  # fmt: skip
+"""What CloudFormation knows by itself."""
+
+
+def parameters_of(read: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the template's parameters as CloudFormation sees them: lists are split."""
+    found = {}
+    for name, parameter in read["Parameters"].items():
+        value = given.get(name, str(parameter.get("Default", f"given-{name}")))
+        found[name] = value.split(",") if parameter["Type"] == "CommaDelimitedList" else value
+    return found
+
+
+class Resolver:
+    """Fills in the template for one set of parameters, as CloudFormation would.
+
+    What a resource returns is its logical name: ``!Ref GlueJob`` is ``GlueJob``.
+    """
+
+    def __init__(self, given: Mapping[str, str] = {}) -> None:
+        self.template = template()
+        self.values = {**NAMES, **parameters_of(self.template, given)}
+
+    def holds(self, condition: str) -> bool:
+        """Tell whether a condition of the template is true."""
+        return condition == "Always" or bool(self.value(self.template["Conditions"][condition]))
+
+    def resources(self) -> dict[str, dict[str, Any]]:
+        """Return the properties of the resources that are made, by logical name."""
+        return {
+            name: self.value(resource["Properties"])
+            for name, resource in self.template["Resources"].items()
+            if self.holds(resource.get("Condition", "Always"))
+        }
+
+    def value(self, node: Any) -> Any:
+        """Return a node with its functions evaluated; what is no value is left out."""
+        if isinstance(node, list):
+            return [v for v in map(self.value, node) if v is not None]
+        if not isinstance(node, dict):
+            return node
+        if len(node) == 1:
+            ((tag, inner),) = node.items()
+            if tag in _FUNCTIONS:
+                return _FUNCTIONS[tag](self, inner)
+        return {k: v for k, v in ((k, self.value(v)) for k, v in node.items()) if v is not None}
+
+    def ref(self, name: str) -> Any:
+        return self.values.get(name, name)
+
+    def sub(self, inner: Any) -> str:
+        text, more = inner if isinstance(inner, list) else (inner, {})
+        known = {k: self.value(v) for k, v in more.items()}
+        return re.sub(r"\$\{([\w:.]+)\}", lambda m: str(known.get(m[1], self.ref(m[1]))), text)
+
+
+_FUNCTIONS: dict[str, Any] = {
+    "Ref": Resolver.ref,
+    "Sub": Resolver.sub,
+    "GetAtt": lambda self, inner: inner,
+    "Condition": lambda self, inner: self.holds(inner),
+    "Equals": lambda self, inner: self.value(inner[0]) == self.value(inner[1]),
+    "Not": lambda self, inner: not self.value(inner[0]),
+    "And": lambda self, inner: all(map(self.value, inner)),
+    "Or": lambda self, inner: any(map(self.value, inner)),
+    "If": lambda self, inner: self.value(inner[1 if self.holds(inner[0]) else 2]),
+    "Join": lambda self, inner: inner[0].join(self.value(inner[1])),
+    "Select": lambda self, inner: self.value(inner[1])[int(inner[0])],
+}
+
+
+def allows(role: str, action: str, resource: str, given: Mapping[str, str] = {}) -> bool:
+    """Tell whether a role or policy of the stack with these parameters allows an action.
+
+    Conditions of statements are not looked at.
+    """
+    made = _made(tuple(sorted(given.items())))
+    return role in made and any(
+        action in _listed(statement["Action"])
+        and any(fnmatchcase(resource, pattern) for pattern in _listed(statement["Resource"]))
+        for statement in statements({"Properties": made[role]})
+    )
+
+
+@functools.cache
+def _made(given: tuple[tuple[str, str], ...]) -> dict[str, dict[str, Any]]:
+    return Resolver(dict(given)).resources()
+
+
+def _listed(value: Any) -> Iterable[str]:
+    return [value] if isinstance(value, str) else value
 
 
 def allowed() -> dict[str, set[str]]:

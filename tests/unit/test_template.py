@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.support.permissions import (
     WORKER,
     WORKER_ROLES,
     allowed,
+    allows,
     statements,
     template,
 )
@@ -41,6 +43,56 @@ def test_a_role_allows_what_is_called_or_needed_and_nothing_else(role):
 def test_the_tables_know_every_role_and_no_other():
     assert set(NEEDED) == set(allowed())
     assert set(SEEN) <= set(allowed())
+
+
+SYNC_RULES = {
+    "ecs:runTask.sync": "StepFunctionsGetEventsForECSTaskRule",
+    "elasticmapreduce:addStep.sync": "StepFunctionsGetEventForEMRAddJobFlowStepsRule",
+    "emr-serverless:startJobRun.sync": "StepFunctionsGetEventsForEMRServerlessJobRule",
+    "glue:startJobRun.sync": None,
+}
+"""Rule by which Step Functions hears of a job's end; Glue is polled.
+
+https://docs.aws.amazon.com/step-functions/latest/dg/service-integration-iam-templates.html"""
+SERVICES = {
+    "Glue": ("yes", "no"),
+    "Emr": ("yes", "no"),
+    "Ecs": ("yes", "no"),
+    "EmrClusterArns": ("", "arn:aws:elasticmapreduce:eu-central-1:123456789012:cluster/j-1"),
+    "KmsKey": ("none", "create"),
+}
+
+
+def combinations():
+    """Return every combination of the parameters that switch services on and off."""
+    return [dict(zip(SERVICES, values, strict=True)) for values in product(*SERVICES.values())]
+
+
+def test_the_machines_role_may_hear_of_every_kind_of_job_whatever_is_deployed():
+    text = (ROOT / "asl/extract_pipeline.asl.json").read_text()
+    assert set(re.findall(r":::([\w-]+:\w+\.sync)", text)) == set(SYNC_RULES)
+    rules = [rule for rule in SYNC_RULES.values() if rule]
+    for given in ({}, *combinations()):
+        for rule in rules:
+            arn = f"arn:aws:events:eu-central-1:123456789012:rule/{rule}"
+            for action in ("events:PutRule", "events:PutTargets", "events:DescribeRule"):
+                assert allows("StateMachineRole", action, arn, given), (given, rule, action)
+
+
+def test_an_execution_that_runs_during_an_update_may_start_what_it_was_given():
+    other = "arn:aws:s3:::given-ArtifactsBucket/another-version/entrypoints/emr.py"
+    for role in ("GlueRole", "EmrRole"):
+        assert allows(role, "s3:GetObject", other, {"Emr": "yes"}), role
+    older = "arn:aws:ecs:eu-central-1:123456789012:task-definition/extract-jobs:1"
+    assert allows("StateMachineRole", "ecs:RunTask", older, {"Ecs": "yes"})
+    stranger = older.replace("/extract-jobs:", "/extract-jobs-2:")
+    assert not allows("StateMachineRole", "ecs:RunTask", stranger, {"Ecs": "yes"})
+    assert template()["Resources"]["EcsTaskDefinition"]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_a_failed_execution_may_be_redriven_with_its_children():
+    child = "arn:aws:states:eu-central-1:123456789012:execution:extract-jobs/ExtractTables:1"
+    assert allows("StateMachineRole", "states:RedriveExecution", child)
 
 
 def test_workers_may_make_every_call_that_storage_makes():
