@@ -21,9 +21,9 @@ from extract_jobs.commit.log import LiveFiles
 from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import Storage, WrittenFile
-from extract_jobs.transform.casts import kind
 from extract_jobs.transform.columns import partition_fields
 from extract_jobs.transform.transform import Transform
+from extract_jobs.transform.types import kind
 from extract_jobs.watermark import Interval, WatermarkValue, is_before, python_value
 
 MAX_IN_MEMORY = 1_000_000

@@ -25,8 +25,9 @@ from extract_jobs.errors import SchemaChanged
 from extract_jobs.reporting.report import ChangeKind, SchemaChange
 from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec, SchemaChangeSpec, SchemaPolicy
-from extract_jobs.transform.casts import can_keep, is_wider, kind, printed_type
+from extract_jobs.transform.casts import can_keep, is_wider
 from extract_jobs.transform.columns import AUDIT_FIELDS, clashes, partition_fields
+from extract_jobs.transform.types import kind, printed_type
 
 AUDIT_NAMES = frozenset(f.name for f in AUDIT_FIELDS)
 """Columns of every file that are not the source's."""

@@ -15,8 +15,9 @@ import pyarrow as pa
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.spec.extract_spec import RUN_PARTITIONS, ExtractSpec
-from extract_jobs.transform.casts import TYPE_NAMES, can_cast, parse_type, stored_type
+from extract_jobs.transform.casts import can_cast
 from extract_jobs.transform.partitions import PartitionField, parse_partitions, partition_problem
+from extract_jobs.transform.types import TYPE_NAMES, parse_type, stored_type
 
 RUN_ID_COLUMN = "_run_id"
 EXTRACTED_AT_COLUMN = "_extracted_at"

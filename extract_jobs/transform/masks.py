@@ -29,7 +29,7 @@ from typing import Any
 import pyarrow as pa
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.transform.casts import kind
+from extract_jobs.transform.types import kind
 
 MIN_KEY_BYTES = 16
 """Keys are refused below this length: a short one can be tried out like a value."""

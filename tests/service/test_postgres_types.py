@@ -18,7 +18,7 @@ from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres.catalog import column_types, find_table, relation_of
 from extract_jobs.sources.postgres.types import OTHER, RULES, rule_of
 from extract_jobs.sources.splits import Split
-from extract_jobs.transform.casts import parse_type
+from extract_jobs.transform.types import parse_type
 from tests.support.postgres import Server
 from tests.support.postgres_source import read_wide, source
 from tests.support.postgres_torture import TYPES, UNFAITHFUL, build, files_of, meant, psql, told

@@ -21,9 +21,8 @@ from extract_jobs.transform.casts import (
     cast,
     is_wider,
     keep,
-    kind,
-    printed_type,
 )
+from extract_jobs.transform.types import kind, printed_type
 
 pytestmark = pytest.mark.exhaustive
 
@@ -213,6 +212,9 @@ def test_a_wider_type_holds_every_value(case: tuple[pa.DataType, pa.DataType, An
         (pa.int64(), pa.uint32()),
         (pa.decimal128(12, 2), pa.decimal128(9, 2)),
         (pa.decimal128(11, 4), pa.decimal128(9, 2)),
+        (pa.int64(), pa.decimal128(18, 0)),
+        (pa.int32(), pa.decimal128(9, 0)),
+        (pa.float32(), pa.int16()),
         (pa.float64(), pa.int32()),
         (pa.float64(), pa.float32()),
         (pa.timestamp("us"), pa.date32()),
@@ -232,6 +234,9 @@ def test_widening_has_one_direction(wide: pa.DataType, narrow: pa.DataType) -> N
         (pa.float64(), pa.int64()),
         (pa.float32(), pa.int32()),
         (pa.int64(), pa.decimal128(19, 0)),
+        (pa.int64(), pa.decimal128(18, 1)),
+        (pa.decimal128(9, 2), pa.decimal128(9, 2)),
+        (pa.decimal128(12, 1), pa.decimal128(9, 2)),
         (pa.uint64(), pa.int8()),
         (pa.string(), pa.int32()),
         (pa.timestamp("us", "UTC"), pa.date32()),
@@ -253,3 +258,18 @@ def test_types_are_known_again_by_how_they_are_printed(data_type: pa.DataType) -
 def test_a_type_that_is_printed_ambiguously_is_not_guessed() -> None:
     assert printed_type(str(pa.struct([("a, b: int32", pa.int32())]))) is None
     assert printed_type("list<item: extension<odd>>") is None
+
+
+@pytest.mark.parametrize(
+    ("now", "older"),
+    [
+        (pa.int32(), pa.string()),
+        (pa.bool_(), pa.string()),
+        (pa.date32(), pa.string()),
+        (pa.int64(), pa.float64()),
+        (pa.float64(), pa.int64()),
+    ],
+)
+def test_what_may_be_kept_depends_on_the_direction(now: pa.DataType, older: pa.DataType) -> None:
+    assert can_keep(now, older)
+    assert can_keep(older, now) == (kind(older) != "string")

@@ -10,7 +10,7 @@ import pytest
 from extract_jobs.schema import TypeRule
 from extract_jobs.spec.extract_spec import SplitSpec
 from extract_jobs.spec.source import SourceType
-from extract_jobs.transform.casts import parse_type
+from extract_jobs.transform.types import parse_type
 from infra.source_pages import (
     PAGES,
     Documented,

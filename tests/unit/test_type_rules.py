@@ -25,7 +25,7 @@ from extract_jobs.sources.jdbc.rules import JDBC_NAMES, TYPE_RULES, Rule
 from extract_jobs.sources.jdbc.types import Described, make_column, typed
 from extract_jobs.sources.mysql import types as mysql_types
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.transform.casts import parse_type
+from extract_jobs.transform.types import parse_type
 
 
 def is_as_told(found: Column | str, rule: TypeRule) -> bool:

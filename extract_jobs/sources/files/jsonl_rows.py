@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from extract_jobs.sources.files.blocks import Block
 from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
 from extract_jobs.sources.files.type_inference import ARRAY, BOOLEAN, OBJECT, TEXT, Evidence, look
+from extract_jobs.transform.exact_cast import exact_cast
 
 if TYPE_CHECKING:
     import duckdb
@@ -98,7 +99,9 @@ class JsonLines:
         query = """select json_transform(j, '["VARCHAR"]') as v from texts"""
         lists = self._column(query, [], pa.list_(pa.string()))
         offsets = pa.array(lists.offsets.to_pylist(), pa.int32())
-        return pa.ListArray.from_arrays(offsets, lists.values.cast(item), mask=lists.is_null())
+        return pa.ListArray.from_arrays(
+            offsets, exact_cast(lists.values, item), mask=lists.is_null()
+        )
 
     def _objects(
         self, block: Block, *, checked: bool = False

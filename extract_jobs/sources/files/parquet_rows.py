@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
 from extract_jobs.transform.date_range import out_of_range
+from extract_jobs.transform.exact_cast import exact_cast
 
 BATCH_BYTES = 16 * 2**20
 """Arrow bytes of a batch, as the row group's uncompressed size lets expect them."""
@@ -155,7 +156,7 @@ def _conformed(batch: pa.RecordBatch, columns: Sequence[Column], uri: str) -> pa
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
         try:
-            arrays.append(_cast(values, column.arrow_type))
+            arrays.append(exact_cast(values, column.arrow_type))
         except pa.ArrowInvalid:
             raise TypeNotRepresentable(
                 f"{uri}: a value of column {column.name!r}, of type {values.type}, has no faithful "
@@ -167,10 +168,3 @@ def _conformed(batch: pa.RecordBatch, columns: Sequence[Column], uri: str) -> pa
                 "years 1 to 9999; leave the column out, or write the file anew"
             )
     return pa.RecordBatch.from_arrays(arrays, names=[c.name for c in columns])
-
-
-def _cast(values: pa.Array, target: pa.DataType) -> pa.Array:
-    if pa.types.is_integer(values.type) and pa.types.is_decimal(target):
-        # Arrow asks for room for the type's widest value, whatever the values are.
-        values = values.cast(pa.decimal128(20, 0))
-    return values.cast(target)

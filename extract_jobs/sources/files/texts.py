@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from extract_jobs.sources.files.blocks import Block
+from extract_jobs.transform.exact_cast import exact_cast
 
 CONTENT = "is not valid UTF-8 (see files.encoding)"
 Locate = Callable[[], Sequence[tuple[int, bytes]]]
@@ -68,7 +69,7 @@ def to_type(values: pa.Array, target: pa.DataType) -> tuple[pa.Array, list[int]]
     """
     if target == values.type:
         return values, []
-    return converted(values, lambda part: part.cast(target), target)
+    return converted(values, lambda part: exact_cast(part, target), target)
 
 
 def converted(

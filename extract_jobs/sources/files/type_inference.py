@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from extract_jobs.transform.exact_cast import exact_cast
+
 INTEGER, WIDE, NUMBER, BOOLEAN = "integer", "wide", "number", "boolean"
 DATE, TIMESTAMP, TIMESTAMPTZ = "date", "timestamp", "timestamptz"
 TEXT, OBJECT, ARRAY = "text", "object", "array"
@@ -203,7 +205,7 @@ def _are_exact(values: pa.Array, doubles: pa.Array, raised: pa.Array) -> bool | 
 def _of_times(values: pa.Array, kind: str) -> Evidence:
     """Return whether texts of the right form are days and times that there are."""
     try:
-        values.cast(_TYPES[kind])
+        exact_cast(values, _TYPES[kind])
     except pa.ArrowInvalid:
         return Evidence(frozenset({TEXT}))
     return Evidence(frozenset({kind}))

@@ -11,7 +11,7 @@ from extract_jobs.sources.files.listing import Format
 from extract_jobs.sources.files.parquet_rows import arrives_as
 from extract_jobs.sources.files.type_inference import NUMBERS, TEXT, Evidence
 from extract_jobs.spec.source import FilesSpec
-from extract_jobs.transform.casts import parse_type
+from extract_jobs.transform.types import parse_type
 
 TYPE_RULES: tuple[TypeRule, ...] = (
     TypeRule("csv, json: integers", "int64", "lossless", "every value is the text of one"),

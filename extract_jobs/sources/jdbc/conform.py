@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
+from extract_jobs.transform.exact_cast import exact_cast
 
 _FORM = (
     r"^[ +]?([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[ T]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{0,6})0*)?)?"
@@ -52,9 +53,7 @@ class JdbcConform:
                 if lost:
                     nulled[column.name] = lost
             else:
-                found = (
-                    values if values.type == column.arrow_type else values.cast(column.arrow_type)
-                )
+                found = exact_cast(values, column.arrow_type)
             arrays.append(found)
         schema = pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
         return pa.RecordBatch.from_arrays(arrays, schema=schema), nulled

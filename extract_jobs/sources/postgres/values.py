@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from extract_jobs.schema import Column
 from extract_jobs.sources.postgres.sql import operator, quote_text
+from extract_jobs.transform.exact_cast import exact_cast
 
 
 def failure_condition(value: str, arrow: pa.DataType) -> str | None:
@@ -80,4 +81,4 @@ def conform(values: pa.Array, column: Column) -> pa.Array:
         return pa.array(padded, column.arrow_type)
     if width is not None:
         values = pc.utf8_rpad(values, width)
-    return values if values.type == column.arrow_type else values.cast(column.arrow_type)
+    return exact_cast(values, column.arrow_type)

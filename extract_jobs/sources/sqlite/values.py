@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from extract_jobs.schema import Column
 from extract_jobs.sources.sqlite.types import Kind, kind_of
+from extract_jobs.transform.exact_cast import exact_cast
 
 _EXACT_DOUBLE = 2**53
 _ACCEPTED: dict[Kind, set[type]] = {
@@ -81,9 +82,9 @@ def _quick_boolean(values: Sequence[Any], _: set[type], arrow: pa.DataType) -> p
 
 def _quick_decimal(values: Sequence[Any], found: set[type], arrow: pa.DataType) -> pa.Array:
     if found <= {int, type(None)}:
-        # Arrow asks for room for the widest integer, whatever the values are.
-        return pa.array(values, pa.int64()).cast(pa.decimal128(38, 0)).cast(arrow)
-    return pa.array([v if v is None else repr(v) for v in values], pa.string()).cast(arrow)
+        return exact_cast(pa.array(values, pa.int64()), arrow)
+    texts = pa.array([v if v is None else repr(v) for v in values], pa.string())
+    return exact_cast(texts, arrow)
 
 
 def _quick_text(values: Sequence[Any], found: set[type], arrow: pa.DataType) -> pa.Array:

@@ -1,0 +1,87 @@
+"""Arrow types by name, as ``columns.cast`` spells them and as pyarrow prints them, and by kind."""
+
+from __future__ import annotations
+
+import re
+
+import pyarrow as pa
+
+_TYPES = {
+    "string": pa.string(),
+    "boolean": pa.bool_(),
+    "int8": pa.int8(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+    "binary": pa.binary(),
+}
+TYPE_NAMES = (*_TYPES, "decimal(p,s)")
+"""What ``columns.cast`` takes."""
+
+_SIMPLE = {
+    **{str(data_type): data_type for data_type in _TYPES.values()},
+    **{str(t): t for t in (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(), pa.null())},
+    "large_string": pa.large_string(),
+    "large_binary": pa.large_binary(),
+    "time64[us]": pa.time64("us"),
+}
+
+
+def kind(data_type: pa.DataType) -> str:
+    """Return the kind of a type: a key of the cast table, or the type's own text for others."""
+    types = pa.types
+    tests = {
+        "string": types.is_string(data_type)
+        or types.is_large_string(data_type)
+        or types.is_string_view(data_type),
+        "boolean": types.is_boolean(data_type),
+        "integer": types.is_integer(data_type),
+        "float": types.is_floating(data_type),
+        "decimal": types.is_decimal(data_type),
+        "date": types.is_date(data_type),
+        "timestamptz": types.is_timestamp(data_type) and data_type.tz is not None,
+        "timestamp": types.is_timestamp(data_type),
+        "binary": types.is_binary(data_type) or types.is_large_binary(data_type),
+    }
+    return next((name for name, holds in tests.items() if holds), str(data_type))
+
+
+def parse_type(name: str) -> pa.DataType | None:
+    """Return the Arrow type that a cast names, None where there is no such type."""
+    match = re.fullmatch(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)", name)
+    if match:
+        precision, scale = int(match[1]), int(match[2])
+        fits = 1 <= precision <= 38 and scale <= precision
+        return pa.decimal128(precision, scale) if fits else None
+    return _TYPES.get(name)
+
+
+def stored_type(data_type: pa.DataType) -> pa.DataType:
+    """Return the type that files hold for a source's: timestamps in microseconds, zones as UTC."""
+    if pa.types.is_timestamp(data_type):
+        return pa.timestamp("us", "UTC" if data_type.tz else None)
+    return data_type
+
+
+def printed_type(text: str) -> pa.DataType | None:
+    """Return the type that pyarrow prints like this, None where that cannot be told.
+
+    Commits keep types as text. Lists and decimals are understood, structs and maps are not.
+    """
+    if found := _SIMPLE.get(text):
+        return found
+    if match := re.fullmatch(r"decimal(128|256)\((\d+), (-?\d+)\)", text):
+        make = pa.decimal128 if match[1] == "128" else pa.decimal256
+        return make(int(match[2]), int(match[3]))
+    if match := re.fullmatch(r"(large_)?list<(\w+): (.+?)( not null)?>", text):
+        below = printed_type(match[3])
+        if below is None:
+            return None
+        item = pa.field(match[2], below, nullable=not match[4])
+        return pa.large_list(item) if match[1] else pa.list_(item)
+    return None
