@@ -82,7 +82,7 @@ class Attempt:
         """Read and stage every split, reconcile, commit, publish.
 
         Nothing stays staged when this raises before the commit point. At the commit point and
-        after it nothing is aborted: whether the commit stands may be unknown, and the next
+        after it nothing is aborted: it may be unknown whether the commit exists, and the next
         attempt or `recover` brings it to its outcome.
         """
         task = self.task()
@@ -103,7 +103,7 @@ class Attempt:
                 files = tuple(f for r in results for f in r.files) or self.schema_file(task)
             with self.tools.phase("reconcile"):
                 source_rows = self.count()
-                # A count of another moment is told, not enforced.
+                # Counts from a different snapshot are reported but not enforced.
                 comparable = source_rows if self.snapshot.shared and self.asks_alike() else None
                 reconcile(
                     self.spec.extract_table,
@@ -167,7 +167,7 @@ class Attempt:
     def committed(
         self, task: SplitTask, splits: Sequence[Split]
     ) -> Callable[[Split], CommittedRows | None] | None:
-        """Return what tells the rows of a split that are committed already, None for none."""
+        """Return a function from a split to its rows that are already committed, or None."""
         last, ground = self.plan.base.published, self.plan.repeated
         if last is None or not ground:
             return None
@@ -195,14 +195,14 @@ class Attempt:
             raise
 
     def count(self) -> int | None:
-        """Return the source's own count in the snapshot, None where it is not to be asked."""
+        """Return the source's own count in the snapshot, None where it is not wanted."""
         size = self.description.estimated_bytes
         if not self.spec.reconcile or size is None or size > self.spec.reconcile_max_bytes:
             return None
         return self.snapshot.count()
 
     def asks_alike(self) -> bool:
-        """Return whether every statement of the attempt asks for the same rows of the snapshot.
+        """Return whether every statement of the attempt selects the same rows of the snapshot.
 
         They start at different moments, so a condition or query with ``now()`` in it does not.
         """
@@ -238,7 +238,7 @@ class Attempt:
         )
 
     def replaces(self, files: tuple[WrittenFile, ...]) -> Replaces:
-        """Return what tells the live files that these replace, where not all or none."""
+        """Return a predicate for the live files that these replace, where not all or none."""
         if self.spec.target.write_mode != "overwrite_partitions":
             return None
         if self.plan.interval is None:
@@ -261,7 +261,7 @@ class Attempt:
         except ExtractError as error:
             logger.warning("staged files were left for `extract-jobs recover`: %s", error)
         except StopRequested:
-            self.withdraw(task)  # told to stop in the middle of it: nothing else would do the rest
+            self.withdraw(task)  # stopped halfway: nothing else would finish it
             raise
 
 
@@ -307,7 +307,7 @@ def make_transform(
 
 
 def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, tools: Tools) -> Report:
-    """Publish a prepared commit of this run, bring the catalog up to date, give its report.
+    """Publish a prepared commit of this run, update the catalog, return its report.
 
     Raises:
         WriteFailed: A staged file had gone before it could be published: the commit was voided.

@@ -44,7 +44,7 @@ def attempt_report(
         transform: Knows the files' schema.
         results: What each split gave.
         files: What the commit will hold.
-        source_rows: The source's own count, None where it was not asked.
+        source_rows: The source's own count, None where it was not requested.
         reconciled: Whether it was compared.
         left_out: Rows that were not read because their watermark is NULL.
     """
@@ -90,7 +90,7 @@ def as_text(columns: Sequence[Column], spec: ExtractSpec) -> list[str]:
 
 
 def leave_report(spec: ExtractSpec, report: Report, tools: Tools) -> None:
-    """Write the report; where that fails, the outcome of the extract stands all the same.
+    """Write the report; if that fails, the outcome of the extract stays the same.
 
     So it does for a stop that comes now: all is done but this, and this is begun again.
     """

@@ -33,7 +33,7 @@ class Tools:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Tell the progress, and add the seconds spent to the timings."""
+        """Notify the progress, and add the seconds spent to the timings."""
         self.progress.phase(name)
         started = time.monotonic()
         try:

@@ -1,4 +1,4 @@
-"""Rows that are committed already: which of a batch they are, told by key and watermark.
+"""Finds the rows of a batch that are already committed, by key and watermark.
 
 A row is known by the values of its key and of its watermark, as files hold them. Only those
 columns are read back, and only from files and row groups that may hold the ground in question.
@@ -27,13 +27,13 @@ from extract_jobs.transform.types import kind
 from extract_jobs.watermark import Interval, WatermarkValue, is_before, python_value
 
 MAX_IN_MEMORY = 1_000_000
-"""Keys that one process may hold, about 40 to 100 MB. Beyond it Spark tells the rows."""
+"""Keys that one process may hold, about 40 to 100 MB. Beyond that Spark finds the rows."""
 _CONCURRENT_READS = 16
 
 
 @dataclass(frozen=True)
 class RowKey:
-    """How a row is known: by which columns, and where files hold them. Picklable.
+    """Which columns identify a row, and where files hold them. Picklable.
 
     Attributes:
         columns: The key's columns and the watermark's, by their names in the source, once each.
@@ -69,19 +69,19 @@ class RowKey:
 
         Args:
             batch: As the source gave it; columns beyond the key's may be missing.
-            transform: Tells how files hold its values.
+            transform: Knows how files hold its values.
             checked: Whether NULL is refused; else the row's key is NULL.
 
         Raises:
-            ConfigError: A value is NULL, so the columns tell nothing apart.
+            ConfigError: A value is NULL, so the columns do not identify rows.
         """
         values = transform.stored(batch, self.columns)
         for name, column in zip(self.columns, values, strict=True):
             if checked and column.null_count:
                 raise ConfigError(
                     f"columns.key: {name} holds NULL in {column.null_count} rows of a batch, so it "
-                    "cannot tell rows apart; nothing was committed. Name columns that are never "
-                    "NULL, or accept doubles with watermark.duplicates: accept"
+                    "cannot identify rows; nothing was committed. Name columns that are never "
+                    "NULL, or accept duplicates with watermark.duplicates: accept"
                 )
         return _joined(values)
 
@@ -128,7 +128,7 @@ def read_keys(
     and where the files hold another type than the source, all rows count: more keys do no harm.
 
     Args:
-        file: A live file. If somebody has deleted it, its rows are not there, and so come again.
+        file: A live file. If it was deleted, its rows are gone and so are written again.
         ground: Intervals of the watermark.
         key: How rows are known.
         storage: Where the file is.
@@ -149,10 +149,10 @@ def read_keys(
         missing = [name for name in names if name not in opened.schema_arrow.names]
         if missing:
             raise ConfigError(
-                f"{file.staged.uri} has no column {', '.join(missing)}, so its rows cannot be told "
-                "by columns.key. Key and watermark must be columns of all files, under one name: "
-                "put them back, accept doubles with watermark.duplicates: accept, or start over "
-                "with another state_uri and target"
+                f"{file.staged.uri} has no column {', '.join(missing)}, so columns.key cannot "
+                "identify its rows. All files must have the columns of key and watermark under one "
+                "name: put them back, accept duplicates with watermark.duplicates: accept, or "
+                "start over with another state_uri and target"
             )
         table = opened.read_row_groups(groups, columns=names)
     values = []
@@ -196,12 +196,12 @@ def _reading(uri: str) -> Iterator[None]:
         # Arrow's message may quote a value.
         raise WriteFailed(
             f"{uri}: its keys could not be read back ({type(error).__name__}), so rows that are "
-            "committed already cannot be told; is it the file that was committed?"
+            "already committed cannot be determined; is it the file that was committed?"
         ) from None
 
 
 def _joined(values: Sequence[pa.Array]) -> pa.Array:
-    """Return one binary value per row that no other row's values give; NULL where any is."""
+    """Return one binary value per row, different for different rows; NULL where any value is."""
     empty = pa.scalar(b"", pa.large_binary())
     parts = []
     for value in values:
@@ -252,7 +252,7 @@ def _group_meets(group: Any, place: str | None, ground: Sequence[Interval]) -> b
         upper = python_value(piece.upper) if piece.upper else None
         sample = lower if lower is not None else upper
         if type(least) is not type(sample):
-            return True  # not every version of Arrow tells a decimal's
+            return True  # not every version of Arrow returns a decimal's
         if (lower is None or greatest > lower) and (upper is None or least <= upper):
             return True
     return False
@@ -263,7 +263,7 @@ def _plain(value: Any) -> Any:
 
 
 def _lies_in(values: pa.Array, ground: Sequence[Interval]) -> pa.Array:
-    """Return for each watermark whether it lies in some ground, or may where Arrow cannot tell."""
+    """Return for each watermark whether it lies in some ground, or may if Arrow cannot compare."""
     found = pa.repeat(pa.scalar(False), len(values))
     for piece in ground:
         inside = pa.repeat(pa.scalar(True), len(values))

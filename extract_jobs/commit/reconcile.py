@@ -13,7 +13,7 @@ def reconcile(table: str, read: int, written: int, counted: int | None) -> None:
         read: Rows that the splits yielded.
         written: Rows in the footers of the staged files.
         counted: The source's own count in the same snapshot and under the same predicate; None
-            where it was not asked, or could not be asked in that snapshot.
+            where it was not requested, or not possible in that snapshot.
 
     Raises:
         ReconcileFailed: They differ.
@@ -26,8 +26,8 @@ def reconcile(table: str, read: int, written: int, counted: int | None) -> None:
     if counted is not None and counted != read:
         raise ReconcileFailed(
             f"{table}: the source counts {counted} rows in the snapshot but {read} were read; "
-            "nothing was committed. A view or function that reads the clock, or random(), gives "
+            "nothing was committed. A view or function that reads the clock, or random(), returns "
             "another answer each time: take it out of what is extracted. Else run again with "
-            "split.strategy: none to tell a fault of splitting from one of the source (a damaged "
-            "index gives such answers too)"
+            "split.strategy: none to see whether splitting or the source is at fault (a damaged "
+            "index has the same effect)"
         )

@@ -115,7 +115,7 @@ def _reader(task: SplitTask) -> Reader:
         raise ConfigError(
             f"the interval overlaps more than {MAX_IN_MEMORY} rows that are committed already, "
             "which is more than columns.key can deduplicate for a source that reads through Spark; "
-            "nothing was written. Give watermark.lag a smaller value, accept doubles with "
+            "nothing was written. Give watermark.lag a smaller value, accept duplicates with "
             "watermark.duplicates: accept, or replace whole partitions with write_mode "
             "overwrite_partitions"
         )

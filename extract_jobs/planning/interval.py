@@ -1,8 +1,8 @@
 """Which interval an incremental run extracts, and where the watermark is after it.
 
 The *ground* of a table is what its commits since the last overwrite cover: intervals that do not
-touch. It tells which rows of an interval may have been committed before, for the watermark alone
-does not: a backfill may lie above it.
+touch. It says which rows of an interval may have been committed before. The watermark alone does
+not: a backfill may lie above it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Precedes = Callable[[WatermarkValue, WatermarkValue], bool]
 
 @dataclass(frozen=True)
 class Bounds:
-    """The bounds that a spec gives, as values of the column's type."""
+    """The bounds of a spec, as values of the column's type."""
 
     initial: WatermarkValue | None
     lower: WatermarkValue | None
@@ -63,13 +63,13 @@ def next_step(
     ``(lower, upper]``: ``lower`` is the spec's own, else the last watermark less the lag, else
     ``initial``, else unbounded; ``upper`` is the greatest value that the source has above
     ``lower``, at most the spec's own and at most the source's clock less ``delay``. A backfill,
-    which is what an own ``lower`` makes, moves the watermark only where it goes on from it.
+    which an explicit ``lower`` causes, moves the watermark only if it continues from it.
 
     Args:
         spec: The run's spec.
         last: The last published commit.
         description: The table as it is now.
-        source: Asked for the greatest value, and for the order of strings.
+        source: Queried for the greatest value, and for the order of strings.
 
     Raises:
         ConfigError: The column cannot be a watermark, is another than the last commit's, or a
@@ -136,7 +136,7 @@ def _lowered(previous: WatermarkValue, lag: timedelta | int | None) -> Watermark
 
 
 def _goes_on(bounds: Bounds, previous: WatermarkValue | None, before: Precedes) -> bool:
-    """Return whether an interval leaves no gap above what the watermark stands for."""
+    """Return whether an interval leaves no gap above the watermark."""
     start = previous or bounds.initial
     if bounds.lower is None or start is None:
         return bounds.lower is None
@@ -150,13 +150,13 @@ def _bounds(
     last: Commit | None,
     before: Precedes,
 ) -> Bounds:
-    """Type what the spec gives, and refuse what does not fit the column; all at once."""
+    """Parse the bounds of the spec, and reject all that do not fit the column at once."""
     wanted = spec.watermark or WatermarkSpec()
     problems = list(_unit_problems(wanted, column, kind))
     if kind == "string" and spec.target.write_mode == "overwrite_partitions":
         problems.append(
-            f"write_mode overwrite_partitions cannot tell which partitions of {column.name} lie in "
-            "an interval of text: use append, or another watermark"
+            f"write_mode overwrite_partitions cannot decide which partitions of {column.name} an "
+            "interval of text covers: use append, or another watermark"
         )
     if last and last.watermark_column not in (None, column.name):
         problems.append(
@@ -172,9 +172,9 @@ def _bounds(
         )
     values: dict[str, WatermarkValue | None] = {}
     for name in ("initial", "lower", "upper"):
-        given = getattr(wanted, name)
+        value = getattr(wanted, name)
         try:
-            values[name] = given if given is None else parse_value(kind, given, f"watermark.{name}")
+            values[name] = value if value is None else parse_value(kind, value, f"watermark.{name}")
         except ConfigError as error:
             problems.append(str(error))
     if problems:
@@ -197,9 +197,9 @@ def _unit_problems(wanted: WatermarkSpec, column: Column, kind: WatermarkType) -
     if kind == "string":
         yield f"watermark.lag cannot be taken from {of}: text has no distance"
     elif kind in TIME_TYPES and not isinstance(wanted.lag, timedelta):
-        yield f"watermark.lag is {wanted.lag}: give a duration such as 90s, 1h or 2d for {of}"
+        yield f"watermark.lag is {wanted.lag}: use a duration such as 90s, 1h or 2d for {of}"
     elif kind not in TIME_TYPES and isinstance(wanted.lag, timedelta):
-        yield f"watermark.lag is a duration: give a whole number for {of}"
+        yield f"watermark.lag is a duration: use a whole number for {of}"
 
 
 # --- ground ----------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def ground_after(
     interval: Interval | None,
     files: Sequence[WrittenFile],
 ) -> dict[str, Any]:
-    """Return the fields of a commit that tell its ground, and whether increments are live.
+    """Return the fields of a commit that hold its ground, and whether increments are live.
 
     A full extract covers all values, unless it found no row.
     """
@@ -262,7 +262,7 @@ def _extreme(values: list[WatermarkValue], better: Precedes) -> WatermarkValue |
 
 
 def covered(ground: Iterable[Interval], interval: Interval) -> tuple[Interval, ...]:
-    """Return the ground with one more interval; what touches becomes one.
+    """Return the ground with one more interval; adjacent intervals are merged.
 
     Intervals of strings become one only where one begins with the very value that the other ends
     with: their order is not known here.

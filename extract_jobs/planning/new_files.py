@@ -37,7 +37,7 @@ def choose_objects(
 
     A list that an earlier attempt pinned holds as long as all of its objects are unchanged: what
     is no longer there cannot be read, and a commit of the rest would lose nothing, so the run
-    then goes on with a list of its own.
+    then continues with its own list.
 
     Args:
         spec: The run's spec.
@@ -50,7 +50,7 @@ def choose_objects(
         The source of these very objects, and where their list is, if there is any to be read.
 
     Raises:
-        ConfigError: There is no object at all, or the list of the last commit is gone.
+        ConfigError: There is no object, or the list of the last commit is gone.
         ExtractError: As the source raises when it looks into objects.
     """
     if not isinstance(source, ObjectSource):

@@ -52,7 +52,7 @@ def widened(interval: Interval, spec: ExtractSpec) -> Interval:
 def replaced_by_interval(
     spec: ExtractSpec, interval: Interval, kind: WatermarkType
 ) -> Callable[[WrittenFile], bool]:
-    """Return what tells the files that a commit of an interval replaces.
+    """Return a predicate for the files that a commit of an interval replaces.
 
     Those of partitions inside it, also where no row of them is left. Rows with a NULL watermark
     are no part of an interval, and neither is their partition.
@@ -70,7 +70,7 @@ def replaced_by_interval(
         if field.name not in file.partition:
             raise ConfigError(
                 f"{spec.extract_table}: {file.staged.uri} was written when target.partition_by "
-                f"had no {field.name}: overwrite_partitions cannot tell whether to replace it. "
+                f"had no {field.name}: overwrite_partitions cannot decide whether to replace it. "
                 "Start over with another state_uri and target, or replace all with mode full and "
                 "write_mode overwrite"
             )
@@ -89,7 +89,7 @@ def run_partition(spec: ExtractSpec, extract_date: date) -> dict[str, str]:
 def replaced_by_snapshot(
     spec: ExtractSpec, extract_date: date, files: Iterable[WrittenFile]
 ) -> Callable[[WrittenFile], bool]:
-    """Return what tells the files that a full extract replaces.
+    """Return a predicate for the files that a full extract replaces.
 
     Args:
         spec: The run's.

@@ -33,7 +33,7 @@ class Plan:
         extract_date: Date of the run's planning, UTC; partitions by ``extract_date`` use it, so
             that an attempt after midnight writes where the first did.
         drift: What became of the columns since the last commit.
-        repeated: Parts of the interval that commits cover already, whose rows are told by key.
+        repeated: Parts of the interval that commits already cover; their rows are deduplicated.
         objects: What is read of a source of objects; None of other sources.
     """
 
@@ -78,7 +78,7 @@ def make_plan(
         description: The table as it is now.
         schema: Schema of the files to be written.
         drift: What became of the columns since the last commit.
-        source: Asked for the upper bound of an incremental extract.
+        source: Queried for the upper bound of an incremental extract.
         now: The present, UTC.
         objects: From `choose_objects`.
 
@@ -139,7 +139,7 @@ def repeated(
     None where they are replaced anyway, or where doubles are accepted.
 
     Raises:
-        ConfigError: There are some, and nothing tells such rows.
+        ConfigError: There are some, and nothing deduplicates such rows.
     """
     watermark = spec.watermark
     if watermark is None or watermark.orders_by is None or spec.target.write_mode != "append":
@@ -158,8 +158,9 @@ def repeated(
         raise ConfigError(
             f"{spec.extract_table}: the interval {interval} overlaps what commits hold already "
             f"({', '.join(map(str, found))}), and write_mode append would double those rows. Name "
-            "the key that tells them in columns.key, accept doubles with watermark.duplicates: "
-            "accept, or bound the interval with watermark.initial, lower and upper"
+            "the key that identifies them in columns.key, accept duplicates with "
+            "watermark.duplicates: accept, or bound the interval with watermark.initial, lower "
+            "and upper"
         )
     return found
 
@@ -187,12 +188,12 @@ def count_null_watermarks(
 ) -> int:
     """Count the rows that an incremental run leaves out because their watermark is NULL.
 
-    The source is asked only where the column admits NULL and the rows are not extracted anyway.
+    The source is queried only where the column admits NULL and the rows are not extracted anyway.
 
     Args:
         spec: The run's spec.
-        description: Tells whether the column admits NULL.
-        source: Asked.
+        description: Says whether the column admits NULL.
+        source: Queried.
         first: Whether no commit is published yet.
 
     Raises:
@@ -242,7 +243,7 @@ def partition_names(spec: ExtractSpec) -> tuple[str, ...]:
 def check_layout(spec: ExtractSpec, last: Commit | None) -> None:
     """Refuse files of another folder layout beside those that stay.
 
-    Readers could not read them together, and whole partitions could not be told to be the same.
+    Readers could not read them together, and whole partitions could not be matched.
 
     Raises:
         ConfigError: ``partition_by`` is not what the last commit had, and files stay.
@@ -253,7 +254,7 @@ def check_layout(spec: ExtractSpec, last: Commit | None) -> None:
     if last.partition_by != wanted:
         raise ConfigError(
             f"{spec.extract_table}: its files are partitioned by {_listed(last.partition_by)}, and "
-            f"target.partition_by now gives {_listed(wanted)}. Put it back, replace all files with "
+            f"target.partition_by is now {_listed(wanted)}. Put it back, replace all files with "
             "mode full and write_mode overwrite, or start over with another state_uri and target"
         )
 
@@ -296,11 +297,11 @@ def check_unoccupied(spec: ExtractSpec, log: CommitLog, base: Base) -> None:
     newest = log.newest()
     if newest is not None and newest.seq > base.seq:
         raise CommitConflict(
-            f"{spec.extract_table}: run {newest.run_id} made commit {newest.seq} meanwhile"
+            f"{spec.extract_table}: run {newest.run_id} made commit {newest.seq} in the meantime"
         )
     raise ConfigError(
         f"target {spec.target.uri} already holds data that no commit of this table wrote "
-        f"({found.uri}); nothing was written. Give the table a folder of its own, or move that "
+        f"({found.uri}); nothing was written. Give the table its own folder, or move that "
         "data away"
     )
 

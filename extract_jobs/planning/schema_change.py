@@ -1,7 +1,7 @@
 """What a table's columns were at its last commit, and what became of them since.
 
-The source's columns are kept with each commit, so that a change is told once; the files' columns,
-so that readers find one type and one spelling for each name. See `comparison`.
+The source's columns are kept with each commit, so that a change is reported once; the files'
+columns, so that readers find one type and one spelling for each name. See `schema_comparison`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def source_columns(
         spec: Renames and masks.
         columns: The chosen ones.
         schema: What the files would hold of them, were there no older files.
-        key: What tells the key of the mask ``hash`` from another.
+        key: Fingerprint of the key of the mask ``hash``.
     """
     found = []
     for column in columns:
@@ -68,7 +68,7 @@ def find_drift(
         last: The last published commit.
         columns: The chosen ones.
         schema: What the files would hold of them, were there no older files.
-        key: What tells the key of the mask ``hash`` from another.
+        key: Fingerprint of the key of the mask ``hash``.
     """
     wanted = pa.schema([f for f in schema if f.name not in AUDIT_NAMES])
     source = source_columns(spec, columns, schema, key)

@@ -1,13 +1,13 @@
 """The comparison of a table's columns with those of its last commit.
 
-Two questions with two answers. What *changed* is told by the source's columns then and now: it is
-reported once, and `fail` refuses it. What the files *hold* is told by the files that are there: as
+Two questions with two answers. What *changed* follows from the source's columns then and now: it is
+reported once, and `fail` refuses it. What the files *hold* follows from the existing files: as
 long as older ones stay beside the new ones, a column keeps its type, its place and its case.
 
 A type beside another is never written, because no pair of types can be read together everywhere:
 Spark 3.5 cannot read INT32 where other files say INT64, reads INT32 as int8 or int16 by cutting
-bits off, and Athena reads another type in Parquet only under partitions of its own. So values are
-brought to the older files' type where that gives them back whole, and else refused. The matrix of
+bits off, and Athena reads another type in Parquet only under separate partitions. So values are
+cast to the older files' type where that loses nothing, and rejected otherwise. The matrix of
 readers and types is in tests/spark/test_files_together.py.
 https://docs.aws.amazon.com/athena/latest/ug/updates-changing-column-type.html
 """
@@ -44,7 +44,7 @@ class Drift:
         layout: Columns of the files, without the audit columns, in their order.
         source: The source's columns, as the commit keeps them.
         changes: What changed, and what the files have of it.
-        refused: One sentence for each change that cannot be; empty where the run may go on.
+        refused: One sentence for each change that is not possible; empty if the run may continue.
     """
 
     columns: tuple[Column, ...]
@@ -61,7 +61,7 @@ class Drift:
         """
         if self.refused and last is not None:
             files = (
-                "; declare the types in files.types to be told the file and line of what is none"
+                "; declare the types in files.types to learn the file and line of invalid values"
                 if spec.files is not None and spec.files.types is None
                 else ""
             )
@@ -98,12 +98,12 @@ class Comparison:
 
     def __post_init__(self) -> None:
         """Take apart what was there."""
-        told = self.spec.on_schema_change
-        if not isinstance(told, SchemaChangeSpec):
-            told = SchemaChangeSpec.model_validate(
-                dict.fromkeys(SchemaChangeSpec.model_fields, told)
+        policies = self.spec.on_schema_change
+        if not isinstance(policies, SchemaChangeSpec):
+            policies = SchemaChangeSpec.model_validate(
+                dict.fromkeys(SchemaChangeSpec.model_fields, policies)
             )
-        self.policies = told
+        self.policies = policies
         self.beside = self.spec.target.write_mode != "overwrite"
         self.folders = {f.name for f in partition_fields(self.spec)}
         schema = [c for c in self.last.schema if c["name"] not in AUDIT_NAMES]
@@ -209,7 +209,7 @@ class Comparison:
         return data_type if kept is None else kept
 
     def _filled(self) -> Iterator[tuple[str, pa.DataType]]:
-        """Yield name and type of columns that the files go on to have, all NULL."""
+        """Yield name and type of columns that stay in the files, all NULL."""
         policy = self._policy("dropped")
         fill = self.beside or policy != "evolve"
         for name in dict.fromkeys([*self.was, *self.older]):
@@ -260,7 +260,7 @@ class Comparison:
                     )
 
     def _telling(self) -> dict[str, str]:
-        """Return by name in the files which key of the spec tells committed rows by a column."""
+        """Return by name in the files which key of the spec deduplicates by a column."""
         spec, found = self.spec, dict[str, str]()
         if spec.target.write_mode == "overwrite_partitions":
             found = {f.column: "target.partition_by" for f in partition_fields(spec) if f.column}
@@ -299,7 +299,7 @@ def _moved(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
 
 
 def _spelled_alike(before: pa.DataType | None, after: pa.DataType | None) -> bool:
-    """Return whether folders are named alike after values of either type."""
+    """Return whether folders have the same names for values of either type."""
     if before is None or after is None:
         return False
     kinds = {kind(before), kind(after)}

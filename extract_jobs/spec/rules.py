@@ -51,7 +51,7 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
     if watermark.lag and not key and watermark.duplicates == "refuse":
         yield (
             "watermark.lag with write_mode append reads rows again: name the key that tells them "
-            "in columns.key, or accept doubles with watermark.duplicates: accept"
+            "in columns.key, or accept duplicates with watermark.duplicates: accept"
         )
 
 

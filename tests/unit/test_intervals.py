@@ -321,8 +321,8 @@ def test_specs_that_do_neither(fields: dict[str, Any]) -> None:
     [
         (None, {}, "id is of type their None, which cannot be a watermark"),
         ("integer", {"delay": "1m"}, "watermark.delay needs a watermark that is a time, not"),
-        ("integer", {"lag": "1h"}, "watermark.lag is a duration: give a whole number"),
-        ("timestamptz", {"lag": 3600}, "watermark.lag is 3600: give a duration"),
+        ("integer", {"lag": "1h"}, "watermark.lag is a duration: use a whole number"),
+        ("timestamptz", {"lag": 3600}, "watermark.lag is 3600: use a duration"),
         ("string", {"lag": 1}, "watermark.lag cannot be taken from .* text has no distance"),
         (
             "date",
@@ -344,7 +344,7 @@ def test_text_cannot_name_the_partitions_of_an_interval() -> None:
         mode="incremental", watermark={"column": "id"},
         target={"write_mode": "overwrite_partitions", "partition_by": ["id"]},
     )  # fmt: skip
-    with pytest.raises(ConfigError, match=r"overwrite_partitions cannot tell .* interval of text"):
+    with pytest.raises(ConfigError, match=r"overwrite_partitions cannot decide .* interval"):
         next_step(spec, None, described("string"), MemorySource([]))
 
 

@@ -35,7 +35,7 @@ _MASK = 2**32 - 1
 
 @dataclass(frozen=True)
 class Counter:
-    """Where a snapshot stands among the cluster's transactions, in 64 bits.
+    """The position of a snapshot among the cluster's transactions, in 64 bits.
 
     Attributes:
         oldest: ``pg_snapshot_xmin``: everything below has ended.
@@ -77,13 +77,13 @@ def check_identified(fingerprint: dict[str, str], name: str) -> None:
     """
     if not fingerprint["system_identifier"].isdecimal():
         raise ConfigError(
-            f"{name}: watermark.snapshot needs the cluster's system identifier, to tell it from a "
-            "restored copy: grant the user EXECUTE on pg_control_system()"
+            f"{name}: watermark.snapshot needs the cluster's system identifier, to distinguish it "
+            "from a restored copy: grant the user EXECUTE on pg_control_system()"
         )
 
 
 def counter(opened: Connection, name: str) -> Counter:
-    """Read where the transaction's snapshot stands.
+    """Read the position of the transaction's snapshot.
 
     Args:
         opened: A connection in a transaction with one snapshot.
@@ -96,7 +96,7 @@ def counter(opened: Connection, name: str) -> Counter:
     if execute(opened, "select pg_catalog.pg_is_in_recovery()")[0][0]:
         raise ConfigError(
             f"{name}: watermark.snapshot needs the primary, and the connection leads to a standby, "
-            "whose snapshots do not tell which transactions are open"
+            "whose snapshots do not show which transactions are open"
         )
     prefix = "pg" if opened.info.server_version >= _XID8_SINCE else "txid"
     current = "pg_current" if prefix == "pg" else "txid_current"
@@ -113,12 +113,12 @@ def reached(found: Counter, lower: WatermarkValue | None, name: str) -> Watermar
     """Return the last transaction below which all have ended; None if it is no newer than before.
 
     Args:
-        found: Where the source stands.
+        found: The source's current position.
         lower: The watermark.
         name: The table, for messages.
 
     Raises:
-        ConfigError: The source stands lower than it did: it is an older copy of itself.
+        ConfigError: The source's position went back: it is an older copy of itself.
     """
     last = found.oldest - 1
     if lower is None or last > int(lower.text):
@@ -132,7 +132,7 @@ def _check_not_older(found: Counter, bound: WatermarkValue, name: str) -> None:
         raise ConfigError(
             f"{name}: rows up to transaction {bound.text} are extracted or planned, but the "
             f"source's counter stands at {found.oldest - 1}: it was restored from an older copy of "
-            "itself, and gives the same numbers to other rows. Start over with another state_uri "
+            "itself, and assigns the same numbers to other rows. Start over with another state_uri "
             "and target"
         )
 
@@ -142,12 +142,12 @@ def xmin_condition(interval: Interval | None, found: Counter, name: str) -> str 
 
     Args:
         interval: Of transactions.
-        found: Where the very snapshot stands that rows are read in: rows of transactions after
+        found: The position of the snapshot that rows are read in: rows of transactions after
             another one would be taken for rows of 2³² transactions ago.
         name: The table, for messages.
 
     Raises:
-        ConfigError: The source stands below the interval's end.
+        ConfigError: The source's position is below the interval's end.
     """
     if interval is None:
         return None
