@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.support.emulators",
     "tests.support.mariadb",
     "tests.support.postgres",
+    "tests.support.postgres_nodes",
     "tests.support.source_matrix",
 ]
 

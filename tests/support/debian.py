@@ -1,10 +1,11 @@
 """Programs and jars from Debian packages, unpacked into .tools/debian and installed nowhere.
 
-MariaDB has no wheel, and the JDBC drivers of the tests none either. Any user can run this, root or
-not: apt's lists, cache and locks are the folder's own, so that nothing of the system changes. Of
-the packages that the named ones depend on, those come along that the system does not have.
+MariaDB and PgBouncer have no wheel, the JDBC drivers of the tests none either, and the wheel of
+PostgreSQL lacks what a standby is made with. Any user can run this, root or not: apt's lists, cache
+and locks are the folder's own, so that nothing of the system changes. Of the packages that the
+named ones depend on, those come along that the system does not have.
 
-``python -m tests.support.debian`` fetches once; it needs apt, the network and about 110 MB.
+``python -m tests.support.debian`` fetches once; it needs apt, the network and about 130 MB.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2] / ".tools" / "debian"
 """Where the packages are unpacked, as if it were ``/``."""
 
-PROGRAMS = ("mariadb-server-core", "mariadb-client-core")
+PROGRAMS = (
+    "mariadb-server-core", "mariadb-client-core",
+    "postgresql-15", "postgresql-client-15", "pgbouncer",
+)  # fmt: skip
+UNUSED = ("libllvm14",)
+"""Large, and only needed for PostgreSQL's JIT, which the tests turn off."""
 JARS = ("libpostgresql-jdbc-java", "libmariadb-java", "libh2-java", "libhsqldb-java")
 
 _MISSING = (
@@ -34,6 +40,24 @@ def program(name: str) -> Path:
     raise RuntimeError(_MISSING.format(what=name, root=ROOT))
 
 
+def postgres(root: Path = ROOT) -> Path:
+    """Return the folder of Debian's PostgreSQL, to be run with `environment`."""
+    found = root / "usr/lib/postgresql/15"
+    if not (found / "bin/postgres").is_file():
+        raise RuntimeError(_MISSING.format(what="PostgreSQL 15", root=root))
+    return found
+
+
+def readable_root(directory: Path) -> Path:
+    """Return `ROOT`, or a copy below a directory where not everybody can reach it."""
+    if all(parent.stat().st_mode & 0o005 == 0o005 for parent in [ROOT, *ROOT.parents]):
+        return ROOT
+    copy = directory / "debian"
+    for part in ("usr/lib", "usr/sbin", "usr/share/postgresql"):
+        shutil.copytree(ROOT / part, copy / part, symlinks=True)
+    return copy
+
+
 def jar(name: str) -> Path:
     """Return a jar of /usr/share/java by its name without version, for example ``h2``."""
     found = ROOT / "usr/share/java" / f"{name}.jar"
@@ -42,9 +66,9 @@ def jar(name: str) -> Path:
     return found
 
 
-def environment() -> dict[str, str]:
+def environment(root: Path = ROOT) -> dict[str, str]:
     """Return the environment in which a `program` finds its libraries."""
-    folders = (ROOT / "usr/lib", ROOT / "lib")
+    folders = (root / "usr/lib", root / "lib")
     libraries = [str(path) for folder in folders for path in folder.glob("*-linux-gnu")]
     return {
         "PATH": os.environ["PATH"],
@@ -78,7 +102,8 @@ def fetch() -> None:
     _run(*apt, "update")
     needed = _run(*apt, "--simulate", "--no-install-recommends", "install", *PROGRAMS)
     lacking = {line.split()[1] for line in needed.splitlines() if line.startswith("Inst ")}
-    _run(*apt, "download", *sorted(lacking | set(PROGRAMS) | set(JARS)), cwd=work / "packages")
+    wanted = (lacking | set(PROGRAMS) | set(JARS)) - set(UNUSED)
+    _run(*apt, "download", *sorted(wanted), cwd=work / "packages")
     for package in sorted((work / "packages").glob("*.deb")):
         _run("dpkg-deb", "--extract", str(package), str(work / "root"))
     shutil.rmtree(ROOT, ignore_errors=True)

