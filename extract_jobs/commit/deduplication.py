@@ -137,7 +137,7 @@ def read_keys(
     if stream is None:
         return pa.array([], pa.large_binary())
     with stream, _reading(file.staged.uri):
-        opened = pq.ParquetFile(stream)
+        opened = pq.ParquetFile(stream, page_checksum_verification=True)
         place = key.places[key.watermark]
         pieces = ground if _is_ordered(opened.schema_arrow, place, ground) else ()
         groups = [

@@ -108,8 +108,8 @@ class ParquetFile:
                 writer = pq.ParquetWriter(
                     sink,
                     schema,
-                    use_dictionary=_leaves(schema, dictionaries - wide),
-                    write_statistics=_leaves(schema, set(schema.names) - wide),
+                    use_dictionary=[path for path, _ in _leaves(schema, dictionaries - wide)],
+                    write_statistics=_with_statistics(schema, wide),
                     metadata_collector=footers,
                     **_options(target),
                 )
@@ -203,15 +203,34 @@ def wide_columns(table: pa.Table) -> frozenset[str]:
     return frozenset(name for name in table.schema.names if table.column(name).nbytes > limit)
 
 
-def _leaves(schema: pa.Schema, names: Iterable[str]) -> list[str]:
-    """Return the Parquet paths of columns, which for a list is that of its elements."""
-    paths = []
+def _with_statistics(schema: pa.Schema, wide: frozenset[str]) -> list[str]:
+    """Return the Parquet paths of the columns that get statistics.
+
+    Floats get none. Their least and greatest value leave NaN out, as the format has it, and readers
+    that skip row groups by them lose rows: of 1, 2 and NaN, DuckDB answers ``x > 100`` with no row
+    and ``max(x)`` with 2, where without statistics both find NaN.
+    """
+    leaves = _leaves(schema, set(schema.names) - wide)
+    return [path for path, data_type in leaves if not pa.types.is_floating(data_type)]
+
+
+def _leaves(schema: pa.Schema, names: Iterable[str]) -> Iterator[tuple[str, pa.DataType]]:
+    """Yield Parquet path and type of everything that columns are made of."""
     for name in names:
-        path, data_type = name, schema.field(name).type
-        while pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
-            path, data_type = f"{path}.list.element", data_type.value_type
-        paths.append(path)
-    return paths
+        yield from _leaves_of(name, schema.field(name).type)
+
+
+def _leaves_of(path: str, data_type: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    if pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
+        yield from _leaves_of(f"{path}.list.element", data_type.value_type)
+    elif pa.types.is_map(data_type):
+        yield from _leaves_of(f"{path}.key_value.key", data_type.key_type)
+        yield from _leaves_of(f"{path}.key_value.value", data_type.item_type)
+    elif pa.types.is_struct(data_type):
+        for field in data_type:
+            yield from _leaves_of(f"{path}.{field.name}", field.type)
+    else:
+        yield path, data_type
 
 
 def _options(target: TargetSpec) -> dict[str, Any]:
@@ -224,6 +243,8 @@ def _options(target: TargetSpec) -> dict[str, Any]:
         # INT32 and INT64 up to 18 digits, as Spark writes them: smaller and faster than bytes.
         "store_decimal_as_integer": True,
         "data_page_size": _PAGE_BYTES,
+        # Costs 0.2 s of CPU for 150 MB of Arrow (13 % of the encoding), and to verify 0.03 s.
+        "write_page_checksum": True,
     }
     if _HAS_PAGE_ROWS:
         options["max_rows_per_page"] = _PAGE_ROWS

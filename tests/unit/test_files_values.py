@@ -217,7 +217,7 @@ WRONG = [
     ({"a.jsonl": b'\n{"a": 1}\n{"a": 1, "a": "SECRET"}\n'}, {}, SourceQueryFailed,
      r"a\.jsonl, line 3: the row names one key twice"),
     ({"a.jsonl": b"[1]\n"}, {}, SourceQueryFailed, r"a\.jsonl, line 1: .*not one JSON object"),
-    ({"a.parquet": b"PAR1 no"}, {}, SourceQueryFailed, r"a\.parquet cannot be read: damaged"),
+    ({"a.parquet": b"PAR1 no"}, {}, SourceQueryFailed, r"a\.parquet cannot be read: it is damaged"),
     ({"a.csv": b"", "b.csv": b""}, {}, ConfigError, r"has a column: all are empty"),
     ({"a.csv": b"x\n", "b.jsonl": b"{}"}, {}, ConfigError, r"a\.csv is csv and .*b\.jsonl is json"),
     ({"a.txt": b"x\n"}, {}, ConfigError, r"a\.txt: its name tells no format; expected one of csv"),

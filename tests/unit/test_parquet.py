@@ -169,6 +169,38 @@ def test_columns_that_turn_wide_begin_a_file_without_their_statistics(tmp_path: 
     assert not group.column(1).is_stats_set
 
 
+def test_every_page_has_a_checksum_that_readers_can_verify(tmp_path: Path) -> None:
+    # Text is stored as it is, so that a byte of it can be flipped without breaking anything else.
+    texts = [f"value {n:06}" for n in range(5000)]
+    spec = make_spec(tmp_path, target={"compression": "none"})
+    [one] = write(spec, [pa.record_batch({"s": texts})])
+    path = Path(one.staged.uri)
+    data = path.read_bytes()
+    at = data.index(b"value 002500")
+    path.write_bytes(data[:at] + b"x" + data[at + 1 :])
+    assert "xalue 002500" in pq.ParquetFile(path).read().column("s").to_pylist()
+    with pytest.raises(OSError, match="CRC checksum"):
+        pq.ParquetFile(path, page_checksum_verification=True).read()
+
+
+def test_floats_have_no_statistics_which_leave_nan_out(tmp_path: Path) -> None:
+    nan = float("nan")
+    batch = pa.record_batch({
+        "n": [1, 2, 3], "d": [1.0, 2.0, nan], "f": pa.array([1.0, 2.0, nan], pa.float32()),
+        "l": [[nan], [1.0], []], "k": [[1], [2], None],
+    })  # fmt: skip
+    [one] = write(make_spec(tmp_path), [batch])
+    group = pq.read_metadata(one.staged.uri).row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    told = {column.path_in_schema for column in columns if column.is_stats_set}
+    assert told == {"n", "k.list.element", "_run_id", "_extracted_at"}
+    where = f"select n from '{one.staged.uri}' where"
+    assert duckdb.sql(f"{where} d > 100 or f > 100").fetchall() == [(3,)]
+    assert duckdb.sql(f"{where} d < 100").fetchall() == [(1,), (2,)]
+    [(greatest,)] = duckdb.sql(f"select max(d) from '{one.staged.uri}'").fetchall()
+    assert str(greatest) == "nan"
+
+
 def test_no_rows_leave_a_schema_only_where_asked_for(tmp_path: Path) -> None:
     empty = numbers(0)
     assert write(make_spec(tmp_path), [empty]) == []

@@ -132,7 +132,7 @@ def read_groups(
     Raises:
         TypeNotRepresentable: A value does not fit the column's type.
     """
-    with pq.ParquetFile(file, pre_buffer=False) as opened:
+    with pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as opened:
         schema = opened.schema_arrow
         present = [c for c in columns if c.name in schema.names]
         metadata = opened.metadata

@@ -42,7 +42,11 @@ def source_errors(uri: str) -> Iterator[None]:
             # The operating system's own, such as a network file system that went away.
             raise SourceUnavailable(f"reading {uri}: {error.strerror}") from error
         # Arrow's messages may quote what it has read.
-        reason = str(error) if "compress" in str(error) or "inflate" in str(error) else "damaged"
+        reason = "it is damaged"
+        if "CRC checksum" in str(error):
+            reason = "a page is damaged, its checksum does not match"
+        elif "compress" in str(error) or "inflate" in str(error):
+            reason = str(error)
         raise SourceQueryFailed(
             f"{uri} cannot be read: {reason}. Was it cut short, or is it of another format or "
             "compression than its name or files says?"
