@@ -14,7 +14,7 @@ from extract_jobs.sources.jdbc.jvm import Opened
 from extract_jobs.sources.jdbc.rules import JDBC_NAMES
 from extract_jobs.sources.jdbc.sql import Relation, query_relation, quote_text
 from extract_jobs.sources.jdbc.types import Typed, quote_name, typed
-from extract_jobs.sources.statements import where_clause
+from extract_jobs.sources.sql.statements import where_clause
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 

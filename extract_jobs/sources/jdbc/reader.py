@@ -24,7 +24,7 @@ from extract_jobs.sources.jdbc.jvm import Jvm
 from extract_jobs.sources.jdbc.sql import Relation, select
 from extract_jobs.sources.jdbc.types import quote_name, spark_type
 from extract_jobs.sources.splits import Split
-from extract_jobs.sources.statements import in_parentheses
+from extract_jobs.sources.sql.statements import in_parentheses
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -15,7 +15,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.jdbc.dialects import Dialect
 from extract_jobs.sources.jdbc.types import Typed, quote_name
-from extract_jobs.sources.statements import (
+from extract_jobs.sources.sql.statements import (
     bounds_condition,
     in_parentheses,
     trim_statement,

@@ -21,7 +21,7 @@ from extract_jobs.sources.mysql.sql import (
     quote_text,
 )
 from extract_jobs.sources.mysql.types import MysqlType, parse_type
-from extract_jobs.sources.statements import in_parentheses, trim_statement
+from extract_jobs.sources.sql.statements import in_parentheses, trim_statement
 from extract_jobs.spec.predicates import check_where
 
 _SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")

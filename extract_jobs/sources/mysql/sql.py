@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from extract_jobs.sources import ReadRequest
-from extract_jobs.sources.statements import bounds_condition, watermark_changed, where_clause
+from extract_jobs.sources.sql.statements import bounds_condition, watermark_changed, where_clause
 from extract_jobs.watermark import WatermarkType, WatermarkValue
 
 LOCK_TIMEOUT_SECONDS = 60

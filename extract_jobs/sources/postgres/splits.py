@@ -25,7 +25,7 @@ from extract_jobs.sources.postgres.sql import (
     select,
 )
 from extract_jobs.sources.splits import Split
-from extract_jobs.sources.statements import where_clause
+from extract_jobs.sources.sql.statements import where_clause
 from extract_jobs.spec.extract_spec import SplitSpec
 
 TID_RANGE_SCANS_SINCE = 140000

@@ -17,7 +17,7 @@ from extract_jobs.sources.sqlite.sql import (
     Relation,
     quote_name,
 )
-from extract_jobs.sources.statements import in_parentheses, trim_statement
+from extract_jobs.sources.sql.statements import in_parentheses, trim_statement
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.predicates import check_where
 

@@ -14,7 +14,7 @@ from typing import Literal
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column
 from extract_jobs.sources import ReadRequest
-from extract_jobs.sources.statements import bounds_condition, where_clause
+from extract_jobs.sources.sql.statements import bounds_condition, where_clause
 from extract_jobs.watermark import WatermarkValue
 
 Value = int | float | str | bytes
