@@ -269,7 +269,7 @@ def test_rows_of_any_size_in_bounded_memory(
         from extract_jobs.connections import DatabaseConnection
         from extract_jobs.schema import Column
         from extract_jobs.sources.mysql.reader import MysqlReader
-        from extract_jobs.sources.mysql.sql import Relation
+        from extract_jobs.sources.sql.statements import Relation
         from extract_jobs.sources.splits import Split
         import pyarrow as pa
         connection = DatabaseConnection(

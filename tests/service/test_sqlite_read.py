@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from extract_jobs.errors import ConfigError, SourceUnavailable, TypeNotRepresentable
 from extract_jobs.run import run_extract
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.statements import select
 from extract_jobs.sources.sqlite import reader as reading
 from extract_jobs.sources.sqlite import session
 from extract_jobs.sources.sqlite import splits as cutting
-from extract_jobs.sources.sqlite.sql import quote_name, select
+from extract_jobs.sources.sqlite.sql import quote_name
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.source_cases import HOSTILE
 from tests.support.sqlite_source import read_all, snapshot_of, source, tables, values, write
@@ -326,7 +327,7 @@ def test_text_is_compared_in_its_columns_collation(path):
     upper, lower = WatermarkValue("string", "B"), WatermarkValue("string", "a")
     assert source(path).precedes("n", lower, upper)
     assert not source(path).precedes("b", lower, upper)
-    with pytest.raises(ConfigError, match="is of type integer"):
+    with pytest.raises(ConfigError, match="a bound of type integer does not fit"):
         source(path).precedes("n", lower, WatermarkValue("integer", "1"))
 
 
@@ -344,7 +345,7 @@ def test_a_watermark_of_another_storage_class_is_refused(path):
     with pytest.raises(ConfigError, match="r is REAL, which cannot be a watermark"):
         source(path, query="select r from t").precedes("r", *[WatermarkValue("integer", "1")] * 2)
     bound = Interval(WatermarkValue("string", "x"))
-    with pytest.raises(ConfigError, match=r"w is INTEGER.* is of type string"):
+    with pytest.raises(ConfigError, match=r"w is now INTEGER.* is of type string"):
         values(source(path), "w", interval=bound, watermark_column="w")
 
 

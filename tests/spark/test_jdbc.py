@@ -27,7 +27,7 @@ from extract_jobs.errors import (
 )
 from extract_jobs.run import run_extract
 from extract_jobs.sources import ReadRequest, open_source
-from extract_jobs.sources.jdbc.sql import select
+from extract_jobs.sources.sql.statements import select
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.debian import jar
 from tests.support.jdbc import PASSWORD, Embedded, derby, h2, hsqldb, read_target

@@ -17,6 +17,7 @@ from extract_jobs.errors import (
 )
 from extract_jobs.schema import Column
 from extract_jobs.sources.jdbc.catalog import Found, Table, readings
+from extract_jobs.sources.jdbc.columns import JdbcColumn
 from extract_jobs.sources.jdbc.dialects import ORACLE, PLAIN, POSTGRES, REDSHIFT, SQLSERVER, Dialect
 from extract_jobs.sources.jdbc.drivers import (
     driver_of,
@@ -26,9 +27,9 @@ from extract_jobs.sources.jdbc.drivers import (
 )
 from extract_jobs.sources.jdbc.errors import Thrown, connect_error, scrub, statement_error
 from extract_jobs.sources.jdbc.rules import TYPE_RULES
-from extract_jobs.sources.jdbc.splits import between
 from extract_jobs.sources.jdbc.sql import Relation, literal, quote_text
 from extract_jobs.sources.jdbc.types import Described, Typed, make_column, quote_name, typed
+from extract_jobs.sources.sql.splits import between
 
 
 def column(dialect: Dialect, type_name: str, code: int, **more: Any) -> Column | str:
@@ -116,7 +117,7 @@ def test_texts_and_names_stay_in_their_quotes() -> None:
 
 def test_ranges_leave_nothing_out_and_null_is_in_the_first() -> None:
     described = Described("c", 4, "int", 10, 0, nullable=True, signed=True)
-    splits = between(["-5", "7"], typed(described, SQLSERVER), SQLSERVER, 300)
+    splits = between(["-5", "7"], JdbcColumn.of(typed(described, SQLSERVER), SQLSERVER), 300)
     assert [split.predicate for split in splits] == [
         "[c] <= -5 or [c] is null", "[c] > -5 and [c] <= 7", "[c] > 7",
     ]  # fmt: skip
@@ -125,7 +126,7 @@ def test_ranges_leave_nothing_out_and_null_is_in_the_first() -> None:
 def test_a_table_is_named_in_any_way_that_it_can_be_read() -> None:
     assert list(readings("a.b.c")) == [("a", "b.c"), ("a.b", "c"), (None, "a.b.c")]
     assert next(readings('"a.b"."c""d"')) == ("a.b", 'c"d')
-    found = Found(None, Relation("x", "query", PLAIN), ())
+    found = Found(None, Relation("x", "query", dialect=PLAIN), ())
     with pytest.raises(ConfigError, match="no column 'n'"):
         found.column("n")
 
@@ -136,7 +137,7 @@ def test_wide_rows_are_fetched_few_at_a_time() -> None:
         return typed(described, PLAIN)
 
     columns = (of("id", 4, 10), of("t", 12, 2**31 - 1), of("c", 2005, 0), of("v", 12, 20))
-    relation = Relation("x", "table", PLAIN)
+    relation = Relation("x", "table", dialect=PLAIN)
     found = Found(Table(None, "s", "t", is_view=False), relation, columns)
     assert found.row_bytes(["id", "v"]) == 24
     assert found.row_bytes(["id", "t"]) > 8_000

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.sources.jdbc.columns import JdbcColumn
 from extract_jobs.sources.jdbc.dialects import Dialect
 from extract_jobs.sources.jdbc.jvm import Opened
 from extract_jobs.sources.jdbc.rules import JDBC_NAMES
 from extract_jobs.sources.jdbc.sql import Relation, query_relation, quote_text
 from extract_jobs.sources.jdbc.types import Typed, quote_name, typed
+from extract_jobs.sources.sql.columns import no_such_column
 from extract_jobs.sources.sql.statements import where_clause
 from extract_jobs.spec.extract_spec import ExtractSpec
 
@@ -70,17 +72,16 @@ class Found:
         """What the database speaks."""
         return self.relation.dialect
 
-    def column(self, name: str) -> Typed:
-        """Return the column of that exact name.
+    def column(self, name: str) -> JdbcColumn:
+        """Return the column of that exact name, as conditions compare it.
 
         Raises:
             ConfigError: There is none.
         """
         for column in self.columns:
             if column.described.name == name:
-                return column
-        names = ", ".join(column.described.name for column in self.columns)
-        raise ConfigError(f"there is no column {name!r}; there are {names}")
+                return JdbcColumn.of(column, self.dialect)
+        raise no_such_column(name, [column.described.name for column in self.columns])
 
 
 def readings(name: str) -> Iterator[tuple[str | None, str]]:
@@ -107,7 +108,7 @@ def look_up(opened: Opened, spec: ExtractSpec, dialect: Dialect) -> Found:
         return Found(None, relation, _columns(opened, relation))
     table = find_table(opened, spec.extract_table, dialect)
     kind: Literal["table", "view"] = "view" if table.is_view else "table"
-    relation = Relation(qualified(table, dialect), kind, dialect, spec.where)
+    relation = Relation(qualified(table, dialect), kind, spec.where, dialect=dialect)
     columns = _columns(opened, relation)
     rows, size = _estimated(opened, table, dialect)
     if size is None and rows is not None:

@@ -21,10 +21,10 @@ from extract_jobs.sources.jdbc.conform import JdbcConform
 from extract_jobs.sources.jdbc.drivers import driver_properties, url_for_spark
 from extract_jobs.sources.jdbc.errors import connect_error, statement_error, thrown
 from extract_jobs.sources.jdbc.jvm import Jvm
-from extract_jobs.sources.jdbc.sql import Relation, select
+from extract_jobs.sources.jdbc.sql import Relation
 from extract_jobs.sources.jdbc.types import quote_name, spark_type
 from extract_jobs.sources.splits import Split
-from extract_jobs.sources.sql.statements import in_parentheses
+from extract_jobs.sources.sql.statements import in_parentheses, select
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -15,22 +15,23 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from extract_jobs.connections import DatabaseConnection, resolve_connection
-from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Features, ReadRequest
 from extract_jobs.sources.jdbc.catalog import Found, look_up
+from extract_jobs.sources.jdbc.columns import JdbcColumn, latest_by_clock
 from extract_jobs.sources.jdbc.dialects import BY_SOURCE_TYPE, Dialect
 from extract_jobs.sources.jdbc.jvm import Jvm, Opened, open_jvm
 from extract_jobs.sources.jdbc.reader import JdbcReader
 from extract_jobs.sources.jdbc.splits import cut
-from extract_jobs.sources.jdbc.sql import check_query, interval_condition, select
-from extract_jobs.sources.jdbc.types import make_column, unread_column
-from extract_jobs.sources.jdbc.watermark import greatest, nulls, precedes
+from extract_jobs.sources.jdbc.sql import check_query
+from extract_jobs.sources.jdbc.types import Typed, make_column, unread_column
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.columns import SqlColumn, interval_condition
+from extract_jobs.sources.sql.source import Rows, SqlSource
+from extract_jobs.sources.sql.statements import select
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.predicates import DIALECTS, check_where
-from extract_jobs.transform.columns import is_chosen, refuse_doubled
-from extract_jobs.watermark import WatermarkValue
+from extract_jobs.transform.columns import is_chosen
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -56,8 +57,8 @@ FEATURES = Features(
 
 
 @dataclass(frozen=True)
-class JdbcSource:
-    """One table, view or query of a JDBC database. Meets `extract_jobs.sources.Source`.
+class JdbcSource(SqlSource[Opened, Found]):
+    """One table, view or query of a JDBC database.
 
     Attributes:
         spec: What is extracted.
@@ -90,57 +91,54 @@ class JdbcSource:
         jvm = open_jvm(spec, connection, spark)
         return cls(spec, connection, jvm, BY_SOURCE_TYPE.get(spec.source_type, jvm.driver.dialect))
 
-    def describe(self) -> TableDescription:
-        """Read the catalogue. See `extract_jobs.sources.Source.describe`."""
-        with self.jvm.connect(f"describing {self._name}") as opened:
-            found = look_up(opened, self.spec, self.dialect)
-            data = opened.java.getMetaData()
-            version = f"{data.getDatabaseProductName()} {data.getDatabaseProductVersion()}"
-            place = self.jvm.url.partition("?")[0].partition(";")[0]
-            return TableDescription(
-                table=self.spec.extract_table,
-                kind=found.relation.kind,
-                columns=self._columns(found),
-                key=found.key,
-                estimated_rows=found.rows,
-                estimated_bytes=found.bytes,
-                fingerprint={"url": place, "database": str(opened.java.getCatalog() or "")},
-                source_version=version,
-            )
+    @contextlib.contextmanager
+    def _session(self, what: str) -> Iterator[tuple[Opened, Found]]:
+        with self.jvm.connect(what) as opened:
+            yield opened, look_up(opened, self.spec, self.dialect)
 
-    def highest(
-        self,
-        column: str,
-        *,
-        lower: WatermarkValue | None = None,
-        upper: WatermarkValue | None = None,
-        delay: timedelta | None = None,
-    ) -> WatermarkValue | None:
-        """Return the greatest value. See `extract_jobs.sources.Source.highest`."""
-        with self._asking(f"reading the highest {column} of {self._name}") as (opened, found):
-            return greatest(opened, found, column, lower=lower, upper=upper, delay=delay)
+    def _rows(self, opened: Opened, statement: str) -> Rows:
+        return opened.rows(statement)
 
-    def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
-        """Compare two values. See `extract_jobs.sources.Source.precedes`."""
-        with self._asking(f"comparing values of {column} of {self._name}") as (opened, found):
-            return precedes(opened, found, column, left, right)
+    def _describe(self, opened: Opened, found: Found) -> TableDescription:
+        data = opened.java.getMetaData()
+        version = f"{data.getDatabaseProductName()} {data.getDatabaseProductVersion()}"
+        place = self.jvm.url.partition("?")[0].partition(";")[0]
+        return TableDescription(
+            table=self.name,
+            kind=found.relation.kind,
+            columns=self._described(found),
+            key=found.key,
+            estimated_rows=found.rows,
+            estimated_bytes=found.bytes,
+            fingerprint={"url": place, "database": str(opened.java.getCatalog() or "")},
+            source_version=version,
+        )
 
-    def null_watermarks(self, column: str) -> int:
-        """Count NULLs. See `extract_jobs.sources.Source.null_watermarks`."""
-        with self._asking(f"counting NULL in {column} of {self._name}") as (opened, found):
-            return nulls(opened, found, column)
+    def _latest(self, opened: Opened, column: SqlColumn, delay: timedelta) -> str:
+        assert isinstance(column, JdbcColumn)
+        return column.literal(latest_by_clock(opened, column, delay).text)
+
+    def _described(self, found: Found) -> tuple[Column, ...]:
+        names = [column.described.name for column in found.columns]
+
+        def make(name: str, _: bool, typed: Typed, cast: str | None) -> Column | str:
+            if not is_chosen(name, self.spec, names):
+                return unread_column(typed, self.dialect)  # nothing to refuse
+            return make_column(typed, self.dialect, cast=cast, lossy=self.spec.lossy_types)
+
+        return self._columns(
+            [(typed.described.name, typed.described.nullable, typed) for typed in found.columns],
+            make,
+        )
 
     @contextlib.contextmanager
     def snapshot(self, request: ReadRequest) -> Iterator[JdbcSnapshot]:
-        """Look the table up once more. See `extract_jobs.sources.Source.snapshot`.
+        """Look the table up once more.
 
         Nothing is held: the splits share no snapshot, and no connection stays open.
         """
-        with self._asking(f"looking up {self._name}") as (_, found):
-            watermark = request.watermark_column
-            interval = interval_condition(
-                request, found.column(watermark) if watermark else None, self.dialect
-            )
+        with self._session(f"looking up {self.name}") as (_, found):
+            interval = interval_condition(request, found.column)
         reader = JdbcReader(
             jvm=self.jvm,
             relation=found.relation,
@@ -149,34 +147,9 @@ class JdbcSource:
             fetch_rows=self.spec.split.fetch_rows,
             row_bytes=found.row_bytes([column.name for column in request.columns]),
             null_what_fails=self.spec.lossy_types == "null",
-            what=f"reading {self._name}",
+            what=f"reading {self.name}",
         )
         yield JdbcSnapshot(found, reader)
-
-    @property
-    def _name(self) -> str:
-        return self.spec.extract_table
-
-    @contextlib.contextmanager
-    def _asking(self, what: str) -> Iterator[tuple[Opened, Found]]:
-        with self.jvm.connect(what) as opened:
-            yield opened, look_up(opened, self.spec, self.dialect)
-
-    def _columns(self, found: Found) -> tuple[Column, ...]:
-        names = [column.described.name for column in found.columns]
-        refuse_doubled(names)
-        cast, lossy = self.spec.columns.cast, self.spec.lossy_types
-        made = [
-            make_column(column, self.dialect, cast=cast.get(name), lossy=lossy)
-            if is_chosen(name, self.spec, names)
-            # It is never read: nothing to refuse.
-            else unread_column(column, self.dialect)
-            for name, column in zip(names, found.columns, strict=True)
-        ]
-        refused = [reason for reason in made if isinstance(reason, str)]
-        if refused:
-            raise TypeNotRepresentable(f"{self._name}: {'; '.join(refused)}")
-        return tuple(column for column in made if isinstance(column, Column))
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,18 @@ where it has one. Databases without ``ntile`` cut evenly between least and great
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date, timedelta
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.jdbc.catalog import Found
-from extract_jobs.sources.jdbc.dialects import Dialect
+from extract_jobs.sources.jdbc.columns import JdbcColumn, as_watermark, day_of
 from extract_jobs.sources.jdbc.jvm import Opened
-from extract_jobs.sources.jdbc.sql import Relation, literal, select, text_of
-from extract_jobs.sources.jdbc.types import Typed, quote_name
-from extract_jobs.sources.jdbc.watermark import as_watermark, day_of
+from extract_jobs.sources.jdbc.sql import Relation, text_of
+from extract_jobs.sources.jdbc.types import quote_name
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.splits import between, whole
+from extract_jobs.sources.sql.statements import select
 from extract_jobs.spec.extract_spec import SplitSpec
 
 _MAX_SPLITS = 10_000
@@ -48,21 +48,17 @@ def cut(opened: Opened, found: Found, split: SplitSpec, condition: str | None) -
         return _by_row(found, split)
     if strategy == "auto":
         column = column or (found.key[0] if found.key else None)
-        if column is None or found.column(column).watermark is None:
-            return _whole(found)
+        if column is None or found.column(column).kind is None:
+            return whole(found.bytes or 0)
     if strategy == "none" or column is None:
-        return _whole(found)
+        return whole(found.bytes or 0)
     asked = strategy != "auto"
     count = _count(opened, found, split, condition, at_least_connections=asked)
     if count == 1:
-        return _whole(found)
+        return whole(found.bytes or 0)
     if strategy == "hash":
         return _by_hash(found, found.column(column), count)
     return _by_range(opened, found, found.column(column), count, condition)
-
-
-def _whole(found: Found) -> list[Split]:
-    return [Split(0, None, found.bytes or 0)]
 
 
 def _count(
@@ -103,62 +99,46 @@ def _by_row(found: Found, split: SplitSpec) -> list[Split]:
     return [Split(i, f"{expression} = {i}", size // count) for i in range(count)]
 
 
-def _by_hash(found: Found, column: Typed, count: int) -> list[Split]:
+def _by_hash(found: Found, column: JdbcColumn, count: int) -> list[Split]:
     dialect = found.dialect
-    name = quote_name(column.described.name, dialect)
-    whole = column.kind in _INTEGERS or (column.kind == "decimal" and not column.described.scale)
-    template = dialect.hash_integer if whole else dialect.hash_text
-    if template is None or not (whole or column.kind == "string"):
+    is_whole = column.typed.kind in _INTEGERS or (
+        column.typed.kind == "decimal" and not column.typed.described.scale
+    )
+    template = dialect.hash_integer if is_whole else dialect.hash_text
+    if template is None or not (is_whole or column.kind == "string"):
         others = "integers" if dialect.hash_text is None else "integers and texts"
         raise ConfigError(
-            f"split.strategy hash: column {column.described.name} is {column.described.printed}, "
+            f"split.strategy hash: column {column.name} is {column.source_type}, "
             f"and of {dialect.name} {others} can be hashed; use range, or another column"
         )
-    expression = template.replace("{count}", str(count)).replace("{}", name)
+    expression = template.replace("{count}", str(count)).replace("{}", column.sql)
     conditions = [f"{expression} = {i}" for i in range(count)]
-    conditions[0] += f" or {name} is null"
+    conditions[0] += f" or {column.is_null}"
     return [Split(i, text, (found.bytes or 0) // count) for i, text in enumerate(conditions)]
 
 
 def _by_range(
-    opened: Opened, found: Found, column: Typed, count: int, condition: str | None
+    opened: Opened, found: Found, column: JdbcColumn, count: int, condition: str | None
 ) -> list[Split]:
-    if column.watermark is None:
-        raise ConfigError(
-            f"split.column {column.described.name} is of type {column.described.printed}, which "
-            "cannot be split by range; use an integer, a decimal, a date, a timestamp or a text"
-        )
+    column.check_orders("be split by range")
     if found.dialect.quantiles:
         bounds = _quantiles(opened, found.relation, column, count, condition)
     else:
         bounds = _even(opened, found.relation, column, count, condition)
     if not bounds:
-        return _whole(found)
-    return between(bounds, column, found.dialect, found.bytes or 0)
-
-
-def between(bounds: Sequence[str], column: Typed, dialect: Dialect, size: int) -> list[Split]:
-    """Return splits between ascending bounds, and one below and one above; NULL is in the first."""
-    name = quote_name(column.described.name, dialect)
-    edges = [literal(bound, column, dialect) for bound in bounds]
-    conditions = [f"{name} <= {edges[0]} or {name} is null"]
-    conditions += [
-        f"{name} > {low} and {name} <= {high}" for low, high in itertools.pairwise(edges)
-    ]
-    conditions.append(f"{name} > {edges[-1]}")
-    return [Split(i, text, size // len(conditions)) for i, text in enumerate(conditions)]
+        return whole(found.bytes or 0)
+    return between([column.literal(bound) for bound in bounds], column, found.bytes or 0)
 
 
 def _quantiles(
-    opened: Opened, relation: Relation, column: Typed, count: int, condition: str | None
+    opened: Opened, relation: Relation, column: JdbcColumn, count: int, condition: str | None
 ) -> list[str]:
     """Return distinct ascending quantiles, as text."""
     dialect = relation.dialect
-    name = quote_name(column.described.name, dialect)
     c0, c1, alias = (quote_name(text, dialect) for text in ("c0", "c1", "s"))
-    values = select([name], relation, condition, f"{name} is not null")
+    values = select([column.sql], relation, condition, column.is_not_null)
     tiles = f"select {c0}, ntile({count}) over (order by {c0}) as {c1} from ({values}) {alias}"
-    highest = text_of(f"max({c0})", column, dialect)
+    highest = text_of(f"max({c0})", column.typed, dialect)
     rows = opened.rows(f"select {c1}, {highest} from ({tiles}) {alias} group by {c1}")
     ordered = sorted((int(tile or 0), text or "") for tile, text in rows)
     # The greatest value is no bound: what comes above it meanwhile belongs to the last split.
@@ -166,22 +146,23 @@ def _quantiles(
 
 
 def _even(
-    opened: Opened, relation: Relation, column: Typed, count: int, condition: str | None
+    opened: Opened, relation: Relation, column: JdbcColumn, count: int, condition: str | None
 ) -> list[str]:
     """Return bounds evenly between least and greatest value of a number or day; none of others."""
     dialect = relation.dialect
-    name = quote_name(column.described.name, dialect)
-    extremes = [text_of(f"{function}({name})", column, dialect) for function in ("min", "max")]
+    extremes = [
+        text_of(f"{function}({column.sql})", column.typed, dialect) for function in ("min", "max")
+    ]
     least, greatest = opened.rows(select(extremes, relation, condition))[0]
     if least is None or greatest is None:
         return []
-    if column.kind in _INTEGERS:
+    if column.typed.kind in _INTEGERS:
         low, high = int(least), int(greatest)
         return _distinct(str(low + (high - low) * i // count) for i in range(1, count))
     first, last = day_of(least), day_of(greatest)
-    if column.kind not in _DAYS or first is None or last is None:
+    if column.typed.kind not in _DAYS or first is None or last is None:
         raise ConfigError(
-            f"{dialect.name} has no ntile, so a column of type {column.described.printed} cannot "
+            f"{dialect.name} has no ntile, so a column of type {column.source_type} cannot "
             "be split by range; use an integer, a date or a timestamp, or strategy hash or none"
         )
     days = (last - first).days + 1
@@ -189,8 +170,8 @@ def _even(
     return _distinct(_midnight(day, column) for day in steps)
 
 
-def _midnight(day: date, column: Typed) -> str:
-    found = as_watermark(f"{day.isoformat()} 00:00:00", column)
+def _midnight(day: date, column: JdbcColumn) -> str:
+    found = as_watermark(f"{day.isoformat()} 00:00:00", column.typed)
     assert found is not None
     return found.text
 

@@ -7,40 +7,29 @@ not to reach beyond (`extract_jobs.spec.predicates`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.jdbc.dialects import Dialect
 from extract_jobs.sources.jdbc.types import Typed, quote_name
-from extract_jobs.sources.sql.statements import (
-    bounds_condition,
-    in_parentheses,
-    trim_statement,
-    watermark_changed,
-    where_clause,
-)
+from extract_jobs.sources.sql import statements
+from extract_jobs.sources.sql.statements import in_parentheses, trim_statement
 from extract_jobs.spec.predicates.scanner import problem_of
-from extract_jobs.watermark import WatermarkValue
 
 
-@dataclass(frozen=True)
-class Relation:
+@dataclass(frozen=True, kw_only=True)
+class Relation(statements.Relation):
     """What is read, as it stands in a FROM clause.
 
     Attributes:
-        source: A quoted name, or a query in parentheses with its alias.
-        kind: What it is.
         dialect: That it is written in.
-        where: The spec's own condition; None reads all rows.
     """
 
-    source: str
-    kind: Literal["table", "view", "query"]
     dialect: Dialect
-    where: str | None = None
+
+    def alias(self, name: str) -> str:
+        """Return a name in quotes: without them Oracle would fold its case."""
+        return quote_name(name, self.dialect)
 
 
 def check_query(query: str, dialect: str) -> None:
@@ -64,18 +53,9 @@ def query_relation(query: str, where: str | None, dialect: Dialect) -> Relation:
     return Relation(
         f"{in_parentheses(trim_statement(query))} {quote_name('extracted', dialect)}",
         "query",
-        dialect,
         where,
+        dialect=dialect,
     )
-
-
-def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:
-    """Return the SELECT of expressions, named c0, c1, …, under conditions and the spec's own."""
-    listed = ", ".join(
-        f"{expression} as {quote_name(f'c{i}', relation.dialect)}"
-        for i, expression in enumerate(expressions)
-    )
-    return f"select {listed} from {relation.source}{where_clause(relation.where, *conditions)}"
 
 
 def text_of(expression: str, found: Typed, dialect: Dialect) -> str:
@@ -116,30 +96,3 @@ def quote_text(text: str, dialect: Dialect) -> str:
             "split by another column, or order by another watermark"
         )
     return dialect.quoted_text.replace("{text}", text.replace("'", "''"))
-
-
-def interval_condition(request: ReadRequest, found: Typed | None, dialect: Dialect) -> str | None:
-    """Return ``column > lower and column <= upper`` for a request; None if all rows belong.
-
-    Raises:
-        ConfigError: The bounds are of another kind than the column.
-    """
-    name = request.watermark_column or ""
-    column = quote_name(name, dialect)
-
-    def compare(sign: str, bound: WatermarkValue) -> str:
-        return f"{column} {sign} {literal(bound.text, _checked(bound, name, found), dialect)}"
-
-    return bounds_condition(
-        request,
-        compare,
-        is_null=f"{column} is null",
-        not_null=f"{column} is not null",
-        nothing="1 = 0",
-    )
-
-
-def _checked(bound: WatermarkValue, name: str, found: Typed | None) -> Typed:
-    if found is None or found.watermark != bound.type:
-        raise watermark_changed(name, found.described.printed if found else None, bound)
-    return found

@@ -11,17 +11,15 @@ import pymysql
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError
+from extract_jobs.sources.mysql.columns import MysqlColumn
 from extract_jobs.sources.mysql.driver import Connection
 from extract_jobs.sources.mysql.errors import message, number
 from extract_jobs.sources.mysql.results import result_types
 from extract_jobs.sources.mysql.session import execute
-from extract_jobs.sources.mysql.sql import (
-    Relation,
-    quote_name,
-    quote_text,
-)
+from extract_jobs.sources.mysql.sql import quote_name, quote_text
 from extract_jobs.sources.mysql.types import MysqlType, parse_type
-from extract_jobs.sources.sql.statements import in_parentheses, trim_statement
+from extract_jobs.sources.sql.columns import no_such_column
+from extract_jobs.sources.sql.statements import Relation, in_parentheses, trim_statement
 from extract_jobs.spec.predicates import check_where
 
 _SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")
@@ -110,8 +108,11 @@ class Found:
         for name, _, found in self.types:
             if name == column:
                 return found
-        names = ", ".join(name for name, _, _ in self.types)
-        raise ConfigError(f"there is no column {column!r}; there are {names}")
+        raise no_such_column(column, [name for name, _, _ in self.types])
+
+    def column(self, name: str) -> MysqlColumn:
+        """Return a column as conditions compare it. Raises as `type_of` does."""
+        return MysqlColumn.of(name, self.type_of(name))
 
 
 def readings(name: str, database: str) -> list[tuple[str, str]]:

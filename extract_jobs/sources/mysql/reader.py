@@ -11,10 +11,10 @@ import pyarrow as pa
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.schema import Column
 from extract_jobs.sources.mysql.session import session
-from extract_jobs.sources.mysql.sql import Relation, select
 from extract_jobs.sources.mysql.values import parse
 from extract_jobs.sources.mysql.wire import stream
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.statements import Relation, select
 
 BATCH_BYTES = 4 * 2**20
 _BATCH_ROWS = 131_072

@@ -7,8 +7,9 @@ from extract_jobs.sources.mysql import splits as cutting
 from extract_jobs.sources.mysql.catalog import Found
 from extract_jobs.sources.mysql.reader import MysqlReader
 from extract_jobs.sources.mysql.session import execute, session
-from extract_jobs.sources.mysql.sql import KINDS, select
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.splits import whole
+from extract_jobs.sources.sql.statements import select
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 
@@ -41,7 +42,7 @@ class MysqlSnapshot:
             raise ConfigError(f"split.strategy {wanted.strategy}: mysql takes auto, range and none")
         size = (found.table and found.table.data_bytes) or 0
         if wanted.strategy == "none" or self.reader.connection.pooled:
-            return cutting.whole(size)
+            return whole(size)
         if wanted.column is not None and found.type_of(wanted.column).base not in cutting.KEYS:
             raise ConfigError(
                 f"split.column {wanted.column} is of type {found.type_of(wanted.column).printed}, "
@@ -65,18 +66,3 @@ class MysqlSnapshot:
 
     def check(self) -> None:
         """Do nothing: there is no snapshot that could have been lost."""
-
-
-def watermark_base(found: Found, column: str) -> str:
-    """Return a watermark column's data type.
-
-    Raises:
-        ConfigError: No such column, or its type does not order rows.
-    """
-    base = found.type_of(column).base
-    if base not in KINDS:
-        raise ConfigError(
-            f"column {column} is of type {found.type_of(column).printed}, which cannot be a "
-            f"watermark; use one of {', '.join(KINDS)}"
-        )
-    return base

@@ -21,12 +21,14 @@ from extract_jobs.sources.mysql.catalog import Found, Index
 from extract_jobs.sources.mysql.driver import Connection
 from extract_jobs.sources.mysql.keys import KEYS, Number, between, is_number, text_literal
 from extract_jobs.sources.mysql.session import execute
-from extract_jobs.sources.mysql.sql import quote_name, select
+from extract_jobs.sources.mysql.sql import quote_name
 from extract_jobs.sources.mysql.types import MysqlType
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.splits import whole
+from extract_jobs.sources.sql.statements import select
 from extract_jobs.spec.extract_spec import SplitSpec
 
-__all__ = ["KEYS", "cut", "whole"]
+__all__ = ["KEYS", "cut"]
 
 _MAX_SPLITS = 10_000
 _PIECES_PER_SPLIT = 4
@@ -34,11 +36,6 @@ _MAX_DIVES = 20_000
 _GUESSES = 12
 _WALK_ROWS = 20_000
 """Rows of an index that are walked at a time where no guess lies between two texts."""
-
-
-def whole(estimated_bytes: int) -> list[Split]:
-    """Return the one split that reads everything."""
-    return [Split(0, None, estimated_bytes)]
 
 
 def cut(

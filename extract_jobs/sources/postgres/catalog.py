@@ -18,11 +18,11 @@ from extract_jobs.sources.postgres.expressions import PostgresType
 from extract_jobs.sources.postgres.session import Connection, execute
 from extract_jobs.sources.postgres.sql import (
     EQUALS,
-    Relation,
     operator,
     quote_name,
 )
 from extract_jobs.sources.postgres.user_sql import check_statement
+from extract_jobs.sources.sql.statements import Relation
 
 _READABLE = {"r": "table", "m": "table", "p": "partitioned", "v": "view", "f": "view"}
 _RELATIONS = (

@@ -15,13 +15,14 @@ from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
 from extract_jobs.sources.postgres.duckdb_reader import stream
 from extract_jobs.sources.postgres.rows import stream_rows
-from extract_jobs.sources.postgres.sql import Relation, operator, quote_name, select
+from extract_jobs.sources.postgres.sql import operator, quote_name
 from extract_jobs.sources.postgres.values import (
     conform,
     failure_condition,
     hidden_by_duckdb,
 )
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.statements import Relation, select
 from extract_jobs.transform.date_range import out_of_range
 
 Width = Literal["narrow", "mixed", "wide"]

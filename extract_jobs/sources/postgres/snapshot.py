@@ -12,12 +12,14 @@ import psycopg
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources.postgres import splits as cutting
 from extract_jobs.sources.postgres.catalog import Leaf, Table
+from extract_jobs.sources.postgres.columns import PostgresColumn
 from extract_jobs.sources.postgres.errors import statement_error
 from extract_jobs.sources.postgres.expressions import PostgresType
 from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, execute, session
-from extract_jobs.sources.postgres.sql import Relation, select
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.columns import no_such_column
+from extract_jobs.sources.sql.statements import Relation, select
 from extract_jobs.spec.extract_spec import ExtractSpec, SplitSpec
 
 HEARTBEAT_SECONDS = 30.0
@@ -48,8 +50,11 @@ class Found:
         for name, _, found in self.types:
             if name == column:
                 return found.printed if found.is_array or not found.built_in else found.base
-        names = ", ".join(name for name, _, _ in self.types)
-        raise ConfigError(f"there is no column {column!r}; there are {names}")
+        raise no_such_column(column, [name for name, _, _ in self.types])
+
+    def column(self, name: str) -> PostgresColumn:
+        """Return a column as conditions compare it. Raises as `base_type` does."""
+        return PostgresColumn.of(name, self.base_type(name))
 
 
 class PostgresSnapshot:

@@ -14,7 +14,6 @@ from extract_jobs.errors import (
     ConfigError,
     ExtractError,
     SourceUnavailable,
-    TypeNotRepresentable,
 )
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Features, ReadRequest
@@ -27,20 +26,16 @@ from extract_jobs.sources.postgres.catalog import (
     relation_of,
     toast_below,
 )
-from extract_jobs.sources.postgres.errors import statement_error
+from extract_jobs.sources.postgres.columns import clock_bound
+from extract_jobs.sources.postgres.errors import primary, statement_error
 from extract_jobs.sources.postgres.locks import export_snapshot, rewritten, waited_too_long
 from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, connect, execute, session
 from extract_jobs.sources.postgres.snapshot import Found, PostgresSnapshot
 from extract_jobs.sources.postgres.splits import primary_key
-from extract_jobs.sources.postgres.sql import (
-    KINDS,
-    interval_condition,
-    quote_name,
-)
+from extract_jobs.sources.postgres.sql import quote_name, quote_text
 from extract_jobs.sources.postgres.types import make_column
 from extract_jobs.sources.postgres.user_sql import check_texts, query_relation
-from extract_jobs.sources.postgres.watermark import clock_bound, greatest, nulls, precedes
 from extract_jobs.sources.postgres.width import batch_rows, size_expression, width_of
 from extract_jobs.sources.postgres.xmin import (
     check_identified,
@@ -50,8 +45,9 @@ from extract_jobs.sources.postgres.xmin import (
     reached,
     xmin_condition,
 )
+from extract_jobs.sources.sql.columns import SqlColumn, interval_condition
+from extract_jobs.sources.sql.source import Rows, SqlSource
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.transform.columns import is_chosen, refuse_doubled
 from extract_jobs.watermark import WatermarkValue
 
 FEATURES = Features(
@@ -68,8 +64,8 @@ _SNAPSHOT_TRIES = 3
 
 
 @dataclass(frozen=True)
-class PostgresSource:
-    """One table, view or query of a PostgreSQL database. Meets `extract_jobs.sources.Source`.
+class PostgresSource(SqlSource[Connection, Found]):
+    """One table, view or query of a PostgreSQL database.
 
     Attributes:
         spec: What is extracted.
@@ -88,27 +84,31 @@ class PostgresSource:
         """
         return cls(spec, resolve_connection(spec.connection))
 
-    def describe(self) -> TableDescription:
-        """Read the catalogue. See `extract_jobs.sources.Source.describe`."""
-        with session(self.connection, f"describing {self._name}") as opened:
-            found = self._find(opened)
-            check_texts(opened, found.relation, self.spec.query)
-            columns = self._columns(found)
-            rows, size = _estimates(opened, found)
-            identity = fingerprint(opened, self.connection)
-            if is_snapshot_mode(self.spec):
-                check_table(found, self._name)
-                check_identified(identity, self._name)
-            return TableDescription(
-                table=self.spec.extract_table,
-                kind=found.relation.kind,
-                columns=columns,
-                key=primary_key(opened, found.table) if found.table else (),
-                estimated_rows=rows,
-                estimated_bytes=size,
-                fingerprint=identity,
-                source_version=f"PostgreSQL {opened.info.parameter_status('server_version')}",
-            )
+    @contextlib.contextmanager
+    def _session(self, what: str) -> Iterator[tuple[Connection, Found]]:
+        with session(self.connection, what) as opened:
+            yield opened, self._find(opened)
+
+    def _rows(self, opened: Connection, statement: str) -> Rows:
+        return execute(opened, statement)
+
+    def _describe(self, opened: Connection, found: Found) -> TableDescription:
+        check_texts(opened, found.relation, self.spec.query)
+        rows, size = _estimates(opened, found)
+        identity = fingerprint(opened, self.connection)
+        if is_snapshot_mode(self.spec):
+            check_table(found, self.name)
+            check_identified(identity, self.name)
+        return TableDescription(
+            table=self.name,
+            kind=found.relation.kind,
+            columns=self._described(found),
+            key=primary_key(opened, found.table) if found.table else (),
+            estimated_rows=rows,
+            estimated_bytes=size,
+            fingerprint=identity,
+            source_version=f"PostgreSQL {opened.info.parameter_status('server_version')}",
+        )
 
     def highest(
         self,
@@ -118,29 +118,35 @@ class PostgresSource:
         upper: WatermarkValue | None = None,
         delay: timedelta | None = None,
     ) -> WatermarkValue | None:
-        """Return the greatest value. See `extract_jobs.sources.Source.highest`."""
-        with session(self.connection, f"reading the highest {column} of {self._name}") as opened:
-            if is_snapshot_mode(self.spec):
-                return reached(counter(opened, self._name), lower, self._name)
-            found = self._find(opened)
-            latest = None
-            if delay is not None:
-                latest = clock_bound(self.connection, found, column, delay)
-            return greatest(opened, found, column, lower=lower, upper=upper, latest=latest)
+        """Return the greatest value, in snapshot mode the last transaction that is over."""
+        if not is_snapshot_mode(self.spec):
+            return super().highest(column, lower=lower, upper=upper, delay=delay)
+        with session(self.connection, f"reading the highest {column} of {self.name}") as opened:
+            return reached(counter(opened, self.name), lower, self.name)
 
-    def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
-        """Compare two values. See `extract_jobs.sources.Source.precedes`."""
-        with session(self.connection, f"comparing values of {column} of {self._name}") as opened:
-            return precedes(opened, self._find(opened), column, left, right)
+    def _latest(self, opened: Connection, column: SqlColumn, delay: timedelta) -> str:
+        del opened
+        # Of a session that sets none, unlike ours.
+        with contextlib.closing(connect(replace(self.connection, pooled=True))) as plain:
+            zone = str(execute(plain, "show timezone")[0][0])
+        return clock_bound(column, delay, zone)
 
-    def null_watermarks(self, column: str) -> int:
-        """Count NULLs. See `extract_jobs.sources.Source.null_watermarks`."""
-        with session(self.connection, f"counting NULL in {column} of {self._name}") as opened:
-            return nulls(opened, self._find(opened).relation, column)
+    def _check_bound(self, opened: Connection, column: SqlColumn, bound: WatermarkValue) -> None:
+        super()._check_bound(opened, column, bound)
+        if bound.type != "string":
+            return  # typed already
+        kind = column.source_type
+        try:
+            execute(opened, f"select {quote_text(bound.text)}::pg_catalog.{kind}")
+        except psycopg.DataError as error:
+            raise ConfigError(
+                f"{bound.text!r} is not a bound for watermark column {column.name}, which is "
+                f"{kind}: {primary(error)}"
+            ) from error
 
     @contextlib.contextmanager
     def snapshot(self, request: ReadRequest) -> Iterator[PostgresSnapshot]:
-        """Take a snapshot and hold it. See `extract_jobs.sources.Source.snapshot`.
+        """Take a snapshot and hold it until the context ends.
 
         Behind a pooler, or where the server cannot export one, there is none to share: then there
         is one split, and what `PostgresSnapshot.count` counts is a snapshot of its own.
@@ -151,7 +157,7 @@ class PostgresSource:
                 yield held
 
     def _hold(self, opened: Connection, request: ReadRequest) -> PostgresSnapshot:
-        what = f"taking a snapshot of {self._name}"
+        what = f"taking a snapshot of {self.name}"
         failure: ExtractError
         try:
             for _ in range(_SNAPSHOT_TRIES):
@@ -184,10 +190,6 @@ class PostgresSource:
         found = self._find(opened)
         return found, self._reader(opened, request, found, snapshot_id)
 
-    @property
-    def _name(self) -> str:
-        return self.spec.extract_table
-
     def _find(self, opened: Connection) -> Found:
         where = self.spec.where
         if self.spec.query is not None:
@@ -202,31 +204,14 @@ class PostgresSource:
             tuple(column_types(opened, table, relation)),
         )
 
-    def _columns(self, found: Found) -> tuple[Column, ...]:
-        names = [name for name, _, _ in found.types]
-        refuse_doubled(names)
-        if not names:
-            raise ConfigError(f"{self._name} has no columns")
-        made = [
-            make_column(
-                name,
-                kind,
-                nullable=nullable,
-                # A column that is not chosen is never read: nothing to refuse.
-                cast=self.spec.columns.cast.get(name)
-                or (None if is_chosen(name, self.spec, names) else "string"),
-                lossy_types=self.spec.lossy_types,
-            )
-            for name, nullable, kind in found.types
-        ]
-        refused = [reason for reason in made if isinstance(reason, str)]
-        if refused:
-            raise TypeNotRepresentable(f"{self._name}: {'; '.join(refused)}")
-        return tuple(
-            replace(column, watermark=KINDS.get(found.base_type(column.name), (None,))[0])
-            for column in made
-            if isinstance(column, Column)
+    def _described(self, found: Found) -> tuple[Column, ...]:
+        made = self._columns(
+            found.types,
+            lambda name, nullable, kind, cast: make_column(
+                name, kind, nullable=nullable, cast=cast, lossy_types=self.spec.lossy_types
+            ),
         )
+        return tuple(replace(c, watermark=found.column(c.name).kind) for c in made)
 
     def _reader(
         self, opened: Connection, request: ReadRequest, found: Found, snapshot_id: str | None
@@ -248,7 +233,7 @@ class PostgresSource:
             size=size_expression(request.columns, version),
             batch_rows=batch_rows(found.leaves, plan["Plan Width"]),
             null_what_fails=self.spec.lossy_types == "null",
-            what=f"reading {self._name}",
+            what=f"reading {self.name}",
         )
 
     def _condition(
@@ -257,14 +242,14 @@ class PostgresSource:
         """Return the interval's condition, in snapshot mode for the very snapshot that is held."""
         column = request.watermark_column
         if column is None or not is_snapshot_mode(self.spec):
-            return interval_condition(request, column and found.base_type(column))
-        check_table(found, self._name)
+            return interval_condition(request, found.column)
+        check_table(found, self.name)
         if snapshot_id is None:
             raise ConfigError(
-                f"{self._name}: watermark.snapshot needs a server that can export a snapshot, and "
+                f"{self.name}: watermark.snapshot needs a server that can export a snapshot, and "
                 "this one cannot: name a watermark.column"
             )
-        return xmin_condition(request.interval, counter(opened, self._name), self._name)
+        return xmin_condition(request.interval, counter(opened, self.name), self.name)
 
 
 def _estimates(opened: Connection, found: Found) -> tuple[int | None, int | None]:

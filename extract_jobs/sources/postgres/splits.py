@@ -17,15 +17,13 @@ from extract_jobs.sources.postgres.session import Connection, execute
 from extract_jobs.sources.postgres.sql import (
     EQUALS,
     KINDS,
-    Relation,
     ctid_condition,
     literal,
     operator,
     quote_name,
-    select,
 )
 from extract_jobs.sources.splits import Split
-from extract_jobs.sources.sql.statements import where_clause
+from extract_jobs.sources.sql.statements import Relation, select, where_clause
 from extract_jobs.spec.extract_spec import SplitSpec
 
 TID_RANGE_SCANS_SINCE = 140000

@@ -7,13 +7,7 @@ between parentheses that were checked to be its own (see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
-
-from extract_jobs.sources import ReadRequest
-from extract_jobs.sources.sql.statements import bounds_condition, watermark_changed, where_clause
-from extract_jobs.watermark import WatermarkType, WatermarkValue
+from extract_jobs.watermark import WatermarkType
 
 LOCK_TIMEOUT_SECONDS = 60
 """How long any statement waits for a lock. Never for ever: a reader would queue behind a TRUNCATE
@@ -78,21 +72,6 @@ def set_local(server_version: int) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Relation:
-    """What is read, as it stands in a FROM clause.
-
-    Attributes:
-        source: A quoted name, or a query in parentheses with its alias.
-        kind: What it is.
-        where: The spec's own condition; None reads all rows.
-    """
-
-    source: str
-    kind: Literal["table", "partitioned", "view", "query"]
-    where: str | None = None
-
-
 KINDS: dict[str, tuple[WatermarkType, str | None]] = {
     "int2": ("integer", "int8"),
     "int4": ("integer", "int8"),
@@ -121,51 +100,9 @@ def literal(text: str, base_type: str) -> str:
     return quote_text(text) + (f"::pg_catalog.{cast}" if cast else "")
 
 
-def interval_condition(request: ReadRequest, base_type: str | None) -> str | None:
-    """Return ``column > lower and column <= upper`` for a request; None if all rows belong.
-
-    Args:
-        request: What is read.
-        base_type: The watermark column's base type.
-
-    Raises:
-        ConfigError: The bounds are of another kind than the column.
-    """
-    name = request.watermark_column or ""
-    column = quote_name(name)
-
-    def compare(sign: str, bound: WatermarkValue) -> str:
-        value = literal(bound.text, _checked(bound, name, base_type))
-        return f"{column} {operator(sign)} {value}"
-
-    return bounds_condition(
-        request,
-        compare,
-        is_null=f"{column} is null",
-        not_null=f"{column} is not null",
-        nothing="false",
-    )
-
-
-def _checked(bound: WatermarkValue, name: str, base_type: str | None) -> str:
-    kind = KINDS[base_type][0] if base_type in KINDS else None
-    if base_type is None or kind != bound.type:
-        raise watermark_changed(name, base_type, bound)
-    return base_type
-
-
 def ctid_condition(start: int, end: int | None) -> str:
     """Return the condition for heap pages ``[start, end)``; None is open-ended."""
     condition = f"ctid {operator('>=')} '({start},0)'::pg_catalog.tid"
     if end is None:
         return condition
     return f"{condition} and ctid {operator('<')} '({end},0)'::pg_catalog.tid"
-
-
-def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:
-    """Return the SELECT of expressions, named c0, c1, …, under conditions and the spec's own.
-
-    Names are positions because DuckDB folds case, where PostgreSQL has ``a`` beside ``A``.
-    """
-    listed = ", ".join(f"{expression} as c{i}" for i, expression in enumerate(expressions))
-    return f"select {listed} from {relation.source}{where_clause(relation.where, *conditions)}"

@@ -8,8 +8,7 @@ from psycopg import pq
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.postgres.errors import primary
 from extract_jobs.sources.postgres.session import Connection
-from extract_jobs.sources.postgres.sql import Relation
-from extract_jobs.sources.sql.statements import in_parentheses, trim_statement
+from extract_jobs.sources.sql.statements import Relation, in_parentheses, trim_statement
 from extract_jobs.spec.predicates import check_where
 
 

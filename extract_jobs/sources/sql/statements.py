@@ -1,13 +1,43 @@
-"""SQL that every dialect writes alike: where a person's text stands, and an interval's bounds."""
+"""SQL that every dialect writes alike: FROM, SELECT, and where a person's own text stands."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from extract_jobs.errors import ConfigError
-from extract_jobs.sources import ReadRequest
-from extract_jobs.watermark import WatermarkValue
+
+@dataclass(frozen=True)
+class Relation:
+    """What is read, as it stands in a FROM clause.
+
+    Attributes:
+        source: A quoted name, or a query in parentheses with its alias.
+        kind: What it is.
+        where: The spec's own condition; None reads all rows.
+    """
+
+    source: str
+    kind: Literal["table", "partitioned", "view", "query"]
+    where: str | None = None
+
+    def alias(self, name: str) -> str:
+        """Return a name that the SQL gives to a column or subquery, quoted where it has to be."""
+        return name
+
+
+def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:
+    """Return the SELECT of expressions, named c0, c1, …, under conditions and the spec's own.
+
+    Names are positions, because a table's columns may be called anything: DuckDB folds case, where
+    PostgreSQL has ``a`` beside ``A``.
+    """
+    named = (f"{text} as {relation.alias(f'c{i}')}" for i, text in enumerate(expressions))
+    return (
+        f"select {', '.join(named) or '1'} from {relation.source}"
+        f"{where_clause(relation.where, *conditions)}"
+    )
 
 
 def trim_statement(text: str) -> str:
@@ -24,49 +54,3 @@ def where_clause(*conditions: str | None) -> str:
     """Return ``where (…) and (…)`` of the conditions that are not None; empty without any."""
     given = [in_parentheses(condition) for condition in conditions if condition]
     return f" where {' and '.join(given)}" if given else ""
-
-
-def bounds_condition(
-    request: ReadRequest,
-    compare: Callable[[str, WatermarkValue], str],
-    *,
-    is_null: str,
-    not_null: str,
-    nothing: str,
-) -> str | None:
-    """Return ``column > lower and column <= upper`` for a request; None if all rows belong.
-
-    Args:
-        request: What is read.
-        compare: Gives SQL that compares the watermark column with a bound, by ``>`` or ``<=``.
-        is_null: SQL that is true where the column is NULL.
-        not_null: Its opposite.
-        nothing: SQL that is never true.
-
-    Raises:
-        ConfigError: As ``compare`` raises it.
-    """
-    interval = request.interval
-    if interval is None or request.watermark_column is None:
-        return None
-    if interval.empty:
-        return is_null if request.include_null_watermarks else nothing
-    if interval.lower is None and interval.upper is None:
-        return None if request.include_null_watermarks else not_null
-    sides = ((">", interval.lower), ("<=", interval.upper))
-    condition = " and ".join(compare(sign, bound) for sign, bound in sides if bound is not None)
-    return f"{condition} or {is_null}" if request.include_null_watermarks else condition
-
-
-def watermark_changed(name: str, now: str | None, bound: WatermarkValue) -> ConfigError:
-    """Return the refusal of a bound of another kind than its column has, or whose column is gone.
-
-    Args:
-        name: The watermark column.
-        now: Its type as the source prints it; None where it is gone.
-        bound: What is kept of it.
-    """
-    return ConfigError(
-        f"watermark column {name} is now {now or 'gone'}, but the watermark kept for it is of type "
-        f"{bound.type}: extract the table in full, or give watermark.lower"
-    )

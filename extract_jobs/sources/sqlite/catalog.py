@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.schema import Column
+from extract_jobs.sources.sql.columns import no_such_column
+from extract_jobs.sources.sql.statements import in_parentheses, trim_statement
+from extract_jobs.sources.sqlite.columns import SqliteColumn
 from extract_jobs.sources.sqlite.errors import RAISED, refused_text
 from extract_jobs.sources.sqlite.session import Rows, SqliteConnection, execute
-from extract_jobs.sources.sqlite.sql import (
-    QUERY,
-    Relation,
-    quote_name,
-)
-from extract_jobs.sources.sql.statements import in_parentheses, trim_statement
+from extract_jobs.sources.sqlite.sql import QUERY, Relation, quote_name
+from extract_jobs.sources.sqlite.types import make_column
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.predicates import check_where
 
@@ -30,21 +30,6 @@ _TOKEN = re.compile(r"""--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\[[^\]]*\]|`[^`]*`|"((
 
 
 @dataclass(frozen=True)
-class DeclaredColumn:
-    """A column as ``pragma table_xinfo`` tells it.
-
-    Attributes:
-        name: Its name.
-        declared: Its declared type; empty for none.
-        nullable: Whether it admits NULL.
-    """
-
-    name: str
-    declared: str
-    nullable: bool
-
-
-@dataclass(frozen=True)
 class Found:
     """A spec's table or query as the database has it.
 
@@ -53,16 +38,23 @@ class Found:
         columns: In their order.
         key: Primary key columns in the key's order; empty without one.
         rowid: SQL of its rowid; None where it has none, or columns hide its names.
-        rowid_alias: The column that is the rowid.
-        strict: Whether SQLite checks the types of its values.
     """
 
     relation: Relation
-    columns: tuple[DeclaredColumn, ...]
+    columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
     rowid: str | None = None
-    rowid_alias: str | None = None
-    strict: bool = False
+
+    def column(self, name: str) -> SqliteColumn:
+        """Return a column as conditions compare it.
+
+        Raises:
+            ConfigError: There is none of that name.
+        """
+        for column in self.columns:
+            if column.name == name:
+                return SqliteColumn.of(column)
+        raise no_such_column(name, [column.name for column in self.columns])
 
 
 def find(opened: sqlite3.Connection, connection: SqliteConnection, spec: ExtractSpec) -> Found:
@@ -73,17 +65,18 @@ def find(opened: sqlite3.Connection, connection: SqliteConnection, spec: Extract
     """
     where = spec.where and trim_statement(spec.where)
     if spec.query is not None:
-        found = _query(opened, connection, trim_statement(spec.query), where)
+        found = _query(opened, connection, spec, where)
     else:
-        found = _table(opened, connection, spec.extract_table, where)
+        found = _table(opened, connection, spec, where)
     if where:
         _check_where(opened, found, where)
     return found
 
 
 def _table(
-    opened: sqlite3.Connection, connection: SqliteConnection, wanted: str, where: str | None
+    opened: sqlite3.Connection, connection: SqliteConnection, spec: ExtractSpec, where: str | None
 ) -> Found:
+    wanted = spec.extract_table
     rows = execute(
         opened,
         "select name, type, wr, strict from pragma_table_list where schema = 'main'",
@@ -102,9 +95,9 @@ def _table(
     key = tuple(row[1] for row in sorted(details, key=lambda row: row[5]) if row[5])
     relation = Relation(
         f"main.{quote_name(name)}",
-        quote_name(name),
         "view" if kind == "view" else "table",
         where,
+        name=quote_name(name),
     )
     alias = rowid = None
     if kind in ("table", "shadow") and not without_rowid:
@@ -113,15 +106,19 @@ def _table(
         own = next((text for text in _ROWIDS if text not in hidden), None)
         rowid = f"{relation.name}.{own}" if own else alias and relation.column(alias)
     columns = tuple(
-        DeclaredColumn(
+        make_column(
             row[1],
             row[2],
+            expression=relation.column(row[1]),
             # Old versions let NULL into primary keys, and so do new ones for their sake.
-            not (row[3] or row[1] == alias or (without_rowid and row[5])),
+            nullable=not (row[3] or row[1] == alias or (without_rowid and row[5])),
+            exact=bool(strict) or row[1] == alias,
+            cast=spec.columns.cast.get(row[1]),
+            lossy_types=spec.lossy_types,
         )
         for row in details
     )
-    return Found(relation, columns, key, rowid, alias, bool(strict))
+    return Found(relation, columns, key, rowid)
 
 
 def _readings(wanted: str) -> Iterator[str]:
@@ -173,8 +170,9 @@ def _rowid_alias(
 
 
 def _query(
-    opened: sqlite3.Connection, connection: SqliteConnection, query: str, where: str | None
+    opened: sqlite3.Connection, connection: SqliteConnection, spec: ExtractSpec, where: str | None
 ) -> Found:
+    query = trim_statement(spec.query or "")
     source = f"{in_parentheses(query)} as {QUERY}"
     # Alone too, so that it cannot close a parenthesis that it did not open.
     for text in (f"select * from {source}", query):
@@ -194,11 +192,20 @@ def _query(
         details = _columns(opened, connection, "described")
     finally:
         opened.execute("drop view temp.described")
+    relation = Relation(source, "query", where, name=QUERY)
     columns = tuple(
-        DeclaredColumn(name, row[2], nullable=True)
+        make_column(
+            name,
+            row[2],
+            expression=relation.column(name),
+            nullable=True,
+            exact=False,
+            cast=spec.columns.cast.get(name),
+            lossy_types=spec.lossy_types,
+        )
         for name, row in zip(names, details, strict=True)
     )
-    return Found(Relation(source, QUERY, "query", where), columns)
+    return Found(relation, columns)
 
 
 def _doubled(names: list[str]) -> Iterator[str]:

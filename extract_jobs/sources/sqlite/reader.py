@@ -13,9 +13,10 @@ import pyarrow as pa
 from extract_jobs.errors import ExtractError
 from extract_jobs.schema import Column
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.statements import Relation, select
 from extract_jobs.sources.sqlite.errors import RAISED, not_faithful, sqlite_error, undecodable
 from extract_jobs.sources.sqlite.session import Rows, SqliteConnection, Version, any_text, join
-from extract_jobs.sources.sqlite.sql import Relation, byte_lengths, select
+from extract_jobs.sources.sqlite.sql import byte_lengths
 from extract_jobs.sources.sqlite.types import kind_of
 from extract_jobs.sources.sqlite.values import Unfaithful, convert
 

@@ -148,6 +148,25 @@ def execute(
     raise failure
 
 
+@dataclass(frozen=True)
+class Session:
+    """A connection in a read transaction.
+
+    Attributes:
+        connection: It.
+        what: What is being done, for messages.
+        path: The database's file.
+    """
+
+    connection: sqlite3.Connection
+    what: str
+    path: str
+
+    def execute(self, statement: str) -> Rows:
+        """Run a statement. Raises ExtractError as `execute` does."""
+        return execute(self.connection, statement, what=self.what, path=self.path)
+
+
 def begin(opened: sqlite3.Connection, connection: SqliteConnection, what: str) -> None:
     """Begin a read transaction, with its lock or its mark in the WAL from now on."""
     for statement in ("begin", "select 1 from sqlite_schema limit 1"):

@@ -6,12 +6,13 @@ import sqlite3
 
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.splits import whole
+from extract_jobs.sources.sql.statements import select
 from extract_jobs.sources.sqlite import splits as cutting
 from extract_jobs.sources.sqlite.catalog import Found
 from extract_jobs.sources.sqlite.errors import RAISED, sqlite_error
 from extract_jobs.sources.sqlite.reader import SqliteReader
 from extract_jobs.sources.sqlite.session import execute, version
-from extract_jobs.sources.sqlite.sql import select
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 STRATEGIES = ("auto", "rowid", "range", "none")
@@ -60,10 +61,10 @@ class SqliteSnapshot:
         # itself, such a database is read through the snapshot's own one.
         alone = reader.version is None or (reader.version.wal and wanted.strategy == "auto")
         if alone or wanted.strategy == "none":
-            return cutting.whole(database)
+            return whole(database)
         column = self._column(spec)
         if column is None or (database <= wanted.target_bytes and wanted.strategy == "auto"):
-            return cutting.whole(database)
+            return whole(database)
         rows = int(run(select(["count(*)"], relation, reader.interval))[0][0])
         width = cutting.row_bytes(run, relation, [c.expression for c in reader.columns])
         size = min(rows * width, database)
@@ -72,7 +73,7 @@ class SqliteSnapshot:
             # The size of a query's result is a guess; the person asked for splits.
             count = max(count, min(wanted.max_connections, max(1, rows)))
         if count == 1:
-            return cutting.whole(size)
+            return whole(size)
         cut = cutting.by_rowid if column == self._found.rowid else cutting.by_value
         bounds = cut(run, relation, column, reader.interval, rows=rows, count=count)
         return cutting.between(bounds, column, size)

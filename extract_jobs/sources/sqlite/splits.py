@@ -7,13 +7,16 @@ second, many times faster than rows are read.
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from collections.abc import Callable, Sequence
 
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql import splits as ranges
+from extract_jobs.sources.sql.splits import whole
+from extract_jobs.sources.sql.statements import Relation, select
+from extract_jobs.sources.sqlite.columns import SqliteColumn
 from extract_jobs.sources.sqlite.session import Rows
-from extract_jobs.sources.sqlite.sql import Relation, Value, byte_lengths, literal, select
+from extract_jobs.sources.sqlite.sql import Value, byte_lengths, literal
 from extract_jobs.spec.extract_spec import SplitSpec
 
 _MAX_SPLITS = 10_000
@@ -21,11 +24,6 @@ _SAMPLED_ROWS = 500
 
 Run = Callable[[str], Rows]
 """Runs one statement in the snapshot."""
-
-
-def whole(estimated_bytes: int) -> list[Split]:
-    """Return the one split that reads everything."""
-    return [Split(0, None, estimated_bytes)]
 
 
 def file_bytes(run: Run) -> int:
@@ -84,19 +82,11 @@ def by_value(
 
 
 def between(bounds: Sequence[Value], column: str, size: int) -> list[Split]:
-    """Return splits between bounds, and one below and one above; NULL is in the first.
-
-    Bounds may repeat: of equal ones, in whatever collation, nothing lies between.
-    """
+    """Return splits between values of a column, given as SQL."""
     if not bounds:
         return whole(size)
     edges = [literal(bound) for bound in dict.fromkeys(bounds)]
-    conditions = [f"{column} <= {edges[0]} or {column} is null"]
-    conditions += [
-        f"{column} > {low} and {column} <= {high}" for low, high in itertools.pairwise(edges)
-    ]
-    conditions.append(f"{column} > {edges[-1]}")
-    return [Split(index, text, size // len(conditions)) for index, text in enumerate(conditions)]
+    return ranges.between(edges, SqliteColumn(column, column, "", None), size)
 
 
 def runner(opened: sqlite3.Connection) -> Run:

@@ -9,13 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from extract_jobs.errors import ConfigError
-from extract_jobs.schema import Column
-from extract_jobs.sources import ReadRequest
-from extract_jobs.sources.sql.statements import bounds_condition, where_clause
-from extract_jobs.watermark import WatermarkValue
+from extract_jobs.sources.sql import statements
 
 Value = int | float | str | bytes
 """What a column can hold beside NULL."""
@@ -24,21 +19,15 @@ QUERY = '"extracted"'
 """What a query goes by in a FROM clause."""
 
 
-@dataclass(frozen=True)
-class Relation:
+@dataclass(frozen=True, kw_only=True)
+class Relation(statements.Relation):
     """What is read, as it stands in a FROM clause.
 
     Attributes:
-        source: A quoted name, or a query in parentheses with its alias.
         name: What qualifies its columns, quoted.
-        kind: What it is.
-        where: The spec's own condition; None reads all rows.
     """
 
-    source: str
     name: str
-    kind: Literal["table", "view", "query"]
-    where: str | None = None
 
     def column(self, name: str) -> str:
         """Return a column's qualified name."""
@@ -91,59 +80,3 @@ def byte_lengths(expressions: Sequence[str]) -> str:
         return "".join(f"coalesce(length(cast({text} as blob)), 0)" for text in expressions)
     half = len(expressions) // 2
     return f"({byte_lengths(expressions[:half])} + {byte_lengths(expressions[half:])})"
-
-
-def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:
-    """Return the SELECT of expressions, named c0, c1, …, under conditions and the spec's own."""
-    listed = ", ".join(f"{expression} as c{i}" for i, expression in enumerate(expressions))
-    return f"select {listed} from {relation.source}{where_clause(relation.where, *conditions)}"
-
-
-def bound_literal(bound: WatermarkValue) -> str:
-    """Return a bound as a literal: a number for numbers, text for everything else."""
-    if bound.type in ("integer", "decimal"):
-        return bound.text  # digits, checked; beyond 64 bits SQLite takes it for a real
-    return literal(bound.text)
-
-
-def interval_condition(request: ReadRequest, column: Column | None) -> str | None:
-    """Return ``column > lower and column <= upper`` for a request; None if all rows belong.
-
-    Args:
-        request: What is read.
-        column: The watermark column as it is now.
-
-    Raises:
-        ConfigError: The bounds are of another kind than the column, or the column is gone.
-    """
-    if request.interval is None or request.watermark_column is None:
-        return None
-    if column is None:
-        raise ConfigError(f"watermark column {request.watermark_column} is gone")
-    name = column.expression
-
-    def compare(sign: str, bound: WatermarkValue) -> str:
-        check_bound(bound, column)
-        return f"{name} {sign} {bound_literal(bound)}"
-
-    return bounds_condition(
-        request,
-        compare,
-        is_null=f"{name} is null",
-        not_null=f"{name} is not null",
-        nothing="0",
-    )
-
-
-def check_bound(bound: WatermarkValue, column: Column) -> None:
-    """Refuse a bound of another kind than its column.
-
-    Raises:
-        ConfigError: It is.
-    """
-    if bound.type != column.watermark:
-        raise ConfigError(
-            f"watermark column {column.name} is {column.source_type or 'of no type'}, which orders "
-            f"rows as {column.watermark or 'nothing'}, but the bound or the watermark kept for it "
-            f"is of type {bound.type}: extract the table in full, or give watermark.lower"
-        )

@@ -1,0 +1,63 @@
+"""A PostgreSQL column as conditions compare it: literals, watermarks, the server's clock."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from extract_jobs.sources.postgres.sql import KINDS, literal, operator, quote_name, quote_text
+from extract_jobs.sources.sql.columns import SqlColumn
+from extract_jobs.sources.sql.statements import Relation, select
+from extract_jobs.watermark import WatermarkValue
+
+
+@dataclass(frozen=True)
+class PostgresColumn(SqlColumn):
+    """A column; its ``source_type`` is the type below its domains."""
+
+    orderable: ClassVar[str] = f"one of {', '.join(KINDS)}"
+    count: ClassVar[str] = "pg_catalog.count(*)"
+
+    @classmethod
+    def of(cls, name: str, base_type: str) -> PostgresColumn:
+        """Return a column of a base type."""
+        kind = KINDS[base_type][0] if base_type in KINDS else None
+        return cls(name, quote_name(name), base_type, kind)
+
+    def literal(self, text: str) -> str:
+        """Return a literal of the type below, without its modifier."""
+        return literal(text, self.source_type)
+
+    def compare(self, sign: str, literal: str) -> str:
+        """Return a comparison by an operator that nobody's schema can replace."""
+        return f"{self.sql} {operator(sign)} {literal}"
+
+    def greatest(self, relation: Relation, conditions: Sequence[str]) -> str:
+        """Return a SELECT of the greatest value as text; not every type has a ``max``."""
+        # The value is made text outside: in ORDER BY, a name means first of all an output column,
+        # and the watermark's column may be called c0.
+        statement = select([self.sql], relation, self.is_not_null, *conditions)
+        return f"select c0::pg_catalog.text from ({statement} order by c0 desc limit 1) as s"
+
+    def value(self, found: Any) -> WatermarkValue | str:
+        """Return a value printed by the server; infinity and NaN are none."""
+        assert self.kind is not None
+        with contextlib.suppress(ValueError):
+            return WatermarkValue(self.kind, found)
+        is_infinite = "infinity" in str(found).lower()
+        return "infinite" if is_infinite else "NaN, before year 1 or after year 9999"
+
+
+def clock_bound(column: SqlColumn, delay: timedelta, zone: str) -> str:
+    """Return SQL of the latest value of a time; ``zone`` is that of sessions which set none."""
+    ago = f"pg_catalog.make_interval(secs => {delay.total_seconds():.6f})"
+    if column.kind == "timestamptz":
+        return f"(pg_catalog.now() {operator('-')} {ago})"
+    clocks = ", ".join(f"pg_catalog.now() at time zone {quote_text(z)}" for z in ("UTC", zone))
+    latest = f"(least({clocks}) {operator('-')} {ago})"
+    if column.kind == "timestamp":
+        return latest
+    return f"({latest}::pg_catalog.date {operator('-')} 1)"

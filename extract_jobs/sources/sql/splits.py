@@ -1,0 +1,33 @@
+"""Splits by ranges of a column's values, as every dialect cuts them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.columns import SqlColumn
+
+
+def whole(estimated_bytes: int) -> list[Split]:
+    """Return the one split that reads everything."""
+    return [Split(0, None, estimated_bytes)]
+
+
+def between(edges: Sequence[str], column: SqlColumn, estimated_bytes: int) -> list[Split]:
+    """Return splits between values, and one below and one above; NULL is in the first.
+
+    Args:
+        edges: Literals in ascending order, at least one. Between equal ones, in whatever collation,
+            there is nothing.
+        column: Whose values they are.
+        estimated_bytes: Size of everything.
+    """
+    conditions = [f"{column.compare('<=', edges[0])} or {column.is_null}"]
+    conditions += [
+        f"{column.compare('>', low)} and {column.compare('<=', high)}"
+        for low, high in itertools.pairwise(edges)
+    ]
+    conditions.append(column.compare(">", edges[-1]))
+    size = estimated_bytes // len(conditions)
+    return [Split(index, text, size) for index, text in enumerate(conditions)]
