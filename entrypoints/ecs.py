@@ -1,16 +1,28 @@
-"""Worker on ECS: PID 1 of the container, which starts Spark inside itself where it needs it.
+"""Worker on ECS: the container's only program, which starts Spark inside itself where it needs it.
 
-SIGTERM is this process's to handle: it stops, aborts what it has staged, reports `Interrupted` and
-exits 75, all well within the 30 seconds that ECS gives. Exit codes are those of
-`extract_jobs.errors`.
+On SIGTERM it stops, aborts what it has staged, reports `Interrupted` and exits 75, all well within
+the 30 seconds that ECS gives. Exit codes are those of `extract_jobs.errors`.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from types import FrameType
 
-from extract_jobs.engine.shutdown import interrupt_on_sigterm
-from extract_jobs.worker import begin_log, main
+
+def _end_before_the_start(_number: int, _frame: FrameType | None) -> None:
+    os.write(2, b"Interrupted: stopped by SIGTERM before the extract began\n")
+    os._exit(75)
+
+
+# Before every other import, which takes a second: for PID 1, as which a container may start this,
+# the kernel drops signals that have no handler.
+signal.signal(signal.SIGTERM, _end_before_the_start)
+
+from extract_jobs.engine.shutdown import interrupt_on_sigterm  # noqa: E402
+from extract_jobs.worker import begin_log, main  # noqa: E402
 
 if __name__ == "__main__":
     begin_log(sys.argv[1:])

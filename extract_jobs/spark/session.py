@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -83,6 +85,10 @@ def spark_context(
         jars: Files, and
         packages: Maven coordinates of classes that a new one starts with. One that runs already is
             left as it is.
+
+    Raises:
+        WorkerOutOfMemory: Java has not the memory to start.
+        Interrupted: Spark could not be started for another reason.
     """
     from pyspark import SparkConf, SparkContext
 
@@ -114,7 +120,29 @@ def spark_context(
     conf.setIfMissing("spark.speculation", "false")
     conf.setIfMissing("spark.ui.showConsoleProgress", "false")
     with _signals_deferred():
-        return SparkContext.getOrCreate(conf)
+        try:
+            return SparkContext.getOrCreate(conf)
+        except Exception as error:
+            raise _start_error(error, packages) from error
+
+
+def _start_error(error: Exception, packages: Sequence[str]) -> Exception:
+    """Return why Spark could not be started; a defect of this program passes through."""
+    if not _is_sparks(error):
+        return error
+    text = str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return WorkerOutOfMemory("the worker has no memory left to start Java")
+    if "JAVA_GATEWAY_EXITED" in text:
+        message = "Java ended before Spark was up; its own last words are in the log"
+        if packages:
+            return Interrupted(f"{message}. It had to fetch {', '.join(packages)} first")
+        return WorkerOutOfMemory(f"{message}. A worker with too little memory does that")
+    if "OutOfMemory" in text or "System memory" in text:
+        return WorkerOutOfMemory("Java has too little memory for Spark")
+    # A Java error's text may quote settings, and its class says what kind of thing failed.
+    causes = dict.fromkeys(re.findall(r"\b(?:java|org)\.[\w.]+(?:Exception|Error)\b", text))
+    return Interrupted(f"Spark could not be started: {', '.join(causes) or type(error).__name__}")
 
 
 def spark_session(spark: SparkSession | None) -> SparkSession:

@@ -315,6 +315,29 @@ def reading(bench, what):
     return bool(found)
 
 
+def test_sigterm_is_heard_while_the_ecs_worker_is_still_being_imported(tmp_path):
+    package = tmp_path / "extract_jobs"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import sys, time\nprint('importing', flush=True)\ntime.sleep(60)"
+    )
+    shutil.copyfile(ROOT / "entrypoints" / "ecs.py", tmp_path / "ecs.py")
+    # What is ignored stays so in a new program, as every signal without a handler is for PID 1.
+    ignored = "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.execv("
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{ignored}sys.executable, ['python', 'ecs.py'])"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "importing\n"
+            process.send_signal(signal.SIGTERM)
+            _, stderr = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == EXIT_RETRY
+    assert stderr == "Interrupted: stopped by SIGTERM before the extract began\n"
+
+
 SLOW = {
     "row by row": "select n as id, repeat('x', 100000) as x, pg_sleep(0.01)::text as s "
                   "from generate_series(1, 100000) n",
