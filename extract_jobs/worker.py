@@ -93,7 +93,10 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
         spec = read_spec(arguments)
         stop.spec = spec
         _claim(arguments, spec)
+        from extract_jobs.engine.pandas_free import skip_pandas
         from extract_jobs.run import run_extract
+
+        skip_pandas()
     except _Outdated:
         raise
     except StopRequested as signal:

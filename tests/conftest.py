@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from extract_jobs.engine.pandas_free import skip_pandas
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -40,6 +42,8 @@ os.environ.update(
     no_proxy="127.0.0.1,localhost",
     TZ="UTC",
 )
+
+skip_pandas()  # as the command line and workers do
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from extract_jobs.cli.progress import display
     from extract_jobs.cli.run import reports_only, run_one, worst
     from extract_jobs.cli.views import result_line, summary
+    from extract_jobs.engine.pandas_free import skip_pandas
+
+    skip_pandas()
 
     run_id = arguments.run_id or _new_run_id()
     specs = selected_specs(arguments, run_id=run_id)
@@ -130,7 +133,9 @@ def _interrupted(not_begun: int) -> ExtractError:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from extract_jobs.cli.views import preview, preview_text
+    from extract_jobs.engine.pandas_free import skip_pandas
 
+    skip_pandas()
     [spec] = selected_specs(arguments)
     print(preview_text(spec, preview(spec, datetime.now(UTC))))
     return EXIT_DONE

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from extract_jobs.engine.pandas_free import pandas_is_skipped, skip_pandas
 from extract_jobs.engine.split_task import (
     ADDRESSING,
     READ_TRIES,
@@ -105,7 +106,7 @@ def run_on_spark(
         WorkerOutOfMemory: A worker ran out of memory.
     """
     addressing = {name: os.environ[name] for name in ADDRESSING if name in os.environ}
-    run = partial(_run_on_executor, task, reader, addressing)
+    run = partial(_run_on_executor, task, reader, addressing, pandas_is_skipped())
     for last in (False, True):
         try:
             [outcome] = context.parallelize([unit], 1).map(run).collect()
@@ -123,7 +124,13 @@ def run_on_spark(
 
 
 def _run_on_executor(
-    task: SplitTask, reader: Reader, addressing: dict[str, str], unit: Sequence[Split]
+    task: SplitTask,
+    reader: Reader,
+    addressing: dict[str, str],
+    without_pandas: bool,
+    unit: Sequence[Split],
 ) -> Results | SplitFailure:
+    if without_pandas:
+        skip_pandas()
     os.environ.update(addressing)
     return outcome_of(lambda: run_in_process(task, reader, unit, Progress()), unit)

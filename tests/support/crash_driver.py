@@ -19,18 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import duckdb  # noqa: F401 - imported before forking
-import pandas as pd  # noqa: F401 - imported before forking: pyarrow would, in every child
 import psycopg  # noqa: F401 - imported before forking
 import pyarrow.parquet  # noqa: F401 - imported before forking
 
 from extract_jobs.attempt.context import utc_now
 from extract_jobs.commit.log import CommitLog
+from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import ExtractError, error_line
 from extract_jobs.run import run_extract
 from extract_jobs.sources.postgres import duckdb_reader as reader
 from extract_jobs.sources.postgres import source  # noqa: F401 - imported before forking
 from extract_jobs.spec.extract_spec import parse_spec
 from extract_jobs.storage import Storage, local, open_storage, s3  # noqa: F401 - imported before forking
+
+skip_pandas()  # before forking, or each child would look for it
 
 
 class KillingStorage:
