@@ -18,6 +18,7 @@ from extract_jobs.planning.schema_change import find_drift
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report, failed_report, reported
 from extract_jobs.sources import open_source
+from extract_jobs.sources.limit import LimitedSnapshot
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, open_storage
 from extract_jobs.transform.transform import choose_columns
@@ -131,6 +132,7 @@ def _extract(spec: ExtractSpec, tools: Tools) -> Report:
     if plan.is_empty:
         return attempt_report(spec, tools, plan, columns, draft, left_out=left_out)
     request = read_request(spec, columns, plan.interval, base.published)
-    with source.snapshot(request) as snapshot:
+    with source.snapshot(request) as whole:
+        snapshot = LimitedSnapshot(whole, spec.limit) if spec.limit else whole
         attempt = Attempt(spec, tools, log, plan, description, columns, snapshot, left_out, key)
         return attempt.extract_and_commit()

@@ -13,6 +13,8 @@ from extract_jobs.commit.log import ABANDON_AFTER
 from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for
 from extract_jobs.config.file import parse_yaml
 from extract_jobs.config.problems import nearest
+from extract_jobs.config.resolve import overlaid
+from extract_jobs.config.trials import check_scratch, sample_overrides, scratch_overrides
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.values import parse_duration
@@ -54,19 +56,34 @@ def argument_parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", "extract tables, one after another")
     _config_arguments(run, tables="*")
     run.add_argument("--json", action="store_true", help="one report per line on standard output")
+    run.add_argument(
+        "--limit",
+        type=_count,
+        metavar="N",
+        help="take at most N rows of each table, as a full extract; needs --target",
+    )
+    run.add_argument(
+        "--yes",
+        action="store_true",
+        help="let overrides that narrow or alter what is read replace a table's own files",
+    )
     run.add_argument("--run-id", help="name the run; a committed run is not done again")
+    _target_argument(run)
     plan = _command(commands, "plan", "show what a run of one table would do; read-only")
     _config_arguments(plan, tables="1")
+    _target_argument(plan)
     _config_arguments(_command(commands, "validate", "find every error of a config; offline"))
     init = _command(commands, "init", "write an example config")
     init.add_argument("path", metavar="FILE", nargs="?", default="sales.yml", help="%(default)s")
     _command(commands, "schema", "print the JSON Schema of configs, for editors")
     status = _command(commands, "status", "show the last commits of tables")
     _config_arguments(status, tables="*")
+    _target_argument(status)
     recover = _command(
         commands, "recover", "finish the last commits and drop abandoned staged files"
     )
     _config_arguments(recover, tables="*")
+    _target_argument(recover)
     recover.add_argument(
         "--abandon-after",
         type=_duration,
@@ -111,6 +128,20 @@ def _config_arguments(parser: argparse.ArgumentParser, tables: str | None = None
     )
 
 
+def _target_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target",
+        metavar="FOLDER",
+        help="a scratch place: the tables go below it, with a state of their own, and no catalog",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
 def _duration(text: str) -> timedelta:
     try:
         value = parse_duration(text)
@@ -149,12 +180,31 @@ def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[
     """Return the specs of the tables that the command line names.
 
     Raises:
-        ConfigError: The config, a table's name or an override is wrong.
+        ConfigError: The config, a table's name or an override is wrong; or a run would leave a
+            part of a table in the place of all of it.
     """
     config = read_config(arguments.config)
     tables = resolve_tables(config, list(arguments.tables) or "*")
-    overrides = overrides_of(arguments.set)
-    return specs_for(config, tables, run_id_for=lambda _table: run_id, overrides=overrides)
+    given = vars(arguments)
+    place, limit = given.get("target"), given.get("limit")
+    layers = [overrides_of(arguments.set)]
+    if limit is not None:
+        if place is None:
+            raise ConfigError(
+                "--limit needs --target FOLDER: a sample never goes to a table's own target"
+            )
+        layers.append(sample_overrides())
+    if place is not None:
+        check_scratch(config.tables, place)
+        layers.append(scratch_overrides(place))
+    return specs_for(
+        config,
+        tables,
+        run_id_for=lambda _table: run_id,
+        overrides=overlaid(layers),
+        limit=limit,
+        confirmed=given.get("yes", True),  # the other commands write no rows
+    )
 
 
 def read_config(where: str) -> SourceConfig:

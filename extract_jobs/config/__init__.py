@@ -33,6 +33,7 @@ from extract_jobs.config.resolve import (
     resolve_table,
     spec_of,
 )
+from extract_jobs.config.trials import replaced_by_less, shared_rows
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.attempt_names import report_name
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -150,6 +151,8 @@ def specs_for(
     run_id_for: Callable[[str], str],
     attempt: int = 1,
     overrides: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    confirmed: bool = False,
     report_base: str | None = None,
     tracking_table: str | None = None,
 ) -> list[ExtractSpec]:
@@ -161,6 +164,9 @@ def specs_for(
         run_id_for: Gives a table's ``run_id``.
         attempt: From 1.
         overrides: Table keys that go over every one of the tables' own.
+        limit: Most rows of each table, for a sample; None takes all.
+        confirmed: Whether overrides that narrow or alter what is read may go to a table's own
+            target.
         report_base: Folder below which reports go, as
             ``<source_name>/<table>/<run_id>/attempt-<n>.json``; by default the table's state
             folder takes them, as ``reports/<run_id>/attempt-<n>.json``.
@@ -173,7 +179,12 @@ def specs_for(
         ConfigError: The overrides, or a table with them, are wrong; every problem at once.
     """
     specs = []
-    for table in _overridden(config, tables, overrides):
+    resolved = _overridden(config, tables, overrides)
+    if not confirmed:
+        replaced = [p for t in resolved for p in replaced_by_less(config.tables[t.name], t)]
+        if replaced:
+            raise refusal(config.where, replaced)
+    for table in resolved:
         run_id = run_id_for(table.name)
         if report_base:
             name = segment(config.source.name), segment(table.name)
@@ -188,6 +199,7 @@ def specs_for(
                 attempt=attempt,
                 report_uri=report,
                 tracking_table=tracking_table,
+                limit=limit,
             )
         except ValidationError as error:  # all else was validated before: the run_id, the attempt
             raise ConfigError(f"{table.name}: {'; '.join(spec_problems(error))}") from error
@@ -251,7 +263,7 @@ def _overridden(
     if not isinstance(overrides, Mapping):
         raise ConfigError(f"overrides: expected a mapping of table keys, found {overrides!r}")
     above = normal(overrides)
-    problems: list[Problem] = []
+    problems = list(shared_rows(overrides, tables))
     resolved: dict[str, ResolvedTable] = {}
     for old in chosen:
         new, found = resolve_table(config.source, old.name, merge(old.values, above), old.line)

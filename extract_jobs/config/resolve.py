@@ -6,7 +6,7 @@ holds without the config holds again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,18 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     ``null`` is a value of its own (``lossy_types``, the values of ``columns.mask``) is it kept.
     """
     return _merge(below, above, ())
+
+
+def overlaid(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return layers of overrides as one, later ones on top; None stays, to take a value away."""
+    found: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            under = found.get(key)
+            if isinstance(value, Mapping) and isinstance(under, Mapping):
+                value = overlaid([under, value])  # noqa: PLW2901 - it stands for both now
+            found[key] = value
+    return found
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -143,6 +155,7 @@ def spec_of(
     attempt: int,
     report_uri: str,
     tracking_table: str | None,
+    limit: int | None = None,
 ) -> ExtractSpec:
     """Return the spec of one table.
 
@@ -161,5 +174,6 @@ def spec_of(
         state_uri=table.places.state_uri,
         report_uri=report_uri,
         tracking_table=tracking_table,
+        limit=limit,
         **fields,
     )

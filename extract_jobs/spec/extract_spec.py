@@ -225,6 +225,9 @@ class ExtractSpec(SpecPart):
     reconcile_max_bytes: Bytes = Field(
         10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."
     )
+    limit: int | None = Field(
+        None, ge=1, description="Most rows, for a sample in a scratch place; never in a config."
+    )
     state_uri: Name = Field(description="Where this table's plans, commits and outcomes are.")
     report_uri: Name
     tracking_table: Name | None = None

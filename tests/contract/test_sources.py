@@ -168,6 +168,19 @@ def test_a_full_extract(database: SourceDatabase, tmp_path: Path) -> None:
     assert set(read(tmp_path).column("_run_id").to_pylist()) == {"run-2"}
 
 
+@behaves("sample")
+@pytest.mark.parametrize("limit", [1, 300, 5000])
+def test_a_sample_has_so_many_rows_at_most(
+    database: SourceDatabase, tmp_path: Path, limit: int
+) -> None:
+    database.create("t", COLUMNS, ROWS, key="id")
+    report = run(database, database.spec(tmp_path, limit=limit))
+    assert (report.rows, report.source_rows, report.reconciled) == (min(limit, 2000), None, False)
+    found = read(tmp_path).drop_columns(["_run_id", "_extracted_at"]).to_pylist()
+    assert len({row["id"] for row in found}) == min(limit, 2000)
+    assert {tuple(row.values()) for row in found} <= set(ROWS)
+
+
 @behaves("incremental")
 def test_no_row_is_lost_or_repeated_over_incremental_runs(
     database: SourceDatabase, tmp_path: Path

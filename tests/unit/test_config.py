@@ -116,7 +116,7 @@ def test_null_is_a_value_for_lossy_types_and_masks() -> None:
     [spec] = specs_of(config_of("  t: {lossy_types: null, columns: {mask: {email: null, a: ~}}}\n"))
     assert spec.lossy_types == "null"
     assert spec.columns.mask == {"email": "null", "a": "null"}
-    [spec] = specs_of(config_of("  t:\n"), {"columns": {"mask": {"email": None}}})
+    [spec] = specs_of(config_of("  t:\n"), {"columns": {"mask": {"email": None}}}, confirmed=True)
     assert spec.columns.mask == {"email": "null"}
 
 
@@ -226,7 +226,7 @@ def test_a_config_s_tables_say_all_that_a_spec_leaves_to_a_person() -> None:
     own = {"state_uri", "target", "job_type"}
     given_elsewhere = {
         "version", "run_id", "attempt", "source_name", "source_type", "connection",
-        "extract_table", "report_uri", "tracking_table",
+        "extract_table", "report_uri", "tracking_table", "limit",
     }  # fmt: skip
     spec, table = ExtractSpec.model_fields, TableConfig.model_fields
     assert spec.keys() - given_elsewhere <= table.keys()
@@ -603,6 +603,6 @@ def test_ten_thousand_tables_take_seconds() -> None:
     )
     started = time.process_time()
     config = config_of(tables)
-    specs = specs_of(config, {"where": "id > 0"})
+    specs = specs_of(config, {"where": "id > 0"}, confirmed=True)
     assert len(specs) == 10_000
     assert time.process_time() - started < 30

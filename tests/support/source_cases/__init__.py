@@ -33,6 +33,7 @@ Behaviour = Literal[
     "plan",
     "splits",
     "full",
+    "sample",
     "incremental",
     "empty table",
     "NULL keys",

@@ -1,0 +1,94 @@
+"""Overrides that try something out, kept away from a table's own files.
+
+A run with a narrower condition, other columns or another query would leave that in the place of
+the table's rows. It goes to a scratch place, or has to be meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from extract_jobs.config.locations import STATE_FOLDER
+from extract_jobs.config.problems import Path, Problem, dotted, exists
+from extract_jobs.config.resolve import ResolvedTable
+from extract_jobs.errors import ConfigError
+from extract_jobs.spec.places import overlap
+
+_OF_ONE_TABLE: tuple[Path, ...] = (("query",), ("files", "glob"))
+"""Keys whose value gives the rows: over several tables, each would get the same rows."""
+
+_COLUMN_KEYS = ("include", "exclude", "rename", "cast", "mask")
+
+
+def scratch_overrides(place: str) -> dict[str, Any]:
+    """Return the overrides that send every table to a folder below ``place``, with its state.
+
+    A catalog table is not touched.
+    """
+    folder = place.rstrip("/")
+    return {
+        "target": {"uri": f"{folder}/{{source_name}}/{{schema}}/{{table}}", "catalog": None},
+        "state_uri": f"{folder}/{STATE_FOLDER}",
+    }
+
+
+def sample_overrides() -> dict[str, Any]:
+    """Return the overrides of a run that takes some rows of a table: each replaces the last one."""
+    return {"mode": "full", "watermark": None, "target": {"write_mode": "overwrite"}}
+
+
+def shared_rows(overrides: Mapping[str, Any], tables: Sequence[str]) -> Iterator[Problem]:
+    """Yield the overrides that would give the same rows to several tables."""
+    if len(tables) == 1:
+        return
+    for path in _OF_ONE_TABLE:
+        if exists(overrides, path):
+            yield Problem(
+                dotted(("overrides", *path)),
+                f"belongs to one table, and {len(tables)} are selected: each would be replaced "
+                "by the same rows. Select one",
+            )
+
+
+def replaced_by_less(old: ResolvedTable, new: ResolvedTable) -> Iterator[Problem]:
+    """Yield what keeps a table from being run with overrides that narrow or alter what is read.
+
+    Nothing where the run goes to another place than the config's own.
+    """
+    if not overlap(old.places.target.uri, new.places.target.uri):
+        return
+    changed = [dotted(path) for path in _narrowed(old, new)]
+    if changed:
+        yield Problem(
+            dotted(("tables", old.name)),
+            f"with the overrides, {' and '.join(changed)} would decide what is in the table's own "
+            f"target {old.places.target.uri}, in the place of all its rows. Try it in a scratch "
+            "place (extract-jobs run --target FOLDER), or say that it is meant (--yes)",
+            old.line,
+        )
+
+
+def check_scratch(tables: Mapping[str, ResolvedTable], place: str) -> None:
+    """Refuse a scratch place that is not apart from where the config's tables and states are.
+
+    Raises:
+        ConfigError: It is a table's own place, lies inside one, or holds one.
+    """
+    for name, table in tables.items():
+        for uri in (table.places.target.uri, table.places.state_uri):
+            if overlap(place, uri):
+                raise ConfigError(
+                    f"--target {place}: {uri}, where table {name} has its own files or state, is "
+                    "not apart from it; give a folder of its own"
+                )
+
+
+def _narrowed(old: ResolvedTable, new: ResolvedTable) -> Iterator[Path]:
+    before, after = old.config, new.config
+    for name in ("where", "query", "files"):
+        if getattr(after, name) not in (None, getattr(before, name)):
+            yield (name,)
+    for name in _COLUMN_KEYS:
+        if getattr(after.columns, name) != getattr(before.columns, name):
+            yield ("columns", name)
