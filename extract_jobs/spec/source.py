@@ -180,6 +180,9 @@ class FilesSpec(SpecPart):
     compression: Literal["none", "gzip", "zstd"] | None = Field(
         None, description="Default: by the names of the files."
     )
+    partitions: Literal["columns", "ignore"] = Field(
+        "columns", description="What key=value in the names of folders is: a column, or nothing."
+    )
     types: dict[Name, Name] | None = Field(
         None, description="Declared columns and their types, as in columns.cast; None infers them."
     )

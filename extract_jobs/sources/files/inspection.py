@@ -10,7 +10,7 @@ import base64
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import IO, Any
 
@@ -21,6 +21,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_csv, cut_lines
 from extract_jobs.sources.files.convert import refuse
 from extract_jobs.sources.files.csv_rows import Header, dialect_of, parse_csv, row_blocks
+from extract_jobs.sources.files.folders import folders_of, refuse_both
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
 from extract_jobs.sources.files.objects import Listed
@@ -52,10 +53,12 @@ class Columns:
     Attributes:
         evidence: Of text formats, by name, in the order in which files brought them.
         types: Of Parquet: type, and a file that has it.
+        folders: Names that folders give.
     """
 
     evidence: dict[str, Evidence] = field(default_factory=dict)
     types: dict[str, tuple[pa.DataType, str]] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -64,6 +67,7 @@ class Columns:
             "evidence": {name: evidence.to_json() for name, evidence in self.evidence.items()},
             "schema": base64.b64encode(schema.serialize()).decode(),
             "files": [uri for _, uri in self.types.values()],
+            "folders": list(self.folders),
         }
 
     @classmethod
@@ -71,11 +75,12 @@ class Columns:
         """Read what `to_json` wrote; nothing is known from a list without it."""
         found = data.get("evidence", {})
         evidence = {name: Evidence.from_json(item) for name, item in found.items()}
+        folders = tuple(data.get("folders", ()))
         if not data.get("schema"):
-            return cls(evidence)
+            return cls(evidence, folders=folders)
         schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(data["schema"])))
         pairs = zip(schema.types, data["files"], strict=True)
-        return cls(evidence, dict(zip(schema.names, pairs, strict=True)))
+        return cls(evidence, dict(zip(schema.names, pairs, strict=True)), folders)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class Looker:
         format: Of all of them.
         target_bytes: A plain text file is cut at records about so far apart.
         chosen: Tells columns that are read from others.
+        folder: Below it, folders may name columns.
     """
 
     storage: Storage
@@ -95,6 +101,7 @@ class Looker:
     format: Format
     target_bytes: int
     chosen: Callable[[Sequence[str]], Sequence[str]]
+    folder: str
 
     def look(self, objects: Sequence[ObjectInfo], known: Columns) -> tuple[list[Listed], Columns]:
         """Look into objects, several at a time.
@@ -128,6 +135,7 @@ class Looker:
                 for listed, columns in chain.from_iterable(looks):
                     found.append(listed)
                     known = self._merged(known, columns, listed.info.uri)
+                    known = self._with_folders(known, columns, listed.info.uri)
         return found, self._settled(known)
 
     def _settled(self, known: Columns) -> Columns:
@@ -136,17 +144,24 @@ class Looker:
         for name in self.chosen(list(evidence)):
             if not evidence[name].kinds:
                 evidence[name] = Evidence(frozenset({TEXT}))
-        return Columns(evidence, known.types)
+        return replace(known, evidence=evidence)
+
+    def _with_folders(self, known: Columns, its: Columns, uri: str) -> Columns:
+        if self.files.partitions == "ignore":
+            return known
+        folders = folders_of(uri, self.folder)
+        refuse_both(folders, [*its.evidence, *its.types], uri)
+        return replace(known, folders=tuple(dict.fromkeys([*known.folders, *folders])))
 
     def _merged(self, known: Columns, more: Columns, uri: str) -> Columns:
         if self.format == "parquet":
             schema = pa.schema([(name, kind) for name, (kind, _) in more.types.items()])
             types = unify(known.types, schema, uri, self.chosen(schema.names))
-            return Columns(known.evidence, types)
+            return replace(known, types=types)
         evidence = dict(known.evidence)
         for name, one in more.evidence.items():
             evidence[name] = evidence.get(name, Evidence()) | one
-        return Columns(evidence)
+        return replace(known, evidence=evidence)
 
     def _one(self, info: ObjectInfo, known: Columns) -> tuple[Listed, Columns]:
         if info.size == 0:

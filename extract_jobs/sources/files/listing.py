@@ -28,7 +28,7 @@ _FORMATS: dict[str, Format] = {
 }
 _COMPRESSIONS: dict[str, Compression] = {"gz": "gzip", "gzip": "gzip", "zst": "zstd"}
 _WILD = re.compile(r"\*\*/|\*\*|\*|\?")
-_AS_PATTERN = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+_AS_PATTERN = {"**/": "(?:[^/]*/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def folder_of(uri: str) -> str:

@@ -15,6 +15,12 @@ from extract_jobs.schema import Column
 from extract_jobs.sources.files.blocks import blocks, cut_lines, lines_in
 from extract_jobs.sources.files.convert import batch_of
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, row_blocks
+from extract_jobs.sources.files.folders import (
+    Folders,
+    folder_column,
+    folders_of,
+    refuse_both,
+)
 from extract_jobs.sources.files.inspection import first_header
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
@@ -46,6 +52,7 @@ class FilesReader:
         format: Of all of them.
         columns: What batches have, in their order.
         open_storage: Gives the storage of a URI.
+        folder: Below it, folders may name columns.
         rejected_folder: Where rows go that do not parse; None fails at the first.
         rejected_rows: How many the read that began last has put aside so far.
     """
@@ -54,6 +61,7 @@ class FilesReader:
     format: Format
     columns: tuple[Column, ...]
     open_storage: OpenStorage
+    folder: str
     rejected_folder: str | None = None
     rejected_rows: int = field(default=0, compare=False)
 
@@ -108,6 +116,9 @@ class FilesReader:
         if part.size == 0:
             return
         storage = self.open_storage(part.uri)
+        folders: Folders = {}
+        if self.files.partitions == "columns":
+            folders = folders_of(part.uri, self.folder)
         with source_errors(part.uri), closing(open_object(storage, part)) as file:
             if self.format == "parquet":
                 groups = None if part.end is None else range(part.start, part.end)
@@ -118,7 +129,19 @@ class FilesReader:
                 batches = self._jsonl(file, part, rejects)
             for batch in batches:
                 if batch.num_rows:
-                    yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+                    yield self._with_folders(batch, folders, part.uri)
+
+    def _with_folders(self, batch: pa.RecordBatch, folders: Folders, uri: str) -> pa.RecordBatch:
+        """Return the rows of a file with what its folders say."""
+        arrays = []
+        for column in self.columns:
+            values = batch.column(column.name)
+            if column.name in folders:
+                if values.null_count < len(values):
+                    refuse_both(folders, [column.name], uri)
+                values = folder_column(folders[column.name], column, batch.num_rows, uri)
+            arrays.append(values)
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     def _csv(
         self, storage: Storage, file: IO[bytes], part: ObjectRange, rejects: Rejects | None

@@ -13,6 +13,7 @@ from itertools import islice
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
 from extract_jobs.sources import Features, ReadRequest
+from extract_jobs.sources.files.folders import folders_of
 from extract_jobs.sources.files.inspection import Columns, Looker, first_header
 from extract_jobs.sources.files.listing import (
     Format,
@@ -24,7 +25,7 @@ from extract_jobs.sources.files.objects import Listed, ObjectList
 from extract_jobs.sources.files.reader import FilesReader
 from extract_jobs.sources.files.snapshot import FilesSnapshot
 from extract_jobs.sources.files.streams import is_utf8, source_errors
-from extract_jobs.sources.files.types import declared_columns, found_columns
+from extract_jobs.sources.files.types import declared_columns, folder_columns, found_columns
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage, join, open_storage
@@ -159,7 +160,7 @@ class FilesSource:
 
     def _looker(self, form: Format) -> Looker:
         target = self.spec.split.target_bytes
-        return Looker(self._storage, self.files, form, target, self._is_read)
+        return Looker(self._storage, self.files, form, target, self._is_read, self.folder)
 
     def _is_read(self, names: Sequence[str]) -> list[str]:
         """Return the columns that are extracted; of others no type is needed."""
@@ -181,6 +182,8 @@ class FilesSource:
         some = dict.fromkeys([*filled[::step], *filled[-1:]])
         found = [first_header(self._storage, self.files, info) for info in some]
         names = {name for header in found if header for name in header.names}
+        if names and self.files.partitions == "columns":
+            names |= {name for info in objects for name in folders_of(info.uri, self.folder)}
         absent = [name for name in self.files.types if name not in names]
         if names and absent:
             near = get_close_matches(absent[0], names, n=3) or sorted(names)[:10]
@@ -201,10 +204,13 @@ class FilesSource:
         """
         objects = self._objects
         form: Format = objects.about["format"]
+        known = Columns.from_json(objects.about)
         if self.files.types is not None:
             columns = declared_columns(self.files, form)
         else:
-            columns = found_columns(Columns.from_json(objects.about), form)
+            columns = found_columns(known, form)
+        named = {column.name for column in columns}
+        columns += folder_columns(name for name in known.folders if name not in named)
         if not columns:
             raise ConfigError(
                 f"{self.spec.extract_table}: no file that matches {self.folder}{self.files.glob} "
@@ -253,7 +259,9 @@ class FilesSource:
             spec = self.spec
             folder = join(spec.state_uri, "rejected", spec.run_id, str(spec.attempt))
         form = self._objects.about["format"]
-        reader = FilesReader(self.files, form, request.columns, self.open_storage, folder)
+        reader = FilesReader(
+            self.files, form, request.columns, self.open_storage, self.folder, folder
+        )
         yield FilesSnapshot(self._objects, reader)
 
     # --- names -----------------------------------------------------------------------------

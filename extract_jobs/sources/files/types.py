@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 from extract_jobs.errors import ConfigError
@@ -67,6 +69,13 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "json: arrays of scalars", "list", "lossless", "of the narrowest type; others are JSON text"
     ),
     TypeRule(
+        "key=value in the name of a folder",
+        "string",
+        "as_text",
+        "percent-decoded; __HIVE_DEFAULT_PARTITION__ is NULL; files.types or columns.cast makes it "
+        "another type",
+    ),
+    TypeRule(
         "csv, json: declared in files.types",
         "the type declared",
         "by_permission",
@@ -97,7 +106,7 @@ TYPE_RULES: tuple[TypeRule, ...] = (
 
 
 def declared_columns(files: FilesSpec, form: Format) -> tuple[Column, ...]:
-    """Return the columns that a table's files are declared to have.
+    """Return the columns that a table's files are declared to have, without those of folders.
 
     Raises:
         ConfigError: A type is none, or files of this format bring their types themselves.
@@ -117,12 +126,18 @@ def declared_columns(files: FilesSpec, form: Format) -> tuple[Column, ...]:
 
 
 def found_columns(known: Columns, form: Format) -> tuple[Column, ...]:
-    """Return the columns that files were found to have."""
+    """Return the columns that files were found to have, without those of folders."""
     if form == "parquet":
         return tuple(
             _parquet_column(name, found, uri) for name, (found, uri) in known.types.items()
         )
     return tuple(_text_column(name, found, form) for name, found in known.evidence.items())
+
+
+def folder_columns(names: Iterable[str]) -> tuple[Column, ...]:
+    """Return the columns that folders name, as text."""
+    rule = "the name of the folder, key=value; columns.cast makes it another type"
+    return tuple(_column(name, "folder name", pa.string(), "as_text", rule) for name in names)
 
 
 def _parquet_column(name: str, found: pa.DataType, uri: str) -> Column:
