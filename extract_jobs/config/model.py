@@ -11,6 +11,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
+from extract_jobs.config.worker_sizes import (
+    EMR_MOST_GB,
+    GlueWorker,
+    emr_problem,
+    fargate_problem,
+)
 from extract_jobs.spec.extract_spec import (
     ColumnsSpec,
     JobType,
@@ -56,7 +62,7 @@ class GlueSettings(SpecPart):
     """How a table's job runs on AWS Glue."""
 
     job_name: Name = "extract-jobs"
-    worker_type: Literal["G.1X", "G.2X", "G.4X", "G.8X", "R.1X", "R.2X", "R.4X", "R.8X"] = "G.1X"
+    worker_type: GlueWorker = "G.1X"
     number_of_workers: int = Field(2, ge=2, le=299)
     timeout_minutes: int = Field(480, ge=1, le=10_080, description=_TIMEOUT)
 
@@ -69,8 +75,8 @@ class EmrSettings(SpecPart):
     execution_role_arn: Name | None = Field(None, description="Role of a Serverless job.")
     entry_point: Name | None = Field(None, description="URI of emr.py.")
     archive: Name | None = Field(None, description="URI of the packed Python environment.")
-    driver_memory_gb: int = Field(4, ge=1, le=120)
-    executor_memory_gb: int = Field(4, ge=1, le=120)
+    driver_memory_gb: int = Field(4, ge=1, le=EMR_MOST_GB)
+    executor_memory_gb: int = Field(4, ge=1, le=EMR_MOST_GB)
     executor_cores: int = Field(2, ge=1, le=16)
     executors: int = Field(2, ge=1, le=1000)
     timeout_minutes: int = Field(480, ge=5, le=10_080, description=_TIMEOUT)
@@ -81,6 +87,9 @@ class EmrSettings(SpecPart):
             raise ValueError(
                 "application_id and cluster_id are both given; set the one not meant to null"
             )
+        problem = emr_problem(self.executor_memory_gb, self.executor_cores)
+        if problem and not self.cluster_id:
+            raise ValueError(problem)
         return self
 
 
@@ -96,6 +105,13 @@ class EcsSettings(SpecPart):
     security_groups: tuple[Name, ...] = ()
     assign_public_ip: Literal["ENABLED", "DISABLED"] = "DISABLED"
     timeout_minutes: int = Field(480, ge=1, le=10_080, description=_TIMEOUT)
+
+    @model_validator(mode="after")
+    def _is_sold(self) -> Self:
+        problem = fargate_problem(self.cpu, self.memory)
+        if problem:
+            raise ValueError(problem)
+        return self
 
 
 class RetrySettings(SpecPart):

@@ -13,6 +13,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from extract_jobs.config.model import JobSettings
+from extract_jobs.config.worker_sizes import (
+    EMR_MOST_GB,
+    bigger_fargate_task,
+    bigger_glue_worker,
+    emr_worker,
+)
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.attempt_names import report_name
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -33,22 +39,9 @@ _PLACES = ("application_id", "cluster_id")
 _STOP_MARGIN_SECONDS = 600
 """The state machine waits this much longer than the service's own limit, which tells more."""
 
-_GLUE_LADDERS = (("G.1X", "G.2X", "G.4X", "G.8X"), ("R.1X", "R.2X", "R.4X", "R.8X"))
-# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html
-_FARGATE_MEMORY = {
-    256: (512, 1024, 2048),
-    512: tuple(range(1024, 4097, 1024)),
-    1024: tuple(range(2048, 8193, 1024)),
-    2048: tuple(range(4096, 16385, 1024)),
-    4096: tuple(range(8192, 30721, 1024)),
-    8192: tuple(range(16384, 61441, 4096)),
-    16384: tuple(range(32768, 122881, 8192)),
-}
-# https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/jobs-spark.html: GB by vCPU,
-# of which Spark takes a tenth on top of what is asked for.
-_EMR_MEMORY_GB = {1: 8, 2: 16, 4: 30, 8: 60, 16: 120}
-_EMR_OVERHEAD = 1.1
-_EMR_MOST_GB = int(_EMR_MEMORY_GB[16] / _EMR_OVERHEAD)
+_QUEUE_SECONDS = 24 * 3600
+"""So much longer for a Glue job, which Glue may keep in its queue."""
+_DRIVER_CPUS = 2
 
 
 def first_item(
@@ -72,8 +65,16 @@ def first_item(
             ``{"ecs": {"subnets": […]}}``.
 
     Raises:
-        ConfigError: The deployment's defaults do not fit.
+        ConfigError: The deployment's defaults do not fit, or EMR would have no program to run.
     """
+    emr = _section("emr", settings.emr, job_defaults)
+    place = emr["application_id"] or emr["cluster_id"]
+    if settings.job_type == "emr" and place and not emr["entry_point"]:
+        raise ConfigError(
+            f"{spec.extract_table}: emr.entry_point is given neither by the config nor by the "
+            f"deployment, so {place} would have no program to run: deploy with Emr=yes or "
+            "EmrClusterArns, or set it to the URI of emr.py"
+        )
     return _rendered(
         {
             "run_id": spec.run_id,
@@ -90,7 +91,7 @@ def first_item(
             "state_uri": spec.state_uri,
             "tracking_table": spec.tracking_table or "",
             "glue": _section("glue", settings.glue, job_defaults),
-            "emr": _section("emr", settings.emr, job_defaults),
+            "emr": emr,
             "ecs": _section("ecs", settings.ecs, job_defaults),
             "retry": _section("retry", settings.retry, job_defaults),
         }
@@ -153,6 +154,7 @@ def _rendered(item: Item) -> Item:
     glue, emr, ecs = dict(item["glue"]), dict(item["emr"]), dict(item["ecs"])
     for section in (glue, emr, ecs):
         section["timeout_seconds"] = section["timeout_minutes"] * 60 + _STOP_MARGIN_SECONDS
+    glue["timeout_seconds"] += _QUEUE_SECONDS
     emr["spark_submit_parameters"] = " ".join(
         f"--conf {key}={value}" for key, value in _serverless_settings(emr).items()
     )
@@ -175,11 +177,12 @@ def _rendered(item: Item) -> Item:
 
 
 def _spark_settings(emr: Mapping[str, Any]) -> dict[str, str]:
+    (driver_cpus, _), (executor_cpus, _) = _emr_workers(emr)
     return {
         "spark.driver.memory": f"{emr['driver_memory_gb']}g",
-        "spark.driver.cores": str(_emr_cores(emr["driver_memory_gb"], 2)),
+        "spark.driver.cores": str(driver_cpus),
         "spark.executor.memory": f"{emr['executor_memory_gb']}g",
-        "spark.executor.cores": str(_emr_cores(emr["executor_memory_gb"], emr["executor_cores"])),
+        "spark.executor.cores": str(executor_cpus),
         "spark.executor.instances": str(emr["executors"]),
         "spark.dynamicAllocation.enabled": "false",
         "spark.speculation": "false",
@@ -188,8 +191,20 @@ def _spark_settings(emr: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _emr_workers(emr: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return vCPUs and whole memory in GB of the driver's worker, and of an executor's."""
+    driver = emr_worker(emr["driver_memory_gb"], _DRIVER_CPUS)
+    return driver, emr_worker(emr["executor_memory_gb"], emr["executor_cores"])
+
+
 def _serverless_settings(emr: Mapping[str, Any]) -> dict[str, str]:
-    settings = _spark_settings(emr)
+    (_, driver_size), (_, executor_size) = _emr_workers(emr)
+    settings = {
+        **_spark_settings(emr),
+        # So that memory and overhead together are a size that there is.
+        "spark.driver.memoryOverhead": f"{driver_size - emr['driver_memory_gb']}g",
+        "spark.executor.memoryOverhead": f"{executor_size - emr['executor_memory_gb']}g",
+    }
     if emr["archive"]:
         python = "./environment/bin/python"
         settings |= {
@@ -218,26 +233,16 @@ def _cluster_command(emr: Mapping[str, Any], item: Mapping[str, Any]) -> list[st
     return [*submit, *worker_arguments(item)]
 
 
-def _emr_cores(memory_gb: int, at_least: int) -> int:
-    fits = (c for c, most in _EMR_MEMORY_GB.items()
-            if c >= at_least and memory_gb * _EMR_OVERHEAD <= most)  # fmt: skip
-    return next(fits, 16)
-
-
 def _bigger_glue(item: Item) -> Item:
-    """The next worker type of the same family, with twice the memory."""
-    worker = item["glue"]["worker_type"]
-    for ladder in _GLUE_LADDERS:
-        if worker in ladder[:-1]:
-            worker = ladder[ladder.index(worker) + 1]
-            break
-    return {"glue": {**item["glue"], "worker_type": worker}}
+    """The next worker type of the same family."""
+    glue = item["glue"]
+    return {"glue": {**glue, "worker_type": bigger_glue_worker(glue["worker_type"])}}
 
 
 def _bigger_emr(item: Item) -> Item:
     """Twice the memory for driver and executors, as far as EMR Serverless has workers."""
     emr = item["emr"]
-    sizes = {k: max(emr[k], min(_EMR_MOST_GB, emr[k] * 2))
+    sizes = {k: max(emr[k], min(EMR_MOST_GB, emr[k] * 2))
              for k in ("driver_memory_gb", "executor_memory_gb")}  # fmt: skip
     return {"emr": {**emr, **sizes}}
 
@@ -245,11 +250,8 @@ def _bigger_emr(item: Item) -> Item:
 def _bigger_ecs(item: Item) -> Item:
     """Twice the memory, and the fewest CPUs that Fargate sells it with."""
     ecs = item["ecs"]
-    for cpu, sizes in _FARGATE_MEMORY.items():
-        fits = [size for size in sizes if size >= ecs["memory"] * 2]
-        if cpu >= ecs["cpu"] and fits:
-            return {"ecs": {**ecs, "cpu": cpu, "memory": fits[0]}}
-    return {"ecs": {**ecs, "cpu": 16384, "memory": 122880}}
+    cpu, memory = bigger_fargate_task(ecs["cpu"], ecs["memory"])
+    return {"ecs": {**ecs, "cpu": cpu, "memory": memory}}
 
 
 _BIGGER = {"glue": _bigger_glue, "emr": _bigger_emr, "ecs": _bigger_ecs}

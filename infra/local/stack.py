@@ -247,7 +247,9 @@ def _deploy(emulator: Emulator, job_defaults: Mapping[str, Any]) -> Stack:
     create_table(stack.client("dynamodb"), TRACKING_TABLE)
     arns = _create_functions(stack, job_defaults)
     machine = stack.client("stepfunctions").create_state_machine(
-        name=STATE_MACHINE, roleArn=ROLE, definition=definition(arns)
+        name=STATE_MACHINE,
+        roleArn=ROLE,
+        definition=definition({**arns, "WorkBucketName": WORK_BUCKET}),
     )
     return replace(stack, state_machine_arn=machine["stateMachineArn"])
 

@@ -352,6 +352,17 @@ def test_a_timeout_is_a_positive_number_and_longer_than_the_services_own():
             assert seconds > item["glue"]["timeout_minutes"] * 60
 
 
+def test_a_glue_run_may_wait_a_day_in_the_queue_before_its_own_time_begins():
+    job, item = JOBS["Glue Start Extract Job Run"], sample_item()
+    assert job["Parameters"]["JobRunQueuingEnabled"] is True
+    asked = {e for entry in job["Retry"] for e in entry["ErrorEquals"]}
+    assert asked >= {
+        "Glue.ConcurrentRunsExceededException", "Glue.ResourceNumberLimitExceededException",
+    }  # fmt: skip
+    seconds = look_up(job["TimeoutSecondsPath"], item)
+    assert seconds >= item["glue"]["timeout_minutes"] * 60 + 24 * 3600
+
+
 # --- arguments --------------------------------------------------------------------------------
 
 
@@ -423,6 +434,7 @@ def test_only_names_of_the_deployment_are_substituted():
     text = (ROOT / "asl/extract_pipeline.asl.json").read_text()
     assert set(re.findall(r"\$\{(\w+)\}", text)) == {
         "ExtractConfigManagerFunctionArn", "HandleExtractJobRunStatusFunctionArn",
+        "WorkBucketName",
     }  # fmt: skip
 
 
@@ -440,6 +452,7 @@ def test_the_definition_passes_cfn_lint_inlined(tmp_path):
                     "DefinitionSubstitutions": {
                         "ExtractConfigManagerFunctionArn": "a",
                         "HandleExtractJobRunStatusFunctionArn": "b",
+                        "WorkBucketName": "c",
                     },
                 },
             }

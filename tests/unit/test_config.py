@@ -22,6 +22,7 @@ from extract_jobs.config import (
 )
 from extract_jobs.config.locations import catalog_name, fill, segment, table_parts
 from extract_jobs.config.model import TableConfig
+from extract_jobs.config.worker_sizes import EMR_GB, EMR_MOST_GB, emr_worker
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
 
@@ -583,6 +584,55 @@ def test_an_emr_job_has_one_place_to_run() -> None:
         HEAD + DEFAULTS + "  emr: {application_id: a}\ntables: {t: {emr: {cluster_id: j}}}\n"
     )
     assert "tables.t.emr: application_id and cluster_id are both given" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("emr: {executor_cores: 4}", "executor_cores: 4 and executor_memory_gb: 4 is no worker"),
+        ("emr: {executor_cores: 4}", "at least 8 GB, Spark's overhead included"),
+        ("emr: {executor_cores: 4}", "set executor_memory_gb to 7 or more"),
+        ("emr: {executor_cores: 3}", "executor_cores: 3 is none of 1, 2, 4, 8 or 16"),
+        ("emr: {executor_memory_gb: 110}", "emr.executor_memory_gb: 110"),
+        ("ecs: {cpu: 1000}", "cpu: 1000 is none of 256, 512, 1024"),
+        ("ecs: {memory: 512}", "memory: 512 is no size of Fargate's for cpu: 1024"),
+        ("ecs: {memory: 512}", "expected 2048 to 8192 in steps of 1024"),
+        ("ecs: {cpu: 256}", "expected 512, 1024 or 2048"),
+        ("glue: {worker_type: G.3X}", "G.3X"),
+    ],
+)
+def test_sizes_that_no_service_has_are_refused(settings: str, message: str) -> None:
+    [line] = problems_of(HEAD + DEFAULTS + f"tables: {{t: {{{settings}}}}}\n")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "emr: {executor_cores: 4, executor_memory_gb: 7}",
+        "emr: {executor_cores: 3, executor_memory_gb: 1, cluster_id: j}",
+        "emr: {executor_cores: 16, executor_memory_gb: 109}",
+        "ecs: {cpu: 256, memory: 512}",
+        "ecs: {cpu: 16384, memory: 122880}",
+        "glue: {worker_type: G.12X}",
+    ],
+)
+def test_sizes_that_a_service_has_are_taken(settings: str) -> None:
+    assert config_of(f"  t: {{{settings}}}\n")
+
+
+def test_sizes_may_be_completed_by_the_table() -> None:
+    given = DEFAULTS + "  ecs: {cpu: 4096}\n  emr: {executor_cores: 8}\n"
+    config_of("  t: {ecs: {memory: 8192}, emr: {executor_memory_gb: 15}}\n", given)
+
+
+def test_every_worker_of_emr_has_a_size_that_there_is() -> None:
+    for memory in range(1, EMR_MOST_GB + 1):
+        for cores in EMR_GB:
+            cpus, size = emr_worker(memory, cores)
+            assert cpus >= cores
+            assert size in EMR_GB[cpus]
+            assert size >= memory * 1.1
 
 
 def test_the_map_runs_as_many_tables_as_the_source_has_connections_for() -> None:

@@ -163,13 +163,17 @@ def test_overrides_reach_every_spec_and_job(configured):
 
 def test_the_deployment_fills_in_what_the_config_leaves_out(configured):
     defaults = {
-        "ecs": {"cpu": 512, "memory": 1024, "subnets": ["subnet-1"]},
-        "emr": {"application_id": "app", "archive": "s3://code/env.tar.gz"},
+        "ecs": {"cpu": 512, "memory": 4096, "subnets": ["subnet-1"]},
+        "emr": {
+            "application_id": "app",
+            "entry_point": "s3://code/emr.py",
+            "archive": "s3://code/env.tar.gz",
+        },
         "retry": {"max_attempts": 5},
     }
     by_table = {i["extract_table"]: i for i in items_of(configured(ALL, job_defaults=defaults))}
     ecs = by_table["public.orders"]["ecs"]
-    assert (ecs["cpu"], ecs["memory"], ecs["subnets"]) == (2048, 1024, ["subnet-1"])
+    assert (ecs["cpu"], ecs["memory"], ecs["subnets"]) == (2048, 4096, ["subnet-1"])
     emr = by_table["public.lines"]["emr"]
     assert emr["application_id"] == "app"
     assert "spark.archives=s3://code/env.tar.gz#environment" in emr["spark_submit_parameters"]
@@ -179,6 +183,16 @@ def test_the_deployment_fills_in_what_the_config_leaves_out(configured):
 def test_wrong_defaults_of_the_deployment_are_told(configured):
     with pytest.raises(ConfigError, match="JOB_DEFAULTS of the deployment: ecs"):
         configured(ALL, job_defaults={"ecs": {"cpus": 1}})
+
+
+@pytest.mark.parametrize("place", ["application_id", "cluster_id"])
+def test_emr_without_a_program_is_refused_before_any_job_starts(configured, tracking, place):
+    with pytest.raises(
+        ConfigError, match=r"public\.lines: emr\.entry_point is given neither"
+    ) as told:
+        configured(ALL, job_defaults={"emr": {place: "where-it-would-run"}})
+    assert "where-it-would-run would have no program" in str(told.value)
+    assert list(tracking.by_execution(EXECUTION)) == []
 
 
 @pytest.mark.parametrize(

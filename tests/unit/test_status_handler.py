@@ -327,7 +327,8 @@ def test_a_worker_given_up_on_cannot_start_any_more(job):
 @pytest.mark.parametrize(
     ("settings", "path", "sizes"),
     [
-        ({"job_type": "glue"}, ("glue", "worker_type"), ["G.1X", "G.2X", "G.4X", "G.8X", "G.8X"]),
+        ({"job_type": "glue"}, ("glue", "worker_type"),
+         ["G.1X", "G.2X", "G.4X", "G.8X", "G.12X", "G.16X", "G.16X"]),
         ({"job_type": "glue", "glue": {"worker_type": "R.4X"}}, ("glue", "worker_type"),
          ["R.4X", "R.8X", "R.8X"]),
         ({"job_type": "ecs"}, ("ecs", "memory_text"), ["4096", "8192", "16384", "32768"]),
