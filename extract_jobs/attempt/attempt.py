@@ -44,7 +44,8 @@ from extract_jobs.sources.splits import Split
 from extract_jobs.spark.session import spark_context
 from extract_jobs.spec.attempt_names import file_prefix
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.predicates import DIALECTS, reads_clock
+from extract_jobs.spec.predicates import reads_clock
+from extract_jobs.spec.source_types import registration
 from extract_jobs.storage import WrittenFile
 from extract_jobs.transform.masks import MaskKey
 from extract_jobs.transform.transform import Transform
@@ -207,7 +208,8 @@ class Attempt:
         They start at different moments, so a condition or query with ``now()`` in it does not.
         """
         texts = filter(None, (self.spec.where, self.spec.query))
-        return not any(reads_clock(text, DIALECTS[self.spec.source_type]) for text in texts)
+        dialect = registration(self.spec.source_type).where or "generic"
+        return not any(reads_clock(text, dialect) for text in texts)
 
     def commit(
         self, transform: Transform, files: tuple[WrittenFile, ...], report: Report

@@ -26,7 +26,8 @@ from extract_jobs.spec.extract_spec import (
     TargetSpec,
     WatermarkSpec,
 )
-from extract_jobs.spec.source import ConnectionSpec, FilesSpec, SourceType, connection_problem
+from extract_jobs.spec.source import ConnectionSpec, FilesSpec, connection_problem
+from extract_jobs.spec.source_types import SourceType
 from extract_jobs.spec.values import Bytes, Name, SpecPart
 
 SCHEMA_PATH = Path(__file__).with_name("source_config.schema.json")

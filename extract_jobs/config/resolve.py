@@ -16,7 +16,8 @@ from extract_jobs.config.locations import Places, places_of
 from extract_jobs.config.model import SourceSettings, TableConfig
 from extract_jobs.config.problems import Found, Path, exists, found_in, model_at
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.predicates import DIALECTS, where_problem
+from extract_jobs.spec.predicates import where_problem
+from extract_jobs.spec.source_types import registration
 
 _SPLITS: Path = ("split", "max_connections")
 _SHORTHAND: Path = ("max_connections",)
@@ -125,8 +126,9 @@ def resolve_table(
         found.append(Found(_SPLITS, text))
     split = config.split.model_copy(update={"max_connections": min(wanted, most)})
     config = config.model_copy(update={"split": split})
-    if config.where is not None:
-        problem = where_problem(config.where, DIALECTS[source.type])
+    dialect = registration(source.type).where
+    if config.where is not None and dialect is not None:
+        problem = where_problem(config.where, dialect)
         found += [Found(("where",), problem)] if problem else []
     places, misplaced = places_of(source.name, name, config)
     found += misplaced

@@ -1,7 +1,7 @@
-"""Sources: where tables come from. One module each, named by ``source_type``.
+"""Sources: where tables come from. Each is a package with a class that meets `Source`.
 
-A source module gives one class that meets `Source`. `open_source` picks it by the spec's
-``source_type``.
+`open_source` picks it by the spec's ``source_type``, out of our own and those that other packages
+register (`extract_jobs.spec.source_types`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.errors import ExtractError
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources.splits import Split
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.source_types import registration
 from extract_jobs.watermark import Interval, WatermarkValue
 
 if TYPE_CHECKING:
@@ -238,25 +239,6 @@ def open_source(spec: ExtractSpec, spark: SparkSession | None = None) -> Source:
     Raises:
         ConfigError: Credentials cannot be resolved, or the spec asks what the source cannot do.
     """
-    match spec.source_type:
-        case "postgres":
-            from extract_jobs.sources.postgres.source import PostgresSource
-
-            return PostgresSource.open(spec)
-        case "mysql":
-            from extract_jobs.sources.mysql.source import MysqlSource
-
-            return MysqlSource.open(spec)
-        case "files":
-            from extract_jobs.sources.files.source import FilesSource
-
-            return FilesSource.open(spec)
-        case "sqlite":
-            from extract_jobs.sources.sqlite.source import SqliteSource
-
-            return SqliteSource.open(spec)
-        case "jdbc" | "sqlserver" | "oracle" | "redshift":
-            from extract_jobs.sources.jdbc.source import JdbcSource
-
-            return JdbcSource.open(spec, spark)
-    raise ConfigError(f"source.type {spec.source_type} is not there yet")
+    kind = registration(spec.source_type)
+    found: Source = kind.opener()(spec, spark) if kind.on_spark else kind.opener()(spec)
+    return found

@@ -18,7 +18,8 @@ from extract_jobs.spec.rules import (
     default_write_mode,
     mode_problems,
 )
-from extract_jobs.spec.source import ConnectionSpec, FilesSpec, SourceType, connection_problem
+from extract_jobs.spec.source import ConnectionSpec, FilesSpec, connection_problem
+from extract_jobs.spec.source_types import SourceType
 from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
 
 JobType = Literal["glue", "emr", "ecs"]

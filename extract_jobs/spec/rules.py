@@ -6,6 +6,8 @@ import re
 from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING
 
+from extract_jobs.spec.source_types import registration
+
 if TYPE_CHECKING:
     from extract_jobs.spec.extract_spec import ExtractSpec, WatermarkSpec
 
@@ -27,6 +29,8 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
     column = watermark.column if watermark else None
     if spec.source_type == "files" or spec.files is not None:
         yield from _files_problems(spec)
+    elif spec.where is not None and registration(spec.source_type).where is None:
+        yield f"where is not for sources of type {spec.source_type}"
     elif watermark and watermark.snapshot:
         yield from _snapshot_problems(spec, watermark)
     elif mode == "incremental" and not column:

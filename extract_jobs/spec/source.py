@@ -7,11 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from extract_jobs.spec.source_types import registration
 from extract_jobs.spec.values import Name, SpecPart
-
-SourceType = Literal[
-    "postgres", "mysql", "sqlite", "sqlserver", "oracle", "redshift", "jdbc", "files"
-]
 
 
 class ConnectionSpec(SpecPart):
@@ -23,7 +20,8 @@ class ConnectionSpec(SpecPart):
     of. ``url_env`` names a variable that holds the whole URL, ``ssm_parameter`` an SSM parameter
     that holds either form. Single fields override what the secret or URL says; beside a secret,
     ``url`` says where and the secret who. ``path`` is a SQLite file, ``uri`` the folder of a file
-    drop. Which fields mean something depends on the type of source: see `CONNECTION_FIELDS`.
+    drop. Which fields mean something depends on the type of source:
+    see `extract_jobs.spec.source_types`.
     """
 
     secret_id: Name | None = None
@@ -122,51 +120,24 @@ def holds_password(url: str) -> bool:
     return re.match(r"(?:jdbc:)?(?:[^:/@;]+:)+//[^@;]*:[^;]*@", url, re.DOTALL) is not None
 
 
-_SERVER = frozenset(
-    {
-        "secret_id", "url", "url_env", "ssm_parameter", "password_env", "host", "port",
-        "database", "user", "sslmode", "sslrootcert", "connect_timeout_seconds",
-    }
-)  # fmt: skip
-_IAM = frozenset({"auth", "region"})
-_DRIVER = frozenset({"driver", "jars", "packages", "properties", "session_init"})
-
-CONNECTION_FIELDS: dict[SourceType, frozenset[str]] = {
-    "postgres": _SERVER | _IAM | {"pooled"},
-    "mysql": _SERVER | _IAM | {"pooled"},
-    "sqlserver": _SERVER | _DRIVER,
-    "oracle": _SERVER | _DRIVER,
-    "redshift": _SERVER | _IAM | _DRIVER,
-    "jdbc": _DRIVER
-    | {
-        "secret_id", "url", "url_env", "ssm_parameter", "password_env", "user",
-        "connect_timeout_seconds",
-    },
-    "sqlite": frozenset({"path", "connect_timeout_seconds"}),
-    "files": frozenset({"uri"}),
-}  # fmt: skip
-"""Fields of a connection that mean something to each type of source."""
-
-
-def connection_problem(source_type: SourceType, connection: ConnectionSpec) -> str | None:
+def connection_problem(source_type: str, connection: ConnectionSpec) -> str | None:
     """Return which fields of a connection a type of source does not take, None if it takes all.
 
     A field that has its default value counts as not given.
     """
-    takes = CONNECTION_FIELDS[source_type]
+    kind = registration(source_type)
     strange = [
         name
         for name, field in ConnectionSpec.model_fields.items()
-        if name not in takes and getattr(connection, name) != field.default
+        if name not in kind.takes and getattr(connection, name) != field.default
     ]
     if strange:
         return (
             f"a source of type {source_type} takes no {', '.join(strange)}; it takes "
-            f"{', '.join(name for name in ConnectionSpec.model_fields if name in takes)}"
+            f"{', '.join(name for name in ConnectionSpec.model_fields if name in kind.takes)}"
         )
-    for name, needed in (("path", "sqlite"), ("uri", "files")):
-        if source_type == needed and getattr(connection, name) is None:
-            return f"a source of type {source_type} needs {name}"
+    if kind.needs and getattr(connection, kind.needs) is None:
+        return f"a source of type {source_type} needs {kind.needs}"
     return None
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from extract_jobs.sources import Snapshot
 from extract_jobs.sources.splits import Split
+from extract_jobs.spec import source_types
 from tests.contract import test_sources as suite
 from tests.support.source_cases import Kind, SourceDatabase
+from tests.support.specs import make_spec
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-source.md"
 _TYPES = {"integer": pa.int64(), "text": pa.string()}
@@ -25,11 +30,11 @@ _TYPES = {"integer": pa.int64(), "text": pa.string()}
 class MemoryDatabase(SourceDatabase):
     """The example's tables."""
 
-    source_type = "sqlite"  # any word: what is opened is patched
+    source_type = "memory"
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
-        self.connection = {"path": "memory"}
+        self.connection = {"uri": "memory"}
         self.several = {"strategy": "auto"}
 
     def create(
@@ -55,23 +60,39 @@ class MemoryDatabase(SourceDatabase):
 
 
 @pytest.fixture
-def example() -> str:
-    found = re.search(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return found[1]
+def blocks() -> list[str]:
+    found = re.findall(r"(?ms)^```(?:python|toml)\n(.*?)^```$", PAGE.read_text())
+    assert len(found) == 3
+    return found
 
 
 @pytest.fixture
-def database(example: str, monkeypatch: pytest.MonkeyPatch) -> MemoryDatabase:
-    module = ModuleType("the_page_example")
-    # Where pickle looks for its classes.
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(example, str(PAGE), "exec"), module.__dict__)
-    for place in ("extract_jobs.run", suite.__name__):
-        monkeypatch.setattr(
-            f"{place}.open_source", lambda spec, *_: module.MemorySource(spec), raising=True
+def database(
+    blocks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MemoryDatabase]:
+    """The page's source, installed as a package: modules, and the metadata of an entry point."""
+    source, registration, project = blocks
+    site = tmp_path / "site"
+    package, metadata = site / "lake_memory", site / "lake_memory-1.dist-info"
+    package.mkdir(parents=True)
+    metadata.mkdir()
+    (package / "source.py").write_text(source)
+    (package / "__init__.py").write_text(registration)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: lake-memory\nVersion: 1\n")
+    entries = tomllib.loads(project)["project"]["entry-points"]
+    (metadata / "entry_points.txt").write_text(
+        "".join(
+            f"[{group}]\n{name} = {value}\n"
+            for group, listed in entries.items()
+            for name, value in listed.items()
         )
-    return MemoryDatabase(module)
+    )
+    monkeypatch.syspath_prepend(site)
+    source_types.registrations.cache_clear()
+    yield MemoryDatabase(importlib.import_module("lake_memory.source"))
+    source_types.registrations.cache_clear()
+    for name in ("lake_memory", "lake_memory.source"):
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize(
@@ -97,11 +118,28 @@ def test_the_example_knows_rows_without_a_watermark(
     suite.test_rows_without_a_watermark(database, tmp_path, nulls)
 
 
-def test_the_example_is_short(example: str) -> None:
-    lines = [line for line in example.splitlines() if line.strip()]
+def test_the_example_is_short(blocks: list[str]) -> None:
+    lines = [line for line in blocks[0].splitlines() if line.strip()]
     assert len(lines) <= 70
 
 
 def test_what_the_page_names_is_there() -> None:
     for link in re.findall(r"\]\(([^)#]+)", PAGE.read_text()):
         assert (PAGE.parent / link).exists(), link
+
+
+@pytest.mark.usefixtures("database")
+def test_a_registered_source_is_checked_like_our_own() -> None:
+    given = {"source_type": "memory", "connection": {"uri": "memory"}}
+    assert make_spec(**given).source_type == "memory"
+    with pytest.raises(ValidationError, match="takes no url; it takes uri"):
+        make_spec(source_type="memory", connection={"url": "x"})
+    with pytest.raises(ValidationError, match="takes no host"):
+        make_spec(source_type="memory", connection={"uri": "x", "host": "h"})
+    with pytest.raises(ValidationError, match="where is not for sources of type memory"):
+        make_spec(**given, where="a = 1")
+
+
+def test_a_source_that_nobody_registers_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ValidationError, match=r"postgres, mysql, .* or files"):
+        make_spec(source_type="memory", connection={"uri": "memory"})

@@ -30,7 +30,8 @@ from extract_jobs.sources.sql.columns import SqlColumn, interval_condition
 from extract_jobs.sources.sql.source import Rows, SqlSource
 from extract_jobs.sources.sql.statements import select
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.predicates import DIALECTS, check_where
+from extract_jobs.spec.predicates import check_where
+from extract_jobs.spec.source_types import registration
 from extract_jobs.transform.columns import is_chosen
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class JdbcSource(SqlSource[Opened, Found]):
             ConfigError: Credentials or driver cannot be found, or ``where`` or ``query`` is not
                 one condition or statement.
         """
-        dialect = DIALECTS[spec.source_type]
+        dialect = registration(spec.source_type).where or "generic"
         if spec.where is not None:
             check_where(spec.where, dialect)
         if spec.query is not None:

@@ -21,18 +21,6 @@ from extract_jobs.spec.predicates.scanner import problem_of
 if TYPE_CHECKING:
     from sqlglot import exp
 
-DIALECTS = {
-    "postgres": "postgres",
-    "mysql": "mysql",
-    "sqlite": "sqlite",
-    "sqlserver": "tsql",
-    "oracle": "oracle",
-    "redshift": "redshift",
-    "jdbc": "generic",
-    "files": "duckdb",
-}
-"""The dialect that each ``source.type`` takes ``where`` in. ``generic`` is standard SQL."""
-
 _WAY_OUT = "if the source knows this form, say it in a query instead"
 _CACHED_TEXTS = 20_000
 """Tables of a large config, many of which share their condition."""
@@ -46,7 +34,7 @@ def check_where(text: str, dialect: str, *, where: str = "where") -> None:
 
     Args:
         text: The condition, in the source's dialect.
-        dialect: A value of `DIALECTS`.
+        dialect: As a `SourceRegistration` names it; ``generic`` is standard SQL.
         where: What the message calls it, such as its path in a config.
 
     Raises:
@@ -98,7 +86,7 @@ def reads_clock(text: str, dialect: str) -> bool:
 
     Args:
         text: SQL. What cannot be read answers True.
-        dialect: A value of `DIALECTS`.
+        dialect: As a `SourceRegistration` names it; ``generic`` is standard SQL.
     """
     from sqlglot.dialects import Dialect
     from sqlglot.errors import SqlglotError
@@ -123,8 +111,6 @@ def _tree_problem(tree: exp.Expr, dialect: str) -> str | None:
     for node in tree.walk():
         if isinstance(node, exp.DML | exp.DDL | exp.Command | exp.Into | exp.Lock):
             return "holds a subquery that writes or locks; only SELECT is allowed in it"
-        if dialect == "duckdb" and isinstance(node, exp.Query):
-            return "holds a subquery, and beside its files this source has no tables to ask"
         if isinstance(node, exp.Placeholder | exp.Parameter | exp.SessionParameter):
             return "holds a parameter or variable; write its value, as nobody fills it in"
     for node in _outside_subqueries(tree):

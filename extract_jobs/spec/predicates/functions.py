@@ -39,11 +39,6 @@ _NAMES = {
     }),
     "tsql": frozenset({"opendatasource", "openquery", "openrowset"}),
     "oracle": frozenset({"bfilename", "httpuritype", "xmltype"}),
-    "duckdb": frozenset({
-        "getenv", "glob", "parquet_scan", "query", "query_table", "read_blob", "read_csv",
-        "read_csv_auto", "read_json", "read_json_auto", "read_ndjson", "read_parquet", "read_text",
-        "sniff_csv", "uuid",
-    }),
     "generic": _MYSQL,
 }  # fmt: skip
 _PREFIXES = {

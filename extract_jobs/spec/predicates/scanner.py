@@ -39,7 +39,6 @@ class _Lexis:
 _DIALECTS = {
     "postgres": _Lexis(backslash="'", escapes=True, refused="\\;{}`"),
     "redshift": _Lexis(backslash="'", escapes=True, refused="\\;{}`"),
-    "duckdb": _Lexis(backslash="'", escapes=True, refused="\\;`"),
     "mysql": _Lexis(names="`", backslash="'\"", refused="\\;{}#"),
     "sqlite": _Lexis(names="`["),
     "tsql": _Lexis(names="[", refused="\\;{}`"),

@@ -1,0 +1,135 @@
+"""The types of source that there are: our own, and those that installed packages register.
+
+A package registers a source by an entry point of the group ``extract_jobs.sources``, whose name is
+the word for ``source.type`` and which leads to a `SourceRegistration`. Our own are a table here and
+no entry points: the archives that Lambda and EMR unpack have no metadata to find one by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Annotated, Any, cast
+
+from pydantic import AfterValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from extract_jobs.errors import ConfigError
+
+GROUP = "extract_jobs.sources"
+
+
+@dataclass(frozen=True)
+class SourceRegistration:
+    """A type of source, as configs are checked against it; nothing of the source is imported.
+
+    Attributes:
+        opens: ``package.module:Class.open``: what returns a `extract_jobs.sources.Source` of a
+            spec. Imported when one is opened.
+        takes: Fields of a `ConnectionSpec` that mean something to it.
+        needs: The one of them that must be given; None leaves that to the source.
+        where: The dialect of ``where``, as `extract_jobs.spec.predicates` names it; None where the
+            source takes none.
+        on_spark: Whether ``opens`` is also given the caller's Spark session, or None.
+    """
+
+    opens: str
+    takes: frozenset[str]
+    needs: str | None = None
+    where: str | None = None
+    on_spark: bool = False
+
+    def opener(self) -> Callable[..., Any]:
+        """Import what ``opens`` names."""
+        module, _, path = self.opens.partition(":")
+        found: Any = import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+        return cast(Callable[..., Any], found)
+
+
+_SECRETS = frozenset({"secret_id", "url", "url_env", "ssm_parameter", "password_env", "user"})
+_TIMEOUT = frozenset({"connect_timeout_seconds"})
+_SERVER = _SECRETS | _TIMEOUT | {"host", "port", "database", "sslmode", "sslrootcert"}
+_IAM = frozenset({"auth", "region"})
+_DRIVER = frozenset({"driver", "jars", "packages", "properties", "session_init"})
+
+
+def _by_jdbc(takes: frozenset[str], where: str) -> SourceRegistration:
+    opens = "extract_jobs.sources.jdbc.source:JdbcSource.open"
+    return SourceRegistration(opens, takes | _DRIVER, where=where, on_spark=True)
+
+
+BUILT_IN: Mapping[str, SourceRegistration] = {
+    "postgres": SourceRegistration(
+        "extract_jobs.sources.postgres.source:PostgresSource.open",
+        _SERVER | _IAM | {"pooled"},
+        where="postgres",
+    ),
+    "mysql": SourceRegistration(
+        "extract_jobs.sources.mysql.source:MysqlSource.open",
+        _SERVER | _IAM | {"pooled"},
+        where="mysql",
+    ),
+    "sqlite": SourceRegistration(
+        "extract_jobs.sources.sqlite.source:SqliteSource.open",
+        _TIMEOUT | {"path"},
+        needs="path",
+        where="sqlite",
+    ),
+    "sqlserver": _by_jdbc(_SERVER, "tsql"),
+    "oracle": _by_jdbc(_SERVER, "oracle"),
+    "redshift": _by_jdbc(_SERVER | _IAM, "redshift"),
+    "jdbc": _by_jdbc(_SECRETS | _TIMEOUT, "generic"),
+    "files": SourceRegistration(
+        "extract_jobs.sources.files.source:FilesSource.open", frozenset({"uri"}), needs="uri"
+    ),
+}
+"""By ``source.type``."""
+
+
+@cache
+def registrations() -> Mapping[str, SourceRegistration]:
+    """Return every type of source; one of ours is never replaced.
+
+    Raises:
+        ConfigError: An installed package registers something else than a `SourceRegistration`.
+    """
+    found = dict(BUILT_IN)
+    for entry in entry_points(group=GROUP):
+        loaded = entry.load()
+        if not isinstance(loaded, SourceRegistration):
+            raise ConfigError(
+                f"the entry point {entry.name} of {GROUP} is {entry.value}, which is no "
+                "SourceRegistration"
+            )
+        found.setdefault(entry.name, loaded)
+    return found
+
+
+def registration(source_type: str) -> SourceRegistration:
+    """Return a type of source by its word, which a spec has checked."""
+    return registrations()[source_type]
+
+
+def _known(source_type: str) -> str:
+    known = [*registrations()]
+    if source_type not in known:
+        expected = f"{', '.join(known[:-1])} or {known[-1]}"
+        # Of the type that pydantic's own Literal has, so that it is reported in the same words.
+        raise PydanticCustomError(
+            "literal_error", "Input should be {expected}", {"expected": expected}
+        )
+    return source_type
+
+
+SourceType = Annotated[
+    str,
+    AfterValidator(_known),
+    # Editors complete our own; another's is a string to them.
+    WithJsonSchema({"anyOf": [{"enum": [*BUILT_IN]}, {"type": "string"}]}),
+]
+"""A word of `registrations`."""
