@@ -58,6 +58,17 @@ def run_extract(
 
     Raises:
         ExtractError: The extract failed; the report says the same.
+
+    Example:
+        >>> spec = ExtractSpec(
+        ...     run_id="1", source_name="shop", source_type="sqlite", extract_table="orders",
+        ...     connection={"path": "missing.db"}, target={"uri": "lake/orders"},
+        ...     state_uri="state", report_uri="state/report.json",
+        ... )
+        >>> extract(spec)
+        Traceback (most recent call last):
+            ...
+        extract_jobs.errors.ConfigError: connection.path: ... does not exist on this worker
     """
     try:
         return _run_and_report(spec, Tools(spark, progress or Progress(), clock, open_storage))

@@ -67,8 +67,22 @@ def load_config(text: str | bytes, where: str) -> SourceConfig:
         The config. Without overrides, specs of all its tables can be made of it.
 
     Raises:
-        ConfigError: Anything wrong. A file that is YAML has every problem told, with dotted path
-            and line, a line each.
+        ConfigError: Anything wrong. Of a file that is YAML the message has every problem, each on a
+            line of its own with its dotted path and line.
+
+    Example:
+        >>> config = load_config('''
+        ... version: 1
+        ... source: {name: shop, type: postgres, connection: {url: "postgresql://me@db/shop"}}
+        ... defaults: {target: {uri: "s3://lake/raw/{source_name}/{table}"}}
+        ... tables: {public.orders: {}, public.customers: {mode: full}}
+        ... ''', "shop.yml")
+        >>> list(config.tables)
+        ['public.orders', 'public.customers']
+        >>> load_config("version: 1", "shop.yml")
+        Traceback (most recent call last):
+            ...
+        extract_jobs.errors.ConfigError: shop.yml: ...
     """
     file = parse_yaml(text, where)
     if not isinstance(file.data, dict):
@@ -177,6 +191,17 @@ def specs_for(
 
     Raises:
         ConfigError: The overrides, or a table with them, are wrong; every problem at once.
+
+    Example:
+        >>> config = load_config('''
+        ... version: 1
+        ... source: {name: shop, type: postgres, connection: {url: "postgresql://me@db/shop"}}
+        ... defaults: {target: {uri: "s3://lake/raw/{source_name}/{table}"}}
+        ... tables: {public.orders: {}}
+        ... ''', "shop.yml")
+        >>> [spec] = specs_for(config, ["public.orders"], run_id_for=lambda table: "run-1")
+        >>> spec.target.uri
+        's3://lake/raw/shop/orders'
     """
     specs = []
     resolved = _overridden(config, tables, overrides)

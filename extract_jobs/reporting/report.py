@@ -78,6 +78,14 @@ class Report(BaseModel):
     ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
     allowed it; ``catalog_error`` tells why the catalog ``failed``, the data being published all the
     same; ``timings`` are seconds by phase.
+
+    Example:
+        >>> report = Report(
+        ...     status="succeeded", run_id="1", attempt=1, source_name="shop",
+        ...     extract_table="orders", target_uri="lake/orders", rows=3,
+        ... )
+        >>> Report.parse(report.to_json()).rows
+        3
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)

@@ -198,7 +198,21 @@ class TargetSpec(SpecPart):
 
 
 class ExtractSpec(SpecPart):
-    """What a worker gets: one extract of one table."""
+    """What a worker gets: one extract of one table.
+
+    Frozen and validated: what would destroy or double data is refused when it is made.
+
+    Example:
+        >>> spec = ExtractSpec(
+        ...     run_id="2026-01-31", source_name="shop", source_type="sqlite",
+        ...     connection={"path": "shop.db"}, extract_table="orders",
+        ...     target={"uri": "lake/orders"}, state_uri="state", report_uri="state/report.json",
+        ... )
+        >>> spec.mode, spec.target.write_mode
+        ('full', 'overwrite')
+        >>> ExtractSpec.model_validate_json(spec.model_dump_json()) == spec
+        True
+    """
 
     version: Literal[1] = 1
     run_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
