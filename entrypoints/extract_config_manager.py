@@ -33,6 +33,7 @@ from extract_jobs.config import (
     resolve_tables,
     specs_for,
 )
+from extract_jobs.config.event_overrides import check_event_overrides
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, join, open_storage
@@ -54,15 +55,21 @@ class Settings:
         work_uri: Folder below which each execution has one of its own.
         job_defaults: Values for ``glue``, ``emr``, ``ecs`` and ``retry`` that a config may leave
             out, such as the stack's own job name and subnets.
+        event_overrides: Keys of a table that events may override where the config does not say;
+            None takes those of `extract_jobs.config.event_overrides`.
     """
 
     config_uri: str
     work_uri: str
     job_defaults: Mapping[str, Mapping[str, Any]]
+    event_overrides: tuple[str, ...] | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Read ``CONFIG_URI``, ``WORK_URI`` and ``JOB_DEFAULTS`` (JSON; default ``{}``).
+        """Read ``CONFIG_URI``, ``WORK_URI``, ``JOB_DEFAULTS`` and ``EVENT_OVERRIDES``.
+
+        ``JOB_DEFAULTS`` is JSON, by default ``{}``; ``EVENT_OVERRIDES`` keys with commas between,
+        where empty is as if it were not there.
 
         Raises:
             ConfigError: One is missing, or is not JSON.
@@ -74,7 +81,9 @@ class Settings:
             defaults = json.loads(environment.get("JOB_DEFAULTS") or "{}")
         except ValueError as error:
             raise ConfigError(f"JOB_DEFAULTS of the deployment is not JSON: {error}") from error
-        return cls(environment["CONFIG_URI"], environment["WORK_URI"], defaults)
+        keys = [key.strip() for key in environment.get("EVENT_OVERRIDES", "").split(",")]
+        listed = tuple(filter(None, keys)) or None
+        return cls(environment["CONFIG_URI"], environment["WORK_URI"], defaults, listed)
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,12 @@ def list_tables(
     execution_id, started = event["execution_id"], event["execution_started_at"]
     selection = read_selection(event["input"], tracking, open_storage)
     config = _read_config(selection.source_name, settings, open_storage)
+    check_event_overrides(
+        selection.overrides,
+        where=config.where,
+        by_config=config.source.event_overrides,
+        by_deployment=settings.event_overrides,
+    )
     tables = resolve_tables(config, selection.extract_tables)
     folder = _folder(settings.work_uri, selection.source_name, execution_id, started)
     execution = Execution(execution_id, started, folder, settings, tracking.table)

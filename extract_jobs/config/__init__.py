@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from extract_jobs.config.checks import check_defaults, check_frame, trace
+from extract_jobs.config.checks import check_defaults, check_frame, event_key_problems, trace
 from extract_jobs.config.file import parse_yaml
 from extract_jobs.config.locations import collisions, segment
 from extract_jobs.config.model import JobSettings, SourceSettings
@@ -89,6 +89,7 @@ def load_config(text: str | bytes, where: str) -> SourceConfig:
         found = "is empty" if file.data is None else "is not a mapping"
         raise ConfigError(f"{where}: {found}; expected version, source, defaults and tables")
     source, problems = check_frame(file)
+    problems += event_key_problems(file, source)
     given = file.data.get("defaults")
     defaults = given if isinstance(given, dict) else {}
     problems += check_defaults(file, defaults)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from extract_jobs.config.event_overrides import event_key_problem
 from extract_jobs.config.file import YamlFile
 from extract_jobs.config.model import ConfigModel, SourceSettings, TableConfig
 from extract_jobs.config.problems import Found, Problem, dotted, exists, found_in
@@ -37,6 +38,17 @@ def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:
                 text = f"{text}: the version that this extract-jobs reads"
             problems.append(Problem(dotted(one.path), text, file.line(one.path)))
     return source, problems
+
+
+def event_key_problems(file: YamlFile, source: SourceSettings | None) -> list[Problem]:
+    """Return which keys the config cannot let events override."""
+    problems = []
+    for number, key in enumerate((source and source.event_overrides) or ()):
+        text = event_key_problem(key)
+        if text:
+            path = ("source", "event_overrides", number)
+            problems.append(Problem(dotted(path), text, file.line(path)))
+    return problems
 
 
 def check_defaults(file: YamlFile, defaults: Mapping[str, Any]) -> list[Problem]:

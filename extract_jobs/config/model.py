@@ -49,6 +49,9 @@ class SourceSettings(SpecPart):
         description="The source's whole budget, over all tables of an execution. A table uses one "
         "connection more than it reads splits at a time.",
     )
+    event_overrides: tuple[Name, ...] | None = Field(
+        None, description="Keys of a table that the event of an execution may override."
+    )
 
     @field_validator("connection")
     @classmethod
@@ -68,14 +71,18 @@ class GlueSettings(SpecPart):
     timeout_minutes: int = Field(480, ge=1, le=10_080, description=_TIMEOUT)
 
 
+CodeUri = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://[^\s,#]+$")]
+"""Where code is. It becomes a part of spark-submit's parameters, which blanks and commas cut."""
+
+
 class EmrSettings(SpecPart):
     """How a table's job runs on EMR: Serverless by application, or a step on a running cluster."""
 
     application_id: Name | None = Field(None, description="EMR Serverless application.")
     cluster_id: Name | None = Field(None, description="Running cluster, for a step instead.")
     execution_role_arn: Name | None = Field(None, description="Role of a Serverless job.")
-    entry_point: Name | None = Field(None, description="URI of emr.py.")
-    archive: Name | None = Field(None, description="URI of the packed Python environment.")
+    entry_point: CodeUri | None = Field(None, description="URI of emr.py.")
+    archive: CodeUri | None = Field(None, description="URI of the packed Python environment.")
     driver_memory_gb: int = Field(4, ge=1, le=EMR_MOST_GB)
     executor_memory_gb: int = Field(4, ge=1, le=EMR_MOST_GB)
     executor_cores: int = Field(2, ge=1, le=16)

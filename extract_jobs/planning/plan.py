@@ -260,21 +260,23 @@ def check_layout(spec: ExtractSpec, last: Commit | None) -> None:
 
 
 def check_beside_increments(spec: ExtractSpec, last: Commit | None) -> None:
-    """Refuse a snapshot of all rows beside increments, which hold the same rows.
+    """Refuse to put all rows beside increments, which hold the same rows.
 
     Raises:
-        ConfigError: Increments are live, and the run would keep them beside its own partition.
+        ConfigError: Increments are live, and the run would keep them.
     """
-    snapshot = spec.mode == "full" and spec.target.write_mode == "overwrite_partitions"
-    by_run = [name for name in spec.target.partition_by if name in RUN_PARTITIONS]
-    if last is None or not last.holds_increments or not snapshot or not by_run:
+    if last is None or not last.holds_increments or spec.mode == "incremental":
         return
-    raise ConfigError(
-        f"{spec.extract_table}: its files hold the rows of incremental runs, and a full extract "
-        f"into a partition of its own ({', '.join(by_run)}) would hold the same rows again. "
-        "Replace all files with target.write_mode: overwrite, or start over with another "
-        "state_uri and target"
-    )
+    by_run = any(name in RUN_PARTITIONS for name in spec.target.partition_by)
+    accepted = spec.watermark is not None and spec.watermark.duplicates == "accept"
+    adds = spec.target.write_mode == "append" and not accepted
+    if adds or (spec.target.write_mode == "overwrite_partitions" and by_run):
+        raise ConfigError(
+            f"{spec.extract_table}: its files hold the rows of incremental runs, and a full "
+            f"extract with write_mode {spec.target.write_mode} would add the same rows again. "
+            "Replace all files with target.write_mode: overwrite, or start over with another "
+            "state_uri and target"
+        )
 
 
 def _listed(names: Sequence[str]) -> str:

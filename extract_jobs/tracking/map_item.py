@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from extract_jobs.config.model import JobSettings
 from extract_jobs.config.worker_sizes import (
@@ -21,7 +21,7 @@ from extract_jobs.config.worker_sizes import (
 )
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.attempt_names import report_name
-from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec, problems
 from extract_jobs.storage import join
 from extract_jobs.tracking.item import TrackedRun
 
@@ -139,8 +139,9 @@ def _section(
     if unset:
         try:
             settings = type(settings).model_validate({**_given(settings), **unset})
-        except ValueError as error:
-            raise ConfigError(f"JOB_DEFAULTS of the deployment: {name}: {error}") from error
+        except ValidationError as error:
+            told = "; ".join(f"{name}.{problem}" for problem in problems(error))
+            raise ConfigError(f"JOB_DEFAULTS of the deployment: {told}") from error
     plain = settings.model_dump(mode="json")
     return {key: "" if value is None else value for key, value in plain.items()}
 

@@ -153,8 +153,9 @@ def test_plan_of_an_interval_says_which_partitions_go(shop: Shop) -> None:
 
 def test_a_snapshot_is_not_put_beside_increments(shop: Shop) -> None:
     shop.run(1, DAILY, mode="incremental", watermark={"column": "id"})
-    with pytest.raises(ConfigError, match=r"holds? the rows of incremental runs.* overwrite"):
-        shop.run(2, DAILY)
+    for target in (DAILY, {**DAILY, "write_mode": "append"}):
+        with pytest.raises(ConfigError, match=r"holds? the rows of incremental runs.* overwrite"):
+            shop.run(2, target)
     assert shop.found() == [(1, "01"), (2, "01")]
     shop.run(2, {**DAILY, "write_mode": "overwrite"})
     shop.run(3, DAILY)

@@ -154,7 +154,8 @@ def test_lambda_calling_again_changes_nothing(configured, tracking):
 
 
 def test_overrides_reach_every_spec_and_job(configured):
-    answer = configured({**ALL, "overrides": {"max_connections": 1, "job_type": "ecs"}})
+    overrides = {"max_connections": 1, "job_type": "ecs"}
+    answer = configured({**ALL, "overrides": overrides}, event_overrides=tuple(overrides))
     for item in items_of(answer):
         spec = parse_spec(open_storage(item["spec_uri"]).read(item["spec_uri"]))
         assert (spec.split.max_connections, item["job_type"]) == (1, "ecs")
@@ -209,9 +210,6 @@ def test_emr_without_a_program_is_refused_before_any_job_starts(configured, trac
         ({**ALL, "overrides": []}, "overrides is a list"),
         ({**ALL, "overrides": ["x"]}, "overrides is a list"),
         ({**ALL, "overrides": {"mod": "full"}}, "mod"),
-        ({**ALL, "overrides": {"where": "id < 10"}}, "where would decide what is in the table's"),
-        ({**ALL, "overrides": {"query": "select 1"}}, "query: belongs to one table, and"),
-        ({**ALL, "overrides": {"files": {"glob": "*"}}}, "files.glob: belongs to one table, and"),
         ({**ALL, "extract_tables": []}, "empty list"),
         ({**ALL, "extract_tables": "public.orders"}, "extract_tables is 'public.orders'"),
         ({**ALL, "extract_tables": ["public.orders"] * 2}, "given twice"),
@@ -324,3 +322,157 @@ def test_a_lambda_imports_nothing_heavy(module):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert ended.stdout.strip() == "[]", ended.stderr
+
+
+HARMLESS = {
+    "mode": "incremental",
+    "watermark": {"lower": "2026-01-01", "upper": "2026-02-01"},
+    "split": {"strategy": "none", "max_connections": 2},
+    "max_connections": 2,
+    "target": {"file_bytes": "64MB"},
+    "reconcile": False,
+    "retry": {"max_attempts": 1},
+    "glue": {"worker_type": "G.2X", "number_of_workers": 3},
+    "emr": {"executors": 3},
+    "ecs": {"memory": 8192},
+}
+
+
+def test_an_event_may_say_bounds_mode_splits_and_sizes(configured):
+    text = configured.config.read_text()
+    configured.config.write_text(text.replace("defaults:", "defaults:\n  watermark: {column: u}"))
+    [item, *_] = items_of(configured({**ALL, "overrides": HARMLESS}))
+    spec = parse_spec(open_storage(item["spec_uri"]).read(item["spec_uri"]))
+    assert (spec.mode, spec.watermark.lower, spec.split.max_connections) == (
+        "incremental", "2026-01-01", 2,
+    )  # fmt: skip
+    assert (item["glue"]["worker_type"], item["ecs"]["memory"]) == ("G.2X", 8192)
+
+
+HARMFUL = [
+    {"emr": {"entry_point": "s3://theirs/emr.py"}},
+    {"emr": {"archive": "s3://theirs/x --conf spark.jars=s3://theirs/x.jar"}},
+    {"emr": {"application_id": "a"}},
+    {"emr": {"cluster_id": "j"}},
+    {"emr": {"execution_role_arn": "arn:theirs"}},
+    {"emr": None},
+    {"glue": {"job_name": "theirs"}},
+    {"ecs": {"subnets": ["subnet-1"]}},
+    {"ecs": {"security_groups": []}},
+    {"ecs": {"assign_public_ip": "ENABLED"}},
+    {"ecs": {"task_definition": "theirs"}},
+    {"columns": {"mask": None}},
+    {"columns": {"mask": {"email": "null"}}},
+    {"columns": {"exclude": None}},
+    {"columns": {"mask_key": {"env": "PATH"}}},
+    {"columns": None},
+    {"where": None},
+    {"where": "true"},
+    {"query": "select * from secrets"},
+    {"files": {"glob": "**"}},
+    {"target": {"uri": "s3://theirs/x"}},
+    {"target": {"catalog": None}},
+    {"target": {"catalog": {"database": "theirs"}}},
+    {"target": None},
+    {"state_uri": "s3://theirs/state"},
+    {"spill_folder": "/dev/shm"},
+]
+
+
+@pytest.mark.parametrize("overrides", HARMFUL, ids=json.dumps)
+def test_an_event_never_says_code_network_columns_sql_or_places(configured, tracking, overrides):
+    with pytest.raises(ConfigError, match=r"overrides\..*no event can override|name the keys"):
+        configured({**ALL, "overrides": overrides})
+    assert list(tracking.by_execution(EXECUTION)) == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"target": {"write_mode": "overwrite"}},
+        {"target": {"partition_by": []}},
+        {"lossy_types": "null"},
+        {"on_schema_change": {"narrowed": "evolve"}},
+        {"on_schema_change": "evolve"},
+        {"watermark": {"column": "x"}},
+        {"watermark": None},
+        {"job_type": "emr"},
+    ],
+    ids=json.dumps,
+)
+def test_the_rest_is_the_deployment_s_or_the_config_s_to_allow(configured, overrides):
+    def key(values, above=""):
+        [(name, value)] = values.items()
+        return key(value, f"{above}{name}.") if isinstance(value, dict) else f"{above}{name}"
+
+    given = {**ALL, "overrides": overrides}
+    with pytest.raises(ConfigError) as refused:
+        configured(given)
+    assert f"overrides.{key(overrides)}: may not be overridden" in str(refused.value)
+    assert "source.event_overrides" in str(refused.value)
+    assert "EventOverrides" in str(refused.value)
+    assert configured(given, event_overrides=(key(overrides), "mode"))["table_count"] == 3
+    config = yaml.safe_load(configured.config.read_text())
+    config["source"]["event_overrides"] = ["reconcile"]
+    configured.config.write_text(yaml.safe_dump(config, sort_keys=False))
+    with pytest.raises(ConfigError, match="may not be overridden"):  # the config has the last word
+        configured(given, event_overrides=(key(overrides),))
+    config["source"]["event_overrides"] = [key(overrides)]
+    configured.config.write_text(yaml.safe_dump(config, sort_keys=False))
+    assert configured(given)["table_count"] == 3
+
+
+def test_what_no_event_may_say_can_be_allowed_by_nobody(configured):
+    with pytest.raises(
+        ConfigError, match=r"EVENT_OVERRIDES of the deployment: emr\.archive decides"
+    ):
+        configured(ALL | {"overrides": {"mode": "full"}}, event_overrides=("emr.archive",))
+    config = yaml.safe_load(configured.config.read_text())
+    config["source"]["event_overrides"] = ["mode", "where", "target", "emr", "nope", "columns.mask"]
+    configured.config.write_text(yaml.safe_dump(config, sort_keys=False))
+    with pytest.raises(ConfigError) as refused:
+        configured(ALL)
+    told = str(refused.value)
+    for number, text in enumerate(
+        [
+            "where is SQL",
+            "target holds target.uri",
+            "emr decides",
+            "nope is no key",
+            "columns.mask",
+        ],
+        1,
+    ):
+        assert f"source.event_overrides[{number}]: {text}" in told
+
+
+def test_the_overrides_that_a_rerun_takes_are_looked_at_again(configured, tracking, tmp_path):
+    configured({**ALL, "overrides": {"max_connections": 2}})
+    for run in tracking.by_execution(EXECUTION):
+        tracking.end(replace(run, status="FAILED"))
+    [kept] = tmp_path.glob("work/sales/*/event.json")
+    kept.write_text(json.dumps({"source_name": "sales", "overrides": {"where": "true"}}))
+    with pytest.raises(ConfigError, match="where is SQL"):
+        configured({"rerun_failed_of": EXECUTION}, execution=EXECUTION + "2")
+
+
+def test_the_keys_are_read_from_the_environment():
+    given = {"CONFIG_URI": "s3://b/c", "WORK_URI": "s3://b/w"}
+    assert Settings.from_environment(given).event_overrides is None
+    assert Settings.from_environment({**given, "EVENT_OVERRIDES": ""}).event_overrides is None
+    found = Settings.from_environment({**given, "EVENT_OVERRIDES": "mode, target.write_mode"})
+    assert found.event_overrides == ("mode", "target.write_mode")
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://b/x --conf a=b", "s3://b/x,s3://c/y", "s3://b/x#y", "x.py", ""]
+)
+@pytest.mark.parametrize("key", ["entry_point", "archive"])
+def test_code_is_named_by_a_uri_without_blanks_in_configs_and_deployments_too(configured, key, uri):
+    with pytest.raises(ConfigError, match=rf"JOB_DEFAULTS of the deployment: emr\.{key}: "):
+        configured(ALL, job_defaults={"emr": {key: uri}})
+    text = configured.config.read_text()
+    job = f"    job_type: emr\n    emr: {{{key}: {json.dumps(uri)}}}"
+    configured.config.write_text(text.replace("    job_type: emr", job))
+    with pytest.raises(ConfigError, match=rf"tables\.public\.lines\.emr\.{key}"):
+        configured(ALL)
