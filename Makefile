@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-spark4 check bench soak dist deploy destroy clean
+.PHONY: help setup demo test test-exhaustive coverage test-spark4 check bench soak dist deploy destroy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -29,7 +29,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
 
 help:  ## Show the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Make .venv with everything in uv.lock
 
@@ -66,14 +66,18 @@ $(SPARK4)/.ready: pyproject.toml uv.lock | $(READY)
 demo: $(READY)  ## Run the pipeline on this machine and show what it did
 	@$(BIN)/python -m infra.local demo
 
-# Coverage doubles the time of what runs in this process. So it is taken of the tests that go by
-# many ways, not of those that go one way thousands of times, or through processes of their own.
-LONG := crash or e2e or spark or exhaustive
-PYTEST := $(BIN)/pytest -q -n 2
+# See docs/testing.md for what runs where.
+PYTEST := $(BIN)/pytest -q -n 2 -m
+NOT_COVERED := bench or crash or e2e or spark or exhaustive
 
-test: $(READY) $(DEBIAN) $(AWSCLI)  ## Run all tests but the benches, with coverage
-	@$(PYTEST) --dist worksteal -m 'not ($(LONG) or bench)' --cov --cov-report=term $(ARGS)
-	@$(PYTEST) --dist loadfile -m '($(LONG)) and not bench' $(ARGS)
+test: $(READY) $(DEBIAN) $(AWSCLI)  ## Run all tests, with samples of the long enumerations
+	@$(PYTEST) 'not bench' $(ARGS)
+
+test-exhaustive: $(READY) $(DEBIAN) $(AWSCLI)  ## Run the long enumerations in full; takes hours
+	@EXHAUSTIVE=1 $(PYTEST) 'exhaustive and not bench' $(ARGS)
+
+coverage: $(READY) $(DEBIAN)  ## Measure coverage by the tests that run in one process
+	@$(PYTEST) 'not ($(NOT_COVERED))' --cov --cov-report=term $(ARGS)
 
 # The tests' MariaDB and JDBC drivers: Debian packages, unpacked and not installed.
 $(DEBIAN): tests/support/debian.py | $(READY)
@@ -81,7 +85,7 @@ $(DEBIAN): tests/support/debian.py | $(READY)
 	@touch $@
 
 test-spark4: $(SPARK4)/.ready $(DEBIAN)  ## Run the tests that start Spark on Spark 4
-	@$(SPARK4)/bin/pytest -q -m 'spark and not bench' -n 2 --dist loadfile $(ARGS)
+	@$(SPARK4)/bin/pytest -q -n 2 -m 'spark and not bench' $(ARGS)
 
 check: $(READY) $(ASL_VALIDATOR) $(CHECKOV)  ## Format, lint, types, imports, ASL, templates
 	@$(BIN)/ruff format --check .

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from extract_jobs.engine.pandas_free import skip_pandas
+from tests.support.sampling import EXHAUSTIVE
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -20,6 +22,7 @@ pytest_plugins = [
     "tests.support.mariadb",
     "tests.support.postgres",
     "tests.support.postgres_nodes",
+    "tests.support.schedule",
     "tests.support.source_matrix",
 ]
 
@@ -44,6 +47,9 @@ os.environ.update(
 )
 
 skip_pandas()  # as the command line and workers do
+settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("full", max_examples=500, deadline=None)
+settings.load_profile("full" if EXHAUSTIVE else "quick")
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,6 @@ from infra import build
 from infra.archives import write_tar, write_zip
 from infra.locked import locked, provided, without
 
-pytestmark = pytest.mark.exhaustive
-
 ROOT = Path(__file__).parents[2]
 WHEELS = ROOT / ".tools" / "wheels"
 UV = str(Path(sys.executable).with_name("uv"))

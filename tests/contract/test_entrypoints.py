@@ -24,8 +24,7 @@ from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import Emulator
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import Server
-
-pytestmark = pytest.mark.exhaustive
+from tests.support.sampling import pairs, sample
 
 ROOT = Path(__file__).parents[2]
 WORKERS = ("glue", "emr", "ecs")
@@ -184,7 +183,7 @@ def test_a_table_is_extracted_reported_and_tracked(bench, worker):
     assert bench.lake.staged() == []
 
 
-@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("worker", sample(WORKERS, 1))
 def test_both_spellings_unknown_arguments_and_repetitions(bench, worker):
     bench.spec()
     arguments = [
@@ -201,7 +200,7 @@ def test_both_spellings_unknown_arguments_and_repetitions(bench, worker):
     assert bench.read_tracked() is None
 
 
-@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("worker", sample(WORKERS, 1))
 def test_a_spec_given_in_place_needs_nothing_else(bench, worker):
     spec = Path(bench.spec()).read_text()
     code, stdout, stderr = bench.run(worker, ["--spec_uri", spec])
@@ -209,12 +208,15 @@ def test_a_spec_given_in_place_needs_nothing_else(bench, worker):
     assert bench.lake.read() == list(range(1, ROWS + 1))
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 @pytest.mark.parametrize(
-    ("text", "told"),
-    [(None, "there is no spec"), ("{", "JSON"), ('{"run_id": "run-1"}', "source_name")],
+    ("worker", "case"),
+    pairs(
+        WORKERS,
+        [(None, "there is no spec"), ("{", "JSON"), ('{"run_id": "run-1"}', "source_name")],
+    ),
 )
-def test_a_spec_that_cannot_be_read_is_reported(bench, worker, text, told):
+def test_a_spec_that_cannot_be_read_is_reported(bench, worker, case):
+    text, told = case
     bench.spec()
     path = bench.folder / "spec.json"
     path.unlink() if text is None else path.write_text(text)
@@ -226,7 +228,7 @@ def test_a_spec_that_cannot_be_read_is_reported(bench, worker, text, told):
     assert told in report.error.message
 
 
-@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("worker", sample(WORKERS, 1))
 def test_the_spec_of_another_run_is_refused(bench, worker):
     bench.spec()
     result = bench.run(worker, bench.arguments(run_id="run-2"))
@@ -235,8 +237,7 @@ def test_the_spec_of_another_run_is_refused(bench, worker):
     assert bench.lake.visible() == []
 
 
-@pytest.mark.parametrize("worker", WORKERS)
-@pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED", "FAILED"])
+@pytest.mark.parametrize(("worker", "status"), pairs(WORKERS, ["RUNNING", "SUCCEEDED", "FAILED"]))
 def test_an_outdated_attempt_does_nothing(bench, worker, status):
     bench.spec()
     later = bench.tracked(attempt=2 if status == "RUNNING" else 1)
@@ -252,7 +253,7 @@ def test_an_outdated_attempt_does_nothing(bench, worker, status):
     assert not Path(bench.report_uri).exists()
 
 
-@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("worker", sample(WORKERS, 1))
 def test_a_tracking_table_that_is_absent_is_reported(bench, worker):
     bench.spec()
     result = bench.run(worker, bench.arguments(tracking_table="absent"))
@@ -260,7 +261,7 @@ def test_a_tracking_table_that_is_absent_is_reported(bench, worker):
     assert "tracking table absent" in bench.report().error.message
 
 
-@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("worker", sample(WORKERS, 1))
 def test_a_source_that_is_away_may_be_tried_again(bench, worker):
     spec = json.loads(Path(bench.spec()).read_text())
     spec["connection"]["url"] = spec["connection"]["url"].replace(str(bench.server.port), "9")
@@ -269,13 +270,16 @@ def test_a_source_that_is_away_may_be_tried_again(bench, worker):
     assert bench.report().error.retryable
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 @pytest.mark.parametrize(
-    ("arguments", "told"),
-    [([], "--spec_uri is missing"), (["--spec_uri"], "--spec_uri has no value"),
-     (["--spec_uri", "x", "--attempt", "one"], "--attempt is 'one'")],
+    ("worker", "case"),
+    pairs(
+        WORKERS,
+        [([], "--spec_uri is missing"), (["--spec_uri"], "--spec_uri has no value"),
+         (["--spec_uri", "x", "--attempt", "one"], "--attempt is 'one'")],
+    ),
 )  # fmt: skip
-def test_a_wrong_command_line_is_told(bench, worker, arguments, told):
+def test_a_wrong_command_line_is_told(bench, worker, case):
+    arguments, told = case
     assert told in failed_as(worker, EXIT_CONFIG, "ConfigError", bench.run(worker, arguments))
 
 
@@ -345,8 +349,7 @@ SLOW = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("worker", ["emr", "ecs"])
-@pytest.mark.parametrize("kind", SLOW)
+@pytest.mark.parametrize(("worker", "kind"), pairs(["emr", "ecs"], list(SLOW)))
 def test_sigterm_stops_drops_and_reports(bench, worker, kind):
     bench.spec(query=SLOW[kind])
     with bench.start(worker, bench.arguments()) as process:
@@ -364,17 +367,20 @@ def test_sigterm_stops_drops_and_reports(bench, worker, kind):
     assert bench.lake.visible() == []
 
 
-@pytest.mark.parametrize("worker", ["emr", "ecs"])
 @pytest.mark.parametrize(
-    ("call", "about"),
-    [
-        ("GetObject", "spec.json"),  # reading the spec, before the core is there
-        ("ListObjectsV2", "_extract"),
-        ("PutObject", "_extract"),  # the commit itself
-        ("HeadObject", "raw/t/run-1-"),  # publishing
-    ],
+    ("worker", "held"),
+    pairs(
+        ["emr", "ecs"],
+        [
+            ("GetObject", "spec.json"),  # reading the spec, before the core is there
+            ("ListObjectsV2", "_extract"),
+            ("PutObject", "_extract"),  # the commit itself
+            ("HeadObject", "raw/t/run-1-"),  # publishing
+        ],
+    ),
 )
-def test_sigterm_during_a_call_is_heard_and_nothing_more_is_asked(bench, worker, call, about):
+def test_sigterm_during_a_call_is_heard_and_nothing_more_is_asked(bench, worker, held):
+    call, about = held
     spec_uri = f"{bench.lake.uri}/spec.json"
     bucket, _, key = spec_uri.removeprefix("s3://").partition("/")
     body = Path(bench.spec()).read_bytes()

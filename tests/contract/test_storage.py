@@ -35,8 +35,6 @@ from extract_jobs.storage import (
 )
 from tests.support.emulators import use
 
-pytestmark = pytest.mark.exhaustive
-
 REPOSITORY = Path(__file__).parents[2]
 BUCKET = "lake"
 MIB = 1024**2

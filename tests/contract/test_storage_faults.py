@@ -27,8 +27,6 @@ from infra.local.emulator import Emulator
 from tests.support.emulators import use
 from tests.support.fault_proxy import PASSING_FAULTS, Fault, FaultProxy, Request
 
-pytestmark = pytest.mark.exhaustive
-
 BUCKET = "faults"
 MIB = 1024**2
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.crash import Driver
 from tests.support.postgres import Server
+from tests.support.sampling import EXHAUSTIVE
 from tests.support.soak import soak, two_drivers
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
@@ -25,7 +26,7 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Driver]]:
         yield both
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(6 if EXHAUSTIVE else 2))
 def test_the_union_of_all_commits_holds_every_version_once(
     pg_database: Server, tmp_path: Path, drivers: list[Driver], seed: int
 ) -> None:

@@ -27,8 +27,6 @@ from extract_jobs.transform.partitions import folder, values_of
 from tests.support.emulators import MotoServer, set_environment
 from tests.support.specs import make_spec
 
-pytestmark = pytest.mark.exhaustive
-
 COLUMNS = {"id": "int32", "Name": "string", "at": "timestamp[us, tz=UTC]"}
 DONE = CatalogOutcome("updated")
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.mariadb import MariaServer, quoted
 from tests.support.mysql_source import read_all, source
-
-pytestmark = pytest.mark.exhaustive
+from tests.support.sampling import examples
 
 _FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)
 
@@ -68,7 +67,7 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[tuple[Any, ...]]]:
 
 
 @settings(
-    max_examples=25, deadline=None,
+    max_examples=examples(10), deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(table=tables())

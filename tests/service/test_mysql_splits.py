@@ -14,8 +14,7 @@ from extract_jobs.sources.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.mariadb import MariaServer, quoted
 from tests.support.mysql_source import ids, snapshot_of, source
-
-pytestmark = pytest.mark.exhaustive
+from tests.support.sampling import examples
 
 Maria = MariaServer
 SMALL = {"target_bytes": 49152}
@@ -204,7 +203,9 @@ def test_an_interval_is_cut_through_its_index_and_else_by_key(
 
 
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(4),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     keys=st.lists(st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]),

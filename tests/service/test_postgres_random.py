@@ -18,8 +18,7 @@ from extract_jobs.schema import Column
 from tests.support.postgres import Server
 from tests.support.postgres_source import snapshot_of, source
 from tests.support.postgres_torture import DECLARATIONS, meant, told
-
-pytestmark = pytest.mark.exhaustive
+from tests.support.sampling import examples
 
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 BEYOND = st.sampled_from(["infinity", "-infinity", "0044-03-15 BC", "10000-01-01", "0001-01-01 BC"])
@@ -153,7 +152,7 @@ def modelled(text: str | None, column: Column) -> tuple[Any, bool]:
     return value, True
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(20), suppress_health_check=list(HealthCheck))
 @given(tables(), st.sampled_from(["refuse", "null", "string"]), st.booleans())
 def test_random_tables_come_as_the_server_prints_them(
     database, monkeypatch_module, drawn, policy, wide

@@ -19,6 +19,7 @@ from extract_jobs.sources.splits import Split
 from extract_jobs.watermark import Interval, WatermarkType, WatermarkValue
 from tests.support.postgres import Server
 from tests.support.postgres_source import filled, ids, snapshot_of, source
+from tests.support.sampling import examples
 
 SMALL = {"target_bytes": 32768}
 
@@ -393,7 +394,9 @@ def test_pages_are_cut_disjoint_exhaustive_and_even(tables, target):
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(8),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     keys=st.lists(st.one_of(st.none(), st.integers(-9, 9)), max_size=60),

@@ -28,8 +28,6 @@ from tests.support.postgres import Cluster, Server, make_cluster
 from tests.support.postgres_source import ids
 from tests.support.specs import make_spec
 
-pytestmark = pytest.mark.exhaustive
-
 SNAPSHOT = {"snapshot": True}
 
 

@@ -23,6 +23,7 @@ from extract_jobs.sources.sqlite import session
 from extract_jobs.sources.sqlite import splits as cutting
 from extract_jobs.sources.sqlite.sql import quote_name
 from extract_jobs.watermark import Interval, WatermarkValue
+from tests.support.sampling import examples
 from tests.support.source_cases import HOSTILE
 from tests.support.sqlite_source import read_all, snapshot_of, source, tables, values, write
 
@@ -66,7 +67,9 @@ def test_rowids_are_cut_evenly(path, what):
     splits=st.integers(1, 12),
 )
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(20),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_rowids_are_in_one_split_each(tmp_path_factory, rowids, splits):
     path = write(
@@ -91,7 +94,9 @@ def test_any_rowids_are_in_one_split_each(tmp_path_factory, rowids, splits):
     splits=st.integers(2, 12),
 )  # fmt: skip
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(30),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_values_are_in_one_split_each(tmp_path_factory, keys, declared, splits):
     path = write(

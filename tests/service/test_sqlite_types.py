@@ -22,6 +22,7 @@ from extract_jobs.run import run_extract
 from extract_jobs.sources.sqlite.sql import literal
 from extract_jobs.sources.sqlite.types import RULES, rule_of
 from extract_jobs.watermark import WatermarkValue
+from tests.support.sampling import examples
 from tests.support.sqlite_source import read_all, snapshot_of, source, write
 from tests.support.sqlite_torture import PRINTED, TORTURE, make_torture
 
@@ -102,7 +103,9 @@ TABLES = st.lists(DECLARED, min_size=1, max_size=5).flatmap(
     lambda types: st.tuples(st.just(types), st.lists(st.tuples(*[VALUES] * len(types)), max_size=8))
 )
 _SHARED = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(30),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

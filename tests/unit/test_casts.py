@@ -23,8 +23,7 @@ from extract_jobs.transform.casts import (
     keep,
 )
 from extract_jobs.transform.types import kind, printed_type
-
-pytestmark = pytest.mark.exhaustive
+from tests.support.sampling import examples
 
 EXACT = Context(prec=100)
 
@@ -142,7 +141,7 @@ def _moment(text: str) -> tuple[datetime, str]:
 
 @example((pa.string(), pa.decimal128(38, 10), "7.773703529588399e-106"))
 @example((pa.string(), pa.decimal128(38, 10), "0e-106"))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(pairs.flatmap(lambda p: st.tuples(st.just(p[0]), st.just(p[1]), VALUES[p[0]])))
 def test_what_is_cast_still_says_what_it_said(case: tuple[pa.DataType, pa.DataType, Any]) -> None:
     source, target, value = case
@@ -158,7 +157,7 @@ def test_what_is_cast_still_says_what_it_said(case: tuple[pa.DataType, pa.DataTy
     assert says_the_same(array[0].as_py(), after, target), (source, target, value, after)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(kept.flatmap(lambda p: st.tuples(st.just(p[0]), st.just(p[1]), VALUES[p[0]])))
 def test_what_is_kept_gives_the_very_value_back(
     case: tuple[pa.DataType, pa.DataType, Any],
@@ -190,7 +189,7 @@ def test_whole_decimals_fit_integers_with_room_for_more(
         keep(pa.array([Decimal("6.5")], now), older, "c")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.tuples(st.sampled_from(list(VALUES)), st.sampled_from(list(VALUES)))
     .filter(lambda p: is_wider(p[0], p[1]))

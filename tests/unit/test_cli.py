@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pyarrow as pa
 import pytest
 
+from extract_jobs.cli import main
 from extract_jobs.cli.arguments import argument_parser, overrides_of
 from extract_jobs.cli.run import worst
 from extract_jobs.cli.views import age_text, aligned, result_line
@@ -37,35 +41,72 @@ def cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def failed(*arguments: str, cwd: Path) -> tuple[int, list[str]]:
-    done = cli(*arguments, cwd=cwd)
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr.splitlines()
+Run = Callable[..., tuple[int, str, str]]
+"""Runs a command in this process; returns the exit code, standard output and standard error."""
 
 
-def test_init_writes_a_config_that_is_valid_and_never_overwrites(tmp_path: Path) -> None:
-    done = cli("init", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    monkeypatch.chdir(tmp_path)
+
+    def run_here(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(arguments)
+        written = capfd.readouterr()
+        return code, written.out, written.err
+
+    yield run_here
+    logging.getLogger("extract_jobs").setLevel(logging.NOTSET)
+
+
+def failed(run: Run, *arguments: str) -> tuple[int, list[str]]:
+    code, stdout, stderr = run(*arguments)
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    return code, stderr.splitlines()
+
+
+def test_init_writes_a_config_that_is_valid_and_never_overwrites(run: Run, tmp_path: Path) -> None:
+    code, _, stderr = run("init")
+    assert (code, stderr) == (0, "")
     text = (tmp_path / "sales.yml").read_text()
     assert "file://" not in text
     assert str(ROOT) not in text
     assert "`extract-jobs schema`" in text
-    assert cli("validate", "sales.yml", cwd=tmp_path).stdout == "sales.yml: valid, 2 tables\n"
-    assert failed("init", cwd=tmp_path) == (
+    assert run("validate", "sales.yml")[1] == "sales.yml: valid, 2 tables\n"
+    assert failed(run, "init") == (
         78, ["ConfigError: sales.yml exists already and was left as it is"],
     )  # fmt: skip
     assert (tmp_path / "sales.yml").read_text() == text
 
 
-def test_schema_prints_the_json_schema(tmp_path: Path) -> None:
-    done = cli("schema", cwd=tmp_path)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", schema_text())
+def test_schema_prints_the_json_schema(run: Run) -> None:
+    assert run("schema") == (0, schema_text(), "")
 
 
-def test_validate_tells_every_problem_and_then_the_class(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "output"),
+    [
+        (["validate", "c.yml"], 0, ("c.yml: valid, 2 tables\n", "")),
+        (["run", "d.yml"], 78,
+         ("", "ConfigError: d.yml: there is no such file; did you mean c.yml?\n")),
+        (["rnu"], 78, ("", ANY)),
+    ],
+)  # fmt: skip
+def test_a_process_has_the_same_output_and_exit_code(
+    run: Run, tmp_path: Path, arguments: list[str], code: int, output: tuple[object, object]
+) -> None:
+    (tmp_path / "c.yml").write_text(VALID)
+    done = cli(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == run(*arguments)
+    assert (done.returncode, (done.stdout, done.stderr)) == (code, output)
+
+
+def test_validate_tells_every_problem_and_then_the_class(run: Run, tmp_path: Path) -> None:
     (tmp_path / "c.yml").write_text(VALID.replace("a: , b: ", "a: {mdoe: x}, b: {mode: y}"))
-    assert failed("validate", "c.yml", cwd=tmp_path) == (
+    assert failed(run, "validate", "c.yml") == (
         78,
         [
             "c.yml:4: tables.a.mdoe: unknown key; did you mean mode?",
@@ -114,10 +155,10 @@ def test_validate_tells_every_problem_and_then_the_class(tmp_path: Path) -> None
     ],
 )
 def test_bad_input_is_one_line_and_exit_78(
-    arguments: list[str], message: str, tmp_path: Path
+    run: Run, arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "c.yml").write_text(VALID)
-    code, lines = failed(*arguments, cwd=tmp_path)
+    code, lines = failed(run, *arguments)
     assert code == 78
     assert len(lines) == 1
     assert lines[0].startswith(message)

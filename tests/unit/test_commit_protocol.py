@@ -31,8 +31,7 @@ from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.memory_source import MemorySource
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
-
-pytestmark = pytest.mark.exhaustive
+from tests.support.sampling import examples
 
 TARGET, STATE = "s3://lake/raw/t", "s3://lake/_extract/s/t"
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -357,7 +356,7 @@ def run_together(
 orders = st.lists(st.integers(0, 1), max_size=120)
 kill_points = st.dictionaries(st.integers(0, 1), st.integers(1, 40), max_size=2)
 together = settings(
-    max_examples=150,
+    max_examples=examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

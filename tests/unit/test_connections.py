@@ -26,8 +26,6 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.source import ConnectionSpec, holds_password
 from tests.support.specs import make_spec
 
-pytestmark = pytest.mark.exhaustive
-
 SECRET = "s3cr et'%\\\"@:/é"
 RDS = {
     "engine": "postgres",

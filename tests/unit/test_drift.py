@@ -17,9 +17,8 @@ from extract_jobs.planning.schema_change import Drift, columns_after, find_drift
 from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.transform.columns import AUDIT_FIELDS
+from tests.support.sampling import examples
 from tests.support.specs import make_spec
-
-pytestmark = pytest.mark.exhaustive
 
 PAGE = Path(__file__).parents[2] / "docs" / "schema-change.md"
 KINDS = ["added", "dropped", "widened", "narrowed", "reordered", "nullability"]
@@ -321,7 +320,7 @@ policies = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.tuples(field_lists, policies), min_size=2, max_size=6))
 def test_files_beside_each_other_agree_whatever_happens(
     runs: list[tuple[Fields, Any]],
@@ -345,7 +344,7 @@ def test_files_beside_each_other_agree_whatever_happens(
         assert drift_of(spec_of("fail"), last, fields).refused == ()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(field_lists, min_size=2, max_size=5), st.sampled_from(["append", "overwrite"]))
 def test_frozen_files_never_change(runs: list[Fields], write_mode: str) -> None:
     spec = spec_of("freeze", write_mode)
@@ -358,7 +357,7 @@ def test_frozen_files_never_change(runs: list[Fields], write_mode: str) -> None:
             last = commit_of(spec, last, drift)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(field_lists, min_size=2, max_size=4))
 def test_an_overwrite_that_evolves_takes_the_table_as_it_is(runs: list[Fields]) -> None:
     spec = spec_of("evolve", "overwrite")

@@ -21,8 +21,7 @@ from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.spec.extract_spec import SplitSpec
 from extract_jobs.spec.source import FilesSpec
 from tests.support.files import files_spec
-
-pytestmark = pytest.mark.exhaustive
+from tests.support.sampling import examples
 
 fields = st.one_of(
     st.text(st.sampled_from('a,"\n\r é'), max_size=6).map(
@@ -40,7 +39,9 @@ texts = st.tuples(st.lists(st.tuples(records, ends), max_size=12), st.booleans()
 HEADER = Header(("x", "y"))
 FILES = FilesSpec(glob="*", null_values=())
 many = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(50),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -115,7 +116,7 @@ lines = st.lists(
 )
 
 
-@settings(many, max_examples=60)
+@settings(many, max_examples=examples(25))
 @given(lines=lines, end=st.sampled_from(["\n", "\r\n"]), last=st.booleans(),
        target=st.integers(8, 80))  # fmt: skip
 def test_ranges_of_json_lines_are_disjoint_and_exhaustive(

@@ -23,6 +23,7 @@ from extract_jobs.sources.files.parquet_rows import arrives_as, unified
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.sources.files.type_inference import Evidence, look
 from tests.support.files import files_spec, read_all
+from tests.support.sampling import examples
 
 INFERRED = [
     (["1", "-20"], pa.int64(), [1, -20]),
@@ -78,7 +79,7 @@ numbers = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_evidence_does_not_depend_on_order_and_its_type_takes_every_value(
     texts: list[str], random: object

@@ -19,6 +19,7 @@ from extract_jobs.reporting.report import Report
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.memory_source import MemorySource
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
+from tests.support.sampling import examples
 from tests.unit.test_commit_protocol import (
     STATE,
     TARGET,
@@ -29,8 +30,6 @@ from tests.unit.test_commit_protocol import (
     spec_for,
     visible,
 )
-
-pytestmark = pytest.mark.exhaustive
 
 STYLES = ["plain", "lag", "folders", "overwrite_partitions"]
 
@@ -227,7 +226,7 @@ kill_points = st.dictionaries(st.integers(0, 1), st.integers(1, 45), max_size=2)
 
 
 @settings(
-    max_examples=120, deadline=None,
+    max_examples=examples(40), deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(orders, kill_points, st.sampled_from(STYLES), st.booleans())

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.sources.mysql.wire import decode
-
-pytestmark = pytest.mark.exhaustive
+from tests.support.sampling import examples
 
 Row = Sequence[bytes | None]
 EOF = b"\5\0\0\7\xfe\0\0\2\0"
@@ -78,7 +77,7 @@ TEXTS = st.none() | st.binary(max_size=20) | st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.data())
 def test_rows_arrive_whatever_they_hold_and_however_they_are_cut_up(data: st.DataObject) -> None:
     columns = data.draw(st.integers(1, 4))

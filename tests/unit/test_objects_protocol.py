@@ -23,9 +23,8 @@ from extract_jobs.reporting.report import Report
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
+from tests.support.sampling import examples
 from tests.unit.test_commit_protocol import Turnstile
-
-pytestmark = pytest.mark.exhaustive
 
 DROP, TARGET, STATE = "s3://drop/in", "s3://lake/raw/t", "s3://lake/_extract/s/t"
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -265,7 +264,7 @@ kill_points = st.dictionaries(st.integers(0, 1), st.integers(1, 40), max_size=2)
 
 
 @settings(
-    max_examples=60, deadline=None,
+    max_examples=examples(25), deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(orders, kill_points, st.booleans())

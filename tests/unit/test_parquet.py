@@ -25,6 +25,7 @@ from extract_jobs.storage import Storage, WrittenFile
 from extract_jobs.storage.local import LocalStorage
 from extract_jobs.transform.partitions import PartitionIds, rows_by_id
 from extract_jobs.transform.transform import Transform, choose_columns
+from tests.support.sampling import examples
 from tests.support.specs import make_description, make_spec
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -320,7 +321,7 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     rows=st.lists(st.tuples(DAYS, TEXTS), min_size=1, max_size=25), batch_rows=st.integers(1, 20)
 )

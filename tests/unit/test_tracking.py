@@ -22,8 +22,6 @@ from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.tracking.item import LATEST, MAX_MESSAGE, TrackedRun
 from extract_jobs.tracking.table import Tracking, client_from_environment, create_table
 
-pytestmark = pytest.mark.exhaustive
-
 NOW = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 STATUSES = ("PENDING", "RUNNING", "RETRYING", "SUCCEEDED", "FAILED")
 

@@ -1,0 +1,77 @@
+"""Which tests run in one process, and in which order: a pytest plugin.
+
+Workers of pytest-xdist share no servers. So all tests of a server that is slow to start run in one
+worker, and the longest go first, that no worker is left with them in the end. Everything else is
+handed out by file, because of fixtures that last for a module.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from tests.support import sampling
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+GROUPS = {
+    "spark": ("tests/spark/*", "tests/contract/test_sources.py"),
+    "mariadb": ("tests/service/test_mysql*.py",),
+}
+"""Patterns of files that run in one worker."""
+FIRST = (
+    "tests/spark/*", "tests/contract/test_sources.py", "tests/e2e/*", "tests/crash/*",
+    "tests/contract/*", "tests/artifacts/*", "tests/service/*",
+)  # fmt: skip
+"""Patterns of files by when they start; the others come last."""
+
+
+def group_of(path: str) -> str:
+    """Return what a test file is handed out with: the name of its group, or its own path."""
+    names = (name for name, patterns in GROUPS.items() if _matches(path, *patterns))
+    return next(names, path)
+
+
+def _matches(path: str, *patterns: str) -> bool:
+    return any(PurePath(path).match(pattern) for pattern in patterns)
+
+
+def _rank(path: str) -> int:
+    ranks = (n for n, pattern in enumerate(FIRST) if _matches(path, pattern))
+    return next(ranks, len(FIRST))
+
+
+class ByServer(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out groups of files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid.partition("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: Any
+) -> LoadScopeScheduling[WorkerController]:
+    """Hand out by server, in the order collected."""
+    config.option.loadscopereorder = False
+    return ByServer(config, log)
+
+
+# First, so that selecting by mark comes after it.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files, and mark the tests that try more in an exhaustive run."""
+    items.sort(key=lambda item: _rank(item.nodeid.partition("::")[0]))
+    for item in items:
+        module = item.getparent(pytest.Module)
+        if module is not None and _uses_sampling(vars(module.obj)):
+            item.add_marker(pytest.mark.exhaustive)
+
+
+def _uses_sampling(names: dict[str, Any]) -> bool:
+    ours = (sampling.sample, sampling.pairs, sampling.examples)
+    return any(value is one for value in names.values() for one in ours)
