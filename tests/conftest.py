@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 pytest_plugins = [
+    "tests.support.artifacts",
     "tests.support.emulators",
     "tests.support.mariadb",
     "tests.support.postgres",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -29,9 +28,8 @@ from extract_jobs.connections.certificates import BUNDLE_PLACES
 from infra import build
 from infra.archives import write_tar, write_zip
 from infra.locked import locked, provided, without
+from tests.support.artifacts import ROOT, WHEELS
 
-ROOT = Path(__file__).parents[2]
-WHEELS = ROOT / ".tools" / "wheels"
 UV = str(Path(sys.executable).with_name("uv"))
 SPARK = str(Path(pyspark.__file__).parent)
 ROWS = 20_000
@@ -51,26 +49,6 @@ def run(*command, cwd, environment=None):
 def uv(*arguments):
     """Run uv as this environment is configured to, and as the checkout is not."""
     return run(UV, *arguments, cwd=tempfile.gettempdir(), environment=dict(os.environ))
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory, worker_id):
-    """Build parts that are not there yet, once for all processes; return their folder."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own if worker_id == "master" else own.parent
-    dist = shared / "dist"
-
-    def build_missing(*parts):
-        with (shared / "dist.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            for part in parts:
-                done = shared / f"dist.{part}"
-                if not done.exists():
-                    build.build(dist, WHEELS, (part,))
-                    done.touch()
-        return dist
-
-    return build_missing
 
 
 @pytest.fixture

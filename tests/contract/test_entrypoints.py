@@ -284,7 +284,7 @@ def test_a_wrong_command_line_is_told(bench, worker, case):
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("worker", ["glue", "emr"])
+@pytest.mark.parametrize("worker", sample(["glue", "emr"], 1))
 def test_spark_submit_runs_it_by_hand_on_several_splits(bench, worker):
     bench.spec(split={"strategy": "range", "column": "id", "target_bytes": 8192})
     submit = shutil.which("spark-submit", path=str(Path(sys.executable).parent))
@@ -297,6 +297,7 @@ def test_spark_submit_runs_it_by_hand_on_several_splits(bench, worker):
 
 
 @pytest.mark.spark
+@pytest.mark.any_spark
 def test_spark_submit_passes_the_exit_code_on(bench):
     submit = shutil.which("spark-submit", path=str(Path(sys.executable).parent))
     code, _, stderr = bench.run("emr", bench.arguments(), command=(submit,))
@@ -402,7 +403,8 @@ def test_sigterm_during_a_call_is_heard_and_nothing_more_is_asked(bench, worker,
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("worker", ["glue", "emr"])
+@pytest.mark.any_spark
+@pytest.mark.parametrize("worker", sample(["glue", "emr"], 1))
 def test_a_worker_whose_spark_submit_is_ended_ends_too(bench, worker):
     bench.spec(query=SLOW["row by row"])
     submit = shutil.which("spark-submit", path=str(Path(sys.executable).parent))

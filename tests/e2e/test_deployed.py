@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -17,10 +18,10 @@ from infra.local.demo.check import compare
 from infra.local.emulator import aws_environment, start_emulator
 from infra.local.postgres import run_postgres
 from infra.local.stack import Stack
+from tests.support.artifacts import ROOT, WHEELS
 from tests.support.permissions import SEEN, WORKER, WORKER_ROLES
 
 pytestmark = pytest.mark.e2e
-ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "infra" / "local" / "demo"
 """The demo's source config and its database."""
 ON_THE_EMULATOR = {
@@ -99,9 +100,14 @@ class Deployed:
 
 
 @pytest.fixture
-def deployed(tmp_path, monkeypatch, capsys):
-    dist = tmp_path / "dist"
-    build.build(dist, ROOT / ".tools" / "wheels", ("wheel", "scripts", "lambda"))
+def deployed(tmp_path, monkeypatch, capsys, built):
+    # A copy, because other tests add to the folder, and a release is named after what is in it.
+    shared, dist = built("wheel", "scripts", "lambda"), tmp_path / "dist"
+    for name in ("asl", "entrypoints", "lambda"):
+        shutil.copytree(shared / name, dist / name)
+    for wheel in shared.glob("*.whl"):
+        shutil.copy(wheel, dist)
+    build.build(dist, WHEELS, ())
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
     with start_emulator(
         tmp_path / "emulator", options=["--pipeline"],

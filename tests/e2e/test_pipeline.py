@@ -14,6 +14,7 @@ import pytest
 
 from infra.local.emulator import session_members
 from tests.e2e.conftest import runs_of
+from tests.support.sampling import sample
 
 pytestmark = pytest.mark.e2e
 KINDS = {
@@ -221,7 +222,7 @@ def test_a_damaged_spec_fails_its_table_with_the_reason(real, source, pg_databas
     assert "spec" in runs["public.a"].error_message
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sample(KINDS, 2))
 def test_a_worker_killed_in_the_midst_is_retried_and_the_data_is_whole(
     real, source, pg_database, kind
 ):

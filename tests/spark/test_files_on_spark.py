@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from extract_jobs.run import run_extract
 from tests.support.files import files_spec
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.any_spark]
 
 
 def test_an_extract_of_several_splits(tmp_path: Path, spark: SparkSession) -> None:

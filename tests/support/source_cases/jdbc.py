@@ -121,12 +121,14 @@ def _h2(request: pytest.FixtureRequest) -> Iterator[SourceDatabase]:
     yield H2Database(h2(request.getfixturevalue("spark")))
 
 
+# What each version of Spark makes of values and errors is shown in tests/spark.
+MARKS = (pytest.mark.spark, pytest.mark.any_spark)
 CASES = (
-    SourceCase("jdbc-postgres", _postgres, hostile=HOSTILE, marks=(pytest.mark.spark,)),
+    SourceCase("jdbc-postgres", _postgres, hostile=HOSTILE, marks=MARKS),
     SourceCase(
         "jdbc-h2",
         _h2,
         lacks={"retry": "inside Spark's own process: there is no connection to cut"},
-        marks=(pytest.mark.spark,),
+        marks=MARKS,
     ),
 )
