@@ -6,7 +6,6 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 from rich.console import Console
