@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from extract_jobs.attempt.attempt import Attempt, finish, make_transform, mask_key
 from extract_jobs.attempt.attempt_report import attempt_report, leave_report
-from extract_jobs.attempt.context import Tools, utc_now
+from extract_jobs.attempt.context import RunContext, utc_now
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import CommitConflict, Interrupted, StopRequested, WorkerOutOfMemory
 from extract_jobs.planning.new_files import choose_objects
@@ -71,26 +71,26 @@ def run_extract(
         extract_jobs.errors.ConfigError: connection.path: ... does not exist on this worker
     """
     try:
-        return _run_and_report(spec, Tools(spark, progress or Progress(), clock, open_storage))
+        return _run_and_report(spec, RunContext(spark, progress or Progress(), clock, open_storage))
     except StopRequested as stop:  # it came when all was done, or all was lost
         raise Interrupted(str(stop)) from stop
 
 
-def _run_and_report(spec: ExtractSpec, tools: Tools) -> Report:
+def _run_and_report(spec: ExtractSpec, context: RunContext) -> Report:
     try:
-        report = _extract_onto_latest(spec, tools)
+        report = _extract_onto_latest(spec, context)
     except BaseException as error:
         failure = _told(error)
-        report = failed_report(spec, reported(failure), tools.timings)
-        leave_report(spec, report, tools)
-        tools.progress.phase("failed")
-        tools.progress.reported(report)
+        report = failed_report(spec, reported(failure), context.timings)
+        leave_report(spec, report, context)
+        context.progress.phase("failed")
+        context.progress.reported(report)
         if failure is not error:
             raise failure from error
         raise
-    leave_report(spec, report, tools)
-    tools.progress.phase("done")
-    tools.progress.reported(report)
+    leave_report(spec, report, context)
+    context.progress.phase("done")
+    context.progress.reported(report)
     return report
 
 
@@ -105,27 +105,27 @@ def _told(error: BaseException) -> BaseException:
     return error
 
 
-def _extract_onto_latest(spec: ExtractSpec, tools: Tools) -> Report:
+def _extract_onto_latest(spec: ExtractSpec, context: RunContext) -> Report:
     """Extract onto the newest commit, and again where another run was faster."""
     for _ in range(PLAN_TRIES - 1):
         try:
-            return _extract(spec, tools)
+            return _extract(spec, context)
         except CommitConflict as conflict:
             logger.warning("%s; planning again", conflict)
-    return _extract(spec, tools)
+    return _extract(spec, context)
 
 
-def _extract(spec: ExtractSpec, tools: Tools) -> Report:
-    target = tools.open_storage(spec.target.uri)
-    log = CommitLog(tools.open_storage(spec.state_uri), spec.state_uri, target)
-    with tools.phase("recover"):
+def _extract(spec: ExtractSpec, context: RunContext) -> Report:
+    target = context.open_storage(spec.target.uri)
+    log = CommitLog(context.open_storage(spec.state_uri), spec.state_uri, target)
+    with context.phase("recover"):
         base = log.settle()
         committed = log.find_run(spec.run_id)
     if committed is not None:
-        return finish(spec, log, committed, tools)
-    with tools.phase("plan"):
-        now = tools.clock()
-        source, objects = choose_objects(spec, log, base, open_source(spec, tools.spark), now)
+        return finish(spec, log, committed, context)
+    with context.phase("plan"):
+        now = context.clock()
+        source, objects = choose_objects(spec, log, base, open_source(spec, context.spark), now)
         description = source.describe()
         chosen, key = choose_columns(description, spec), mask_key(spec)
         wanted = make_transform(spec, chosen, now, now).schema
@@ -141,9 +141,9 @@ def _extract(spec: ExtractSpec, tools: Tools) -> Report:
         )  # fmt: skip
         left_out = count_null_watermarks(spec, description, source, first=plan.is_first)
     if plan.is_empty:
-        return attempt_report(spec, tools, plan, columns, draft, left_out=left_out)
+        return attempt_report(spec, context, plan, columns, draft, left_out=left_out)
     request = read_request(spec, columns, plan.interval, base.published)
     with source.snapshot(request) as whole:
         snapshot = LimitedSnapshot(whole, spec.limit) if spec.limit else whole
-        attempt = Attempt(spec, tools, log, plan, description, columns, snapshot, left_out, key)
+        attempt = Attempt(spec, context, log, plan, description, columns, snapshot, left_out, key)
         return attempt.extract_and_commit()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from extract_jobs.attempt.attempt_report import attempt_report
-from extract_jobs.attempt.context import Tools
+from extract_jobs.attempt.context import RunContext
 from extract_jobs.catalog import update_catalog
 from extract_jobs.commit.deduplication import (
     MAX_IN_MEMORY,
@@ -26,14 +26,14 @@ from extract_jobs.commit.reconcile import reconcile
 from extract_jobs.connections.secrets import secret_text
 from extract_jobs.engine.run_splits import (
     SplitTask,
+    abort_leftover_uploads,
     check_driver,
     run_splits,
     runs_on_spark,
-    stray_uploads,
 )
 from extract_jobs.engine.spark_deduplication import committed_by_split
 from extract_jobs.errors import CommitConflict, ExtractError, StopRequested, WriteFailed
-from extract_jobs.planning.interval import ground_after, watermark_column
+from extract_jobs.planning.interval import covered_after, watermark_column
 from extract_jobs.planning.overwrite_partitions import replaced_by_interval, replaced_by_snapshot
 from extract_jobs.planning.plan import Plan, partition_names
 from extract_jobs.planning.schema_change import columns_after, schema_json
@@ -59,7 +59,7 @@ class Attempt:
 
     Attributes:
         spec: The run's.
-        tools: Session, clock, progress and storages.
+        context: Session, clock, progress and storages.
         log: The table's.
         plan: What the run extracts, and onto which commit.
         description: The table as it was when the run was planned.
@@ -70,7 +70,7 @@ class Attempt:
     """
 
     spec: ExtractSpec
-    tools: Tools
+    context: RunContext
     log: CommitLog
     plan: Plan
     description: TableDescription
@@ -88,24 +88,26 @@ class Attempt:
         """
         task = self.task()
         try:
-            with self.tools.phase("extract"):
+            with self.context.phase("extract"):
                 splits = self.snapshot.splits(self.spec)
-                self.tools.progress.planned(
+                self.context.progress.planned(
                     len(splits), self.description.estimated_rows, self.description.estimated_bytes
                 )
                 results = run_splits(
                     task,
                     splits,
                     connections=self.spec.split.max_connections,
-                    spark=self.tools.spark,
-                    progress=self.tools.progress,
+                    spark=self.context.spark,
+                    progress=self.context.progress,
                     committed=self.committed(task, splits),
                 )
                 files = tuple(f for r in results for f in r.files) or self.schema_file(task)
-            with self.tools.phase("reconcile"):
+            with self.context.phase("reconcile"):
                 source_rows = self.count()
                 # Counts from a different snapshot are reported but not enforced.
-                comparable = source_rows if self.snapshot.shared and self.asks_alike() else None
+                comparable = (
+                    source_rows if self.snapshot.shared and self.selects_same_rows() else None
+                )
                 reconcile(
                     self.spec.extract_table,
                     sum(r.rows for r in results),
@@ -113,34 +115,34 @@ class Attempt:
                     comparable,
                 )
             if runs_on_spark(task, splits):
-                stray_uploads(task, files)
-                check_driver(self.tools.spark)
+                abort_leftover_uploads(task, files)
+                check_driver(self.context.spark)
             report = attempt_report(
-                self.spec, self.tools, self.plan, self.columns, task.transform,
+                self.spec, self.context, self.plan, self.columns, task.transform,
                 results=results, files=files, source_rows=source_rows,
                 reconciled=comparable is not None, left_out=self.left_out,
             )  # fmt: skip
             commit = self.commit(task.transform, files, report)
         except BaseException:
-            self.withdraw(task)
+            self.discard_staged(task)
             raise
         if self.changes_nothing(commit, report):
             return report.model_copy(update={"watermark": self.plan.base.watermark})
-        with self.tools.phase("commit"):
+        with self.context.phase("commit"):
             winner = self.log.prepare(commit)
         if winner.commit_id != commit.commit_id:
-            self.withdraw(task)
+            self.discard_staged(task)
             if winner.run_id != self.spec.run_id:
                 raise CommitConflict(
                     f"{self.spec.extract_table}: run {winner.run_id} made commit {winner.seq} "
                     f"while run {self.spec.run_id} was extracting onto {self.plan.base.seq}; "
                     "this run's files were dropped"
                 )
-        return finish(self.spec, self.log, winner, self.tools)
+        return finish(self.spec, self.log, winner, self.context)
 
     def task(self) -> SplitTask:
         """Return what is done with each split."""
-        spec, now = self.spec, self.tools.clock()
+        spec, now = self.spec, self.context.clock()
         planned = datetime.combine(self.plan.extract_date, datetime.min.time(), UTC)
         return SplitTask(
             reader=self.snapshot.reader,
@@ -160,7 +162,7 @@ class Attempt:
                 ),
                 **{f"extract.version.{k}": v for k, v in versions().items()},
             },
-            open_storage=self.tools.open_storage,
+            open_storage=self.context.open_storage,
             watermark_column=spec.watermark.column if spec.watermark else None,
             spill_folder=spec.spill_folder,
         )
@@ -169,17 +171,17 @@ class Attempt:
         self, task: SplitTask, splits: Sequence[Split]
     ) -> Callable[[Split], CommittedRows | None] | None:
         """Return a function from a split to its rows that are already committed, or None."""
-        last, ground = self.plan.base.published, self.plan.repeated
-        if last is None or not ground:
+        last, covered = self.plan.base.published, self.plan.repeated
+        if last is None or not covered:
             return None
-        files = files_on(self.log.live(last), ground)
+        files = files_on(self.log.live(last), covered)
         key, limit = RowKey.of(self.spec), self.spec.split.max_connections
-        found = committed_rows(files, ground, key, self.log.target, limit=MAX_IN_MEMORY)
+        found = committed_rows(files, covered, key, self.log.target, limit=MAX_IN_MEMORY)
         if found is not None:
             return lambda _: found
-        context = spark_context(self.tools.spark, limit)
+        spark = spark_context(self.context.spark, limit)
         return committed_by_split(
-            context, task, splits, files=files, ground=ground, key=key, connections=limit
+            spark, task, splits, files=files, covered=covered, key=key, connections=limit
         )
 
     def schema_file(self, task: SplitTask) -> tuple[WrittenFile, ...]:
@@ -202,7 +204,7 @@ class Attempt:
             return None
         return self.snapshot.count()
 
-    def asks_alike(self) -> bool:
+    def selects_same_rows(self) -> bool:
         """Return whether every statement of the attempt selects the same rows of the snapshot.
 
         They start at different moments, so a condition or query with ``now()`` in it does not.
@@ -236,7 +238,7 @@ class Attempt:
             files=files,
             objects=plan.objects.name if plan.objects else None,
             report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
-            **ground_after(spec, plan.base.published, plan.interval, files),
+            **covered_after(spec, plan.base.published, plan.interval, files),
         )
 
     def replaces(self, files: tuple[WrittenFile, ...]) -> Replaces:
@@ -256,14 +258,14 @@ class Attempt:
         moves = commit.watermark != self.plan.base.watermark
         return not (report.repeated_rows and moves)
 
-    def withdraw(self, task: SplitTask) -> None:
+    def discard_staged(self, task: SplitTask) -> None:
         """Abort all that this worker has staged; a failure to do so is left to `recover`."""
         try:
-            stray_uploads(task, ())
+            abort_leftover_uploads(task, ())
         except ExtractError as error:
             logger.warning("staged files were left for `extract-jobs recover`: %s", error)
         except StopRequested:
-            self.withdraw(task)  # stopped halfway: nothing else would finish it
+            self.discard_staged(task)  # stopped halfway: nothing else would finish it
             raise
 
 
@@ -308,13 +310,13 @@ def make_transform(
     )
 
 
-def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, tools: Tools) -> Report:
+def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContext) -> Report:
     """Publish a prepared commit of this run, update the catalog, return its report.
 
     Raises:
         WriteFailed: A staged file had gone before it could be published: the commit was voided.
     """
-    with tools.phase("publish"):
+    with context.phase("publish"):
         outcome = log.publish(commit)
     if outcome == "voided":
         raise WriteFailed(
@@ -322,7 +324,7 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, tools: Tools) -> R
             "could be published (deleted, or expired by a lifecycle rule below 14 days); the "
             "commit was voided, nothing of it is visible, and its rows come with the next attempt"
         )
-    with tools.phase("catalog"):
+    with context.phase("catalog"):
         catalog = update_catalog(spec, log, commit)
     return Report.model_validate(
         {
@@ -331,6 +333,6 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, tools: Tools) -> R
             "commit_seq": commit.seq,
             "catalog": catalog.state,
             "catalog_error": catalog.error,
-            "timings": tools.timings,
+            "timings": context.timings,
         }
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from extract_jobs.attempt.context import Tools
+from extract_jobs.attempt.context import RunContext
 from extract_jobs.engine.run_splits import SplitResult
 from extract_jobs.errors import ExtractError, StopRequested
 from extract_jobs.planning.plan import Plan, fidelity
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def attempt_report(
     spec: ExtractSpec,
-    tools: Tools,
+    context: RunContext,
     plan: Plan,
     columns: tuple[Column, ...],
     transform: Transform,
@@ -38,7 +38,7 @@ def attempt_report(
 
     Args:
         spec: The run's.
-        tools: Hold the timings so far.
+        context: Hold the timings so far.
         plan: What the run extracts.
         columns: What was read.
         transform: Knows the files' schema.
@@ -71,7 +71,7 @@ def attempt_report(
         null_watermark_rows=left_out + sum(r.null_watermark_rows for r in results),
         repeated_rows=sum(r.repeated_rows for r in results),
         rejected_rows=sum(r.rejected_rows for r in results),
-        timings=tools.timings,
+        timings=context.timings,
         versions=versions(),
     )
 
@@ -89,15 +89,15 @@ def as_text(columns: Sequence[Column], spec: ExtractSpec) -> list[str]:
     ]
 
 
-def leave_report(spec: ExtractSpec, report: Report, tools: Tools) -> None:
+def leave_report(spec: ExtractSpec, report: Report, context: RunContext) -> None:
     """Write the report; if that fails, the outcome of the extract stays the same.
 
     So it does for a stop that comes now: all is done but this, and this is begun again.
     """
     try:
-        tools.open_storage(spec.report_uri).put(spec.report_uri, report.to_json().encode())
+        context.open_storage(spec.report_uri).put(spec.report_uri, report.to_json().encode())
     except ExtractError as error:
         logger.warning("the report could not be written to %s: %s", spec.report_uri, error)
     except StopRequested as stop:
         logger.warning("%s; the report is written all the same", stop)
-        leave_report(spec, report, tools)
+        leave_report(spec, report, context)

@@ -22,7 +22,7 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True)
-class Tools:
+class RunContext:
     """What an extract works with; tests pass their own."""
 
     spark: SparkSession | None

@@ -1,7 +1,8 @@
 """Finds the rows of a batch that are already committed, by key and watermark.
 
 A row is known by the values of its key and of its watermark, as files hold them. Only those
-columns are read back, and only from files and row groups that may hold the ground in question.
+columns are read back, and only from files and row groups that may hold rows of the intervals in
+question.
 """
 
 from __future__ import annotations
@@ -109,27 +110,27 @@ class CommittedRows:
         return batch.filter(pc.invert(known)) if pc.any(known).as_py() else batch
 
 
-def files_on(live: Iterable[LiveFiles], ground: Sequence[Interval]) -> list[WrittenFile]:
-    """Return the live files whose commits may hold rows of some ground."""
+def files_on(live: Iterable[LiveFiles], covered: Sequence[Interval]) -> list[WrittenFile]:
+    """Return the live files whose commits may hold rows of some intervals."""
     return [
         file
         for commit in live
         for file in commit.files
-        if file.rows and _interval_meets(Interval.from_json(commit.interval), ground)
+        if file.rows and _interval_meets(Interval.from_json(commit.interval), covered)
     ]
 
 
 def read_keys(
-    file: WrittenFile, ground: Sequence[Interval], key: RowKey, storage: Storage
+    file: WrittenFile, covered: Sequence[Interval], key: RowKey, storage: Storage
 ) -> pa.Array:
-    """Return the keys of a file's rows that lie in some ground, each once, binary.
+    """Return the keys of a file's rows that lie in some intervals, each once, binary.
 
-    Only the key's columns are read, of row groups whose statistics meet the ground. Of strings,
+    Only the key's columns are read, of row groups whose statistics meet the intervals. Of strings,
     and where the files hold another type than the source, all rows count: more keys do no harm.
 
     Args:
         file: A live file. If it was deleted, its rows are gone and so are written again.
-        ground: Intervals of the watermark.
+        covered: Intervals of the watermark.
         key: How rows are known.
         storage: Where the file is.
     """
@@ -139,7 +140,7 @@ def read_keys(
     with stream, _reading(file.staged.uri):
         opened = pq.ParquetFile(stream, page_checksum_verification=True)
         place = key.places[key.watermark]
-        pieces = ground if _is_ordered(opened.schema_arrow, place, ground) else ()
+        pieces = covered if _is_ordered(opened.schema_arrow, place, covered) else ()
         groups = [
             number
             for number in range(opened.num_row_groups)
@@ -171,7 +172,7 @@ def read_keys(
 
 def committed_rows(
     files: Sequence[WrittenFile],
-    ground: Sequence[Interval],
+    covered: Sequence[Interval],
     key: RowKey,
     storage: Storage,
     *,
@@ -182,7 +183,7 @@ def committed_rows(
     with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
         for start in range(0, len(files), _CONCURRENT_READS):
             some = files[start : start + _CONCURRENT_READS]
-            arrays += pool.map(lambda file: read_keys(file, ground, key, storage), some)
+            arrays += pool.map(lambda file: read_keys(file, covered, key, storage), some)
             if sum(map(len, arrays)) > limit:
                 return None
     return CommittedRows(key, pa.concat_arrays([pa.array([], pa.large_binary()), *arrays]))
@@ -213,13 +214,13 @@ def _joined(values: Sequence[pa.Array]) -> pa.Array:
     return pc.binary_join_element_wise(*parts, empty)
 
 
-def _interval_meets(interval: Interval | None, ground: Sequence[Interval]) -> bool:
-    """Return whether an interval may share a value with some ground; strings always may."""
+def _interval_meets(interval: Interval | None, covered: Sequence[Interval]) -> bool:
+    """Return whether an interval may share a value with some intervals; strings always may."""
     if interval is None:
         return True
     return any(
         _may_be_before(piece.lower, interval.upper) and _may_be_before(interval.lower, piece.upper)
-        for piece in ground
+        for piece in covered
     )
 
 
@@ -229,16 +230,16 @@ def _may_be_before(lower: WatermarkValue | None, upper: WatermarkValue | None) -
     return is_before(lower, upper)
 
 
-def _is_ordered(schema: pa.Schema, place: str | None, ground: Sequence[Interval]) -> bool:
+def _is_ordered(schema: pa.Schema, place: str | None, covered: Sequence[Interval]) -> bool:
     """Return whether a file orders the watermark as the source does, so that bounds apply."""
-    kinds = {v.type for piece in ground for v in (piece.lower, piece.upper) if v}
+    kinds = {v.type for piece in covered for v in (piece.lower, piece.upper) if v}
     if place is None or kinds == {"string"} or not kinds:
         return False
     return kinds == {kind(schema.field(place).type)}
 
 
-def _group_meets(group: Any, place: str | None, ground: Sequence[Interval]) -> bool:
-    """Return whether a row group may hold rows of some ground, by its statistics."""
+def _group_meets(group: Any, place: str | None, covered: Sequence[Interval]) -> bool:
+    """Return whether a row group may hold rows of some intervals, by its statistics."""
     found = next(
         column.statistics
         for column in map(group.column, range(group.num_columns))
@@ -247,7 +248,7 @@ def _group_meets(group: Any, place: str | None, ground: Sequence[Interval]) -> b
     if found is None or not found.has_min_max:
         return True
     least, greatest = (_plain(value) for value in (found.min, found.max))
-    for piece in ground:
+    for piece in covered:
         lower = python_value(piece.lower) if piece.lower else None
         upper = python_value(piece.upper) if piece.upper else None
         sample = lower if lower is not None else upper
@@ -262,10 +263,10 @@ def _plain(value: Any) -> Any:
     return value.replace(tzinfo=None) if isinstance(value, datetime) else value
 
 
-def _lies_in(values: pa.Array, ground: Sequence[Interval]) -> pa.Array:
-    """Return for each watermark whether it lies in some ground, or may if Arrow cannot compare."""
+def _lies_in(values: pa.Array, covered: Sequence[Interval]) -> pa.Array:
+    """Return for each watermark whether it lies in an interval, or may if Arrow cannot compare."""
     found = pa.repeat(pa.scalar(False), len(values))
-    for piece in ground:
+    for piece in covered:
         inside = pa.repeat(pa.scalar(True), len(values))
         for bound, compare in ((piece.lower, pc.greater), (piece.upper, pc.less_equal)):
             scalar = bound and _scalar(bound, values.type)

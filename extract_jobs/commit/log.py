@@ -268,12 +268,12 @@ class CommitLog:
     def _withdraw(self, commit: Commit) -> None:
         """Make sure that no file of a voided commit is or becomes visible."""
 
-        def withdraw(file: WrittenFile) -> None:
+        def discard(file: WrittenFile) -> None:
             # In this order: once the upload is gone nobody can complete it any more.
             self.target.abort(commit.target_uri, file.staged)
             self.target.delete(file.staged.uri)
 
-        _each(withdraw, commit.files)
+        _each(discard, commit.files)
 
     def _record(self, commit: Commit) -> None:
         """Write the live files as of a published commit; whoever does writes the same."""

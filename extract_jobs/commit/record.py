@@ -9,6 +9,9 @@ from typing import Any
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import WrittenFile
 
+_COVERED = "ground"
+"""What records call `Commit.covered`, since before it had that name."""
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -30,8 +33,8 @@ class Commit:
         files: Every staged file.
         retire: URIs to delete once every file of this commit was seen to be there.
         report: The figures that the run's report gives.
-        watermark_column: What interval, watermark and ground are about; None in a full extract.
-        ground: JSON of the intervals that commits cover since the last overwrite, this one
+        watermark_column: What intervals and watermark are about; None in a full extract.
+        covered: JSON of the intervals that commits cover since the last overwrite, this one
             included; a full extract covers all.
         increments: Whether live files hold rows of incremental runs; None in records of versions
             that did not keep it.
@@ -60,7 +63,7 @@ class Commit:
     retire: tuple[str, ...]
     report: dict[str, Any]
     watermark_column: str | None = None
-    ground: tuple[dict[str, Any], ...] = ()
+    covered: tuple[dict[str, Any], ...] = ()
     increments: bool | None = None
     partition_by: tuple[str, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
@@ -70,6 +73,7 @@ class Commit:
     def to_bytes(self) -> bytes:
         """Return the record as it is stored."""
         data = {**self.__dict__, "version": 1, "files": [f.to_json() for f in self.files]}
+        data[_COVERED] = data.pop("covered")
         return json.dumps(data, ensure_ascii=False, default=list).encode()
 
     @property
@@ -90,7 +94,7 @@ class Commit:
                 raise ValueError("unknown version")
             data["files"] = tuple(WrittenFile.from_json(f) for f in data["files"])
             data["retire"] = tuple(data["retire"])
-            data["ground"] = tuple(data.get("ground", ()))
+            data["covered"] = tuple(data.pop(_COVERED, ()))
             data["partition_by"] = tuple(data.get("partition_by", ()))
             return cls(**data)
         except (ValueError, KeyError, TypeError) as error:

@@ -99,7 +99,7 @@ def run_on_spark(
     """Run some splits as a Spark job; a lost worker costs one try, with or without Spark's retries.
 
     A local master without retries, such as ``local[2]``, fails a job with its first lost worker.
-    What that worker had staged is dropped at the end by `run_splits.stray_uploads`.
+    What that worker had staged is dropped at the end by `run_splits.abort_leftover_uploads`.
 
     Raises:
         Interrupted: Spark lost its worker, or itself.

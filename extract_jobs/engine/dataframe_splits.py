@@ -56,7 +56,7 @@ def run_dataframe(
     Several splits are read one after the other and share one set of files; a try reads them all
     again, since Spark does not say which split a row came from. Spark's own retries of a task come
     first, where its master has any. What a lost worker had staged is dropped at the end by
-    `extract_jobs.engine.run_splits.stray_uploads`.
+    `extract_jobs.engine.run_splits.abort_leftover_uploads`.
 
     Raises:
         SourceUnavailable: The connection broke as often as it may.

@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 __all__ = [
     "SplitResult",
     "SplitTask",
+    "abort_leftover_uploads",
     "check_driver",
     "run_splits",
     "runs_on_spark",
-    "stray_uploads",
 ]
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def _cancel(context: SparkContext, group: str) -> None:
         logger.warning("could not cancel the remaining splits: Spark is gone")
 
 
-def stray_uploads(task: SplitTask, kept: Sequence[WrittenFile]) -> int:
+def abort_leftover_uploads(task: SplitTask, kept: Sequence[WrittenFile]) -> int:
     """Abort files that this worker staged and no commit will hold, such as those of a retried task.
 
     Args:

@@ -37,7 +37,7 @@ def committed_by_split(
     splits: Sequence[Split],
     *,
     files: Sequence[WrittenFile],
-    ground: Sequence[Interval],
+    covered: Sequence[Interval],
     key: RowKey,
     connections: int,
 ) -> Callable[[Split], CommittedRows]:
@@ -51,7 +51,7 @@ def committed_by_split(
         task: Reads splits, and knows how files hold their values.
         splits: All of the attempt.
         files: Live files that may hold such rows.
-        ground: Intervals that such rows lie in.
+        covered: Intervals that such rows lie in.
         key: How rows are known.
         connections: Most splits read at a time.
 
@@ -72,7 +72,7 @@ def committed_by_split(
     def keys_of_files(batches: Batches) -> Batches:
         os.environ.update(addressing)
         for file in _unpacked(batches):
-            yield pa.record_batch([_small(read_keys(file, ground, key, open_storage(uri)))], ["k"])
+            yield pa.record_batch([_small(read_keys(file, covered, key, open_storage(uri)))], ["k"])
 
     def keys_of_splits(batches: Batches) -> Batches:
         for split in _unpacked(batches):

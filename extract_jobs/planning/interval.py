@@ -1,8 +1,8 @@
 """Which interval an incremental run extracts, and where the watermark is after it.
 
-The *ground* of a table is what its commits since the last overwrite cover: intervals that do not
-touch. It says which rows of an interval may have been committed before. The watermark alone does
-not: a backfill may lie above it.
+Commits remember the intervals that they cover since the last overwrite; no two of them touch. They
+say which rows of an interval may have been committed before. The watermark alone does not: a
+backfill may lie above it.
 """
 
 from __future__ import annotations
@@ -202,49 +202,49 @@ def _unit_problems(wanted: WatermarkSpec, column: Column, kind: WatermarkType) -
         yield f"watermark.lag is a duration: use a whole number for {of}"
 
 
-# --- ground ----------------------------------------------------------------------------------
+# --- covered intervals --------------------------------------------------------------------------
 
 
-def ground_of(commit: Commit | None) -> tuple[Interval, ...]:
+def covered_by(commit: Commit | None) -> tuple[Interval, ...]:
     """Return what the commits up to this one cover, since the last overwrite."""
-    found = (Interval.from_json(item) for item in (commit.ground if commit else ()))
+    found = (Interval.from_json(item) for item in (commit.covered if commit else ()))
     return tuple(interval for interval in found if interval is not None)
 
 
-def ground_after(
+def covered_after(
     spec: ExtractSpec,
     last: Commit | None,
     interval: Interval | None,
     files: Sequence[WrittenFile],
 ) -> dict[str, Any]:
-    """Return the fields of a commit that hold its ground, and whether increments are live.
+    """Return the fields of a commit about what is covered, and whether increments are live.
 
     A full extract covers all values, unless it found no row.
     """
     overwrites = spec.target.write_mode == "overwrite"
-    ground = () if overwrites else ground_of(last)
+    covered = () if overwrites else covered_by(last)
     column = last.watermark_column if last else None
     if interval is not None:
         column = spec.watermark.orders_by if spec.watermark else None
-        ground = covered(ground, interval)
+        covered = with_interval(covered, interval)
     elif any(f.rows for f in files):
-        ground = (Interval(),)
+        covered = (Interval(),)
     kept = last is not None and not overwrites and last.holds_increments
     return {
         "watermark_column": column,
-        "ground": tuple(piece.to_json() for piece in ground),
+        "covered": tuple(piece.to_json() for piece in covered),
         "increments": spec.mode == "incremental" or kept,
     }
 
 
 def overlap(
-    ground: Iterable[Interval], interval: Interval, before: Precedes
+    covered: Iterable[Interval], interval: Interval, before: Precedes
 ) -> tuple[Interval, ...]:
     """Return the parts of an interval that commits cover already."""
     if interval.empty:
         return ()
     found = []
-    for piece in ground:
+    for piece in covered:
         lowers = [v for v in (piece.lower, interval.lower) if v]
         uppers = [v for v in (piece.upper, interval.upper) if v]
         lower = _extreme(lowers, lambda a, b: before(b, a))
@@ -261,23 +261,23 @@ def _extreme(values: list[WatermarkValue], better: Precedes) -> WatermarkValue |
     return best
 
 
-def covered(ground: Iterable[Interval], interval: Interval) -> tuple[Interval, ...]:
-    """Return the ground with one more interval; adjacent intervals are merged.
+def with_interval(covered: Iterable[Interval], interval: Interval) -> tuple[Interval, ...]:
+    """Return covered intervals with one more interval; adjacent intervals are merged.
 
     Intervals of strings become one only where one begins with the very value that the other ends
     with: their order is not known here.
     """
     if interval.empty:
-        return tuple(ground)
+        return tuple(covered)
     apart, merged = [], interval
-    for piece in ground:
+    for piece in covered:
         joined = _joined(piece, merged)
         if joined is None:
             apart.append(piece)
         else:
             merged = joined
     # What was apart may touch by now: of two neighbours the new one may fill the gap.
-    return (*apart, merged) if merged == interval else covered(apart, merged)
+    return (*apart, merged) if merged == interval else with_interval(apart, merged)
 
 
 def _joined(left: Interval, right: Interval) -> Interval | None:

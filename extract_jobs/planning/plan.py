@@ -10,7 +10,13 @@ import pyarrow as pa
 
 from extract_jobs.commit.log import Base, Commit, CommitLog
 from extract_jobs.errors import CommitConflict, ConfigError, SchemaChanged
-from extract_jobs.planning.interval import ground_of, next_step, order_of, overlap, watermark_column
+from extract_jobs.planning.interval import (
+    covered_by,
+    next_step,
+    order_of,
+    overlap,
+    watermark_column,
+)
 from extract_jobs.planning.new_files import Objects
 from extract_jobs.planning.schema_change import Drift, differences, schema_json
 from extract_jobs.schema import Column, TableDescription
@@ -146,7 +152,7 @@ def repeated(
         return ()
     if watermark.duplicates == "accept":
         return ()
-    found = overlap(ground_of(last), interval, order_of(source, watermark.orders_by))
+    found = overlap(covered_by(last), interval, order_of(source, watermark.orders_by))
     if found and watermark.snapshot:
         raise ConfigError(
             f"{spec.extract_table}: transactions {interval} overlap what commits hold already "

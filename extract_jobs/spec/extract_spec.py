@@ -50,7 +50,7 @@ class WatermarkSpec(SpecPart):
     )
     duplicates: Literal["refuse", "accept"] = Field(
         "refuse",
-        description="Rows of ground that was committed already: told apart by columns.key, or "
+        description="Rows of intervals committed already: told apart by columns.key, or "
         "accepted as doubles.",
     )
 

@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 
-from extract_jobs.engine.run_splits import Progress, run_splits, stray_uploads
+from extract_jobs.engine.run_splits import Progress, abort_leftover_uploads, run_splits
 from extract_jobs.run import run_extract
 from extract_jobs.sources.splits import Split
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -69,7 +69,7 @@ def test_slices_share_files_and_a_lost_worker_costs_a_slice(
     assert sorted(seen.done) == list(range(7))
     files = [file for r in results for file in r.files]
     assert len(files) == 2 * 30
-    stray_uploads(task, files)
+    abort_leftover_uploads(task, files)
     publish_and_count(files, tmp_path / "lake/target", spark, rows=14_000, partitions=30)
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from extract_jobs.commit.log import Commit
 from extract_jobs.errors import ConfigError
-from extract_jobs.planning.interval import Step, covered, ground_after, next_step, overlap
+from extract_jobs.planning.interval import Step, covered_after, next_step, overlap, with_interval
 from extract_jobs.planning.overwrite_partitions import replaced_by_interval, widened
 from extract_jobs.planning.plan import count_null_watermarks, repeated
 from extract_jobs.schema import Column, TableDescription
@@ -47,7 +47,7 @@ def commit_of(
         attempt=1, table_id="t", target_uri="x", fingerprint={}, schema=[], files=(), retire=(),
         report={}, interval=interval and interval.to_json(),
         watermark=watermark and watermark.to_json(),
-        **ground_after(spec, last, interval, (FILE,)),
+        **covered_after(spec, last, interval, (FILE,)),
     )  # fmt: skip
 
 
@@ -133,8 +133,8 @@ def test_backfills_and_lag_never_move_the_watermark_back_nor_over_a_gap(
             assert lower <= before
         # Everything up to the watermark that was there when its interval was taken is covered.
         if after is not None and table.last is not None:
-            ground = [Interval.from_json(g) for g in table.last.ground]
-            assert any(g and g.lower is None and inside(after, g) for g in ground)
+            covered = [Interval.from_json(g) for g in table.last.covered]
+            assert any(g and g.lower is None and inside(after, g) for g in covered)
         assert interval.empty or interval.upper is not None
         table.source.rows += more
 
@@ -149,25 +149,27 @@ pieces = st.builds(
 @given(st.lists(pieces, max_size=6), pieces)
 def test_ground_is_the_union_of_intervals(found: list[Interval], one: Interval) -> None:
     line = range(-2, 16)
-    ground: tuple[Interval, ...] = ()
+    covered: tuple[Interval, ...] = ()
     for piece in found:
-        ground = covered(ground, piece)
+        covered = with_interval(covered, piece)
     for value in line:
-        assert any(inside(value, g) for g in ground) == any(inside(value, p) for p in found)
-    shared = overlap(ground, one, is_before)
+        assert any(inside(value, g) for g in covered) == any(inside(value, p) for p in found)
+    shared = overlap(covered, one, is_before)
     for value in line:
-        both = inside(value, one) and any(inside(value, g) for g in ground)
+        both = inside(value, one) and any(inside(value, g) for g in covered)
         assert any(inside(value, s) for s in shared) == both
-    for a, b in itertools.permutations(ground, 2):  # what touches is one
+    for a, b in itertools.permutations(covered, 2):  # what touches is one
         assert not (a.upper is not None and a.upper == b.lower)
         assert not any(inside(value, a) and inside(value, b) for value in line)
 
 
 def test_ground_of_text_grows_where_one_interval_goes_on_from_the_other() -> None:
     a, b, c = (WatermarkValue("string", text) for text in "aBc")
-    assert covered(covered((), Interval(None, a)), Interval(a, b)) == (Interval(None, b),)
-    assert covered((Interval(a, b),), Interval(None, a)) == (Interval(None, b),)
-    assert covered((Interval(a, b),), Interval(a, c)) == (Interval(a, b), Interval(a, c))
+    assert with_interval(with_interval((), Interval(None, a)), Interval(a, b)) == (
+        Interval(None, b),
+    )
+    assert with_interval((Interval(a, b),), Interval(None, a)) == (Interval(None, b),)
+    assert with_interval((Interval(a, b),), Interval(a, c)) == (Interval(a, b), Interval(a, c))
 
 
 def test_text_is_compared_by_the_source() -> None:
@@ -406,7 +408,7 @@ def test_after_a_full_extract_rows_are_told_by_key() -> None:
     table.run(incremental(KEYED))
     # A full extract that found no row covers nothing.
     empty = commit_of(make_spec(), None, None, None)
-    table.last = replace(empty, **ground_after(make_spec(), None, None, (replace(FILE, rows=0),)))
+    table.last = replace(empty, **covered_after(make_spec(), None, None, (replace(FILE, rows=0),)))
     table.run(incremental())
 
 
