@@ -36,12 +36,14 @@ class Documented:
         package: Its package, whose docstring has more to tell.
         features: What it can do.
         rules: Its tables of types, by their titles.
+        settings: What its sessions set over the server's own: name, value, what it changes.
     """
 
     types: tuple[str, ...]
     package: ModuleType
     features: Features
     rules: dict[str, tuple[TypeRule, ...]]
+    settings: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def title(self) -> str:
@@ -62,6 +64,7 @@ def documented() -> tuple[Documented, ...]:
     from extract_jobs.sources.files import types as files_types
     from extract_jobs.sources.jdbc import rules as jdbc_rules
     from extract_jobs.sources.jdbc import source as jdbc_source
+    from extract_jobs.sources.mysql import settings as mysql_settings
     from extract_jobs.sources.mysql import source as mysql_source
     from extract_jobs.sources.mysql import types as mysql_types
     from extract_jobs.sources.postgres import source as postgres_source
@@ -83,6 +86,7 @@ def documented() -> tuple[Documented, ...]:
         Documented(
             ("mysql",), mysql, mysql_source.FEATURES,
             {"MySQL and MariaDB": mysql_types.TYPE_RULES},
+            tuple((one.name, one.value, one.what) for one in mysql_settings.SETTINGS),
         ),
         Documented(
             ("sqlite",), sqlite, sqlite_source.FEATURES, {"SQLite": sqlite_types.TYPE_RULES}
@@ -126,6 +130,17 @@ def sources_page(found: Sequence[Documented]) -> str:
     for one in found:
         if one.notes:
             lines += ["", f"## {one.title}", "", one.notes]
+        if one.settings:
+            rows = [[f"`{name}`", f"`{value}`", what] for name, value, what in one.settings]
+            lines += [
+                "",
+                "Settings of the server or of `init_connect` that cannot change what is read,",
+                "each where the server has it; besides them, isolation is `repeatable read, read",
+                "only`. What no session can set (`ft_min_word_len` and other rules of full-text",
+                "search, `lower_case_table_names`) stays the server's.",
+                "",
+                *_table(["setting", "is", "what it would change"], rows),
+            ]
     return "\n".join(lines) + "\n"
 
 

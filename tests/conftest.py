@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytest_plugins = [
     "tests.support.artifacts",
     "tests.support.emulators",
-    "tests.support.mariadb",
+    "tests.support.mysql_servers",
     "tests.support.postgres",
     "tests.support.postgres_nodes",
     "tests.support.schedule",

@@ -141,6 +141,8 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
     last = f"after commit {published.seq}" if published else "the first commit"
     partitions = ", ".join(p.name for p in seen.transform.partitions) or "none"
     reads = f"{len(seen.splits)}, at most {spec.split.max_connections} at a time"
+    if seen.splits[0].note:
+        reads = f"1: {seen.splits[0].note}"
     facts = [
         ("table", f"{spec.table_id} ({about.kind}, {about.source_version})"),
         ("key", ", ".join(about.key) or "none"),
@@ -149,7 +151,6 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
         ("splits", reads),
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
         ("partitions", partitions),
-        *_guessed_facts(seen.transform),
         *_retired_facts(seen.retired),
         ("state", f"{spec.state_uri} ({last})"),
         *(("change", str(change)) for change in seen.plan.drift.changes),
@@ -172,18 +173,6 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
              for n in gone]  # fmt: skip
     rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in AUDIT_FIELDS]
     return "\n".join([*lines, "", *aligned(rows)])
-
-
-def _guessed_facts(transform: Transform) -> list[tuple[str, str]]:
-    """Return a note on folders of text, whose type readers guess that do not use a catalog."""
-    names = transform.text_partitions()
-    if not names:
-        return []
-    text = (
-        f"the folders of {', '.join(names)} hold text: a reader without a catalog guesses numbers "
-        "and dates from it unless it is told (docs/readers.md)"
-    )
-    return [("note", text)]
 
 
 def _retired_facts(retired: Retired) -> list[tuple[str, str]]:

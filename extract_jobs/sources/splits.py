@@ -39,12 +39,14 @@ class Split:
             from its own literals; None reads everything.
         estimated_bytes: What the source thinks the split holds, for balancing slices.
         objects: What a split of a file drop reads, in this order; empty for databases.
+        note: Of an only split, why the source was not cut; empty where that needs no word.
     """
 
     index: int
     predicate: str | None = None
     estimated_bytes: int = 0
     objects: tuple[ObjectRange, ...] = ()
+    note: str = ""
 
 
 def slices(splits: Sequence[Split], count: int) -> list[tuple[Split, ...]]:

@@ -31,7 +31,7 @@ from tests.bench.bench_lineitem import (
 )
 from tests.bench.measure import CommandFailed, Measured
 from tests.support.debian import jar
-from tests.support.mariadb import MariaServer, run_server
+from tests.support.mysql_servers import MARIADB, MysqlServer, run_server
 
 TABLE = "orders"
 MAX_RATIO = 0.75
@@ -66,7 +66,7 @@ def main() -> int:
     arguments = parser.parse_args()
     CACHE.mkdir(exist_ok=True)
     try:
-        with run_server(innodb_buffer_pool_size="1G") as server:
+        with run_server(MARIADB, innodb_buffer_pool_size="1G") as server:
             print(f"loading {arguments.rows:,} rows …", flush=True)
             load(server, arguments.rows)
             contenders = (
@@ -84,7 +84,7 @@ def main() -> int:
     return judge(runs, wrong, arguments.rows)
 
 
-def load(server: MariaServer, rows: int) -> None:
+def load(server: MysqlServer, rows: int) -> None:
     """Create and fill the table, in the order of its key, and analyze it."""
     listed = ", ".join(f"{name} {kind}" for name, (kind, _) in COLUMNS.items())
     values = ", ".join(value for _, value in COLUMNS.values())
@@ -95,7 +95,7 @@ def load(server: MariaServer, rows: int) -> None:
     )
 
 
-def extract_jobs(server: MariaServer, connections: int) -> Contender:
+def extract_jobs(server: MysqlServer, connections: int) -> Contender:
     """This project, by its command line, full extract into a folder."""
     config = CACHE / "bench-mariadb.yml"
 
@@ -121,7 +121,7 @@ def extract_jobs(server: MariaServer, connections: int) -> Contender:
     return Contender("extract-jobs", command)
 
 
-def spark_jdbc(server: MariaServer, rows: int) -> Contender:
+def spark_jdbc(server: MysqlServer, rows: int) -> Contender:
     """Spark's JDBC source, eight partitions by key."""
 
     def command(target: Path) -> Sequence[str]:
@@ -138,7 +138,7 @@ def spark_jdbc(server: MariaServer, rows: int) -> Contender:
     return Contender("Spark JDBC", command)
 
 
-def duckdb_copy(server: MariaServer) -> Contender:
+def duckdb_copy(server: MysqlServer) -> Contender:
     """DuckDB's own COPY of an attached database."""
 
     def command(target: Path) -> Sequence[str]:
@@ -151,7 +151,7 @@ def duckdb_copy(server: MariaServer) -> Contender:
     return Contender("DuckDB COPY", command)
 
 
-def source_sums(server: MariaServer) -> dict[str, str]:
+def source_sums(server: MysqlServer) -> dict[str, str]:
     """Return the source's row count and a sum of each column, as `result_sums` does."""
 
     def total(name: str, kind: str) -> str:

@@ -16,22 +16,21 @@ from extract_jobs.sources.mysql.session import execute, session
 from extract_jobs.sources.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.cut_proxy import CutProxy
-from tests.support.mariadb import PASSWORD, MariaServer
+from tests.support.mysql_servers import PASSWORD, MysqlServer, numbers
 from tests.support.mysql_source import ids, read_all, snapshot_of, source
 from tests.support.postgres_source import everything_said
 
-Maria = MariaServer
+Server = MysqlServer
 
 
 def test_a_session_is_read_only_in_utc_whatever_the_server_has(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mariadb_database.execute("create table t (id int)")
-    found = source(mariadb_database, monkeypatch, extract_table="t")
+    mysql_database.execute("create table t (id int)")
+    found = source(mysql_database, monkeypatch, extract_table="t")
     with session(found.connection, "looking") as opened:
-        row = execute(opened, "select @@time_zone, @@sql_mode, @@tx_isolation, 'a\\'b', \"text\"")[
-            0
-        ]
+        isolation = "tx_isolation" if mysql_database.is_mariadb else "transaction_isolation"
+        [row] = execute(opened, f"select @@time_zone, @@sql_mode, @@{isolation}, 'a\\'b', \"text\"")
         assert row == ("+00:00", "", "REPEATABLE-READ", "a'b", "text")
     for statement in ("insert into t values (1)", "create table u (id int)", "delete from t"):
         with (
@@ -39,7 +38,7 @@ def test_a_session_is_read_only_in_utc_whatever_the_server_has(
             session(found.connection, "writing") as opened,
         ):
             execute(opened, statement)
-    assert mariadb_database.rows("select * from t") == []
+    assert mysql_database.rows("select * from t") == []
 
 
 WATERMARKS: dict[str, tuple[str, list[str], str, str]] = {
@@ -59,12 +58,12 @@ WATERMARKS: dict[str, tuple[str, list[str], str, str]] = {
 
 @pytest.mark.parametrize("kind", WATERMARKS)
 def test_watermarks_are_exact(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch, kind: str
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     type_, values, highest, lower = WATERMARKS[kind]
-    mariadb_database.execute(f"create table t (id int, w {kind})")
-    mariadb_database.insert("t", [*enumerate(values), (98, None), (99, None)])
-    found = source(mariadb_database, monkeypatch, extract_table="t")
+    mysql_database.execute(f"create table t (id int, w {kind})")
+    mysql_database.insert("t", [*enumerate(values), (98, None), (99, None)])
+    found = source(mysql_database, monkeypatch, extract_table="t")
     assert found.describe().column("w").watermark == type_  # type: ignore[union-attr]
     top = found.highest("w")
     assert top == WatermarkValue(type_, highest)  # type: ignore[arg-type]
@@ -86,10 +85,10 @@ def test_watermarks_are_exact(
 
 
 def test_a_collation_orders_watermarks(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mariadb_database.execute("create table t (w varchar(9) collate utf8mb4_general_ci)")
-    found = source(mariadb_database, monkeypatch, extract_table="t")
+    mysql_database.execute("create table t (w varchar(9) collate utf8mb4_general_ci)")
+    found = source(mysql_database, monkeypatch, extract_table="t")
     small, large, same = (WatermarkValue("string", text) for text in ("a", "B", "A  "))
     assert found.precedes("w", small, large)
     assert not found.precedes("w", small, same)
@@ -97,12 +96,12 @@ def test_a_collation_orders_watermarks(
 
 
 def test_zero_dates_are_neither_null_nor_a_watermark(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mariadb_database.execute(
+    mysql_database.execute(
         "create table t (w datetime not null)", "insert into t values ('0000-00-00')"
     )
-    found = source(mariadb_database, monkeypatch, extract_table="t")
+    found = source(mysql_database, monkeypatch, extract_table="t")
     assert found.null_watermarks("w") == 0
     with pytest.raises(TypeNotRepresentable, match="zero date") as error:
         found.highest("w")
@@ -110,34 +109,34 @@ def test_zero_dates_are_neither_null_nor_a_watermark(
 
 
 def test_delay_goes_by_the_servers_clock_and_the_earlier_zone(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server's own zone is ahead of UTC, so a wall clock is taken for UTC."""
-    mariadb_database.execute(
+    mysql_database.execute(
         "create table t (id int, ts timestamp(6) null, dt datetime(6), d date)",
         "insert into t values (1, utc_timestamp(6) - interval 1 hour,"
         " utc_timestamp(6) - interval 1 hour, utc_date() - interval 2 day),"
         " (2, utc_timestamp(6) + interval 5 minute, utc_timestamp(6) + interval 5 minute,"
         " utc_date())",
     )
-    found = source(mariadb_database, monkeypatch, extract_table="t")
+    found = source(mysql_database, monkeypatch, extract_table="t")
     for column in ("ts", "dt", "d"):
         top = found.highest(column, delay=timedelta(minutes=1))
         assert top is not None
         count = f"select group_concat(id) from t where {column} <= '{top.text.removesuffix('+00')}'"
-        assert mariadb_database.rows(count) == [("1",)], column
+        assert mysql_database.rows(count) == [("1",)], column
     with pytest.raises(ConfigError, match="needs a time"):
         found.highest("id", delay=timedelta(minutes=1))
 
 
-def test_queries_and_conditions(mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch) -> None:
-    mariadb_database.execute(
+def test_queries_and_conditions(mysql_database: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    mysql_database.execute(
         "create table t (id int primary key, note varchar(20))",
         "insert into t values (1, 'a\\'b'), (2, 'x'), (3, null)",
     )
 
     def found(**given: Any) -> list[Any]:
-        table = read_all(source(mariadb_database, monkeypatch, extract_table="t", **given))
+        table = read_all(source(mysql_database, monkeypatch, extract_table="t", **given))
         return sorted(table["id"].to_pylist())
 
     assert found(where="note = 'a''b' or id = 3") == [1, 3]
@@ -157,36 +156,38 @@ def test_queries_and_conditions(mariadb_database: Maria, monkeypatch: pytest.Mon
     ):
         with pytest.raises(ConfigError):
             found(**given)
-    assert mariadb_database.rows("select count(*) from t") == [(3,)]
+    assert mysql_database.rows("select count(*) from t") == [(3,)]
 
 
-def test_errors_say_what_to_do(mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = mariadb_database.database
-    mariadb_database.execute(
+def test_errors_say_what_to_do(mysql_database: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = mysql_database.database
+    mysql_database.execute(
         "create table orders (id int, secret int)",
         "create table `odd.name` (id int)",
-        "create or replace user 'narrow'@'%' identified by 'x'",
+        "drop user if exists 'narrow'@'%'",
+        "create user 'narrow'@'%' identified by 'x'",
         f"grant select (id) on `{name}`.orders to 'narrow'@'%'",
     )
     with pytest.raises(ConfigError, match=r"no table 'order'.*nearest are .*\.orders"):
-        source(mariadb_database, monkeypatch, extract_table="order").describe()
+        source(mysql_database, monkeypatch, extract_table="order").describe()
     for spelt in (f"{name}.orders", f"`{name}`.`orders`", "odd.name", f"{name}.odd.name"):
-        source(mariadb_database, monkeypatch, extract_table=spelt).describe()
+        source(mysql_database, monkeypatch, extract_table=spelt).describe()
     narrow = {"connection": {"user": "narrow"}, "extract_table": "orders"}
     monkeypatch.setenv("NARROW", "x")
     narrow["connection"]["password_env"] = "NARROW"  # type: ignore[index]
     only = {"columns": {"include": ["id"]}}
-    assert read_all(source(mariadb_database, monkeypatch, **narrow, **only)).num_rows == 0
+    assert read_all(source(mysql_database, monkeypatch, **narrow, **only)).num_rows == 0
     monkeypatch.setenv("TEST_MYSQL_PASSWORD", "wrong")
-    wrong = source(mariadb_database, monkeypatch, extract_table="orders")
+    wrong = source(mysql_database, monkeypatch, extract_table="orders")
     monkeypatch.setenv("WRONG", "wr0ng-and-secret")
     for connection, kind, reason in (
         ({"password_env": "WRONG"}, ConfigError, "refused user or password"),
         ({"database": "nowhere"}, ConfigError, "no such database"),
         ({"port": 9}, SourceUnavailable, "connection refused"),
-        ({"sslmode": "require"}, ConfigError, "no TLS"),
+        # MySQL makes a certificate of its own.
+        *([({"sslmode": "require"}, ConfigError, "no TLS")] if mysql_database.is_mariadb else []),
     ):
-        wrong = source(mariadb_database, monkeypatch, extract_table="t", connection=connection)
+        wrong = source(mysql_database, monkeypatch, extract_table="t", connection=connection)
         with pytest.raises(kind, match=reason) as error:
             wrong.describe()
         said = everything_said(error.value)
@@ -196,15 +197,15 @@ def test_errors_say_what_to_do(mariadb_database: Maria, monkeypatch: pytest.Monk
 
 
 def test_a_connection_cut_while_reading_can_be_tried_again(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mariadb_database.execute(
+    mysql_database.execute(
         "create table t (id int primary key, note text)",
-        "insert into t select seq, repeat('secret', 300) from seq_1_to_5000",
+        f"insert into t select seq, repeat('secret', 300) from {numbers(5000)}",
     )
-    with CutProxy(mariadb_database.host, mariadb_database.port) as proxy:
+    with CutProxy(mysql_database.host, mysql_database.port) as proxy:
         connection = {"port": proxy.port, "sslmode": "disable"}
-        found = source(mariadb_database, monkeypatch, extract_table="t", connection=connection)
+        found = source(mysql_database, monkeypatch, extract_table="t", connection=connection)
         with snapshot_of(found) as snapshot:
             proxy.cut_once_after(3_000_000)
             with pytest.raises(SourceUnavailable, match="run again") as error:
@@ -214,53 +215,53 @@ def test_a_connection_cut_while_reading_can_be_tried_again(
 
 
 def test_a_killed_statement_can_be_tried_again(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server's error comes after rows have: it is seen behind them."""
-    mariadb_database.execute("create table t (id int primary key, note varchar(1000))")
-    mariadb_database.execute("insert into t select seq, repeat('n', 900) from seq_1_to_60000")
-    found = source(mariadb_database, monkeypatch, extract_table="t")
+    mysql_database.execute("create table t (id int primary key, note varchar(1000))")
+    mysql_database.execute(f"insert into t select seq, repeat('n', 900) from {numbers(60000)}")
+    found = source(mysql_database, monkeypatch, extract_table="t")
     with (
         snapshot_of(found) as snapshot,
         contextlib.closing(iter(snapshot.reader.read(Split(0)))) as batches,
     ):
         next(batches)
-        busy = mariadb_database.rows(
+        busy = mysql_database.rows(
             "select id from information_schema.processlist where info like '%`note`%'"
             " and id <> connection_id()"
         )
-        mariadb_database.execute(f"kill query {busy[0][0]}")
+        mysql_database.execute(f"kill query {busy[0][0]}")
         with pytest.raises(SourceUnavailable, match="stopped"):
             list(batches)
 
 
 def test_closing_early_ends_the_servers_work(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mariadb_database.execute("create table t (id int primary key, note varchar(1000))")
-    mariadb_database.execute("insert into t select seq, repeat('n', 900) from seq_1_to_60000")
-    found = source(mariadb_database, monkeypatch, extract_table="t")
+    mysql_database.execute("create table t (id int primary key, note varchar(1000))")
+    mysql_database.execute(f"insert into t select seq, repeat('n', 900) from {numbers(60000)}")
+    found = source(mysql_database, monkeypatch, extract_table="t")
     with snapshot_of(found) as snapshot:
         batches = iter(snapshot.reader.read(Split(0)))
         next(batches)
         batches.close()  # type: ignore[attr-defined]
     busy = "select count(*) from information_schema.processlist where info like '%`note`%'"
     for _ in range(500):
-        if mariadb_database.rows(f"{busy} and id <> connection_id()") == [(0,)]:
+        if mysql_database.rows(f"{busy} and id <> connection_id()") == [(0,)]:
             return
     pytest.fail("the server still sends rows that nobody reads")
 
 
 def test_rows_of_any_size_in_bounded_memory(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """200 MB of rows, some above the protocol's packets of 16 MB, in less."""
-    mariadb_database.execute(
+    mysql_database.execute(
         "create table t (id int primary key, b longblob)",
-        "insert into t select seq, repeat(x'00ff', 20000) from seq_1_to_4000",
+        f"insert into t select seq, repeat(x'00ff', 20000) from {numbers(4000)}",
         "set global max_allowed_packet = 67108864",
     )
-    mariadb_database.execute(
+    mysql_database.execute(
         "insert into t values (9001, repeat('x', 16777215 - 9)), (9002, repeat('y', 34000000)),"
         " (9003, ''), (9004, null)"
     )
@@ -273,7 +274,7 @@ def test_rows_of_any_size_in_bounded_memory(
         from extract_jobs.sources.splits import Split
         import pyarrow as pa
         connection = DatabaseConnection(
-            "127.0.0.1", {mariadb_database.port}, {mariadb_database.database!r}, "tester",
+            "127.0.0.1", {mysql_database.port}, {mysql_database.database!r}, "tester",
             sys.stdin.read(), sslmode="prefer", engine="mysql")
         columns = tuple(
             Column(n, k, a, True, "lossless", "", n) for n, k, a in

@@ -1,4 +1,4 @@
-"""Random schemas and rows put into MariaDB arrive as they were put in."""
+"""Random schemas and rows put into MySQL arrive as they were put in."""
 
 # ruff: noqa: DTZ001  naive timestamps are a type of their own here
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.mariadb import MariaServer, quoted
+from tests.support.mysql_servers import MysqlServer, quoted
 from tests.support.mysql_source import read_all, source
 from tests.support.sampling import examples
 
@@ -72,17 +72,17 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[tuple[Any, ...]]]:
 )  # fmt: skip
 @given(table=tables())
 def test_what_was_put_in_arrives(
-    mariadb_database: MariaServer,
+    mysql_database: MysqlServer,
     monkeypatch: pytest.MonkeyPatch,
     table: tuple[list[str], list[tuple[Any, ...]]],
 ) -> None:
     kinds, rows = table
     listed = ", ".join(f"{quoted(f'c {i}')} {kind}" for i, kind in enumerate(kinds))
-    mariadb_database.execute(
+    mysql_database.execute(
         "drop table if exists t", f"create table t (id int primary key, {listed})"
     )
-    mariadb_database.insert("t", [(i, *map(put_in, row)) for i, row in enumerate(rows)])
-    found = read_all(source(mariadb_database, monkeypatch, extract_table="t"))
+    mysql_database.insert("t", [(i, *map(put_in, row)) for i, row in enumerate(rows)])
+    found = read_all(source(mysql_database, monkeypatch, extract_table="t"))
     arrived = sorted(found.to_pylist(), key=lambda row: row["id"])
     assert [tuple(row.values()) for row in arrived] == [(i, *row) for i, row in enumerate(rows)]
 

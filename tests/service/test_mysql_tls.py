@@ -1,4 +1,4 @@
-"""TLS to MariaDB, in each of connection.sslmode's words; logins without a password's trace."""
+"""TLS to MySQL, in each of connection.sslmode's words; logins without a password's trace."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cryptography.x509.oid import NameOID
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.mysql.session import execute, session
-from tests.support.mariadb import MariaServer, run_server
+from tests.support.mysql_servers import SERVERS, MysqlServer, run_server
 from tests.support.mysql_source import source
 
-Maria = MariaServer
+Server = MysqlServer
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
@@ -51,10 +51,12 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-@pytest.fixture(scope="module")
-def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Maria, Path]]:
+@pytest.fixture(scope="module", params=SERVERS)
+def encrypted(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[tuple[Server, Path]]:
     certificate, key = make_certificate(tmp_path_factory.mktemp("tls"))
-    with run_server(ssl_cert=str(certificate), ssl_key=str(key)) as server:
+    with run_server(SERVERS[request.param], ssl_cert=str(certificate), ssl_key=str(key)) as server:
         yield server, certificate
 
 
@@ -68,7 +70,7 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Maria,
     ("verify-full", "system", False, False),
 ])  # fmt: skip
 def test_tls_as_configured(
-    encrypted: tuple[Maria, Path],
+    encrypted: tuple[Server, Path],
     monkeypatch: pytest.MonkeyPatch,
     mode: str,
     trusts: str | None,
@@ -91,7 +93,7 @@ def test_tls_as_configured(
 
 
 def test_a_certificate_for_another_host_is_refused(
-    encrypted: tuple[Maria, Path], monkeypatch: pytest.MonkeyPatch
+    encrypted: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, certificate = encrypted
     connection = {"host": "localhost", "sslrootcert": str(certificate)}

@@ -14,31 +14,32 @@ import pytest
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.run import run_extract
-from tests.support.mariadb import MariaServer, quoted
+from tests.support.mysql_servers import MysqlServer, quoted
 from tests.support.mysql_source import read_all, snapshot_of, source
-from tests.support.mysql_torture import COLUMNS, ROWS, make, printed
+from tests.support.mysql_torture import ROWS, columns_of, make, printed
 
-Maria = MariaServer
+Server = MysqlServer
 
 
 @pytest.fixture
-def torture(mariadb_database: Maria) -> Maria:
-    make(mariadb_database)
-    return mariadb_database
+def torture(mysql_database: Server) -> Server:
+    make(mysql_database)
+    return mysql_database
 
 
-def expected(server: Maria) -> dict[str, list[bytes | None]]:
+def expected(server: Server) -> dict[str, list[bytes | None]]:
     """Return each column as the client prints it, in full where the server would shorten it."""
 
     def shown(name: str, kind: str) -> str:
         if kind.startswith(("float", "double")):
-            return f"cast({quoted(name)} * 1e0 as char)"
+            return f"{quoted(name)} * 1e0"
         as_number = kind.startswith("bit") or "zerofill" in kind or kind == "year"
         return f"{quoted(name)} + 0" if as_number else quoted(name)
 
-    listed = ", ".join(shown(name, column.type) for name, column in COLUMNS.items())
+    columns = columns_of(server)
+    listed = ", ".join(shown(name, column.type) for name, column in columns.items())
     rows = server.client(f"select {listed} from torture order by id")
-    return dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def floats(values: list[bytes | None], single: bool) -> list[Any]:
@@ -48,13 +49,13 @@ def floats(values: list[bytes | None], single: bool) -> list[Any]:
 
 
 def test_every_type_arrives_as_the_client_prints_it(
-    torture: Maria, monkeypatch: pytest.MonkeyPatch
+    torture: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = read_all(source(torture, monkeypatch, extract_table="torture"))
     assert table.num_rows == ROWS
     wrong = {}
     clients = expected(torture)
-    for name, column in COLUMNS.items():
+    for name, column in columns_of(torture).items():
         arrived = table.column(name)
         assert arrived.type == column.arrow, name
         client = clients[name]
@@ -78,7 +79,7 @@ def test_every_type_arrives_as_the_client_prints_it(
 
 
 def test_what_is_written_reads_back_equal_in_duckdb_and_pyarrow(
-    torture: Maria, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    torture: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = source(torture, monkeypatch, extract_table="torture")
     table = read_all(found)
@@ -91,26 +92,26 @@ def test_what_is_written_reads_back_equal_in_duckdb_and_pyarrow(
     run_extract(found.spec.model_copy(update=changes))
     files = sorted(target.rglob("*.parquet"))
     back = pq.read_table(files[0], partitioning=None)
-    for name in COLUMNS:
+    for name in columns_of(torture):
         assert back.column(name).to_pylist() == table.column(name).to_pylist(), name
     with duckdb.connect() as connection:
         rows = connection.execute(f"select * from read_parquet('{files[0]}') order by id")
         read = rows.to_arrow_table()
-    for name, column in COLUMNS.items():
+    for name, column in columns_of(torture).items():
         values = read.column(name).cast(column.arrow).to_pylist()
         assert values == table.column(name).to_pylist(), name
 
 
 def test_a_query_gives_the_types_of_its_columns(
-    torture: Maria, monkeypatch: pytest.MonkeyPatch
+    torture: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = source(torture, monkeypatch, extract_table="torture")
-    names = ", ".join(quoted(name) for name in COLUMNS)
+    names = ", ".join(quoted(name) for name in columns_of(torture))
     query = source(
         torture, monkeypatch, extract_table="q", query=f"select {names} from torture order by id"
     )
     of_table, of_query = read_all(table), read_all(query)
-    for name in COLUMNS:
+    for name in columns_of(torture):
         assert of_query.column(name).type == of_table.column(name).type, name
         assert of_query.column(name).to_pylist() == of_table.column(name).to_pylist(), name
 
@@ -123,10 +124,10 @@ ODD_ROWS = """insert into t values (1, '2024-01-01', '2024-01-01', '2024-01-01 0
 
 @pytest.mark.parametrize("column", ["d", "at", "ts"])
 def test_odd_dates_are_refused(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch, column: str
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch, column: str
 ) -> None:
-    mariadb_database.execute(ODD_DATES, ODD_ROWS)
-    found = source(mariadb_database, monkeypatch, extract_table="t", columns={"include": [column]})
+    mysql_database.execute(ODD_DATES, ODD_ROWS)
+    found = source(mysql_database, monkeypatch, extract_table="t", columns={"include": [column]})
     with snapshot_of(found) as snapshot, pytest.raises(TypeNotRepresentable) as error:
         list(snapshot.reader.only([column]).read(snapshot.splits(found.spec)[0]))
     assert f"column {column} " in str(error.value)
@@ -135,10 +136,10 @@ def test_odd_dates_are_refused(
 
 
 def test_odd_dates_become_null_and_are_counted(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mariadb_database.execute(ODD_DATES, ODD_ROWS)
-    found = source(mariadb_database, monkeypatch, extract_table="t", lossy_types="null")
+    mysql_database.execute(ODD_DATES, ODD_ROWS)
+    found = source(mysql_database, monkeypatch, extract_table="t", lossy_types="null")
     with snapshot_of(found) as snapshot:
         batches = list(snapshot.reader.read(snapshot.splits(found.spec)[0]))
         assert snapshot.reader.nulled == {"d": 3, "at": 3, "ts": 1}
@@ -149,10 +150,10 @@ def test_odd_dates_become_null_and_are_counted(
 @pytest.mark.parametrize("how", [{"lossy_types": "string"}, {"columns": {"cast": {
     "d": "string", "at": "string", "ts": "string"}}}])  # fmt: skip
 def test_odd_dates_arrive_as_text_where_that_is_allowed(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
-    mariadb_database.execute(ODD_DATES, ODD_ROWS)
-    table = read_all(source(mariadb_database, monkeypatch, extract_table="t", **how))
+    mysql_database.execute(ODD_DATES, ODD_ROWS)
+    table = read_all(source(mysql_database, monkeypatch, extract_table="t", **how))
     assert table["d"].to_pylist() == ["2024-01-01", "0000-00-00", "2024-02-31", "0000-01-01"]
     assert table["at"].to_pylist()[3] == "0000-12-31 23:59:59.999999"
     assert table["ts"].to_pylist()[:2] == ["2024-01-01 00:00:01", "0000-00-00 00:00:00"]
@@ -171,35 +172,39 @@ INVALID = {
 
 @pytest.mark.parametrize("charset", INVALID)
 def test_invalid_text_is_refused_or_becomes_null(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch, charset: str
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch, charset: str
 ) -> None:
-    smuggle(mariadb_database, charset)
+    smuggle(mysql_database, charset)
     with pytest.raises(TypeNotRepresentable, match="not valid in its character set"):
-        read_all(source(mariadb_database, monkeypatch, extract_table="t"))
-    table = read_all(source(mariadb_database, monkeypatch, extract_table="t", lossy_types="null"))
+        read_all(source(mysql_database, monkeypatch, extract_table="t"))
+    table = read_all(source(mysql_database, monkeypatch, extract_table="t", lossy_types="null"))
     assert table["c"].to_pylist() == ["ok?", None]
 
 
 def test_text_too_large_to_convert_is_refused_and_never_null(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Functions of a text above max_allowed_packet give NULL: 16 MB by default."""
-    mariadb_database.execute("set global max_allowed_packet = 67108864")
-    mariadb_database.execute(
+    """MariaDB's functions give NULL for a text above max_allowed_packet; MySQL converts it."""
+    mysql_database.execute("set global max_allowed_packet = 67108864")
+    mysql_database.execute(
         "create table t (id int, c longtext charset sjis)",
         "insert into t values (1, repeat('a', 20000000)), (2, null), (3, 'b')",
         "set global max_allowed_packet = 16777216",
     )
+    if not mysql_database.is_mariadb:
+        table = read_all(source(mysql_database, monkeypatch, extract_table="t"))
+        assert table["c"].to_pylist() == ["a" * 20000000, None, "b"]
+        return
     with pytest.raises(TypeNotRepresentable, match="max_allowed_packet"):
-        read_all(source(mariadb_database, monkeypatch, extract_table="t"))
-    found = source(mariadb_database, monkeypatch, extract_table="t", lossy_types="null")
+        read_all(source(mysql_database, monkeypatch, extract_table="t"))
+    found = source(mysql_database, monkeypatch, extract_table="t", lossy_types="null")
     with snapshot_of(found) as snapshot:
         batches = list(snapshot.reader.read(snapshot.splits(found.spec)[0]))
         assert snapshot.reader.nulled == {"c": 1}
     assert pa.Table.from_batches(batches)["c"].to_pylist() == [None, None, "b"]
 
 
-def smuggle(server: Maria, charset: str) -> None:
+def smuggle(server: Server, charset: str) -> None:
     """Make a table whose text is not valid in its character set, as old clients and dumps left it.
 
     The server checks what it is given, so the rows are put into a binary column, and their files
@@ -220,17 +225,17 @@ def smuggle(server: Maria, charset: str) -> None:
 
 
 def test_what_has_no_form_is_refused_with_all_its_columns(
-    mariadb_database: Maria, monkeypatch: pytest.MonkeyPatch
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mariadb_database.execute(
+    mysql_database.execute(
         "create table t (id int, g geometry, p point)",
         "insert into t values (1, st_geomfromtext('POINT(1 2)', 4326), point(3, 4))",
     )
     with pytest.raises(TypeNotRepresentable, match=r"g is of type geometry.*p is of type point"):
-        source(mariadb_database, monkeypatch, extract_table="t").describe()
+        source(mysql_database, monkeypatch, extract_table="t").describe()
     cast = {"cast": {"g": "string", "p": "binary"}}
-    table = read_all(source(mariadb_database, monkeypatch, extract_table="t", columns=cast))
+    table = read_all(source(mysql_database, monkeypatch, extract_table="t", columns=cast))
     assert table["g"].to_pylist() == ["POINT(1 2)"]
     assert table["p"].to_pylist()[0][:5] == b"\0\0\0\0\1"
     excluded = {"exclude": ["g", "p"]}
-    source(mariadb_database, monkeypatch, extract_table="t", columns=excluded).describe()
+    source(mysql_database, monkeypatch, extract_table="t", columns=excluded).describe()

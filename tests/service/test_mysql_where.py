@@ -25,16 +25,16 @@ MODES = ("", "NO_BACKSLASH_ESCAPES", "ANSI_QUOTES", "ANSI_QUOTES,NO_BACKSLASH_ES
 
 
 @pytest.fixture
-def connections(mariadb_database):
+def connections(mysql_database):
     """One session for each way of quoting, that runs several statements where it is given some."""
-    mariadb_database.execute(
+    mysql_database.execute(
         "create table t (a int, b text)", "insert into t values (1, 'x'), (2, null)"
     )
     with contextlib.ExitStack() as opened:
         yield [
             opened.enter_context(
                 contextlib.closing(
-                    mariadb_database.connect(sql_mode=mode, client_flag=MULTI_STATEMENTS)
+                    mysql_database.connect(sql_mode=mode, client_flag=MULTI_STATEMENTS)
                 )
             )
             for mode in MODES

@@ -17,7 +17,7 @@ from extract_jobs.run import run_extract
 from extract_jobs.sources import open_source
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.jdbc import read_target
-from tests.support.mariadb import MariaServer
+from tests.support.mysql_servers import MysqlServer
 from tests.support.postgres import Server
 from tests.support.specs import make_spec
 
@@ -99,7 +99,7 @@ def test_rows_that_were_read_before_a_failure_are_not_taken_for_all(
 
 
 def test_mariadb(
-    mariadb_database: MariaServer,
+    mariadb_database: MysqlServer,
     spark: SparkSession,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

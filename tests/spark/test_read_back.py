@@ -31,7 +31,7 @@ from tests.support.sqlite_torture import PRINTED, make_torture
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from tests.support.mariadb import MariaServer
+    from tests.support.mysql_servers import MysqlServer
     from tests.support.postgres import Server
 
 pytestmark = pytest.mark.spark
@@ -144,7 +144,7 @@ def test_every_type_of_sqlite_as_it_is_stored(spark: SparkSession, tmp_path: Pat
 
 def test_every_type_of_mariadb_as_it_was_read(
     spark: SparkSession,
-    mariadb_database: MariaServer,
+    mariadb_database: MysqlServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

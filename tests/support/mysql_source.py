@@ -14,11 +14,11 @@ from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.mysql.snapshot import MysqlSnapshot
 from extract_jobs.sources.mysql.source import MysqlSource
 from extract_jobs.sources.splits import Split
-from tests.support.mariadb import MariaServer
+from tests.support.mysql_servers import MysqlServer
 from tests.support.specs import make_spec
 
 
-def source(server: MariaServer, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> MysqlSource:
+def source(server: MysqlServer, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> MysqlSource:
     """Return the source of a spec that reads from a server, its password in a variable."""
     monkeypatch.setenv("TEST_MYSQL_PASSWORD", server.password)
     connection = {

@@ -1,4 +1,4 @@
-"""Every type of MariaDB at its extremes: columns, what is put in, and what they arrive as."""
+"""Every type of MySQL and MariaDB at its extremes: what is put in, and what it arrives as."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from tests.support.mariadb import MariaServer, quoted
+from tests.support.mysql_servers import MysqlServer, quoted
 
 
 class Torture(NamedTuple):
@@ -100,18 +100,32 @@ COLUMNS: dict[str, Torture] = {
     "un": Torture("int", (), pa.int32()),
 }  # fmt: skip
 
+MARIADB_ALONE = ("d3838", "u", "i4", "i6")
+"""MySQL's decimals have at most 30 digits after the point, and it has none of the others."""
+MYSQL_ALONE: dict[str, Torture] = {
+    "vec": Torture("vector(2)", ("string_to_vector('[1.5,-0.25]')",), pa.binary()),
+}
+
 ROWS = max(len(column.values) for column in COLUMNS.values()) + 1
 """Each column's values, the last of them repeated, then a row of NULLs."""
 
 
-def make(server: MariaServer, table: str = "torture") -> None:
+def columns_of(server: MysqlServer) -> dict[str, Torture]:
+    """Return the columns whose types a server has."""
+    if server.is_mariadb:
+        return COLUMNS
+    return {k: v for k, v in COLUMNS.items() if k not in MARIADB_ALONE} | MYSQL_ALONE
+
+
+def make(server: MysqlServer, table: str = "torture") -> None:
     """Make the table, with one row more than the longest column has values: all NULL."""
-    listed = ", ".join(f"{quoted(name)} {column.type}" for name, column in COLUMNS.items())
+    columns = columns_of(server)
+    listed = ", ".join(f"{quoted(name)} {column.type}" for name, column in columns.items())
     key = "id int not null auto_increment primary key"
     server.execute(
         f"create table {quoted(table)} ({key}, {listed}) engine=innodb row_format=dynamic"
     )
-    filled = {name: column.values for name, column in COLUMNS.items() if column.values}
+    filled = {name: column.values for name, column in columns.items() if column.values}
     names = ", ".join(quoted(name) for name in filled)
     for row in range(ROWS - 1):
         given = ", ".join(values[min(row, len(values) - 1)] for values in filled.values())

@@ -30,7 +30,7 @@ from extract_jobs.sources.jdbc.dialects import (
 
 _MYSQL_PROPERTIES = {
     "connectTimeout": "{milliseconds}",
-    "sessionVariables": "time_zone='+00:00'",
+    "sessionVariables": "time_zone='+00:00',sql_select_limit=18446744073709551615",
     # Rows as they come, in place of the whole result; with it `fetchsize` counts.
     "useCursorFetch": "true",
     # TINYINT(1) holds more than true and false, and YEAR is no date.

@@ -1,6 +1,6 @@
 """MySQL, MariaDB and Aurora MySQL, read through their own protocol straight into Arrow.
 
-Run live against MariaDB. MySQL and Aurora follow their documentation and have not been at hand.
+The tests run it against MySQL and MariaDB. Aurora has not been at hand.
 
 **What splits see.** MySQL cannot hand a snapshot from one session to another without stopping all
 writes. Each split is one read-only transaction with a consistent snapshot of its own (of InnoDB
@@ -11,13 +11,20 @@ are of one moment.
 
 **Splits** are ranges of the primary key, or of the first unique index, cut by what the index itself
 tells of its ranges, so that sparse and skewed keys come out even; a key of several columns goes on
-in the next column where one value has too many rows. An interval that is a small part of the table
+in the next column where one value has too many rows, and descending ones do as well. Indexes that
+the optimizer may not use, that begin with an expression or hold only the start of a column are
+passed over; `plan` says why a table is one split. An interval that is a small part of the table
 is cut through its watermark's index. Without a key there is one split; `split.column` with
 `strategy: range` names another one. Keys of other types than integers, decimals, dates, times,
 `char`, `varchar`, `binary` and `varbinary` are not cut.
 
+**What the server cut** fails the run: a text or JSON above its `max_allowed_packet`, a
+`group_concat` or a recursive query that was ended early. Text in another character set than UTF-8
+is converted by the server, and back again to see that nothing was lost on the way.
+
 **Sessions** are in UTC, without `sql_mode`, without time limits and read-only, whatever the server
-has: in `query`, backslashes escape and double quotes are strings. A table is `database.table`, or
+has: in `query`, backslashes escape and double quotes are strings. Which settings are overridden is
+listed below. A table is `database.table`, or
 `table` in the connection's database; parts that hold dots may stand in backticks.
 
 **Reading a replica:** a name that leads to several replicas is resolved once for all splits of an

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -65,17 +66,23 @@ class Table:
 
 @dataclass(frozen=True)
 class Index:
-    """An index whose order can be read as ranges.
+    """An index of a table.
 
     Attributes:
         name: Its name, ``PRIMARY`` for the primary key.
-        columns: Its columns, in order.
-        unique: Whether a value occurs once; NULL may occur any number of times.
+        parts: The columns that it is about, in order; of an index on an expression those before
+            the first expression.
+        columns: Those that its order can be read by: whole columns that the user may read, up to
+            the first other part.
+        unique: Whether a value of all its parts occurs once; NULL may occur any number of times.
+        problem: Why no range of it can be read; None if one can.
     """
 
     name: str
+    parts: tuple[str, ...]
     columns: tuple[str, ...]
     unique: bool
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,10 @@ class Found:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The primary key's columns; empty without one."""
-        return next((index.columns for index in self.indexes if index.name == "PRIMARY"), ())
+        """The primary key's columns; empty without one, or where the user may not read them all."""
+        key = next((index.parts for index in self.indexes if index.name == "PRIMARY"), ())
+        known = {name for name, _, _ in self.types}
+        return key if known.issuperset(key) else ()
 
     def type_of(self, column: str) -> MysqlType:
         """Return a column's type.
@@ -219,7 +228,8 @@ def find(
     table = find_table(opened, table_name, database)
     relation = Relation(table.quoted, table.kind, where)
     check_texts(opened, relation, None)
-    return Found(table, relation, tuple(_columns(opened, table)), tuple(_indexes(opened, table)))
+    types = tuple(_columns(opened, table))
+    return Found(table, relation, types, tuple(_indexes(opened, table, {t[0] for t in types})))
 
 
 def check_texts(opened: Connection, relation: Relation, query: str | None) -> None:
@@ -242,7 +252,9 @@ def check_texts(opened: Connection, relation: Relation, query: str | None) -> No
 
 def _prepare(opened: Connection, statement: str, what: str) -> None:
     try:
-        execute(opened, f"prepare checked from {quote_text(statement)}")
+        # By way of a variable: MySQL takes no literal with an introducer here.
+        execute(opened, f"set @extract_checked = {quote_text(statement)}")
+        execute(opened, "prepare checked from @extract_checked")
         execute(opened, "deallocate prepare checked")
         return
     except pymysql.Error as error:
@@ -270,26 +282,58 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _indexes(opened: Connection, table: Table) -> list[Index]:
-    """Return a table's ordered indexes that hold whole columns, the primary key first."""
-    rows = execute(
-        opened,
-        "select index_name, column_name, non_unique, sub_part, index_type, collation"
-        f" from information_schema.statistics where table_schema = {quote_text(table.schema)}"
-        f" and table_name = {quote_text(table.name)}"
-        " order by index_name <> 'PRIMARY', non_unique, index_name, seq_in_index",
+def _indexes(opened: Connection, table: Table, known: set[str]) -> list[Index]:
+    """Return a table's indexes, the primary key first.
+
+    Args:
+        opened: A connection.
+        table: The table.
+        known: The columns that the user may read.
+    """
+    # All columns: whether an index is visible has another name in MySQL and MariaDB, and none in
+    # older servers; expressions are MySQL's alone.
+    with opened.cursor() as cursor:
+        cursor.execute(
+            "select * from information_schema.statistics"
+            f" where table_schema = {quote_text(table.schema)}"
+            f" and table_name = {quote_text(table.name)}"
+            " order by index_name <> 'PRIMARY', non_unique, index_name, seq_in_index"
+        )
+        names = [column[0].lower() for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    grouped = itertools.groupby(rows, key=lambda row: str(row["index_name"]))
+    return [_index(name, list(parts), known) for name, parts in grouped]
+
+
+def _index(name: str, parts: list[dict[str, Any]], known: set[str]) -> Index:
+    whole = list(itertools.takewhile(lambda row: row["column_name"] is not None, parts))
+    usable: list[str] = []
+    problem = None
+    for row in parts:
+        column = row["column_name"]
+        if column is None:
+            problem = "it begins with an expression"
+        elif column not in known:
+            problem = f"the user may not read its column {column}"
+        elif row["sub_part"] is not None:
+            problem = f"it holds only the start of column {column}"
+        else:
+            usable.append(column)
+            continue
+        break
+    if _text(parts[0]["index_type"]) != "BTREE":
+        usable, problem = [], "its values are in no order"
+    if _text(parts[0].get("is_visible", "YES")) == "NO":
+        usable, problem = [], "it is invisible to the optimizer"
+    if _text(parts[0].get("ignored", "NO")) == "YES":
+        usable, problem = [], "the optimizer is told to ignore it"
+    return Index(
+        name,
+        tuple(row["column_name"] for row in whole),
+        tuple(usable),
+        unique=not int(parts[0]["non_unique"]),
+        problem=None if usable else problem,
     )
-    found: dict[str, Index] = {}
-    cut: set[str] = set()
-    for name, column, non_unique, sub_part, kind, order in rows:
-        if sub_part is not None or kind != "BTREE" or order != "A" or column is None:
-            cut.add(name)  # what comes after a prefix is in no order
-        if name not in cut:
-            columns = (*(found[name].columns if name in found else ()), column)
-            found[name] = Index(name, columns, not non_unique)
-        elif name in found:
-            found[name] = Index(name, found[name].columns, unique=False)
-    return list(found.values())
 
 
 def fingerprint(opened: Connection, connection: DatabaseConnection) -> dict[str, str]:

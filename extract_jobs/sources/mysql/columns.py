@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from extract_jobs.sources.mysql.driver import Connection
 from extract_jobs.sources.mysql.session import execute
 from extract_jobs.sources.mysql.sql import KINDS, literal, quote_name
-from extract_jobs.sources.mysql.types import MysqlType
+from extract_jobs.sources.mysql.types import MysqlType, as_utf8
 from extract_jobs.sources.sql.columns import SqlColumn
 from extract_jobs.sources.sql.statements import Relation, select
 from extract_jobs.watermark import WatermarkValue
@@ -23,16 +23,19 @@ class MysqlColumn(SqlColumn):
 
     Attributes:
         base: Its ``DATA_TYPE``.
+        charset: Of text: its character set.
     """
 
     base: str = ""
+    charset: str | None = None
 
     orderable: ClassVar[str] = f"one of {', '.join(KINDS)}"
 
     @classmethod
     def of(cls, name: str, found: MysqlType) -> MysqlColumn:
         """Return a column of a type."""
-        return cls(name, quote_name(name), found.printed, KINDS.get(found.base), found.base)
+        kind = KINDS.get(found.base)
+        return cls(name, quote_name(name), found.printed, kind, found.base, found.charset)
 
     def literal(self, text: str) -> str:
         """Return a literal that is compared without rounding."""
@@ -49,13 +52,15 @@ class MysqlColumn(SqlColumn):
         return f"not ({self.is_null})"
 
     def greatest(self, relation: Relation, conditions: Sequence[str]) -> str:
-        """Return a SELECT of the greatest value as text, in UTF-8 however the session converts."""
-        highest = f"max({self.sql})"
+        """Return a SELECT of the greatest value as text, in UTF-8 however the session converts.
+
+        A text that is not valid in its character set gives bytes that are no UTF-8.
+        """
+        highest = select([f"max({self.sql})"], relation, *conditions)
+        printed = "cast(c0 as char)"
         if self.kind == "string":
-            highest = f"cast(convert({highest} using utf8mb4) as binary)"
-        else:
-            highest = f"cast({highest} as char)"
-        return select([highest], relation, *conditions)
+            printed = f"cast({as_utf8('c0', self.charset)} as binary)"
+        return f"select {printed} from ({highest}) as greatest"
 
     def value(self, found: Any) -> WatermarkValue | str:
         """Return a value printed by the server; dates of year 0 are none."""

@@ -31,6 +31,7 @@ _LOGIN = {
     3159: "the server admits TLS connections alone; set connection.sslmode",
     4151: "the user's account is locked",
 }
+_REFUSED = (1045, 1698)
 _CUT = {
     1053, 1077, 1078, 1079, 1080, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1189, 1190, 1218, 1927,
     2002, 2003, 2006, 2012, 2013, 2014, 2055, 3024, 3032, 3169, 4031,
@@ -78,7 +79,13 @@ def connect_error(error: Exception, connection: DatabaseConnection) -> ExtractEr
             "connection.sslrootcert, or a connection.sslmode that does not verify it"
         )
     if found in _LOGIN:
-        return ConfigError(f"cannot log in to {connection.place}: {_LOGIN[found]}")
+        reason = _LOGIN[found]
+        if found in _REFUSED and connection.sslmode == "disable":
+            reason += (
+                ", or it admits that user by TLS alone, which it tells in no other words: "
+                "connection.sslmode is disable"
+            )
+        return ConfigError(f"cannot log in to {connection.place}: {reason}")
     reason = _PASSES.get(found or 0) or _os_reason(error)
     return SourceUnavailable(
         f"cannot connect to {connection.place} within {connection.connect_timeout_seconds} s per "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from calendar import monthrange
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 
 from extract_jobs.sources.mysql.sql import literal, quote_bytes
@@ -19,7 +21,16 @@ _BYTES = ("binary", "varbinary")
 KEYS = (*_NUMBERS, *_TEXTS, *_BYTES)
 """Data types whose columns can be split by."""
 
-_UTF8 = ("utf8mb4", "utf8mb3", "utf8")
+_CODECS = {
+    "utf8mb4": "utf-8", "utf8mb3": "utf-8", "utf8": "utf-8", "ucs2": "utf-16-be",
+    "utf16": "utf-16-be", "utf16le": "utf-16-le", "utf32": "utf-32-be",
+}  # fmt: skip
+_SCRIPTS = [
+    range(0xC0, 0x180), range(0x391, 0x3CA), range(0x410, 0x450), range(0x5D0, 0x5EB),
+    range(0x621, 0x64B), range(0x3041, 0x3097), range(0x4E00, 0x9FA0, 128),
+    range(0xAC00, 0xD7A0, 256),
+]  # fmt: skip
+"""Letters of the basic plane that common texts begin with; of thousands, samples."""
 _EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - MySQL's own wall clock
 _MICROSECOND = timedelta(microseconds=1)
 _DIGITS = 12
@@ -42,10 +53,12 @@ class Number:
         base = self.kind.base
         if base == "decimal":
             return int(Decimal(text).scaleb(self.kind.scale))
-        if base == "date":
-            return date.fromisoformat(text).toordinal()
-        if base in ("datetime", "timestamp"):
-            return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
+        if base in ("date", "datetime", "timestamp"):
+            day = _nearest_day(text[:10])
+            if base == "date":
+                return day.toordinal()
+            moment = datetime.combine(day, time.fromisoformat(text[11:]))
+            return (moment - _EPOCH) // _MICROSECOND
         return int(text)
 
     def literal(self, value: int) -> str:
@@ -61,6 +74,15 @@ class Number:
         return str(value)
 
 
+def _nearest_day(text: str) -> date:
+    """Read a day; one that no calendar has (``2024-00-10``, ``2024-02-31``) as the next best."""
+    year, month, day = map(int, text.split("-"))
+    year = max(1, year)
+    if not month:
+        return date(year, 1, 1)
+    return date(year, month, min(max(1, day), monthrange(year, month)[1]))
+
+
 def is_number(kind: MysqlType) -> bool:
     """Return whether a type's values are numbers to `Number`."""
     return kind.base in _NUMBERS
@@ -72,35 +94,58 @@ def text_literal(value: bytes, kind: MysqlType) -> str:
     return f"{introducer}{quote_bytes(value)}"
 
 
-def between(low: bytes, high: bytes, kind: MysqlType) -> Iterator[bytes]:
+def letters(kind: MysqlType) -> dict[bytes, str]:
+    """Return letters to make texts between two others of, by their bytes in the character set."""
+    if kind.base in _BYTES:
+        return {}
+    codec = _codec(kind)
+    known = [range(0x20, 0x7F)]
+    if codec != "latin-1":
+        known += _SCRIPTS
+    elif kind.charset in ONE_BYTE:
+        known += [range(0xA1, 0x100)]
+    codes = itertools.chain.from_iterable(known)
+    return {chr(code).encode(codec): chr(code) for code in codes}
+
+
+def _codec(kind: MysqlType) -> str:
+    """Return Python's codec of a character set; of others one that keeps bytes as they are."""
+    return _CODECS.get(kind.charset or "", "latin-1")
+
+
+def between(low: bytes, high: bytes, kind: MysqlType, letters: Sequence[str]) -> Iterator[bytes]:
     """Yield guesses at what lies halfway between two values, the likeliest first.
 
-    Only guesses: the column's collation orders texts as it likes, so the server has the last word.
-    In character sets of several bytes other than UTF-8 there are none.
+    Only guesses: the server has the last word on what is between.
+
+    Args:
+        low: The lower value.
+        high: The upper value.
+        kind: Their type.
+        letters: Of texts, letters in the order of the column's collation; none is of its bytes.
     """
     if kind.base in _BYTES:
-        yield bytes(_halfway(list(low), list(high), 256, 0))
-    elif kind.charset in _UTF8:
-        left, right = low.decode(errors="replace"), high.decode(errors="replace")
-        for change in (str, str.lower, str.upper):
-            start, end = (list(map(ord, change(text))) for text in (left, right))
-            base = 128 if max([0, *start, *end]) < 128 else 0xFFFF
-            text = "".join(map(chr, _halfway(start, end, base, 32)))
-            yield text.encode(errors="replace")
-    elif kind.charset in ONE_BYTE or kind.charset == "ascii":
-        base = 128 if kind.charset == "ascii" else 256
-        for fold in (bytes, bytes.lower, bytes.upper):
-            yield bytes(_halfway(list(fold(low)), list(fold(high)), base, 32))
+        digits = _halfway(list(low), list(high), 256)
+        yield bytes(digits)
+        return
+    codec = _codec(kind)
+    ranks = {letter: rank for rank, letter in enumerate(letters, 1)}
+    start, end = (
+        [ranks.get(letter, ranks.get(letter.lower(), 0)) for letter in text]
+        for text in (low.decode(codec, errors="replace"), high.decode(codec, errors="replace"))
+    )
+    digits = _halfway(start, end, len(letters) + 1)
+    yield "".join(letters[max(digit, 1) - 1] for digit in digits).encode(codec, errors="replace")
 
 
-def _halfway(low: list[int], high: list[int], base: int, blank: int) -> list[int]:
+def _halfway(low: list[int], high: list[int], base: int) -> list[int]:
     """Return the digits halfway between two numbers after their common start."""
     start = 0
     while start < min(len(low), len(high)) and low[start] == high[start]:
         start += 1
     numbers = []
     for digits in (low, high):
-        padded = [*digits[start : start + _DIGITS], *[blank] * _DIGITS][:_DIGITS]
+        padded = [*digits[start : start + _DIGITS], *[0] * _DIGITS][:_DIGITS]
         number = 0
         for digit in padded:
             number = number * base + digit
@@ -109,5 +154,5 @@ def _halfway(low: list[int], high: list[int], base: int, blank: int) -> list[int
     found = []
     for _ in range(_DIGITS):
         middle, digit = divmod(middle, base)
-        found.append(max(digit, blank))
+        found.append(digit)
     return [*low[:start], *reversed(found)]

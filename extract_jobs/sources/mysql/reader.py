@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.schema import Column
+from extract_jobs.sources.mysql.cut_values import check_nothing_cut
+from extract_jobs.sources.mysql.driver import Connection
 from extract_jobs.sources.mysql.session import session
 from extract_jobs.sources.mysql.values import parse
 from extract_jobs.sources.mysql.wire import stream
@@ -65,9 +67,21 @@ class MysqlReader:
         expressions = [column.expression for column in self.columns]
         statement = select(expressions, self.relation, self.interval, split.predicate)
         with session(self.connection, self.what) as opened:
-            batches = stream(opened, statement, batch_bytes=BATCH_BYTES, batch_rows=_BATCH_ROWS)
-            for arrays in batches:
+            for arrays in self._checked(opened, statement):
                 yield self._finished(arrays)
+
+    def _checked(self, opened: Connection, statement: str) -> Iterator[list[pa.Array]]:
+        """Yield a statement's rows, and fail after them if the server cut any of them."""
+        warned = yield from stream(
+            opened, statement, batch_bytes=BATCH_BYTES, batch_rows=_BATCH_ROWS
+        )
+        check_nothing_cut(
+            opened,
+            warned,
+            self.what,
+            accounted=sum(self.nulled.values()),
+            is_own=self.relation.kind in ("table", "partitioned"),
+        )
 
     def _finished(self, arrays: list[pa.Array]) -> pa.RecordBatch:
         parsed = []

@@ -22,29 +22,11 @@ from extract_jobs.sources.mysql.driver import (
     release,
     send_password,
     server_version,
+    trust_socket,
 )
 from extract_jobs.sources.mysql.errors import connect_error, statement_error
-from extract_jobs.sources.mysql.sql import LOCK_TIMEOUT_SECONDS
+from extract_jobs.sources.mysql.settings import SETTINGS
 
-_IDLE_SECONDS = 24 * 3600
-_SETTINGS = {
-    "time_zone": "'+00:00'",
-    # Empty: backslashes escape, double quotes are strings, || is or, CHAR comes without padding,
-    # and dates with zeros can be compared with.
-    "sql_mode": "''",
-    "sql_auto_is_null": "0",
-    "sql_big_selects": "1",
-    "sql_select_limit": "default",
-    "sql_buffer_result": "0",
-    "lock_wait_timeout": str(LOCK_TIMEOUT_SECONDS),
-    "innodb_lock_wait_timeout": str(LOCK_TIMEOUT_SECONDS),
-    # A reader whose writer is slow stops taking rows: by default the server hangs up after 60 s.
-    "net_write_timeout": str(_IDLE_SECONDS),
-    "net_read_timeout": str(_IDLE_SECONDS),
-    "wait_timeout": str(_IDLE_SECONDS),
-    # With Latin-1 and the like the server would put ``?`` for what it cannot convert.
-    "character_set_results": "null",
-}
 _KEEPALIVE = {
     "TCP_KEEPIDLE": 30,
     "TCP_KEEPINTVL": 10,
@@ -91,6 +73,8 @@ def connect(connection: DatabaseConnection) -> Connection:
             auth_plugin_map=_plugins(connection),
             **_tls(connection),
         )
+        if connection.host.startswith("/"):
+            trust_socket(opened)
         opened.connect(_socket(connection))
         _configure(opened)
         return opened
@@ -165,9 +149,11 @@ def _plugins(connection: DatabaseConnection) -> dict[str, Callable[[Connection],
 
 
 def _configure(opened: Connection) -> None:
-    limit = "max_statement_time" if is_mariadb(opened) else "max_execution_time"
-    settings = _SETTINGS | {limit: "0"}
-    execute(opened, "set " + ", ".join(f"session {key} = {text}" for key, text in settings.items()))
+    names = ", ".join(f"'{setting.name}'" for setting in SETTINGS)
+    found = execute(opened, f"show session variables where variable_name in ({names})")
+    known = {str(name).lower() for name, _ in found}
+    given = [f"session {one.name} = {one.value}" for one in SETTINGS if one.name in known]
+    execute(opened, f"set {', '.join(given)}")
     execute(opened, "set session transaction isolation level repeatable read, read only")
 
 

@@ -30,8 +30,8 @@ FEATURES = Features(
     incremental=("watermark column",),
     queries=True,
     where=True,
-    run_live=("MariaDB 10.11",),
-    unverified=("MySQL 5.7 to 9", "Aurora MySQL", "RDS Proxy"),
+    run_live=("MySQL 9.7", "MariaDB 10.11"),
+    unverified=("MySQL 8.0 and 8.4", "Aurora MySQL", "RDS Proxy"),
 )
 
 

@@ -3,8 +3,9 @@
 How many rows a range of an index has, InnoDB estimates from the index itself (a "dive"): it looks
 at a few pages, knows of rows that came since any statistics, and costs the same for any range. So
 ranges are halved until each holds little, and neighbours are put together until each split holds
-its share. No row is read. Where one value of the first key column holds too much, the range goes
-on in the next column.
+its share. Where halving leads nowhere, or took more questions than the splits are worth, the index
+itself is walked to the next bound. Where one value of the first key column holds too much, the
+range goes on in the next column.
 
 Every bound is a value that the server compares, in the column's own collation: the splits are
 disjoint and exhaustive whatever it makes of case, accents and trailing blanks, and the outer ones
@@ -16,10 +17,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from extract_jobs.sources.mysql.catalog import Found, Index
 from extract_jobs.sources.mysql.driver import Connection
-from extract_jobs.sources.mysql.keys import KEYS, Number, between, is_number, text_literal
+from extract_jobs.sources.mysql.keys import (
+    KEYS,
+    Number,
+    between,
+    is_number,
+    letters,
+    text_literal,
+)
 from extract_jobs.sources.mysql.session import execute
 from extract_jobs.sources.mysql.sql import quote_name
 from extract_jobs.sources.mysql.types import MysqlType
@@ -32,10 +41,9 @@ __all__ = ["KEYS", "cut"]
 
 _MAX_SPLITS = 10_000
 _PIECES_PER_SPLIT = 4
-_MAX_DIVES = 20_000
-_GUESSES = 12
-_WALK_ROWS = 20_000
-"""Rows of an index that are walked at a time where no guess lies between two texts."""
+_DIVES_PER_SPLIT = 40
+_SPARE_DIVES = 400
+"""Dives that finding a few clusters in a sparse key of 64 bits may take."""
 
 
 def cut(
@@ -63,7 +71,8 @@ def cut(
     size = (found.table and found.table.data_bytes) or 0
     if found.table is None or found.table.is_view:
         if wanted.column is None:
-            return whole(size)
+            what = "a query" if found.table is None else "a view"
+            return whole(size, f"{what} is cut only by split.column, with strategy: range")
         return _evenly(
             opened, found, wanted.column, interval=interval, count=wanted.max_connections, size=size
         )
@@ -83,17 +92,40 @@ def cut(
         if index is None:
             return _evenly(opened, found, wanted.column, interval=interval, count=count, size=size)
     else:
-        usable = (i for i in found.indexes if i.unique and found.type_of(i.columns[0]).base in KEYS)
-        index = next(usable, None)
-    if index is None or count < 2:
+        index = next((i for i in found.indexes if i.unique and _problem(found, i) is None), None)
+    if count < 2:
         return whole(size)
+    if index is None:
+        return whole(size, _why_whole(found))
     return _by_index(_Walk(opened, found, index, 1, None), size, wanted.target_bytes)
 
 
 def _index_on(found: Found, column: str) -> Index | None:
-    if found.type_of(column).base not in KEYS:
-        return None
-    return next((index for index in found.indexes if index.columns[0] == column), None)
+    usable = (index for index in found.indexes if _problem(found, index) is None)
+    return next((index for index in usable if index.columns[0] == column), None)
+
+
+def _problem(found: Found, index: Index) -> str | None:
+    """Return why a table cannot be cut by an index; None if it can."""
+    if index.problem is not None:
+        return index.problem
+    kind = found.type_of(index.columns[0])
+    if kind.base not in KEYS:
+        return f"its column {index.columns[0]} is of type {kind.printed}"
+    return None
+
+
+def _why_whole(found: Found) -> str:
+    given = [
+        f"{index.name} is of no use, because {_problem(found, index)}"
+        for index in found.indexes
+        if index.unique
+    ]
+    reason = "; ".join(given) or "there is none"
+    return (
+        f"without a primary key or unique index that it can be cut by, a table is one split "
+        f"({reason}); name a column with split.column, with strategy: range"
+    )
 
 
 @dataclass(frozen=True)
@@ -137,11 +169,10 @@ class _Walk:
     index: Index
     rows_per_piece: int
     base: str | None
-    dives: int = field(default=0)
+    dives_left: int = field(default=0)
 
-    @property
-    def table(self) -> str:
-        return f"{self.found.relation.source} force index ({quote_name(self.index.name)})"
+    def table(self, hint: str) -> str:
+        return f"{self.found.relation.source} {hint} index ({quote_name(self.index.name)})"
 
     def conditions(self, *given: str) -> str:
         listed = [f"({text})" for text in (self.base, *given) if text]
@@ -149,24 +180,37 @@ class _Walk:
 
     def estimate(self, *conditions: str) -> int:
         """Return about how many rows a range has."""
-        self.dives += 1
+        self.dives_left -= 1
+        # MySQL makes no dive where it is forced to use an index.
+        table = f"{self.table('use')}{self.conditions(*conditions)}"
         with self.opened.cursor() as cursor:
-            cursor.execute(f"explain select 1 from {self.table}{self.conditions(*conditions)}")
+            cursor.execute(f"explain format=traditional select 1 from {table}")
             names = [column[0] for column in cursor.description]
             rows = [dict(zip(names, row, strict=True))["rows"] for row in cursor.fetchall()]
         return int(rows[0] or 0) if rows else 0
 
     def value(self, expression: str, *conditions: str) -> str | bytes | None:
         """Return one value of the index, or None; ``min`` and ``max`` take one step."""
-        statement = f"select {expression} from {self.table}{self.conditions(*conditions)}"
-        found = execute(self.opened, statement)
+        table = f"{self.table('force')}{self.conditions(*conditions)}"
+        found = execute(self.opened, f"select {expression} from {table}")
         return found[0][0] if found else None
+
+    def step(self, column: str, expression: str, *conditions: str) -> str | bytes | None:
+        """Return the value that the next piece of a range ends with, read off the index."""
+        name = quote_name(column)
+        rows = (
+            f"(select {name} from {self.table('force')}{self.conditions(*conditions)}"
+            f" order by {name} limit {self.rows_per_piece}) as walked"
+        )
+        found: str | bytes | None = execute(self.opened, f"select {expression} from {rows}")[0][0]
+        return found
 
 
 def _by_index(walk: _Walk, size: int, target_bytes: int) -> list[Split]:
     count = min(max(1, -(-size // target_bytes)), _MAX_SPLITS)
     total = max(1, walk.estimate(""))
     walk.rows_per_piece = max(1, total // (count * _PIECES_PER_SPLIT))
+    walk.dives_left = _SPARE_DIVES + _DIVES_PER_SPLIT * count
     pieces = list(_level(walk, "", 0, total))
     # The dives' own sum: they may all be wrong by the same factor.
     rows = max(1, sum(piece.rows for piece in pieces))
@@ -237,7 +281,7 @@ def _level(walk: _Walk, prefix: str, depth: int, rows: int) -> Iterator[_Piece]:
 
 def _can_go_on(walk: _Walk, depth: int, count: int) -> bool:
     """Return whether one value has too many rows and there is a next column to cut them by."""
-    if count <= walk.rows_per_piece * _PIECES_PER_SPLIT or walk.dives >= _MAX_DIVES:
+    if count <= walk.rows_per_piece * _PIECES_PER_SPLIT or walk.dives_left <= 0:
         return False
     columns = walk.index.columns
     return depth + 1 < len(columns) and walk.found.type_of(columns[depth + 1]).base in KEYS
@@ -260,10 +304,24 @@ def _number_bounds(
     todo = [(first - 1, last, rows)]
     while todo:
         low, high, count = todo.pop()
-        if count <= walk.rows_per_piece or high - low <= 1 or walk.dives >= _MAX_DIVES:
+        if count <= walk.rows_per_piece or high - low <= 1:
             yield number.literal(high), count, high - low == 1
             continue
+        above, below = f"{name} > {number.literal(low)}", f"{name} < {number.literal(high)}"
         middle = (low + high) // 2
+        if walk.dives_left <= 0:
+            step = walk.step(column, f"cast(max({name}) as char)", prefix, above, below)
+            if step is None:
+                yield number.literal(high), count, False
+                continue
+            middle = min(max(number.parse(str(step)), low + 1), high - 1)
+            bound = number.literal(middle)
+            taken = walk.estimate(prefix, above, f"{name} <= {bound}")
+            # Not what is left of ``count``: of a large range that may be far too little.
+            left = walk.estimate(prefix, f"{name} > {bound}", f"{name} <= {number.literal(high)}")
+            todo.append((middle, high, left))
+            yield number.literal(middle), taken, middle - low == 1
+            continue
         halves = []
         for start, end in ((low, middle), (middle, high)):
             condition = f"{name} > {number.literal(start)} and {name} <= {number.literal(end)}"
@@ -271,58 +329,109 @@ def _number_bounds(
         todo += reversed(halves)
 
 
+@dataclass
+class _Texts:
+    """Halves ranges of a text or binary column of an index."""
+
+    walk: _Walk
+    prefix: str
+    column: str
+    kind: MysqlType
+
+    @property
+    def name(self) -> str:
+        return quote_name(self.column)
+
+    def end(self, function: str, *conditions: str) -> bytes | None:
+        """Return the least or greatest value within conditions."""
+        return self._bytes(self.walk.value(self._printed(function), self.prefix, *conditions))
+
+    def above(self, low: bytes | None) -> str:
+        return f"{self.name} > {text_literal(low, self.kind)}" if low is not None else ""
+
+    def count(self, *conditions: str) -> int:
+        return self.walk.estimate(self.prefix, *conditions)
+
+    def guess(self, low: bytes, high: bytes, above: str) -> bytes | None:
+        """Return a value of the index about halfway between two others; None if no guess hits."""
+        below = f"{self.name} < {text_literal(high, self.kind)}"
+        for guess in between(low, high, self.kind, self.letters):
+            bound = text_literal(guess, self.kind)
+            for function, sign in (("min", ">="), ("max", "<=")):
+                self.walk.dives_left -= 1
+                found = self.end(function, above, below, f"{self.name} {sign} {bound}")
+                if found is not None and (found != low or not above):
+                    return found
+        return None
+
+    def step(self, high: bytes, above: str) -> bytes | None:
+        """Return the next bound read off the index; None if there is no value between."""
+        below = f"{self.name} < {text_literal(high, self.kind)}"
+        return self._bytes(
+            self.walk.step(self.column, self._printed("max"), self.prefix, above, below)
+        )
+
+    @cached_property
+    def letters(self) -> list[str]:
+        """Letters in the order of the column's collation, one of those that it takes for equal."""
+        known = letters(self.kind)
+        if not known:
+            return []
+        # The column lends the literals its collation; no row is read.
+        nothing = f"select {self.name} as c from {self.walk.found.relation.source} where false"
+        listed = " union all ".join(
+            [nothing, *(f"select {text_literal(value, self.kind)}" for value in known)]
+        )
+        rows = execute(
+            self.walk.opened,
+            f"select cast(min(c) as binary) from ({listed}) as letters group by c order by c",
+        )
+        return [known[value] for [value] in rows if value in known]
+
+    def _printed(self, function: str) -> str:
+        return f"cast({function}({self.name}) as binary)"
+
+    @staticmethod
+    def _bytes(value: str | bytes | None) -> bytes | None:
+        return value.encode() if isinstance(value, str) else value
+
+
 def _text_bounds(
     walk: _Walk, prefix: str, column: str, kind: MysqlType, rows: int
 ) -> Iterator[_Bound]:
-    name = quote_name(column)
-    ends = [_text_value(walk, f"{f}({name})", prefix) for f in ("min", "max")]
-    if ends[0] is None or ends[1] is None:
+    texts = _Texts(walk, prefix, column, kind)
+    first, last = texts.end("min"), texts.end("max")
+    if first is None or last is None:
         return
-    todo: list[tuple[bytes | None, bytes, int]] = [(None, ends[1], rows)]
+    todo: list[tuple[bytes | None, bytes, int]] = [(None, last, rows)]
     while todo:
         low, high, count = todo.pop()
-        top = text_literal(high, kind)
-        above = f"{name} > {text_literal(low, kind)}" if low is not None else ""
-        middle = None
-        if count > walk.rows_per_piece and walk.dives < _MAX_DIVES:
-            ends_of = (ends[0] if low is None else low, high)
-            middle = _text_middle(walk, prefix, column, ends_of, above)
+        top, above = text_literal(high, kind), texts.above(low)
+        if count <= walk.rows_per_piece:
+            yield top, count, False
+            continue
+        if walk.dives_left > 0:
+            middle = texts.guess(first if low is None else low, high, above)
+            if middle is not None:
+                bound = text_literal(middle, kind)
+                left = texts.count(above, f"{texts.name} <= {bound}")
+                right = texts.count(f"{texts.name} > {bound}", f"{texts.name} <= {top}")
+                # A sliver is not worth its questions.
+                if min(left, right) * _PIECES_PER_SPLIT >= walk.rows_per_piece:
+                    todo += [(middle, high, right), (low, middle, left)]
+                    continue
+        middle = texts.step(high, above)
         if middle is None:
-            one = count > walk.rows_per_piece and (
-                _text_value(walk, f"min({name})", prefix, above, f"{name} < {top}") is None
-            )
-            yield top, count, one
+            yield top, count, True  # all of them have one value
             continue
         bound = text_literal(middle, kind)
-        left = walk.estimate(prefix, above, f"{name} <= {bound}")
-        right = walk.estimate(prefix, f"{name} > {bound}", f"{name} <= {top}")
-        todo += [(middle, high, right), (low, middle, left)]
-
-
-def _text_middle(
-    walk: _Walk, prefix: str, column: str, ends: tuple[bytes, bytes], above: str
-) -> bytes | None:
-    """Return a value of the index about halfway between two others; None if there is none."""
-    name, kind, (low, high) = quote_name(column), walk.found.type_of(column), ends
-    below = f"{name} < {text_literal(high, kind)}"
-    for guess in itertools.islice(between(low, high, kind), _GUESSES):
-        bottom = f"{name} >= {text_literal(guess, kind)}"
-        walk.dives += 1
-        found = _text_value(walk, f"min({name})", prefix, above, below, bottom)
-        if found is not None and (found != low or not above):
-            return found
-    # No guess hit: the next values of the index, one by one, a bounded number of them.
-    ordered = (
-        f"(select {name} from {walk.table}{walk.conditions(prefix, above, below)}"
-        f" order by {name} limit {min(walk.rows_per_piece, _WALK_ROWS)}) as walked"
-    )
-    rows = execute(walk.opened, f"select cast(max({name}) as binary) from {ordered}")
-    return rows[0][0] if rows else None
-
-
-def _text_value(walk: _Walk, expression: str, *conditions: str) -> bytes | None:
-    value = walk.value(f"cast({expression} as binary)", *conditions)
-    return value.encode() if isinstance(value, str) else value
+        taken = texts.count(above, f"{texts.name} <= {bound}")
+        is_large = taken > walk.rows_per_piece * _PIECES_PER_SPLIT
+        yield bound, taken, is_large and texts.end("min", above) == middle
+        # Not what is left of ``count``: of a large range that may be far too little.
+        todo.append(
+            (middle, high, texts.count(f"{texts.name} > {bound}", f"{texts.name} <= {top}"))
+        )
 
 
 def _evenly(

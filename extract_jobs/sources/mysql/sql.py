@@ -12,9 +12,6 @@ import re
 
 from extract_jobs.watermark import WatermarkType
 
-LOCK_TIMEOUT_SECONDS = 60
-"""How long any statement waits for a lock, such as an ALTER TABLE has."""
-
 
 def quote_name(name: str) -> str:
     """Quote an identifier."""

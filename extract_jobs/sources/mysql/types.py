@@ -49,6 +49,16 @@ ONE_BYTE = (
     "macroman", "swe7", "armscii8", "geostd8", "tis620",
 )  # fmt: skip
 
+_COMPLETE = (
+    "latin1", "latin2", "latin5", "latin7", "cp850", "cp852", "cp866", "keybcs2", "koi8r", "koi8u",
+    "macce", "macroman",
+)  # fmt: skip
+"""One letter for each of the 256 bytes."""
+_ONE_LETTER = {"sjis": "x'815f', x'5c'", "ujis": "x'a1c0', x'5c'"}
+"""Two ways to store one letter, the backslash: which of them is stored comes to the same."""
+_TWICE = ("cp932", "eucjpms", "armscii8")
+"""Many letters can be stored in two ways of the same length."""
+
 _ZERO = "zero dates, and days that no calendar has, are refused, become NULL or arrive as text"
 _TEXT = "bytes that are not valid in the column's character set are refused, or become NULL"
 
@@ -195,37 +205,42 @@ def _reading(found: MysqlType, quoted: str) -> tuple[pa.DataType | None, str]:
     if base in _PRINTED:
         return pa.string(), quoted
     if base in _TEXTS:
-        return pa.string(), _as_utf8(
-            quoted, found.charset, large=base in ("mediumtext", "longtext")
-        )
+        return pa.string(), as_utf8(quoted, found.charset)
     return None, quoted
 
 
-def _as_utf8(quoted: str, charset: str | None, *, large: bool) -> str:
-    """Return SQL for a text column's UTF-8 bytes, or for bytes that are not UTF-8.
+def as_utf8(quoted: str, charset: str | None) -> str:
+    """Return SQL for a text's UTF-8 bytes, or for bytes that are not UTF-8.
 
-    The server puts ``?`` for what it cannot convert, and functions of texts above its
-    ``max_allowed_packet`` are NULL, with a warning that nobody reads. Where that may happen, such a
-    value becomes the byte FF, which Arrow then finds.
+    The server puts ``?`` for a letter that its table does not have, leaves out a last one that is
+    cut, and makes NULL of what is above its ``max_allowed_packet``. So the text is converted back
+    and compared with what was stored; where they differ, it becomes the byte FF, which is found
+    when it is parsed.
 
     Args:
-        quoted: The column.
+        quoted: The text, which may be evaluated several times.
         charset: Its character set.
-        large: Whether it may hold more than 64 KiB.
     """
     if charset in _SAME_BYTES:
         return quoted
-    converted = f"convert({quoted} using utf8mb4)"
-    if charset in ONE_BYTE and charset not in ("swe7", "tis620"):
-        if not large:
-            return converted
-        guarded = f"coalesce(cast({converted} as binary), x'ff')"
-        return f"case when {quoted} <=> null then null else {guarded} end"
-    marks = "char_length({0}) - char_length(replace({0}, '?', ''))"
+    converted, stored = f"convert({quoted} using utf8mb4)", f"cast({quoted} as binary)"
+    if charset in _COMPLETE:  # only what is too large can go wrong
+        too_large = f"case when {quoted} <=> null then null else x'ff' end"
+        return f"coalesce(cast({converted} as binary), {too_large})"
+    back = f"cast(convert({converted} using {charset}) as binary)"
+    alike = f"{back} = {stored}"
+    if charset in _ONE_LETTER:
+        alike = " = ".join(f"replace({side}, {_ONE_LETTER[charset]})" for side in (back, stored))
+    elif charset in _TWICE:
+        # The question marks that were stored, and no more; nothing left out, nothing unknown.
+        marks = [f"length({t}) - length(replace({t}, '?', ''))" for t in (converted, stored)]
+        alike = (
+            f"({alike} or length({back}) = length({stored}) and {marks[0]} = {marks[1]}"
+            f" and not locate(_utf8mb4 x'efbfbd', {converted}))"
+        )
     return (
-        f"case when {quoted} <=> null then null"
-        f" when {marks.format(converted)} <= {marks.format(quoted)} then"
-        f" coalesce(cast({converted} as binary), x'ff') else x'ff' end"
+        f"case when {quoted} <=> null then null when {alike} then cast({converted} as binary)"
+        " else x'ff' end"
     )
 
 

@@ -10,7 +10,7 @@ https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_query_respon
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +68,10 @@ def fields_of(opened: Connection, statement: str) -> list[Field]:
 
 def stream(
     opened: Connection, statement: str, *, batch_bytes: int, batch_rows: int
-) -> Iterator[list[pa.Array]]:
+) -> Generator[list[pa.Array], None, int]:
     """Run a SELECT and yield its rows in batches, each value as the bytes that the server sent.
 
-    The connection is of no use afterwards.
+    The connection is of no use before the last row has been taken.
 
     Args:
         opened: Where; in the transaction that the rows are to be read in.
@@ -82,6 +82,9 @@ def stream(
     Yields:
         One binary array a column.
 
+    Returns:
+        How many warnings the server has about the statement.
+
     Raises:
         pymysql.Error: The server failed the statement, or went away.
     """
@@ -91,14 +94,16 @@ def stream(
     if not result.unbuffered_active:
         raise pymysql.err.ProgrammingError(1064, "the statement gives no rows")
     begun, file = take_rows(opened, cursor)
-    yield from decode(
-        begun, file, result.field_count, batch_bytes=batch_bytes, batch_rows=batch_rows
+    return (
+        yield from decode(
+            begun, file, result.field_count, batch_bytes=batch_bytes, batch_rows=batch_rows
+        )
     )
 
 
 def decode(
     begun: bytes, file: Any, field_count: int, *, batch_bytes: int, batch_rows: int
-) -> Iterator[list[pa.Array]]:
+) -> Generator[list[pa.Array], None, int]:
     """Take rows apart, up to the packet that ends them and not a byte further.
 
     Args:
@@ -111,18 +116,28 @@ def decode(
     Yields:
         One binary array a column.
 
+    Returns:
+        How many warnings the packet after the last row tells of.
+
     Raises:
         pymysql.Error: The rows end with an error, or without an end.
     """
-    for data, starts in _Rows(begun, file, batch_bytes, batch_rows):
+    rows = _Rows(begun, file, batch_bytes, batch_rows)
+    for data, starts in rows:
         yield [_gather(data, *found) for found in _columns(data, starts, field_count)]
         del data
+    return rows.warnings
 
 
 class _Rows:
-    """Iterates over batches of rows: a buffer and where in it each row's first value starts."""
+    """Iterates over batches of rows: a buffer and where in it each row's first value starts.
+
+    Attributes:
+        warnings: How many there are, once all rows have been given.
+    """
 
     def __init__(self, begun: bytes, file: Any, batch_bytes: int, batch_rows: int) -> None:
+        self.warnings = 0
         self._file = file
         self._buffer = bytearray(max(batch_bytes, len(begun)))
         self._buffer[: len(begun)] = begun
@@ -156,6 +171,9 @@ class _Rows:
                 break
             first = buffer[at + _HEADER]
             if first == _EIGHT and size < 9:
+                self.warnings = int.from_bytes(
+                    buffer[at + _HEADER + 1 : at + _HEADER + 3], "little"
+                )
                 return starts, at + _HEADER + size, True
             if first == _ERROR:
                 if starts:  # these first, the error with the next call

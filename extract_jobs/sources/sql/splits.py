@@ -9,9 +9,9 @@ from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.columns import SqlColumn
 
 
-def whole(estimated_bytes: int) -> list[Split]:
-    """Return the one split that reads everything."""
-    return [Split(0, None, estimated_bytes)]
+def whole(estimated_bytes: int, why: str = "") -> list[Split]:
+    """Return the one split that reads everything, and why there is no other."""
+    return [Split(0, None, estimated_bytes, note=why)]
 
 
 def between(edges: Sequence[str], column: SqlColumn, estimated_bytes: int) -> list[Split]:

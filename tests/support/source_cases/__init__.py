@@ -166,7 +166,7 @@ def _cases() -> dict[str, SourceCase]:
     # Imported here: each of them imports this module.
     from tests.support.source_cases import files, jdbc, mysql, postgres, sqlite
 
-    found = [postgres.CASE, mysql.CASE, *sqlite.CASES, *jdbc.CASES, *files.CASES]
+    found = [postgres.CASE, *mysql.CASES, *sqlite.CASES, *jdbc.CASES, *files.CASES]
     return {case.name: case for case in found}
 
 

@@ -1,15 +1,16 @@
-"""MySQL in the behaviour suite: the tests' own MariaDB server."""
+"""MySQL and MariaDB in the behaviour suite: the tests' own servers."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from tests.support.cut_proxy import CutProxy
-from tests.support.mariadb import MariaServer, quoted
+from tests.support.mysql_servers import SERVERS, MysqlServer, database_of, quoted
 from tests.support.source_cases import HOSTILE, Kind, SourceCase, SourceDatabase
 
 _TYPES = {"integer": "bigint", "text": "varchar(300)"}
@@ -20,7 +21,7 @@ class MysqlDatabase(SourceDatabase):
 
     source_type = "mysql"
 
-    def __init__(self, server: MariaServer) -> None:
+    def __init__(self, server: MysqlServer) -> None:
         self.server = server
         self.several = {"target_bytes": 65536}
         self.connection = {
@@ -61,18 +62,25 @@ class MysqlDatabase(SourceDatabase):
         return {"connection": self.connection | {"port": 9}}
 
 
-@contextlib.contextmanager
-def _open(request: pytest.FixtureRequest) -> Iterator[SourceDatabase]:
-    server: MariaServer = request.getfixturevalue("mariadb_database")
-    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    monkeypatch.setenv("SUITE_PASSWORD", server.password)
-    monkeypatch.setenv("SUITE_WRONG_PASSWORD", "wr0ng-and-secret")
-    yield MysqlDatabase(server)
+def _opens(name: str) -> Callable[[pytest.FixtureRequest], AbstractContextManager[SourceDatabase]]:
+    @contextlib.contextmanager
+    def opens(request: pytest.FixtureRequest) -> Iterator[SourceDatabase]:
+        servers: Callable[[str], MysqlServer] = request.getfixturevalue("mysql_servers")
+        monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+        with database_of(servers(name)) as server:
+            monkeypatch.setenv("SUITE_PASSWORD", server.password)
+            monkeypatch.setenv("SUITE_WRONG_PASSWORD", "wr0ng-and-secret")
+            yield MysqlDatabase(server)
+
+    return opens
 
 
-CASE = SourceCase(
-    "mysql",
-    _open,
-    # Names are of the basic plane: the server refuses to make one with an emoji. 64 letters.
-    hostile=(*(name.replace(" 😀", "") for name in HOSTILE), "ß" * 63 + "x"),
+CASES = tuple(
+    SourceCase(
+        name,
+        _opens(name),
+        # Names are of the basic plane: the servers refuse to make one with an emoji. 64 letters.
+        hostile=(*(name.replace(" 😀", "") for name in HOSTILE), "ß" * 63 + "x"),
+    )
+    for name in SERVERS
 )

@@ -1,0 +1,50 @@
+"""Tells from a server's warnings whether what it sent is less than what is stored."""
+
+from __future__ import annotations
+
+from extract_jobs.errors import SourceQueryFailed
+from extract_jobs.sources.mysql.driver import Connection
+from extract_jobs.sources.mysql.errors import scrub
+from extract_jobs.sources.mysql.session import execute
+
+_CUT = {
+    1260: "a value of group_concat was cut",
+    1265: "a value was cut",
+    1301: "a value is larger than the server's max_allowed_packet, and was cut or became NULL",
+    1406: "a value was cut",
+    1931: "the query was ended early, with rows missing",
+}
+"""Numbers of warnings that rows or parts of values are missing."""
+
+
+def check_nothing_cut(
+    opened: Connection, count: int, what: str, *, accounted: int, is_own: bool
+) -> None:
+    """Look at the warnings of the statement that was read last.
+
+    Args:
+        opened: The connection that it was read by.
+        count: How many warnings it has.
+        what: What was being done, for the message.
+        accounted: Values that became NULL and were counted, which the warnings may be about.
+        is_own: Whether all expressions that gave values are of this package.
+
+    Raises:
+        SourceQueryFailed: Rows or parts of values are missing, or may be.
+    """
+    if not count:
+        return
+    known = execute(opened, "show warnings")
+    cut = [int(code) for _, code, _ in known if int(code) in _CUT]
+    if len(cut) > accounted:
+        raise SourceQueryFailed(
+            f"{what} failed: {_CUT[cut[0]]} (warning {cut[0]}). Raise max_allowed_packet on the "
+            "server, or take less: exclude the column, or cut it yourself in a query"
+        )
+    if len(known) < count and not is_own:
+        first = f"{known[0][1]}, {scrub(str(known[0][2]))}" if known else "none is kept"
+        raise SourceQueryFailed(
+            f"{what} failed: the server gave {count} warnings and shows {len(known)} of them "
+            f"(the first: {first}), so a value that was cut would not be seen. Write the query or "
+            "view so that it gives no warnings, or raise the server's max_error_count"
+        )
