@@ -30,6 +30,7 @@ from extract_jobs.config.resolve import (
     as_written,
     merge,
     normal,
+    read_by_others,
     resolve_table,
     spec_of,
 )
@@ -109,7 +110,10 @@ def load_config(text: str | bytes, where: str) -> SourceConfig:
             tables[name] = table
     problems += [
         Problem(f"tables.{name}", text_, tables[name].line)
-        for name, text_ in collisions({n: t.places for n, t in tables.items()})
+        for name, text_ in [
+            *collisions({n: t.places for n, t in tables.items()}),
+            *read_by_others(source, tables),
+        ]
     ]
     if problems or source is None:
         raise refusal(where, problems)
@@ -299,7 +303,10 @@ def _overridden(
     everywhere = {**config.tables, **resolved}
     problems += [
         Problem("overrides", f"with them, {name} {text}")
-        for name, text in collisions({n: t.places for n, t in everywhere.items()})
+        for name, text in [
+            *collisions({n: t.places for n, t in everywhere.items()}),
+            *read_by_others(config.source, everywhere),
+        ]
     ]
     if problems:
         raise refusal(config.where, problems)

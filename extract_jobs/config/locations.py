@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from extract_jobs.config.model import TableConfig
 from extract_jobs.config.problems import Found, found_in, nearest
 from extract_jobs.spec.extract_spec import TargetSpec
-from extract_jobs.storage import join
+from extract_jobs.spec.places import normal
+from extract_jobs.storage import encoded, join
 
 DEFAULT_SCHEMA = "public"
 QUERY_SCHEMA = "query"
@@ -46,6 +47,10 @@ def segment(name: str) -> str:
     """
     encoded = quote(name, safe="")
     return f"%{ord(encoded[0]):02X}{encoded[1:]}" if encoded[:1] in (".", "_") else encoded
+
+
+def _segment_of_uri(name: str) -> str:
+    return encoded(segment(name))
 
 
 def catalog_name(name: str) -> str:
@@ -126,7 +131,10 @@ def places_of(source_name: str, name: str, table: TableConfig) -> tuple[Places |
     names = {"source_name": source_name, "schema": schema, "table": bare}
     found: list[Found] = []
 
-    def filled(path: tuple[str, ...], template: str, encode: Callable[[str], str]) -> str:
+    def filled(path: tuple[str, ...], template: str, encode: Callable[[str], str] = segment) -> str:
+        if template.startswith("file://") and encode is segment:
+            # Such a URI is decoded when it is used, and the segment must be left by that.
+            encode = _segment_of_uri
         try:
             return fill(template, names, encode)
         except ValueError as error:
@@ -134,7 +142,7 @@ def places_of(source_name: str, name: str, table: TableConfig) -> tuple[Places |
             return template
 
     target = table.target.model_dump()
-    target["uri"] = filled(("target", "uri"), table.target.uri, segment)
+    target["uri"] = filled(("target", "uri"), table.target.uri)
     if table.target.catalog:
         target["catalog"] = {
             key: filled(("target", "catalog", key), text, catalog_name)
@@ -143,7 +151,7 @@ def places_of(source_name: str, name: str, table: TableConfig) -> tuple[Places |
     if table.state_uri is None:
         base = default_state_base(target["uri"])
     else:
-        base = filled(("state_uri",), table.state_uri, segment)
+        base = filled(("state_uri",), table.state_uri)
     if found:
         return None, found
     try:
@@ -205,8 +213,5 @@ def _nested(targets: Mapping[str, str], states: Mapping[str, str]) -> Iterator[t
 
 
 def _comparable(uri: str) -> str:
-    """Return a URI in the form in which equal places are equal text."""
-    if uri.startswith("s3://"):
-        return uri.rstrip("/").casefold()
-    path = "/" + uri.removeprefix("file://").lstrip("/") if uri.startswith("file://") else uri
-    return posixpath.normpath(path).casefold()
+    """Return a place in a form in which also places are equal that differ in case only."""
+    return normal(uri).casefold()

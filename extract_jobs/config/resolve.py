@@ -6,7 +6,7 @@ holds without the config holds again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,11 @@ from extract_jobs.config.locations import Places, places_of
 from extract_jobs.config.model import SourceSettings, TableConfig
 from extract_jobs.config.problems import Found, Path, exists, found_in, model_at
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.places import overlap
 from extract_jobs.spec.predicates import where_problem
+from extract_jobs.spec.rules import finds
 from extract_jobs.spec.source_types import registration
+from extract_jobs.storage import join
 
 _SPLITS: Path = ("split", "max_connections")
 _SHORTHAND: Path = ("max_connections",)
@@ -136,10 +139,31 @@ def resolve_table(
         return None, found
     table = ResolvedTable(name, config, places, values, line)
     try:
-        spec_of(source, table, run_id=_DRAFT, attempt=1, report_uri=_DRAFT, tracking_table=None)
+        report = join(places.state_uri, "reports", _DRAFT)
+        spec_of(source, table, run_id=_DRAFT, attempt=1, report_uri=report, tracking_table=None)
     except ValidationError as error:
         found += found_in(error, values, ExtractSpec)
     return (None if found else table), found
+
+
+def read_by_others(
+    source: SourceSettings | None, tables: Mapping[str, ResolvedTable]
+) -> Iterator[tuple[str, str]]:
+    """Yield (table, what is wrong) where a table's glob finds what another table writes."""
+    uri = source.connection.uri if source else None
+    if uri is None:
+        return
+    written = {
+        name: [p for p in (table.places.target.uri, table.places.state_uri) if overlap(p, uri)]
+        for name, table in tables.items()
+    }
+    owners = {name: places for name, places in written.items() if places}
+    for name, table in tables.items():
+        for other, places in owners.items():
+            files = table.config.files
+            if name != other and files and any(finds(uri, files.glob, p) for p in places):
+                yield name, f"its files.glob {files.glob} may find what is written for {other}"
+                break
 
 
 _SPEC_FIELDS = [

@@ -22,6 +22,7 @@ from extract_jobs.planning.schema_change import Drift, differences, schema_json
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ReadRequest, Source
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.places import normal
 from extract_jobs.spec.rules import RUN_PARTITIONS
 from extract_jobs.storage import is_probe, join
 from extract_jobs.transform.columns import partition_fields
@@ -228,7 +229,7 @@ def check_identity(spec: ExtractSpec, last: Commit | None, description: TableDes
     """
     if last is None:
         return
-    if last.target_uri.rstrip("/") != spec.target.uri.rstrip("/"):
+    if normal(last.target_uri) != normal(spec.target.uri):
         raise ConfigError(
             f"{spec.extract_table}: its commits went to {last.target_uri}, but target.uri is now "
             f"{spec.target.uri}. Move it back, or start over with another state_uri"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.spec.places import lies_in
 from extract_jobs.spec.rules import (
     PARTITION_FUNCTIONS,
     RUN_PARTITIONS,
@@ -269,11 +270,10 @@ class ExtractSpec(SpecPart):
         problems = list(mode_problems(self))
         wrong = connection_problem(self.source_type, self.connection)
         problems += [f"connection: {wrong}"] if wrong else []
-        target = self.target.uri.rstrip("/") + "/"
         problems += [
             f"{name} must not lie inside target.uri, where readers list it"
             for name, uri in (("state_uri", self.state_uri), ("report_uri", self.report_uri))
-            if (uri.rstrip("/") + "/").startswith(target)
+            if lies_in(uri, self.target.uri)
         ]
         if problems:
             raise ValueError("; ".join(problems))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+from extract_jobs.spec.places import lies_in, normal
 from extract_jobs.spec.source_types import registration
 
 if TYPE_CHECKING:
@@ -69,11 +72,14 @@ def _files_problems(spec: ExtractSpec) -> Iterator[str]:
         yield "files.encoding is for text, not for Parquet"
     if spec.connection.uri is None:
         yield "a source of type files needs connection.uri, the folder that globs start from"
-    elif spec.files is not None and _reads_target(spec, spec.connection.uri, spec.files.glob):
-        yield (
-            f"files.glob {spec.files.glob} may find what is written to target.uri: narrow it, or "
-            "give the table a folder elsewhere"
-        )
+    elif spec.files is not None:
+        for name in ("target.uri", "state_uri", "report_uri"):
+            place = spec.target.uri if name == "target.uri" else getattr(spec, name)
+            if finds(spec.connection.uri, spec.files.glob, place):
+                yield (
+                    f"files.glob {spec.files.glob} may find what is written to {name}, {place}: "
+                    "narrow it, or write elsewhere"
+                )
     if spec.watermark is not None:
         yield (
             "watermark is not for files: mode incremental extracts the files that are new or were "
@@ -88,14 +94,42 @@ def _files_problems(spec: ExtractSpec) -> Iterator[str]:
         )
 
 
-def _reads_target(spec: ExtractSpec, uri: str, glob: str) -> bool:
-    """Return whether a glob looks where the target is, names aside that are hidden from it."""
-    spelled = re.split(r"[*?]", glob.lstrip("/"), maxsplit=1)[0]
-    begin, target = f"{uri.rstrip('/')}/{spelled}", f"{spec.target.uri.rstrip('/')}/"
-    if not target.startswith(begin):
-        return begin.startswith(target)
-    below = target[begin.rfind("/") + 1 :].split("/")
-    return not any(name.startswith((".", "_")) and "=" not in name for name in below)
+def finds(uri: str, glob: str, place: str) -> bool:
+    """Tell whether a glob below a folder looks into a place, names aside that are hidden from it.
+
+    Args:
+        uri: The folder that the glob starts from, in any form.
+        glob: As in ``files.glob``.
+        place: A folder, in any form.
+    """
+    *folders, last = glob.lstrip("/").split("/")
+    spelled = list(takewhile(lambda name: not re.search(r"[*?]", name), folders))
+    root = normal("/".join([uri.rstrip("/"), *map(_as_in(uri), spelled)]))
+    if lies_in(root, place):
+        return True
+    if not lies_in(place, root):
+        return False
+    below = normal(place).removeprefix(root.rstrip("/")).strip("/").split("/")
+    if any(name.startswith((".", "_")) and "=" not in name for name in below):
+        return False
+    names = [*folders[len(spelled) :], last]
+    for name, wanted in zip(below, names, strict=False):
+        if "**" in wanted:
+            return True
+        if not re.fullmatch(
+            _SEGMENT.sub(lambda m: _MEANS.get(m[0]) or re.escape(m[0]), wanted), name
+        ):
+            return False
+    return len(names) > len(below)
+
+
+_SEGMENT = re.compile(r"[*?]|[^*?]+")
+_MEANS = {"*": ".*", "?": "."}
+
+
+def _as_in(uri: str) -> Callable[[str], str]:
+    """Return how names below a place are spelled: such URIs of files are decoded when used."""
+    return (lambda name: quote(name, safe="")) if uri.startswith("file://") else (lambda name: name)
 
 
 def _snapshot_problems(spec: ExtractSpec, watermark: WatermarkSpec) -> Iterator[str]:

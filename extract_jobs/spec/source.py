@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from extract_jobs.spec.source_types import registration
 from extract_jobs.spec.values import Name, SpecPart
@@ -145,6 +145,14 @@ class FilesSpec(SpecPart):
     """Which files of a file drop make a table, and how they are read."""
 
     glob: Name = Field(description="Below connection.uri: * and ? within a folder, ** across.")
+
+    @field_validator("glob")
+    @classmethod
+    def _stays_below(cls, glob: str) -> str:
+        if {".", ".."}.intersection(glob.split("/")):
+            raise ValueError("the glob leaves connection.uri by . or ..: name folders below it")
+        return glob
+
     format: Literal["csv", "jsonl", "parquet"] | None = Field(
         None, description="Default: by the names of the files."
     )

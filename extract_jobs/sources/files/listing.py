@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.spec.places import lies_in
 from extract_jobs.storage import ObjectInfo, Storage, is_probe
 from extract_jobs.storage.local_files import to_path
 
@@ -52,11 +54,30 @@ def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInf
     spelled = glob if first is None else glob[: first.start()]
     pattern = glob_pattern(glob)
     depth = len(folder) + spelled.rfind("/") + 1
+    is_local = "://" not in folder
+    if is_local:
+        _check_inside(folder, folder + spelled[: spelled.rfind("/") + 1])
     for found in storage.list(folder + spelled):
         if not pattern.fullmatch(found.uri, len(folder)) or is_probe(found):
             continue
         if not found.uri.endswith("/") and not _is_hidden(found.uri[depth:]):
+            # Folders that are links are not gone into, so only the file itself can be one.
+            if is_local and Path(found.uri).is_symlink():
+                _check_inside(folder, found.uri)
             yield found
+
+
+def _check_inside(folder: str, path: str) -> None:
+    """Refuse a path that a symbolic link takes out of its folder.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if not lies_in(path, folder):
+        raise ConfigError(
+            f"{path} is, or lies behind, a symbolic link to a place outside of {folder}, which "
+            "connection.uri names: put a copy of the file there, or name its own folder"
+        )
 
 
 def glob_pattern(glob: str) -> re.Pattern[str]:
