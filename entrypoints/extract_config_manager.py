@@ -5,11 +5,13 @@ Reads ``<CONFIG_URI>/<source_name>.yml``, and writes into a folder of the execut
 
 - ``specs/<run_id>.json``: one spec a table,
 - ``tables_to_extract.json``: the list that the Map reads, one item a table,
+- ``config.yml``: the config as it was read,
 - ``event.json``: the event, for a rerun to start from.
 
 Then it puts a PENDING item a table into the tracking table. Whatever is wrong is a `ConfigError`
 before any job starts. Lambda may call it again for the same execution: the run ids are the same,
-the same files are written, and items that are there already stay.
+config and event are the ones that the first call has kept, the same files are written, and items
+that are there already stay.
 """
 
 from __future__ import annotations
@@ -37,13 +39,14 @@ from extract_jobs.config.event_overrides import check_event_overrides
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, join, open_storage
-from extract_jobs.tracking.event import Selection, read_selection
+from extract_jobs.tracking.event import Selection, pin, read_selection
 from extract_jobs.tracking.map_item import Item, first_item, run_of
 from extract_jobs.tracking.table import Tracking, client_from_environment, utc_now
 
 logger = logging.getLogger(__name__)
 
 _WRITE_THREADS = 32
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ def list_tables(
 
     Returns:
         ``bucket`` and ``key`` of the list, ``results_prefix`` for the Map's results,
-        ``table_count``, ``max_concurrency``, ``tracking_table`` and ``execution_id``.
+        ``table_count``, ``max_concurrency``, ``tracking_table``, ``execution_id``, and ``note``,
+        which the summary repeats: tables that a rerun leaves out.
 
     Raises:
         ConfigError: The event, the config or what they ask for is wrong.
@@ -134,20 +138,19 @@ def list_tables(
     """
     execution_id, started = event["execution_id"], event["execution_started_at"]
     selection = read_selection(event["input"], tracking, open_storage)
-    config = _read_config(selection.source_name, settings, open_storage)
+    folder = _folder(settings.work_uri, selection.source_name, execution_id, started)
+    config = _read_config(selection.source_name, folder, settings, open_storage)
     check_event_overrides(
         selection.overrides,
         where=config.where,
         by_config=config.source.event_overrides,
         by_deployment=settings.event_overrides,
     )
-    tables = resolve_tables(config, selection.extract_tables)
-    folder = _folder(settings.work_uri, selection.source_name, execution_id, started)
+    selection = pin(selection, folder, open_storage)
+    tables, note = _tables_of(selection, config)
     execution = Execution(execution_id, started, folder, settings, tracking.table)
     items = _write_specs(execution, config, tables, selection, open_storage)
     storage = open_storage(folder)
-    kept = {"source_name": selection.source_name, "overrides": selection.overrides}
-    storage.put(join(folder, "event.json"), _json(kept))
     where = join(folder, "tables_to_extract.json")
     storage.put(where, _json(items))
     # Last, so that no run is announced of an execution that fails here.
@@ -162,6 +165,7 @@ def list_tables(
         "table_count": len(items),
         "max_concurrency": map_concurrency(config, tables, selection.overrides),
         "tracking_table": tracking.table,
+        "note": note,
     }
 
 
@@ -177,12 +181,42 @@ def _client() -> Any:
     return client_from_environment()
 
 
-def _read_config(name: str, settings: Settings, open_storage: OpenStorage) -> SourceConfig:
-    uri = join(settings.config_uri, f"{name}.yml")
-    raw = open_storage(uri).read(uri)
+def _tables_of(selection: Selection, config: SourceConfig) -> tuple[list[str], str]:
+    """Return the tables to extract, and what to tell of those that are left out."""
+    if not selection.is_rerun:
+        return list(resolve_tables(config, selection.extract_tables)), ""
+    kept = [table for table in config.tables if table in selection.extract_tables]
+    gone = [table for table in selection.extract_tables if table not in config.tables]
+    if not kept:
+        raise ConfigError(
+            f"rerun_failed_of: none of the failed tables is in the config any more: {_some(gone)}"
+        )
+    if not gone:
+        return kept, ""
+    note = f"{len(gone)} failed tables are not in the config any more and were left out"
+    logger.warning("%s: %s", note, ", ".join(gone))
+    return kept, f"{note}: {_some(gone)}"
+
+
+def _some(tables: Sequence[str]) -> str:
+    names = ", ".join(tables[:_MOST_NAMED])
+    return names + (f" and {len(tables) - _MOST_NAMED} more" if len(tables) > _MOST_NAMED else "")
+
+
+def _read_config(
+    name: str, folder: str, settings: Settings, open_storage: OpenStorage
+) -> SourceConfig:
+    """Read a config as it was when this execution read it first: a second call gets the same."""
+    uri, pinned = join(settings.config_uri, f"{name}.yml"), join(folder, "config.yml")
+    kept = open_storage(pinned).read(pinned)
+    raw = open_storage(uri).read(uri) if kept is None else kept
     if raw is None:
         raise ConfigError(f"{uri}: there is no such config; put it there, or correct source_name")
     config = load_config(raw, uri)
+    if kept is None:
+        # Only once it is known to be right: a redrive may come with a corrected one.
+        kept = open_storage(pinned).put_if_absent(pinned, raw)
+        config = config if kept == raw else load_config(kept, uri)
     if config.source.name != name:
         raise ConfigError(
             f"{uri} is the config of source {config.source.name!r}, not of {name!r}: the file's "
@@ -214,6 +248,11 @@ def _write_specs(
         tracking_table=execution.tracking_table,
     )
     jobs = jobs_of(config, tables, selection.overrides)
+    reruns = selection.reruns
+    specs = [
+        spec.model_copy(update={"reruns": tuple(reruns.get(spec.extract_table, ()))})
+        for spec in specs
+    ]
     storage = open_storage(execution.folder)
     items = []
     with ThreadPoolExecutor(_WRITE_THREADS) as pool:

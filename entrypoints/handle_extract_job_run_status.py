@@ -11,13 +11,22 @@ import functools
 import json
 import logging
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, open_storage
-from extract_jobs.tracking.finished_attempt import count_outcome, ended, fields_of, judge
+from extract_jobs.tracking.finished_attempt import (
+    count_outcome,
+    ended,
+    fields_of,
+    judge,
+    settle,
+    unsettled,
+)
+from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.tracking.map_item import Item, next_item, run_of
 from extract_jobs.tracking.retry_policy import Decision
 from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
@@ -28,6 +37,7 @@ NEVER_REPORTED = "NeverReported"
 """The error class of a table that the Map left behind without an outcome."""
 MAX_NAMED = 20
 """Failed tables that the summary names."""
+_SETTLE_THREADS = 16
 _MAX_SUMMARY_MESSAGE = 4_000
 _MAX_NAMED_MESSAGE = 300
 
@@ -43,7 +53,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
         return handle(item, tracking=_tracking(item), open_storage=open_storage)
     if action == "summarize":
         in_every_line(execution_id=event["execution_id"])
-        return summarize(event, tracking=_tracking(event))
+        return summarize(event, tracking=_tracking(event), open_storage=open_storage)
     raise ConfigError(f"action is {action!r}; expected handle or summarize")
 
 
@@ -79,26 +89,32 @@ def handle(item: Item, *, tracking: Tracking, open_storage: OpenStorage) -> dict
     return answer or {"outcome": "superseded", "run_id": run.run_id}
 
 
-def summarize(event: dict[str, Any], *, tracking: Tracking) -> dict[str, Any]:
+def summarize(
+    event: dict[str, Any], *, tracking: Tracking, open_storage: OpenStorage
+) -> dict[str, Any]:
     """Count what became of an execution's tables, and judge it.
 
-    A table without an outcome is set to FAILED here: its child is gone, so nothing else ever would.
+    A table without an outcome is judged here, by its report and its commit log: its child is gone,
+    so nothing else soon would.
 
     Args:
-        event: ``execution_id``, ``table_count``, and ``map_error`` as the Map's Catch gave it.
+        event: ``execution_id``, ``table_count``, ``note`` of the config manager, and ``map_error``
+            as the Map's Catch gave it.
         tracking: The tracking table.
+        open_storage: Gives the storage of a URI.
 
     Returns:
         ``outcome`` (``succeeded`` if every table did), ``tables``, ``succeeded``, ``failed``,
         ``rows``, ``bytes``, ``failures_by_class``, ``failed_tables`` (the first `MAX_NAMED`) and
         ``message``, for a person.
+
+    Raises:
+        WriteFailed: Storage or the tracking table failed; calling again is safe.
     """
     map_error = event["map_error"]
     why = f"{map_error['Error']}: {map_error['Cause']}" if map_error["Error"] else ""
-    runs = [
-        run if run.ended else _give_up(run, why, tracking)
-        for run in tracking.by_execution(event["execution_id"])
-    ]
+    tracked = list(tracking.by_execution(event["execution_id"]))
+    runs = _settle_all(tracked, why, tracking, open_storage)
     failed = [run for run in runs if run.status != "SUCCEEDED"]
     classes = Counter(run.error_class for run in failed)
     missing = max(0, int(event["table_count"]) - len(runs))
@@ -117,7 +133,7 @@ def summarize(event: dict[str, Any], *, tracking: Tracking) -> dict[str, Any]:
         "failures_by_class": dict(sorted(classes.items())),
         "failed_tables": [run.extract_table for run in failed[:MAX_NAMED]],
     }
-    return {**figures, "message": _message(figures, failed, why)}
+    return {**figures, "message": _message(figures, failed, why, event["note"])}
 
 
 @functools.cache
@@ -149,25 +165,33 @@ def _next_step(item: Item, decision: Decision) -> dict[str, Any]:
     return {**answer, "wait_seconds": decision.wait_seconds, "item": following}
 
 
-def _give_up(run: TrackedRun, why: str, tracking: Tracking) -> TrackedRun:
-    """Set a run to FAILED that nobody works on any more, unless it has just ended after all."""
-    given_up = Decision("failed", error_class=NEVER_REPORTED)
-    lost = replace(
-        run,
-        status="FAILED",
-        decision=given_up.to_json(),
-        error_class=NEVER_REPORTED,
-        error_message=f"still {run.status} when the Map had ended; {why or 'see its child'}",
-    )
-    if tracking.end(lost):
-        count_outcome(given_up, lost, tracking)
-        return lost
-    return tracking.read(run.table_id, run.run_id) or lost
+def _settle_all(
+    runs: Sequence[TrackedRun], why: str, tracking: Tracking, open_storage: OpenStorage
+) -> list[TrackedRun]:
+    """Return the runs, those settled that have no outcome or one that may be wrong."""
+    items = ListedItems(open_storage)
+
+    def settled(run: TrackedRun) -> TrackedRun:
+        if not unsettled(run):
+            return run
+        now = settle(
+            run,
+            items.of(run),
+            name=NEVER_REPORTED,
+            cause=f"still {run.status} when the Map had ended{why and f'; {why}'}",
+            tracking=tracking,
+            open_storage=open_storage,
+        )
+        return now or tracking.read(run.table_id, run.run_id) or run
+
+    with ThreadPoolExecutor(_SETTLE_THREADS) as pool:
+        return list(pool.map(settled, runs))
 
 
-def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str) -> str:
+def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str, note: str = "") -> str:
     if not figures["failed"]:
-        return f"{figures['tables']} tables, {figures['rows']} rows, {figures['bytes']} bytes"
+        good = f"{figures['tables']} tables, {figures['rows']} rows, {figures['bytes']} bytes"
+        return good + (f". {note}" if note else "")
     named = "; ".join(
         f"{run.extract_table} ({run.error_class}: {_cut(run.error_message, _MAX_NAMED_MESSAGE)})"
         for run in failed[:MAX_NAMED]
@@ -177,6 +201,7 @@ def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str) -> str
     head = f"{figures['failed']} of {figures['tables']} tables failed"
     tail = f". Start the state machine with {again} to run just these again"
     body = ": ".join(filter(None, (head, named))) + (f"; and {rest} more" if rest else "")
+    body += f". {note}" if note else ""
     body += f". The Map failed: {why}" if why else ""
     return _cut(body, _MAX_SUMMARY_MESSAGE - len(tail)) + tail
 

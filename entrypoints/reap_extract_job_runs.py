@@ -4,7 +4,9 @@ An execution that is stopped by hand, that times out or that dies of an error no
 runs in the tracking table that never get an outcome. For each such execution of the last `DAYS` the
 job services are asked whether the run's job still runs. Where it does not, the run is settled by
 its report and its table's commit log, as the status handler would have, except that nothing is
-tried again: what did not succeed is FAILED, so that ``rerun_failed_of`` takes it up.
+tried again: what did not succeed is FAILED, so that ``rerun_failed_of`` takes it up. A run that was
+called FAILED although its commit stood is looked at again, and set to SUCCEEDED once that is
+published.
 
 An execution that runs is left alone: its state machine hears of its jobs. Running this twice, or
 two at once, changes nothing more.
@@ -17,7 +19,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,9 +28,9 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.reporting.metrics import metrics_line
 from extract_jobs.storage import OpenStorage, join, open_storage
-from extract_jobs.tracking.finished_attempt import count_outcome, ended, fields_of, judge
+from extract_jobs.tracking.finished_attempt import fields_of, settle, unsettled
+from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.tracking.map_item import Item
-from extract_jobs.tracking.retry_policy import Decision
 from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
 
 logger = logging.getLogger(__name__)
@@ -103,18 +105,27 @@ def reap(
         job still runs or cannot be asked about; the next call looks again.
     """
     counts = {"succeeded": 0, "failed": 0, "running": 0}
-    evidence = _Evidence(client, open_storage)
+    jobs, items = _Jobs(client), ListedItems(open_storage)
     for execution in _left_behind(settings.state_machine_arn, client, tracking.clock()):
-        arn = execution["executionArn"]
-        for run in [run for run in tracking.by_execution(arn) if not run.ended]:
+        arn, status = execution["executionArn"], execution["status"]
+        again = json.dumps({"rerun_failed_of": arn})
+        for run in [run for run in tracking.by_execution(arn) if unsettled(run)]:
             in_every_line(**fields_of(run))
-            item = evidence.item_of(run)
-            if item is not None and evidence.may_run(run, item):
+            item = items.of(run)
+            if not run.ended and item is not None and jobs.may_run(run, item):
                 counts["running"] += 1
                 continue
-            status = _settle(run, item, execution["status"], tracking, open_storage)
-            if status:
-                counts[status] += 1
+            settled = settle(
+                run,
+                item,
+                name=f"Execution{status.title().replace('_', '')}",
+                cause=f"the execution is {status} and the run's job runs no more; start the state "
+                f"machine with {again}",
+                tracking=tracking,
+                open_storage=open_storage,
+            )
+            if settled is not None:
+                counts[settled.status.lower()] += 1
     return counts
 
 
@@ -170,28 +181,11 @@ def _left_behind(arn: str, client: Client, now: datetime) -> Iterator[dict[str, 
 
 
 @dataclass(frozen=True)
-class _Evidence:
-    """What is asked for once, however many runs an execution left behind."""
+class _Jobs:
+    """The jobs that run, asked for once a service, however many runs were left behind."""
 
     client: Client
-    open_storage: OpenStorage
-    lists: dict[str, dict[str, Item]] = field(default_factory=dict)
     running: dict[tuple[str, str], set[str]] = field(default_factory=dict)
-
-    def item_of(self, run: TrackedRun) -> Item | None:
-        """Return the run's Map item, which is beside its spec; None where it is gone."""
-        folder, found, _ = run.spec_uri.rpartition("/specs/")
-        if not found:
-            return None
-        if folder not in self.lists:
-            uri = join(folder, "tables_to_extract.json")
-            raw = self.open_storage(uri).read(uri)
-            self.lists[folder] = {item["run_id"]: item for item in json.loads(raw or "[]")}
-        item = self.lists[folder].get(run.run_id)
-        if item is None:
-            return None
-        now = {"attempt": run.attempt, "failures": run.failures, "report_uri": run.report_uri}
-        return {**item, **now}
 
     def may_run(self, run: TrackedRun, item: Item) -> bool:
         """Return whether a job of the run still runs; what cannot be asked counts as running."""
@@ -258,31 +252,3 @@ _RUNNING: dict[str, Callable[[Any, str], Iterator[str]]] = {
     "emr": _emr_steps,
     "ecs": _ecs_tasks,
 }
-
-
-def _settle(
-    run: TrackedRun,
-    item: Item | None,
-    execution_status: str,
-    tracking: Tracking,
-    open_storage: OpenStorage,
-) -> str | None:
-    """Give a run its outcome and return that; None where somebody else was faster."""
-    name = f"Execution{execution_status.title().replace('_', '')}"
-    cause = (
-        f"the execution is {execution_status} and the run's job runs no more; start the state "
-        f"machine with {json.dumps({'rerun_failed_of': run.execution_id})}"
-    )
-    if item is None:
-        asked: Item = {"failures": run.failures}
-        decision = Decision("failed", error_class=name, error_message=cause)
-    else:
-        asked = {**item, "job_error": {"Error": name, "Cause": cause}}
-        decision = judge(asked, open_storage)
-    if decision.outcome == "retry":
-        decision = replace(decision, outcome="failed", wait_seconds=0)
-    if not tracking.end(ended(run, asked, decision)):
-        return None
-    logger.info("settled: %s %s", decision.outcome, decision.error_class)
-    count_outcome(decision, run, tracking)
-    return decision.outcome

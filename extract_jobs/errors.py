@@ -10,6 +10,7 @@
     ├── SchemaChanged          the table changed and the policy refuses    exit 1
     ├── ReconcileFailed        rows written differ from rows read          exit 75, retried
     ├── CommitConflict         another run committed first                 exit 75, retried
+    ├── Outdated               the run was given up on, or tried again     exit 1
     ├── WriteFailed            the target or state could not be written    exit 75, retried
     ├── Interrupted            stopped by SIGTERM, SIGINT or a lost driverexit 75, retried
     └── WorkerOutOfMemory      the worker ran out of memory                exit 75, bigger worker
@@ -102,6 +103,14 @@ class CommitConflict(ExtractError):
 
     retryable = True
     exit_code = EXIT_RETRY
+
+
+class Outdated(ExtractError):
+    """The run was given up on, or a later attempt has taken this one's place.
+
+    Nothing that this worker staged becomes visible. A retry cannot help: what took its place
+    counts.
+    """
 
 
 class WriteFailed(ExtractError):

@@ -7,7 +7,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from extract_jobs.attempt.attempt import Attempt, finish, make_transform, mask_key
+from extract_jobs.attempt.attempt import (
+    Attempt,
+    finish,
+    make_transform,
+    mask_key,
+    refuse_fenced,
+)
 from extract_jobs.attempt.attempt_report import attempt_report, leave_report
 from extract_jobs.attempt.context import RunContext, utc_now
 from extract_jobs.commit.log import CommitLog
@@ -117,12 +123,19 @@ def _extract_onto_latest(spec: ExtractSpec, context: RunContext) -> Report:
 
 def _extract(spec: ExtractSpec, context: RunContext) -> Report:
     target = context.open_storage(spec.target.uri)
-    log = CommitLog(context.open_storage(spec.state_uri), spec.state_uri, target)
+    log = CommitLog(context.open_storage(spec.state_uri), spec.state_uri, target, spec.target.uri)
     with context.phase("recover"):
+        # First, so that what is found below is all that the runs before this one will ever publish.
+        for earlier in spec.reruns:
+            log.fence(earlier, by=f"run {spec.run_id}")
         base = log.settle()
-        committed = log.find_run(spec.run_id)
+        committed = next(filter(None, map(log.find_run, (spec.run_id, *spec.reruns))), None)
     if committed is not None:
+        if committed.run_id != spec.run_id:
+            logger.info("commit %d of run %s is taken for this run's", committed.seq,
+                        committed.run_id)  # fmt: skip
         return finish(spec, log, committed, context)
+    refuse_fenced(spec, log)
     with context.phase("plan"):
         now = context.clock()
         source, objects = choose_objects(spec, log, base, open_source(spec, context.spark), now)

@@ -38,6 +38,8 @@ class WatermarkValue:
     def __post_init__(self) -> None:
         if self.type not in get_args(WatermarkType):
             raise ValueError(f"unknown watermark type {self.type!r}")
+        if not isinstance(self.text, str):
+            raise TypeError("a watermark's text is no text")
         pattern = _PATTERNS.get(self.type)
         if pattern and not pattern.fullmatch(self.text):
             raise ValueError(f"{self.text!r} is not a watermark of type {self.type}")

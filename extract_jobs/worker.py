@@ -21,6 +21,7 @@ from extract_jobs.errors import (
     ConfigError,
     ExtractError,
     Interrupted,
+    Outdated,
     StopRequested,
     error_line,
 )
@@ -97,7 +98,7 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
         from extract_jobs.run import run_extract
 
         skip_pandas()
-    except _Outdated:
+    except Outdated:
         raise
     except StopRequested as signal:
         error = Interrupted(str(signal))
@@ -187,15 +188,11 @@ def _name_the_region() -> None:
         os.environ["AWS_DEFAULT_REGION"] = region
 
 
-class _Outdated(ExtractError):
-    """The attempt was given up on before it started."""
-
-
 def _claim(arguments: JobArguments, spec: ExtractSpec) -> None:
     """Say in the tracking table that this attempt runs.
 
     Raises:
-        ExtractError: It must not: a later attempt has taken its place, or the run has ended.
+        Outdated: It must not: a later attempt has taken its place, or the run has ended.
     """
     if not spec.tracking_table:
         return
@@ -216,7 +213,7 @@ def _claim(arguments: JobArguments, spec: ExtractSpec) -> None:
         found = tracking.read(run.table_id, run.run_id)
         now = f"{found.status}, generation {found.generation}, attempt {found.attempt}" \
             if found else "gone"  # fmt: skip
-        raise _Outdated(
+        raise Outdated(
             f"generation {run.generation}, attempt {run.attempt} of run {run.run_id} "
             f"({run.table_id}) is outdated: the tracking table {spec.tracking_table} has it as "
             f"{now}. Nothing was extracted"

@@ -32,12 +32,18 @@ from extract_jobs.engine.run_splits import (
     runs_on_spark,
 )
 from extract_jobs.engine.spark_deduplication import committed_by_split
-from extract_jobs.errors import CommitConflict, ExtractError, StopRequested, WriteFailed
+from extract_jobs.errors import (
+    CommitConflict,
+    ExtractError,
+    Outdated,
+    StopRequested,
+    WriteFailed,
+)
 from extract_jobs.planning.interval import covered_after, watermark_column
 from extract_jobs.planning.overwrite_partitions import replaced_by_interval, replaced_by_snapshot
 from extract_jobs.planning.plan import Plan, partition_names
 from extract_jobs.planning.schema_change import columns_after, schema_json
-from extract_jobs.reporting.report import Report, versions
+from extract_jobs.reporting.report import Report, identity, versions
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Snapshot
 from extract_jobs.sources.splits import Split
@@ -310,15 +316,33 @@ def make_transform(
     )
 
 
+def refuse_fenced(spec: ExtractSpec, log: CommitLog) -> None:
+    """Go on only where nobody has given the run up.
+
+    Raises:
+        Outdated: Somebody has.
+    """
+    by = log.fenced_by(spec.run_id)
+    if by:
+        raise Outdated(
+            f"{spec.extract_table}: run {spec.run_id} was given up on by {by}; nothing of this "
+            "attempt was published"
+        )
+
+
 def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContext) -> Report:
     """Publish a prepared commit of this run, update the catalog, return its report.
 
+    The commit may be another run's, which this one takes the place of.
+
     Raises:
+        Outdated: The run was given up before its commit stood: the commit was voided.
         WriteFailed: A staged file had gone before it could be published: the commit was voided.
     """
     with context.phase("publish"):
         outcome = log.publish(commit)
     if outcome == "voided":
+        refuse_fenced(spec, log)
         raise WriteFailed(
             f"{spec.extract_table}: staged files of commit {commit.seq} were gone before they "
             "could be published (deleted, or expired by a lifecycle rule below 14 days); the "
@@ -329,7 +353,7 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
     return Report.model_validate(
         {
             **commit.report,
-            "attempt": spec.attempt,
+            **identity(spec),
             "commit_seq": commit.seq,
             "catalog": catalog.state,
             "catalog_error": catalog.error,

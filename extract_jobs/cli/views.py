@@ -106,7 +106,7 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
 def commit_log(spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> CommitLog:
     """Return the commit log of a spec's table."""
     state, target = open_storage(spec.state_uri), open_storage(spec.target.uri)
-    return CommitLog(state, spec.state_uri, target)
+    return CommitLog(state, spec.state_uri, target, spec.target.uri)
 
 
 def last_published(log: CommitLog) -> Commit | None:

@@ -5,15 +5,16 @@ State lives under the table's ``state_uri``, outside the target:
 - ``plans/<run_id>/<base_seq>.json``: what a run decided to extract, and onto which commit;
 - ``objects/<run_id>/<base_seq>-<number>.parquet``: which objects, where the source has such;
 - ``commits/<20-digit seq>.json``: every staged file of a commit, and every file it retires;
+- ``claims/<run_id>/<number>.json``: whether a run's commit stands, or the run was given up;
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
 - ``live/<20-digit seq>.json``: now and then, the live files as of a published commit;
 - ``hint.json``: a sequence number from which the newest commit is found.
 
 All but the last are written once with put-if-absent and never change. The order is: stage all
-files, *prepare* (write the commit record: the commit point), complete every staged file, delete
-what is retired, write the outcome. Any process may take over after any step, and any number may
-do the same step at once. A commit is prepared only when the one before it has its outcome, so at
-most the newest commit is ever unfinished.
+files, *prepare* (write the commit record: the commit point), claim that it stands, complete every
+staged file, delete what is retired, write the outcome. Any process may take over after any step,
+and any number may do the same step at once. A commit is prepared only when the one before it has
+its outcome, so at most the newest commit is ever unfinished.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
+from extract_jobs.commit.claims import Claims
 from extract_jobs.commit.record import Base, Commit, LiveFiles
+from extract_jobs.commit.record_check import is_same
 from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.storage import (
     PROBE,
@@ -60,11 +63,14 @@ class CommitLog:
         state: Storage that ``state_uri`` lives in.
         state_uri: The table's state folder.
         target: Storage that the table's files live in.
+        target_uri: The table's folder, where whoever asks knows it. A commit of another folder is
+            then neither published nor withdrawn.
     """
 
     state: Storage
     state_uri: str
     target: Storage
+    target_uri: str | None = None
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -72,7 +78,7 @@ class CommitLog:
         """Return the commit of that sequence number, or None."""
         uri = self._uri("commits", seq)
         raw = self.state.read(uri)
-        return None if raw is None else Commit.from_bytes(raw, uri)
+        return None if raw is None else Commit.from_bytes(raw, uri, seq)
 
     def outcome(self, commit: Commit) -> Outcome | None:
         """Return how a commit ended, or None while it has no outcome.
@@ -119,7 +125,7 @@ class CommitLog:
             retired.update(commit.retire)
             if commit.seq == commit.live_since or commit.parent == 0:
                 break
-            recorded = self._recorded(commit.parent)
+            recorded = self._recorded(commit)
             if recorded is not None:
                 found += [_left(live, retired) for live in recorded]
                 break
@@ -142,20 +148,51 @@ class CommitLog:
                 return commit
         return None
 
+    # --- giving a run up --------------------------------------------------------------------
+
+    def fence(self, run_id: str, *, by: str) -> Commit | None:
+        """Give a run up: from now on nothing of it is published, unless its commit stands already.
+
+        Args:
+            run_id: The run.
+            by: Who gives it up, for the message that its worker ends with.
+
+        Returns:
+            The run's commit if it has one that stands, published or about to be; else None, and
+            then it never will have one.
+        """
+        claim = self._claims().fence(run_id, by)
+        if claim.seq is None:
+            return self.find_run(run_id)  # published by a version that wrote no claims
+        return self._known(claim.seq)
+
+    def fenced_by(self, run_id: str) -> str:
+        """Return who gave a run up, empty where nobody did."""
+        return self._claims().fenced_by(run_id)
+
+    def _claims(self) -> Claims:
+        return Claims(
+            self.state, self.state_uri, lambda seq: self.outcome(self._known(seq)) == "voided"
+        )
+
     # --- writing ---------------------------------------------------------------------------
 
     def read_plan(self, run_id: str, base_seq: int) -> dict[str, Any] | None:
         """Return the plan that a run has pinned for a base, or None."""
-        uri = join(self.state_uri, "plans", run_id, f"{base_seq}.json")
+        uri = self.plan_uri(run_id, base_seq)
         raw = self.state.read(uri)
         return None if raw is None else _plan_of(raw, uri)
 
     def pin_plan(self, run_id: str, base_seq: int, plan: dict[str, Any]) -> dict[str, Any]:
         """Write a run's plan for a base if it has none yet, and return the one that holds."""
-        uri = join(self.state_uri, "plans", run_id, f"{base_seq}.json")
+        uri = self.plan_uri(run_id, base_seq)
         return _plan_of(
             self.state.put_if_absent(uri, json.dumps({"version": 1, **plan}).encode()), uri
         )
+
+    def plan_uri(self, run_id: str, base_seq: int) -> str:
+        """Return where a run's plan for a base is."""
+        return join(self.state_uri, "plans", run_id, f"{base_seq}.json")
 
     def objects_name(self, run_id: str, base_seq: int, number: int) -> str:
         """Return where a run's list of objects for a base is, below the state folder."""
@@ -180,25 +217,27 @@ class CommitLog:
             be aborted.
         """
         uri = self._uri("commits", commit.seq)
-        return Commit.from_bytes(self.state.put_if_absent(uri, commit.to_bytes()), uri)
+        return Commit.from_bytes(self.state.put_if_absent(uri, commit.to_bytes()), uri, commit.seq)
 
     def publish(self, commit: Commit) -> Outcome:
         """Bring a prepared commit to its outcome. Any number of processes may do so at once.
 
         Returns:
             ``published``: every file was seen in place, or another process had seen so.
-            ``voided``: a staged file was gone for good, so none of the commit's files is visible,
-            and the table is as it was before; save that files which this commit retires may be
-            gone too, where a person deleted one of its files between a first publisher's check
-            and this one's. The next run writes them anew.
+            ``voided``: the run was given up before, or a staged file was gone for good, so none of
+            the commit's files is visible, and the table is as it was before; save that files which
+            this commit retires may be gone too, where a person deleted one of its files between a
+            first publisher's check and this one's. The next run writes them anew.
         """
         outcome = self.outcome(commit)
+        self._check_target(commit)
         if outcome is None:
-            wanted: Outcome = "published"
-            if not all(_each(self.target.complete, [f.staged for f in commit.files])):
-                wanted = "voided"
-            else:
+            wanted: Outcome = "voided"
+            if self._claims().stands(commit) and all(
+                _each(self.target.complete, [f.staged for f in commit.files])
+            ):
                 _each(self.target.delete, commit.retire)
+                wanted = "published"
             record = {"outcome": wanted, "commit_id": commit.commit_id}
             uri = self._uri("outcomes", commit.seq)
             outcome = _outcome_of(
@@ -267,6 +306,7 @@ class CommitLog:
 
     def _withdraw(self, commit: Commit) -> None:
         """Make sure that no file of a voided commit is or becomes visible."""
+        self._check_target(commit)
 
         def discard(file: WrittenFile) -> None:
             # In this order: once the upload is gone nobody can complete it any more.
@@ -274,6 +314,20 @@ class CommitLog:
             self.target.delete(file.staged.uri)
 
         _each(discard, commit.files)
+
+    def _check_target(self, commit: Commit) -> None:
+        """Refuse to touch files of another table's folder.
+
+        Raises:
+            ConfigError: The commit went to another target.
+        """
+        if self.target_uri is None or is_same(commit.target_uri, self.target_uri):
+            return
+        raise ConfigError(
+            f"{self._uri('commits', commit.seq)}: its files went to {commit.target_uri}, but "
+            f"target.uri is {self.target_uri}. Nothing was touched. Move the target back, or start "
+            "over with another state_uri"
+        )
 
     def _record(self, commit: Commit) -> None:
         """Write the live files as of a published commit; whoever does writes the same."""
@@ -283,12 +337,16 @@ class CommitLog:
         except WriteFailed as error:
             logger.warning("%s; the commit is published all the same", error)
 
-    def _recorded(self, seq: int) -> list[LiveFiles] | None:
+    def _recorded(self, commit: Commit) -> list[LiveFiles] | None:
+        """Return the files live as of a commit's parent, where they were recorded."""
+        seq = commit.parent
         raw = self.state.read(self._uri("live", seq)) if seq % LIVE_EVERY == 0 else None
         try:
-            return None if raw is None else [LiveFiles.from_json(item) for item in json.loads(raw)]
-        except (ValueError, KeyError, TypeError):
-            return None  # only a short cut: the commits before it say the same
+            return None if raw is None else LiveFiles.from_bytes(raw, commit)
+        except ValueError as error:
+            # Only a short cut: the commits before it say the same.
+            logger.warning("%s is not used: %s", self._uri("live", seq), error)
+            return None
 
     def _known(self, seq: int) -> Commit:
         """Return a commit that must be there.
@@ -314,7 +372,7 @@ class CommitLog:
         raw = self.state.read(join(self.state_uri, "hint.json"))
         try:
             return int(json.loads(raw)["seq"]) if raw else 0
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return 0  # only a hint: without it the whole folder is listed
 
     def _sequences(self, hint: int) -> Iterator[int]:
@@ -372,7 +430,7 @@ def _json_object(raw: bytes, uri: str) -> dict[str, Any]:
         found = json.loads(raw)
         if isinstance(found, dict):
             return found
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise ConfigError(f"{uri} was damaged: it is not what a run wrote there; restore it")
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter, ValidationError
+
+from extract_jobs.commit.record_check import check_commit, check_files
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import WrittenFile
+from extract_jobs.watermark import Interval
 
 _COVERED = "ground"
 """What records call `Commit.covered`, since before it had that name."""
@@ -63,7 +68,7 @@ class Commit:
     retire: tuple[str, ...]
     report: dict[str, Any]
     watermark_column: str | None = None
-    covered: tuple[dict[str, Any], ...] = ()
+    covered: Annotated[tuple[dict[str, Any], ...], Field(validation_alias=_COVERED)] = ()
     increments: bool | None = None
     partition_by: tuple[str, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
@@ -82,26 +87,34 @@ class Commit:
         return self.watermark_column is not None if self.increments is None else self.increments
 
     @classmethod
-    def from_bytes(cls, raw: bytes, where: str) -> Commit:
-        """Read a stored record.
+    def from_bytes(cls, raw: bytes, where: str, seq: int | None = None) -> Commit:
+        """Read a stored record and check all that it says.
+
+        Args:
+            raw: The record.
+            where: Its URI, for the message.
+            seq: The sequence number that it is named by.
 
         Raises:
-            ConfigError: It is not one that this version can read.
+            ConfigError: It is not one that this version can read, or not one that a run of this
+                table could have written. Nothing that it names may be touched then.
         """
         try:
             data = json.loads(raw)
             if data.pop("version") != 1:
-                raise ValueError("unknown version")
-            data["files"] = tuple(WrittenFile.from_json(f) for f in data["files"])
-            data["retire"] = tuple(data["retire"])
-            data["covered"] = tuple(data.pop(_COVERED, ()))
-            data["partition_by"] = tuple(data.get("partition_by", ()))
-            return cls(**data)
-        except (ValueError, KeyError, TypeError) as error:
+                raise ValueError("its version is not 1")
+            unknown = data.keys() - _names()
+            if unknown:
+                raise ValueError(f"it has {len(unknown)} keys that this version does not know")
+            commit = _commits().validate_json(raw, strict=True)
+            check_commit(commit, seq)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(
-                f"{where} is not a commit record of version 1 ({type(error).__name__}); another "
-                "version of extract-jobs wrote it, or something else did: see the file"
+                f"{where} is not a commit record of version 1 ({_reason(error)}); another version "
+                "of extract-jobs wrote it, or it was damaged: restore it from the bucket's earlier "
+                "versions"
             ) from error
+        return commit
 
 
 @dataclass(frozen=True)
@@ -127,10 +140,48 @@ class LiveFiles:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> LiveFiles:
-        """Read what `to_json` wrote."""
-        files = tuple(WrittenFile.from_json(f) for f in data["files"])
-        return cls(data["seq"], data["interval"], files)
+    def from_bytes(cls, raw: bytes, commit: Commit) -> list[LiveFiles]:
+        """Read a stored record of the files live as of a commit.
+
+        Raises:
+            ValueError: It is damaged, or names a file outside the commit's target.
+        """
+        try:
+            found = _live_files().validate_json(raw, strict=True)
+            for live in found:
+                Interval.from_json(live.interval)
+                check_files(live.files, commit.target_uri)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("it is damaged") from error
+        return found
+
+
+# What checks the types of a record's fields, made when the first record is read.
+
+
+@functools.cache
+def _commits() -> TypeAdapter[Commit]:
+    return TypeAdapter(Commit)
+
+
+@functools.cache
+def _live_files() -> TypeAdapter[list[LiveFiles]]:
+    return TypeAdapter(list[LiveFiles])
+
+
+def _names() -> set[str]:
+    """Return the keys of a record, besides its version."""
+    return {field.name for field in fields(Commit)} - {"covered"} | {_COVERED}
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong, with no value of the record in it."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return ".".join(map(str, first["loc"])) + ": " + first["msg"]
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return "it is not JSON"
+    return str(error) if isinstance(error, ValueError) else type(error).__name__
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from typing import Any
 
 import pyarrow as pa
 
 from extract_jobs.commit.log import Base, Commit, CommitLog
+from extract_jobs.commit.record_check import check_columns
 from extract_jobs.errors import CommitConflict, ConfigError, SchemaChanged
 from extract_jobs.planning.interval import (
     covered_by,
@@ -120,6 +122,7 @@ def make_plan(
                 "schema": columns,
             },
         )
+    held = _held(pinned, log.plan_uri(spec.run_id, base.seq))
     if pinned["schema"] != columns:
         raise SchemaChanged(
             f"{spec.extract_table} changed while run {spec.run_id} was under way: "
@@ -127,15 +130,43 @@ def make_plan(
         )
     plan = Plan(
         base=base,
-        interval=Interval.from_json(pinned["interval"]),
-        watermark=WatermarkValue.from_json(pinned.get("watermark")),
-        extract_date=date.fromisoformat(pinned["extract_date"]),
+        interval=held.interval,
+        watermark=held.watermark,
+        extract_date=held.extract_date,
         drift=drift,
         objects=objects,
     )
     if plan.interval is None:
         return replace(plan, watermark=WatermarkValue.from_json(base.watermark))
     return replace(plan, repeated=repeated(spec, base.published, plan.interval, source))
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a pinned plan decides."""
+
+    interval: Interval | None
+    watermark: WatermarkValue | None
+    extract_date: date
+
+
+def _held(pinned: dict[str, Any], uri: str) -> _Held:
+    """Read a pinned plan.
+
+    Raises:
+        ConfigError: It is not what a run wrote.
+    """
+    try:
+        check_columns("schema", pinned["schema"])
+        return _Held(
+            Interval.from_json(pinned["interval"]),
+            WatermarkValue.from_json(pinned.get("watermark")),
+            date.fromisoformat(pinned["extract_date"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{uri} was damaged: it is not the plan that a run wrote there. Start a new run"
+        ) from error
 
 
 def repeated(

@@ -198,6 +198,9 @@ class TargetSpec(SpecPart):
         return self
 
 
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+
+
 class ExtractSpec(SpecPart):
     """What a worker gets: one extract of one table.
 
@@ -216,7 +219,7 @@ class ExtractSpec(SpecPart):
     """
 
     version: Literal[1] = 1
-    run_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+    run_id: RunId
     attempt: int = Field(1, ge=1)
     source_name: Name
     source_type: SourceType
@@ -247,6 +250,11 @@ class ExtractSpec(SpecPart):
     state_uri: Name = Field(description="Where this table's plans, commits and outcomes are.")
     report_uri: Name
     tracking_table: Name | None = None
+    reruns: tuple[RunId, ...] = Field(
+        (),
+        description="Failed runs of the table that this one takes the place of. They are fenced "
+        "off first; what one of them has committed counts as this run's.",
+    )
 
     @model_validator(mode="before")
     @classmethod

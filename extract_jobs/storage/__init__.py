@@ -82,11 +82,6 @@ class WrittenFile:
         """Return the JSON form kept in a commit record."""
         return {"staged": self.staged.to_json(), "rows": self.rows, "partition": self.partition}
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> WrittenFile:
-        """Read what `to_json` wrote."""
-        return cls(StagedFile.from_json(data["staged"]), data["rows"], data["partition"])
-
 
 @dataclass(frozen=True)
 class AbandonedUpload:

@@ -137,7 +137,7 @@ class LocalStorage:
 
     def complete(self, staged: StagedFile) -> bool:
         """See `Storage.complete`."""
-        source, target = Path(staged.upload["path"]), to_path(staged.uri)
+        source, target = _staged_path(staged), to_path(staged.uri)
         with local_errors("publish", staged.uri):
             while _is_same(source, staged):
                 make_folders(target.parent)
@@ -155,7 +155,7 @@ class LocalStorage:
 
     def abort(self, root: str, upload: AbandonedUpload | StagedFile) -> None:
         """See `Storage.abort`."""
-        path = Path(upload.upload["path"])
+        path = _staged_path(upload)
         with local_errors("abort a staged file in", root):
             path.unlink(missing_ok=True)
             prune(path)
@@ -281,6 +281,28 @@ class LocalStagingWriter:
                 make_folders(self._path.parent, sync=False)  # `close` does, up to the root
                 return self._path.open("xb", buffering=1024**2)
         raise WriteFailed(f"{self._uri}: {self._path.parent} is deleted again and again")
+
+
+def _staged_path(upload: AbandonedUpload | StagedFile) -> Path:
+    """Return where a file is staged, once it is seen to be staged for the place that it names.
+
+    Raises:
+        ConfigError: The path is another file's, so something else than a run wrote it down.
+    """
+    given, mark = upload.upload.get("path"), upload.upload.get("mtime_ns", 0)
+    path = Path(given) if isinstance(given, str) and "\0" not in given else Path()
+    target = to_path(upload.uri).absolute()
+    for root in target.parents:
+        inner = target.relative_to(root)
+        staged = root / STAGING
+        if path.is_relative_to(staged) and ".." not in path.parts and type(mark) is int:
+            _, _, rest = path.relative_to(staged).as_posix().partition("/")
+            if rest == inner.as_posix() + SUFFIX:
+                return path
+    raise ConfigError(
+        f"{upload.uri}: its record names a staged file that is not its own; nothing was touched. "
+        "Restore the record from the bucket's or folder's earlier versions"
+    )
 
 
 def _is_same(path: Path, staged: StagedFile) -> bool:

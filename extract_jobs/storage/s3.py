@@ -33,7 +33,14 @@ from extract_jobs.storage.s3_client import (
     split_uri,
 )
 from extract_jobs.storage.s3_file import S3File
-from extract_jobs.storage.s3_upload import PART_BYTES, TOKEN_KEY, S3StagingWriter, Uploads
+from extract_jobs.storage.s3_upload import (
+    PART_BYTES,
+    TOKEN_KEY,
+    S3StagingWriter,
+    Uploads,
+    parts_of,
+    upload_id_of,
+)
 
 
 class S3Storage:
@@ -183,7 +190,7 @@ class S3Storage:
             if problem is not None and not is_upload_gone(problem) and not is_uncertain(problem):
                 with s3_errors("CompleteMultipartUpload", staged.uri):
                     raise problem
-            if self._is_upload_gone(staged.uri, staged.upload["upload_id"]):
+            if self._is_upload_gone(staged.uri, upload_id_of(staged)):
                 # Another process may have completed it between our two requests.
                 if self._is_visible(staged):
                     return True
@@ -262,15 +269,12 @@ class S3Storage:
     def _complete(self, staged: StagedFile) -> Exception | None:
         """Ask for the completion once; return what came back instead of an answer."""
         bucket, key = split_uri(staged.uri)
-        parts = [
-            {"PartNumber": number, "ETag": etag, "ChecksumCRC32": crc32}
-            for number, (etag, crc32) in enumerate(staged.upload["parts"], start=1)
-        ]
+        parts = parts_of(staged)
         try:
             self._client.complete_multipart_upload(
                 Bucket=bucket,
                 Key=key,
-                UploadId=staged.upload["upload_id"],
+                UploadId=upload_id_of(staged),
                 MultipartUpload={"Parts": parts},
             )
         except (ClientError, BotoCoreError) as error:
@@ -296,7 +300,7 @@ class S3Storage:
     def _drop(self, upload: AbandonedUpload | StagedFile) -> None:
         """Abort until ListParts says it is gone: a part in flight may outlive one abort."""
         bucket, key = split_uri(upload.uri)
-        upload_id = upload.upload["upload_id"]
+        upload_id = upload_id_of(upload)
         for _ in rounds(2 * ROUNDS):
             with s3_errors("AbortMultipartUpload", upload.uri):
                 try:

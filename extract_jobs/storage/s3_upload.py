@@ -11,8 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from extract_jobs.errors import ExtractError, WriteFailed
-from extract_jobs.storage import StagedFile
+from extract_jobs.errors import ConfigError, ExtractError, WriteFailed
+from extract_jobs.storage import AbandonedUpload, StagedFile
 from extract_jobs.storage.s3_client import s3_errors, split_uri
 
 TOKEN_KEY = "extract-file"  # noqa: S105 (a name, no secret)
@@ -33,6 +33,41 @@ def part_bytes(number: int, first: int = PART_BYTES) -> int:
     parts that S3 allows hold more than the largest object that it allows.
     """
     return int(min(first << ((number - 1) // 1000), MAX_PART_BYTES))
+
+
+def upload_id_of(upload: AbandonedUpload | StagedFile) -> str:
+    """Return the id of a staged file's upload.
+
+    Raises:
+        ConfigError: There is none, so something else than a run wrote it down.
+    """
+    found = upload.upload.get("upload_id")
+    if isinstance(found, str) and found:
+        return found
+    raise ConfigError(f"{upload.uri}: its record names no upload; restore the record")
+
+
+def parts_of(staged: StagedFile) -> list[dict[str, Any]]:
+    """Return the parts of a staged file as CompleteMultipartUpload takes them.
+
+    Raises:
+        ConfigError: They are not what a run wrote down.
+    """
+    found = staged.upload.get("parts")
+    if isinstance(found, list) and 0 < len(found) <= MAX_PARTS and all(map(_is_part, found)):
+        return [
+            {"PartNumber": number, "ETag": etag, "ChecksumCRC32": crc32}
+            for number, (etag, crc32) in enumerate(found, start=1)
+        ]
+    raise ConfigError(f"{staged.uri}: its record names no parts; restore the record")
+
+
+def _is_part(part: object) -> bool:
+    return (
+        isinstance(part, list | tuple)
+        and len(part) == 2
+        and all(isinstance(text, str) for text in part)
+    )
 
 
 class Uploads:

@@ -1,6 +1,7 @@
 """What a person starts an execution with: tables of a source, or the failed ones of an earlier run.
 
-The work folder of an execution holds its ``event.json``, from which a rerun takes the overrides.
+The work folder of an execution holds its ``event.json``, from which a rerun takes the overrides,
+and a second call of the config manager what the first one had decided.
 """
 
 from __future__ import annotations
@@ -8,16 +9,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import OpenStorage, join
+from extract_jobs.tracking.finished_attempt import settle
+from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.tracking.table import TrackedRun, Tracking
 
 SOURCE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
 """What a source may be called: its name is part of a URI before any config was read."""
 
+EVENT_NAME = "event.json"
+"""What the work folder of an execution keeps its event as."""
+_SETTLE_THREADS = 16
+_PUBLISHED_AFTER_ALL = ": those called failed have published their rows, and count as succeeded now"
 _START_KEYS = {"source_name", "extract_tables", "overrides"}
 _RERUN_KEYS = {"rerun_failed_of", "include_unfinished"}
 
@@ -31,12 +39,20 @@ class Selection:
         extract_tables: ``"*"``, or names and globs.
         overrides: Table keys that go over every table's own.
         generations: Of the tables that are rerun; the others begin with 1.
+        reruns: Of the tables that are rerun: the failed runs whose place the new ones take, oldest
+            first.
     """
 
     source_name: str
     extract_tables: Any
     overrides: Mapping[str, Any]
-    generations: Mapping[str, int]
+    generations: Mapping[str, int] = field(default_factory=dict)
+    reruns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def is_rerun(self) -> bool:
+        """Whether it names the failed tables of an earlier execution."""
+        return bool(self.generations)
 
 
 def read_selection(given: Any, tracking: Tracking, open_storage: OpenStorage) -> Selection:
@@ -45,12 +61,14 @@ def read_selection(given: Any, tracking: Tracking, open_storage: OpenStorage) ->
     Args:
         given: ``{"source_name", "extract_tables", "overrides"}``; or ``{"rerun_failed_of"}`` with
             the ARN of an earlier execution and, where that was stopped before all its tables had
-            ended, ``"include_unfinished": true``, which fails those first.
-        tracking: The tracking table, asked for a rerun.
+            ended, ``"include_unfinished": true``, which gives those up first.
+        tracking: The tracking table, asked for a rerun. What it calls failed although it is
+            published is set right.
         open_storage: Gives the storage of a URI.
 
     Raises:
         ConfigError: It is neither, or there is nothing to rerun.
+        WriteFailed: Storage or the tracking table failed; calling again is safe.
     """
     forms = (
         'expected {"source_name": …, "extract_tables": "*" or a list of names, "overrides": {…}} '
@@ -76,7 +94,7 @@ def read_selection(given: Any, tracking: Tracking, open_storage: OpenStorage) ->
         )
     if not isinstance(overrides, dict):
         raise ConfigError(f"overrides is a {type(overrides).__name__}; expected a JSON object")
-    return Selection(name, given["extract_tables"], overrides, {})
+    return Selection(name, given["extract_tables"], overrides)
 
 
 def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage) -> Selection:
@@ -97,26 +115,64 @@ def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage)
             f"({_some(unfinished)}): wait for it; if it was stopped and its jobs with it, add "
             '"include_unfinished": true'
         )
-    for run in unfinished:
-        # Fences off whatever worker may still be about to start.
-        lost = f"given up on by a rerun, still {run.status}"
-        tracking.end(replace(run, status="FAILED", error_class="NeverReported", error_message=lost))
-    failed = [run for run in runs if run.status != "SUCCEEDED"]
+    failed = _still_failed(runs, tracking, open_storage)
     if not failed:
-        raise ConfigError(f"rerun_failed_of: none of the {len(runs)} tables of {earlier} failed")
-    kept_at = join(failed[0].spec_uri.rsplit("/specs/", 1)[0], "event.json")
+        raise ConfigError(
+            f"rerun_failed_of: none of the {len(runs)} tables of {earlier} failed"
+            + ("" if all(run.status == "SUCCEEDED" for run in runs) else _PUBLISHED_AFTER_ALL)
+        )
+    kept_at = join(failed[0].spec_uri.rsplit("/specs/", 1)[0], EVENT_NAME)
     raw = open_storage(kept_at).read(kept_at)
     if raw is None:
         raise ConfigError(
             f"rerun_failed_of: {kept_at} is gone, so the overrides of {earlier} are not known; "
             f"start with source_name and extract_tables instead: {_some(failed)}"
         )
+    kept = json.loads(raw)
+    before = kept.get("reruns", {})
     return Selection(
         failed[0].source_name,
         [run.extract_table for run in failed],
-        json.loads(raw)["overrides"],
+        kept["overrides"],
         {run.extract_table: run.generation + 1 for run in failed},
+        {run.extract_table: [*before.get(run.extract_table, ()), run.run_id] for run in failed},
     )
+
+
+def pin(selection: Selection, folder: str, open_storage: OpenStorage) -> Selection:
+    """Keep an execution's event in its folder, and return the one that was kept first.
+
+    Raises:
+        WriteFailed: Storage failed; calling again is safe.
+    """
+    uri = join(folder, EVENT_NAME)
+    data = json.dumps(asdict(selection), ensure_ascii=False).encode()
+    return Selection(**json.loads(open_storage(uri).put_if_absent(uri, data)))
+
+
+def _still_failed(
+    runs: Sequence[TrackedRun], tracking: Tracking, open_storage: OpenStorage
+) -> list[TrackedRun]:
+    """Return the runs that have failed, once those that are published after all are set right.
+
+    Runs without an outcome are judged too: whatever worker of theirs still lives is fenced off.
+    """
+    items = ListedItems(open_storage)
+
+    def settled(run: TrackedRun) -> TrackedRun:
+        now = settle(
+            run,
+            items.of(run),
+            name="NeverReported",
+            cause=f"given up on by a rerun, still {run.status}",
+            tracking=tracking,
+            open_storage=open_storage,
+        )
+        return now or tracking.read(run.table_id, run.run_id) or run
+
+    with ThreadPoolExecutor(_SETTLE_THREADS) as pool:
+        now = pool.map(settled, [run for run in runs if run.status != "SUCCEEDED"])
+        return [run for run in now if run.status != "SUCCEEDED"]
 
 
 def _some(runs: Sequence[TrackedRun], most: int = 5) -> str:

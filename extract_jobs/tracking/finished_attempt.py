@@ -1,7 +1,15 @@
-"""Settles an attempt that has ended: what it left behind is read, judged and counted."""
+"""Judges a run whose attempt has ended, and settles a run that nobody works on any more.
+
+There is one judge, whoever asks: the status handler, the summary, the reaper, or a rerun. It looks
+at the attempt's report, then at the table's commit log, then at what the service said. Before it
+says *failed* it fences the run off in the commit log, so that a worker which still lives somewhere
+cannot make that verdict untrue.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 from dataclasses import replace
 from typing import Any
@@ -17,25 +25,102 @@ from extract_jobs.tracking.table import Status, TrackedRun, Tracking
 
 logger = logging.getLogger(__name__)
 
+_MOST_HANDLER_ERROR = 400
 _METRICS = {"succeeded": "TablesSucceeded", "retry": "TablesRetried", "failed": "TablesFailed"}
 _STATUS: dict[str, Status] = {"succeeded": "SUCCEEDED", "retry": "RETRYING", "failed": "FAILED"}
 
 
-def judge(item: Item, open_storage: OpenStorage) -> Decision:
+def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decision:
     """Decide what becomes of a table by its attempt's report and the table's commit log.
+
+    A run that is called failed publishes nothing any more, unless the decision is not `final`: then
+    its commit stands and waits to be published, or the commit log could not be reached.
 
     Args:
         item: The attempt that ended, with what its service said of it.
         open_storage: Gives the storage of a URI.
+        last: Whether nobody could try again: what would be tried again has failed then.
 
     Raises:
         WriteFailed: Storage failed; asking again is safe.
     """
     report, note = _read_report(item, open_storage)
-    commit, published = None, False
-    if report is None or report.status != "succeeded":
-        commit, published = _read_commit(item, open_storage)
-    return decide(item, report, commit, published=published, note=note)
+    if report is not None and report.status == "succeeded":
+        return decide(item, report, None, published=False)
+    log = _log_of(item, open_storage)
+    commit, published = _read_commit(log, item)
+    decision = decide(item, report, commit, published=published, note=note)
+    if decision.outcome == "succeeded" or (decision.outcome == "retry" and not last):
+        return decision
+    try:
+        commit = log.fence(item["run_id"], by="the pipeline, which calls the run failed")
+        published = commit is not None and log.outcome(commit) == "published"
+    except ConfigError as error:
+        told = f"{decision.error_message}; its commit log cannot be kept from it: {error}"
+        failed = replace(decision, outcome="failed", wait_seconds=0, error_message=told)
+        return replace(failed, final=False)
+    if commit is not None:
+        decision = decide(item, report, commit, published=published, note=note)
+    if decision.outcome == "retry" and last:
+        decision = replace(decision, outcome="failed", wait_seconds=0)
+    if decision.outcome == "failed" and commit is not None:
+        decision = replace(decision, commit_seq=commit.seq, final=False)
+    return decision
+
+
+def settle(
+    run: TrackedRun,
+    item: Item | None,
+    *,
+    name: str,
+    cause: str,
+    tracking: Tracking,
+    open_storage: OpenStorage,
+) -> TrackedRun | None:
+    """Give a run that nobody works on its outcome, or set a wrong one right.
+
+    Args:
+        run: As the tracking table has it.
+        item: Its Map item; None where that is gone.
+        name: The error's class where neither report nor commit log says what happened.
+        cause: What is known then.
+        tracking: The tracking table.
+        open_storage: Gives the storage of a URI.
+
+    Returns:
+        The run as it is now; None where nothing had to be written, or somebody else was faster.
+
+    Raises:
+        WriteFailed: Storage or the tracking table failed; calling again is safe.
+    """
+    if item is None:
+        asked: Item = {"failures": run.failures}
+        decision = Decision("failed", error_class=name, error_message=cause, final=False)
+    else:
+        asked = {**item, "job_error": {"Error": name, "Cause": cause}}
+        decision = _judge_what_can_be_read(asked, open_storage)
+    if run.handler_error and decision.outcome == "failed":
+        told = (
+            f"{decision.error_message}; the status handler failed: {_error_in(run.handler_error)}"
+        )
+        decision = replace(decision, error_message=told)
+    now = ended(run, asked, decision)
+    if run.status == "FAILED":
+        written = decision.outcome == "succeeded" and tracking.correct(now)
+    else:
+        written = tracking.end(now)
+    if not written:
+        return None
+    logger.info("settled: %s %s", decision.outcome, decision.error_class)
+    count_outcome(decision, run, tracking)
+    return now
+
+
+def unsettled(run: TrackedRun) -> bool:
+    """Tell whether a run's outcome is missing, or may yet turn out to be wrong."""
+    if run.status == "FAILED" and run.decision:
+        return not Decision.from_json(run.decision).final
+    return not run.ended
 
 
 def ended(run: TrackedRun, item: Item, decision: Decision) -> TrackedRun:
@@ -55,6 +140,28 @@ def ended(run: TrackedRun, item: Item, decision: Decision) -> TrackedRun:
     )
 
 
+def _error_in(caught: str) -> str:
+    """Return an error as the state machine wrote it down, in a few words."""
+    try:
+        found = json.loads(caught)
+        name, cause = found["Error"], found.get("Cause", "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return caught[:_MOST_HANDLER_ERROR]
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        cause = json.loads(cause)["errorMessage"]
+    return f"{name}: {cause}"[:_MOST_HANDLER_ERROR]
+
+
+def _judge_what_can_be_read(item: Item, open_storage: OpenStorage) -> Decision:
+    """Judge for the last time; what is denied to the one who asks is evidence for nobody."""
+    try:
+        return judge(item, open_storage, last=True)
+    except ConfigError as error:
+        name, cause = item["job_error"]["Error"], item["job_error"]["Cause"]
+        told = f"{cause}; its report and commit log cannot be read: {error}"
+        return Decision("failed", error_class=name, error_message=told, final=False)
+
+
 def _read_report(item: Item, open_storage: OpenStorage) -> tuple[Report | None, str]:
     """Return the attempt's own report, or None and why there is none."""
     uri = item["report_uri"]
@@ -70,13 +177,16 @@ def _read_report(item: Item, open_storage: OpenStorage) -> tuple[Report | None, 
     return report, ""
 
 
-def _read_commit(item: Item, open_storage: OpenStorage) -> tuple[Commit | None, bool]:
+def _log_of(item: Item, open_storage: OpenStorage) -> CommitLog:
+    storage = open_storage(item["state_uri"])
+    return CommitLog(storage, item["state_uri"], storage)
+
+
+def _read_commit(log: CommitLog, item: Item) -> tuple[Commit | None, bool]:
     """Return the run's commit, if it made one, and whether it is published.
 
     A log that cannot be read tells nothing: trying again is safe whatever it holds.
     """
-    storage = open_storage(item["state_uri"])
-    log = CommitLog(storage, item["state_uri"], storage)
     try:
         found = log.find_run(item["run_id"])
         if found is not None:
@@ -86,7 +196,7 @@ def _read_commit(item: Item, open_storage: OpenStorage) -> tuple[Commit | None, 
             outcome = log.outcome(newest)
             return (newest, outcome == "published") if outcome != "voided" else (None, False)
     except ConfigError as error:
-        logger.warning("the commit log at %s cannot be read: %s", item["state_uri"], error)
+        logger.warning("the commit log at %s cannot be read: %s", log.state_uri, error)
     return None, False
 
 

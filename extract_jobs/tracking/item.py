@@ -37,6 +37,9 @@ CAN_END = (
 )
 """An outcome may be written for this attempt or a later one, never over a terminal status."""
 
+IS_WRONG = "#status = :FAILED AND generation = :generation AND attempt = :attempt"
+"""A failure, still of this very attempt, that turned out to be a success."""
+
 IS_LATEST = "attribute_not_exists(commit_seq) OR commit_seq < :commit_seq"
 """`LATEST` only ever moves to a later commit."""
 
@@ -76,6 +79,8 @@ class TrackedRun:
         commit_seq: The commit that holds them; None where there is none.
         error_class: Name of what failed last; empty where nothing did.
         error_message: Its message, cut to `MAX_MESSAGE`.
+        handler_error: JSON of the error that the status handler ended with for good, as the state
+            machine wrote it; empty where it did its work.
         updated_at: When the item was written, ISO 8601, UTC.
     """
 
@@ -98,6 +103,7 @@ class TrackedRun:
     commit_seq: int | None = None
     error_class: str = ""
     error_message: str = ""
+    handler_error: str = ""
     updated_at: str = ""
 
     @property

@@ -55,7 +55,9 @@ class Decision:
         rows: Rows committed by the run.
         bytes: Bytes of Parquet committed.
         files: Files committed.
-        commit_seq: The commit that holds them, None where nothing was committed.
+        commit_seq: The commit that holds them, None where nothing was committed. Of a failed run:
+            the commit that stands and still has to be published.
+        final: Whether a failure can never turn out to be a success.
     """
 
     outcome: Outcome
@@ -68,10 +70,13 @@ class Decision:
     bytes: int = 0
     files: int = 0
     commit_seq: int | None = None
+    final: bool = True
 
     def to_json(self) -> str:
         """Return what the tracking table keeps of it, to answer alike when asked again."""
         kept = {k: getattr(self, k) for k in ("outcome", "wait_seconds", "counted", "bigger")}
+        if not self.final:
+            kept["final"] = False
         return json.dumps(kept, separators=(",", ":"))
 
     @classmethod

@@ -33,6 +33,7 @@ from extract_jobs.tracking.item import (
     ENDED,
     EXECUTION_INDEX,
     IS_LATEST,
+    IS_WRONG,
     LATEST,
     STARTED,
     Status,
@@ -109,6 +110,16 @@ class Tracking:
         if run.status == "SUCCEEDED":
             return self._end_with_latest(run)
         return self._update(run, CAN_END, ENDED)
+
+    def correct(self, run: TrackedRun) -> bool:
+        """Set a failed run to SUCCEEDED that turned out to be published (`IS_WRONG`).
+
+        Moves the table's `LATEST` as `end` does.
+
+        Returns:
+            False if the item is not that failure any more, and so was left alone.
+        """
+        return self._end_with_latest(run, IS_WRONG)
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -227,13 +238,13 @@ class Tracking:
                 return False
         return True
 
-    def _end_with_latest(self, run: TrackedRun) -> bool:
+    def _end_with_latest(self, run: TrackedRun, condition: str = CAN_END) -> bool:
         for attempt in range(_TRANSACTION_TRIES):
             with _mapped(self.table):
                 try:
                     self.client.transact_write_items(
                         TransactItems=[
-                            {"Update": self._update_of(run, CAN_END, ENDED)},
+                            {"Update": self._update_of(run, condition, ENDED)},
                             {"Update": self._latest_of(run)},
                         ]
                     )
@@ -244,7 +255,7 @@ class Tracking:
             if reasons[0] == "ConditionalCheckFailed":
                 return False
             if reasons[1] == "ConditionalCheckFailed":
-                return self._update(run, CAN_END, ENDED)
+                return self._update(run, condition, ENDED)
             self.sleep(0.05 * 2**attempt)  # TransactionConflict: another run of the table ends
         raise WriteFailed(
             f"{self.table}: {run.table_id} run {run.run_id} could not be set to {run.status}: "

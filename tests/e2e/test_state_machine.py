@@ -123,6 +123,54 @@ def test_faults_of_lambda_are_waited_out(stubbed, definition, state, about):
     assert outcome.status == "SUCCEEDED"
 
 
+HANDLES = {"call": "lambda:invoke", "about": '"handle"', "error": "ConfigError", "times": 99}
+
+
+def test_tables_succeed_though_their_handler_never_does(stubbed):
+    stubbed.configure(
+        "unhandled", {"t.ok_1": {"job_type": "ecs"}, "t.killed_1": {"job_type": "ecs"}}
+    )
+    stubbed.fail(HANDLES)
+    outcome = stubbed.run({"source_name": "unhandled", "extract_tables": "*"})
+    stubbed.fail()
+    runs = runs_of(outcome)
+    assert (runs["t.ok_1"].status, runs["t.ok_1"].rows) == ("SUCCEEDED", 7)
+    assert json.loads(runs["t.ok_1"].handler_error)["Error"] == "ConfigError"
+    assert (runs["t.killed_1"].status, runs["t.killed_1"].error_class) == (
+        "FAILED",
+        "NeverReported",
+    )
+    assert "the status handler failed: ConfigError: on purpose" in runs["t.killed_1"].error_message
+    assert "1 of 2 tables failed" in outcome.cause
+
+
+def test_why_the_handler_failed_is_kept_as_well_as_may_be(stubbed, definition):
+    processor = definition["States"]["Iterate Through Extract Tables"]["ItemProcessor"]
+    retries = processor["States"]["Keep Handler Error"]["Retry"]
+    errors = [error for retry in retries for error in retry["ErrorEquals"]]
+    stubbed.configure("kept", {"t.ok_1": {"job_type": "ecs"}})
+    for faults, kept in (
+        ([{"call": "dynamodb:", "error": error} for error in errors], True),
+        ([{"call": "dynamodb:", "error": "DynamoDB.ResourceNotFoundException", "times": 9}], False),
+    ):
+        stubbed.fail(HANDLES, *faults)
+        outcome = stubbed.run({"source_name": "kept", "extract_tables": "*"})
+        stubbed.fail()
+        assert outcome.status == "SUCCEEDED"
+        assert bool(outcome.runs[0].handler_error) == kept
+
+
+def test_a_summary_that_never_succeeds_says_so_and_changes_no_outcome(stubbed):
+    stubbed.configure("unsummed", {"t.ok_1": {"job_type": "ecs"}})
+    about = {"call": "lambda:invoke", "about": '"summarize"', "error": "ConfigError", "times": 99}
+    stubbed.fail(about)
+    outcome = stubbed.run({"source_name": "unsummed", "extract_tables": "*"})
+    stubbed.fail()
+    assert (outcome.status, outcome.error) == ("FAILED", "SummaryFailed")
+    assert "the tracking table has what became of each" in outcome.cause
+    assert runs_of(outcome)["t.ok_1"].status == "SUCCEEDED"
+
+
 def test_a_list_that_cannot_be_read_fails_every_table_in_the_summary(stubbed):
     stubbed.configure("unread", {"t.ok_1": {"job_type": "ecs"}, "t.ok_2": {"job_type": "ecs"}})
     stubbed.fail({"call": "s3:getObject", "error": "States.ItemReaderFailed"})
@@ -162,7 +210,7 @@ def test_bad_input_fails_at_the_first_state_with_the_reason(stubbed, event, says
     history = stubbed.histories(outcome.arn)[0]
     entered = [e["stateEnteredEventDetails"]["name"] for e in history
                if "stateEnteredEventDetails" in e]  # fmt: skip
-    assert entered == ["Extract Config Manager"]
+    assert entered == ["Extract Config Manager", "Extract Run Not Started"]
 
 
 def test_hundreds_of_tables_nothing_lost_and_only_the_failed_ones_rerun(stubbed):

@@ -27,10 +27,10 @@ WORKER_ROLES = ("GlueRole", "EmrRole", "EcsTaskRole")
 SEEN: Mapping[str, frozenset[str]] = {
     "ConfigManagerRole": frozenset({"s3:GetObject", "s3:PutObject", "dynamodb:PutItem",
                                     "dynamodb:Query"}),
-    "StatusHandlerRole": frozenset({"s3:GetObject", "s3:ListBucket", "dynamodb:GetItem",
-                                    "dynamodb:UpdateItem", "dynamodb:Query"}),
+    "StatusHandlerRole": frozenset({"s3:GetObject", "s3:ListBucket", "s3:PutObject",
+                                    "dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query"}),
     "ReaperRole": frozenset({
-        "states:ListExecutions", "s3:GetObject", "s3:ListBucket", "dynamodb:Query",
+        "states:ListExecutions", "s3:GetObject", "s3:ListBucket", "s3:PutObject", "dynamodb:Query",
         "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "glue:GetJobRuns", "ecs:ListTasks",
     }),
     WORKER: frozenset({
@@ -67,6 +67,8 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         **_FUNCTION,
         "s3:ListBucket": "without it S3 answers 403 for a config that is absent",
         "dynamodb:BatchGetItem": "a rerun reads again what the index does not show as ended",
+        "dynamodb:GetItem": "a rerun reads again what somebody else has settled meanwhile",
+        "dynamodb:UpdateItem": "a rerun settles runs without an outcome, and corrects wrong ones",
     },
     "StatusHandlerRole": {
         **_FUNCTION,
@@ -95,6 +97,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         "elasticmapreduce:CancelSteps": _STEP,
         "ecs:RunTask": _ECS, "ecs:DescribeTasks": _ECS, "ecs:StopTask": _ECS,
         "iam:PassRole": f"{_ECS} and {_EMR}",
+        "dynamodb:UpdateItem": f"{GUIDE}/step-functions/latest/dg/connect-ddb.html",
         "events:PutTargets": _EVENTS, "events:PutRule": _EVENTS, "events:DescribeRule": _EVENTS,
         "logs:CreateLogDelivery": _DELIVERY, "logs:GetLogDelivery": _DELIVERY,
         "logs:UpdateLogDelivery": _DELIVERY, "logs:DeleteLogDelivery": _DELIVERY,

@@ -29,6 +29,7 @@ MAP = ASL["States"]["Iterate Through Extract Tables"]
 CHILD = MAP["ItemProcessor"]
 STATES = {**ASL["States"], **CHILD["States"]}
 MANAGER, HANDLER = "Extract Config Manager", "Handle Extract Job Run Status"
+SUMMARY, KEEPER = "Summarize Extract Run", "Keep Handler Error"
 JOBS = {name: state for name, state in STATES.items() if ".sync" in state.get("Resource", "")}
 
 SERVICES = {
@@ -37,6 +38,7 @@ SERVICES = {
     "ElasticMapReduce": ("emr", {"ThrottlingException"}),
     "ECS": ("ecs", {"AmazonECSException"}),
     "AmazonECS": ("ecs", {"Unknown"}),
+    "DynamoDB": ("dynamodb", {"AmazonDynamoDBException", "SdkClientException"}),
     "Lambda": ("lambda", {
         "AWSLambdaException", "SdkClientException", "ClientExecutionTimeoutException", "Unknown",
     }),
@@ -105,10 +107,10 @@ def test_every_sync_state_has_a_timeout_from_its_item():
     assert [n for n, s in JOBS.items() if not s["TimeoutSecondsPath"].startswith("$.")] == []
 
 
-def test_every_lambda_state_has_a_timeout():
-    lambdas = [s for n, s in STATES.items() if s["Type"] == "Task" and n not in JOBS]
-    assert [s for s in lambdas if not s.get("TimeoutSeconds")] == []
-    assert len(lambdas) == 3
+def test_every_other_task_has_a_timeout():
+    others = {n: s for n, s in STATES.items() if s["Type"] == "Task" and n not in JOBS}
+    assert [n for n, s in others.items() if not s.get("TimeoutSeconds")] == []
+    assert set(others) == {MANAGER, HANDLER, SUMMARY, KEEPER}
 
 
 def test_the_children_know_nothing_of_the_execution():
@@ -181,9 +183,22 @@ def test_a_lambda_that_dies_or_ends_late_is_called_again():
         assert retried >= {*LAMBDA_RUNTIME, "Lambda.Unknown", "States.Timeout"}, name
 
 
-def test_a_failure_of_the_config_manager_is_not_caught():
-    assert "Catch" not in STATES[MANAGER]
+def test_no_function_ends_an_execution_or_a_child_by_an_error_of_its_own():
+    for name, goes_to in ((MANAGER, "Extract Run Not Started"), (HANDLER, KEEPER),
+                          (SUMMARY, "Extract Run Not Summarized"),
+                          (KEEPER, "Leave Table to the Summary")):  # fmt: skip
+        [catch] = STATES[name]["Catch"]
+        assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], goes_to)
     assert all("ConfigError" not in e["ErrorEquals"] for _, e in handlers("Retry"))
+
+
+def test_lambda_that_is_throttled_is_waited_for_longer_than_a_minute():
+    for name in (HANDLER, SUMMARY):
+        [entry] = [e for e in STATES[name]["Retry"]
+                   if "Lambda.TooManyRequestsException" in e["ErrorEquals"]]  # fmt: skip
+        waits = [min(entry["MaxDelaySeconds"], entry["IntervalSeconds"] * 2**n)
+                 for n in range(entry["MaxAttempts"])]  # fmt: skip
+        assert sum(waits) / 2 > 120, name  # half of it is what full jitter leaves on average
 
 
 def test_every_retry_is_jittered_and_bounded():
@@ -197,7 +212,7 @@ def test_every_retry_is_jittered_and_bounded():
 def test_every_task_has_a_retry_for_faults_of_its_service():
     prefixes = {
         "glue": "Glue", "emr-serverless": "EMRServerless", "elasticmapreduce": "ElasticMapReduce",
-        "ecs": "ECS", "lambda": "Lambda",
+        "ecs": "ECS", "lambda": "Lambda", "dynamodb": "DynamoDB",
     }  # fmt: skip
     for name, state in STATES.items():
         if state["Type"] == "Task":
@@ -226,12 +241,12 @@ def sample_item(job_type="glue"):
 MANAGER_ANSWER = {
     "execution_id": "arn:execution:1", "bucket": "work", "key": "x/tables_to_extract.json",
     "results_prefix": "x/results", "table_count": 3, "max_concurrency": 4,
-    "tracking_table": "tracking",
+    "tracking_table": "tracking", "note": "",
 }  # fmt: skip
 ENDED = {"outcome": "failed", "run_id": "run-1"}
 RETRY = {**ENDED, "outcome": "retry", "wait_seconds": 60,
          "item": next_item(sample_item(), counted=True, bigger=True)}  # fmt: skip
-SUMMARY = {"outcome": "failed", "message": "1 of 3 tables failed"}
+SUMMED_UP = {"outcome": "failed", "message": "1 of 3 tables failed"}
 CONTEXT = {"Execution": {"Id": "arn:execution:1", "StartTime": "2025-03-01T12:00:00Z"}}
 
 
@@ -275,6 +290,8 @@ def intrinsic(text, data):
               else p[1:-1] if p.startswith("'") else look_up(p, data) for p in parts]  # fmt: skip
     if name == "Array":
         return values
+    if name == "JsonToString":
+        return json.dumps(values[0])
     assert name == "Format", f"a function that this test does not know: {text}"
     assert values[0].count("{}") == len(values) - 1
     return values[0].replace("{}", "%s") % tuple(map(str, values[1:]))
@@ -294,9 +311,16 @@ def inputs():
         ("Iterate Through Extract Tables", listed),
         ("Summarize Extract Run", listed),
         ("Summarize Extract Run", {**listed, "map_error": caught}),
-        ("Did Every Table Succeed", SUMMARY),
-        ("Extract Run Failed", SUMMARY),
-        ("Extract Run Succeeded", SUMMARY),
+        ("Did Every Table Succeed", SUMMED_UP),
+        ("Extract Run Failed", SUMMED_UP),
+        ("Extract Run Succeeded", SUMMED_UP),
+        ("Extract Run Not Started", {**started, "failure": caught}),
+        ("Extract Run Not Summarized", {**listed, "failure": caught}),
+        *[
+            (name, {**items[0], "handler_error": caught})
+            for name in (KEEPER, "Leave Table to the Summary")
+        ],
+        ("Extract Table Ended", {**items[0], "outcome": "unhandled"}),
         *[(name, item) for name in jobs for item in items],
         *[(HANDLER, {**item, "job_error": caught}) for item in items],
         *[(name, ENDED) for name in ("Choose Next Step", "Extract Table Ended")],
@@ -314,6 +338,7 @@ def test_every_path_that_a_state_reads_is_in_what_it_is_given(name, data):
     state = STATES[name]
     written = {"ResultPath", "OutputPath"}
     read = [v for k, v in state.items() if k.endswith("Path") and k not in written]
+    read = [path for text in read if text for path in re.findall(r"\$\$?(?:\.\w+)*", text)]
     for template in ("Parameters", "ItemReader", "ResultWriter"):
         read += paths_of(state.get(template, {}))
     read += [v for k, v in strings(state.get("Choices", [])) if k == "Variable"]
@@ -325,7 +350,7 @@ def test_every_path_that_a_state_reads_is_in_what_it_is_given(name, data):
 @pytest.mark.parametrize(
     ("name", "answer"),
     [(MANAGER, MANAGER_ANSWER), (HANDLER, ENDED), (HANDLER, RETRY),
-     ("Summarize Extract Run", SUMMARY)],
+     ("Summarize Extract Run", SUMMED_UP)],
 )  # fmt: skip
 def test_every_path_into_a_lambdas_answer_exists(name, answer):
     given = {"Payload": answer, "StatusCode": 200}
@@ -340,7 +365,7 @@ def test_the_samples_are_what_the_functions_answer():
     manager = (ROOT / "entrypoints/extract_config_manager.py").read_text()
     handler = (ROOT / "entrypoints/handle_extract_job_run_status.py").read_text()
     assert [k for k in MANAGER_ANSWER if f'"{k}"' not in manager] == []
-    assert [k for k in {**RETRY, **SUMMARY} if f'"{k}"' not in handler] == []
+    assert [k for k in {**RETRY, **SUMMED_UP} if f'"{k}"' not in handler] == []
 
 
 def test_a_timeout_is_a_positive_number_and_longer_than_the_services_own():
@@ -409,7 +434,7 @@ def test_each_lambda_is_passed_what_it_reads_and_nothing_else():
         MANAGER: {"input", "execution_id", "execution_started_at"},
         HANDLER: {"action", "item"},
         "Summarize Extract Run": {
-            "action", "execution_id", "tracking_table", "table_count", "map_error",
+            "action", "execution_id", "tracking_table", "table_count", "map_error", "note",
         },
     }  # fmt: skip
     read = {

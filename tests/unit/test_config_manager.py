@@ -15,6 +15,7 @@ import yaml
 
 from entrypoints import extract_config_manager as manager
 from entrypoints.extract_config_manager import Settings, list_tables, run_id_of
+from extract_jobs.commit.log import Commit, CommitLog
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.arguments import NAMES, parse_arguments
 from extract_jobs.spec.extract_spec import parse_spec
@@ -290,6 +291,91 @@ def test_a_rerun_without_the_first_event_is_refused(configured, tracking, tmp_pa
     kept.unlink()
     with pytest.raises(ConfigError, match=r"event.json is gone"):
         configured({"rerun_failed_of": EXECUTION}, LATER)
+
+
+def spec_of(item):
+    return parse_spec(open_storage(item["spec_uri"]).read(item["spec_uri"]))
+
+
+def publish(item):
+    """Let the run of an item have published, whatever the tracking table says."""
+    uri = item["state_uri"]
+    storage = open_storage(uri)
+    log = CommitLog(storage, uri, storage)
+    log.pin_plan(item["run_id"], 0, {"any": "plan"})
+    log.prepare(Commit(
+        commit_id="c", seq=1, parent=0, live_since=1, run_id=item["run_id"], attempt=1,
+        table_id="x", target_uri="x", fingerprint={}, interval=None, watermark=None, schema=[],
+        files=(), retire=(), report={},
+    ))  # fmt: skip
+    assert log.publish(log.newest()) == "published"
+
+
+def test_a_rerun_leaves_out_what_is_published_and_sets_it_right(configured, tracking):
+    items = items_of(configured(ALL))
+    end(tracking, customers="FAILED", orders="FAILED", lines="FAILED")
+    [orders] = [item for item in items if item["extract_table"] == "public.orders"]
+    publish(orders)
+    again = items_of(configured({"rerun_failed_of": EXECUTION}, LATER))
+    assert sorted(item["extract_table"] for item in again) == ["public.customers", "public.lines"]
+    statuses = {r.extract_table: r.status for r in tracking.by_execution(EXECUTION)}
+    assert statuses["public.orders"] == "SUCCEEDED"
+
+
+def test_a_rerun_of_what_is_published_after_all_is_refused_with_the_reason(configured, tracking):
+    items = items_of(configured({**ALL, "extract_tables": ["public.orders"]}))
+    end(tracking, orders="FAILED")
+    publish(items[0])
+    with pytest.raises(ConfigError, match="have published their rows"):
+        configured({"rerun_failed_of": EXECUTION}, LATER)
+
+
+def test_a_rerun_knows_every_failed_run_before_it(configured, tracking):
+    first = items_of(configured({**ALL, "extract_tables": ["public.orders"]}))
+    end(tracking, orders="FAILED")
+    second = items_of(configured({"rerun_failed_of": EXECUTION}, LATER))
+    assert list(spec_of(second[0]).reruns) == [first[0]["run_id"]]
+    for run in tracking.by_execution(LATER):
+        assert tracking.end(replace(run, status="FAILED"))
+    third = items_of(configured({"rerun_failed_of": LATER}, EXECUTION + ":three"))
+    assert list(spec_of(third[0]).reruns) == [first[0]["run_id"], second[0]["run_id"]]
+
+
+def test_a_rerun_goes_on_without_tables_that_have_left_the_config(configured, tracking):
+    configured(ALL)
+    end(tracking, customers="SUCCEEDED", orders="FAILED", lines="FAILED")
+    text = configured.config.read_text()
+    configured.config.write_text(text.replace("public.orders", "public.others"))
+    answer = configured({"rerun_failed_of": EXECUTION}, LATER)
+    assert [item["extract_table"] for item in items_of(answer)] == ["public.lines"]
+    assert answer["note"] == (
+        "1 failed tables are not in the config any more and were left out: public.orders"
+    )
+
+
+def test_a_rerun_of_nothing_but_tables_that_have_left_is_refused(configured, tracking):
+    configured(ALL)
+    end(tracking, customers="SUCCEEDED", orders="FAILED", lines="SUCCEEDED")
+    text = configured.config.read_text()
+    configured.config.write_text(text.replace("public.orders", "public.others"))
+    with pytest.raises(ConfigError, match=r"not in the config any more: public\.orders|any more: "):
+        configured({"rerun_failed_of": EXECUTION}, LATER)
+
+
+def test_a_config_that_changes_between_two_calls_changes_nothing(configured, tracking):
+    first = items_of(configured(ALL))
+    configured.config.write_text(configured.config.read_text().replace("public.orders", "public.x"))
+    assert items_of(configured(ALL)) == first
+    assert len(list(tracking.by_execution(EXECUTION))) == 3
+
+
+def test_a_config_that_was_wrong_may_be_corrected_for_a_redrive(configured):
+    good = configured.config.read_text()
+    configured.config.write_text("tables: [")
+    with pytest.raises(ConfigError):
+        configured(ALL)
+    configured.config.write_text(good)
+    assert configured(ALL)["table_count"] == 3
 
 
 def test_the_handler_reads_its_environment(configured, tracking, ministack, monkeypatch, tmp_path):

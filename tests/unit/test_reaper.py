@@ -17,10 +17,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from entrypoints.reap_extract_job_runs import DAYS, Settings, count_overdue, reap
+from extract_jobs.commit.log import Commit, CommitLog
 from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.reporting.report import Report, ReportedError
-from extract_jobs.storage import open_storage
+from extract_jobs.storage import join, open_storage
 from extract_jobs.tracking.map_item import WORKER_ARGUMENTS, first_item, worker_arguments
 from extract_jobs.tracking.table import TrackedRun, Tracking, create_table
 from tests.support.specs import make_spec
@@ -288,6 +289,47 @@ def test_a_service_is_asked_once_for_all_that_an_execution_left(tmp_path, tracki
     jobs = glue("STOPPED")
     assert left.reap(glue=jobs)["failed"] == 6
     assert len(jobs.asked) == 1
+
+
+def commit(left, *outcomes):
+    """Write a commit of the run, claimed, and its outcome if one is given."""
+    uri = left.item["state_uri"]
+    storage = open_storage(uri)
+    log = CommitLog(storage, uri, storage)
+    log.pin_plan(left.run.run_id, 0, {"any": "plan"})
+    made = Commit(
+        commit_id="c", seq=1, parent=0, live_since=1, run_id=left.run.run_id, attempt=1,
+        table_id=left.run.table_id, target_uri="x", fingerprint={}, interval=None, watermark=None,
+        schema=[], files=(), retire=(), report={},
+    )  # fmt: skip
+    log.prepare(made)
+    assert log._claims().stands(made)
+    for outcome in outcomes:
+        name = join(uri, "outcomes", f"{1:020d}.json")
+        storage.put(name, json.dumps({"outcome": outcome, "commit_id": "c"}).encode())
+
+
+def test_a_run_called_failed_is_corrected_once_its_commit_is_published(tmp_path, tracking, capsys):
+    left = Left(tmp_path, tracking, status="FAILED")
+    left.start()
+    commit(left)
+    assert left.reap(glue=glue())["failed"] == 1
+    assert left.tracked().status == "FAILED"
+    assert left.reap() == {"succeeded": 0, "failed": 0, "running": 0}
+    commit(left, "published")
+    capsys.readouterr()
+    assert left.reap()["succeeded"] == 1
+    assert (left.tracked().status, left.tracked().commit_seq) == ("SUCCEEDED", 1)
+    assert json.loads(capsys.readouterr().out)["TablesSucceeded"] == 1
+
+
+def test_a_worker_that_the_reaper_gave_up_on_publishes_nothing(tmp_path, tracking):
+    left = Left(tmp_path, tracking)
+    left.start()
+    left.reap(glue=glue())
+    uri = left.item["state_uri"]
+    storage = open_storage(uri)
+    assert CommitLog(storage, uri, storage).fenced_by(left.run.run_id)
 
 
 # Overdue tables

@@ -62,17 +62,23 @@ class Job:
             generation=1,
             job_defaults={},
         )
+        open_storage(str(folder)).put(
+            f"{folder}/tables_to_extract.json", json.dumps([self.item]).encode()
+        )
         self.run = TrackedRun(
             table_id=spec.table_id,
             run_id=run_id,
             execution_id=self.item["execution_id"],
             source_name="sales",
             extract_table="public.orders",
+            spec_uri=self.item["spec_uri"],
+            report_uri=self.item["report_uri"],
         )
         tracking.announce([self.run])
 
     def start(self):
-        assert self.tracking.start(replace(self.run, attempt=self.item["attempt"]))
+        now = {"attempt": self.item["attempt"], "report_uri": self.item["report_uri"]}
+        assert self.tracking.start(replace(self.run, **now))
 
     def report(self, error=None, raw=None, **fields):
         failed = None
@@ -111,6 +117,10 @@ class Job:
         for outcome in outcomes:
             name = join(uri, "outcomes", f"{1:020d}.json")
             storage.put(name, json.dumps({"outcome": outcome, "commit_id": "c"}).encode())
+
+    def log(self):
+        uri = self.item["state_uri"]
+        return CommitLog(open_storage(uri), uri, open_storage(uri))
 
     def handle(self, error="", cause="", result=None):
         item = {**self.item, "job_error": {"Error": error, "Cause": cause},
@@ -372,10 +382,10 @@ def finished(tracking, execution, **statuses):
             tracking.end(replace(run, status=status, rows=10, bytes=100, **error))
 
 
-def asked(tracking, execution, count, error=""):
-    event = {"execution_id": execution, "table_count": count,
+def asked(tracking, execution, count, error="", note="", storage=open_storage):
+    event = {"execution_id": execution, "table_count": count, "note": note,
              "map_error": {"Error": error, "Cause": "why"}}  # fmt: skip
-    return summarize(event, tracking=tracking)
+    return summarize(event, tracking=tracking, open_storage=storage)
 
 
 def test_a_summary_of_success(table):
@@ -439,6 +449,148 @@ def test_the_handler_does_both(job, ministack, monkeypatch):
         "table_count": 1,
         "tracking_table": job.tracking.table,
         "map_error": {"Error": "", "Cause": ""},
+        "note": "",
     }
     assert status_handler.handler(event, None)["outcome"] == "succeeded"
     status_handler._client.cache_clear()
+
+
+# --- one judge for handler, summary, reaper and rerun ---------------------------------------------
+
+
+def denied_to(place, *, put_only=False):
+    """Return `open_storage` for somebody who may not touch what lies below a place."""
+
+    def opened(uri):
+        storage = open_storage(uri)
+
+        class Denied:
+            def __getattr__(self, name):
+                def call(uri, *rest, **named):
+                    writes = name.startswith("put")
+                    if str(uri).startswith(place) and (writes or not put_only):
+                        raise ConfigError(f"{uri}: access denied")
+                    return getattr(storage, name)(uri, *rest, **named)
+
+                return call
+
+        return Denied()
+
+    return opened
+
+
+def summed_up(job, **more):
+    return asked(job.tracking, job.item["execution_id"], 1, **more)
+
+
+def test_the_summary_believes_the_report_of_a_table_that_the_handler_could_not_handle(job):
+    job.start()
+    job.report(rows=7, bytes=512, files=2, commit_seq=1)
+    answer = summed_up(job)
+    assert (answer["outcome"], answer["rows"]) == ("succeeded", 7)
+    run = job.tracked()
+    assert (run.status, run.commit_seq) == ("SUCCEEDED", 1)
+
+
+def test_the_summary_believes_the_commit_log_where_there_is_no_report(job):
+    job.start()
+    job.commit("published")
+    assert summed_up(job)["outcome"] == "succeeded"
+    assert (job.tracked().status, job.tracked().rows) == ("SUCCEEDED", 14)
+
+
+def test_the_summary_tells_why_the_handler_failed(job):
+    job.start()
+    error = json.dumps({"Error": "Lambda.TooManyRequestsException", "Cause": "Rate exceeded"})
+    job.tracking.client.update_item(
+        TableName=job.tracking.table,
+        Key={"table_id": {"S": job.run.table_id}, "run_id": {"S": job.run.run_id}},
+        UpdateExpression="SET handler_error = :error",
+        ExpressionAttributeValues={":error": {"S": error}},
+    )
+    answer = summed_up(job)
+    assert answer["failures_by_class"] == {"NeverReported": 1}
+    assert "the status handler failed: Lambda.TooManyRequestsException: Rate exceeded" in (
+        job.tracked().error_message
+    )
+
+
+def test_a_run_called_failed_publishes_nothing_any_more(tmp_path, table):
+    job = Job(tmp_path, table, retry={"max_attempts": 1})
+    job.start()
+    assert job.handle("States.Timeout")["outcome"] == "failed"
+    log = job.log()
+    assert log.fenced_by(job.run.run_id)
+    job.commit()
+    assert not log._claims().stands(log.newest())
+
+
+def test_a_run_that_is_tried_again_may_still_publish(job):
+    job.start()
+    assert job.handle("States.Timeout")["outcome"] == "retry"
+    assert job.log().fenced_by(job.run.run_id) == ""
+
+
+def test_a_commit_that_stands_when_nobody_can_try_again_is_looked_at_later(job):
+    job.start()
+    job.commit()
+    assert job.log()._claims().stands(job.log().newest())
+    assert summed_up(job)["outcome"] == "failed"
+    run = job.tracked()
+    assert (run.status, run.commit_seq) == ("FAILED", 1)
+    assert "commit 1 is prepared and not published yet" in run.error_message
+    storage = open_storage(job.item["state_uri"])
+    name = join(job.item["state_uri"], "outcomes", f"{1:020d}.json")
+    storage.put(name, json.dumps({"outcome": "published", "commit_id": "c"}).encode())
+    assert summed_up(job)["outcome"] == "succeeded"
+    run = job.tracked()
+    assert (run.status, run.rows, run.error_message) == ("SUCCEEDED", 14, "")
+
+
+def test_a_prepared_commit_that_does_not_stand_yet_never_will(job):
+    job.start()
+    job.commit()
+    assert summed_up(job)["outcome"] == "failed"
+    assert not job.log()._claims().stands(job.log().newest())
+    assert summed_up(job)["outcome"] == "failed"
+
+
+def test_what_the_judge_may_not_read_is_judged_again_by_whoever_may(job, tmp_path):
+    job.start()
+    job.commit("published")
+    assert summed_up(job, storage=denied_to(job.item["state_uri"]))["outcome"] == "failed"
+    assert "access denied" in job.tracked().error_message
+    assert summed_up(job)["outcome"] == "succeeded"
+
+
+def test_a_failure_that_could_not_be_fenced_off_is_looked_at_later(tmp_path, table):
+    job = Job(tmp_path, table, retry={"max_attempts": 1})
+    job.start()
+    deaf = denied_to(job.item["state_uri"], put_only=True)
+    item = {**job.item, "job_error": {"Error": "States.Timeout", "Cause": ""}}
+    assert handle(item, tracking=table, open_storage=deaf)["outcome"] == "failed"
+    job.commit("published")
+    assert summed_up(job)["outcome"] == "succeeded"
+
+
+def test_a_failure_that_is_final_is_not_looked_at_again(tmp_path, table):
+    job = Job(tmp_path, table, retry={"max_attempts": 1})
+    job.start()
+    job.handle("States.Timeout")
+    assert summed_up(job, storage=None)["outcome"] == "failed"
+
+
+def test_a_late_correction_does_not_undo_a_later_generation(job):
+    job.start()
+    job.handle("States.Permissions")
+    failed = job.tracked()
+    job.tracking.announce([replace(failed, generation=2)])
+    assert not job.tracking.correct(replace(failed, status="SUCCEEDED"))
+    assert job.tracked().status == "PENDING"
+
+
+def test_a_note_of_the_config_manager_is_in_the_message(table):
+    finished(table, "e-5", a="SUCCEEDED")
+    assert asked(table, "e-5", 1, note="1 table left out")["message"].endswith("1 table left out")
+    finished(table, "e-6", a="FAILED")
+    assert "1 table left out" in asked(table, "e-6", 1, note="1 table left out")["message"]

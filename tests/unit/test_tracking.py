@@ -297,3 +297,17 @@ def test_a_transaction_that_always_collides_is_a_write_failed(tracking):
     run = make_run(status="SUCCEEDED", commit_seq=1)
     with pytest.raises(WriteFailed, match="8 transactions were cancelled"):
         replace(tracking, client=Colliding(tracking.client, 99)).end(run)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("fence", [(1, 1), (1, 2), (2, 1)])
+def test_only_that_very_failure_is_corrected(tracking, status, fence):
+    generation, attempt = fence
+    run = make_run(status=status, generation=generation, attempt=attempt, error_class="X")
+    put(tracking, run)
+    right = replace(run, generation=1, attempt=1, error_class="", commit_seq=4, status="SUCCEEDED")
+    corrected = tracking.correct(right)
+    assert corrected == ((status, fence) == ("FAILED", (1, 1)))
+    assert (read(tracking, run).status == "SUCCEEDED") == (corrected or status == "SUCCEEDED")
+    latest = tracking.latest(run.table_id)
+    assert (latest and latest["commit_seq"]) == (4 if corrected else None)

@@ -1,0 +1,118 @@
+"""Whether a run may still publish, decided once by a put-if-absent and never by a clock.
+
+``claims/<run_id>/<number>.json`` holds one of two records, whichever was written first:
+
+- *stands*: the run's prepared commit is to be published. Whoever publishes it writes this first.
+- *fenced*: nothing of the run is published any more. Whoever gives a run up writes this.
+
+So a worker that was given up on may sleep for as long as it likes: its commit and the verdict on
+its run cannot both hold. A voided commit leaves the run its next number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from extract_jobs.commit.record import Commit
+from extract_jobs.errors import ConfigError
+from extract_jobs.storage import Storage, join
+
+MAX_CLAIMS = 1_000
+"""Commits of one run that may be voided one after the other."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was decided for a run.
+
+    Attributes:
+        seq: The commit that stands; None where the run is fenced.
+        commit_id: That commit's.
+        fenced_by: Who gave the run up; empty where a commit stands.
+    """
+
+    seq: int | None = None
+    commit_id: str = ""
+    fenced_by: str = ""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The claims of one table's runs.
+
+    Attributes:
+        state: Storage that ``state_uri`` lives in.
+        state_uri: The table's state folder.
+        is_voided: Tells of a commit's sequence number whether that commit was voided.
+    """
+
+    state: Storage
+    state_uri: str
+    is_voided: Callable[[int], bool]
+
+    def stands(self, commit: Commit) -> bool:
+        """Decide that a prepared commit is to be published, unless its run was fenced before."""
+        decided = self._decide(commit.run_id, Claim(commit.seq, commit.commit_id), commit.commit_id)
+        return decided.commit_id == commit.commit_id
+
+    def fence(self, run_id: str, by: str) -> Claim:
+        """Decide that nothing of a run is published any more, unless a commit of it stands.
+
+        Args:
+            run_id: The run.
+            by: Who gives it up, for the message that its worker ends with.
+        """
+        return self._decide(run_id, Claim(fenced_by=by), None)
+
+    def fenced_by(self, run_id: str) -> str:
+        """Return who gave a run up, empty where nobody did (read-only)."""
+        for number in range(1, MAX_CLAIMS):
+            uri = self._uri(run_id, number)
+            raw = self.state.read(uri)
+            if raw is None:
+                return ""
+            claim = _read(raw, uri)
+            if claim.seq is None:
+                return claim.fenced_by
+        return ""
+
+    def _decide(self, run_id: str, wanted: Claim, commit_id: str | None) -> Claim:
+        """Return the claim that holds; ``wanted`` is written where there is none yet."""
+        for number in range(1, MAX_CLAIMS):
+            uri = self._uri(run_id, number)
+            claim = _read(self.state.put_if_absent(uri, _record(wanted)), uri)
+            if claim.seq is None or claim.commit_id == commit_id or not self.is_voided(claim.seq):
+                return claim
+        raise ConfigError(
+            f"{MAX_CLAIMS} commits of run {run_id} were voided, as its claims in {self.state_uri} "
+            "say: start the table again with a new run"
+        )
+
+    def _uri(self, run_id: str, number: int) -> str:
+        return join(self.state_uri, "claims", run_id, f"{number}.json")
+
+
+def _record(claim: Claim) -> bytes:
+    record: dict[str, Any] = {"version": 1, "fenced_by": claim.fenced_by}
+    if claim.seq is not None:
+        record = {"version": 1, "seq": claim.seq, "commit_id": claim.commit_id}
+    return json.dumps(record).encode()
+
+
+def _read(raw: bytes, uri: str) -> Claim:
+    try:
+        found = json.loads(raw)
+        if found["version"] == 1 and isinstance(found.get("fenced_by"), str):
+            return Claim(fenced_by=found["fenced_by"])
+        seq, commit_id = found["seq"], found["commit_id"]
+        if found["version"] == 1 and type(seq) is int and seq > 0 and isinstance(commit_id, str):
+            return Claim(seq, commit_id)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise ConfigError(
+        f"{uri} is not a claim of version 1: another version of extract-jobs wrote it, or it was "
+        "damaged; restore it from the bucket's earlier versions"
+    )

@@ -1,0 +1,40 @@
+"""Finds the Map item of a run again, after its state machine has gone on or ended."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+
+from extract_jobs.storage import OpenStorage, join
+from extract_jobs.tracking.item import TrackedRun
+from extract_jobs.tracking.map_item import Item
+
+
+@dataclass(frozen=True)
+class ListedItems:
+    """The lists that the config manager wrote, each read once. Safe to share between threads."""
+
+    open_storage: OpenStorage
+    lists: dict[str, dict[str, Item]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, run: TrackedRun) -> Item | None:
+        """Return the item of the attempt that a run is at; None where the list is gone.
+
+        Raises:
+            WriteFailed: Storage failed; asking again is safe.
+        """
+        folder, found, _ = run.spec_uri.rpartition("/specs/")
+        if not found:
+            return None
+        with self.lock:
+            if folder not in self.lists:
+                uri = join(folder, "tables_to_extract.json")
+                raw = self.open_storage(uri).read(uri)
+                self.lists[folder] = {item["run_id"]: item for item in json.loads(raw or "[]")}
+            item = self.lists[folder].get(run.run_id)
+        if item is None:
+            return None
+        now = {"attempt": run.attempt, "failures": run.failures, "report_uri": run.report_uri}
+        return {**item, **now}

@@ -1,0 +1,309 @@
+"""State records that something else than a run has written: refused, and nothing is touched.
+
+Each record is a real one with one thing changed. Around it lie files that do not belong to the
+table; whatever a record says, they must still be there afterwards, and nowhere a file more.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import extract_jobs.run
+from extract_jobs.commit.log import LIVE_EVERY, CommitLog
+from extract_jobs.commit.record import Commit
+from extract_jobs.commit.record_check import is_below, is_same
+from extract_jobs.errors import ConfigError
+from extract_jobs.run import run_extract
+from extract_jobs.storage import open_storage
+from tests.support.memory_source import MemorySource
+from tests.support.specs import make_spec
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """A local table with one commit that still has to be published, and a stranger's file."""
+    source = MemorySource([1, 2, 3])
+    monkeypatch.setattr(extract_jobs.run, "open_source", lambda *_: source)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/precious").write_text("not ours")
+    table = Table(tmp_path)
+    table.extract("first")
+    table.extract("second")
+    table.path("outcomes", 2).unlink()
+    return table
+
+
+class Table:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def extract(self, run_id, **overrides):
+        overrides = {"target": {"write_mode": "append"}} | overrides
+        spec = make_spec(self.folder, run_id=run_id, extract_table="t", **overrides)
+        return run_extract(spec, clock=lambda: NOW)
+
+    def path(self, kind, seq):
+        return self.folder / f"state/{kind}/{seq:020d}.json"
+
+    def change(self, change, seq=2):
+        path = self.path("commits", seq)
+        record = json.loads(path.read_text())
+        change(record)
+        path.write_text(json.dumps(record))
+
+    def log(self):
+        state = f"{self.folder}/state"
+        return CommitLog(open_storage(state), state, open_storage(state), f"{self.folder}/target")
+
+    def files(self):
+        return {p: p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
+
+
+def put(*path, value):
+    """Return a change that sets one value, its path given by keys and positions."""
+
+    def change(record):
+        for key in path[:-1]:
+            record = record[key]
+        record[path[-1]] = value
+
+    return change
+
+
+def test_the_record_as_it_was_written_is_published(table):
+    assert len(list((table.folder / "target").rglob("*.parquet"))) == 2
+    assert table.log().settle().seq == 2
+    table.extract("third")
+    assert len(list((table.folder / "target").rglob("*.parquet"))) == 3
+
+
+OUTSIDE = [
+    "{folder}/elsewhere/precious",
+    "{folder}/target/../elsewhere/precious",
+    "{folder}/target",
+    "{folder}/target/",
+    "{folder}/targets/precious",
+    "{folder}/target/./../elsewhere/precious",
+    "file://{folder}/target/%2e%2e/elsewhere/precious",
+    "elsewhere/precious",
+    "s3://lake/target/precious",
+    "file://other/target/precious",
+    "https://host/target/precious",
+    "",
+    "{folder}/target/a\0b",
+]
+
+
+@pytest.mark.parametrize("place", OUTSIDE)
+@pytest.mark.parametrize("what", ["retire", "files"])
+def test_a_record_that_names_a_file_outside_the_target_is_refused(table, what, place):
+    uri = place.format(folder=table.folder)
+    where = ("retire",) if what == "retire" else ("files", 0, "staged", "uri")
+    table.change(put(*where, value=[uri] if what == "retire" else uri))
+    before = table.files()
+    with pytest.raises(
+        ConfigError, match=rf"commits/0+2\.json is not .*{what} names a file outside"
+    ):
+        table.log().settle()
+    with pytest.raises(ConfigError, match=r"commits/0+2\.json"):
+        table.extract("third")
+    changed = {p for p in table.files().items() ^ before.items() if "report" not in p[0].name}
+    assert changed == set()
+
+
+@pytest.mark.parametrize("path", [
+    "{folder}/elsewhere/precious",
+    "{folder}/target/.extract_staging/t/../../../elsewhere/precious",
+    "{folder}/target/.extract_staging/t/another.parquet.staged",
+    "elsewhere/precious", "", "a\0b", None, 7, {},
+])  # fmt: skip
+def test_a_record_that_stages_another_file_is_refused(table, path):
+    given = path.format(folder=table.folder) if isinstance(path, str) else path
+    table.change(put("files", 0, "staged", "upload", "path", value=given))
+    before = table.files()
+    with pytest.raises(ConfigError, match="names a staged file that is not its own"):
+        table.log().settle()
+    assert {p for p, _ in table.files().items() ^ before.items()} <= {
+        table.folder / "state/claims/second/1.json"
+    }
+
+
+def test_a_record_of_another_target_is_not_published(table, tmp_path):
+    other = str(tmp_path / "elsewhere")
+
+    def move(record):
+        record["target_uri"] = other
+        for file in record["files"]:
+            file["staged"]["uri"] = file["staged"]["uri"].replace("/target/", "/elsewhere/")
+
+    table.change(move)
+    before = table.files()
+    with pytest.raises(ConfigError, match=r"its files went to .*elsewhere, but target.uri is"):
+        table.log().settle()
+    assert table.files() == before
+
+
+WRONG = {
+    "version": 2, "seq": [0, 1, 3, -1, "2", 2.5, None, True, 10**30], "parent": [2, 3, -1, "1"],
+    "live_since": [0, 2**70, "1", -5], "run_id": ["", "a/b", "x" * 200, 5, ".\n"],
+    "attempt": [0, -1, "1", 1.5], "commit_id": [5, None], "table_id": [5],
+    "target_uri": [5, None],
+    "fingerprint": ["x", {"a": 1}, []], "interval": ["x", {}, {"lower": 5, "upper": None}, 3],
+    "watermark": ["x", {"type": "integer", "text": "x"}, {"type": "x", "text": "1"}, {"text": "1"}],
+    "schema": ["x", [5], [{}], [{"name": "id"}], [{"name": 1, "type": "int64", "nullable": True}],
+               [{"name": "id", "type": "int64", "nullable": "no"}]],
+    "files": ["x", [5], [{}], {}], "retire": ["x", [5], {}], "report": ["x", None, []],
+    "watermark_column": [5], "ground": ["x", [5], [{"lower": 5}]], "partition_by": ["x", [5]],
+    "columns": ["x", [], {"id": 5}], "objects": [5, "../../secrets.json", "objects/x/y", ""],
+    "source_columns": ["x", [{}], [{"name": "id", "type": "int64", "nullable": True, "mask": 5}]],
+    "surprise": ["a key that a later version may have"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(key, value) for key, values in WRONG.items()
+     for value in (values if isinstance(values, list) else [values])],
+)  # fmt: skip
+def test_a_field_of_another_type_or_range_is_refused(table, key, value):
+    table.change(put(key, value=value))
+    before = table.files()
+    with pytest.raises(ConfigError, match=r"commits/0+2\.json") as refused:
+        table.log().settle()
+    assert "Traceback" not in str(refused.value)
+    assert table.files() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("size", -1), ("size", "5"), ("size", 1.5), ("token", ""), ("token", 5), ("upload", "x")],
+)
+def test_a_staged_file_of_another_form_is_refused(table, field, value):
+    table.change(put("files", 0, "staged", field, value=value))
+    with pytest.raises(ConfigError, match=r"commits/0+2\.json is not"):
+        table.log().settle()
+
+
+@pytest.mark.parametrize("value", [{"id": 5}, "x", None, ["id"]])
+def test_a_partition_of_another_form_is_refused(table, value):
+    table.change(put("files", 0, "partition", value=value))
+    with pytest.raises(ConfigError, match=r"commits/0+2\.json is not"):
+        table.log().settle()
+
+
+def test_a_missing_field_is_refused(table):
+    for key in json.loads(table.path("commits", 2).read_text()):
+        whole = table.path("commits", 2).read_bytes()
+        if key in {"watermark_column", "ground", "partition_by", "columns", "objects",
+                   "source_columns"}:  # fmt: skip
+            continue  # what earlier versions did not write
+        table.change(lambda record, key=key: record.pop(key))
+        with pytest.raises(ConfigError, match=r"commits/0+2\.json is not"):
+            table.log().newest()
+        table.path("commits", 2).write_bytes(whole)
+
+
+def test_a_commit_that_retires_its_own_file_or_names_one_twice_is_refused(table):
+    whole = table.path("commits", 2).read_bytes()
+    table.change(lambda r: r.update(retire=[r["files"][0]["staged"]["uri"]]))
+    with pytest.raises(ConfigError, match="retire names a file of the commit itself"):
+        table.log().settle()
+    table.path("commits", 2).write_bytes(whole)
+    table.change(lambda r: r["files"].append(r["files"][0]))
+    with pytest.raises(ConfigError, match="files names a file twice"):
+        table.log().settle()
+
+
+@pytest.mark.parametrize("kind", ["commits", "outcomes", "claims", "plans", "hint", "live"])
+@pytest.mark.parametrize("raw", [
+    b"", b"x", b"null", b"5", b"[]", b'"x"', b"\xff\xfe", b"{}", b'{"version": 1}',
+    b"[" * 100_000, b'{"version":1,"a":' + b"[" * 100_000,
+    b'{"version": 1, "seq": ' + b"9" * 5_000 + b"}", b'{"seq": 1e999}', b'{"seq": {}}',
+    b'{"version": 1, "interval": 5, "schema": 5, "extract_date": 5}',
+])  # fmt: skip
+def test_whatever_stands_in_a_record_is_a_clear_error_or_does_no_harm(table, kind, raw):
+    places = {
+        "claims": table.folder / "state/claims/second/1.json",
+        "plans": table.folder / "state/plans/third/2.json",
+        "hint": table.folder / "state/hint.json",
+        "live": table.path("live", 64),
+    }
+    place = places.get(kind) or table.path(kind, 2)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(raw)
+    stranger = table.folder / "elsewhere/precious"
+    try:
+        table.extract("third")
+    except ConfigError as error:
+        assert place.name in str(error) or kind == "hint", str(error)[:300]  # noqa: PT017
+    else:
+        assert kind in {"hint", "live"}
+    assert stranger.read_text() == "not ours"
+
+
+def test_a_list_of_live_files_that_names_others_is_not_used(tmp_path, table):
+    log = table.log()
+    log.settle()
+    for seq in range(3, LIVE_EVERY + 2):
+        last = log.read(seq - 1)
+        log.prepare(
+            Commit(**{**last.__dict__, "seq": seq, "parent": seq - 1, "files": (),
+                      "commit_id": str(seq), "run_id": str(seq)})
+        )  # fmt: skip
+        log.publish(log.read(seq))
+    before = log.live_files(log.read(LIVE_EVERY + 1))
+    assert len(before) == 2
+    path = table.path("live", LIVE_EVERY)
+    record = json.loads(path.read_text())
+    record[0]["files"][0]["staged"]["uri"] = str(tmp_path / "elsewhere/precious")
+    path.write_text(json.dumps(record))
+    assert log.live_files(log.read(LIVE_EVERY + 1)) == before
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "below"),
+    [
+        ("s3://b/t/x", "s3://b/t", True),
+        ("s3://b/t/a=1/x", "s3://b/t/", True),
+        ("s3://b/t", "s3://b/t", False),
+        ("s3://b/tt/x", "s3://b/t", False),
+        ("s3://c/t/x", "s3://b/t", False),
+        ("s3://b/t/../u/x", "s3://b/t", False),
+        ("s3://b/t//x", "s3://b/t", False),
+        ("/b/t/x", "s3://b/t", False),
+        ("s3://b/t/x", "/b/t", False),
+        ("/lake/t/x", "/lake/t", True),
+        ("file:///lake/t/x", "/lake/t", True),
+        ("/lake/t/x", "file:///lake/t", True),
+        ("file:///lake/t/a%20b", "file:///lake/t", True),
+        ("lake/t/x", "lake/t", True),
+        ("lake/t/x", "./lake/t/", True),
+        ("/lake/t/..x", "/lake/t", True),
+        ("/lake/t/../x", "/lake/t", False),
+        ("/lake/T/x", "/lake/t", False),
+    ],
+)
+def test_what_lies_below_a_folder(uri, folder, below):
+    assert is_below(uri, folder) == below
+
+
+def test_one_folder_in_several_spellings():
+    assert is_same("s3://b/t/", "s3://b/t")
+    assert is_same("file:///lake/a%20b", "/lake/a b/")
+    assert not is_same("s3://b/t", "s3://c/t")
+    assert not is_same("/b/t", "s3://b/t")
+    assert not is_same("https://b/t", "/b/t")
+
+
+def test_recovery_drops_nothing_that_a_poisoned_record_names(table):
+    table.change(put("files", 0, "staged", "uri", value=str(table.folder / "elsewhere/precious")))
+    with pytest.raises(ConfigError):
+        table.log().recover(
+            f"{table.folder}/target", abandon_after=timedelta(0), now=datetime.now(UTC)
+        )
+    assert (table.folder / "elsewhere/precious").read_text() == "not ours"
