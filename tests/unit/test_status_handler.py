@@ -105,13 +105,15 @@ class Job:
         storage = open_storage(uri)
         log = CommitLog(storage, uri, storage)
         log.pin_plan(self.item["run_id"], 0, {"any": "plan"})
-        staged = StagedFile(uri="f", token="t", size=512, upload={})
+        files = tuple(
+            WrittenFile(StagedFile(f"{uri}/target/{n}", f"t{n}", 512, {}), 7, {}) for n in (1, 2)
+        )
         log.prepare(
             Commit(
                 commit_id="c", seq=1, parent=0, live_since=1,
                 run_id=run_id or self.item["run_id"], attempt=1, table_id="sales/public.orders",
-                target_uri="x", fingerprint={}, interval=None, watermark=None, schema=[],
-                files=(WrittenFile(staged, 7, {}),) * 2, retire=(), report={},
+                target_uri=f"{uri}/target", fingerprint={}, interval=None, watermark=None,
+                schema=[], files=files, retire=(), report={},
             )
         )  # fmt: skip
         for outcome in outcomes:
