@@ -36,10 +36,10 @@ from extract_jobs.config import (
     specs_for,
 )
 from extract_jobs.config.event_overrides import check_event_overrides
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, join, open_storage
-from extract_jobs.tracking.event import Selection, pin, read_selection
+from extract_jobs.tracking.event import Selection, keep_selection, kept_selection, read_selection
 from extract_jobs.tracking.map_item import Item, first_item, run_of
 from extract_jobs.tracking.table import Tracking, client_from_environment, utc_now
 
@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 _WRITE_THREADS = 32
 _MOST_NAMED = 5
+CONFIG_NAME = "config.yml"
+"""What the work folder of an execution keeps its config as."""
 
 
 @dataclass(frozen=True)
@@ -139,20 +141,20 @@ def list_tables(
     execution_id, started = event["execution_id"], event["execution_started_at"]
     selection = read_selection(event["input"], tracking, open_storage)
     folder = _folder(settings.work_uri, selection.source_name, execution_id, started)
-    config = _read_config(selection.source_name, folder, settings, open_storage)
+    selection = kept_selection(folder, open_storage) or selection
+    raw, config = _read_config(selection.source_name, folder, settings, open_storage)
     check_event_overrides(
         selection.overrides,
         where=config.where,
         by_config=config.source.event_overrides,
         by_deployment=settings.event_overrides,
     )
-    selection = pin(selection, folder, open_storage)
     tables, note = _tables_of(selection, config)
     execution = Execution(execution_id, started, folder, settings, tracking.table)
     items = _write_specs(execution, config, tables, selection, open_storage)
-    storage = open_storage(folder)
+    _keep(selection, raw, folder, open_storage)
     where = join(folder, "tables_to_extract.json")
-    storage.put(where, _json(items))
+    open_storage(folder).put(where, _json(items))
     # Last, so that no run is announced of an execution that fails here.
     tracking.announce(run_of(item) for item in items)
     logger.info("%d tables of %s: %s", len(items), selection.source_name, where)
@@ -205,24 +207,38 @@ def _some(tables: Sequence[str]) -> str:
 
 def _read_config(
     name: str, folder: str, settings: Settings, open_storage: OpenStorage
-) -> SourceConfig:
-    """Read a config as it was when this execution read it first: a second call gets the same."""
-    uri, pinned = join(settings.config_uri, f"{name}.yml"), join(folder, "config.yml")
-    kept = open_storage(pinned).read(pinned)
-    raw = open_storage(uri).read(uri) if kept is None else kept
+) -> tuple[bytes, SourceConfig]:
+    """Read a config: the one that an earlier call of this execution kept, else the present one."""
+    uri, kept = join(settings.config_uri, f"{name}.yml"), join(folder, CONFIG_NAME)
+    raw = open_storage(kept).read(kept)
+    if raw is None:
+        raw = open_storage(uri).read(uri)
     if raw is None:
         raise ConfigError(f"{uri}: there is no such config; put it there, or correct source_name")
     config = load_config(raw, uri)
-    if kept is None:
-        # Only once it is known to be right: a redrive may come with a corrected one.
-        kept = open_storage(pinned).put_if_absent(pinned, raw)
-        config = config if kept == raw else load_config(kept, uri)
     if config.source.name != name:
         raise ConfigError(
             f"{uri} is the config of source {config.source.name!r}, not of {name!r}: the file's "
             "name and source.name must be the same"
         )
-    return config
+    return raw, config
+
+
+def _keep(selection: Selection, raw: bytes, folder: str, open_storage: OpenStorage) -> None:
+    """Keep what this call has decided by, so that another call decides alike.
+
+    Only once nothing can be wrong with it any more: a redrive may come with a corrected config.
+
+    Raises:
+        WriteFailed: Another call was faster and decided by something else; calling again is safe.
+    """
+    where = join(folder, CONFIG_NAME)
+    held = open_storage(where).put_if_absent(where, raw)
+    if held != raw or keep_selection(selection, folder, open_storage) != selection:
+        raise WriteFailed(
+            f"{folder}: the config manager was called twice at once, and the config or the runs "
+            "changed between; the next call decides as the faster one did"
+        )
 
 
 def _folder(work_uri: str, source_name: str, execution_id: str, started_at: str) -> str:

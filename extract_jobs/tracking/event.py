@@ -139,12 +139,15 @@ def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage)
     )
 
 
-def pin(selection: Selection, folder: str, open_storage: OpenStorage) -> Selection:
-    """Keep an execution's event in its folder, and return the one that was kept first.
+def kept_selection(folder: str, open_storage: OpenStorage) -> Selection | None:
+    """Return what an earlier call for the execution of a work folder has kept, or None."""
+    uri = join(folder, EVENT_NAME)
+    raw = open_storage(uri).read(uri)
+    return None if raw is None else Selection(**json.loads(raw))
 
-    Raises:
-        WriteFailed: Storage failed; calling again is safe.
-    """
+
+def keep_selection(selection: Selection, folder: str, open_storage: OpenStorage) -> Selection:
+    """Keep a selection in an execution's work folder, and return the one that was kept first."""
     uri = join(folder, EVENT_NAME)
     data = json.dumps(asdict(selection), ensure_ascii=False).encode()
     return Selection(**json.loads(open_storage(uri).put_if_absent(uri, data)))

@@ -502,10 +502,10 @@ def test_the_rest_is_the_deployment_s_or_the_config_s_to_allow(configured, overr
     config["source"]["event_overrides"] = ["reconcile"]
     configured.config.write_text(yaml.safe_dump(config, sort_keys=False))
     with pytest.raises(ConfigError, match="may not be overridden"):  # the config has the last word
-        configured(given, event_overrides=(key(overrides),))
+        configured(given, LATER, event_overrides=(key(overrides),))
     config["source"]["event_overrides"] = [key(overrides)]
     configured.config.write_text(yaml.safe_dump(config, sort_keys=False))
-    assert configured(given)["table_count"] == 3
+    assert configured(given, LATER)["table_count"] == 3
 
 
 def test_what_no_event_may_say_can_be_allowed_by_nobody(configured):
