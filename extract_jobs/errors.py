@@ -13,6 +13,7 @@
     ├── Outdated               the run was given up on, or tried again     exit 1
     ├── WriteFailed            the target or state could not be written    exit 75, retried
     ├── Interrupted            stopped by SIGTERM, SIGINT or a lost driverexit 75, retried
+    ├── CatalogFailed          data published, the catalog not up to date  exit 73
     └── WorkerOutOfMemory      the worker ran out of memory                exit 75, bigger worker
 
 A message says what happened, the expected and the actual value, and what to do next. It never
@@ -28,6 +29,8 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_RETRY = 75
 """``EX_TEMPFAIL`` of BSD's sysexits.h: trying again may help."""
+EXIT_CATALOG = 73
+"""``EX_CANTCREAT`` of BSD's sysexits.h: the data is published, the catalog does not show it yet."""
 EXIT_CONFIG = 78
 """``EX_CONFIG`` of BSD's sysexits.h: trying again cannot help before something is changed."""
 
@@ -132,6 +135,16 @@ class Interrupted(ExtractError):
 
     retryable = True
     exit_code = EXIT_RETRY
+
+
+class CatalogFailed(ExtractError):
+    """The data is published, and the Glue Data Catalog could not be brought up to date.
+
+    Readers of the catalog do not see all of it. The next run of the table mends the catalog, once
+    what the message names is put right.
+    """
+
+    exit_code = EXIT_CATALOG
 
 
 class WorkerOutOfMemory(ExtractError):

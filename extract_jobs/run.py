@@ -16,11 +16,17 @@ from extract_jobs.attempt.attempt import (
 )
 from extract_jobs.attempt.attempt_report import attempt_report, leave_report
 from extract_jobs.attempt.context import RunContext, utc_now
+from extract_jobs.catalog import check_catalog
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import CommitConflict, Interrupted, StopRequested, WorkerOutOfMemory
 from extract_jobs.planning.new_files import choose_objects
-from extract_jobs.planning.plan import count_null_watermarks, make_plan, read_request
-from extract_jobs.planning.schema_change import find_drift
+from extract_jobs.planning.plan import (
+    count_null_watermarks,
+    make_plan,
+    partition_names,
+    read_request,
+)
+from extract_jobs.planning.schema_change import columns_after, find_drift, schema_json
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report, failed_report, reported
 from extract_jobs.sources import open_source
@@ -152,6 +158,13 @@ def _extract(spec: ExtractSpec, context: RunContext) -> Report:
             spec, log, base, description, draft.schema,
             drift=drift, source=source, now=now, objects=objects,
         )  # fmt: skip
+        check_catalog(
+            spec,
+            description.fingerprint,
+            columns_after(spec, base.published, schema_json(draft.schema)),
+            partition_names(spec),
+            first=plan.is_first,
+        )
         left_out = count_null_watermarks(spec, description, source, first=plan.is_first)
     if plan.is_empty:
         return attempt_report(spec, context, plan, columns, draft, left_out=left_out)

@@ -18,6 +18,7 @@ from extract_jobs.engine.shutdown import Stop
 from extract_jobs.errors import (
     EXIT_DONE,
     EXIT_FAILED,
+    CatalogFailed,
     ConfigError,
     ExtractError,
     Interrupted,
@@ -28,7 +29,7 @@ from extract_jobs.errors import (
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.reporting.metrics import attempt_metrics, metrics_line
 from extract_jobs.reporting.progress import Progress
-from extract_jobs.reporting.report import Report, reported, versions
+from extract_jobs.reporting.report import Report, catalog_failure, reported, versions
 from extract_jobs.spec.arguments import JobArguments, parse_arguments
 from extract_jobs.spec.extract_spec import ExtractSpec, parse_spec
 from extract_jobs.storage import open_storage
@@ -84,6 +85,7 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
     """Run one attempt and return its report.
 
     Raises:
+        CatalogFailed: The data is published, as the report says, and the catalog is behind.
         ExtractError: The attempt failed, as its report says; or the attempt is outdated, and then
             nothing was read, written or reported.
         Exception: A defect, which the report calls so.
@@ -108,7 +110,10 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
         _report_failure(arguments, error)
         raise
     in_every_line(**_told_of(spec), execution_id=arguments.execution_id)
-    return run_extract(spec, spark=spark, progress=LoggedProgress(spec))
+    report = run_extract(spec, spark=spark, progress=LoggedProgress(spec))
+    if report.catalog == "failed":
+        raise CatalogFailed(catalog_failure(report))
+    return report
 
 
 def read_spec(arguments: JobArguments) -> ExtractSpec:

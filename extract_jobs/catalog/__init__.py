@@ -14,24 +14,28 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
 from extract_jobs.catalog.columns import athena_type, table_columns
-from extract_jobs.catalog.partitions import NotDropped, add, difference, drop, touched
+from extract_jobs.catalog.partitions import NotDropped, add, below, difference, drop, touched
 from extract_jobs.catalog.table import (
     check_keys,
     complete_up_to,
     create_table,
+    is_moved,
     mark_table,
+    move_table,
+    owner_of,
     read_table,
 )
 from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import CatalogSpec, ExtractSpec
 
-__all__ = ["CatalogOutcome", "athena_type", "update_catalog"]
+__all__ = ["CatalogOutcome", "athena_type", "check_catalog", "update_catalog"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,17 +79,76 @@ def update_catalog(spec: ExtractSpec, log: CommitLog, commit: Commit) -> Catalog
     return CatalogOutcome("updated")
 
 
+def check_catalog(
+    spec: ExtractSpec,
+    fingerprint: Mapping[str, str],
+    columns: Mapping[str, str],
+    partition_by: Sequence[str],
+    *,
+    first: bool,
+) -> None:
+    """Refuse, before a row is read, what the catalog could not take or what is not ours in it.
+
+    Where Glue cannot be asked, that is logged and nothing is refused: a denied permission does not
+    keep a table from being extracted.
+
+    Args:
+        spec: Names the catalog table; without one nothing is checked.
+        fingerprint: Of the source.
+        columns: Arrow's type of each column that the files will have.
+        partition_by: Names of the partition fields, in path order.
+        first: Whether the table has no commit yet.
+
+    Raises:
+        ConfigError: Names or types that Glue or Athena cannot have; a catalog table that is
+            somebody else's, of another location, or partitioned by other fields.
+    """
+    catalog = spec.target.catalog
+    if catalog is None:
+        return
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        _, folders = table_columns(columns, partition_by)
+    except ValueError as error:
+        raise ConfigError(f"{spec.extract_table}: target.catalog: {error}") from error
+    patience = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3})
+    try:
+        with closing(boto3.client("glue", config=patience)) as glue:
+            found = read_table(glue, catalog)
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("%s: the catalog was not looked at: %s", spec.extract_table, _reason(error))
+        return
+    if found is not None:
+        try:
+            is_moved(found, spec, fingerprint, first=first)
+            check_keys(found, folders)
+        except ConfigError as error:
+            raise ConfigError(f"{spec.extract_table}: {error}") from error
+
+
 def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Commit) -> None:
     import boto3
 
-    columns, folders = table_columns(commit)
+    columns, folders = table_columns(commit.columns, commit.partition_by)
+    owner = owner_of(spec, commit.fingerprint)
     with closing(boto3.client("glue")) as glue:
         found = read_table(glue, catalog)
         if found is None:
-            create_table(catalog, spec.target.uri, columns, folders)
+            create_table(catalog, spec.target.uri, columns, folders, owner)
             found = read_table(glue, catalog)
             assert found is not None
+        moved = is_moved(found, spec, commit.fingerprint, first=commit.parent == 0)
         check_keys(found, folders)
+        if moved:
+            drop(glue, catalog, below(catalog, found["StorageDescriptor"]["Location"]))
+            move_table(
+                glue, catalog, found, target_uri=spec.target.uri, columns=columns, owner=owner
+            )
+            found = read_table(glue, catalog)
+            assert found is not None
         known = complete_up_to(found, commit.table_id)
         if known > commit.seq:
             return  # a later run was faster, and has seen the files of this one
@@ -96,7 +159,7 @@ def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Com
                 added, dropped = difference(catalog, spec.target.uri, log, commit)
             drop(glue, catalog, dropped)
             add(catalog, added)
-        mark_table(glue, catalog, found, columns, commit=commit)
+        mark_table(glue, catalog, found, columns, commit=commit, owner=owner)
 
 
 def _patiently(update: Callable[[], None]) -> None:
@@ -128,7 +191,7 @@ def _reason(error: Exception) -> str:
         told = f"Glue refused {error.operation_name} ({code})"
         if code == "AccessDeniedException":
             told += f": the role needs glue:{error.operation_name}"
-    elif isinstance(error, ValueError):
+    elif isinstance(error, ValueError | ConfigError):
         told = str(error)
     elif isinstance(error, NotDropped):
         told = f"Glue kept partitions that have no files any more ({error})"

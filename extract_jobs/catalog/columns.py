@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-
-from extract_jobs.commit.log import Commit
+from collections.abc import Mapping, Sequence
 
 _ATHENA_TYPES = {
     "bool": "boolean", "int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint",
@@ -33,10 +32,16 @@ def athena_type(arrow_type: str) -> str:
     raise ValueError(f"Athena has no type for {arrow_type}")
 
 
-def table_columns(commit: Commit) -> tuple[dict[str, str], list[str]]:
+def table_columns(
+    columns_of_files: Mapping[str, str], partition_by: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
     """Return Athena's type of every column by its name in the catalog, and the partition fields.
 
     Names are in lower case: that is how Athena finds columns of Parquet files.
+
+    Args:
+        columns_of_files: Arrow's type of each column that any live file has.
+        partition_by: Names of the partition fields, in path order.
 
     Raises:
         ValueError: A column has no type in Athena or no name in the catalog, or two share one; the
@@ -44,7 +49,7 @@ def table_columns(commit: Commit) -> tuple[dict[str, str], list[str]]:
     """
     columns: dict[str, str] = {}
     wrong: list[str] = []
-    for name, arrow_type in commit.columns.items():
+    for name, arrow_type in columns_of_files.items():
         try:
             column, athena = _column(name), athena_type(arrow_type)
         except ValueError as error:
@@ -54,7 +59,7 @@ def table_columns(commit: Commit) -> tuple[dict[str, str], list[str]]:
             wrong.append(f"column {name!r}: another one is {column!r} too; see columns.rename")
         columns[column] = athena
     folders = []
-    for name in commit.partition_by:
+    for name in partition_by:
         try:
             folder = _column(name)
         except ValueError as error:

@@ -55,6 +55,17 @@ def difference(
     return added, dropped
 
 
+def below(catalog: CatalogSpec, uri: str) -> list[list[str]]:
+    """Return the values of all partitions of the catalog's table that lie below a folder."""
+    import awswrangler
+
+    listed: Partitions = awswrangler.catalog.get_partitions(
+        database=catalog.database, table=catalog.table
+    )
+    base = join(uri, "")
+    return [values for location, values in listed.items() if location.startswith(base)]
+
+
 def _location(uri: str) -> str:
     return uri.rsplit("/", 1)[0] + "/"
 

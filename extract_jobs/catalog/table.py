@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from extract_jobs.commit.log import Commit
-from extract_jobs.spec.extract_spec import CatalogSpec
+from extract_jobs.errors import ConfigError
+from extract_jobs.spec.extract_spec import CatalogSpec, ExtractSpec
+from extract_jobs.spec.places import normal
 from extract_jobs.storage import join
 
 _COMMIT = "extract_commit"
 _TABLE = "extract_table"
+_STATE = "extract_state"
+_SOURCE = "extract_source"
 
 
 def read_table(glue: Any, catalog: CatalogSpec) -> dict[str, Any] | None:
@@ -30,7 +34,11 @@ def read_table(glue: Any, catalog: CatalogSpec) -> dict[str, Any] | None:
 
 
 def create_table(
-    catalog: CatalogSpec, target_uri: str, columns: Mapping[str, str], folders: list[str]
+    catalog: CatalogSpec,
+    target_uri: str,
+    columns: Mapping[str, str],
+    folders: list[str],
+    owner: Mapping[str, str],
 ) -> None:
     """Create the table, and its database where there is none; a table that is there stays.
 
@@ -39,19 +47,10 @@ def create_table(
         target_uri: The table's folder.
         columns: Athena's type of each column.
         folders: Partition fields, which are text: what a folder's name holds.
-
-    Raises:
-        ValueError: The catalog cannot have such names.
+        owner: From `owner_of`.
     """
     import awswrangler
 
-    for kind, name in (("database", catalog.database), ("table", catalog.table)):
-        # awswrangler would make another name of it, silently.
-        if awswrangler.catalog.sanitize_table_name(name) != name:
-            raise ValueError(
-                f"the catalog cannot have a {kind} {name!r}: it takes lower-case letters, digits "
-                "and _ alone; see target.catalog"
-            )
     awswrangler.catalog.create_database(name=catalog.database, exist_ok=True)
     awswrangler.catalog.create_parquet_table(
         database=catalog.database,
@@ -60,20 +59,98 @@ def create_table(
         columns_types=dict(columns),
         partitions_types=dict.fromkeys(folders, "string"),
         compression=None,
-        parameters={"EXTERNAL": "TRUE"},
+        parameters={"EXTERNAL": "TRUE", **owner},
         mode="append",  # of one that another run has made meanwhile, nothing is lost
     )
+
+
+def owner_of(spec: ExtractSpec, fingerprint: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters that say whose a table of the catalog is.
+
+    Args:
+        spec: Of the extracted table.
+        fingerprint: Of its source.
+    """
+    source = json.dumps(dict(fingerprint), sort_keys=True, ensure_ascii=False)
+    return {_TABLE: spec.table_id, _STATE: spec.state_uri, _SOURCE: source}
+
+
+def is_moved(
+    found: Mapping[str, Any], spec: ExtractSpec, fingerprint: Mapping[str, str], *, first: bool
+) -> bool:
+    """Tell whether a table of the catalog is ours; and if it is, whether it is of an older place.
+
+    A table has moved whole where its state is a new one without a commit, and the same table of the
+    same source had the catalog's table before.
+
+    Args:
+        found: The catalog's table.
+        spec: Of the extracted table.
+        fingerprint: Of its source.
+        first: Whether the state has no commit before the one that is being made.
+
+    Returns:
+        False where it is of this state and this location.
+
+    Raises:
+        ConfigError: It is a view, not Parquet, or somebody else's.
+    """
+    catalog = spec.target.catalog
+    assert catalog is not None
+    name = f"catalog table {catalog.database}.{catalog.table}"
+    way_out = "name another in target.catalog, or drop it in the catalog if nobody needs it"
+    descriptor = found.get("StorageDescriptor", {})
+    if found.get("TableType") == "VIRTUAL_VIEW":
+        raise ConfigError(f"{name} is a view: {way_out}")
+    serde = descriptor.get("SerdeInfo", {}).get("SerializationLibrary", "")
+    if "parquet" not in f"{descriptor.get('InputFormat', '')} {serde}".lower():
+        raise ConfigError(f"{name} is not a table of Parquet files: {way_out}")
+    given, own = found.get("Parameters", {}), owner_of(spec, fingerprint)
+    if given.get(_TABLE) != spec.table_id:
+        whose = f"is kept for {given[_TABLE]}" if _TABLE in given else "was made by somebody else"
+        raise ConfigError(f"{name} {whose}, and not for {spec.table_id}: {way_out}")
+    location = descriptor.get("Location", "")
+    state = given.get(_STATE, spec.state_uri)
+    here = normal(location) == normal(spec.target.uri)
+    if here and normal(state) == normal(spec.state_uri):
+        return False
+    if first and given.get(_SOURCE) == own[_SOURCE]:
+        return True
+    raise ConfigError(
+        f"{name} is kept for {spec.table_id} at {location}, with its state at {state}, and not at "
+        f"{spec.target.uri} with {spec.state_uri}: {way_out}; the next run then makes it anew"
+    )
+
+
+def move_table(
+    glue: Any,
+    catalog: CatalogSpec,
+    found: Mapping[str, Any],
+    *,
+    target_uri: str,
+    columns: Mapping[str, str],
+    owner: Mapping[str, str],
+) -> None:
+    """Give the table another location, other columns and another owner; no commit marks it yet."""
+    descriptor = {
+        **found["StorageDescriptor"],
+        "Location": join(target_uri, ""),
+        "Columns": [{"Name": n, "Type": t} for n, t in columns.items()],
+    }
+    kept = {k: v for k, v in found.get("Parameters", {}).items() if k != _COMMIT}
+    parameters = {**kept, **owner}
+    _update_table(glue, catalog, found, descriptor, parameters)
 
 
 def check_keys(found: Mapping[str, Any], folders: list[str]) -> None:
     """Refuse a table whose partition fields are others: Glue cannot change them.
 
     Raises:
-        ValueError: They differ; the message names both.
+        ConfigError: They differ; the message names both.
     """
     keys = [key["Name"] for key in found.get("PartitionKeys", [])]
     if keys != folders:
-        raise ValueError(
+        raise ConfigError(
             f"the catalog's table is partitioned by {', '.join(keys) or 'nothing'}, the target by "
             f"{', '.join(folders) or 'nothing'}: drop the table in the catalog, the next run makes "
             "it anew"
@@ -87,6 +164,7 @@ def mark_table(
     columns: Mapping[str, str],
     *,
     commit: Commit,
+    owner: Mapping[str, str],
 ) -> None:
     """Give the table new columns and new types, and the parameters that name run and schema.
 
@@ -101,17 +179,27 @@ def mark_table(
     new = [{"Name": n, "Type": t} for n, t in columns.items() if n not in there]
     parameters = {
         **found.get("Parameters", {}),
-        _TABLE: commit.table_id,
+        **owner,
         _COMMIT: str(commit.seq),
         "extract_run_id": commit.run_id,
         "extract_schema": json.dumps(commit.columns, ensure_ascii=False),
     }
+    _update_table(glue, catalog, found, {**descriptor, "Columns": kept + new}, parameters)
+
+
+def _update_table(
+    glue: Any,
+    catalog: CatalogSpec,
+    found: Mapping[str, Any],
+    descriptor: Mapping[str, Any],
+    parameters: Mapping[str, str],
+) -> None:
     taken = (
         "Name", "Description", "Owner", "Retention", "PartitionKeys", "TableType",
         "ViewOriginalText", "ViewExpandedText",
     )  # fmt: skip
     table = {name: found[name] for name in taken if name in found}
-    table["StorageDescriptor"] = {**descriptor, "Columns": kept + new}
+    table["StorageDescriptor"] = descriptor
     table["Parameters"] = parameters
     # The version makes Glue refuse what another run has changed meanwhile; archives would pile up.
     version = {"VersionId": found["VersionId"]} if "VersionId" in found else {}

@@ -11,14 +11,22 @@ from typing import TextIO
 
 from extract_jobs.cli.process import internal_error, note_stop
 from extract_jobs.errors import (
+    EXIT_CATALOG,
     EXIT_CONFIG,
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_RETRY,
+    CatalogFailed,
     ExtractError,
 )
 from extract_jobs.reporting.progress import Progress
-from extract_jobs.reporting.report import Report, ReportedError, failed_report, reported
+from extract_jobs.reporting.report import (
+    Report,
+    ReportedError,
+    catalog_failure,
+    failed_report,
+    reported,
+)
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import open_storage
@@ -36,7 +44,8 @@ def run_one(spec: ExtractSpec, progress: Progress, *, trace: bool) -> tuple[Repo
         Its report, also where it failed, and the exit code that it alone would give.
     """
     try:
-        return run_extract(spec, progress=progress), EXIT_DONE
+        report = run_extract(spec, progress=progress)
+        return report, EXIT_CATALOG if report.catalog == "failed" else EXIT_DONE
     except Exception as error:  # noqa: BLE001 - the next table may do better
         note_stop(error)
         if trace:
@@ -72,9 +81,11 @@ def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[s
         of: How many tables were to run.
         run_id: The run, for trying again.
     """
-    order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED)
+    order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED, EXIT_CATALOG)
     code = min((code for _, code in failed), key=order.index)
-    told = [(r.extract_table, r.error) for r, _ in failed if r.error]
+    told = [
+        (r.extract_table, r.error or reported(CatalogFailed(catalog_failure(r)))) for r, _ in failed
+    ]
     if of == 1:
         [(_, error)] = told
         return f"{error.class_name}: {' '.join(error.message.split())}", code

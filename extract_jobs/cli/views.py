@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from extract_jobs.attempt.attempt import make_transform
+from extract_jobs.catalog import check_catalog
 from extract_jobs.cli.progress import count_text, counted, size_text
 from extract_jobs.commit.log import Base, Commit, CommitLog
 from extract_jobs.errors import printable
 from extract_jobs.planning.new_files import Objects, choose_objects
-from extract_jobs.planning.plan import Plan, make_plan, read_request
+from extract_jobs.planning.plan import Plan, make_plan, partition_names, read_request
 from extract_jobs.planning.retired import Amount, Retired, retired_by
-from extract_jobs.planning.schema_change import find_drift
+from extract_jobs.planning.schema_change import columns_after, find_drift, schema_json
 from extract_jobs.planning.schema_comparison import AUDIT_NAMES
 from extract_jobs.reporting.report import Report
 from extract_jobs.schema import Column, TableDescription
@@ -96,6 +97,13 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
         spec, log, base, description, transform.schema,
         drift=drift, source=source, now=now, objects=objects,
     )  # fmt: skip
+    check_catalog(
+        spec,
+        description.fingerprint,
+        columns_after(spec, base.published, schema_json(transform.schema)),
+        partition_names(spec),
+        first=plan.is_first,
+    )
     request = read_request(spec, columns, plan.interval, base.published)
     with source.snapshot(request) as snapshot:
         splits = tuple(snapshot.splits(spec))

@@ -55,13 +55,15 @@ def metrics_line(
 def attempt_metrics(report: Report) -> dict[str, float]:
     """Return what an attempt's report counts.
 
-    ``Rows``, ``Bytes`` and ``Files`` as the report has them, ``Retries`` (1 where an attempt came
+    ``Rows``, ``Bytes`` and ``Files`` as the report has them, ``CatalogFailed`` (1 where the catalog
+    is not up to date), ``Retries`` (1 where an attempt came
     before this one), and ``<Phase>Seconds`` for each phase.
     """
     return {
         "Rows": report.rows,
         "Bytes": report.bytes,
         "Files": report.files,
+        "CatalogFailed": int(report.catalog == "failed"),
         "Retries": int(report.attempt > 1),
         **{f"{phase.capitalize()}Seconds": spent for phase, spent in report.timings.items()},
     }

@@ -158,6 +158,14 @@ class Report(BaseModel):
             raise ConfigError(f"{where} is not a report of an extract") from error
 
 
+def catalog_failure(report: Report) -> str:
+    """Return what is told of a report whose data is published and whose catalog is behind."""
+    return (
+        f"{report.extract_table}: the data is published, and the catalog table is not up to date: "
+        f"{report.catalog_error}. The next run mends it, once that is put right"
+    )
+
+
 def reported(error: BaseException) -> ReportedError:
     """Return what a report may say of an error.
 

@@ -16,6 +16,7 @@ from extract_jobs.spec.places import lies_in
 from extract_jobs.spec.rules import (
     PARTITION_FUNCTIONS,
     RUN_PARTITIONS,
+    catalog_problems,
     default_write_mode,
     mode_problems,
 )
@@ -275,7 +276,7 @@ class ExtractSpec(SpecPart):
 
     @model_validator(mode="after")
     def _modes_agree(self) -> Self:
-        problems = list(mode_problems(self))
+        problems = [*mode_problems(self), *catalog_problems(self)]
         wrong = connection_problem(self.source_type, self.connection)
         problems += [f"connection: {wrong}"] if wrong else []
         problems += [

@@ -62,6 +62,25 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
         )
 
 
+def catalog_problems(spec: ExtractSpec) -> Iterator[str]:
+    """Yield the names of a spec that the Glue Data Catalog or Athena cannot have."""
+    catalog = spec.target.catalog
+    if catalog is None:
+        return
+    for kind, name in (("database", catalog.database), ("table", catalog.table)):
+        if not re.fullmatch(r"[a-z0-9_]{1,255}", name):
+            yield (
+                f"target.catalog.{kind} {name!r} is no name that Athena takes: lower-case letters, "
+                "digits and _ alone"
+            )
+    for column, name in spec.columns.rename.items():
+        if not re.fullmatch(r"[A-Za-z0-9_]{1,255}", name):
+            yield (
+                f"columns.rename.{column} {name!r} is no name that the catalog takes: letters, "
+                "digits and _ alone"
+            )
+
+
 def _files_problems(spec: ExtractSpec) -> Iterator[str]:
     if spec.source_type != "files":
         yield f"files is for sources of type files, and this one is of type {spec.source_type}"

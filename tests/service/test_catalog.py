@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import awswrangler
+import boto3
 import pytest
+from pydantic import ValidationError
 
 from extract_jobs.catalog import athena_type
+from extract_jobs.cli.run import worst
+from extract_jobs.cli.views import Preview, preview
+from extract_jobs.errors import EXIT_CATALOG, ConfigError
+from extract_jobs.reporting.metrics import attempt_metrics
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import MotoServer, set_environment
+from tests.support.ports import free_port
 from tests.support.postgres import Server
+from tests.support.specs import make_spec
 
 
 class Scene:
@@ -22,11 +32,17 @@ class Scene:
         self.server, self.lake = server, lake
         self.where = {"database": database, "table": "orders"}
 
-    def run(self, run_id: str, **target: Any) -> Report:
+    def spec(self, run_id: str, state: str = "", **target: Any) -> ExtractSpec:
         target = {"partition_by": ["country"], "catalog": self.where, **target}
         split = {"strategy": "none"}
         spec = self.lake.spec(self.server, run_id, target=target, split=split)
-        return run_extract(ExtractSpec.model_validate(spec))
+        return ExtractSpec.model_validate({**spec, "state_uri": spec["state_uri"] + state})
+
+    def run(self, run_id: str, **target: Any) -> Report:
+        return run_extract(self.spec(run_id, **target))
+
+    def plan(self, run_id: str, **target: Any) -> Preview:
+        return preview(self.spec(run_id, **target), datetime.now(UTC))
 
     def columns(self) -> dict[str, str]:
         return dict(awswrangler.catalog.get_table_types(**self.where))
@@ -83,16 +99,130 @@ def test_partitions_that_an_overwrite_leaves_no_file_in_are_dropped(scene: Scene
     assert scene.partitions() == [["de"]]
 
 
-def test_a_failure_is_reported_the_data_published_and_the_next_run_mends_it(scene: Scene) -> None:
-    scene.server.execute(
-        "insert into t (id, country) values (1, 'de')",
-        'alter table t add column "Up Per" int',
-    )
-    report = scene.run("a")
+def test_a_failure_is_reported_the_data_published_and_the_next_run_mends_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.server.execute("insert into t (id, country) values (1, 'de')")
+    with monkeypatch.context() as cut_off:
+        cut_off.setenv("AWS_ENDPOINT_URL_GLUE", f"http://127.0.0.1:{free_port()}")
+        report = scene.run("a")
     assert (report.status, report.rows, report.catalog) == ("succeeded", 1, "failed")
     assert len(scene.lake.visible()) == 1
-    scene.server.execute('alter table t drop column "Up Per"')
-    assert scene.run("b", write_mode="overwrite").catalog == "updated"
+    assert attempt_metrics(report)["CatalogFailed"] == 1
+    line, code = worst([(report, EXIT_CATALOG)], 1, "a")
+    assert code == 73
+    assert line.startswith("CatalogFailed: public.t: the data is published")
+    mended = scene.run("b", write_mode="overwrite")
+    assert mended.catalog == "updated"
+    assert attempt_metrics(mended)["CatalogFailed"] == 0
+    assert scene.partitions() == [["de"]]
+
+
+def test_names_that_the_catalog_cannot_have_are_refused_before_a_row_is_read(scene: Scene) -> None:
+    scene.server.execute(
+        "insert into t (id, country) values (1, 'de')",
+        'alter table t add column "Up Per" int, add column "a-b" int, add column "é" int',
+    )
+    with pytest.raises(ConfigError) as refused:
+        scene.run("a")
+    for name in ("'Up Per'", "'a-b'", "'é'"):
+        assert f"column {name}: " in str(refused.value)
+    assert scene.lake.visible() == []
+    for where in ({"database": "Lake"}, {"table": "or-ders"}):
+        with pytest.raises(ValidationError, match=r"target\.catalog\..*is no name that Athena"):
+            scene.run("a", catalog={**scene.where, **where})
+    with pytest.raises(ValidationError, match=r"columns\.rename\.id 'i d' is no name"):
+        make_spec(target={"catalog": scene.where}, columns={"rename": {"id": "i d"}})
+
+
+def glue_table(scene: Scene, **changes: Any) -> dict[str, Any]:
+    """Make the catalog's table as somebody else has it, and return what Glue then holds."""
+    with closing(boto3.client("glue")) as glue:
+        with suppress(glue.exceptions.AlreadyExistsException):
+            glue.create_database(DatabaseInput={"Name": scene.where["database"]})
+        given = {
+            "Name": scene.where["table"],
+            "TableType": "EXTERNAL_TABLE",
+            "StorageDescriptor": {
+                "Columns": [{"Name": "theirs", "Type": "int"}],
+                "Location": "s3://their-bucket/orders/",
+                "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+            },
+        }
+        glue.create_table(DatabaseName=scene.where["database"], TableInput={**given, **changes})
+    return seen(scene)
+
+
+def seen(scene: Scene) -> dict[str, Any]:
+    with closing(boto3.client("glue")) as glue:
+        table = glue.get_table(DatabaseName=scene.where["database"], Name=scene.where["table"])
+    found: dict[str, Any] = table["Table"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "was made by somebody else"),
+        ({"TableType": "VIRTUAL_VIEW", "ViewOriginalText": "/* x */"}, "is a view"),
+        ({"StorageDescriptor": {"InputFormat": "org.apache.hadoop.mapred.TextInputFormat"}},
+         "is not a table of Parquet"),
+        ({"Parameters": {"extract_table": "other/public.t"}}, "is kept for other/public.t"),
+    ],
+)  # fmt: skip
+def test_a_catalog_table_of_somebody_else_is_not_touched(
+    scene: Scene, changes: dict[str, Any], told: str
+) -> None:
+    scene.server.execute("insert into t (id, country) values (1, 'de')")
+    before = glue_table(scene, **changes)
+    for look in (scene.run, scene.plan):
+        with pytest.raises(ConfigError, match=told):
+            look("a")
+    assert seen(scene) == before
+    assert scene.lake.visible() == []
+
+
+def test_another_state_s_table_of_the_same_name_is_not_touched(scene: Scene) -> None:
+    scene.server.execute("insert into t (id, country) values (1, 'de')")
+    scene.run("a")
+    before = seen(scene)
+    # Another server, as that of a test system with the same config.
+    parameters = {**before["Parameters"], "extract_source": "{}"}
+    with closing(boto3.client("glue")) as glue:
+        given = {k: before[k] for k in ("Name", "StorageDescriptor", "PartitionKeys", "TableType")}
+        glue.update_table(
+            DatabaseName=scene.where["database"], TableInput={**given, "Parameters": parameters}
+        )
+    with pytest.raises(ConfigError, match=r"is kept for .* with its state at .* makes it anew"):
+        scene.run("b", uri=f"{scene.lake.target}-2", state="2")
+
+
+def test_a_table_that_moves_takes_its_catalog_table_with_it(scene: Scene) -> None:
+    scene.server.execute("insert into t (id, country) values (1, 'de'), (2, 'fr')")
+    scene.run("a")
+    scene.server.execute("delete from t where country = 'fr'", "alter table t drop column amount")
+    moved = f"{scene.lake.target}-2"
+    assert scene.run("b", uri=moved, state="2").catalog == "updated"
+    assert seen(scene)["StorageDescriptor"]["Location"] == f"{moved}/"
+    assert "amount" not in scene.columns()
+    located = awswrangler.catalog.get_partitions(**scene.where)
+    assert located == {f"{moved}/country=de/": ["de"]}
+    # Who still runs at the old place is told, and changes nothing.
+    with pytest.raises(ConfigError, match="is kept for"):
+        scene.run("c")
+    scene.server.execute("insert into t (id, country) values (3, 'it')")
+    assert scene.run("d", uri=moved, state="2").catalog == "updated"
+    assert scene.partitions() == [["de"], ["it"]]
+
+
+def test_other_partitions_are_refused_before_a_row_is_read(scene: Scene) -> None:
+    scene.server.execute("insert into t (id, country) values (1, 'de')")
+    scene.run("a")
+    before = scene.lake.visible()
+    for look in (scene.run, scene.plan):
+        with pytest.raises(ConfigError, match=r"partitioned by country, the target by id"):
+            look("b", partition_by=["id"])
+    assert scene.lake.visible() == before
     assert scene.partitions() == [["de"]]
 
 

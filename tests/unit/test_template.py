@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from entrypoints import reap_extract_job_runs as reaper
+from extract_jobs.reporting.report import Report
 from extract_jobs.storage import open_storage
 from extract_jobs.storage.s3_client import PERMISSIONS
 from extract_jobs.tracking.finished_attempt import count_outcome
 from extract_jobs.tracking.retry_policy import Decision
 from extract_jobs.tracking.table import EXECUTION_INDEX, TrackedRun, Tracking
+from extract_jobs.worker import LoggedProgress
 from infra.build import HANDLERS
 from tests.support.permissions import (
     NEEDED,
@@ -27,6 +29,7 @@ from tests.support.permissions import (
     statements,
     template,
 )
+from tests.support.specs import make_spec
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = sorted((ROOT / "infra").glob("*.yaml"))
@@ -165,9 +168,14 @@ def test_alarms_watch_what_is_counted(tmp_path, capsys):
     found = counted(lambda: count_outcome(Decision("failed"), run, tracking), capsys) | counted(
         lambda: reaper.count_overdue(settings, tracking=tracking, open_storage=open_storage), capsys
     )
+    progress = LoggedProgress(make_spec(tracking_table="stack"))
+    report = Report(status="succeeded", run_id="r", attempt=1, source_name="sales",
+                    extract_table="t", target_uri="x")  # fmt: skip
+    found |= counted(lambda: progress.reported(report), capsys)
     alarms = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
     own = [alarm for alarm in alarms if not alarm["Namespace"].startswith("AWS/")]
-    assert sorted(alarm["MetricName"] for alarm in own) == ["TablesFailed", "TablesOverdue"]
+    names = ["CatalogFailed", "TablesFailed", "TablesOverdue"]
+    assert sorted(alarm["MetricName"] for alarm in own) == names
     for alarm in own:
         (dimension,) = alarm["Dimensions"]
         # The stack's name, to which the table's is compared.
