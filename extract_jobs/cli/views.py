@@ -159,6 +159,7 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
         ("splits", reads),
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
         ("partitions", partitions),
+        *_guessed_facts(seen.transform),
         *_retired_facts(seen.retired),
         ("state", f"{spec.state_uri} ({last})"),
         *(("change", str(change)) for change in seen.plan.drift.changes),
@@ -181,6 +182,18 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
              for n in gone]  # fmt: skip
     rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in AUDIT_FIELDS]
     return "\n".join([*lines, "", *aligned(rows)])
+
+
+def _guessed_facts(transform: Transform) -> list[tuple[str, str]]:
+    """Return a note on folders of text, whose type readers guess that do not use a catalog."""
+    names = transform.text_partitions()
+    if not names:
+        return []
+    text = (
+        f"the folders of {', '.join(names)} hold text: a reader without a catalog guesses numbers "
+        "and dates from it unless it is told (docs/readers.md)"
+    )
+    return [("note", text)]
 
 
 def _retired_facts(retired: Retired) -> list[tuple[str, str]]:

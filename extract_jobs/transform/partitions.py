@@ -29,6 +29,7 @@ DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 # FileUtils.escapePathName of Hive, which Spark, Trino and Athena follow.
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]")
 _HEX = re.compile("%([0-9A-F]{2})")
+_NULL = re.compile(r"\A[Nn](?=[Uu][Ll][Ll]\Z)")
 _FUNCTION = re.compile(rf"({'|'.join(PARTITION_FUNCTIONS)})\((.+)\)", re.DOTALL)
 PartitionKey = tuple[str | None, ...]
 """One value per partition field, in path order; None is the NULL partition."""
@@ -228,9 +229,11 @@ def folder(partition: dict[str, str | None]) -> str:
     """Return the path of a partition below the target, ``a=1/b=2``; empty for no fields.
 
     Names and values are escaped as Hive does, ``%XX`` for each character that a path cannot hold.
+    So is the first letter of the text ``NULL`` in any case, which DuckDB takes for NULL whatever
+    type it is told.
     """
     return "/".join(
-        f"{_escape(name)}={DEFAULT_PARTITION if value is None else _escape(value)}"
+        f"{_escape(name)}={DEFAULT_PARTITION if value is None else _value(value)}"
         for name, value in partition.items()
     )
 
@@ -243,6 +246,10 @@ def values_of(path: str) -> list[str | None]:
 
 def _character(match: re.Match[str]) -> str:
     return chr(int(match[1], 16))
+
+
+def _value(text: str) -> str:
+    return _NULL.sub(lambda match: f"%{ord(match[0]):02X}", _escape(text), count=1)
 
 
 def _escape(text: str) -> str:

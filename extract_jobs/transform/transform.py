@@ -234,6 +234,14 @@ class Transform:
             return None
         return {f.name: self._fixed(f) for f in self.partitions}
 
+    def text_partitions(self) -> list[str]:
+        """Return the names of partitions that hold a column's text as it is."""
+        return [
+            field.name
+            for key, field in zip(self._keys, self.partitions, strict=True)
+            if key is not None and not field.function and pa.types.is_string(key.file_type)
+        ]
+
     def _fixed(self, partition: PartitionField) -> str:
         return self.run_id if partition.name == "run_id" else self.extract_date.isoformat()
 
