@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from extract_jobs.run import run_extract
-from tests.support.files import files_spec
+from tests.support.files import files_spec, read_all
 
 pytestmark = [pytest.mark.spark, pytest.mark.any_spark]
 
@@ -33,3 +33,32 @@ def test_an_extract_of_several_splits(tmp_path: Path, spark: SparkSession) -> No
     assert ids == [n for n in range(20_020) if n != 777]
     [rejected] = (tmp_path / "_out/state/rejected").rglob("*.jsonl")
     assert '"line": 1556' in rejected.read_text()
+
+
+@pytest.mark.parametrize("mode", ["LEGACY", "CORRECTED"])
+def test_dates_that_spark_wrote_in_either_calendar_keep_their_labels(
+    spark: SparkSession, tmp_path: Path, mode: str
+) -> None:
+    """Spark's own rebasing is the judge of ours, over sixteen centuries."""
+    keys = [f"spark.sql.parquet.{kind}RebaseModeInWrite" for kind in ("datetime", "int96")]
+    before = [spark.conf.get(key) for key in keys]
+    days = spark.sql(
+        "select explode(sequence(date '0001-01-03', date '1700-01-01', interval 97 days)) as d"
+    )
+    frame = days.selectExpr("d", "cast(d as timestamp) + interval 3723 seconds as t")
+    try:
+        for key in keys:
+            spark.conf.set(key, mode)
+        frame.coalesce(1).write.parquet(str(tmp_path / "x"))
+    finally:
+        for key, value in zip(keys, before, strict=True):
+            spark.conf.set(key, value)
+    rows = frame.selectExpr("cast(d as string) as d", "cast(t as string) as t").collect()
+    expected = [(row["d"], row["t"]) for row in rows]
+    assert len(expected) > 6000
+    found = read_all(files_spec(tmp_path / "x", "*.parquet"))
+    dates, moments = (found.column(name).to_pylist() for name in ("d", "t"))
+    assert [
+        (d.isoformat(), t.replace(tzinfo=None).isoformat(" "))
+        for d, t in zip(dates, moments, strict=True)
+    ] == expected

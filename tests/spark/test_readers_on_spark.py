@@ -48,7 +48,8 @@ def test_values_come_back_and_are_found(spark: SparkSession, tmp_path: Path, cas
         assert same(value, wanted), (value, wanted)
     for n, value in enumerate(case.values):
         rows = frame.where(f.col("v") == literal(value)).select("n").collect()
-        assert n in [row["n"] for row in rows], value
+        found = [row["n"] for row in rows]
+        assert (n not in found) if n in case.missed.get(READER, ()) else (n in found), value
 
 
 def test_no_statistics_hide_nan(spark: SparkSession, tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """Parquet as a source: what other writers leave in their files, and what is made of it."""
 
+# ruff: noqa: DTZ001  naive timestamps are a type of their own here
+
 from __future__ import annotations
 
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from extract_jobs.errors import SourceQueryFailed
+from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
 from tests.support.files import files_spec, read_all
 
 
@@ -27,3 +31,126 @@ def test_a_damaged_page_is_refused_where_it_has_a_checksum(tmp_path: Path) -> No
     flipped(path, b"value 002500")
     with pytest.raises(SourceQueryFailed, match=r"a\.parquet.*its checksum does not match"):
         read_all(files_spec(tmp_path, "*.parquet"))
+
+
+SPARK = {"org.apache.spark.version": "3.5.6"}
+LEGACY = {**SPARK, "org.apache.spark.legacyDateTime": "", "org.apache.spark.legacyINT96": ""}
+OLD = {
+    "Spark 3, LEGACY": {**LEGACY, "org.apache.spark.timeZone": "UTC"},
+    "Spark 2": {"org.apache.spark.sql.parquet.row.metadata": "{}"},
+    "Hive 2": {"writer.model.name": "2.3.9"},
+    "Hive 3": {"writer.model.name": "3.1.3", "writer.date.proleptic": "false"},
+}
+NEW = {
+    "Spark 3": SPARK,
+    "Hive 4": {"writer.model.name": "4.0.0", "writer.date.proleptic": "true"},
+    "Avro": {"writer.model.name": "avro"},
+    "nobody": {},
+}
+
+
+def put(path: Path, table: pa.Table, metadata: dict[str, str], **given: Any) -> None:
+    groups = given.pop("row_group_size", None)
+    with pq.ParquetWriter(path, table.schema, store_schema=False, **given) as writer:
+        writer.write_table(table, groups)
+        writer.add_key_value_metadata(metadata)
+
+
+def first(folder: Path) -> list[Any]:
+    return list(read_all(files_spec(folder, "*.parquet")).column(0).to_pylist())
+
+
+# The hybrid calendar's labels, and which proleptic days their numbers are: from java.util.Calendar.
+HYBRID = {
+    date(1500, 1, 1): date(1500, 1, 10),
+    date(1500, 2, 28): date(1500, 3, 9),
+    date(1500, 3, 1): date(1500, 3, 11),
+    date(1582, 10, 4): date(1582, 10, 14),
+    date(1582, 10, 15): date(1582, 10, 15),
+    date(1000, 1, 1): date(1000, 1, 6),
+    date(200, 3, 1): date(200, 3, 1),
+    date(1, 1, 3): date(1, 1, 1),
+    date(2026, 1, 1): date(2026, 1, 1),
+}
+
+
+@pytest.mark.parametrize("writer", OLD)
+def test_dates_of_the_old_calendar_keep_their_labels(tmp_path: Path, writer: str) -> None:
+    stored = [*HYBRID.values(), None]
+    table = pa.table({"d": pa.array(stored), "n": pa.array([1] * len(stored))})
+    put(tmp_path / "a.parquet", table, OLD[writer], row_group_size=4)
+    assert first(tmp_path) == [*HYBRID, None]
+
+
+@pytest.mark.parametrize("writer", NEW)
+def test_dates_of_the_new_calendar_are_left_alone(tmp_path: Path, writer: str) -> None:
+    put(tmp_path / "a.parquet", pa.table({"d": list(HYBRID)}), NEW[writer])
+    assert first(tmp_path) == list(HYBRID)
+
+
+def test_lists_of_old_dates_too(tmp_path: Path) -> None:
+    lists = [[date(1500, 1, 10), None], None, [], [date(2026, 1, 1)]]
+    put(tmp_path / "a.parquet", pa.table({"d": lists}), LEGACY)
+    assert first(tmp_path) == [[date(1500, 1, 1), None], None, [], [date(2026, 1, 1)]]
+
+
+def test_a_day_that_the_new_calendar_lacks_is_refused(tmp_path: Path) -> None:
+    # 29 February 1500, which was one in the Julian calendar.
+    put(tmp_path / "a.parquet", pa.table({"d": [date(1500, 3, 10)]}), LEGACY)
+    with pytest.raises(TypeNotRepresentable, match="29 February"):
+        first(tmp_path)
+
+
+@pytest.mark.parametrize("int96", [False, True])
+@pytest.mark.parametrize("unit", ["ms", "us"])
+def test_old_timestamps_in_utc_keep_their_labels_and_others_are_refused(
+    tmp_path: Path, unit: str, int96: bool
+) -> None:
+    old, late = datetime(1500, 1, 10, 1, 2, 3), datetime(1899, 12, 31, 23)
+    stored = [old, late, datetime(2026, 1, 1), None]
+    table = pa.table({"t": pa.array(stored, pa.timestamp(unit))})
+    given = {"use_deprecated_int96_timestamps": int96}
+    utc = {**LEGACY, "org.apache.spark.timeZone": "UTC"}
+    put(tmp_path / "a.parquet", table, utc, **given)
+    assert first(tmp_path) == [datetime(1500, 1, 1, 1, 2, 3), *stored[1:]]
+    put(tmp_path / "a.parquet", table, SPARK, **given)
+    assert first(tmp_path) == stored
+    for zone in ({}, {"org.apache.spark.timeZone": "Europe/Berlin"}):
+        put(tmp_path / "a.parquet", table, {**LEGACY, **zone}, **given)
+        with pytest.raises(TypeNotRepresentable, match=r"'t'.*before 1900"):
+            first(tmp_path)
+        put(tmp_path / "a.parquet", table.slice(2), {**LEGACY, **zone}, **given)
+        assert first(tmp_path) == stored[2:]
+
+
+def test_only_what_the_footer_calls_old_is_old(tmp_path: Path) -> None:
+    """Spark marks INT96 by itself, and Spark 3.0 wrote it the old way always."""
+    stored = [datetime(1500, 1, 10)]
+    table = pa.table({"t": pa.array(stored, pa.timestamp("us"))})
+    utc = {"org.apache.spark.timeZone": "UTC"}
+    for metadata, int96, old in (
+        ({**SPARK, "org.apache.spark.legacyINT96": ""}, True, True),
+        ({**SPARK, "org.apache.spark.legacyINT96": ""}, False, False),
+        ({"org.apache.spark.version": "3.0.3"}, True, True),
+        ({"org.apache.spark.version": "3.0.3"}, False, False),
+    ):
+        put(tmp_path / "a.parquet", table, metadata | utc, use_deprecated_int96_timestamps=int96)
+        assert first(tmp_path) == ([datetime(1500, 1, 1)] if old else stored)
+
+
+def test_int96_is_read_in_microseconds_far_from_today_too(tmp_path: Path) -> None:
+    stored = [
+        datetime(9999, 12, 31, 23, 59, 59, 999999), datetime(1, 1, 1), None,
+        datetime(2262, 4, 12), datetime(1677, 9, 20), datetime(2026, 1, 1, 0, 0, 0, 1),
+    ]  # fmt: skip
+    table = pa.table({"t": pa.array(stored, pa.timestamp("us")), "l": [[1]] * len(stored)})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, use_deprecated_int96_timestamps=True, row_group_size=4)
+    assert first(tmp_path) == stored
+
+
+def test_int96_with_nanoseconds_is_refused(tmp_path: Path) -> None:
+    table = pa.table({"t": pa.array([10**9, None, 10**9 + 1], pa.timestamp("ns"))})
+    pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    with pytest.raises(TypeNotRepresentable, match=r"'t'.*INT96.*below microseconds"):
+        first(tmp_path)

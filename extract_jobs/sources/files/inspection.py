@@ -15,7 +15,6 @@ from itertools import chain
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_csv, cut_lines
@@ -25,7 +24,7 @@ from extract_jobs.sources.files.folders import folders_of, refuse_both
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
 from extract_jobs.sources.files.objects import Listed
-from extract_jobs.sources.files.parquet_rows import group_bytes, unify
+from extract_jobs.sources.files.parquet_rows import group_bytes, open_parquet, unify
 from extract_jobs.sources.files.streams import (
     is_utf8,
     open_object,
@@ -185,7 +184,7 @@ class Looker:
             return self._jsonl(info, stream, known)
 
     def _parquet(self, info: ObjectInfo, file: IO[bytes]) -> tuple[Listed, Columns]:
-        with pq.ParquetFile(file, pre_buffer=False) as opened:
+        with open_parquet(file) as opened:
             schema, metadata = opened.schema_arrow, opened.metadata
             names = schema.names
             doubled = sorted({name for name in names if names.count(name) > 1})

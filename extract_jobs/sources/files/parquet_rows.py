@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
+from extract_jobs.sources.files.parquet_calendar import (
+    Calendars,
+    OldCalendarError,
+    calendars_of,
+    rebased,
+)
 from extract_jobs.transform.date_range import out_of_range
 from extract_jobs.transform.exact_cast import exact_cast
 
@@ -124,6 +131,17 @@ def group_bytes(metadata: pq.FileMetaData) -> tuple[int, ...]:
     )
 
 
+def open_parquet(file: IO[bytes]) -> pq.ParquetFile:
+    """Open a file: checksums of its pages are verified, and INT96 is read in microseconds.
+
+    Arrow's own unit for INT96 is nanoseconds, in which years before 1678 and after 2261 wrap around
+    without a word; 9999-12-31 is a common one.
+    """
+    return pq.ParquetFile(
+        file, pre_buffer=False, page_checksum_verification=True, coerce_int96_timestamp_unit="us"
+    )
+
+
 def read_groups(
     file: IO[bytes], groups: range | None, columns: Sequence[Column], uri: str
 ) -> Iterator[pa.RecordBatch]:
@@ -132,21 +150,76 @@ def read_groups(
     Raises:
         TypeNotRepresentable: A value does not fit the column's type.
     """
-    with pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as opened:
-        schema = opened.schema_arrow
-        present = [c for c in columns if c.name in schema.names]
+    with open_parquet(file) as opened:
+        names = opened.schema_arrow.names
+        present = [c.name for c in columns if c.name in names]
+        old = _int96(opened.schema, present)
+        calendars = calendars_of(opened.metadata.metadata)
         metadata = opened.metadata
         for group in groups if groups is not None else range(metadata.num_row_groups):
             about = metadata.row_group(group)
             width = max(1, about.total_byte_size // max(1, about.num_rows))
             size = max(256, min(100_000, BATCH_BYTES // width))
+            nanoseconds = _Nanoseconds(file, group, old, uri) if old else None
             for batch in opened.iter_batches(
-                size, row_groups=[group], columns=[c.name for c in present], use_threads=False
+                size, row_groups=[group], columns=present, use_threads=False
             ):
-                yield _conformed(batch, columns, uri)
+                if nanoseconds:
+                    nanoseconds.check(batch)
+                yield _conformed(batch, columns, uri, calendars, old)
 
 
-def _conformed(batch: pa.RecordBatch, columns: Sequence[Column], uri: str) -> pa.RecordBatch:
+def _int96(schema: pq.ParquetSchema, names: Sequence[str]) -> frozenset[str]:
+    """Return the columns that are, or hold, timestamps of the physical type INT96."""
+    leaves = [schema.column(i) for i in range(len(schema))]
+    paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+    return frozenset(
+        name for name in names for path in paths if path == name or path.startswith(f"{name}.")
+    )
+
+
+class _Nanoseconds:
+    """Refuses INT96 that has digits below microseconds, which reading in those cuts off.
+
+    In nanoseconds values far from today wrap around at 64 bits, and so do microseconds times 1,000:
+    they agree wherever nothing was cut off.
+    """
+
+    def __init__(self, file: IO[bytes], group: int, names: frozenset[str], uri: str) -> None:
+        with pq.ParquetFile(file, pre_buffer=False) as opened:
+            self._table = opened.read_row_group(group, columns=sorted(names), use_threads=False)
+        self._at, self._uri = 0, uri
+
+    def check(self, batch: pa.RecordBatch) -> None:
+        """Check the rows that follow those of the last call."""
+        rows = self._table.slice(self._at, batch.num_rows)
+        self._at += batch.num_rows
+        for name in rows.schema.names:
+            fine = _integers(rows.column(name).combine_chunks())
+            coarse = _integers(batch.column(name))
+            if (coarse * np.int64(1000) != fine).any():
+                raise TypeNotRepresentable(
+                    f"{self._uri}: a value of column {name!r}, of type INT96, has digits below "
+                    "microseconds, which would be lost; leave the column out, or write the file "
+                    "anew"
+                )
+
+
+def _integers(values: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    while pa.types.is_list(values.type):
+        values = values.flatten()
+    numbers = values.drop_null().view(pa.int64())
+    found: np.ndarray[tuple[int], np.dtype[np.int64]] = numbers.to_numpy()
+    return found
+
+
+def _conformed(
+    batch: pa.RecordBatch,
+    columns: Sequence[Column],
+    uri: str,
+    calendars: Calendars,
+    int96: frozenset[str],
+) -> pa.RecordBatch:
     arrays = []
     for column in columns:
         if column.name not in batch.schema.names:
@@ -155,16 +228,18 @@ def _conformed(batch: pa.RecordBatch, columns: Sequence[Column], uri: str) -> pa
         values = batch.column(column.name)
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
+        where = f"{uri}: a value of column {column.name!r}, of type {values.type},"
+        advice = "leave the column out, or write the file anew"
         try:
+            if calendars.hybrid_int96 if column.name in int96 else calendars.hybrid:
+                values = rebased(values, calendars.zone)
             arrays.append(exact_cast(values, column.arrow_type))
+        except OldCalendarError as error:
+            raise TypeNotRepresentable(f"{where} has no sure form: {error}; {advice}") from None
         except pa.ArrowInvalid:
             raise TypeNotRepresentable(
-                f"{uri}: a value of column {column.name!r}, of type {values.type}, has no faithful "
-                f"form as {column.arrow_type}; leave the column out, or write the file anew"
+                f"{where} has no faithful form as {column.arrow_type}; {advice}"
             ) from None
         if out_of_range(arrays[-1]):
-            raise TypeNotRepresentable(
-                f"{uri}: a value of column {column.name!r}, of type {values.type}, lies outside "
-                "years 1 to 9999; leave the column out, or write the file anew"
-            )
+            raise TypeNotRepresentable(f"{where} lies outside years 1 to 9999; {advice}")
     return pa.RecordBatch.from_arrays(arrays, names=[c.name for c in columns])
