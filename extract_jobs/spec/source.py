@@ -156,7 +156,7 @@ class FilesSpec(SpecPart):
     format: Literal["csv", "jsonl", "parquet"] | None = Field(
         None, description="Default: by the names of the files."
     )
-    compression: Literal["none", "gzip", "zstd"] | None = Field(
+    compression: Literal["none", "gzip", "zstd", "bz2", "xz", "lz4", "zip"] | None = Field(
         None, description="Default: by the names of the files."
     )
     partitions: Literal["columns", "ignore"] = Field(
@@ -173,4 +173,7 @@ class FilesSpec(SpecPart):
     quote: str = Field('"', min_length=1, max_length=1)
     escape: str | None = Field(None, min_length=1, max_length=1)
     null_values: tuple[str, ...] = Field(("",), description="Unquoted CSV texts that are NULL.")
+    json_dialect: Literal["strict", "lenient"] = Field(
+        "strict", description="lenient takes NaN, Infinity and -Infinity, as Python writes them."
+    )
     encoding: Name = "utf-8"

@@ -44,7 +44,7 @@ def test_dates_that_spark_wrote_in_either_calendar_keep_their_labels(
     before = [spark.conf.get(key) for key in keys]
     days = spark.sql(
         "select explode(sequence(date '0001-01-03', date '1700-01-01', interval 97 days)) as d"
-    )
+    ).where("cast(d as string) not between '1582-10-05' and '1582-10-14'")  # not in the old one
     frame = days.selectExpr("d", "cast(d as timestamp) + interval 3723 seconds as t")
     try:
         for key in keys:

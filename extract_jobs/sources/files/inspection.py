@@ -213,9 +213,10 @@ class Looker:
 
     def _jsonl(self, info: ObjectInfo, stream: Stream, known: Columns) -> tuple[Listed, Columns]:
         rows, found = 0, dict[str, Evidence]()
+        lenient = self.files.json_dialect == "lenient"
         parser = JsonLines.of_this_thread()
         for block in blocks(stream, cut_lines, info.uri):
-            found, texts = parser.look(block, found, known.evidence)
+            found, texts = parser.look(block, found, known.evidence, lenient=lenient)
             self._check(texts, info.uri)
             rows += texts.rows
         return Listed(info, rows), Columns(found)

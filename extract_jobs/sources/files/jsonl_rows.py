@@ -29,6 +29,15 @@ _LONG = "[0-9.]{17,}"
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|-?\d++\.\d++(?:[eE][+-]?\d+)?')
 NO_OBJECT = "is not one JSON object"
 TWICE = "names one key twice"
+NOT_STRICT = (
+    "is no JSON: it has a trailing comma, or a NaN or an infinity (of which files.json_dialect: "
+    "lenient takes NaN, Infinity and -Infinity)"
+)
+SURROGATE = "holds half of a surrogate pair, which is no text"
+_BLANKS = re.compile(r"[ \t\r]*")
+_JOINED = re.compile(rb"}[ \t\r]*{")
+_SUSPECT = r"""(?i),\s*[}\]]|[:\[,]\s*-?(?:nan|inf)"""
+"""What DuckDB takes beyond JSON, if it stands outside of a string."""
 
 
 _held = threading.local()
@@ -54,21 +63,29 @@ class JsonLines:
             _held.parser = held
         return held
 
-    def parse(self, block: Block, wanted: Sequence[str], *, checked: bool = False) -> Texts:
+    def parse(
+        self, block: Block, wanted: Sequence[str], *, lenient: bool, checked: bool = False
+    ) -> Texts:
         """Return the rows of a block in some keys; what is no string is its JSON.
 
         Args:
             block: Of whole lines.
             wanted: Keys.
-            checked: Whether `look` found every line of it to be an object.
+            lenient: Whether NaN and infinities are taken, as Python's own writer spells them.
+            checked: Whether `look` found every line of it to be objects.
         """
-        lines, _, texts = self._objects(block, checked=checked)
+        lines, _, texts = self._objects(block, lenient=lenient, checked=checked)
         found = self._extract("json_extract_string", lines, wanted)
         texts.columns.extend(found)
         return texts
 
     def look(
-        self, block: Block, before: Mapping[str, Evidence], known: Mapping[str, Evidence]
+        self,
+        block: Block,
+        before: Mapping[str, Evidence],
+        known: Mapping[str, Evidence],
+        *,
+        lenient: bool,
     ) -> tuple[dict[str, Evidence], Texts]:
         """Return what is known of every key after one more block, and the block's faults.
 
@@ -76,8 +93,9 @@ class JsonLines:
             block: Of whole lines.
             before: What the file's blocks before this one told.
             known: What files before this one told of keys that it may have.
+            lenient: As `parse` takes it.
         """
-        lines, shapes, texts = self._objects(block)
+        lines, shapes, texts = self._objects(block, lenient=lenient)
         found = dict(before)
         # In an order that does not depend on how DuckDB works.
         shapes = sorted(shapes, key=lambda keys: (-len(keys), keys))
@@ -104,12 +122,14 @@ class JsonLines:
         )
 
     def _objects(
-        self, block: Block, *, checked: bool = False
+        self, block: Block, *, lenient: bool, checked: bool = False
     ) -> tuple[pa.Array, list[list[str]], Texts]:
-        """Return the lines of a block that are objects, their keys, and the faults of others."""
+        """Return the objects of a block, their keys, and the faults of other lines."""
         raw = block.data.split(b"\n")
         numbers = [i for i, line in enumerate(raw) if line and not line.isspace()]
         filled = raw if len(numbers) == len(raw) else [raw[i] for i in numbers]
+        if _JOINED.search(block.data):
+            filled, numbers = _parted(filled, numbers)
 
         def locate() -> list[tuple[int, bytes]]:
             return [(block.line + i, line.rstrip(b"\r")) for i, line in enumerate(raw)]
@@ -119,16 +139,24 @@ class JsonLines:
         faults = [Fault(numbers[i], None, CONTENT) for i in failed]
         if failed:
             lines, records = lines.drop_null(), records.filter(lines.is_valid())
+        if not checked:
+            strict = _are_strict(lines, lenient=lenient)
+            faults += [
+                Fault(r, None, NOT_STRICT) for r in records.filter(pc.invert(strict)).to_pylist()
+            ]
+            lines, records = lines.filter(strict), records.filter(strict)
         lines = _quoted(lines)
         if checked:
             return lines, [], Texts([], len(lines), records, locate, faults)
         shapes = self._all_objects(lines)
         if shapes is None:
             keep = self._are_objects(lines)
-            reasons = {False: NO_OBJECT, None: TWICE}
-            for record, good in zip(records.to_pylist(), keep.to_pylist(), strict=True):
+            for record, good, line in zip(
+                records.to_pylist(), keep.to_pylist(), lines, strict=True
+            ):
                 if not good:
-                    faults.append(Fault(record, None, reasons[good]))
+                    reason = TWICE if good is None else _why_no_object(line.as_py())
+                    faults.append(Fault(record, None, reason))
             mask = keep.fill_null(False)
             lines, records = lines.filter(mask), records.filter(mask)
             shapes = self._shapes(lines)
@@ -203,6 +231,66 @@ class JsonLines:
         self._database.register("texts", pa.table({"j": values}))
         query = """select unnest(json_transform(j, '["JSON"]')) as v from texts"""
         return self._column(query, [], pa.string())
+
+
+def _parted(lines: list[bytes], numbers: list[int]) -> tuple[list[bytes], list[int]]:
+    """Return objects that stand in one line as lines of their own, with that line's number.
+
+    Delivery streams write them so. A line that is anything else stays as it is.
+    """
+    decoder = json.JSONDecoder(parse_int=str, parse_float=str)
+    parts: list[bytes] = []
+    where: list[int] = []
+    for line, number in zip(lines, numbers, strict=True):
+        found = [line]
+        if _JOINED.search(line):
+            try:
+                text, at, found = line.decode().strip(), 0, []
+                while at < len(text):
+                    end = decoder.raw_decode(text, at)[1]
+                    found.append(text[at:end].encode())
+                    blanks = _BLANKS.match(text, end)
+                    at = blanks.end() if blanks else end
+            except (ValueError, RecursionError):
+                found = [line]
+        parts += found
+        where += [number] * len(found)
+    return parts, where
+
+
+def _are_strict(lines: pa.Array, *, lenient: bool) -> pa.Array:
+    """Return which lines hold none of what DuckDB takes beyond JSON; others may be no JSON."""
+    suspect = pc.match_substring_regex(lines, _SUSPECT)
+    if not pc.any(suspect).as_py():
+        return pc.invert(suspect)
+    judged = [_is_json(text, lenient=lenient) for text in lines.filter(suspect).to_pylist()]
+    return pc.replace_with_mask(pc.invert(suspect), suspect, pa.array(judged, pa.bool_()))
+
+
+def _is_json(text: str, *, lenient: bool) -> bool:
+    try:
+        json.loads(
+            text,
+            parse_constant=None if lenient else _refuse_constant,
+            parse_int=str,
+            parse_float=str,
+        )
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _why_no_object(text: str) -> str:
+    try:
+        found = json.loads(text, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return NO_OBJECT
+    # Python takes half of a surrogate pair, DuckDB does not.
+    return SURROGATE if isinstance(found, dict) else NO_OBJECT
 
 
 def _quoted(lines: pa.Array) -> pa.Array:

@@ -19,7 +19,7 @@ from extract_jobs.storage import ObjectInfo, Storage, is_probe
 from extract_jobs.storage.local_files import to_path
 
 Format = Literal["csv", "jsonl", "parquet"]
-Compression = Literal["none", "gzip", "zstd"]
+Compression = Literal["none", "gzip", "zstd", "bz2", "xz", "lz4", "zip"]
 
 _FORMATS: dict[str, Format] = {
     "csv": "csv",
@@ -28,7 +28,15 @@ _FORMATS: dict[str, Format] = {
     "parquet": "parquet",
     "pq": "parquet",
 }
-_COMPRESSIONS: dict[str, Compression] = {"gz": "gzip", "gzip": "gzip", "zst": "zstd"}
+_COMPRESSIONS: dict[str, Compression] = {
+    "gz": "gzip",
+    "gzip": "gzip",
+    "zst": "zstd",
+    "bz2": "bz2",
+    "xz": "xz",
+    "lz4": "lz4",
+    "zip": "zip",
+}
 _WILD = re.compile(r"\*\*/|\*\*|\*|\?")
 _AS_PATTERN = {"**/": "(?:[^/]*/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
@@ -117,7 +125,8 @@ def format_of(uri: str, given: Format | None) -> Format:
     found = _FORMATS.get(names[-1]) if len(names) > 1 else None
     if found is None:
         raise ConfigError(
-            f"{uri}: its name tells no format; expected one of {', '.join(_FORMATS)} (with .gz or "
-            ".zst after it, or not): set files.format, or narrow files.glob"
+            f"{uri}: its name tells no format; expected one of {', '.join(_FORMATS)} (with "
+            f"{', '.join(f'.{c}' for c in _COMPRESSIONS)} after it, or not): set files.format, or "
+            "narrow files.glob"
         )
     return found

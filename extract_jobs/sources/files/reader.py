@@ -170,9 +170,12 @@ class FilesReader:
         stream = text_stream(file, part, compression, self.files.encoding)
         # With types inferred, planning has looked at every line of this very object.
         checked = self.files.types is None and self.files.bad_rows == "fail"
+        lenient = self.files.json_dialect == "lenient"
         parser = JsonLines.of_this_thread()
         for block in blocks(stream, cut_lines, part.uri, offset=part.start):
-            texts = _placed(parser.parse(block, names, checked=checked), file, part)
+            texts = _placed(
+                parser.parse(block, names, lenient=lenient, checked=checked), file, part
+            )
             yield batch_of(texts, self.columns, part.uri, rejects, parser)
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import gzip
+import lzma
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, cast
 
 import pyarrow as pa
 
@@ -36,6 +40,12 @@ def source_errors(uri: str) -> Iterator[None]:
         raise SourceQueryFailed(
             f"{uri}: its bytes are not of the encoding that is expected; set files.encoding to "
             "what it is written in"
+        ) from None
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
+        cut = isinstance(error, EOFError)
+        reason = "it is cut short" if cut else "it is damaged, or compressed in another way"
+        raise SourceQueryFailed(
+            f"{uri} cannot be read: {reason}. Is it of the compression that its name or files says?"
         ) from None
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -149,6 +159,39 @@ def is_utf8(encoding: str) -> bool:
         ) from None
 
 
+def _decompressed(inner: Bytes, file: IO[bytes], compression: Compression, uri: str) -> Stream:
+    """Return the bytes of a whole object decompressed, as they are asked for.
+
+    Raises:
+        ConfigError: A zip has not exactly one member.
+        SourceQueryFailed: It is no zip, or one with a password.
+    """
+    if compression == "none":
+        return inner
+    if compression == "gzip":
+        # Several members are one stream, and zeros may follow the last.
+        return gzip.GzipFile(fileobj=cast("IO[bytes]", inner), mode="rb")
+    if compression == "xz":
+        return lzma.LZMAFile(cast("IO[bytes]", inner))
+    if compression == "zip":
+        return _only_member(file, uri)
+    opened: Stream = pa.CompressedInputStream(pa.PythonFile(inner, mode="r"), compression)
+    return opened
+
+
+def _only_member(file: IO[bytes], uri: str) -> Stream:
+    archive = zipfile.ZipFile(file)
+    members = [one for one in archive.infolist() if not one.is_dir()]
+    if len(members) != 1:
+        raise ConfigError(
+            f"{uri}: a zip is read where it has one file in it, this one has {len(members)}; "
+            "unpack it"
+        )
+    if members[0].flag_bits & 1:
+        raise SourceQueryFailed(f"{uri}: it is encrypted; unpack it")
+    return archive.open(members[0])
+
+
 def text_stream(
     file: IO[bytes],
     part: ObjectRange,
@@ -167,8 +210,7 @@ def text_stream(
     """
     begin = part.start if start is None else start
     end = part.size if part.end is None else part.end
-    inner: Stream = Bytes(file, begin, end)
-    if compression != "none" and part.size:
-        inner = pa.CompressedInputStream(pa.PythonFile(inner, mode="r"), compression)
+    plain = Bytes(file, begin, end)
+    inner = _decompressed(plain, file, compression, part.uri) if part.size else plain
     decoded = inner if is_utf8(encoding) else _Decoded(inner, encoding)
     return _Whole(decoded, begins=begin == 0)

@@ -1,0 +1,100 @@
+"""JSON lines: what is JSON and what is not, and several objects in a line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extract_jobs.errors import SourceQueryFailed
+from tests.support.files import files_spec, read_all
+
+NOT_STRICT = ['{"a": NaN}', '{"a": -Infinity}', '{"a": {"b": Infinity}}', '{"a": [1, NaN]}']
+NEVER = ['{"a": 1,}', '{"a": [1, ]}', '{"a": nan}', '{"a": -NaN}', '{"a": Inf}', '{"a": [-inf]}',
+         '{"a":{"b":infinity}}']  # fmt: skip
+
+
+def rows(folder: Path, text: str, **given: Any) -> list[dict[str, Any]]:
+    (folder / "x.jsonl").write_bytes(text.encode())
+    return list(read_all(files_spec(folder, "*.jsonl", **given)).to_pylist())
+
+
+@pytest.mark.parametrize("declared", [None, {"a": "string"}])
+@pytest.mark.parametrize("line", [*NOT_STRICT, *NEVER])
+def test_what_is_no_json_is_refused(
+    tmp_path: Path, line: str, declared: dict[str, str] | None
+) -> None:
+    with pytest.raises(SourceQueryFailed, match="line 2: the row is no JSON"):
+        rows(tmp_path, f'{{"a": 1}}\n{line}\n', types=declared)
+
+
+@pytest.mark.parametrize("line", NEVER)
+def test_lenient_takes_what_python_writes_and_no_more(tmp_path: Path, line: str) -> None:
+    with pytest.raises(SourceQueryFailed, match="line 1"):
+        rows(tmp_path, line, json_dialect="lenient")
+
+
+def test_lenient_gives_python_its_numbers_back(tmp_path: Path) -> None:
+    values = [1.5, math.inf, -math.inf]
+    text = "".join(json.dumps({"a": v, "l": [v]}) + "\n" for v in [*values, math.nan])
+    found = rows(tmp_path, text, json_dialect="lenient")
+    assert [row["a"] for row in found[:3]] == values
+    assert [row["l"] for row in found[:3]] == [[v] for v in values]
+    assert math.isnan(found[3]["a"])
+    assert math.isnan(found[3]["l"][0])
+
+
+def test_what_looks_like_it_in_a_string_is_text(tmp_path: Path) -> None:
+    values = [",]", "a: NaN", "[-inf", "} {", "}{", "x,}", "\\", '"}{"']
+    text = "".join(json.dumps({"a": v}) + "\n" for v in values)
+    assert [row["a"] for row in rows(tmp_path, text)] == values
+
+
+@pytest.mark.parametrize("declared", [None, {"a": "int64", "b": "string"}])
+def test_objects_in_one_line_are_rows(tmp_path: Path, declared: dict[str, str] | None) -> None:
+    text = '{"a": 1}{"a":2, "b": "}{"} \t {"a":3}\n{"a":4}\n\n{"a":5}{"a":6}'
+    found = rows(tmp_path, text, types=declared)
+    assert [(row["a"], row["b"]) for row in found] == [
+        (1, None), (2, "}{"), (3, None), (4, None), (5, None), (6, None)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ['{"a":1}{"a":}', '{"a":1}x{"a":2}', '{"a":1}, {"a":2}'])
+def test_a_line_of_which_a_part_is_none_is_refused_or_put_aside_whole(
+    tmp_path: Path, line: str
+) -> None:
+    with pytest.raises(SourceQueryFailed, match="line 2"):
+        rows(tmp_path, f'{{"a":0}}\n{line}\n')
+    found = rows(
+        tmp_path, f'{{"a":0}}\n{line}\n{{"a":3}}', bad_rows="reject", state_uri=str(tmp_path / "s")
+    )
+    assert [row["a"] for row in found] == [0, 3]
+    [rejected] = (tmp_path / "s").rglob("*.jsonl")
+    assert json.loads(rejected.read_text())["row"] == line
+
+
+def test_half_of_a_surrogate_pair_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceQueryFailed, match="line 1: the row holds half of a surrogate pair"):
+        rows(tmp_path, '{"a": "\\ud800"}\n')
+    assert rows(tmp_path, '{"a": "\\ud83d\\ude00"}\n') == [{"a": "\U0001f600"}]
+
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.text())
+OBJECTS = st.dictionaries(st.sampled_from(["a", "b"]), SCALARS, min_size=1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(OBJECTS, st.sampled_from(["", " ", "\n", "\r\n"])), min_size=1))
+def test_joined_or_not_the_objects_are_the_same(
+    tmp_path_factory: pytest.TempPathFactory, objects: list[tuple[dict[str, Any], str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("json")
+    types = {"a": "string", "b": "string"}
+    apart = "".join(json.dumps(o) + "\n" for o, _ in objects)
+    joined = "".join(json.dumps(o) + end for o, end in objects)
+    assert rows(folder, joined, types=types) == rows(folder, apart, types=types)
