@@ -306,7 +306,6 @@ def test_an_interval_is_open_below_and_closed_above(path, split):
         ("text", ["'a'", "'é☃'''"], WatermarkValue("string", "é☃'")),
         ("datetime", ["'2024-02-29 01:02:03'", "'2024-02-29 01:02:03.5'"],
          WatermarkValue("string", "2024-02-29 01:02:03.5")),
-        ("timestamp", ["1700000000", "1700000001"], WatermarkValue("string", "1700000001")),
         ("text collate nocase", ["'A'", "'b'"], WatermarkValue("string", "b")),
     ],
 )  # fmt: skip
@@ -361,6 +360,72 @@ def test_an_untyped_column_is_a_watermark_of_the_type_it_is_cast_to(path):
     assert found.highest("w") == WatermarkValue("integer", "10")
     interval = Interval(WatermarkValue("integer", "9"))
     assert values(found, interval=interval, watermark_column="w") == [2]
+
+
+MIXED = {
+    "no type": "create table t (id integer, w)",
+    "ANY": "create table t (id integer, w any)",
+    "NUMERIC": "create table t (id integer, w numeric)",
+    "DATETIME": "create table t (id integer, w datetime)",
+}
+
+
+@pytest.mark.parametrize("made", MIXED.values(), ids=MIXED)
+@pytest.mark.parametrize(
+    "rows", ["(1, 5), (2, 7)", "(1, 5), (2, 'x')", "(1, 1.5), (2, 'x')", "(1, 'x'), (2, x'41')"]
+)
+def test_a_watermark_of_texts_that_holds_others_is_refused_where_rows_would_be_lost(
+    path, made, rows
+):
+    write(path, made, f"insert into t values {rows}")
+    found = source(path)
+    bound = WatermarkValue("string", "5")
+    for ask in (
+        lambda: found.highest("w"),
+        lambda: found.precedes("w", bound, bound),
+        lambda: values(found, interval=Interval(bound), watermark_column="w"),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"w is .*holds values that are no text.*columns\.cast"
+        ):
+            ask()
+
+
+@pytest.mark.parametrize("text", ["coalesce(updated, created)", "max(updated)", "updated + 0"])
+def test_an_expression_of_numbers_is_a_watermark_of_the_type_it_is_cast_to(path, text):
+    write(path, "create table s (id integer, created integer, updated integer)",
+          "insert into s values (1, 1, 5), (2, 2, 7)",
+          f"create view t as select id, {text} as w from s group by id")  # fmt: skip
+    with pytest.raises(ConfigError, match=r"columns\.cast"):
+        source(path).highest("w")
+    found = source(path, columns={"cast": {"w": "int64"}})
+    highest = found.highest("w")
+    assert highest == WatermarkValue("integer", "7")
+    write(path, "insert into s values (3, 3, 9)")
+    assert values(found, interval=Interval(highest), watermark_column="w") == [3]
+
+
+def test_texts_in_a_column_without_a_type_are_a_watermark(path):
+    write(path, "create table t (id integer, w)",
+          "insert into t values (1, '2026-01-01'), (2, '2026-01-02'), (3, null)")  # fmt: skip
+    found = source(path)
+    highest = found.highest("w")
+    assert highest == WatermarkValue("string", "2026-01-02")
+    write(path, "insert into t values (4, '2026-01-03')")
+    assert values(found, interval=Interval(highest), watermark_column="w") == [4]
+
+
+@pytest.mark.parametrize(
+    "number", [0.1, 1.1, 10.25, 3.679342836677278e-3, 123456789.987654321, 5.0, 2**53 + 1, -0.3]
+)
+def test_a_decimal_bound_comes_back_as_the_value_it_was(path, number):
+    write(path, "create table t (id integer, w decimal(38, 20))")
+    with contextlib.closing(sqlite3.connect(path)) as opened, opened:
+        opened.execute("insert into t values (1, ?)", [number])
+    found = source(path)
+    highest = found.highest("w")
+    assert values(found, interval=Interval(highest), watermark_column="w") == []
+    assert values(found, interval=Interval(None, highest), watermark_column="w") == [1]
 
 
 # Snapshots

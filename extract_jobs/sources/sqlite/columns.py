@@ -32,8 +32,21 @@ class SqliteColumn(SqlColumn):
 
     def literal(self, text: str) -> str:
         """Return a number for numbers, text for everything else."""
+        if self.kind == "decimal":
+            number = Decimal(text)
+            whole = number == number.to_integral_value() and abs(number) < 2**63
+            # A column's digits are kept as doubles, and SQLite does not read each of those exactly.
+            return str(int(number)) if whole else literal(float(number))
         # Digits, checked; beyond 64 bits SQLite takes them for a real.
-        return text if self.kind in ("integer", "decimal") else literal(text)
+        return text if self.kind == "integer" else literal(text)
+
+    @property
+    def is_no_text(self) -> str:
+        """A condition that is true of a number or blob in a column that orders rows as texts.
+
+        Numbers sort before every text, and blobs after.
+        """
+        return f"{self.sql} < '' or {self.sql} >= x''"
 
     def value(self, found: Any) -> WatermarkValue | str:
         """Return a value of the column's own storage class; one of another would hide others."""
@@ -41,6 +54,6 @@ class SqliteColumn(SqlColumn):
             return WatermarkValue("integer", str(found))
         if self.kind == "decimal" and isinstance(found, int | float) and math.isfinite(found):
             return WatermarkValue("decimal", f"{Decimal(repr(found)):f}")
-        if self.kind == "string" and not isinstance(found, bytes):
+        if self.kind == "string" and isinstance(found, str):
             return WatermarkValue("string", printed(found))
         return storage_class(found)

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
 from extract_jobs.sources import Features, ReadRequest
-from extract_jobs.sources.sql.columns import interval_condition
+from extract_jobs.sources.sql.columns import SqlColumn, interval_condition
 from extract_jobs.sources.sql.source import Rows, SqlSource
+from extract_jobs.sources.sql.statements import select
 from extract_jobs.sources.sqlite import splits as cutting
 from extract_jobs.sources.sqlite.catalog import Found, find
+from extract_jobs.sources.sqlite.columns import SqliteColumn
 from extract_jobs.sources.sqlite.reader import SqliteReader
 from extract_jobs.sources.sqlite.session import (
     Session,
@@ -24,6 +26,7 @@ from extract_jobs.sources.sqlite.session import (
 )
 from extract_jobs.sources.sqlite.snapshot import STRATEGIES, SqliteSnapshot
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.watermark import WatermarkValue
 
 FEATURES = Features(
     reads_by="Python's sqlite3 module",
@@ -75,6 +78,13 @@ class SqliteSource(SqlSource[Session, Found]):
     def _rows(self, opened: Session, statement: str) -> Rows:
         return opened.execute(statement)
 
+    def _watermark(
+        self, opened: Session, table: Found, name: str, *bounds: WatermarkValue | None
+    ) -> SqlColumn:
+        column = super()._watermark(opened, table, name, *bounds)
+        _refuse_mixed(opened, table, column)
+        return column
+
     def _describe(self, opened: Session, found: Found) -> TableDescription:
         """Size is that of the whole file; rows are what the last ANALYZE left, if there was one."""
         return TableDescription(
@@ -95,6 +105,9 @@ class SqliteSource(SqlSource[Session, Found]):
         with contextlib.closing(connect(self.connection)) as opened:
             version = begin_version(opened, self.connection, what)
             found = find(opened, self.connection, self.spec)
+            if request.interval is not None and request.watermark_column is not None:
+                column = found.column(request.watermark_column)
+                _refuse_mixed(Session(opened, what, self.connection.path), found, column)
             reader = SqliteReader(
                 connection=self.connection,
                 version=version,
@@ -106,6 +119,28 @@ class SqliteSource(SqlSource[Session, Found]):
                 held=opened,
             )
             yield SqliteSnapshot(opened, found, reader)
+
+
+def _refuse_mixed(opened: Session, found: Found, column: SqlColumn) -> None:
+    """Refuse a watermark that is compared as text while some of its values are none.
+
+    A bound is kept as text then. SQLite sorts every number before every text, so a number would
+    never be above the bound, and its row would be lost without a word.
+
+    Raises:
+        ConfigError: There is such a value.
+    """
+    assert isinstance(column, SqliteColumn)
+    if column.kind != "string":
+        return
+    statement = select(["1"], found.relation, column.is_no_text) + " limit 1"
+    if opened.execute(statement):
+        raise ConfigError(
+            f"watermark column {column.name} is {column.source_type}, is compared as text, and "
+            "holds values that are no text. SQLite sorts numbers before every text, so their rows "
+            f"would be lost: name the type of its values, for example columns.cast: "
+            f"{{{column.name}: int64}}"
+        )
 
 
 def _analysed(opened: sqlite3.Connection, found: Found) -> int | None:
