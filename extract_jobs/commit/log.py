@@ -30,8 +30,8 @@ from typing import Any, Literal, TypeVar
 
 from extract_jobs.commit.claims import Claims
 from extract_jobs.commit.record import Base, Commit, LiveFiles
-from extract_jobs.commit.record_check import is_same
 from extract_jobs.errors import ConfigError, WriteFailed
+from extract_jobs.spec.places import normal
 from extract_jobs.storage import (
     PROBE,
     AbandonedUpload,
@@ -321,7 +321,7 @@ class CommitLog:
         Raises:
             ConfigError: The commit went to another target.
         """
-        if self.target_uri is None or is_same(commit.target_uri, self.target_uri):
+        if self.target_uri is None or normal(commit.target_uri) == normal(self.target_uri):
             return
         raise ConfigError(
             f"{self._uri('commits', commit.seq)}: its files went to {commit.target_uri}, but "

@@ -47,16 +47,6 @@ def is_below(uri: str, folder: str) -> bool:
     return inside not in {".", ".."} and not inside.startswith("../")
 
 
-def is_same(one: str, other: str) -> bool:
-    """Tell whether two URIs are one folder, however both are spelled."""
-    if one.startswith("s3://") or other.startswith("s3://"):
-        return one.rstrip("/") == other.rstrip("/")
-    try:
-        return os.path.abspath(to_path(one)) == os.path.abspath(to_path(other))  # noqa: PTH100
-    except ConfigError:
-        return False
-
-
 def check_commit(commit: Commit, seq: int | None) -> None:
     """Check a commit record whose fields have their types.
 

@@ -6,6 +6,7 @@ As tests/unit/test_commit_protocol.py, whose parts it uses; the source changes b
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,8 +17,9 @@ import extract_jobs.run
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import CommitConflict, WriteFailed
 from extract_jobs.reporting.report import Report
+from extract_jobs.sources import ReadRequest
 from extract_jobs.spec.extract_spec import ExtractSpec
-from tests.support.memory_source import MemorySource
+from tests.support.memory_source import MemorySnapshot, MemorySource
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
 from tests.support.sampling import examples
 from tests.unit.test_commit_protocol import (
@@ -86,6 +88,27 @@ def killer(process: Process, at: int) -> Callable[[str], None]:
             raise
 
     return kill
+
+
+def test_rows_that_vanish_while_they_are_read_leave_the_watermark_where_it_was(
+    source: MemorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Bucket()
+    source.rows = [1, 2]
+    extract(bucket, incremental("first"))
+    source.rows = [1, 2, 9]
+    look = source.snapshot
+
+    def emptied(request: ReadRequest) -> AbstractContextManager[MemorySnapshot]:
+        source.rows = [1, 2]
+        return look(request)
+
+    monkeypatch.setattr(source, "snapshot", emptied)
+    report = extract(bucket, incremental("second"))
+    assert (report.rows, report.commit_seq) == (0, None)
+    assert report.watermark == {"type": "integer", "text": "2"}
+    source.rows = [1, 2, 9]
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -15,7 +15,7 @@ import pytest
 import extract_jobs.run
 from extract_jobs.commit.log import LIVE_EVERY, CommitLog
 from extract_jobs.commit.record import Commit
-from extract_jobs.commit.record_check import is_below, is_same
+from extract_jobs.commit.record_check import is_below
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract
 from extract_jobs.storage import open_storage
@@ -295,14 +295,6 @@ def test_a_list_of_live_files_that_names_others_is_not_used(tmp_path, table):
 )
 def test_what_lies_below_a_folder(uri, folder, below):
     assert is_below(uri, folder) == below
-
-
-def test_one_folder_in_several_spellings():
-    assert is_same("s3://b/t/", "s3://b/t")
-    assert is_same("file:///lake/a%20b", "/lake/a b/")
-    assert not is_same("s3://b/t", "s3://c/t")
-    assert not is_same("/b/t", "s3://b/t")
-    assert not is_same("https://b/t", "/b/t")
 
 
 def test_recovery_drops_nothing_that_a_poisoned_record_names(table):

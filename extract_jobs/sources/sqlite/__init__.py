@@ -15,6 +15,11 @@ are still while they are extracted.
 In a `query`, put texts between single quotes: before Python 3.12, a name between double quotes that
 no column has is a text to SQLite, and no error. In `where` it is refused.
 
+A watermark column without an integer or decimal type is compared as text. Where it holds numbers,
+as a column without a type or an expression like `coalesce(updated, created)` may, the run is
+refused until `columns.cast` names their type: SQLite sorts numbers before every text, so later rows
+would be lost.
+
 SQLite has no type for times. A text column that holds ISO dates is a good watermark, as its texts
 are in the order of time; `watermark.lag` and `delay` are not to be had for it.
 """
