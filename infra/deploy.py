@@ -143,7 +143,8 @@ def wanted(parameters: Mapping[str, str]) -> list[str]:
     found = ["SHA256SUMS", "asl/*", "entrypoints/*", "lambda/*"]
     if parameters.get("Glue", "yes") == "yes":
         found.append(f"*-glue{parameters.get('GlueVersion', '5.1')}.gluewheels.zip")
-    if parameters.get("Emr", "no") == "yes" and not parameters.get("EmrImage"):
+    serverless = parameters.get("Emr", "no") == "yes" and not parameters.get("EmrImage")
+    if serverless or parameters.get("EmrClusterArns"):
         found.append("*-emr.tar.gz")
     return found
 

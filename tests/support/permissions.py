@@ -53,6 +53,7 @@ _EMR = f"{GUIDE}/step-functions/latest/dg/connect-emr-serverless.html"
 _STEP = f"{GUIDE}/step-functions/latest/dg/connect-emr.html"
 _ECS = f"{GUIDE}/step-functions/latest/dg/connect-ecs.html"
 _TASK = f"{GUIDE}/AmazonECS/latest/developerguide/task_execution_IAM_role.html"
+_TAGS = f"{GUIDE}/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html"
 _DELIVERY = f"{GUIDE}/step-functions/latest/dg/cw-logs.html"
 _XRAY = f"{GUIDE}/step-functions/latest/dg/concepts-xray-tracing.html"
 _VPC = f"{GUIDE}/glue/latest/dg/create-an-iam-role.html"
@@ -82,6 +83,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
     },
     "ReaperScheduleRole": {
         "lambda:InvokeFunction": f"{GUIDE}/scheduler/latest/UserGuide/setting-up.html",
+        "sqs:SendMessage": f"{GUIDE}/scheduler/latest/UserGuide/configuring-schedule-dlq.html",
     },
     "StateMachineRole": {
         "lambda:InvokeFunction": f"{GUIDE}/step-functions/latest/dg/connect-lambda.html",
@@ -95,6 +97,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         "emr-serverless:CancelJobRun": _EMR,
         "elasticmapreduce:AddJobFlowSteps": _STEP, "elasticmapreduce:DescribeStep": _STEP,
         "elasticmapreduce:CancelSteps": _STEP,
+        "ecs:TagResource": _TAGS,
         "ecs:RunTask": _ECS, "ecs:DescribeTasks": _ECS, "ecs:StopTask": _ECS,
         "iam:PassRole": f"{_ECS} and {_EMR}",
         "dynamodb:UpdateItem": f"{GUIDE}/step-functions/latest/dg/connect-ddb.html",
@@ -119,7 +122,6 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         "kms:Decrypt": _KEY, "kms:GenerateDataKey": _KEY,
     },
     "GlueRole": {
-        "s3:GetObject": "Glue fetches script and wheels as the job",
         "logs:CreateLogGroup": _VPC, "logs:CreateLogStream": _VPC, "logs:PutLogEvents": _VPC,
         "logs:AssociateKmsKey": f"{GUIDE}/glue/latest/dg/encryption-security-configuration.html",
         "glue:GetConnection": _VPC, "ec2:DescribeSubnets": _VPC,
@@ -128,7 +130,6 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         "ec2:DeleteNetworkInterface": _VPC, "ec2:CreateTags": _VPC, "ec2:DeleteTags": _VPC,
     },
     "EmrRole": {
-        "s3:GetObject": "EMR fetches script and archive as the job",
         "logs:DescribeLogGroups": f"{GUIDE}/emr/latest/EMR-Serverless-UserGuide/logging.html",
         "logs:CreateLogStream": f"{GUIDE}/emr/latest/EMR-Serverless-UserGuide/logging.html",
         "logs:DescribeLogStreams": f"{GUIDE}/emr/latest/EMR-Serverless-UserGuide/logging.html",

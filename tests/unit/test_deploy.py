@@ -97,6 +97,9 @@ def test_only_what_the_stack_uses_is_uploaded():
     assert wanted({"GlueVersion": "6.0", "Emr": "yes"})[-2:] == [
         "*-glue6.0.gluewheels.zip", "*-emr.tar.gz",
     ]  # fmt: skip
+    cluster = {"EmrClusterArns": "arn:aws:elasticmapreduce:eu-central-1:1:cluster/j"}
+    assert "*-emr.tar.gz" in wanted(cluster)
+    assert "*-emr.tar.gz" in wanted({**cluster, "Emr": "yes", "EmrImage": "i"})
     assert not [x for x in wanted({"Emr": "yes", "EmrImage": "i", "Glue": "no"}) if x[0] == "*"]
 
 

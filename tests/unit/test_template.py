@@ -24,6 +24,7 @@ from tests.support.permissions import (
     SEEN,
     WORKER,
     WORKER_ROLES,
+    Resolver,
     allowed,
     allows,
     statements,
@@ -84,8 +85,7 @@ def test_the_machines_role_may_hear_of_every_kind_of_job_whatever_is_deployed():
 
 def test_an_execution_that_runs_during_an_update_may_start_what_it_was_given():
     other = "arn:aws:s3:::given-ArtifactsBucket/another-version/entrypoints/emr.py"
-    for role in ("GlueRole", "EmrRole"):
-        assert allows(role, "s3:GetObject", other, {"Emr": "yes"}), role
+    assert allows(WORKER, "s3:GetObject", other)
     older = "arn:aws:ecs:eu-central-1:123456789012:task-definition/extract-jobs:1"
     assert allows("StateMachineRole", "ecs:RunTask", older, {"Ecs": "yes"})
     stranger = older.replace("/extract-jobs:", "/extract-jobs-2:")
@@ -96,6 +96,114 @@ def test_an_execution_that_runs_during_an_update_may_start_what_it_was_given():
 def test_a_failed_execution_may_be_redriven_with_its_children():
     child = "arn:aws:states:eu-central-1:123456789012:execution:extract-jobs/ExtractTables:1"
     assert allows("StateMachineRole", "states:RedriveExecution", child)
+
+
+def job_defaults(given):
+    """Return what the config manager is told of the job services, with these parameters."""
+    manager = Resolver(given).resources()["ConfigManager"]
+    return json.loads(manager["Environment"]["Variables"]["JOB_DEFAULTS"])
+
+
+def test_emr_is_told_its_program_wherever_emr_may_run():
+    for given in combinations():
+        for image in ("", "123456789012.dkr.ecr.eu-central-1.amazonaws.com/x:1"):
+            emr = job_defaults({**given, "EmrImage": image})["emr"]
+            serverless, clusters = given["Emr"] == "yes", bool(given["EmrClusterArns"])
+            assert ("entry_point" in emr) == (serverless or clusters)
+            assert ("application_id" in emr) == ("execution_role_arn" in emr) == serverless
+            # Clusters have no image: there the archive is the only way.
+            assert ("archive" in emr) == (clusters or (serverless and not image))
+
+
+def test_a_clusters_instance_profile_can_be_given_what_workers_may():
+    assert "WorkerPolicyArn" in template()["Outputs"]
+    archive = "arn:aws:s3:::given-ArtifactsBucket/x/extract_jobs-1-emr.tar.gz"
+    assert allows(WORKER, "s3:GetObject", archive)
+
+
+def test_python_of_emrs_image_is_named_to_spark_and_only_where_there_is_one():
+    for image in ("", "123456789012.dkr.ecr.eu-central-1.amazonaws.com/x:1"):
+        made = Resolver({"Emr": "yes", "EmrImage": image}).resources()["EmrApplication"]
+        (settings,) = made["RuntimeConfiguration"]
+        python = settings["Properties"].get("spark.executorEnv.PYSPARK_PYTHON")
+        assert python == ("/opt/environment/bin/python" if image else None)
+        assert not image or python in (ROOT / "infra" / "Dockerfile").read_text()
+
+
+def test_glue_logs_where_days_are_kept():
+    made = Resolver().resources()
+    prefix = made["GlueJob"]["DefaultArguments"]["--custom-logGroup-prefix"]
+    days = {r["LogGroupName"]: r["RetentionInDays"] for r in made.values() if "LogGroupName" in r}
+    assert days[f"{prefix}/error"] == days[f"{prefix}/output"] == "90"
+    for group in (f"{prefix}/error", f"{prefix}/output"):
+        arn = f"arn:aws:logs:eu-central-1:123456789012:log-group:{group}"
+        assert allows("GlueRole", "logs:PutLogEvents", arn)
+
+
+def test_what_waits_on_a_tasks_disk_is_under_the_key():
+    made = Resolver({"Ecs": "yes", "KmsKey": "create"}).resources()
+    storage = made["EcsCluster"]["Configuration"]["ManagedStorageConfiguration"]
+    assert storage == {"FargateEphemeralStorageKmsKeyId": "Key.Arn"}
+    fargate = [s for s in made["Key"]["KeyPolicy"]["Statement"]
+               if s["Principal"] == {"Service": "fargate.amazonaws.com"}]  # fmt: skip
+    assert {s["Action"] for s in fargate} == {
+        "kms:GenerateDataKeyWithoutPlaintext", "kms:CreateGrant",
+    }  # fmt: skip
+    for statement in fargate:
+        cluster = statement["Condition"]["StringEquals"][
+            "kms:EncryptionContext:aws:ecs:clusterName"
+        ]
+        assert cluster == made["EcsCluster"]["ClusterName"]
+    assert "Configuration" not in Resolver({"Ecs": "yes"}).resources()["EcsCluster"]
+
+
+def test_pid_1_of_a_task_passes_signals_on():
+    made = Resolver({"Ecs": "yes"}).resources()["EcsTaskDefinition"]
+    (container,) = made["ContainerDefinitions"]
+    assert container["LinuxParameters"] == {"InitProcessEnabled": True}
+
+
+def test_other_keys_may_be_used_by_all_that_read_what_is_under_them():
+    key = "arn:aws:kms:eu-central-1:123456789012:key/other"
+    given = {"OtherKeyArns": key}
+    for role in (WORKER, "StatusHandlerRole", "ReaperRole"):
+        assert allows(role, "kms:Decrypt", key, given), role
+        assert not allows(role, "kms:Decrypt", key), role
+    assert allows(WORKER, "kms:GenerateDataKey", key, given)
+
+
+def test_dns_servers_of_ones_own_are_reached_by_udp_and_tcp():
+    for servers, expected in (("", []), ("10.9.0.0/24", ["tcp", "udp"])):
+        made = Resolver({"VpcId": "vpc-1", "DnsCidr": servers}).resources()
+        found = [rule for rule in made.values() if rule.get("FromPort") == 53]
+        assert sorted(rule["IpProtocol"] for rule in found) == expected
+        assert {rule["CidrIp"] for rule in found} <= {servers}
+
+
+def test_what_a_schedule_cannot_start_is_kept_and_told():
+    made = Resolver().resources()
+    assert made["ReaperSchedule"]["Target"]["DeadLetterConfig"] == {"Arn": "DeadLetters.Arn"}
+    assert allows("ReaperScheduleRole", "sqs:SendMessage", "DeadLetters.Arn")
+    assert made["ScheduleFailed"]["Dimensions"][0]["Value"] == "DeadLetters.QueueName"
+    text = (ROOT / "infra" / "schedule.yaml").read_text()
+    assert text.count("${Pipeline}-DeadLettersArn") == 2
+    exports = [o["Export"]["Name"]["Sub"] for o in template()["Outputs"].values() if "Export" in o]
+    assert set(re.findall(r"\$\{Pipeline\}-\w+", text)) == {
+        name.replace("AWS::StackName", "Pipeline") for name in exports
+    }
+
+
+def test_every_way_in_which_an_execution_fails_has_an_alarm():
+    metrics = {a["MetricName"] for a in Resolver().resources().values()
+               if a.get("Namespace") == "AWS/States"}  # fmt: skip
+    assert metrics == {"ExecutionsFailed", "ExecutionsAborted", "ExecutionsTimedOut"}
+
+
+def test_tasks_carry_the_tags_of_their_definition():
+    text = (ROOT / "asl/extract_pipeline.asl.json").read_text()
+    assert '"PropagateTags": "TASK_DEFINITION"' in text
+    task = "arn:aws:ecs:eu-central-1:123456789012:task/EcsCluster/1"
+    assert allows("StateMachineRole", "ecs:TagResource", task, {"Ecs": "yes"})
 
 
 def test_workers_may_make_every_call_that_storage_makes():
