@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 DAYS = 14
 """How far back executions are looked at, by when they were started."""
+LONGEST_JOB = timedelta(days=8)
+"""Longer than a Glue job may run: one that began before is over, whatever Glue says."""
 
 _LEFT_BEHIND = ("FAILED", "TIMED_OUT", "ABORTED")
 _GLUE_OVER = {"SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED"}
@@ -105,7 +107,8 @@ def reap(
         job still runs or cannot be asked about; the next call looks again.
     """
     counts = {"succeeded": 0, "failed": 0, "running": 0}
-    jobs, items = _Jobs(client), ListedItems(open_storage)
+    since = tracking.clock() - timedelta(days=DAYS) - LONGEST_JOB
+    jobs, items = _Jobs(client, since), ListedItems(open_storage)
     for execution in _left_behind(settings.state_machine_arn, client, tracking.clock()):
         arn, status = execution["executionArn"], execution["status"]
         again = json.dumps({"rerun_failed_of": arn})
@@ -185,6 +188,7 @@ class _Jobs:
     """The jobs that run, asked for once a service, however many runs were left behind."""
 
     client: Client
+    since: datetime
     running: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
     def may_run(self, run: TrackedRun, item: Item) -> bool:
@@ -196,7 +200,7 @@ class _Jobs:
         place = service, name = _PLACES[run.job_type](item)
         try:
             if place not in self.running:
-                self.running[place] = set(_RUNNING[service](self.client(service), name))
+                self.running[place] = set(_RUNNING[service](self.client(service), name, self.since))
         except (BotoCoreError, ClientError) as error:
             code = getattr(error, "response", {}).get("Error", {}).get("Code")
             if code in _GONE:
@@ -211,26 +215,33 @@ def _emr_place(item: Item) -> tuple[str, str]:
     return ("emr", cluster) if cluster else ("emr-serverless", item["emr"]["application_id"])
 
 
-def _glue_jobs(glue: Any, job_name: str) -> Iterator[str]:
+def _glue_jobs(glue: Any, job_name: str, since: datetime) -> Iterator[str]:
+    """Yield the runs under way. Glue lists all of 90 days, newest first: older ones are not read.
+
+    https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-runs.html
+    """
     for page in glue.get_paginator("get_job_runs").paginate(JobName=job_name):
         for job in page["JobRuns"]:
+            if job.get("StartedOn", since) < since:
+                return
             if job["JobRunState"] not in _GLUE_OVER:
                 yield job.get("Arguments", {}).get("--run_id", "")
 
 
-def _emr_serverless_jobs(emr: Any, application_id: str) -> Iterator[str]:
+def _emr_serverless_jobs(emr: Any, application_id: str, since: datetime) -> Iterator[str]:
     pages = emr.get_paginator("list_job_runs")
-    for page in pages.paginate(applicationId=application_id, states=_EMR_RUNNING):
+    asked = {"applicationId": application_id, "states": _EMR_RUNNING, "createdAtAfter": since}
+    for page in pages.paginate(**asked):
         yield from (job.get("name", "") for job in page["jobRuns"])
 
 
-def _emr_steps(emr: Any, cluster_id: str) -> Iterator[str]:
+def _emr_steps(emr: Any, cluster_id: str, _since: datetime) -> Iterator[str]:
     pages = emr.get_paginator("list_steps")
     for page in pages.paginate(ClusterId=cluster_id, StepStates=_STEP_RUNNING):
         yield from (step["Name"] for step in page["Steps"])
 
 
-def _ecs_tasks(ecs: Any, cluster: str) -> Iterator[str]:
+def _ecs_tasks(ecs: Any, cluster: str, _since: datetime) -> Iterator[str]:
     """Yield every word of the running tasks' commands, the run ids among them."""
     for page in ecs.get_paginator("list_tasks").paginate(cluster=cluster):
         if not page["taskArns"]:
@@ -246,7 +257,7 @@ _PLACES: dict[str, Callable[[Item], tuple[str, str]]] = {
     "emr": _emr_place,
     "ecs": lambda item: ("ecs", item["ecs"]["cluster"]),
 }
-_RUNNING: dict[str, Callable[[Any, str], Iterator[str]]] = {
+_RUNNING: dict[str, Callable[[Any, str, datetime], Iterator[str]]] = {
     "glue": _glue_jobs,
     "emr-serverless": _emr_serverless_jobs,
     "emr": _emr_steps,

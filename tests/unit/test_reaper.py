@@ -227,11 +227,11 @@ GONE = ClientError({"Error": {"Code": "EntityNotFoundException"}}, "GetJobRuns")
         ({"job_type": "glue"}, lambda run: {"glue": glue("WAITING", run_id=run)}),
         ({"job_type": "glue"}, lambda _: {"glue": Pages(get_job_runs=DENIED)}),
         (
-            {"job_type": "emr", "emr": {"application_id": "a"}},
+            {"job_type": "emr", "emr": {"application_id": "a", "entry_point": "s3://e"}},
             lambda run: {"emr-serverless": Pages(list_job_runs={"jobRuns": [{"name": run}]})},
         ),
         (
-            {"job_type": "emr", "emr": {"cluster_id": "j-1"}},
+            {"job_type": "emr", "emr": {"cluster_id": "j-1", "entry_point": "s3://e"}},
             lambda run: {"emr": Pages(list_steps={"Steps": [{"Name": run}]})},
         ),
         ({"job_type": "ecs"}, lambda run: {"ecs": ecs(run, "RUNNING")}),
@@ -251,11 +251,11 @@ def test_a_job_that_runs_or_cannot_be_asked_for_is_waited_for(tmp_path, tracking
         ({"job_type": "glue"}, lambda _: {"glue": glue("RUNNING", run_id="another")}),
         ({"job_type": "glue"}, lambda _: {"glue": Pages(get_job_runs=GONE)}),
         (
-            {"job_type": "emr", "emr": {"application_id": "a"}},
+            {"job_type": "emr", "emr": {"application_id": "a", "entry_point": "s3://e"}},
             lambda _: {"emr-serverless": Pages(list_job_runs={"jobRuns": [{"name": "another"}]})},
         ),
         (
-            {"job_type": "emr", "emr": {"cluster_id": "j-1"}},
+            {"job_type": "emr", "emr": {"cluster_id": "j-1", "entry_point": "s3://e"}},
             lambda _: {"emr": Pages(list_steps={"Steps": []})},
         ),
         ({"job_type": "ecs"}, lambda run: {"ecs": ecs(run, "STOPPED")}),
@@ -330,6 +330,26 @@ def test_a_worker_that_the_reaper_gave_up_on_publishes_nothing(tmp_path, trackin
     uri = left.item["state_uri"]
     storage = open_storage(uri)
     assert CommitLog(storage, uri, storage).fenced_by(left.run.run_id)
+
+
+def test_runs_of_glue_from_before_any_that_may_run_are_not_read(tmp_path, tracking):
+    left = Left(tmp_path, tracking)
+    left.start()
+    read = []
+
+    class Runs:
+        def get_paginator(self, _name):
+            return self
+
+        def paginate(self, **_asked):
+            for days in (1, 20, 23, 50):
+                read.append(days)
+                started = NOW - timedelta(days=days)
+                runs = [{"JobRunState": "SUCCEEDED", "StartedOn": started, "Arguments": {}}]
+                yield {"JobRuns": runs}
+
+    assert left.reap(glue=Runs())["failed"] == 1
+    assert read == [1, 20, 23]
 
 
 # Overdue tables
