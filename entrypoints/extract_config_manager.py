@@ -130,9 +130,9 @@ def list_tables(
         open_storage: Gives the storage of a URI.
 
     Returns:
-        ``bucket`` and ``key`` of the list, ``results_prefix`` for the Map's results,
-        ``table_count``, ``max_concurrency``, ``tracking_table``, ``execution_id``, and ``note``,
-        which the summary repeats: tables that a rerun leaves out.
+        ``bucket`` and ``key`` of the list, ``table_count``, ``max_concurrency``,
+        ``tracking_table``, ``execution_id``, and ``note``, which the summary repeats: tables that a
+        rerun leaves out.
 
     Raises:
         ConfigError: The event, the config or what they ask for is wrong.
@@ -163,7 +163,6 @@ def list_tables(
         "execution_id": execution_id,
         "bucket": bucket,
         "key": key,
-        "results_prefix": _bucket_and_key(join(folder, "results"))[1],
         "table_count": len(items),
         "max_concurrency": map_concurrency(config, tables, selection.overrides),
         "tracking_table": tracking.table,

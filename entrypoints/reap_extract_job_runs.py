@@ -108,10 +108,12 @@ def reap(
     """
     counts = {"succeeded": 0, "failed": 0, "running": 0}
     since = tracking.clock() - timedelta(days=DAYS) - LONGEST_JOB
-    jobs, items = _Jobs(client, since), ListedItems(open_storage)
+    jobs = _Jobs(client, since)
     for execution in _left_behind(settings.state_machine_arn, client, tracking.clock()):
         arn, status = execution["executionArn"], execution["status"]
         again = json.dumps({"rerun_failed_of": arn})
+        # Anew for each execution: a list may have thousands of items.
+        items = ListedItems(open_storage)
         for run in [run for run in tracking.by_execution(arn) if unsettled(run)]:
             in_every_line(**fields_of(run))
             item = items.of(run)

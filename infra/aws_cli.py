@@ -82,10 +82,12 @@ class Stack:
     Attributes:
         aws: The AWS CLI.
         name: The stack's.
+        tags: ``key=value`` of the stack and what it makes; without any, they stay as they are.
     """
 
     aws: Aws
     name: str
+    tags: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, str] | None:
         """Return the parameters that the stack was made with, or None if it is not there."""
@@ -130,6 +132,7 @@ class Stack:
             "--capabilities", "CAPABILITY_IAM",
             "--no-execute-changeset", "--no-fail-on-empty-changeset",
             *(("--parameter-overrides", *pairs) if pairs else ()),
+            *(("--tags", *self.tags) if self.tags else ()),
         )  # fmt: skip
         found = re.search(r"arn:\S+:changeSet/\S+", said)
         if found is None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from extract_jobs import __version__
 from infra.aws_cli import Aws, DeployFailed, Stack
+from infra.kept import DATA, STATE, TABLE, Kept, find_kept
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
@@ -47,13 +48,17 @@ def up(options: argparse.Namespace, aws: Aws) -> None:
         DeployFailed: Nothing is built, a name is too long, or AWS refused; nothing is half
             changed then, because CloudFormation rolls back what it began.
     """
-    stack = Stack(aws, _checked_name(options.stack, aws))
+    account, region = _whereabouts(options.stack, aws)
+    stack = Stack(aws, options.stack, tuple(options.tags))
     given = _parameters(options)
     before = stack.parameters()
-    if before is None and _data_is_there(stack, aws):
-        print(f"Buckets and table of an earlier stack {stack.name} are there: they are taken over.")
-        given.setdefault("Adopt", "yes")
-    artifacts = Stack(aws, f"{stack.name}-artifacts")
+    _check_image({**(before or {}), **given}, region)
+    if before is None:
+        given = _taken_over(find_kept(aws, stack.name, account, region), given)
+    elif before.get("Adopt") == "yes":
+        # Of a stack of an older template, which took over all or nothing.
+        given = {DATA: "yes", STATE: "yes", TABLE: "yes"} | given
+    artifacts = Stack(aws, f"{stack.name}-artifacts", stack.tags)
     artifacts.deploy(TEMPLATES / "artifacts.yaml", {}, confirm=lambda _: True)
     bucket = artifacts.outputs()["ArtifactsBucket"]
     prefix = release(options.dist)
@@ -86,7 +91,7 @@ def schedule(options: argparse.Namespace, aws: Aws) -> None:
     }
     # A stack's name takes no underscore.
     name = f"{options.stack}-schedule-{options.source.replace('_', '-')}"
-    Stack(aws, name).deploy(
+    Stack(aws, name, tuple(options.tags)).deploy(
         TEMPLATES / "schedule.yaml", given | _parameters(options), confirm=_confirm(options.yes)
     )
 
@@ -158,8 +163,8 @@ def _upload(dist: Path, uri: str, parameters: Mapping[str, str], aws: Aws) -> No
     )
 
 
-def _checked_name(name: str, aws: Aws) -> str:
-    """Return the stack's name if buckets can be named after it."""
+def _whereabouts(name: str, aws: Aws) -> tuple[str, str]:
+    """Return account and Region, if buckets can be named after the stack there."""
     account = aws.json("sts", "get-caller-identity")["Account"]
     region = aws.region or aws.default_region()
     longest = f"{name}-artifacts-{account}-{region}"
@@ -170,13 +175,32 @@ def _checked_name(name: str, aws: Aws) -> str:
             f"lower-case letters, digits and hyphens, at most {most}"
         )
     print(f"Stack {name} in account {account}, {region}")
-    return name
+    return account, region
 
 
-def _data_is_there(stack: Stack, aws: Aws) -> bool:
-    """Return whether an earlier stack of this name has left its tracking table."""
-    listed = aws.json("dynamodb", "list-tables")["TableNames"]
-    return stack.name in listed
+def _check_image(parameters: Mapping[str, str], region: str) -> None:
+    """Refuse an image that EMR Serverless does not take.
+
+    https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/application-custom-image.html
+    """
+    image = parameters.get("EmrImage", "")
+    found = re.match(r"\d{12}\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com", image)
+    if image and (found is None or found[1] != region):
+        raise DeployFailed(
+            f"EmrImage={image}: EMR Serverless takes images from ECR in its own Region alone; "
+            f"push it to <account>.dkr.ecr.{region}.amazonaws.com"
+        )
+
+
+def _taken_over(kept: Kept, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters with those by which a new stack takes over what is there."""
+    found = kept.parameters(given)
+    if kept.names:
+        names = ", ".join(kept.names.values())
+        print(f"Left by an earlier stack, and taken over: {names}")
+    for text in kept.differences:
+        print(f"Not as the template would make it, and left so: {text}")
+    return {**found, **given}
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, str]:
@@ -253,6 +277,10 @@ def _parser() -> argparse.ArgumentParser:
     end = commands.add_parser("destroy", help="delete the stack, and keep all data")
     end.set_defaults(command=destroy)
     for command in (make, clock):
+        command.add_argument(
+            "--tags", nargs="+", default=[], metavar="KEY=VALUE",
+            help="tags of the stack and all that it makes; without it, they stay as they are",
+        )  # fmt: skip
         command.add_argument("--parameters", type=Path, help="JSON object of stack parameters")
         command.add_argument(
             "--set", action="append", default=[], metavar="NAME=VALUE", help="one parameter"

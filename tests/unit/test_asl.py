@@ -240,7 +240,7 @@ def sample_item(job_type="glue"):
 
 MANAGER_ANSWER = {
     "execution_id": "arn:execution:1", "bucket": "work", "key": "x/tables_to_extract.json",
-    "results_prefix": "x/results", "table_count": 3, "max_concurrency": 4,
+    "table_count": 3, "max_concurrency": 4,
     "tracking_table": "tracking", "note": "",
 }  # fmt: skip
 ENDED = {"outcome": "failed", "run_id": "run-1"}

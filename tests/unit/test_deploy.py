@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import sys
 
@@ -10,16 +11,19 @@ import pytest
 
 from infra import deploy
 from infra.deploy import release, wanted
+from tests.support.permissions import Resolver, allows
 
 FAKE = """#!{python}
 import json, sys
 with open({log!r}, "a") as log:
     log.write(" ".join(sys.argv[1:]) + "\\n")
 answers = json.loads({answers!r})
-command = " ".join(sys.argv[1:3])
-if command not in answers:
-    sys.exit("An error occurred (ValidationError): Stack does not exist")
-print(answers[command] if isinstance(answers[command], str) else json.dumps(answers[command]))
+# The answer to a command is by its first two words, or by more: the most that fit.
+fits = [asked for asked in answers if set(asked.split()) <= set(sys.argv[1:])]
+if not fits:
+    sys.exit("An error occurred (404): it does not exist: Not Found")
+answer = answers[max(fits, key=len)]
+print(answer if isinstance(answer, str) else json.dumps(answer))
 """
 ACCOUNT = {"sts get-caller-identity": {"Account": "123456789012"}}
 STACK = {"Stacks": [{"StackStatus": "CREATE_COMPLETE", "Parameters": [], "Outputs": []}]}
@@ -109,3 +113,154 @@ def test_other_contents_go_to_another_folder(tmp_path):
         (tmp_path / "SHA256SUMS").write_text(content)
         folders.add(release(tmp_path))
     assert len(folders) == 2
+
+
+# Deploying again
+
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/made-by-an-earlier-stack"
+WHERE = "123456789012-eu-central-1"
+NAMES = {
+    "AdoptDataBucket": f"extract-jobs-data-{WHERE}",
+    "AdoptStateBucket": f"extract-jobs-state-{WHERE}",
+    "AdoptTable": "extract-jobs",
+}
+AS_MADE = {
+    "s3api get-bucket-versioning": {"Status": "Enabled"},
+    "s3api get-public-access-block": {"PublicAccessBlockConfiguration": {"BlockPublicAcls": True}},
+    "s3api get-bucket-lifecycle-configuration": {"Rules": [
+        {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 14}}
+    ]},
+}  # fmt: skip
+
+
+def left(*kept, key=None):
+    """Return what AWS says where an earlier stack has left these things, under a key or none."""
+    rule = {
+        "ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    }
+    table = {"GlobalSecondaryIndexes": [{}]} | (
+        {"SSEDescription": {"KMSMasterKeyArn": key}} if key else {}
+    )
+    found = {**ACCOUNT, **AS_MADE}
+    for parameter in kept:
+        if parameter == "AdoptTable":
+            found["dynamodb describe-table extract-jobs"] = {"Table": table}
+            continue
+        name = NAMES[parameter]
+        found[f"s3api head-bucket {name}"] = {}
+        if key:
+            rules = {"ServerSideEncryptionConfiguration": {"Rules": [rule]}}
+            found[f"s3api get-bucket-encryption {name}"] = rules
+    return found
+
+
+def taken_over(aws, answers, *more):
+    """Return what a new stack would be given: it stops where its artifacts bucket is asked for."""
+    seen = {}
+
+    def stop(self, template, parameters, **_):
+        seen.update(parameters)
+        raise deploy.DeployFailed("stopped here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deploy, "release", lambda _: "folder")
+        patch.setattr(deploy, "_upload", lambda *_: None)
+        patch.setattr(deploy.Stack, "outputs", lambda _: {"ArtifactsBucket": "b"})
+        real = deploy.Stack.deploy
+        patch.setattr(
+            deploy.Stack, "deploy",
+            lambda self, *a, **k: True if self.name.endswith("artifacts") else stop(self, *a, **k),
+        )  # fmt: skip
+        assert real is not deploy.Stack.deploy
+        code, _ = aws(answers, "up", *more)
+    return code, seen
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("kept", [
+    kept for n in range(4) for kept in itertools.combinations(sorted(NAMES), n)
+])  # fmt: skip
+def test_a_new_stack_takes_over_exactly_what_is_there_and_its_key(aws, capsys, kept, key):
+    _, given = taken_over(aws, left(*kept, key=key))
+    assert {name for name in NAMES if given.get(name) == "yes"} == set(kept)
+    assert given.get("KmsKey") == (key if kept else None)
+    said = capsys.readouterr().out
+    assert all(
+        (NAMES[name] in said) == (name in kept) for name in ("AdoptDataBucket", "AdoptStateBucket")
+    )
+    # And the template makes the rest, and lets every role use the key of what is kept.
+    made = Resolver(given).resources()
+    assert ("DataBucket" in made) == ("DataBucketPolicy" in made) == ("AdoptDataBucket" not in kept)
+    assert (
+        ("StateBucket" in made) == ("StateBucketPolicy" in made) == ("AdoptStateBucket" not in kept)
+    )
+    assert ("TrackingTable" in made) == ("AdoptTable" not in kept)
+    for role in ("WorkerPolicy", "ConfigManagerRole", "StatusHandlerRole", "ReaperRole",
+                 "StateMachineRole"):  # fmt: skip
+        assert allows(role, "kms:Decrypt", KEY, given) == bool(kept and key), role
+
+
+@pytest.mark.parametrize("asked", ["none", "create", KEY + "-other"])
+def test_a_key_that_is_not_the_one_of_what_is_there_is_refused_before_anything_is_changed(
+    aws, capsys, asked
+):
+    code, calls = aws(left("AdoptTable", key=KEY), "up", "--set", f"KmsKey={asked}")
+    assert code == 1
+    assert f"give --set KmsKey={KEY}" in capsys.readouterr().err
+    assert not [call for call in calls if "deploy" in call.split()]
+
+
+def test_what_is_there_under_several_keys_is_refused(aws, capsys):
+    answers = left(*NAMES, key=KEY)
+    answers["dynamodb describe-table extract-jobs"]["Table"]["SSEDescription"] = {
+        "KMSMasterKeyArn": "another"
+    }
+    assert aws(answers, "up")[0] == 1
+    assert "different keys" in capsys.readouterr().err
+
+
+def test_how_a_bucket_that_is_there_differs_from_the_template_is_told(aws, capsys):
+    answers = left(*NAMES)
+    answers["s3api get-bucket-versioning"] = {}
+    answers["s3api get-public-access-block"] = {
+        "PublicAccessBlockConfiguration": {"BlockPublicAcls": False}
+    }
+    rules = answers["s3api get-bucket-lifecycle-configuration"]["Rules"]
+    rules[0] = {**rules[0], "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3}}
+    answers["dynamodb describe-table extract-jobs"]["Table"].pop("GlobalSecondaryIndexes")
+    taken_over(aws, answers)
+    said = capsys.readouterr().out
+    for text in ("versions are not kept", "public access is not blocked", "dropped after 3 days",
+                 "lacks the index"):  # fmt: skip
+        assert text in said
+
+
+def test_a_stack_that_took_over_all_before_keeps_doing_so(aws):
+    stack = {"StackStatus": "CREATE_COMPLETE", "Outputs": [],
+             "Parameters": [{"ParameterKey": "Adopt", "ParameterValue": "yes"}]}  # fmt: skip
+    answers = {**ACCOUNT, "cloudformation describe-stacks": {"Stacks": [stack]}}
+    _, given = taken_over(aws, answers)
+    assert {given[name] for name in NAMES} == {"yes"}
+
+
+@pytest.mark.parametrize(
+    ("image", "fits"),
+    [
+        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com/x:1", True),
+        ("123456789012.dkr.ecr.us-east-1.amazonaws.com/x:1", False),
+        ("docker.io/x:1", False),
+    ],
+)
+def test_an_image_that_emr_serverless_cannot_pull_is_refused(aws, capsys, image, fits):
+    aws(ACCOUNT, "up", "--set", f"EmrImage={image}")
+    assert ("in its own Region alone" in capsys.readouterr().err) != fits
+
+
+def test_tags_are_of_the_stack_and_its_artifacts(aws):
+    outputs = [{"OutputKey": "ArtifactsBucket", "OutputValue": "b"}]
+    stack = {"StackStatus": "CREATE_COMPLETE", "Parameters": [], "Outputs": outputs}
+    answers = {**ACCOUNT, "cloudformation deploy": "No changes to deploy",
+               "cloudformation describe-stacks": {"Stacks": [stack]}}  # fmt: skip
+    _, calls = aws(answers, "up", "--tags", "team=data", "cost=42")
+    (made,) = [call for call in calls if call.startswith("cloudformation deploy")]
+    assert made.endswith("--tags team=data cost=42")
