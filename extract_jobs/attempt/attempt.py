@@ -96,6 +96,8 @@ class Attempt:
         try:
             with self.context.phase("extract"):
                 splits = self.snapshot.splits(self.spec)
+                # There is nothing to compare with a count in the same snapshot.
+                before = None if self.snapshot.shared else self.count()
                 self.context.progress.planned(
                     len(splits), self.description.estimated_rows, self.description.estimated_bytes
                 )
@@ -110,15 +112,17 @@ class Attempt:
                 files = tuple(f for r in results for f in r.files) or self.schema_file(task)
             with self.context.phase("reconcile"):
                 source_rows = self.count()
-                # Counts from a different snapshot are reported but not enforced.
-                comparable = (
-                    source_rows if self.snapshot.shared and self.selects_same_rows() else None
-                )
+                same_rows = self.selects_same_rows()
+                # A count from a different snapshot is reported; that fewer rows were read than
+                # there were both before and after is enforced.
+                comparable = source_rows if self.snapshot.shared and same_rows else None
+                around = (before, source_rows) if same_rows else (None, None)
                 reconcile(
                     self.spec.extract_table,
                     sum(r.rows for r in results),
                     sum(f.rows for f in files) + sum(r.repeated_rows for r in results),
                     comparable,
+                    around,
                 )
             if runs_on_spark(task, splits):
                 abort_leftover_uploads(task, files)

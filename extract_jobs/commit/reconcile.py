@@ -5,7 +5,13 @@ from __future__ import annotations
 from extract_jobs.errors import ReconcileFailed
 
 
-def reconcile(table: str, read: int, written: int, counted: int | None) -> None:
+def reconcile(
+    table: str,
+    read: int,
+    written: int,
+    counted: int | None,
+    around: tuple[int | None, int | None] = (None, None),
+) -> None:
     """Compare row counts of one attempt.
 
     Args:
@@ -14,9 +20,10 @@ def reconcile(table: str, read: int, written: int, counted: int | None) -> None:
         written: Rows in the footers of the staged files.
         counted: The source's own count in the same snapshot and under the same predicate; None
             where it was not requested, or not possible in that snapshot.
+        around: The source's counts before and after the read, where there is no common snapshot.
 
     Raises:
-        ReconcileFailed: They differ.
+        ReconcileFailed: They differ, or the source had more rows both before and after.
     """
     if read != written:
         raise ReconcileFailed(
@@ -30,4 +37,13 @@ def reconcile(table: str, read: int, written: int, counted: int | None) -> None:
             "another answer each time: take it out of what is extracted. Else run again with "
             "split.strategy: none to see whether splitting or the source is at fault (a damaged "
             "index has the same effect)"
+        )
+    before, after = around
+    if before is not None and after is not None and read < min(before, after):
+        raise ReconcileFailed(
+            f"{table}: the source counted {before} rows before and {after} after, but {read} were "
+            "read; nothing was committed. Rows that moved between splits while they were read are "
+            "one reason, a limit that the server sets on selects another. Run again; if it "
+            "repeats, set split.strategy: none, or reconcile: false for a table whose rows are "
+            "deleted and added all the time"
         )

@@ -257,6 +257,9 @@ def test_a_count_that_differs_in_the_same_snapshot_commits_nothing(
         else:
             report = run(database, spec)
             assert (report.source_rows, report.reconciled) == (99, False), "told, not enforced"
+            patched.setattr(counted, "count", lambda _: 101)
+            with pytest.raises(ReconcileFailed, match="101 rows before and 101 after, but 100"):
+                run(database, database.spec(tmp_path, run_id="run-2"))
             return
     report = run(database, database.spec(tmp_path, attempt=2))
     assert (report.rows, report.source_rows, report.reconciled) == (100, 100, True)

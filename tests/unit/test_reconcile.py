@@ -18,3 +18,10 @@ def test_equal_counts_reconcile() -> None:
 def test_any_difference_fails(read: int, written: int, counted: int | None, said: str) -> None:
     with pytest.raises(ReconcileFailed, match=said):
         reconcile("t", read, written, counted)
+
+
+def test_fewer_rows_than_before_and_after_fail() -> None:
+    with pytest.raises(ReconcileFailed, match="3000 rows before and 2999 after, but 100 were read"):
+        reconcile("t", 100, 100, None, (3000, 2999))
+    for around in ((5, 3), (3, 5), (4, 4), (None, 9), (9, None)):
+        reconcile("t", 4, 4, None, around)

@@ -56,11 +56,13 @@ class MysqlColumn(SqlColumn):
 
         A text that is not valid in its character set gives bytes that are no UTF-8.
         """
-        highest = select([f"max({self.sql})"], relation, *conditions)
-        printed = "cast(c0 as char)"
+        # Not by way of a subquery: MySQL fails to put such a text into its result.
+        highest = f"max({self.sql})"
         if self.kind == "string":
-            printed = f"cast({as_utf8('c0', self.charset)} as binary)"
-        return f"select {printed} from ({highest}) as greatest"
+            highest = f"cast({as_utf8(highest, self.charset)} as binary)"
+        else:
+            highest = f"cast({highest} as char)"
+        return select([highest], relation, *conditions)
 
     def value(self, found: Any) -> WatermarkValue | str:
         """Return a value printed by the server; dates of year 0 are none."""

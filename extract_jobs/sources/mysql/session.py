@@ -149,6 +149,8 @@ def _plugins(connection: DatabaseConnection) -> dict[str, Callable[[Connection],
 
 
 def _configure(opened: Connection) -> None:
+    # First what would limit the next statement too.
+    execute(opened, f"set session sql_big_selects = 1, sql_select_limit = {2**64 - 1}")
     names = ", ".join(f"'{setting.name}'" for setting in SETTINGS)
     found = execute(opened, f"show session variables where variable_name in ({names})")
     known = {str(name).lower() for name, _ in found}

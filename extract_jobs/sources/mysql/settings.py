@@ -47,7 +47,7 @@ SETTINGS = (
     Setting("sql_mode", "''", "padding, quotes, backslashes, `||`, zero dates"),
     Setting("old_mode", "'UTF8_IS_UTF8MB3'", "what MariaDB takes `utf8` and zero times for"),
     Setting("new_mode", "''", "changes of later versions of MariaDB"),
-    Setting("group_concat_max_len", str(2**32 - 1), "where `group_concat` is cut"),
+    Setting("group_concat_max_len", str(2**30), "where `group_concat` is cut"),
     Setting("div_precision_increment", "4", "digits of a quotient"),
     Setting("default_week_format", "0", "the number of a week"),
     Setting("lc_time_names", "'en_US'", "names of days and months"),
