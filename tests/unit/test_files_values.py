@@ -209,7 +209,7 @@ WRONG = [
     ({"a.csv": b"id\n\xff\n"}, {"encoding": "utf-16"}, SourceQueryFailed,
      r"a\.csv.*set files\.encoding"),
     ({"a.csv": b"id,id\n1,2\n"}, {}, ConfigError, r"a\.csv: columns 1 and 2 .* both named 'id'"),
-    ({"a.csv": b"id,\n1,2\n"}, {}, ConfigError, r"a\.csv: column 2 of the header has no name"),
+    ({"a.csv": b"id,,x\n1,2,3\n"}, {}, ConfigError, r"a\.csv: column 2 of the header has no name"),
     ({"a.csv.gz": gzip.compress(b"id\n" + b"1\n" * 99, mtime=0)[:-9]}, {}, SourceQueryFailed,
      r"a\.csv\.gz cannot be read: it is cut short"),
     ({"a.csv.gz": b"id\n1\n"}, {}, SourceQueryFailed, r"a\.csv\.gz cannot be read: it is damaged"),

@@ -34,7 +34,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How CSV is written; each one ASCII character, ``escape`` perhaps none."""
+    """How CSV is written, in ASCII characters; no quote is empty, no escape None."""
 
     delimiter: str = ","
     quote: str = '"'
@@ -61,7 +61,13 @@ Cut = Callable[[bytes, bool], int]
 
 
 def blocks(
-    stream: Stream, cut: Cut, uri: str, *, offset: int = 0, most: int | None = None
+    stream: Stream,
+    cut: Cut,
+    uri: str,
+    *,
+    offset: int = 0,
+    line: int = 1,
+    most: int | None = None,
 ) -> Iterator[Block]:
     """Yield a stream's records in blocks of about `BLOCK_BYTES`, or ``most`` where that is less.
 
@@ -69,13 +75,14 @@ def blocks(
         stream: Begins with a record.
         cut: Tells where records end.
         uri: The file, for messages.
-        offset: Where the stream begins in its file; lines are counted from there.
+        offset: Where the stream begins in its file.
+        line: At which line; lines are counted from there.
         most: Bytes of a block, where it may not have as many as usual.
 
     Raises:
         SourceQueryFailed: A quote is never closed, or a record is too long.
     """
-    rest, line, usual = b"", 1, min(BLOCK_BYTES, most or BLOCK_BYTES)
+    rest, usual = b"", min(BLOCK_BYTES, most or BLOCK_BYTES)
     while True:
         more = stream.read(max(usual, len(rest)))
         data = rest + more if rest else more
@@ -93,6 +100,38 @@ def blocks(
                 f"{len(rest)} bytes: a quote is not closed. Mend the file, or set files.quote and "
                 "files.escape to what it uses"
             )
+
+
+class Rest:
+    """A stream from where some lines of it end.
+
+    Attributes:
+        skipped: Bytes of these lines.
+    """
+
+    def __init__(self, inner: Stream, lines: int, uri: str) -> None:
+        """Read the lines.
+
+        Raises:
+            SourceQueryFailed: They are longer than `MAX_RECORD_BYTES`.
+        """
+        self._inner, self._held, self.skipped = inner, b"", 0
+        for _ in range(lines):
+            end = self._held.find(b"\n")
+            while end < 0 and (more := inner.read(64 * 1024)):
+                end = more.find(b"\n")
+                end += len(self._held) if end >= 0 else 0
+                self._held += more
+                if len(self._held) > MAX_RECORD_BYTES:
+                    raise SourceQueryFailed(f"{uri}: files.skip_rows: a line does not end")
+            length = end + 1 if end >= 0 else len(self._held)
+            self.skipped += length
+            self._held = self._held[length:]
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes, fewer only before the end, none at the end."""
+        given, self._held = self._held[:size], self._held[size:]
+        return given + self._inner.read(size - len(given)) if len(given) < size else given
 
 
 def lines_in(data: bytes) -> int:
@@ -113,7 +152,7 @@ def cut_csv(dialect: Dialect) -> Cut:
 
     def cut(data: bytes, final: bool) -> int:
         if dialect.escape is None and b"\n" in data:
-            if quote not in data:
+            if not quote or quote not in data:
                 return len(data) if final else data.rfind(b"\n") + 1
             end = _cut_by_parity(data, quote, before, final=final)
             if end is not None:
@@ -183,7 +222,7 @@ def record_starts(data: bytes, dialect: Dialect, most: int | None = None) -> lis
 @lru_cache
 def _record(dialect: Dialect) -> re.Pattern[bytes]:
     """Return the pattern of one record; group 1 is its line end, empty at the end of the data."""
-    quote, delimiter = (re.escape(c.encode()) for c in (dialect.quote, dialect.delimiter))
+    quote, delimiter = (re.escape(c.encode()) for c in (dialect.quote or "\0", dialect.delimiter))
     escape = re.escape(dialect.escape.encode()) if dialect.escape else b""
     escaped = rb"|%s(?s:.)" % escape if escape else b""
     bare = rb"(?:[^%s\r\n%s]%s)*+" % (delimiter, escape, escaped)

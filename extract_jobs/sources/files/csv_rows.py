@@ -12,12 +12,14 @@ from functools import partial
 from itertools import pairwise
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.files.blocks import (
     Block,
     Dialect,
+    Rest,
     Stream,
     blocks,
     cut_csv,
@@ -26,6 +28,8 @@ from extract_jobs.sources.files.blocks import (
 )
 from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
 from extract_jobs.spec.source import FilesSpec
+
+NAMELESS = "has a value behind the last column that the header names"
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,18 @@ class Header:
         names: In the file's order.
         end: Where its first row begins, in bytes of the text.
         line: At which line.
+        unnamed: Whether one more column follows, which has no name and holds nothing.
     """
 
     names: tuple[str, ...]
     end: int = 0
     line: int = 1
+    unnamed: bool = False
 
 
 def dialect_of(files: FilesSpec) -> Dialect:
     """Return how a table's files are written."""
-    return Dialect(files.delimiter, files.quote, files.escape)
+    return Dialect(files.delimiter, "" if files.quote == "none" else files.quote, files.escape)
 
 
 def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
@@ -65,6 +71,9 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
         given = tuple(files.types or ())
         names = given or tuple(f"c{i}" for i in range(1, len(fields) + 1))
         return Header(names, first.offset, first.line)
+    nameless_end = len(fields) > 1 and not fields[-1]
+    if nameless_end:
+        fields.pop()
     unnamed = [str(i) for i, name in enumerate(fields, 1) if not name]
     if unnamed:
         raise ConfigError(
@@ -78,7 +87,8 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
                 f"{uri}: columns {' and '.join(places)} of the header are both named {name!r}; "
                 "mend the file, or set files.header to false and name the columns in files.types"
             )
-    return Header(tuple(fields), first.offset + end, first.line + lines_in(first.data[:end]))
+    line = first.line + lines_in(first.data[:end])
+    return Header(tuple(fields), first.offset + end, line, nameless_end)
 
 
 def _fields(record: bytes, dialect: Dialect, uri: str) -> list[str]:
@@ -105,10 +115,10 @@ def _fields(record: bytes, dialect: Dialect, uri: str) -> list[str]:
 def _parse_options(dialect: Dialect) -> arrow_csv.ParseOptions:
     return arrow_csv.ParseOptions(
         delimiter=dialect.delimiter,
-        quote_char=dialect.quote,
-        double_quote=True,
+        quote_char=dialect.quote or False,
+        double_quote=bool(dialect.quote),
         escape_char=dialect.escape or False,
-        newlines_in_values=True,
+        newlines_in_values=bool(dialect.quote or dialect.escape),
         ignore_empty_lines=True,
     )
 
@@ -132,7 +142,7 @@ def row_blocks(
         offset: In bytes of the text; lines are counted from there.
         most: Bytes of a block, as `blocks` takes it.
     """
-    for block in blocks(stream, cut_csv(dialect_of(files)), uri, offset=offset, most=most):
+    for block in record_blocks(stream, files, uri, offset=offset, most=most):
         rows = block
         if header is None:
             header = read_header(block, files, uri)
@@ -141,6 +151,17 @@ def row_blocks(
                 continue  # nothing but blank lines so far
             rows = Block(block.data[header.end - block.offset :], header.end, header.line)
         yield header, rows
+
+
+def record_blocks(
+    stream: Stream, files: FilesSpec, uri: str, *, offset: int = 0, most: int | None = None
+) -> Iterator[Block]:
+    """Yield the blocks of a file's records, its header among them; see `row_blocks`."""
+    line, cut = 1, cut_csv(dialect_of(files))
+    if files.skip_rows and not offset:
+        stream = rest = Rest(stream, files.skip_rows, uri)
+        offset, line = rest.skipped, files.skip_rows + 1
+    yield from blocks(stream, cut, uri, offset=offset, line=line, most=most)
 
 
 def parse_csv(block: Block, wanted: Sequence[str], *, header: Header, files: FilesSpec) -> Texts:
@@ -154,9 +175,10 @@ def parse_csv(block: Block, wanted: Sequence[str], *, header: Header, files: Fil
     """
     dialect = dialect_of(files)
     locate = partial(_locate, block, dialect)
-    numbers = [f"{i}" for i in range(len(header.names))]
-    position = dict(zip(header.names, numbers, strict=True))
+    numbers = [f"{i}" for i in range(len(header.names) + header.unnamed)]
+    position = dict(zip(header.names, numbers, strict=False))
     chosen = [position[name] for name in wanted if name in position]
+    chosen += numbers[-1:] if header.unnamed else []
     wrong: list[Fault] = []
 
     def skip(row: arrow_csv.InvalidRow) -> str:
@@ -187,6 +209,10 @@ def parse_csv(block: Block, wanted: Sequence[str], *, header: Header, files: Fil
     total = table.num_rows + len(bad)
     records = pa.array([i for i in range(total) if i not in bad], pa.int64()) if bad else None
     texts = Texts([], table.num_rows, records, locate, wrong)
+    if header.unnamed:
+        values = table.column(numbers[-1]).combine_chunks()
+        filled = pc.indices_nonzero(values.is_valid()).to_pylist()
+        wrong += [Fault(texts.record_of(row), None, NAMELESS) for row in filled]
     for name in wanted:
         if name not in position:
             texts.columns.append(pa.nulls(table.num_rows, pa.string()))

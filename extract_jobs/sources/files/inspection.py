@@ -17,9 +17,9 @@ from typing import IO, Any
 import pyarrow as pa
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_csv, cut_lines
+from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_lines
 from extract_jobs.sources.files.convert import refuse
-from extract_jobs.sources.files.csv_rows import Header, dialect_of, parse_csv, row_blocks
+from extract_jobs.sources.files.csv_rows import Header, parse_csv, record_blocks, row_blocks
 from extract_jobs.sources.files.folders import folders_of, refuse_both
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
@@ -223,9 +223,7 @@ class Looker:
 
     def _scanned(self, info: ObjectInfo, stream: Stream, cuts: _Cuts) -> Listed:
         """Look for where a large CSV of declared columns can be cut."""
-        for block in blocks(
-            stream, cut_csv(dialect_of(self.files)), info.uri, most=self.target_bytes
-        ):
+        for block in record_blocks(stream, self.files, info.uri, most=self.target_bytes):
             cuts.add(block)
         return Listed(info, cuts=cuts.found)
 

@@ -76,13 +76,15 @@ class FilesSource:
             )
         source = cls(spec)
         is_utf8(source.files.encoding)
-        marks = [source.files.delimiter, source.files.quote, source.files.escape or "\\"]
+        given = source.files
+        quote = None if given.quote == "none" else given.quote
+        marks = [mark for mark in (given.delimiter, quote, given.escape) if mark is not None]
         if not all(mark.isascii() and mark not in "\r\n\0" for mark in marks):
             raise ConfigError(
                 f"{spec.extract_table}: files.delimiter, quote and escape must be ASCII characters "
                 "that end no line"
             )
-        if source.files.delimiter in marks[1:] or source.files.quote == source.files.escape:
+        if len(set(marks)) < len(marks):
             raise ConfigError(
                 f"{spec.extract_table}: files.delimiter, quote and escape must differ; a quote is "
                 "doubled within quotes where no escape is given"
