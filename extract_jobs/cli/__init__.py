@@ -136,7 +136,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     from extract_jobs.engine.pandas_free import skip_pandas
 
     skip_pandas()
-    [spec] = selected_specs(arguments)
+    specs = selected_specs(arguments)
+    if len(specs) != 1:
+        raise ConfigError(
+            f"{arguments.tables[0]} matches {len(specs)} tables, and plan shows one: name it"
+        )
+    [spec] = specs
     print(preview_text(spec, preview(spec, datetime.now(UTC))))
     return EXIT_DONE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib import metadata
@@ -17,6 +18,7 @@ from extract_jobs.config.resolve import overlaid
 from extract_jobs.config.trials import check_scratch, sample_overrides, scratch_overrides
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.places import absolute
 from extract_jobs.spec.values import parse_duration
 
 
@@ -184,7 +186,7 @@ def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[
             part of a table in the place of all of it.
     """
     config = read_config(arguments.config)
-    tables = resolve_tables(config, list(arguments.tables) or "*")
+    tables = resolve_tables(config, list(arguments.tables) or "*", as_event=False)
     given = vars(arguments)
     place, limit = given.get("target"), given.get("limit")
     layers = [overrides_of(arguments.set)]
@@ -195,16 +197,21 @@ def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[
             )
         layers.append(sample_overrides())
     if place is not None:
+        place = absolute(place, str(Path.cwd()))  # as a shell means it, not as the config does
         check_scratch(config.tables, place)
         layers.append(scratch_overrides(place))
-    return specs_for(
-        config,
-        tables,
-        run_id_for=lambda _table: run_id,
-        overrides=overlaid(layers),
-        limit=limit,
-        confirmed=given.get("yes", True),  # the other commands write no rows
-    )
+    try:
+        return specs_for(
+            config,
+            tables,
+            run_id_for=lambda _table: run_id,
+            overrides=overlaid(layers),
+            limit=limit,
+            confirmed=given.get("yes", True),  # the other commands write no rows
+        )
+    except ConfigError as error:  # a person has typed --set, and no overrides
+        told = re.sub(r"(?m)^(.*?: )overrides\.", r"\1--set ", str(error))
+        raise ConfigError(told) from error
 
 
 def read_config(where: str) -> SourceConfig:
@@ -229,4 +236,4 @@ def read_config(where: str) -> SourceConfig:
         raise ConfigError(f"{where}: there is no such file{nearest(path.name, beside)}") from error
     except OSError as error:
         raise ConfigError(f"{where}: cannot be read: {error.strerror}") from error
-    return load_config(text, where)
+    return load_config(text, where, str(path.absolute().parent))

@@ -297,9 +297,12 @@ def result_line(report: Report, *, told_later: bool = False) -> str:
     rows += ", counted in the source too" if report.reconciled else ""
     if report.rejected_rows:
         rows += f", {counted(report.rejected_rows, 'row')} rejected"
+    for name, count in report.nulled.items():
+        rows += f", {counted(count, 'value')} of {printable(name)} made NULL" if count else ""
+    where = f" in {printable(report.target_uri)}" if report.commit_seq is not None else ""
     return (
-        f"{table}: {report.status}: {rows}, "
-        f"{size_text(report.bytes)}, {counted(report.files, 'file')}, {seconds:.1f} s, {commit}"
+        f"{table}: {report.status}: {rows}, {size_text(report.bytes)}, "
+        f"{counted(report.files, 'file')}{where}, {seconds:.1f} s, {commit}"
     )
 
 

@@ -6,8 +6,9 @@ Every problem of a config is told at once, with its line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -28,6 +29,7 @@ from extract_jobs.config.problems import (
 from extract_jobs.config.resolve import (
     ResolvedTable,
     as_written,
+    located,
     merge,
     normal,
     read_by_others,
@@ -50,19 +52,23 @@ class SourceConfig:
         where: What messages call the config, such as its path or URI.
         source: The source.
         tables: Its tables by name, in the file's order.
+        folder: What relative paths of it start from; None leaves them to the working folder.
     """
 
     where: str
     source: SourceSettings
     tables: Mapping[str, ResolvedTable]
+    folder: str | None = None
 
 
-def load_config(text: str | bytes, where: str) -> SourceConfig:
+def load_config(text: str | bytes, where: str, folder: str | None = None) -> SourceConfig:
     """Read and validate a source config. Offline: no source, no storage.
 
     Args:
         text: YAML; bytes must be UTF-8.
         where: What messages call it, such as its path or URI.
+        folder: What relative paths in it start from, ``~`` being the home folder; None leaves
+            paths as they are.
 
     Returns:
         The config. Without overrides, specs of all its tables can be made of it.
@@ -90,6 +96,8 @@ def load_config(text: str | bytes, where: str) -> SourceConfig:
         found = "is empty" if file.data is None else "is not a mapping"
         raise ConfigError(f"{where}: {found}; expected version, source, defaults and tables")
     source, problems = check_frame(file)
+    if source is not None and folder is not None:
+        source = located(source, folder)
     problems += event_key_problems(file, source)
     given = file.data.get("defaults")
     defaults = given if isinstance(given, dict) else {}
@@ -104,7 +112,7 @@ def load_config(text: str | bytes, where: str) -> SourceConfig:
             problems.append(Problem(f"tables.{name}", "expected a mapping, or nothing", line))
             continue
         values = merge(normal(defaults), normal(own or {}))
-        table, founds = resolve_table(source, name, values, line)
+        table, founds = resolve_table(source, name, values, line, folder)
         problems += [trace(file, name, one) for one in founds]
         if table:
             tables[name] = table
@@ -117,16 +125,19 @@ def load_config(text: str | bytes, where: str) -> SourceConfig:
     ]
     if problems or source is None:
         raise refusal(where, problems)
-    return SourceConfig(where, source, tables)
+    return SourceConfig(where, source, tables, folder)
 
 
-def resolve_tables(config: SourceConfig, extract_tables: Any) -> list[str]:
+def resolve_tables(
+    config: SourceConfig, extract_tables: Any, *, as_event: bool = True
+) -> list[str]:
     """Return the tables that an event or a command line selects, in the config's order.
 
     Args:
         config: The config.
         extract_tables: ``"*"``, or a list of names and globs (``*``, ``?``, ``[…]``; with regard
             to case). A name that a table has is that table, also where it looks like a glob.
+        as_event: Whether messages name the list's entries; a command line has none to name.
 
     Raises:
         ConfigError: Neither form; nothing selected; an entry given twice; a name that the config
@@ -143,7 +154,7 @@ def resolve_tables(config: SourceConfig, extract_tables: Any) -> list[str]:
     problems: list[Problem] = []
     selected: set[str] = set()
     for index, entry in enumerate(extract_tables):
-        path = f"extract_tables[{index}]"
+        path = f"extract_tables[{index}]" if as_event else ""
         if not isinstance(entry, str):
             problems.append(Problem(path, f"{entry!r} is not the name of a table"))
         elif entry in extract_tables[:index]:
@@ -156,11 +167,18 @@ def resolve_tables(config: SourceConfig, extract_tables: Any) -> list[str]:
                 problems.append(Problem(path, f"no table matches {entry}"))
             selected |= matched
         else:
-            hint = nearest(entry, config.tables)
+            hint = nearest(entry, config.tables) or _bare_names(entry, config.tables)
             problems.append(Problem(path, f"the config has no table {entry}{hint}"))
     if problems:
         raise refusal(config.where, problems)
     return [name for name in config.tables if name in selected]
+
+
+def _bare_names(entry: str, tables: Iterable[str]) -> str:
+    """Return a hint where a name lacks its schema, or is nearly the name within one."""
+    bare = {table.rpartition(".")[2]: table for table in tables}
+    found = get_close_matches(entry, bare, n=1, cutoff=0.8)
+    return f"; did you mean {bare[found[0]]}?" if found else ""
 
 
 def specs_for(
@@ -296,7 +314,9 @@ def _overridden(
     problems = list(shared_rows(overrides, tables))
     resolved: dict[str, ResolvedTable] = {}
     for old in chosen:
-        new, found = resolve_table(config.source, old.name, merge(old.values, above), old.line)
+        new, found = resolve_table(
+            config.source, old.name, merge(old.values, above), old.line, config.folder
+        )
         if new:
             resolved[old.name] = new
         problems += _overridden_problems(overrides, old, found)

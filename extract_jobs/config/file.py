@@ -19,6 +19,8 @@ from extract_jobs.errors import ConfigError
 MAX_DEPTH = 50
 MAX_VALUES = 2_000_000
 """Keys and values of one file with every alias written out; 10,000 large tables need a tenth."""
+MAX_BYTES = 10 * 2**20
+"""Of one file; 10,000 large tables need a fifth."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CORE_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _TRUE = frozenset({"yes", "true", "on"})
@@ -72,6 +74,11 @@ def parse_yaml(text: str | bytes, where: str) -> YamlFile:
         ConfigError: Not UTF-8, not YAML, more than one document, a key given twice, a tag, or a
             document that is nested too deeply or grows too large by its aliases.
     """
+    if len(text) > MAX_BYTES:
+        raise ConfigError(
+            f"{where}: is {len(text):,} {'bytes' if isinstance(text, bytes) else 'characters'} "
+            f"long, and a config is {MAX_BYTES:,} at most: cut it into several sources"
+        )
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8-sig")

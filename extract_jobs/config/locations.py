@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from extract_jobs.config.model import TableConfig
 from extract_jobs.config.problems import Found, found_in, nearest
 from extract_jobs.spec.extract_spec import TargetSpec
-from extract_jobs.spec.places import normal
+from extract_jobs.spec.places import absolute, normal
 from extract_jobs.storage import encoded, join
 
 DEFAULT_SCHEMA = "public"
@@ -116,13 +116,16 @@ def default_state_base(target_uri: str) -> str:
     return posixpath.join(parent, STATE_FOLDER) if parent else STATE_FOLDER
 
 
-def places_of(source_name: str, name: str, table: TableConfig) -> tuple[Places | None, list[Found]]:
+def places_of(
+    source_name: str, name: str, table: TableConfig, folder: str | None = None
+) -> tuple[Places | None, list[Found]]:
     """Fill a table's placeholders in.
 
     Args:
         source_name: The source's name.
         name: The table's key in the config.
         table: Its merged config.
+        folder: What relative paths start from; None leaves them as they are.
 
     Returns:
         Where it goes, and no problem; or None and every problem.
@@ -136,7 +139,10 @@ def places_of(source_name: str, name: str, table: TableConfig) -> tuple[Places |
             # Such a URI is decoded when it is used, and the segment must be left by that.
             encode = _segment_of_uri
         try:
-            return fill(template, names, encode)
+            text = fill(template, names, encode)
+            if text.startswith("~") and not template.startswith("~"):
+                text = f"./{text}"  # a table's name, and nobody's home
+            return absolute(text, folder) if encode is segment else text
         except ValueError as error:
             found.append(Found(path, str(error)))
             return template

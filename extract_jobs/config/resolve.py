@@ -16,7 +16,7 @@ from extract_jobs.config.locations import Places, places_of
 from extract_jobs.config.model import SourceSettings, TableConfig
 from extract_jobs.config.problems import Found, Path, exists, found_in, model_at
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.places import overlap
+from extract_jobs.spec.places import absolute, overlap
 from extract_jobs.spec.predicates import where_problem
 from extract_jobs.spec.rules import finds
 from extract_jobs.spec.source_types import registration
@@ -109,7 +109,11 @@ def as_written(layer: Mapping[str, Any], path: Path) -> Path:
 
 
 def resolve_table(
-    source: SourceSettings | None, name: str, values: Mapping[str, Any], line: int
+    source: SourceSettings | None,
+    name: str,
+    values: Mapping[str, Any],
+    line: int,
+    folder: str | None = None,
 ) -> tuple[ResolvedTable | None, list[Found]]:
     """Validate merged values as a table, and as the spec that will be made of it."""
     try:
@@ -129,11 +133,17 @@ def resolve_table(
         found.append(Found(_SPLITS, text))
     split = config.split.model_copy(update={"max_connections": min(wanted, most)})
     config = config.model_copy(update={"split": split})
-    dialect = registration(source.type).where
+    dialect, strategies = registration(source.type).where, registration(source.type).strategies
+    if strategies is not None and config.split.strategy not in strategies:
+        text = f"a source of type {source.type} has {', '.join(strategies)}"
+        found.append(Found(("split", "strategy"), f"{config.split.strategy!r}: {text}"))
     if config.where is not None and dialect is not None:
         problem = where_problem(config.where, dialect)
         found += [Found(("where",), problem)] if problem else []
-    places, misplaced = places_of(source.name, name, config)
+    if config.spill_folder is not None:
+        spill = absolute(config.spill_folder, folder)
+        config = config.model_copy(update={"spill_folder": spill})
+    places, misplaced = places_of(source.name, name, config, folder)
     found += misplaced
     if places is None:
         return None, found
@@ -144,6 +154,19 @@ def resolve_table(
     except ValidationError as error:
         found += found_in(error, values, ExtractSpec)
     return (None if found else table), found
+
+
+def located(source: SourceSettings, folder: str) -> SourceSettings:
+    """Return a source whose paths mean the same from any working folder."""
+    given = source.connection
+    paths = {
+        name: absolute(path, folder)
+        for name in ("path", "uri", "sslrootcert")
+        if (path := getattr(given, name)) not in (None, "rds")
+    }
+    jars = tuple(absolute(jar, folder) for jar in given.jars)
+    connection = given.model_copy(update={**paths, "jars": jars})
+    return source.model_copy(update={"connection": connection})
 
 
 def read_by_others(

@@ -7,6 +7,7 @@ symbolic links are followed. A key in S3 is taken as it stands, since S3 does so
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from urllib.parse import unquote
 
 
@@ -21,6 +22,18 @@ def normal(uri: str) -> str:
     if "://" in uri:
         return uri.rstrip("/")
     return os.path.realpath(uri)
+
+
+def absolute(uri: str, folder: str | None) -> str:
+    """Return a path as one that means the same from any working folder; a URI as it is.
+
+    Args:
+        uri: ``s3://…``, ``file:///…`` or a path, which may begin with ``~``.
+        folder: What a relative path starts from; None leaves every path as it is.
+    """
+    if folder is None or "://" in uri:
+        return uri
+    return str(Path(folder, os.path.expanduser(uri)))  # noqa: PTH111 - Path's raises for ~nobody
 
 
 def lies_in(place: str, folder: str) -> bool:

@@ -33,6 +33,7 @@ class SourceRegistration:
         needs: The one of them that must be given; None leaves that to the source.
         where: The dialect of ``where``, as `extract_jobs.spec.predicates` names it; None where the
             source takes none.
+        strategies: Values of ``split.strategy`` that it has; None leaves that to the source.
         on_spark: Whether ``opens`` is also given the caller's Spark session, or None.
     """
 
@@ -41,6 +42,7 @@ class SourceRegistration:
     needs: str | None = None
     where: str | None = None
     on_spark: bool = False
+    strategies: tuple[str, ...] | None = None
 
     def opener(self) -> Callable[..., Any]:
         """Import what ``opens`` names."""
@@ -60,7 +62,10 @@ _DRIVER = frozenset({"driver", "jars", "packages", "properties", "session_init"}
 
 def _by_jdbc(takes: frozenset[str], where: str) -> SourceRegistration:
     opens = "extract_jobs.sources.jdbc.source:JdbcSource.open"
-    return SourceRegistration(opens, takes | _DRIVER, where=where, on_spark=True)
+    strategies = ("auto", "range", "hash", "rowid", "none")
+    return SourceRegistration(
+        opens, takes | _DRIVER, where=where, on_spark=True, strategies=strategies
+    )
 
 
 BUILT_IN: Mapping[str, SourceRegistration] = {
@@ -68,24 +73,30 @@ BUILT_IN: Mapping[str, SourceRegistration] = {
         "extract_jobs.sources.postgres.source:PostgresSource.open",
         _SERVER | _IAM | {"pooled"},
         where="postgres",
+        strategies=("auto", "ctid", "range", "none"),
     ),
     "mysql": SourceRegistration(
         "extract_jobs.sources.mysql.source:MysqlSource.open",
         _SERVER | _IAM | {"pooled"},
         where="mysql",
+        strategies=("auto", "range", "none"),
     ),
     "sqlite": SourceRegistration(
         "extract_jobs.sources.sqlite.source:SqliteSource.open",
         _TIMEOUT | {"path"},
         needs="path",
         where="sqlite",
+        strategies=("auto", "rowid", "range", "none"),
     ),
     "sqlserver": _by_jdbc(_SERVER, "tsql"),
     "oracle": _by_jdbc(_SERVER, "oracle"),
     "redshift": _by_jdbc(_SERVER | _IAM, "redshift"),
     "jdbc": _by_jdbc(_SECRETS | _TIMEOUT, "generic"),
     "files": SourceRegistration(
-        "extract_jobs.sources.files.source:FilesSource.open", frozenset({"uri"}), needs="uri"
+        "extract_jobs.sources.files.source:FilesSource.open",
+        frozenset({"uri"}),
+        needs="uri",
+        strategies=("auto", "none"),
     ),
 }
 """By ``source.type``."""

@@ -139,13 +139,14 @@ def test_validate_tells_every_problem_and_then_the_class(run: Run, tmp_path: Pat
         ),
         (["run", "d.yml"], "ConfigError: d.yml: there is no such file; did you mean c.yml?"),
         (["run", "."], "ConfigError: .: cannot be read: Is a directory"),
-        (["run", "c.yml", "aa"], "ConfigError: c.yml: extract_tables[0]: the config has no table"),
+        (["run", "c.yml", "aa"], "ConfigError: c.yml: the config has no table aa; did you mean a?"),
         (["run", "c.yml", "--set", "mode"], "ConfigError: --set mode: expected key.path=value"),
         (["run", "c.yml", "--set", "mode=[x"], "ConfigError: --set mode:"),
-        (["run", "c.yml", "--set", "mdoe=full"], "ConfigError: c.yml: overrides.mdoe: unknown key"),
+        (["run", "c.yml", "--set", "mdoe=full"], "ConfigError: c.yml: --set mdoe: unknown key"),
         (["run", "c.yml", "--run-id", "a/b"], "ConfigError: a: run_id: "),
         (["plan", "c.yml"], "ConfigError: the following arguments are required: TABLE"),
-        (["plan", "c.yml", "nope"], "ConfigError: c.yml: extract_tables[0]: the config has no"),
+        (["plan", "c.yml", "*"], "ConfigError: * matches 2 tables, and plan shows one: name it"),
+        (["plan", "c.yml", "nope"], "ConfigError: c.yml: the config has no"),
         (
             ["recover", "c.yml", "--abandon-after", "2"],
             "ConfigError: argument --abandon-after: '2'",
@@ -279,13 +280,21 @@ def test_the_worst_failure_gives_the_exit_code() -> None:
 def test_lines_for_a_person() -> None:
     done = report_of("t", rows=1234567, bytes=45_600_000, files=1, reconciled=True, commit_seq=3)
     assert result_line(done) == (
-        "t: succeeded: 1,234,567 rows, counted in the source too, 45.6 MB, 1 file, 0.0 s, commit 3"
+        "t: succeeded: 1,234,567 rows, counted in the source too, 45.6 MB, 1 file in t, 0.0 s, "
+        "commit 3"
     )
     assert result_line(report_of("t", "ConfigError")) == "t: failed: ConfigError: two lines"
     assert result_line(report_of("t", "ConfigError"), told_later=True) == "t: failed"
     assert result_line(done, told_later=True) == result_line(done)
     one = result_line(report_of("t", rows=1, repeated_rows=2, files=1, commit_seq=3))
-    assert one == "t: succeeded: 1 row beside 2 rows committed before, 0 B, 1 file, 0.0 s, commit 3"
+    assert (
+        one
+        == "t: succeeded: 1 row beside 2 rows committed before, 0 B, 1 file in t, 0.0 s, commit 3"
+    )
+    nulled = result_line(report_of("t", rows=9, nulled={"at": 2, "id": 0}, files=1, commit_seq=3))
+    assert nulled == (
+        "t: succeeded: 9 rows, 2 values of at made NULL, 0 B, 1 file in t, 0.0 s, commit 3"
+    )
     assert result_line(report_of("t", repeated_rows=12)) == (
         "t: succeeded: 12 rows read, all committed before, 0 B, 0 files, 0.0 s, nothing to commit"
     )

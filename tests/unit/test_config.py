@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from extract_jobs.config.model import TableConfig
 from extract_jobs.config.worker_sizes import EMR_GB, EMR_MOST_GB, emr_worker
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.source_types import BUILT_IN
 from tests.support.sampling import EXHAUSTIVE
 
 HEAD = """\
@@ -228,7 +230,7 @@ def test_a_config_s_tables_say_all_that_a_spec_leaves_to_a_person() -> None:
     own = {"state_uri", "target", "job_type"}
     given_elsewhere = {
         "version", "run_id", "attempt", "source_name", "source_type", "connection",
-        "extract_table", "report_uri", "tracking_table", "limit",
+        "extract_table", "report_uri", "tracking_table", "limit", "reruns",
     }  # fmt: skip
     spec, table = ExtractSpec.model_fields, TableConfig.model_fields
     assert spec.keys() - given_elsewhere <= table.keys()
@@ -659,3 +661,60 @@ def test_ten_thousand_tables_take_seconds() -> None:
     specs = specs_of(config, {"where": "id > 0"}, confirmed=True)
     assert len(specs) == count
     assert time.process_time() - started < count * 0.003
+
+
+def test_a_name_without_its_schema_is_suggested_with_it() -> None:
+    config = config_of("  public.orders:\n  public.customers:\n")
+    for entry in ("order", "orders", "Orders"):
+        with pytest.raises(ConfigError, match=r"did you mean public\.orders\?"):
+            resolve_tables(config, [entry])
+
+
+@pytest.mark.parametrize(
+    ("kind", "connection", "strategy"),
+    [
+        ("postgres", "{host: db}", "rowid"),
+        ("postgres", "{host: db}", "hash"),
+        ("mysql", "{host: db}", "ctid"),
+        ("mysql", "{host: db}", "rowid"),
+        ("sqlite", "{path: x.db}", "ctid"),
+        ("oracle", "{host: db}", "ctid"),
+        ("files", "{uri: /drop}", "range"),
+    ],
+)
+def test_a_strategy_that_the_source_lacks_is_refused(
+    kind: str, connection: str, strategy: str
+) -> None:
+    head = f"version: 1\nsource: {{name: s, type: {kind}, connection: {connection}}}\n"
+    files = "files: {glob: 'x.csv'}, " if kind == "files" else ""
+    split = f"{{strategy: {strategy}, column: c}}"
+    table = f"tables:\n  t: {{{files}target: {{uri: /lake/t}}, split: {split}}}\n"
+    [line] = problems_of(head + table)
+    assert line.startswith(f"sales.yml:4: tables.t.split.strategy: '{strategy}': a source of type")
+
+
+def test_what_the_registrations_say_of_strategies_is_what_the_sources_say() -> None:
+    for name, found in BUILT_IN.items():
+        module = import_module(found.opens.partition(":")[0])
+        assert module.FEATURES.strategies == found.strategies, name
+
+
+def test_paths_start_from_the_config_s_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    head = "version: 1\nsource: {name: s, type: sqlite, connection: {path: data/x.db}}\n"
+    text = (
+        "tables:\n  a: {target: {uri: 'out/{table}'}, spill_folder: ~/spill}\n"
+        "  b: {target: {uri: '~/lake/{table}'}, state_uri: ~/state}\n"
+        "  c: {target: {uri: 's3://lake/~/{table}'}}\n"
+        "  ~d: {target: {uri: './{table}/x'}}\n  e: {target: {uri: '/abs/{table}'}}\n"
+    )
+    config = load_config(head + text, "shop.yml", "/configs")
+    a, b, c, d, e = specs_of(config)
+    assert a.connection.path == "/configs/data/x.db"
+    assert (a.target.uri, a.spill_folder) == ("/configs/out/a", "/home/me/spill")
+    assert a.state_uri == "/configs/out/_extract/s/a"
+    assert (b.target.uri, b.state_uri) == ("/home/me/lake/b", "/home/me/state/s/b")
+    assert (c.target.uri, e.target.uri) == ("s3://lake/~/c", "/abs/e")
+    assert d.target.uri == "/configs/~d/x"
+    [moved, *_] = specs_of(config, {"target": {"compression": "gzip"}})
+    assert moved.target.uri == "/configs/out/a"

@@ -182,3 +182,10 @@ def test_laughs_between_defaults_and_tables_do_not_explode() -> None:
 
 def test_a_byte_order_mark_is_no_part_of_the_file() -> None:
     assert parse_yaml(b"\xef\xbb\xbfa: 1\n", "f").data == {"a": 1}
+
+
+def test_a_file_above_ten_megabytes_is_refused_before_it_is_read() -> None:
+    text = "a: 1\n" * (2**21 + 2)
+    for document in (text, text.encode()):
+        with pytest.raises(ConfigError, match=r"c\.yml: is 10,485,7\d\d .*10,485,760 at most"):
+            parse_yaml(document, "c.yml")

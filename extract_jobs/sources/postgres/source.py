@@ -80,8 +80,13 @@ class PostgresSource(SqlSource[Connection, Found]):
         """Resolve a spec's credentials; nothing is connected yet.
 
         Raises:
-            ConfigError: They cannot be resolved.
+            ConfigError: They cannot be resolved, or the spec asks for splits that there are not.
         """
+        if spec.split.strategy not in FEATURES.strategies:
+            raise ConfigError(
+                f"{spec.extract_table}: split.strategy {spec.split.strategy}: PostgreSQL has "
+                f"{', '.join(FEATURES.strategies)}"
+            )
         return cls(spec, resolve_connection(spec.connection))
 
     @contextlib.contextmanager
