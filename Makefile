@@ -68,7 +68,7 @@ demo: $(READY)  ## Run the pipeline on this machine and show what it did
 
 # See docs/testing.md for what runs where.
 PYTEST := $(BIN)/pytest -q -n 2 -m
-NOT_COVERED := bench or crash or e2e or spark or exhaustive
+NOT_COVERED := bench or crash or e2e or spark
 
 test: $(READY) $(DEBIAN) $(AWSCLI)  ## Run all tests, with samples of the long enumerations
 	@$(PYTEST) 'not bench' $(ARGS)
