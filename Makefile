@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive coverage test-spark4 check bench soak dist deploy destroy clean
+.PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 check bench soak dist deploy destroy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -20,6 +20,8 @@ TEMPLATES := $(wildcard infra/*.yaml)
 # Tools whose dependencies do not go with ours: each has an environment of its own.
 CHECKOV_VERSION := 3.3.30
 CHECKOV := .tools/checkov-$(CHECKOV_VERSION)/bin/checkov
+COSMIC_RAY_VERSION := 8.7.0
+COSMIC_RAY := .tools/cosmic-ray-$(COSMIC_RAY_VERSION)/bin/cosmic-ray
 AWSCLI_VERSION := 1.46.2
 AWSCLI := .tools/awscli-$(AWSCLI_VERSION)/bin/aws
 BENCH ?= $(patsubst tests/bench/bench_%.py,%,$(sort $(wildcard tests/bench/bench_*.py)))
@@ -116,6 +118,14 @@ $(AWSCLI): | $(READY)
 	@$(BIN)/uv pip install -q --compile-bytecode --python .tools/awscli-$(AWSCLI_VERSION) \
 	  'awscli==$(AWSCLI_VERSION)'
 
+$(COSMIC_RAY): | $(READY)
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .tools/cosmic-ray-$(COSMIC_RAY_VERSION)
+	@$(BIN)/uv pip install -q --python .tools/cosmic-ray-$(COSMIC_RAY_VERSION) \
+	  'cosmic-ray==$(COSMIC_RAY_VERSION)'
+
+mutate: $(READY) $(DEBIAN) $(COSMIC_RAY)  ## List changes of the core that no test notices; PART=commit
+	@$(BIN)/python -m tests.mutation.mutate $(PART) --cosmic-ray $(COSMIC_RAY) $(ARGS)
+
 bench: $(READY) $(DEBIAN)  ## Measure; BENCH=lineitem ARGS='--scale 0.1' for one and a quick look
 	@for bench in $(BENCH); do $(BIN)/python -m "tests.bench.bench_$$bench" $(ARGS); done
 
@@ -134,6 +144,6 @@ destroy: $(READY)  ## Delete the stack, and keep all data
 	@$(BIN)/python -m infra.deploy destroy $(ARGS)
 
 clean:  ## Remove everything that make and the tools made
-	@rm -rf .venv .venv-spark4 .tools .bench .local dist build .coverage .coverage.* .hypothesis .mypy_cache \
+	@rm -rf .venv .venv-spark4 .tools .bench .mutation .local dist build .coverage .coverage.* .hypothesis .mypy_cache \
 	  .pytest_cache .ruff_cache .import_linter_cache metastore_db derby.log spark-warehouse
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
