@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from extract_jobs.engine.pandas_free import skip_pandas
+from tests.support.java import QUICK_JAVA
 from tests.support.sampling import EXHAUSTIVE
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     settings = {
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
-        "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch} -Duser.timezone=UTC",
+        "spark.driver.extraJavaOptions": (
+            f"-Dderby.system.home={scratch} -Duser.timezone=UTC {QUICK_JAVA}"
+        ),
         "spark.driver.memory": "1g",
         # A test looks for secrets in it.
         "spark.eventLog.enabled": "true",

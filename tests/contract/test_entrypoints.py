@@ -23,6 +23,7 @@ from extract_jobs.tracking.table import TrackedRun, Tracking, create_table, utc_
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import Emulator
 from tests.support.fault_proxy import FaultProxy
+from tests.support.java import QUICK_JAVA_ENVIRONMENT
 from tests.support.postgres import Server
 from tests.support.sampling import pairs, sample
 
@@ -87,6 +88,7 @@ class Bench:
             "PYSPARK_DRIVER_PYTHON": sys.executable,
             "SPARK_LOCAL_IP": "127.0.0.1",
             "TMPDIR": str(self.folder),
+            **QUICK_JAVA_ENVIRONMENT,
         }
 
     def start(self, worker, arguments, *, command=(sys.executable,), **more):
