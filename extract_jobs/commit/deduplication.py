@@ -12,8 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,8 +30,11 @@ from extract_jobs.transform.transform import Transform
 from extract_jobs.transform.types import kind
 from extract_jobs.watermark import Interval, WatermarkValue, is_before, python_value
 
-MAX_IN_MEMORY = 1_000_000
-"""Keys that one process may hold, about 40 to 100 MB. Beyond that Spark finds the rows."""
+MAX_IN_MEMORY = 4_000_000
+"""Keys that one process may hold, of 16 bytes each. Beyond that Spark finds the rows."""
+_DIGEST_BYTES = 16
+_DIGESTED_ROWS = 100_000
+"""Keys that are Python objects at a time."""
 _CONCURRENT_READS = 16
 
 
@@ -87,17 +93,25 @@ class RowKey:
         return _joined(values)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CommittedRows:
-    """Keys of rows that are committed already. Picklable.
+    """Which rows are committed already. Picklable.
+
+    Keys are kept as 128-bit digests, so one takes 16 bytes whatever its columns are. Of a million
+    million rows, two would have the same digest with a probability of one in 10¹⁴.
 
     Attributes:
         key: How rows are known.
-        values: Their keys, binary.
+        digests: Of their keys, sorted.
     """
 
     key: RowKey
-    values: pa.Array
+    digests: npt.NDArray[np.bytes_]
+
+    @classmethod
+    def of(cls, key: RowKey, keys: Iterable[pa.Array]) -> CommittedRows:
+        """Return the rows of binary keys."""
+        return cls(key, np.sort(np.concatenate([_digests([]), *map(_digests_of, keys)])))
 
     def without(self, batch: pa.RecordBatch, transform: Transform) -> pa.RecordBatch:
         """Return a source batch's rows that are not committed yet.
@@ -106,8 +120,28 @@ class CommittedRows:
             ConfigError: A key is NULL.
         """
         keys = self.key.of_batch(batch, transform)
-        known = pc.is_in(keys, value_set=self.values)
-        return batch.filter(pc.invert(known)) if pc.any(known).as_py() else batch
+        if not len(self.digests):
+            return batch
+        wanted = _digests_of(keys)
+        at = np.searchsorted(self.digests, wanted)
+        # Above the greatest digest is nothing: it is compared with the first, which is another.
+        known = self.digests[np.where(at < len(self.digests), at, 0)] == wanted
+        return batch.filter(pa.array(~known)) if known.any() else batch
+
+
+def _digests_of(keys: pa.Array) -> npt.NDArray[np.bytes_]:
+    """Return the digest of each binary key, none of which is NULL."""
+    parts = [
+        _digests(keys.slice(start, _DIGESTED_ROWS).to_pylist())
+        for start in range(0, len(keys), _DIGESTED_ROWS)
+    ]
+    return np.concatenate([_digests([]), *parts])
+
+
+def _digests(keys: Sequence[bytes]) -> npt.NDArray[np.bytes_]:
+    joined = b"".join(blake2b(key, digest_size=_DIGEST_BYTES).digest() for key in keys)
+    # NumPy leaves zeros at the end out of comparisons: of digests of one length that is exact.
+    return np.frombuffer(joined, f"S{_DIGEST_BYTES}")
 
 
 def files_on(live: Iterable[LiveFiles], covered: Sequence[Interval]) -> list[WrittenFile]:
@@ -179,14 +213,16 @@ def committed_rows(
     limit: int,
 ) -> CommittedRows | None:
     """Return the keys of committed rows, in memory; None where they are more than ``limit``."""
-    arrays: list[pa.Array] = []
+    found: list[npt.NDArray[np.bytes_]] = []
     with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
         for start in range(0, len(files), _CONCURRENT_READS):
             some = files[start : start + _CONCURRENT_READS]
-            arrays += pool.map(lambda file: read_keys(file, covered, key, storage), some)
-            if sum(map(len, arrays)) > limit:
+            found += pool.map(
+                lambda file: _digests_of(read_keys(file, covered, key, storage)), some
+            )
+            if sum(map(len, found)) > limit:
                 return None
-    return CommittedRows(key, pa.concat_arrays([pa.array([], pa.large_binary()), *arrays]))
+    return CommittedRows(key, np.sort(np.concatenate([_digests([]), *found])))
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def committed_by_split(
         except Exception as error:
             raise _as_raised(error, context) from error
         arrays = [pickle.loads(bytes(row.keys)) for row in rows]  # noqa: S301 - packed above
-        return CommittedRows(key, pa.concat_arrays([pa.array([], pa.large_binary()), *arrays]))
+        return CommittedRows.of(key, arrays)
 
     return of_split
 
