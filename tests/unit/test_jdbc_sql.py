@@ -16,7 +16,7 @@ from extract_jobs.errors import (
     SourceUnavailable,
 )
 from extract_jobs.schema import Column
-from extract_jobs.sources.jdbc.catalog import Found, Table, readings
+from extract_jobs.sources.jdbc.catalog import JdbcTable, Table, readings
 from extract_jobs.sources.jdbc.columns import JdbcColumn
 from extract_jobs.sources.jdbc.dialects import ORACLE, PLAIN, POSTGRES, REDSHIFT, SQLSERVER, Dialect
 from extract_jobs.sources.jdbc.drivers import (
@@ -126,7 +126,7 @@ def test_ranges_leave_nothing_out_and_null_is_in_the_first() -> None:
 def test_a_table_is_named_in_any_way_that_it_can_be_read() -> None:
     assert list(readings("a.b.c")) == [("a", "b.c"), ("a.b", "c"), (None, "a.b.c")]
     assert next(readings('"a.b"."c""d"')) == ("a.b", 'c"d')
-    found = Found(None, Relation("x", "query", dialect=PLAIN), ())
+    found = JdbcTable(None, Relation("x", "query", dialect=PLAIN), ())
     with pytest.raises(ConfigError, match="no column 'n'"):
         found.column("n")
 
@@ -138,7 +138,7 @@ def test_wide_rows_are_fetched_few_at_a_time() -> None:
 
     columns = (of("id", 4, 10), of("t", 12, 2**31 - 1), of("c", 2005, 0), of("v", 12, 20))
     relation = Relation("x", "table", dialect=PLAIN)
-    found = Found(Table(None, "s", "t", is_view=False), relation, columns)
+    found = JdbcTable(Table(None, "s", "t", is_view=False), relation, columns)
     assert found.row_bytes(["id", "v"]) == 24
     assert found.row_bytes(["id", "t"]) > 8_000
     assert found.row_bytes(["c"]) > 60_000

@@ -43,6 +43,6 @@ watermark is cut to the microsecond: a newer row of the same microsecond comes w
 **A query** stands in a FROM clause, where SQL Server takes neither ``with`` nor ``order by``; of
 comments in it nobody knows where they end, so there are none.
 
-**Deduplication** by ``columns.key`` (``watermark.lag``, a backfill) holds the keys of committed rows
-in memory, four million at most.
+**Deduplication** by ``columns.key`` (``watermark.lag``, a backfill) holds keys of committed rows in
+memory, four million at most.
 """

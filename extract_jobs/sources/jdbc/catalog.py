@@ -38,7 +38,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Found:
+class JdbcTable:
     """A spec's table or query as the catalogue has it.
 
     Attributes:
@@ -97,7 +97,7 @@ def readings(name: str) -> Iterator[tuple[str | None, str]]:
     yield None, name
 
 
-def look_up(opened: Opened, spec: ExtractSpec, dialect: Dialect) -> Found:
+def look_up(opened: Opened, spec: ExtractSpec, dialect: Dialect) -> JdbcTable:
     """Find what a spec names, and let the database describe its columns.
 
     Raises:
@@ -105,7 +105,7 @@ def look_up(opened: Opened, spec: ExtractSpec, dialect: Dialect) -> Found:
     """
     if spec.query is not None:
         relation = query_relation(spec.query, spec.where, dialect)
-        return Found(None, relation, _columns(opened, relation))
+        return JdbcTable(None, relation, _columns(opened, relation))
     table = find_table(opened, spec.extract_table, dialect)
     kind: Literal["table", "view"] = "view" if table.is_view else "table"
     relation = Relation(qualified(table, dialect), kind, spec.where, dialect=dialect)
@@ -114,7 +114,7 @@ def look_up(opened: Opened, spec: ExtractSpec, dialect: Dialect) -> Found:
     if size is None and rows is not None:
         size = rows * sum(map(width_of, columns))
     key = () if table.is_view else opened.primary_key(table.catalog, table.schema, table.name)
-    return Found(table, relation, columns, key, rows, size)
+    return JdbcTable(table, relation, columns, key, rows, size)
 
 
 def _columns(opened: Opened, relation: Relation) -> tuple[Typed, ...]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Features, ReadRequest
-from extract_jobs.sources.jdbc.catalog import Found, look_up
+from extract_jobs.sources.jdbc.catalog import JdbcTable, look_up
 from extract_jobs.sources.jdbc.columns import JdbcColumn, latest_by_clock
 from extract_jobs.sources.jdbc.dialects import BY_SOURCE_TYPE, Dialect
 from extract_jobs.sources.jdbc.jvm import Jvm, Opened, open_jvm
@@ -58,7 +58,7 @@ FEATURES = Features(
 
 
 @dataclass(frozen=True)
-class JdbcSource(SqlSource[Opened, Found]):
+class JdbcSource(SqlSource[Opened, JdbcTable]):
     """One table, view or query of a JDBC database.
 
     Attributes:
@@ -93,14 +93,14 @@ class JdbcSource(SqlSource[Opened, Found]):
         return cls(spec, connection, jvm, BY_SOURCE_TYPE.get(spec.source_type, jvm.driver.dialect))
 
     @contextlib.contextmanager
-    def _session(self, what: str) -> Iterator[tuple[Opened, Found]]:
+    def _session(self, what: str) -> Iterator[tuple[Opened, JdbcTable]]:
         with self.jvm.connect(what) as opened:
             yield opened, look_up(opened, self.spec, self.dialect)
 
     def _rows(self, opened: Opened, statement: str) -> Rows:
         return opened.rows(statement)
 
-    def _describe(self, opened: Opened, found: Found) -> TableDescription:
+    def _describe(self, opened: Opened, found: JdbcTable) -> TableDescription:
         data = opened.java.getMetaData()
         version = f"{data.getDatabaseProductName()} {data.getDatabaseProductVersion()}"
         place = self.jvm.url.partition("?")[0].partition(";")[0]
@@ -119,7 +119,7 @@ class JdbcSource(SqlSource[Opened, Found]):
         assert isinstance(column, JdbcColumn)
         return column.literal(latest_by_clock(opened, column, delay).text)
 
-    def _described(self, found: Found) -> tuple[Column, ...]:
+    def _described(self, found: JdbcTable) -> tuple[Column, ...]:
         names = [column.described.name for column in found.columns]
 
         def make(name: str, _: bool, typed: Typed, cast: str | None) -> Column | str:
@@ -162,7 +162,7 @@ class JdbcSnapshot:
         reader: Reads its splits.
     """
 
-    found: Found
+    found: JdbcTable
     reader: JdbcReader
 
     @property

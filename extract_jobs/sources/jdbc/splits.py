@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import date, timedelta
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.jdbc.catalog import Found
+from extract_jobs.sources.jdbc.catalog import JdbcTable
 from extract_jobs.sources.jdbc.columns import JdbcColumn, as_watermark, day_of
 from extract_jobs.sources.jdbc.jvm import Opened
 from extract_jobs.sources.jdbc.sql import Relation, text_of
@@ -26,7 +26,7 @@ _INTEGERS = ("int16", "int32", "int64")
 _DAYS = ("date", "timestamp", "timestamptz")
 
 
-def cut(opened: Opened, found: Found, split: SplitSpec, condition: str | None) -> list[Split]:
+def cut(opened: Opened, found: JdbcTable, split: SplitSpec, condition: str | None) -> list[Split]:
     """Cut a request into splits: disjoint, exhaustive, at least one.
 
     ``auto`` cuts by range over the first column of the primary key, where statistics or a count
@@ -63,7 +63,7 @@ def cut(opened: Opened, found: Found, split: SplitSpec, condition: str | None) -
 
 def _count(
     opened: Opened,
-    found: Found,
+    found: JdbcTable,
     split: SplitSpec,
     condition: str | None,
     *,
@@ -85,7 +85,7 @@ def _count(
     return min(max(1, wanted), _MAX_SPLITS)
 
 
-def _by_row(found: Found, split: SplitSpec) -> list[Split]:
+def _by_row(found: JdbcTable, split: SplitSpec) -> list[Split]:
     """Cut by a hash of where rows lie. Each split scans the table, and sends its own part."""
     dialect = found.dialect
     if dialect.hash_row is None or found.relation.kind != "table":
@@ -99,7 +99,7 @@ def _by_row(found: Found, split: SplitSpec) -> list[Split]:
     return [Split(i, f"{expression} = {i}", size // count) for i in range(count)]
 
 
-def _by_hash(found: Found, column: JdbcColumn, count: int) -> list[Split]:
+def _by_hash(found: JdbcTable, column: JdbcColumn, count: int) -> list[Split]:
     dialect = found.dialect
     is_whole = column.typed.kind in _INTEGERS or (
         column.typed.kind == "decimal" and not column.typed.described.scale
@@ -118,7 +118,7 @@ def _by_hash(found: Found, column: JdbcColumn, count: int) -> list[Split]:
 
 
 def _by_range(
-    opened: Opened, found: Found, column: JdbcColumn, count: int, condition: str | None
+    opened: Opened, found: JdbcTable, column: JdbcColumn, count: int, condition: str | None
 ) -> list[Split]:
     column.check_orders("be split by range")
     if found.dialect.quantiles:

@@ -30,7 +30,7 @@ _TOKEN = re.compile(r"""--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\[[^\]]*\]|`[^`]*`|"((
 
 
 @dataclass(frozen=True)
-class Found:
+class SqliteTable:
     """A spec's table or query as the database has it.
 
     Attributes:
@@ -57,7 +57,9 @@ class Found:
         raise no_such_column(name, [column.name for column in self.columns])
 
 
-def find(opened: sqlite3.Connection, connection: SqliteConnection, spec: ExtractSpec) -> Found:
+def find(
+    opened: sqlite3.Connection, connection: SqliteConnection, spec: ExtractSpec
+) -> SqliteTable:
     """Find what a spec names, its query and condition checked to be what they must be.
 
     Raises:
@@ -75,7 +77,7 @@ def find(opened: sqlite3.Connection, connection: SqliteConnection, spec: Extract
 
 def _table(
     opened: sqlite3.Connection, connection: SqliteConnection, spec: ExtractSpec, where: str | None
-) -> Found:
+) -> SqliteTable:
     wanted = spec.extract_table
     rows = execute(
         opened,
@@ -118,7 +120,7 @@ def _table(
         )
         for row in details
     )
-    return Found(relation, columns, key, rowid)
+    return SqliteTable(relation, columns, key, rowid)
 
 
 def _readings(wanted: str) -> Iterator[str]:
@@ -171,7 +173,7 @@ def _rowid_alias(
 
 def _query(
     opened: sqlite3.Connection, connection: SqliteConnection, spec: ExtractSpec, where: str | None
-) -> Found:
+) -> SqliteTable:
     query = trim_statement(spec.query or "")
     source = f"{in_parentheses(query)} as {QUERY}"
     # Alone too, so that it cannot close a parenthesis that it did not open.
@@ -205,7 +207,7 @@ def _query(
         )
         for name, row in zip(names, details, strict=True)
     )
-    return Found(relation, columns)
+    return SqliteTable(relation, columns)
 
 
 def _doubled(names: list[str]) -> Iterator[str]:
@@ -229,7 +231,7 @@ def _names(opened: sqlite3.Connection, source: str) -> list[str]:
     raise ConfigError(f"query is refused by SQLite: {reason}")
 
 
-def _check_where(opened: sqlite3.Connection, found: Found, where: str) -> None:
+def _check_where(opened: sqlite3.Connection, found: SqliteTable, where: str) -> None:
     check_where(where, "sqlite")
     names = {column.name.lower() for column in found.columns} | {
         found.relation.name[1:-1].replace('""', '"').lower(), "extracted", "main",

@@ -9,7 +9,7 @@ from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import select
 from extract_jobs.sources.sqlite import splits as cutting
-from extract_jobs.sources.sqlite.catalog import Found
+from extract_jobs.sources.sqlite.catalog import SqliteTable
 from extract_jobs.sources.sqlite.errors import RAISED, sqlite_error
 from extract_jobs.sources.sqlite.reader import SqliteReader
 from extract_jobs.sources.sqlite.session import execute, version
@@ -31,7 +31,9 @@ class SqliteSnapshot:
 
     shared = True
 
-    def __init__(self, opened: sqlite3.Connection, found: Found, reader: SqliteReader) -> None:
+    def __init__(
+        self, opened: sqlite3.Connection, found: SqliteTable, reader: SqliteReader
+    ) -> None:
         """Hold what `SqliteSource.snapshot` found; not for other callers."""
         self._opened = opened
         self._found = found

@@ -14,7 +14,7 @@ from extract_jobs.sources.sql.columns import SqlColumn, interval_condition
 from extract_jobs.sources.sql.source import Rows, SqlSource
 from extract_jobs.sources.sql.statements import select
 from extract_jobs.sources.sqlite import splits as cutting
-from extract_jobs.sources.sqlite.catalog import Found, find
+from extract_jobs.sources.sqlite.catalog import SqliteTable, find
 from extract_jobs.sources.sqlite.columns import SqliteColumn
 from extract_jobs.sources.sqlite.reader import SqliteReader
 from extract_jobs.sources.sqlite.session import (
@@ -40,7 +40,7 @@ FEATURES = Features(
 
 
 @dataclass(frozen=True)
-class SqliteSource(SqlSource[Session, Found]):
+class SqliteSource(SqlSource[Session, SqliteTable]):
     """One table, view or query of a SQLite file.
 
     Attributes:
@@ -66,7 +66,7 @@ class SqliteSource(SqlSource[Session, Found]):
         return cls(spec, SqliteConnection.of(spec.connection))
 
     @contextlib.contextmanager
-    def _session(self, what: str) -> Iterator[tuple[Session, Found]]:
+    def _session(self, what: str) -> Iterator[tuple[Session, SqliteTable]]:
         """In a read transaction, so that all it is asked is of one moment."""
         with contextlib.closing(connect(self.connection)) as opened:
             begin(opened, self.connection, what)
@@ -79,13 +79,13 @@ class SqliteSource(SqlSource[Session, Found]):
         return opened.execute(statement)
 
     def _watermark(
-        self, opened: Session, table: Found, name: str, *bounds: WatermarkValue | None
+        self, opened: Session, table: SqliteTable, name: str, *bounds: WatermarkValue | None
     ) -> SqlColumn:
         column = super()._watermark(opened, table, name, *bounds)
         _refuse_mixed(opened, table, column)
         return column
 
-    def _describe(self, opened: Session, found: Found) -> TableDescription:
+    def _describe(self, opened: Session, found: SqliteTable) -> TableDescription:
         """Size is that of the whole file; rows are what the last ANALYZE left, if there was one."""
         return TableDescription(
             table=self.name,
@@ -121,7 +121,7 @@ class SqliteSource(SqlSource[Session, Found]):
             yield SqliteSnapshot(opened, found, reader)
 
 
-def _refuse_mixed(opened: Session, found: Found, column: SqlColumn) -> None:
+def _refuse_mixed(opened: Session, found: SqliteTable, column: SqlColumn) -> None:
     """Refuse a watermark that is compared as text while some of its values are none.
 
     A bound is kept as text then. SQLite sorts every number before every text, so a number would
@@ -143,7 +143,7 @@ def _refuse_mixed(opened: Session, found: Found, column: SqlColumn) -> None:
         )
 
 
-def _analysed(opened: sqlite3.Connection, found: Found) -> int | None:
+def _analysed(opened: sqlite3.Connection, found: SqliteTable) -> int | None:
     """Return the rows that ``ANALYZE`` counted, where it has been run."""
     with contextlib.suppress(sqlite3.Error, ValueError, IndexError):
         name = found.relation.name[1:-1].replace('""', '"')
