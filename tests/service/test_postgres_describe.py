@@ -6,8 +6,8 @@ import pytest
 
 from extract_jobs.errors import ConfigError, SourceUnavailable, TypeNotRepresentable
 from extract_jobs.sources import ReadRequest
-from extract_jobs.sources.postgres.catalog import readings
 from extract_jobs.sources.postgres.source import PostgresSource
+from extract_jobs.sources.sql.names import readings
 from extract_jobs.watermark import WatermarkValue
 from tests.support.postgres import run_server
 from tests.support.postgres_source import everything_said, source

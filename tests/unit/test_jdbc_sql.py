@@ -16,7 +16,7 @@ from extract_jobs.errors import (
     SourceUnavailable,
 )
 from extract_jobs.schema import Column
-from extract_jobs.sources.jdbc.catalog import JdbcTable, Table, readings
+from extract_jobs.sources.jdbc.catalog import JdbcTable, Table
 from extract_jobs.sources.jdbc.columns import JdbcColumn
 from extract_jobs.sources.jdbc.dialects import ORACLE, PLAIN, POSTGRES, REDSHIFT, SQLSERVER, Dialect
 from extract_jobs.sources.jdbc.drivers import (
@@ -29,6 +29,7 @@ from extract_jobs.sources.jdbc.errors import Thrown, connect_error, scrub, state
 from extract_jobs.sources.jdbc.rules import TYPE_RULES
 from extract_jobs.sources.jdbc.sql import Relation, literal, quote_text
 from extract_jobs.sources.jdbc.types import Described, Typed, make_column, quote_name, typed
+from extract_jobs.sources.sql.names import readings
 from extract_jobs.sources.sql.splits import between
 
 
@@ -124,8 +125,8 @@ def test_ranges_leave_nothing_out_and_null_is_in_the_first() -> None:
 
 
 def test_a_table_is_named_in_any_way_that_it_can_be_read() -> None:
-    assert list(readings("a.b.c")) == [("a", "b.c"), ("a.b", "c"), (None, "a.b.c")]
-    assert next(readings('"a.b"."c""d"')) == ("a.b", 'c"d')
+    assert readings("a.b.c") == [("a", "b.c"), ("a.b", "c"), (None, "a.b.c")]
+    assert readings('"a.b"."c""d"')[0] == ("a.b", 'c"d')
     found = JdbcTable(None, Relation("x", "query", dialect=PLAIN), ())
     with pytest.raises(ConfigError, match="no column 'n'"):
         found.column("n")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +15,7 @@ from extract_jobs.sources.jdbc.rules import JDBC_NAMES
 from extract_jobs.sources.jdbc.sql import Relation, query_relation, quote_text
 from extract_jobs.sources.jdbc.types import Typed, quote_name, typed
 from extract_jobs.sources.sql.columns import no_such_column
+from extract_jobs.sources.sql.names import nearest, readings
 from extract_jobs.sources.sql.statements import where_clause
 from extract_jobs.spec.extract_spec import ExtractSpec
 
@@ -82,19 +82,6 @@ class JdbcTable:
             if column.described.name == name:
                 return JdbcColumn.of(column, self.dialect)
         raise no_such_column(name, [column.described.name for column in self.columns])
-
-
-def readings(name: str) -> Iterator[tuple[str | None, str]]:
-    """Yield every way to read a table's name as (schema, table), the likeliest first."""
-    part = r'"((?:[^"]|"")+)"'
-    quoted = re.fullmatch(rf"(?:{part}\.)?{part}", name)
-    if quoted:
-        schema, table = (value and value.replace('""', '"') for value in quoted.groups())
-        yield schema, table
-    for dot in re.finditer(r"\.", name):
-        if name[: dot.start()] and name[dot.end() :]:
-            yield name[: dot.start()], name[dot.end() :]
-    yield None, name
 
 
 def look_up(opened: Opened, spec: ExtractSpec, dialect: Dialect) -> JdbcTable:
@@ -174,13 +161,8 @@ def _nearest(opened: Opened, name: str, dialect: Dialect) -> str:
     tables = _all(opened, "%", dialect)
     known = {f"{t.schema}.{t.name}".lower(): f"{t.schema}.{t.name}" for t in tables}
     known |= {t.name.lower(): f"{t.schema}.{t.name}" for t in tables}
-    close: dict[str, None] = {}
-    for schema, table in readings(name):
-        text = f"{schema}.{table}" if schema else table
-        for match in difflib.get_close_matches(text.lower(), known, n=3, cutoff=0.6):
-            close[known[match]] = None
-    names = list(close)[:3]
-    return f"; the nearest are {', '.join(names)}" if names else f" ({len(tables)} can be seen)"
+    wanted = [f"{schema}.{table}" if schema else table for schema, table in readings(name)]
+    return nearest(wanted, known, len(tables))
 
 
 def qualified(table: Table, dialect: Dialect) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,6 +20,7 @@ from extract_jobs.sources.postgres.sql import (
     quote_name,
 )
 from extract_jobs.sources.postgres.user_sql import check_statement
+from extract_jobs.sources.sql.names import nearest, readings
 from extract_jobs.sources.sql.statements import Relation
 
 _READABLE = {"r": "table", "m": "table", "p": "partitioned", "v": "view", "f": "view"}
@@ -68,19 +67,6 @@ class Leaf:
     toast_bytes: int
     rows: int | None
     is_heap: bool
-
-
-def readings(name: str) -> list[tuple[str | None, str]]:
-    """Return every way to read a table's name as (schema, table), the likeliest first."""
-    part = r'"((?:[^"]|"")+)"'
-    quoted = re.fullmatch(rf"(?:{part}\.)?{part}", name)
-    found: list[tuple[str | None, str]] = []
-    if quoted:
-        schema, table = (value and value.replace('""', '"') for value in quoted.groups())
-        found.append((schema, table))
-    dots = [match.start() for match in re.finditer(r"\.", name)]
-    found += [(name[:dot], name[dot + 1 :]) for dot in dots if name[:dot] and name[dot + 1 :]]
-    return [*found, (None, name)]
 
 
 def find_table(opened: Connection, name: str) -> Table:
@@ -135,12 +121,8 @@ def _nearest(opened: Connection, name: str) -> str:
         " and pg_catalog.has_schema_privilege(n.oid, 'usage') limit 20000",
     )
     known = {f"{schema}.{table}".lower(): f"{schema}.{table}" for schema, table in rows}
-    wanted = [f"{schema or 'public'}.{table}".lower() for schema, table in readings(name)]
-    close: dict[str, None] = {}
-    for text in wanted:
-        close |= dict.fromkeys(difflib.get_close_matches(text, known, n=3, cutoff=0.6))
-    names = [known[text] for text in close][:3]
-    return f"; the nearest are {', '.join(names)}" if names else f" ({len(rows)} can be seen)"
+    wanted = [f"{schema or 'public'}.{table}" for schema, table in readings(name)]
+    return nearest(wanted, known, len(rows))
 
 
 def relation_of(table: Table, where: str | None) -> Relation:

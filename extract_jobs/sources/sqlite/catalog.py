@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column
 from extract_jobs.sources.sql.columns import no_such_column
+from extract_jobs.sources.sql.names import nearest
 from extract_jobs.sources.sql.statements import in_parentheses, trim_statement
 from extract_jobs.sources.sqlite.columns import SqliteColumn
 from extract_jobs.sources.sqlite.errors import RAISED, refused_text
@@ -135,9 +135,8 @@ def _readings(wanted: str) -> Iterator[str]:
 
 def _nearest(wanted: str, known: list[str]) -> str:
     folded = {name.lower(): name for name in known if not name.startswith("sqlite_")}
-    text = wanted.lower().removeprefix("main.")
-    near = [folded[name] for name in difflib.get_close_matches(text, folded, n=3, cutoff=0.6)]
-    return f"; the nearest are {', '.join(near)}" if near else f" ({len(folded)} can be seen)"
+    text = wanted.removeprefix("main.")
+    return nearest([text], folded, len(folded))
 
 
 def _columns(opened: sqlite3.Connection, connection: SqliteConnection, name: str) -> Rows:

@@ -1,0 +1,40 @@
+"""Table names as a person writes them: what they may mean, and which are near one that is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+
+def readings(name: str, quote: str = '"') -> list[tuple[str | None, str]]:
+    """Return every way to read a table's name as (schema, table), the likeliest first.
+
+    Args:
+        name: ``schema.table`` or ``table``, either of which may hold dots; or both quoted.
+        quote: What the dialect quotes names with.
+    """
+    part = rf"{quote}((?:[^{quote}]|{quote}{quote})+){quote}"
+    found: list[tuple[str | None, str]] = []
+    if quoted := re.fullmatch(rf"(?:{part}\.)?{part}", name):
+        schema, table = (value and value.replace(quote * 2, quote) for value in quoted.groups())
+        found.append((schema, table or ""))
+    dots = [match.start() for match in re.finditer(r"\.", name)]
+    found += [(name[:dot], name[dot + 1 :]) for dot in dots if name[:dot] and name[dot + 1 :]]
+    return [*found, (None, name)]
+
+
+def nearest(wanted: Iterable[str], known: Mapping[str, str], visible: int) -> str:
+    """Return the end of a message about a table that is not there: the nearest names, or how many.
+
+    Args:
+        wanted: What it may have meant.
+        known: Names that there are, by what they are compared as, in small letters.
+        visible: How many tables the user can see.
+    """
+    close: dict[str, None] = {}
+    for text in wanted:
+        for match in difflib.get_close_matches(text.lower(), known, n=3, cutoff=0.6):
+            close[known[match]] = None
+    names = list(close)[:3]
+    return f"; the nearest are {', '.join(names)}" if names else f" ({visible} can be seen)"
