@@ -5,6 +5,10 @@
     spark-submit entrypoints/emr.py --spec_uri s3://bucket/specs/orders.json
     spark-submit entrypoints/emr.py --spec_uri '{"version": 1, "run_id": "by-hand", …}'
 
+`extract-jobs spec CONFIG TABLE` prints the spec of a table. ``--spec_uri`` is its URI, or the JSON
+itself; ``--report_uri`` says where the report goes, ``--attempt`` which attempt it is. The other
+arguments are the state machine's; unknown ones are ignored, because Spark adds its own.
+
 The Spark session is made only when there is more than one split to read. Exit codes are those of
 `extract_jobs.errors`.
 """
@@ -17,6 +21,9 @@ from extract_jobs.engine.shutdown import interrupt_on_sigterm, interrupt_when_or
 from extract_jobs.worker import begin_log, main
 
 if __name__ == "__main__":
+    if "--help" in sys.argv[1:]:
+        print(__doc__)
+        sys.exit()
     begin_log(sys.argv[1:])
     stop = interrupt_on_sigterm()
     interrupt_when_orphaned()

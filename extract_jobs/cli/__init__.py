@@ -146,6 +146,13 @@ def _plan(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _spec(arguments: argparse.Namespace) -> int:
+    # A run that is committed is never done again: each spec is a run of its own.
+    [spec] = selected_specs(arguments, run_id=_new_run_id())
+    print(spec.model_dump_json(indent=2))
+    return EXIT_DONE
+
+
 def _validate(arguments: argparse.Namespace) -> int:
     specs = selected_specs(arguments)
     print(f"{arguments.config}: valid, {len(specs)} table{'' if len(specs) == 1 else 's'}")
@@ -242,6 +249,7 @@ def _say(line: str) -> None:
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "plan": _plan,
+    "spec": _spec,
     "validate": _validate,
     "init": _init,
     "schema": _schema,

@@ -74,6 +74,11 @@ def argument_parser() -> argparse.ArgumentParser:
     plan = _command(commands, "plan", "show what a run of one table would do; read-only")
     _config_arguments(plan, tables="1")
     _target_argument(plan)
+    spec = _command(
+        commands, "spec", "print one table's spec, for a worker started by hand; offline"
+    )
+    _config_arguments(spec, tables="1")
+    _target_argument(spec)
     _config_arguments(_command(commands, "validate", "find every error of a config; offline"))
     init = _command(commands, "init", "write an example config")
     init.add_argument("path", metavar="FILE", nargs="?", default="sales.yml", help="%(default)s")

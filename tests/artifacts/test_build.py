@@ -309,6 +309,16 @@ def test_the_dockerfile_copies_what_is_there_and_installs_what_is_locked(tmp_pat
     assert "ministack" not in {name for name, _ in pinned}
     assert dict(pinned)["pyspark"] == "3.5.6"
 
+    # What builds PySpark is pinned too, installed before it and used for it.
+    assert "setuptools" in dict(pinned)
+    build = text[text.index("RUN ") : text.index("FROM ${EMR_IMAGE}")]
+    assert build.index("/build/setuptools.txt \\\n && /opt") < build.index("--no-build-isolation")
+    # No stage is named by an argument, which buildah 1.28 does not resolve; the last one is of ECS.
+    bases = re.findall(r"^FROM (\S+) AS (\w+)$", text, re.MULTILINE)
+    assert len(bases) == text.count("\nFROM ")
+    assert [stage for _, stage in bases][-1] == "ecs"
+    assert {base for base, _ in bases} == {"${PYTHON_IMAGE}", "${EMR_IMAGE}"}
+
     stages = dict(re.findall(r"^FROM \S+ AS (\w+)$((?:.|\n)*?)(?=^FROM |\Z)", text, re.MULTILINE))
     assert set(stages) == {"installed", "ecs", "emr"}
     for stage in ("ecs", "emr"):

@@ -21,6 +21,7 @@ from extract_jobs.cli.views import age_text, aligned, result_line
 from extract_jobs.config.model import schema_text
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.report import Report, ReportedError
+from extract_jobs.spec.extract_spec import parse_spec
 from extract_jobs.transform.columns import choose_columns
 from tests.support.specs import make_description, make_spec
 
@@ -102,6 +103,18 @@ def test_a_process_has_the_same_output_and_exit_code(
     done = cli(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == run(*arguments)
     assert (done.returncode, (done.stdout, done.stderr)) == (code, output)
+
+
+def test_spec_prints_what_a_worker_started_by_hand_takes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sales.yml").write_text(
+        "version: 1\nsource: {name: sales, type: postgres, connection: {secret_id: lake/sales}}\n"
+        "defaults: {target: {uri: '/lake/{table}'}}\ntables: {public.a: , public.b: }\n"
+    )
+    code, first, _ = run("spec", "sales.yml", "public.a")
+    spec = parse_spec(first, "--spec_uri")
+    assert (code, spec.extract_table, spec.connection.secret_id) == (0, "public.a", "lake/sales")
+    # A committed run is never done again, so every spec is a run of its own.
+    assert parse_spec(run("spec", "sales.yml", "public.a")[1], "again").run_id != spec.run_id
 
 
 def test_validate_tells_every_problem_and_then_the_class(run: Run, tmp_path: Path) -> None:
