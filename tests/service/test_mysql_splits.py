@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
@@ -44,34 +43,6 @@ def fill(server: Server, columns: str, rows: list[tuple[Any, ...]], name: str = 
 
 
 NOTE = "n" * 100
-
-KEYS: dict[str, tuple[str, Any]] = {
-    "dense": ("bigint", lambda i: i),
-    "negative": ("int", lambda i: i - 1000),
-    "sparse": ("bigint unsigned", lambda i: i if i < 1000 else 2**64 - 1 - i),
-    "decimal": ("decimal(20,5)", lambda i: f"{i * i}.00001"),
-    "date": ("date", lambda i: f"{1000 + i // 300:04}-{1 + i % 12:02}-{1 + i // 12 % 25:02}"),
-    "datetime": ("datetime(6)", lambda i: f"2024-01-01 00:{i // 60:02}:{i % 60:02}.{i:06}"),
-    "hex": ("char(32) charset ascii", lambda i: f"{random.Random(i).getrandbits(128):032x}"),
-    "words": ("varchar(60)", lambda i: f"{'aÄbéß☃zZ'[i % 8]}{i * 7919 % 2003}"),
-    "common start": ("varchar(60) collate utf8mb4_bin", lambda i: f"same/prefix/{i:05}"),
-    "latin1": ("varchar(20) charset latin1", lambda i: f"é{i}"),
-    "binary": ("varbinary(16)", lambda i: random.Random(i).randbytes(1 + i % 15) + bytes([i % 7])
-               + i.to_bytes(2, "big")),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", KEYS)
-def test_keys_of_every_kind_are_cut_evenly(
-    mysql_database: Server, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    column, value = KEYS[kind]
-    rows = [(i, value(i), NOTE) for i in range(2000)]
-    fill(mysql_database, f"id int, k {column} primary key, note varchar(200)", rows)
-    splits, found = split_ids(mysql_database, monkeypatch)
-    check(found, list(range(2000)))
-    assert len(splits) >= 5
-    assert max(map(len, found)) < 2000 / len(splits) * 3
 
 
 def test_a_composite_key_is_cut_where_its_first_column_is_not_enough(
