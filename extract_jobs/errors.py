@@ -23,6 +23,7 @@ with ``from``. The state machine sees the class by its name in the report.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 EXIT_DONE = 0
@@ -165,6 +166,37 @@ class StopRequested(BaseException):
     request), and so do we. It never escapes `run_extract`, a worker or the command line: they
     raise `Interrupted` for it.
     """
+
+
+def as_told(error: BaseException) -> BaseException:
+    """Return what a caller is told: of a signal `Interrupted`, of no memory `WorkerOutOfMemory`.
+
+    Libraries that run our code, or look for signals, wrap what it raises in errors of their own
+    (DuckDB says "Query interrupted"), so whatever stands anywhere in the chain counts.
+    """
+    for raised in _chain_of(error):
+        if isinstance(raised, MemoryError):
+            return WorkerOutOfMemory("the worker ran out of memory; give it a bigger one")
+        if isinstance(raised, StopRequested):
+            return Interrupted(str(raised))
+        if isinstance(raised, KeyboardInterrupt):
+            return Interrupted("stopped by the user")
+    return error
+
+
+def _chain_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what caused it, and what was being handled when it was raised; each once."""
+    rest, seen = [error], set[int]()
+    while rest:
+        found = rest.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        suppressed = found.__cause__ is None and found.__suppress_context__
+        rest += [
+            e for e in (None if suppressed else found.__context__, found.__cause__) if e is not None
+        ]
 
 
 def printable(text: str) -> str:

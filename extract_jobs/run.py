@@ -18,7 +18,7 @@ from extract_jobs.attempt.attempt_report import attempt_report, leave_report
 from extract_jobs.attempt.context import RunContext, utc_now
 from extract_jobs.catalog import check_catalog
 from extract_jobs.commit.log import CommitLog
-from extract_jobs.errors import CommitConflict, Interrupted, StopRequested, WorkerOutOfMemory
+from extract_jobs.errors import CommitConflict, Interrupted, StopRequested, as_told
 from extract_jobs.planning.new_files import choose_objects
 from extract_jobs.planning.plan import (
     count_null_watermarks,
@@ -92,7 +92,7 @@ def _run_and_report(spec: ExtractSpec, context: RunContext) -> Report:
     try:
         report = _extract_onto_latest(spec, context)
     except BaseException as error:
-        failure = _told(error)
+        failure = as_told(error)
         report = failed_report(spec, reported(failure), context.timings)
         leave_report(spec, report, context)
         context.progress.phase("failed")
@@ -104,17 +104,6 @@ def _run_and_report(spec: ExtractSpec, context: RunContext) -> Report:
     context.progress.phase("done")
     context.progress.reported(report)
     return report
-
-
-def _told(error: BaseException) -> BaseException:
-    """Return the error that the caller sees: a signal becomes `Interrupted`, and so on."""
-    if isinstance(error, MemoryError):
-        return WorkerOutOfMemory("the worker ran out of memory; give it a bigger one")
-    if isinstance(error, StopRequested):
-        return Interrupted(str(error))
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted("stopped by the user")
-    return error
 
 
 def _extract_onto_latest(spec: ExtractSpec, context: RunContext) -> Report:

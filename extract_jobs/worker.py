@@ -24,6 +24,7 @@ from extract_jobs.errors import (
     Interrupted,
     Outdated,
     StopRequested,
+    as_told,
     error_line,
 )
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
@@ -102,12 +103,12 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
         skip_pandas()
     except Outdated:
         raise
-    except StopRequested as signal:
-        error = Interrupted(str(signal))
-        _report_failure(arguments, error)
-        raise error from signal
-    except Exception as error:
-        _report_failure(arguments, error)
+    except (Exception, StopRequested) as error:
+        told = as_told(error)
+        assert isinstance(told, Exception)
+        _report_failure(arguments, told)
+        if told is not error:
+            raise told from error
         raise
     in_every_line(**_told_of(spec), execution_id=arguments.execution_id)
     report = run_extract(spec, spark=spark, progress=LoggedProgress(spec))

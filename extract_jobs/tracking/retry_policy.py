@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from extract_jobs import errors
 from extract_jobs.commit.log import Commit
-from extract_jobs.errors import ConfigError, ExtractError, WorkerOutOfMemory
+from extract_jobs.errors import ConfigError, ExtractError, Interrupted, WorkerOutOfMemory
 from extract_jobs.reporting.report import Report
 from extract_jobs.tracking.map_item import Item
 
@@ -26,11 +26,29 @@ _MOST_WAIT_SECONDS = 6 * 3600
 _ROLL_FORWARD_WAIT_SECONDS = 10
 _MOST_CAUSE = 500
 
-_OUT_OF_MEMORY = re.compile(
-    r"OutOfMemory|out of memory|OOM ?Killed|exceeding (physical )?memory limits"
-    r"|exit ?code(\s+is)?[\"':= ]*\s*137\b",
+_NO_MEMORY_WORDS = (
+    # The JVM and Python; ECS: "OutOfMemoryError: Container killed due to memory usage", see
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
+    "OutOfMemory", "out of memory", "OOM ?Killed", r"\bMemoryError\b",
+    # Spark of YARN's containers, and YARN's own node manager.
+    r"exceeding ((physical|virtual) )?memory limits",
+    r"beyond (the )?'?(physical|virtual)'? memory limit",
+    # The operating system's ENOMEM, and a JVM that does not start for it.
+    "Cannot allocate memory", "insufficient memory for the Java Runtime Environment",
+    # Spark's driver: "Total size of serialized results … is bigger than …".
+    r"bigger than (local )?(spark\.driver\.)?maxResultSize",
+)  # fmt: skip
+"""How services, Spark and systems say that there was too little memory."""
+_OUT_OF_MEMORY = re.compile("|".join(_NO_MEMORY_WORDS), re.IGNORECASE)
+_KILLED = re.compile(r"exit ?code(\s+is)?[\"':= ]*\s*137\b", re.IGNORECASE)
+"""Ended by SIGKILL, which is how a container without memory ends where nothing else is said."""
+_TAKEN_AWAY = re.compile(
+    r"SpotInterruption|TerminationNotice"
+    r"|spot (task|instance|capacity)\b.{0,40}(interrupt|terminat)",
     re.IGNORECASE,
 )
+"""Capacity that AWS took back, which ends in SIGKILL too:
+https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Task.html (stopCode)."""
 _EXIT_CODE = re.compile(r"exit ?code(\s+is)?[\"':= ]*\s*(\d+)", re.IGNORECASE)
 _NO_RETRY_HELPS = (
     "AccessDeniedException", "ClientException", "ClusterNotFoundException",
@@ -38,7 +56,8 @@ _NO_RETRY_HELPS = (
     "InvalidRequestException", "ResourceNotFoundException", "ValidationException",
     "States.Permissions",
 )  # fmt: skip
-"""How the names of service errors end that only a change of configuration can mend."""
+"""How the names of service errors end that only a change of configuration can mend. A service's
+``SdkClientException`` is Step Functions' own: its call did not get through."""
 
 
 @dataclass(frozen=True)
@@ -157,17 +176,22 @@ def _reported(report: Report | None) -> Failure | None:
 
 def _seen_from_outside(item: Item, note: str) -> Failure:
     """Judge by what the service says, where the worker could say nothing."""
-    name, cause = _service_error(item)
+    name, whole = _service_error(item)
+    cause = whole[:_MOST_CAUSE]
     message = f"{cause or 'the job ended'}; {note}" if note else cause
-    if _OUT_OF_MEMORY.search(f"{name} {cause}"):
+    taken_away = _TAKEN_AWAY.search(whole)
+    if _OUT_OF_MEMORY.search(f"{name} {whole}") or (_KILLED.search(whole) and not taken_away):
         return Failure(WorkerOutOfMemory.__name__, message, True, bigger=True)
-    spoken = _class_in(f"{name}: {cause}")
+    spoken = _class_in(f"{name}: {whole}")
     if spoken is not None:
         return Failure(spoken.__name__, message, spoken.retryable)
-    code = _EXIT_CODE.search(cause)
+    if taken_away:
+        return Failure(Interrupted.__name__, message, True)
+    code = _EXIT_CODE.search(whole)
     if code and int(code[2]) == errors.EXIT_CONFIG:
         return Failure(ConfigError.__name__, message, False)
-    return Failure(name or "ReportMissing", message, not name.endswith(_NO_RETRY_HELPS))
+    mendable = name.endswith(_NO_RETRY_HELPS) and not name.endswith("SdkClientException")
+    return Failure(name or "ReportMissing", message, not mendable)
 
 
 def _service_error(item: Item) -> tuple[str, str]:
@@ -177,13 +201,13 @@ def _service_error(item: Item) -> tuple[str, str]:
     name, cause = str(caught.get("Error") or ""), str(caught.get("Cause") or "")
     try:
         parts = list(_telling(json.loads(cause)))
-    except ValueError:
+    except (ValueError, RecursionError):
         parts = []
-    return name, " ".join(("; ".join(parts) or cause).split())[:_MOST_CAUSE]
+    return name, " ".join(("; ".join(parts) or cause).split())
 
 
-_TELLING = ("ErrorMessage", "StateDetails", "StoppedReason", "Reason", "Message", "ExitCode",
-            "JobRunState", "State", "errorMessage")  # fmt: skip
+_TELLING = ("ErrorMessage", "StateDetails", "StoppedReason", "StopCode", "Reason", "Message",
+            "ExitCode", "JobRunState", "State", "errorMessage")  # fmt: skip
 
 
 def _telling(value: Any) -> Iterator[str]:

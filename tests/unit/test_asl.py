@@ -33,10 +33,10 @@ SUMMARY, KEEPER = "Summarize Extract Run", "Keep Handler Error"
 JOBS = {name: state for name, state in STATES.items() if ".sync" in state.get("Resource", "")}
 
 SERVICES = {
-    "Glue": ("glue", {"AWSGlueException"}),
-    "EMRServerless": ("emr-serverless", {"ThrottlingException"}),
-    "ElasticMapReduce": ("emr", {"ThrottlingException"}),
-    "ECS": ("ecs", {"AmazonECSException"}),
+    "Glue": ("glue", {"AWSGlueException", "SdkClientException"}),
+    "EMRServerless": ("emr-serverless", {"ThrottlingException", "SdkClientException"}),
+    "ElasticMapReduce": ("emr", {"ThrottlingException", "SdkClientException"}),
+    "ECS": ("ecs", {"AmazonECSException", "SdkClientException"}),
     "AmazonECS": ("ecs", {"Unknown"}),
     "DynamoDB": ("dynamodb", {"AmazonDynamoDBException", "SdkClientException"}),
     "Lambda": ("lambda", {
@@ -157,6 +157,12 @@ def test_every_error_name_is_a_services_or_a_class_of_errors():
                 if not known:
                     unknown.append((state, name))
     assert unknown == []
+
+
+def test_a_call_that_did_not_get_through_is_made_again():
+    for name, state in JOBS.items():
+        retried = [e for entry in state["Retry"] for e in entry["ErrorEquals"]]
+        assert any(e.endswith(".SdkClientException") for e in retried), name
 
 
 def test_all_stands_alone_and_last():

@@ -74,7 +74,7 @@ def test_exit_codes_follow_from_whether_a_retry_may_help() -> None:
         for c in vars(errors).values()
         if isinstance(c, type) and issubclass(c, ExtractError) and c is not ExtractError
     ]
-    assert len(classes) == 11
+    assert len(classes) == 12
     for found in classes:
         assert (found.exit_code == errors.EXIT_RETRY) == found.retryable
         assert (found.exit_code == errors.EXIT_CONFIG) == issubclass(found, ConfigError)
@@ -96,3 +96,37 @@ def test_the_keys_of_a_report_are_the_contract() -> None:
         "null_watermark_rows", "timings", "commit_seq", "error", "versions",
     }  # fmt: skip
     assert set(json.loads(failed.to_json())["error"]) == {"class", "message", "retryable"}
+
+
+def _raised(*chain: BaseException) -> BaseException:
+    """Return an error as a library raises it that was interrupted by others, innermost first."""
+    last: BaseException | None = None
+    for error in chain:
+        error.__cause__, last = last, error
+    assert last is not None
+    return last
+
+
+@pytest.mark.parametrize(
+    ("chain", "told"),
+    [
+        ([errors.StopRequested("SIGTERM"), RuntimeError("Query interrupted")], errors.Interrupted),
+        ([errors.StopRequested("x"), RuntimeError("y"), ValueError("z")], errors.Interrupted),
+        ([errors.StopRequested("x"), errors.SourceUnavailable("gone")], errors.Interrupted),
+        ([KeyboardInterrupt(), RuntimeError("Query interrupted")], errors.Interrupted),
+        ([MemoryError(), RuntimeError("callback failed")], errors.WorkerOutOfMemory),
+        ([ValueError("x"), errors.WriteFailed("y")], errors.WriteFailed),
+        ([RuntimeError("Query interrupted")], RuntimeError),
+    ],
+)
+def test_a_stop_anywhere_in_the_chain_of_an_error_counts(
+    chain: list[BaseException], told: type[BaseException]
+) -> None:
+    assert type(errors.as_told(_raised(*chain))) is told
+
+
+def test_an_error_that_leads_to_itself_is_told() -> None:
+    error = ValueError("x")
+    error.__context__ = RuntimeError("y")
+    error.__context__.__context__ = error
+    assert errors.as_told(error) is error
