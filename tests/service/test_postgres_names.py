@@ -93,3 +93,12 @@ def test_a_condition_with_our_own_words_stays_as_it_is(pg_database, monkeypatch)
     found = source(pg_database, monkeypatch, extract_table="t", where=where)
     bounds = Interval(WatermarkValue("integer", "4980"), WatermarkValue("integer", "5000"))
     assert read(found, interval=bounds, watermark_column="id") == [4990]
+
+
+@pytest.mark.parametrize(
+    "name", ['sales."Order Items"', '"sales"."Order Items"', "sales.Order Items"]
+)
+def test_either_part_of_a_table_s_name_may_be_quoted(pg_database, monkeypatch, name):
+    pg_database.execute("create schema sales", 'create table sales."Order Items" (id int)')
+    found = source(pg_database, monkeypatch, extract_table=name).describe()
+    assert [column.name for column in found.columns] == ["id"]

@@ -8,6 +8,7 @@ import pytest
 
 from extract_jobs.config.model import JobSettings
 from extract_jobs.engine.shutdown import drop_staged
+from extract_jobs.sources.sql.names import readings
 from extract_jobs.spec.attempt_names import file_prefix, is_of_attempt, report_name
 from extract_jobs.storage import join
 from extract_jobs.storage.local import LocalStorage
@@ -56,3 +57,26 @@ def test_every_attempt_of_a_run_reports_in_the_same_form() -> None:
         item = next_item(item, counted=True, bigger=False)
         uris.append(item["report_uri"])
     assert uris == [f"s3://b/reports/attempt-{n}.json" for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "read"),
+    [
+        ('sales."Order Items"', '"', ("sales", "Order Items")),
+        ('"sales".orders', '"', ("sales", "orders")),
+        ('"sa.les"."a""b"', '"', ("sa.les", 'a"b')),
+        ('"orders"', '"', (None, "orders")),
+        ("sales.orders", '"', None),
+        ('sales."a"b', '"', None),
+        ('a.b."c"', '"', None),
+        ('"a', '"', None),
+        ("shop.`Order Items`", "`", ("shop", "Order Items")),
+        ('shop."x"', "`", None),
+    ],
+)
+def test_either_part_of_a_name_may_be_quoted(
+    name: str, mark: str, read: tuple[str | None, str] | None
+) -> None:
+    found = readings(name, mark)
+    assert found[-1] == (None, name)
+    assert read is None or found[0] == read

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from extract_jobs.sources.mysql.results import result_types
 from extract_jobs.sources.mysql.session import execute
 from extract_jobs.sources.mysql.sql import quote_name, quote_text
 from extract_jobs.sources.mysql.types import MysqlType, parse_type
+from extract_jobs.sources.sql import names
 from extract_jobs.sources.sql.columns import no_such_column
 from extract_jobs.sources.sql.statements import Relation, in_parentheses, trim_statement
 from extract_jobs.spec.predicates import check_where
@@ -126,14 +126,7 @@ class Found:
 
 def readings(name: str, database: str) -> list[tuple[str, str]]:
     """Return every way to read a table's name as (database, table), the likeliest first."""
-    part = r"`((?:[^`]|``)+)`"
-    found: list[tuple[str, str]] = []
-    if quoted := re.fullmatch(rf"(?:{part}\.)?{part}", name):
-        schema, table = (value and value.replace("``", "`") for value in quoted.groups())
-        found.append((schema or database, table or ""))
-    dots = [match.start() for match in re.finditer(r"\.", name)]
-    found += [(name[:dot], name[dot + 1 :]) for dot in dots if name[:dot] and name[dot + 1 :]]
-    return [*found, (database, name)]
+    return [(schema or database, table) for schema, table in names.readings(name, "`")]
 
 
 def find_table(opened: Connection, name: str, database: str) -> Table:

@@ -11,14 +11,19 @@ def readings(name: str, quote: str = '"') -> list[tuple[str | None, str]]:
     """Return every way to read a table's name as (schema, table), the likeliest first.
 
     Args:
-        name: ``schema.table`` or ``table``, either of which may hold dots; or both quoted.
+        name: ``schema.table`` or ``table``, where either part may be quoted; without any quotes,
+            either may hold dots.
         quote: What the dialect quotes names with.
     """
-    part = rf"{quote}((?:[^{quote}]|{quote}{quote})+){quote}"
+    part = rf"(?:{quote}((?:[^{quote}]|{quote}{quote})+){quote}|([^{quote}.]+))"
     found: list[tuple[str | None, str]] = []
-    if quoted := re.fullmatch(rf"(?:{part}\.)?{part}", name):
-        schema, table = (value and value.replace(quote * 2, quote) for value in quoted.groups())
-        found.append((schema, table or ""))
+    parts = re.fullmatch(rf"(?:{part}\.)?{part}", name)
+    if parts and (parts[1] or parts[3]):
+        schema, table = (
+            value.replace(quote * 2, quote) if value else bare
+            for value, bare in ((parts[1], parts[2]), (parts[3], parts[4]))
+        )
+        found.append((schema, table))
     dots = [match.start() for match in re.finditer(r"\.", name)]
     found += [(name[:dot], name[dot + 1 :]) for dot in dots if name[:dot] and name[dot + 1 :]]
     return [*found, (None, name)]
