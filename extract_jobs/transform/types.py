@@ -46,7 +46,9 @@ def kind(data_type: pa.DataType) -> str:
         "date": types.is_date(data_type),
         "timestamptz": types.is_timestamp(data_type) and data_type.tz is not None,
         "timestamp": types.is_timestamp(data_type),
-        "binary": types.is_binary(data_type) or types.is_large_binary(data_type),
+        "binary": types.is_binary(data_type)
+        or types.is_large_binary(data_type)
+        or types.is_binary_view(data_type),
     }
     return next((name for name, holds in tests.items() if holds), str(data_type))
 

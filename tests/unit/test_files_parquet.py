@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,37 @@ def test_int96_with_nanoseconds_is_refused(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
     with pytest.raises(TypeNotRepresentable, match=r"'t'.*INT96.*below microseconds"):
         first(tmp_path)
+
+
+UUID = "0ef1f2f3-0000-4000-8000-0000000000ff"
+ODD_TYPES: list[tuple[pa.Array, pa.DataType, list[Any]]] = [
+    (pa.array(["a", None], pa.string_view()), pa.string(), ["a", None]),
+    (pa.array([b"a", None], pa.binary_view()), pa.binary(), [b"a", None]),
+    (pa.array(["a", None], pa.large_string()), pa.string(), ["a", None]),
+    (
+        pa.array([["a"], None], pa.large_list(pa.large_string())),
+        pa.list_(pa.string()),
+        [["a"], None],
+    ),
+    (pa.array(['{"a": 1}', None], pa.json_(pa.string())), pa.string(), ['{"a": 1}', None]),
+    (pa.array([uuid.UUID(UUID).bytes, None], pa.uuid()), pa.string(), [UUID, None]),
+    (pa.array(["a", None, "a"]).dictionary_encode(), pa.string(), ["a", None, "a"]),
+]
+
+
+@pytest.mark.parametrize("store_schema", [True, False])
+@pytest.mark.parametrize("case", ODD_TYPES, ids=lambda case: str(case[0].type))
+def test_types_of_other_writers_arrive_in_a_plain_form(
+    tmp_path: Path, case: tuple[pa.Array, pa.DataType, list[Any]], store_schema: bool
+) -> None:
+    array, expected, values = case
+    pq.write_table(pa.table({"c": array}), tmp_path / "a.parquet", store_schema=store_schema)
+    found = read_all(files_spec(tmp_path, "*.parquet")).column("c")
+    assert (found.type, found.to_pylist()) == (expected, values)
+
+
+def test_lists_of_wrapped_values_are_refused(tmp_path: Path) -> None:
+    storage = pa.array([[uuid.UUID(UUID).bytes]], pa.list_(pa.binary(16)))
+    pq.write_table(pa.table({"c": storage.cast(pa.list_(pa.uuid()))}), tmp_path / "a.parquet")
+    with pytest.raises(TypeNotRepresentable, match=r"'c'.*no faithful form"):
+        read_all(files_spec(tmp_path, "*.parquet"))

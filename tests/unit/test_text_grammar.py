@@ -228,6 +228,14 @@ def test_no_decimal_wraps_around(value: str, source: pa.DataType, target: pa.Dat
         exact_cast(pa.array([None, number], source), target)
 
 
+def test_nor_does_one_in_a_list() -> None:
+    array = pa.array([None, [Decimal("-70.57"), None]], pa.list_(pa.decimal128(5, 2)))
+    kept = exact_cast(array, pa.list_(pa.decimal128(38, 10)))
+    assert kept.to_pylist() == [None, [Decimal("-70.57"), None]]
+    with pytest.raises(pa.ArrowInvalid):
+        exact_cast(array, pa.list_(pa.decimal128(38, 37)))
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.integers(1, 38).flatmap(lambda p: st.tuples(st.just(p), st.integers(0, p))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
@@ -19,6 +20,7 @@ from extract_jobs.sources.files.parquet_calendar import (
 )
 from extract_jobs.transform.date_range import out_of_range
 from extract_jobs.transform.exact_cast import exact_cast
+from extract_jobs.transform.types import kind
 
 BATCH_BYTES = 16 * 2**20
 """Arrow bytes of a batch, as the row group's uncompressed size lets expect them."""
@@ -29,12 +31,19 @@ def arrives_as(data_type: pa.DataType) -> pa.DataType | None:
     types = pa.types
     if types.is_dictionary(data_type):
         return arrives_as(data_type.value_type)
-    if types.is_list(data_type) or types.is_large_list(data_type):
-        item = arrives_as(data_type.value_type)
-        return None if item is None or types.is_list(item) else pa.list_(item)
-    if types.is_null(data_type) or types.is_large_string(data_type):
+    if isinstance(data_type, pa.UuidType | pa.JsonType):
         return pa.string()
-    if types.is_large_binary(data_type) or types.is_fixed_size_binary(data_type):
+    if (
+        types.is_list(data_type)
+        or types.is_large_list(data_type)
+        or types.is_fixed_size_list(data_type)
+    ):
+        item = arrives_as(data_type.value_type)
+        plain = not isinstance(data_type.value_type, pa.BaseExtensionType)
+        return pa.list_(item) if plain and item is not None and not types.is_list(item) else None
+    if types.is_null(data_type) or kind(data_type) == "string":
+        return pa.string()
+    if kind(data_type) == "binary" or types.is_fixed_size_binary(data_type):
         return pa.binary()
     if types.is_timestamp(data_type):
         return pa.timestamp("us", "UTC" if data_type.tz else None)
@@ -51,8 +60,17 @@ def arrives_as(data_type: pa.DataType) -> pa.DataType | None:
     if types.is_float16(data_type):
         return pa.float32()
     plain = types.is_signed_integer(data_type) or types.is_floating(data_type)
-    others = types.is_boolean(data_type) or types.is_string(data_type) or types.is_binary(data_type)
-    return data_type if plain or others else None
+    return data_type if plain or types.is_boolean(data_type) else None
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    """Return values without the wrappings that a file's schema puts around them."""
+    if pa.types.is_dictionary(values.type):
+        return values.dictionary_decode()
+    if isinstance(values.type, pa.UuidType):
+        texts = [v and str(uuid.UUID(bytes=v)) for v in values.storage.to_pylist()]
+        return pa.array(texts, pa.string())
+    return values.storage if isinstance(values.type, pa.JsonType) else values
 
 
 def unified(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
@@ -225,9 +243,7 @@ def _conformed(
         if column.name not in batch.schema.names:
             arrays.append(pa.nulls(batch.num_rows, column.arrow_type))
             continue
-        values = batch.column(column.name)
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
+        values = _plain(batch.column(column.name))
         where = f"{uri}: a value of column {column.name!r}, of type {values.type},"
         advice = "leave the column out, or write the file anew"
         try:
