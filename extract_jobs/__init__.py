@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from extract_jobs.config import SourceConfig, load_config, specs_for
     from extract_jobs.errors import (
+        CatalogFailed,
         CommitConflict,
         ConfigError,
         ExtractError,
         Interrupted,
+        Outdated,
         ReconcileFailed,
         SchemaChanged,
         SourceQueryFailed,
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
     from extract_jobs.spec.extract_spec import ExtractSpec
 
 __all__ = [
+    "CatalogFailed",
     "CommitConflict",
     "ConfigError",
     "ExtractError",
     "ExtractSpec",
     "Interrupted",
+    "Outdated",
     "ReconcileFailed",
     "Report",
     "SchemaChanged",
