@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 
@@ -204,6 +205,52 @@ def test_tasks_carry_the_tags_of_their_definition():
     assert '"PropagateTags": "TASK_DEFINITION"' in text
     task = "arn:aws:ecs:eu-central-1:123456789012:task/EcsCluster/1"
     assert allows("StateMachineRole", "ecs:TagResource", task, {"Ecs": "yes"})
+
+
+ALL_ON = {
+    "Emr": "yes", "Ecs": "yes", "VpcId": "vpc-1", "SubnetIds": "subnet-1",
+    "KmsKey": "arn:aws:kms:eu-central-1:123456789012:key/k",
+    "EmrClusterArns": "arn:aws:elasticmapreduce:eu-central-1:123456789012:cluster/j-1",
+    "FilesSourceArns": "arn:aws:s3:::drops,arn:aws:s3:::drops/*",
+    "RdsIamResources": "arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-1/reader",
+}  # fmt: skip
+
+
+def granted():
+    """Yield role, action and resources of every statement, as CloudFormation fills them in."""
+    for name, properties in Resolver(ALL_ON).resources().items():
+        if "AssumeRolePolicyDocument" in properties or "ManagedPolicy" in name or name == WORKER:
+            for statement in statements({"Properties": properties}):
+                actions, resources = statement["Action"], statement["Resource"]
+                for action in [actions] if isinstance(actions, str) else actions:
+                    yield name, action, [resources] if isinstance(resources, str) else resources
+
+
+def test_every_action_exists_and_one_of_its_resources_is_of_its_kind():
+    from policy_sentry.querying.actions import get_action_data
+
+    unknown, misfits = [], []
+    for role, action, resources in granted():
+        service, _, name = action.partition(":")
+        rows = (get_action_data(service, name) or {}).get(service, [])
+        forms = {re.sub(r"\$\{\w+\}", "*", row["resource_arn_format"]) for row in rows}
+        arns = [r for r in resources if r == "*" or r.startswith("arn:")]
+        # What ends in * is of a group's streams too.
+        arns += [f"{arn}:log-stream:*" for arn in arns if arn.endswith("*") and arn != "*"]
+        if not forms:
+            unknown.append((role, action))
+        elif "*" in arns:
+            misfits += [] if "*" in forms else [(role, action, "*")]
+        # Either may be the wider one.
+        elif arns and not any(
+            fnmatchcase(arn, form) or fnmatchcase(form, arn)
+            for arn in arns
+            for form in forms - {"*"}
+        ):
+            misfits.append((role, action, arns))
+    assert unknown == []
+    # Children of a distributed Map are named <machine>/<label>:<id>.
+    assert [m for m in misfits if not m[1].startswith("states:")] == []
 
 
 def test_workers_may_make_every_call_that_storage_makes():
