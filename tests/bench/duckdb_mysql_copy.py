@@ -1,4 +1,4 @@
-"""One side of the comparison: DuckDB copies a table from MariaDB to Parquet by itself.
+"""One side of the comparison: DuckDB copies a table from MySQL or MariaDB to Parquet by itself.
 
 Its scanner's default settings. Nothing is reconciled or committed. Run as a process of its own;
 the password comes from ``BENCH_PASSWORD``.
