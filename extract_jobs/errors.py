@@ -6,6 +6,7 @@
     ├── ConfigError            the person must change configuration        exit 78, never retried
     │   └── TypeNotRepresentable
     ├── SourceUnavailable      the source cannot be reached, or went away  exit 75, retried
+    │   └── SourceMoved        it is not what was planned for any more     exit 75, planned anew
     ├── SourceQueryFailed      the source refused or failed a statement    exit 1
     ├── SchemaChanged          the table changed and the policy refuses    exit 1
     ├── ReconcileFailed        rows written differ from rows read          exit 75, retried
@@ -73,6 +74,14 @@ class SourceUnavailable(ExtractError):
 
     retryable = True
     exit_code = EXIT_RETRY
+
+
+class SourceMoved(SourceUnavailable):
+    """The source changed between planning and reading, or while it was read.
+
+    A table was altered, a partition attached or detached, a standby promoted. Nothing is committed.
+    A retry makes a new plan.
+    """
 
 
 class SourceQueryFailed(ExtractError):

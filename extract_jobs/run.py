@@ -18,7 +18,13 @@ from extract_jobs.attempt.attempt_report import attempt_report, leave_report
 from extract_jobs.attempt.context import RunContext, utc_now
 from extract_jobs.catalog import check_catalog
 from extract_jobs.commit.log import CommitLog
-from extract_jobs.errors import CommitConflict, Interrupted, StopRequested, as_told
+from extract_jobs.errors import (
+    CommitConflict,
+    Interrupted,
+    SourceMoved,
+    StopRequested,
+    as_told,
+)
 from extract_jobs.planning.new_files import choose_objects
 from extract_jobs.planning.plan import (
     count_null_watermarks,
@@ -29,7 +35,7 @@ from extract_jobs.planning.plan import (
 from extract_jobs.planning.schema_change import columns_after, find_drift, schema_json
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report, failed_report, reported
-from extract_jobs.sources import open_source
+from extract_jobs.sources import known_at, open_source
 from extract_jobs.sources.limit import LimitedSnapshot
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, open_storage
@@ -41,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PLAN_TRIES = 3
-"""How often a run plans again after another run has committed first."""
+"""How often a run plans, where another run has committed first or the source has moved."""
 
 
 def run_extract(
@@ -107,16 +113,18 @@ def _run_and_report(spec: ExtractSpec, context: RunContext) -> Report:
 
 
 def _extract_onto_latest(spec: ExtractSpec, context: RunContext) -> Report:
-    """Extract onto the newest commit, and again where another run was faster."""
+    """Extract onto the newest commit; again where another run was faster or the source moved."""
+    anew = False
     for _ in range(PLAN_TRIES - 1):
         try:
-            return _extract(spec, context)
-        except CommitConflict as conflict:
+            return _extract(spec, context, anew=anew)
+        except (CommitConflict, SourceMoved) as conflict:
+            anew = anew or isinstance(conflict, SourceMoved)
             logger.warning("%s; planning again", conflict)
-    return _extract(spec, context)
+    return _extract(spec, context, anew=anew)
 
 
-def _extract(spec: ExtractSpec, context: RunContext) -> Report:
+def _extract(spec: ExtractSpec, context: RunContext, *, anew: bool) -> Report:
     target = context.open_storage(spec.target.uri)
     log = CommitLog(context.open_storage(spec.state_uri), spec.state_uri, target, spec.target.uri)
     with context.phase("recover"):
@@ -145,7 +153,7 @@ def _extract(spec: ExtractSpec, context: RunContext) -> Report:
         target.probe(spec.target.uri)
         plan = make_plan(
             spec, log, base, description, draft.schema,
-            drift=drift, source=source, now=now, objects=objects,
+            drift=drift, source=source, now=now, objects=objects, anew=anew,
         )  # fmt: skip
         check_catalog(
             spec,
@@ -156,9 +164,12 @@ def _extract(spec: ExtractSpec, context: RunContext) -> Report:
         )
         left_out = count_null_watermarks(spec, description, source, first=plan.is_first)
     if plan.is_empty:
-        return attempt_report(spec, context, plan, columns, draft, left_out=left_out)
+        return attempt_report(
+            spec, context, plan, columns, draft,
+            read_from=description.read_from, left_out=left_out,
+        )  # fmt: skip
     request = read_request(spec, columns, plan.interval, base.published)
-    with source.snapshot(request) as whole:
+    with known_at(source, plan.position).snapshot(request) as whole:
         snapshot = LimitedSnapshot(whole, spec.limit) if spec.limit else whole
         attempt = Attempt(spec, context, log, plan, description, columns, snapshot, left_out, key)
         return attempt.extract_and_commit()

@@ -5,8 +5,8 @@ Types are lossless, refused, or converted by permission, never silently lossy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -84,6 +84,8 @@ class TableDescription:
         estimated_bytes: Size on disk including out-of-line values; None when unknown.
         fingerprint: Identifies the source (system identifier, database).
         source_version: The server's version, for the report.
+        read_from: What a person should know of where rows come from, for plan and report: whether
+            it is a standby and how many seconds it lags, whether policies hide rows.
     """
 
     table: str
@@ -94,6 +96,7 @@ class TableDescription:
     estimated_bytes: int | None
     fingerprint: dict[str, str]
     source_version: str
+    read_from: dict[str, Any] = field(default_factory=dict)
 
     def column(self, name: str) -> Column | None:
         """Return the column of that exact name, or None."""

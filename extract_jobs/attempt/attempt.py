@@ -22,7 +22,7 @@ from extract_jobs.commit.deduplication import (
     files_on,
 )
 from extract_jobs.commit.log import Commit, CommitLog, Replaces, next_commit
-from extract_jobs.commit.reconcile import reconcile
+from extract_jobs.commit.reconcile import reconcile, refuse_fewer
 from extract_jobs.connections.secrets import secret_text
 from extract_jobs.engine.run_splits import (
     SplitTask,
@@ -45,7 +45,7 @@ from extract_jobs.planning.plan import Plan, partition_names
 from extract_jobs.planning.schema_change import columns_after, schema_json
 from extract_jobs.reporting.report import Report, identity, versions
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import Snapshot
+from extract_jobs.sources import Snapshot, VerifiedSnapshot
 from extract_jobs.sources.splits import Split
 from extract_jobs.spark.session import spark_context
 from extract_jobs.spec.attempt_names import file_prefix
@@ -111,6 +111,8 @@ class Attempt:
                 )
                 files = tuple(f for r in results for f in r.files) or self.schema_file(task)
             with self.context.phase("reconcile"):
+                if isinstance(self.snapshot, VerifiedSnapshot):
+                    self.snapshot.verify()
                 source_rows = self.count()
                 same_rows = self.selects_same_rows()
                 # A count from a different snapshot is reported; that fewer rows were read than
@@ -124,11 +126,14 @@ class Attempt:
                     comparable,
                     around,
                 )
+                if self.plan.interval is not None and self.selects_same_rows():
+                    refuse_fewer(self.spec.extract_table, sum(r.rows for r in results), source_rows)
             if runs_on_spark(task, splits):
                 abort_leftover_uploads(task, files)
                 check_driver(self.context.spark)
             report = attempt_report(
                 self.spec, self.context, self.plan, self.columns, task.transform,
+                read_from=self.description.read_from,
                 results=results, files=files, source_rows=source_rows,
                 reconciled=comparable is not None, left_out=self.left_out,
             )  # fmt: skip
@@ -239,6 +244,7 @@ class Attempt:
             table_id=spec.table_id,
             target_uri=spec.target.uri,
             fingerprint=self.description.fingerprint,
+            position=plan.position,
             interval=plan.interval and plan.interval.to_json(),
             watermark=plan.watermark and plan.watermark.to_json(),
             schema=schema_json(transform.schema),

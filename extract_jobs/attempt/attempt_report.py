@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,6 +29,7 @@ def attempt_report(
     columns: tuple[Column, ...],
     transform: Transform,
     *,
+    read_from: dict[str, Any],
     results: Sequence[SplitResult] = (),
     files: tuple[WrittenFile, ...] = (),
     source_rows: int | None = None,
@@ -41,6 +43,7 @@ def attempt_report(
         context: Hold the timings so far.
         plan: What the run extracts.
         columns: What was read.
+        read_from: See `TableDescription.read_from`.
         transform: Knows the files' schema.
         results: What each split gave.
         files: What the commit will hold.
@@ -73,6 +76,7 @@ def attempt_report(
         rejected_rows=sum(r.rejected_rows for r in results),
         timings=context.timings,
         versions=versions(),
+        read_from=read_from,
     )
 
 

@@ -19,7 +19,7 @@ from extract_jobs.planning.schema_change import columns_after, find_drift, schem
 from extract_jobs.planning.schema_comparison import AUDIT_NAMES
 from extract_jobs.reporting.report import Report
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import open_source
+from extract_jobs.sources import known_at, open_source
 from extract_jobs.sources.splits import Split
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, Storage, open_storage
@@ -105,7 +105,7 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
         first=plan.is_first,
     )
     request = read_request(spec, columns, plan.interval, base.published)
-    with source.snapshot(request) as snapshot:
+    with known_at(source, plan.position).snapshot(request) as snapshot:
         splits = tuple(snapshot.splits(spec))
     retired = retired_by(spec, log, plan, description)
     return Preview(description, columns, transform, plan, splits, retired)
@@ -153,6 +153,7 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
         reads = f"1: {seen.splits[0].note}"
     facts = [
         ("table", f"{spec.table_id} ({about.kind}, {about.source_version})"),
+        *_read_from_facts(about.read_from),
         ("key", ", ".join(about.key) or "none"),
         ("estimated", f"{_rough(about.estimated_rows)}, {size_text(about.estimated_bytes)}"),
         ("rows", _interval_text(seen.plan.interval, seen.plan.objects)),
@@ -194,6 +195,17 @@ def _guessed_facts(transform: Transform) -> list[tuple[str, str]]:
         "and dates from it unless it is told (docs/readers.md)"
     )
     return [("note", text)]
+
+
+def _read_from_facts(read_from: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = []
+    if read_from.get("in_recovery"):
+        lag = read_from["lag_seconds"]
+        told = "by an unknown time" if lag is None else f"by {lag} s"
+        facts.append(("read from", f"a standby, which lags {told}"))
+    if "row_security" in read_from:
+        facts.append(("policies", "row-level security may hide rows, which row_security allows"))
+    return facts
 
 
 def _retired_facts(retired: Retired) -> list[tuple[str, str]]:

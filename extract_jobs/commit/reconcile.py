@@ -47,3 +47,25 @@ def reconcile(
             "repeats, set split.strategy: none, or reconcile: false for a table whose rows are "
             "deleted and added all the time"
         )
+
+
+def refuse_fewer(table: str, read: int, counted: int | None) -> None:
+    """Refuse an increment with fewer rows than the source counts, at whatever moment.
+
+    The watermark would move past the missing rows, and no later run would read them.
+
+    Args:
+        table: For the message.
+        read: Rows that the splits yielded.
+        counted: The source's own count of the interval; None where it was not requested.
+
+    Raises:
+        ReconcileFailed: There are fewer.
+    """
+    if counted is not None and read < counted:
+        raise ReconcileFailed(
+            f"{table}: the source counts {counted} rows in the interval but {read} were read; "
+            "nothing was committed, because the watermark would move past the missing ones. The "
+            "count and the rows may come from different nodes, or rows were added below the upper "
+            "bound meanwhile (watermark.delay leaves those to the next run); run again"
+        )

@@ -50,6 +50,8 @@ class Commit:
         source_columns: The source's columns under their names in the files, in the source's order:
             ``[{"name", "type", "nullable", "mask", "folder"}]``, the type being what files would
             hold were there no older ones; ``folder`` tells a column that is in the path alone.
+        position: Where in its history the source stood when the run was planned; None where it has
+            no such positions.
     """
 
     commit_id: str
@@ -74,6 +76,7 @@ class Commit:
     columns: dict[str, str] = field(default_factory=dict)
     objects: str | None = None
     source_columns: list[dict[str, Any]] = field(default_factory=list)
+    position: dict[str, str] | None = None
 
     def to_bytes(self) -> bytes:
         """Return the record as it is stored."""

@@ -78,6 +78,7 @@ def check_commit(commit: Commit, seq: int | None) -> None:
         _demand(is_below(uri, commit.target_uri), "retire names a file outside the target")
         _demand(uri not in uris, "retire names a file of the commit itself")
     _check_positions(commit)
+    check_position(commit.position)
     check_columns("schema", commit.schema)
     check_columns("source_columns", commit.source_columns, _MORE_COLUMN_KEYS)
 
@@ -113,6 +114,18 @@ def check_columns(
             type(value) is {**_COLUMN_KEYS, **more}.get(key) for key, value in column.items()
         )
         _demand(right, f"{name} holds what is no column")
+
+
+def check_position(position: Any) -> None:
+    """Check a source's position as records keep it: text by name, or None.
+
+    Raises:
+        ValueError: It is not what a run wrote.
+    """
+    right = position is None or (
+        isinstance(position, dict) and all(isinstance(v, str) for v in position.values())
+    )
+    _demand(right, "position is none")
 
 
 def _check_positions(commit: Commit) -> None:

@@ -20,6 +20,7 @@ from extract_jobs.config.worker_sizes import (
 from extract_jobs.spec.extract_spec import (
     ColumnsSpec,
     JobType,
+    RowSecurity,
     SchemaChangeSpec,
     SchemaPolicy,
     SplitSpec,
@@ -28,7 +29,7 @@ from extract_jobs.spec.extract_spec import (
 )
 from extract_jobs.spec.source import ConnectionSpec, FilesSpec, connection_problem
 from extract_jobs.spec.source_types import SourceType
-from extract_jobs.spec.values import Bytes, Name, SpecPart
+from extract_jobs.spec.values import Bytes, Duration, Name, SpecPart
 
 SCHEMA_PATH = Path(__file__).with_name("source_config.schema.json")
 _TIMEOUT = "The state machine stops the job after this long."
@@ -51,6 +52,14 @@ class SourceSettings(SpecPart):
     )
     event_overrides: tuple[Name, ...] | None = Field(
         None, description="Keys of a table that the event of an execution may override."
+    )
+    row_security: RowSecurity = Field(
+        "refuse",
+        description="PostgreSQL tables whose policies hide rows from the reader: refuse them, or "
+        "apply the policies and extract the visible rows.",
+    )
+    max_lag: Duration | None = Field(
+        None, description="How far a PostgreSQL standby may lag behind its primary; default: any."
     )
 
     @field_validator("connection")
@@ -164,6 +173,10 @@ class TableConfig(SpecPart):
     )
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
     lossy_types: Literal["refuse", "null", "string"] = "refuse"
+    row_security: RowSecurity | None = Field(
+        None, description="As source.row_security, which is the default."
+    )
+    max_lag: Duration | None = Field(None, description="As source.max_lag, which is the default.")
     reconcile: bool = True
     reconcile_max_bytes: Bytes = Field(
         10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."

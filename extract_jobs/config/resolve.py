@@ -192,7 +192,8 @@ def read_by_others(
 _SPEC_FIELDS = [
     name
     for name in TableConfig.model_fields
-    if name in ExtractSpec.model_fields and name not in ("target", "state_uri")
+    if name in ExtractSpec.model_fields
+    and name not in ("target", "state_uri", "row_security", "max_lag")
 ]
 
 
@@ -224,5 +225,7 @@ def spec_of(
         report_uri=report_uri,
         tracking_table=tracking_table,
         limit=limit,
+        row_security=table.config.row_security or source.row_security,
+        max_lag=table.config.max_lag or source.max_lag,
         **fields,
     )

@@ -86,6 +86,7 @@ def resolve_connection(
         trusts=found.get("sslrootcert"),
         connect_timeout_seconds=spec.connect_timeout_seconds,
         pooled=spec.pooled,
+        stall_seconds=spec.stall_timeout.total_seconds(),
         engine=engine,
         url=found.get("url"),
         properties=dict(spec.properties),

@@ -36,6 +36,8 @@ class DatabaseConnection:
         url: A ``jdbc:`` URL as it was given, without a password; None where there is none.
         properties: Properties of the JDBC driver, without credentials.
         iam: What a token is made for, in place of a password.
+        stall_seconds: How long the source may send nothing while rows are read.
+        settings: Settings of each session, over those that the source makes itself.
     """
 
     host: str
@@ -52,6 +54,8 @@ class DatabaseConnection:
     url: str | None = None
     properties: dict[str, str] = field(default_factory=dict, hash=False)
     iam: IamLogin | None = None
+    stall_seconds: float = 3600.0
+    settings: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def place(self) -> str:

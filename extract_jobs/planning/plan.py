@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from extract_jobs.commit.log import Base, Commit, CommitLog
-from extract_jobs.commit.record_check import check_columns
-from extract_jobs.errors import CommitConflict, ConfigError, SchemaChanged
+from extract_jobs.commit.record_check import check_columns, check_position
+from extract_jobs.errors import CommitConflict, ConfigError, SourceMoved
 from extract_jobs.planning.interval import (
     covered_by,
     next_step,
@@ -22,7 +22,7 @@ from extract_jobs.planning.interval import (
 from extract_jobs.planning.new_files import Objects
 from extract_jobs.planning.schema_change import Drift, differences, schema_json
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import ReadRequest, Source
+from extract_jobs.sources import ReadRequest, ReplicatedSource, Source, known_at
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.places import normal
 from extract_jobs.spec.rules import RUN_PARTITIONS
@@ -44,6 +44,7 @@ class Plan:
         drift: What became of the columns since the last commit.
         repeated: Parts of the interval that commits already cover; their rows are deduplicated.
         objects: What is read of a source of objects; None of other sources.
+        position: Where in its history the source stood then; no node that lags behind it is read.
     """
 
     base: Base
@@ -53,6 +54,7 @@ class Plan:
     drift: Drift
     repeated: tuple[Interval, ...] = ()
     objects: Objects | None = None
+    position: dict[str, str] | None = None
 
     @property
     def is_first(self) -> bool:
@@ -77,6 +79,7 @@ def make_plan(
     source: Source,
     now: datetime,
     objects: Objects | None = None,
+    anew: bool = False,
 ) -> Plan:
     """Check the table against its last commit and pin the run's interval and date.
 
@@ -90,6 +93,7 @@ def make_plan(
         source: Queried for the upper bound of an incremental extract.
         now: The present, UTC.
         objects: From `choose_objects`.
+        anew: Whether to leave a plan aside that is pinned: the source is not what it was made for.
 
     Returns:
         The plan that holds: this one, or the one that an earlier attempt pinned.
@@ -97,7 +101,8 @@ def make_plan(
     Raises:
         ConfigError: Another target or source than the first commit's, a target that other data
             occupies, or an interval that cannot be, or that would double rows.
-        SchemaChanged: The policy refuses a change, or the table changed between two attempts.
+        SchemaChanged: The policy refuses a change.
+        SourceMoved: The table changed since an earlier attempt pinned its plan.
         CommitConflict: Another run committed the table's first commit just now.
     """
     check_identity(spec, base.published, description)
@@ -107,26 +112,27 @@ def make_plan(
         check_unoccupied(spec, log, base)
     columns = schema_json(schema)
     drift.check(spec, base.published)
-    pinned = log.read_plan(spec.run_id, base.seq)
+    pinned = None if anew else log.read_plan(spec.run_id, base.seq)
     if pinned is None:
+        source = known_at(source, base.published.position if base.published else None)
         step = next_step(spec, base.published, description, source)
-        pinned = log.pin_plan(
-            spec.run_id,
-            base.seq,
-            {
-                "base_seq": base.seq,
-                "planned_at": now.isoformat(),
-                "extract_date": now.date().isoformat(),
-                "interval": step and step.interval.to_json(),
-                "watermark": step and step.watermark and step.watermark.to_json(),
-                "schema": columns,
-            },
-        )
+        pinned = {
+            "base_seq": base.seq,
+            "planned_at": now.isoformat(),
+            "extract_date": now.date().isoformat(),
+            "interval": step and step.interval.to_json(),
+            "watermark": step and step.watermark and step.watermark.to_json(),
+            "schema": columns,
+            "position": source.position() if isinstance(source, ReplicatedSource) else None,
+        }
+        # Made anew it is this attempt's own: a commit tells its interval itself, and only one of a
+        # run's attempts can make it.
+        pinned = pinned if anew else log.pin_plan(spec.run_id, base.seq, pinned)
     held = _held(pinned, log.plan_uri(spec.run_id, base.seq))
     if pinned["schema"] != columns:
-        raise SchemaChanged(
-            f"{spec.extract_table} changed while run {spec.run_id} was under way: "
-            f"{'; '.join(differences(pinned['schema'], columns))}. Start a new run"
+        raise SourceMoved(
+            f"{spec.extract_table} was altered while run {spec.run_id} was under way: "
+            f"{'; '.join(differences(pinned['schema'], columns))}; run again"
         )
     plan = Plan(
         base=base,
@@ -135,6 +141,7 @@ def make_plan(
         extract_date=held.extract_date,
         drift=drift,
         objects=objects,
+        position=held.position,
     )
     if plan.interval is None:
         return replace(plan, watermark=WatermarkValue.from_json(base.watermark))
@@ -148,6 +155,7 @@ class _Held:
     interval: Interval | None
     watermark: WatermarkValue | None
     extract_date: date
+    position: dict[str, str] | None
 
 
 def _held(pinned: dict[str, Any], uri: str) -> _Held:
@@ -158,10 +166,12 @@ def _held(pinned: dict[str, Any], uri: str) -> _Held:
     """
     try:
         check_columns("schema", pinned["schema"])
+        check_position(pinned.get("position"))
         return _Held(
             Interval.from_json(pinned["interval"]),
             WatermarkValue.from_json(pinned.get("watermark")),
             date.fromisoformat(pinned["extract_date"]),
+            pinned.get("position"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(

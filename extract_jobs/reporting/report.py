@@ -77,7 +77,8 @@ class Report(BaseModel):
     whether they were compared; ``nulled`` counts by column the values that became NULL, and
     ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
     allowed it; ``catalog_error`` tells why the catalog ``failed``, the data being published all the
-    same; ``timings`` are seconds by phase.
+    same; ``timings`` are seconds by phase; ``read_from`` tells of a database whether it was a
+    standby (``in_recovery``, ``lag_seconds``) and whether policies hid rows (``row_security``).
 
     Example:
         >>> report = Report(
@@ -118,6 +119,7 @@ class Report(BaseModel):
     catalog_error: str | None = None
     error: ReportedError | None = None
     versions: dict[str, str] = {}
+    read_from: dict[str, Any] = {}
     truncated: bool = False
 
     @field_validator("schema_changes", mode="before")

@@ -129,6 +129,19 @@ class Snapshot(Protocol):
         """Raise SourceUnavailable if the snapshot can no longer be joined."""
 
 
+@runtime_checkable
+class VerifiedSnapshot(Snapshot, Protocol):
+    """A snapshot that does not keep all of the table as it was, and can tell whether it stayed."""
+
+    def verify(self) -> None:
+        """Check, after the last split, that all of them have read one state of the source.
+
+        Raises:
+            SourceMoved: The table was given or lost parts that splits may have read.
+            SourceUnavailable: The source cannot say yet that what was read will last.
+        """
+
+
 @dataclass(frozen=True)
 class Features:
     """What a source can do: a row of the table of sources in the docs.
@@ -227,6 +240,31 @@ class ObjectSource(Source, Protocol):
 
     def at(self, chosen: bytes) -> ObjectSource:
         """Return the source of the objects of a list, whatever else there is by now."""
+
+
+@runtime_checkable
+class ReplicatedSource(Source, Protocol):
+    """A source that several nodes serve, some of which lag behind others.
+
+    A *position* tells where in the source's history a node stands. Only the source knows what is
+    in one; everybody else keeps it.
+    """
+
+    def position(self) -> dict[str, str] | None:
+        """Return a position that holds all that `highest` last saw; None where it is not known."""
+
+    def having_reached(self, position: Mapping[str, str]) -> ReplicatedSource:
+        """Return the same source, which is known to have been at a position before.
+
+        Its `highest` and `snapshot` look at no node that has not got there yet.
+        """
+
+
+def known_at(source: Source, position: Mapping[str, str] | None) -> Source:
+    """Return a source that is known to have been at a position; None knows of none."""
+    if position is None or not isinstance(source, ReplicatedSource):
+        return source
+    return source.having_reached(position)
 
 
 def open_source(spec: ExtractSpec, spark: SparkSession | None = None) -> Source:

@@ -25,6 +25,7 @@ from extract_jobs.spec.source_types import SourceType
 from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
 
 JobType = Literal["glue", "emr", "ecs"]
+RowSecurity = Literal["refuse", "apply"]
 
 XMIN = "xmin"
 """What snapshot mode orders rows by. No column of a PostgreSQL table can have this name."""
@@ -241,6 +242,8 @@ class ExtractSpec(SpecPart):
     spill_folder: Name | None = None
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
     lossy_types: Literal["refuse", "null", "string"] = "refuse"
+    row_security: RowSecurity = "refuse"
+    max_lag: Duration | None = None
     reconcile: bool = True
     reconcile_max_bytes: Bytes = Field(
         10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."
@@ -279,6 +282,15 @@ class ExtractSpec(SpecPart):
         problems = [*mode_problems(self), *catalog_problems(self)]
         wrong = connection_problem(self.source_type, self.connection)
         problems += [f"connection: {wrong}"] if wrong else []
+        if self.source_type != "postgres":
+            problems += [
+                f"source.{name} is for sources of type postgres"
+                for name, given in (
+                    ("row_security", self.row_security != "refuse"),
+                    ("max_lag", self.max_lag is not None),
+                )
+                if given
+            ]
         problems += [
             f"{name} must not lie inside target.uri, where readers list it"
             for name, uri in (("state_uri", self.state_uri), ("report_uri", self.report_uri))

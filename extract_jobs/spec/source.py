@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from extract_jobs.spec.source_types import registration
-from extract_jobs.spec.values import Name, SpecPart
+from extract_jobs.spec.values import Duration, Name, SpecPart
 
 
 class ConnectionSpec(SpecPart):
@@ -47,6 +48,10 @@ class ConnectionSpec(SpecPart):
         False, description="Behind a pooler or proxy that may switch node or session: one split."
     )
     connect_timeout_seconds: int = Field(10, ge=1, le=300)
+    stall_timeout: Duration = Field(
+        timedelta(hours=1),
+        description="How long the source may send nothing while rows are read; PostgreSQL.",
+    )
     path: Name | None = Field(None, description="The file of a SQLite database.")
     uri: Name | None = Field(None, description="Folder that the globs of files start from.")
     driver: Name | None = Field(None, description="Class of the JDBC driver.")

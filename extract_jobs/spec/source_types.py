@@ -71,7 +71,7 @@ def _by_jdbc(takes: frozenset[str], where: str) -> SourceRegistration:
 BUILT_IN: Mapping[str, SourceRegistration] = {
     "postgres": SourceRegistration(
         "extract_jobs.sources.postgres.source:PostgresSource.open",
-        _SERVER | _IAM | {"pooled"},
+        _SERVER | _IAM | {"pooled", "stall_timeout"},
         where="postgres",
         strategies=("auto", "ctid", "range", "none"),
     ),

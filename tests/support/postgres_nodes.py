@@ -49,8 +49,6 @@ _SETTINGS = {
     # What is committed reaches the standby at once; nothing reaches a disk.
     "synchronous_commit": "on",
     "wal_receiver_status_interval": "1s",
-    # A standby that is read must not cancel its readers unasked.
-    "max_standby_streaming_delay": "-1",
 }
 _WAIT_SECONDS = 60.0
 
@@ -77,6 +75,11 @@ class Nodes:
             row = connection.execute("select pg_current_wal_lsn()::text").fetchone()
         assert row is not None
         _until(self.standby, f"select pg_last_wal_replay_lsn() >= '{row[0]}'::pg_lsn")
+
+    def disconnect(self) -> None:
+        """Let the standby receive nothing more."""
+        self.standby.execute("alter system set primary_conninfo = ''", "select pg_reload_conf()")
+        _until(self.standby, "select not exists (select from pg_stat_wal_receiver)")
 
     def promote(self) -> None:
         """Make the standby a primary; the old one goes on by itself."""

@@ -162,6 +162,7 @@ WRONG = {
     "watermark_column": [5], "ground": ["x", [5], [{"lower": 5}]], "partition_by": ["x", [5]],
     "columns": ["x", [], {"id": 5}], "objects": [5, "../../secrets.json", "objects/x/y", ""],
     "source_columns": ["x", [{}], [{"name": "id", "type": "int64", "nullable": True, "mask": 5}]],
+    "position": ["x", {"lsn": 5}, []],
     "surprise": ["a key that a later version may have"],
 }  # fmt: skip
 

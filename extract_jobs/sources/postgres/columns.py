@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
 
+from extract_jobs.sources.postgres.node import Recovery
 from extract_jobs.sources.postgres.sql import KINDS, literal, operator, quote_name, quote_text
 from extract_jobs.sources.sql.columns import SqlColumn
 from extract_jobs.sources.sql.statements import Relation, select
@@ -51,12 +52,29 @@ class PostgresColumn(SqlColumn):
         return "infinite" if is_infinite else "NaN, before year 1 or after year 9999"
 
 
-def clock_bound(column: SqlColumn, delay: timedelta, zone: str) -> str:
-    """Return SQL of the latest value of a time; ``zone`` is that of sessions which set none."""
+def clock_bound(column: SqlColumn, delay: timedelta, zone: str, node: Recovery) -> str:
+    """Return SQL of the latest value of a time, by the source's clock less a delay.
+
+    On a standby the clock is that of what it has replayed, since later rows may still be on their
+    way. It is NULL, and no value is below it, where the standby cannot tell.
+
+    Args:
+        column: Of a time.
+        delay: How far to stay behind the clock.
+        zone: Of sessions which set none.
+        node: What answers.
+    """
     ago = f"pg_catalog.make_interval(secs => {delay.total_seconds():.6f})"
+    now = "pg_catalog.now()"
+    if node.in_recovery:
+        complete = quote_text(node.complete_to.isoformat()) if node.complete_to else "null"
+        now = (
+            f"(case when pg_catalog.now() {operator('<')} {complete}::pg_catalog.timestamptz"
+            f" then pg_catalog.now() else {complete}::pg_catalog.timestamptz end)"
+        )
     if column.kind == "timestamptz":
-        return f"(pg_catalog.now() {operator('-')} {ago})"
-    clocks = ", ".join(f"pg_catalog.now() at time zone {quote_text(z)}" for z in ("UTC", zone))
+        return f"({now} {operator('-')} {ago})"
+    clocks = ", ".join(f"{now} at time zone {quote_text(z)}" for z in ("UTC", zone))
     latest = f"(least({clocks}) {operator('-')} {ago})"
     if column.kind == "timestamp":
         return latest

@@ -11,7 +11,9 @@ import contextlib
 import os
 import threading
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import duckdb
@@ -20,14 +22,21 @@ import pyarrow as pa
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError, ExtractError, Interrupted, WorkerOutOfMemory
-from extract_jobs.sources.postgres.errors import reading_error
+from extract_jobs.sources.postgres.errors import before_any_row, reading_error
+from extract_jobs.sources.postgres.node import POSITION, Position, wait_until_reached
 from extract_jobs.sources.postgres.session import connect, execute
-from extract_jobs.sources.postgres.sql import options, quote_text, set_local
+from extract_jobs.sources.postgres.sql import EQUALS, quote_text, set_local
+from extract_jobs.sources.pump import Sockets
 
 _databases: dict[int, duckdb.DuckDBPyConnection] = {}
 """One in-memory DuckDB a process, by process id: loading the extension takes 0.1 s, as its
 signature is checked over 40 MB. A forked child must not touch its parent's."""
 _lock = threading.Lock()
+# With the zone: what prints it is the session's own business.
+_BACKEND = (
+    "select pid, backend_start::pg_catalog.text from pg_catalog.pg_stat_activity"
+    f" where pid {EQUALS} pg_catalog.pg_backend_pid()"
+)
 
 
 def extension_file() -> Path:
@@ -84,11 +93,9 @@ def _database_cursor() -> duckdb.DuckDBPyConnection:
         ) from error
 
 
-def attach_string(connection: DatabaseConnection, server_version: int) -> str:
+def attach_string(connection: DatabaseConnection) -> str:
     """Return libpq's connection string without user and password: DuckDB's errors print it."""
     parameters = connection.parameters()
-    if not connection.pooled:
-        parameters["options"] = options(server_version)
     return " ".join(f"{name}={_quoted(value)}" for name, value in parameters.items())
 
 
@@ -104,6 +111,8 @@ def stream(
     snapshot_id: str | None,
     rows_per_batch: int,
     what: str,
+    sockets: Sockets,
+    reached: Position | None = None,
 ) -> Generator[pa.RecordBatch]:
     """Stream a SELECT as record batches, over one connection that is closed at the end.
 
@@ -116,6 +125,8 @@ def stream(
         snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
         rows_per_batch: Rows in a batch; DuckDB itself works in steps of 2,048.
         what: What is being read, for error messages.
+        sockets: Told of the connection.
+        reached: The node must have got so far; waited for in the very transaction that reads.
 
     Raises:
         SourceUnavailable: The connection broke, or the snapshot is gone.
@@ -125,19 +136,25 @@ def stream(
     cursor = _database_cursor()
     name = f"s{uuid4().hex}"
     text: str | None = None
+    reader_made = False
     reader: pa.RecordBatchReader | None = None
-    backend: int | None = None
+    backend: tuple[Any, ...] | None = None
+
     try:
-        _attach(cursor, name, connection, server_version)
-        cursor.execute("begin")
-        setup = [f"set transaction snapshot {quote_text(snapshot_id)}"] if snapshot_id else []
-        setup += [set_local(server_version)] if connection.pooled else []
-        if setup:
-            cursor.execute(f"call postgres_execute('{name}', {_literal('; '.join(setup))})")
-        pid = f"from postgres_query('{name}', 'select pg_catalog.pg_backend_pid()')"
-        backend = cursor.execute(pid).fetchall()[0][0]
+        sockets.opened_by(partial(_attach, cursor, name, connection))
+        _begin(
+            cursor,
+            name,
+            connection,
+            server_version=server_version,
+            snapshot_id=snapshot_id,
+            reached=reached,
+            what=what,
+        )
+        backend = _ask(cursor, name, _BACKEND)
         query = f"from postgres_query('{name}', {_literal(statement)})"
         reader = cursor.sql(query).to_arrow_reader(rows_per_batch)
+        reader_made = True
         yield from reader
         backend = None
     except (duckdb.OutOfMemoryException, MemoryError):
@@ -149,44 +166,79 @@ def stream(
         # Neither raised from here nor kept: the original quotes connection string and statement,
         # and would travel along as the context of what is raised.
         text = str(error)
+        backend = None  # the statement is over, or nobody can be reached
     finally:
         # In this order. An open stream or transaction that is destroyed with its connection after
         # the server has gone makes DuckDB's destructor throw, which ends the process.
         reader = None
         if backend is not None:
-            _cancel(connection, backend)
+            _cancel(connection, *backend)
         with contextlib.suppress(duckdb.Error, OSError):
             cursor.execute("rollback")
         with contextlib.suppress(duckdb.Error, OSError):
             cursor.execute(f"detach {name}")
         cursor.close()
     if text is not None:
-        raise reading_error(text, what, statement)
+        failure = reading_error(text, what, statement)
+        raise failure if reader_made else before_any_row(failure)
 
 
-def _cancel(connection: DatabaseConnection, backend: int) -> None:
+def _cancel(connection: DatabaseConnection, pid: int, since: str) -> None:
     """Ask the server to stop a stream that is not wanted any more; done also if it cannot.
 
-    DuckDB's rollback would first read all that the server still has to send.
+    DuckDB's rollback would first read all that the server still has to send. Behind a pooler the
+    request may come to another node, whose process of that number is somebody else's.
     """
     with (
         contextlib.suppress(psycopg.Error, ExtractError),
         contextlib.closing(connect(connection)) as opened,
     ):
-        execute(opened, "select pg_catalog.pg_cancel_backend(%s)", backend)
+        execute(
+            opened,
+            "select pg_catalog.pg_cancel_backend(pid) from pg_catalog.pg_stat_activity where pid"
+            f" {EQUALS} %s and backend_start {EQUALS} %s::pg_catalog.timestamptz",
+            pid,
+            since,
+        )
 
 
-def _attach(
-    cursor: duckdb.DuckDBPyConnection, name: str, connection: DatabaseConnection, version: int
-) -> None:
+def _attach(cursor: duckdb.DuckDBPyConnection, name: str, connection: DatabaseConnection) -> None:
     login = connection.login_now()
     given = f", password {_literal(login.password)}" if login.password is not None else ""
     cursor.execute(f"create secret {name} (type postgres, user {_literal(login.user)}{given})")
     try:
-        attached = _literal(attach_string(connection, version))
+        attached = _literal(attach_string(connection))
         cursor.execute(f"attach {attached} as {name} (type postgres, read_only, secret {name})")
     finally:
         cursor.execute(f"drop secret {name}")
+
+
+def _begin(
+    cursor: duckdb.DuckDBPyConnection,
+    name: str,
+    connection: DatabaseConnection,
+    *,
+    server_version: int,
+    snapshot_id: str | None,
+    reached: Position | None,
+    what: str,
+) -> None:
+    """Begin the transaction that reads, as `stream` says."""
+    cursor.execute("begin")
+    setup = [f"set transaction snapshot {quote_text(snapshot_id)}"] if snapshot_id else []
+    if reached is not None:
+        # The one statement that reads is then younger than the position that was waited for.
+        setup = ["set transaction isolation level read committed"]
+    setup.append(set_local(server_version, connection.settings))
+    cursor.execute(f"call postgres_execute('{name}', {_literal('; '.join(setup))})")
+    if reached is not None:
+        wait_until_reached(partial(_ask, cursor, name, POSITION), reached, what)
+
+
+def _ask(cursor: duckdb.DuckDBPyConnection, name: str, question: str) -> tuple[Any, ...]:
+    """Return the first row of a question to the server, within the cursor's transaction."""
+    row = cursor.execute(f"from postgres_query('{name}', {_literal(question)})").fetchone()
+    return row or ()
 
 
 def _literal(text: str) -> str:

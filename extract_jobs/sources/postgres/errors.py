@@ -27,6 +27,11 @@ _REFUSED_LOGIN = (
     ("does not match host name", "the server's certificate is for another host"),
     ("permission denied for database", "the user may not connect to the database"),
     ("is not permitted to log in", "the user may not log in"),
+    ("valid client certificate", "the server asks for a client certificate, and none is given"),
+    ("no such database", "the pooler knows no database of that name; check connection.database"),
+    ("no such user", "the pooler does not know the user; check connection.user"),
+    ("accepting connection over GSSAPI", "the server signs in by GSSAPI, which is not supported"),
+    ("unsupported authentication method", "the server signs in by a method that is not supported"),
 )  # fmt: skip
 _MISSING = re.compile(r"FATAL:\s+(?:database|role) .* does not exist", re.DOTALL)
 _CUT = (
@@ -53,6 +58,8 @@ _PASSES = (
 """Heads of the messages of the same conditions."""
 _LOCK_TIMEOUT = "lock timeout, somebody held a lock on what is read for too long; run again"
 _RAISED = "a function raised an error, whose text is not shown because it may hold rows"
+_ECHO = re.compile(r'Failed to \w+ query "(?:BEGIN|set|select pid|select pg_)[^"]*": ')
+"""DuckDB's repetition of a statement of ours, before what went wrong with it."""
 _SERVER = re.compile(r"(?:ERROR|FATAL|PANIC):\s+(.*)")
 _QUOTE = re.compile("[\"'`«»“”„‘’‹›「]")
 _MAY_BE_DATA = re.compile(rf"{_QUOTE.pattern}|\d{{4,}}|\b(?:DETAIL|CONTEXT):")
@@ -70,10 +77,24 @@ def connect_error(error: psycopg.Error, connection: DatabaseConnection) -> Extra
             f"cannot connect to {connection.place}: {_reason(text)}; check connection.database "
             "and connection.user"
         )
+    if (said := _answered(text)) is not None:
+        return SourceUnavailable(f"cannot connect to {connection.place}: {said}")
     return SourceUnavailable(
         f"cannot connect to {connection.place} within "
         f"{connection.connect_timeout_seconds} s per address: {_reason(text)}; check host, port "
         "and firewall"
+    )
+
+
+def _answered(text: str) -> str | None:
+    """Return what a server or pooler said to a connection that it did not take; None for nothing.
+
+    libpq's text names hosts, users and databases, and no row.
+    """
+    if "FATAL:" not in text:
+        return None
+    return (
+        f"the server refused the connection ({_reason(text).strip()}); run again once it has room"
     )
 
 
@@ -92,6 +113,9 @@ def statement_error(error: psycopg.Error, what: str) -> ExtractError:
         what: What was being done, such as ``counting public.orders``.
     """
     state = error.sqlstate
+    said = str(error) if state is None else primary(error)
+    if (failure := _by_words(said, what)) is not None:
+        return failure
     if state is None and not isinstance(error, psycopg.OperationalError):
         return SourceQueryFailed(f"{what} failed: {type(error).__name__}")
     if state is None or state.startswith(_CUT_CLASSES):
@@ -113,13 +137,58 @@ def statement_error(error: psycopg.Error, what: str) -> ExtractError:
     return SourceQueryFailed(f"{what} failed: {_shown(error)} {condition}")
 
 
+_NAMES_ONLY = ("42703", "42P01", "42704", "3F000")
+_NAMES = re.compile(
+    r"(?:column|relation|schema|type|role) (?:\"[^\"]*\"|[\w.]+)"
+    r"(?: of relation \"[^\"]*\")? does not exist"
+)
+"""Messages whose quotes are names, never data."""
+
+
+def _by_words(text: str, what: str) -> ExtractError | None:
+    """Return what some messages mean whose SQLSTATE, if any, stands for something else too.
+
+    Only what stands before the first quote counts: the rest may repeat a row.
+    """
+    words = _QUOTE.split(text, maxsplit=1)[0].lower()
+    if "statement pooling mode" in words:
+        return ConfigError(
+            f"{what} failed: the pooler is in pool mode statement, and an extract needs "
+            "transactions: set pool_mode to transaction or session for this database"
+        )
+    if "query_wait_timeout" in words:
+        return SourceUnavailable(
+            f"{what} failed: the pooler had no server connection free in time (query_wait_timeout);"
+            " a table needs two, one that holds the snapshot and one for each split: raise its "
+            "pool size, or lower split.max_connections, and run again"
+        )
+    if "conflict with recovery" in words:
+        return SourceUnavailable(
+            f"{what} failed: the standby cancelled it, because it stood in the way of what is "
+            "replayed from the primary (a recovery conflict); run again, at a quieter time, with "
+            "hot_standby_feedback on, with a greater max_standby_streaming_delay, or from the "
+            "primary"
+        )
+    if found := re.match(r'materialized view "([^"]*)" has not been populated', text):
+        return ConfigError(
+            f"{what} failed: materialized view {found[1]!r} holds no data yet; run REFRESH "
+            "MATERIALIZED VIEW in the database"
+        )
+    return None
+
+
+def hidden_rows(what: str) -> ConfigError:
+    """Return the refusal of a table whose policies hide rows from the reader."""
+    return ConfigError(
+        f"{what}: its row-level security policies hide rows from the user, which would be left out "
+        "unnoticed; give the user BYPASSRLS, or set row_security: apply on the source or the table "
+        "to extract the visible rows only"
+    )
+
+
 def _denied(message: str, what: str) -> ConfigError:
     if "row-level security" in message:
-        return ConfigError(
-            f"{what} failed: the table has row-level security policies and row_security is off for "
-            "the user, so that rows are not left out unnoticed; set row_security on for the user "
-            "to extract what the policies show it, or give it BYPASSRLS"
-        )
+        return hidden_rows(f"{what} failed")
     return ConfigError(
         f"{what} failed: {message}; grant the user SELECT on it, or EXECUTE if it is a function"
     )
@@ -140,7 +209,8 @@ def primary(error: psycopg.Error) -> str:
 def _shown(error: psycopg.Error) -> str:
     if error.diag.source_function == "exec_stmt_raise" or error.sqlstate == "P0001":
         return _RAISED
-    return scrub(primary(error))
+    said = primary(error)
+    return said if error.sqlstate in _NAMES_ONLY and _NAMES.fullmatch(said) else scrub(said)
 
 
 def scrub(text: str) -> str:
@@ -152,6 +222,33 @@ def scrub(text: str) -> str:
     line = next((part for part in text.strip().splitlines() if part.strip()), "").strip()
     found = _MAY_BE_DATA.search(line)
     return (line[: found.start()] + "…" if found else line)[:500]
+
+
+def _not_connected(text: str, what: str) -> ExtractError | None:
+    """Return what DuckDB's words about a connection mean; None where they are about none."""
+    words = text.lower()
+    for needle, reason in _REFUSED_LOGIN:
+        if needle.lower() in words:
+            return ConfigError(f"{what} failed: {reason}")
+    if "connection to server" in words and (said := _answered(text)) is not None:
+        return SourceUnavailable(f"{what} failed: {said}")
+    if any(needle in words for needle in _CUT):
+        return SourceUnavailable(f"{what} failed: the connection was lost or refused; run again")
+    return None
+
+
+def before_any_row(error: ExtractError) -> ExtractError:
+    """Add to an error that came while a split was opened what the server cannot say itself.
+
+    A pooler whose pool is full closes the connection, and DuckDB does not pass its words on.
+    """
+    if type(error) is not SourceUnavailable or "connection was lost" not in str(error):
+        return error
+    return SourceUnavailable(
+        f"{error}. It was lost before any row came: where a pooler stands between, its pool may "
+        "have had no connection free, and a table needs two, one that holds the snapshot and one "
+        "for each split"
+    )
 
 
 def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
@@ -167,23 +264,24 @@ def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
     """
     if statement:
         text = re.sub(r'"[^"\0]*\0[^"]*"|\0', "", text.replace("\0", "").replace(statement, "\0"))
+    text = _ECHO.sub("", text, count=1)
     server = _SERVER.search(text)
     if server and "RAISE" in text[server.end() :]:
         return SourceQueryFailed(f"{what} failed: {_RAISED}")
     logging_in = "connection to server" in (text[: server.start()] if server else text)
     message = server[1] if server else text
+    if (failure := _by_words(message, what)) is not None:
+        return failure
     # Beyond its first quote a message may repeat a row, which may say anything.
     words = (text if logging_in else _QUOTE.split(message, maxsplit=1)[0]).lower()
     if words.strip() == "snapshot" or any(needle in words for needle in _SNAPSHOT_GONE):
         return SourceUnavailable(
             f"{what} failed: the snapshot can no longer be joined, because the connection that "
-            "exported it was lost; run again"
+            "exported it was lost, or because this one leads to another node; run again. Behind a "
+            "pooler or proxy with several nodes, set connection.pooled: true"
         )
-    for needle, reason in _REFUSED_LOGIN:
-        if needle.lower() in words:
-            return ConfigError(f"{what} failed: {reason}")
-    if any(needle in words for needle in _CUT):
-        return SourceUnavailable(f"{what} failed: the connection was lost or refused; run again")
+    if (failure := _not_connected(text if logging_in else words, what)) is not None:
+        return failure
     if "due to lock timeout" in words:
         return SourceUnavailable(f"{what} failed: {_LOCK_TIMEOUT}")
     if any(needle in words for needle in _PASSES):
@@ -197,4 +295,5 @@ def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
         )
     if words.startswith("permission denied for") or "row-level security" in words:
         return _denied(scrub(message), what)
-    return SourceQueryFailed(f"{what} failed: {scrub(message)}")
+    names = _NAMES.match(message)
+    return SourceQueryFailed(f"{what} failed: {names[0] if names else scrub(message)}")

@@ -72,6 +72,19 @@ def _begin_locked(opened: Connection, connection: DatabaseConnection, table: Tab
         begin(opened, connection, None)
 
 
+def locked_relations(opened: Connection) -> list[int]:
+    """Return the identifiers of the database's tables and indexes that the transaction locks."""
+    rows = execute(
+        opened,
+        "select distinct l.relation::pg_catalog.int8 from pg_catalog.pg_locks l"
+        " where l.locktype operator(pg_catalog.=) 'relation' and l.granted"
+        " and l.pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()"
+        " and l.database operator(pg_catalog.=) (select d.oid from pg_catalog.pg_database d"
+        " where d.datname operator(pg_catalog.=) pg_catalog.current_database())",
+    )
+    return sorted(row[0] for row in rows)
+
+
 def rewritten(opened: Connection) -> list[str]:
     """Return the tables whose storage was replaced between the snapshot and their locks.
 

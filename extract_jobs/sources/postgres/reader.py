@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
 from extract_jobs.sources.postgres.duckdb_reader import stream
+from extract_jobs.sources.postgres.node import Position
 from extract_jobs.sources.postgres.rows import stream_rows
 from extract_jobs.sources.postgres.sql import operator, quote_name
 from extract_jobs.sources.postgres.values import (
@@ -21,9 +23,11 @@ from extract_jobs.sources.postgres.values import (
     failure_condition,
     hidden_by_duckdb,
 )
+from extract_jobs.sources.pump import Sockets, pumped
 from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.statements import Relation, select
 from extract_jobs.transform.date_range import out_of_range
+from extract_jobs.transform.utf8 import damaged_rows
 
 Width = Literal["narrow", "mixed", "wide"]
 
@@ -51,6 +55,8 @@ class PostgresReader:
         batch_rows: Rows in a batch of narrow rows.
         null_what_fails: ``lossy_types: null``.
         what: What is read, for messages.
+        reached: The node that a split comes to must have got so far; None where it is known to.
+        reads_foreign_tables: Whether some rows come from other servers, which no snapshot holds.
         nulled: Values that became NULL because they had no faithful form, by column, in the read
             that this copy of the reader began last. Not pickled.
     """
@@ -66,6 +72,8 @@ class PostgresReader:
     batch_rows: int
     null_what_fails: bool
     what: str
+    reached: Position | None = None
+    reads_foreign_tables: bool = False
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,37 +94,51 @@ class PostgresReader:
         """Yield the split's rows. See `extract_jobs.sources.Reader.read`."""
         self.nulled.clear()
         conditions = [self.interval, split.predicate]
-        schema = self.schema
+        schema, done = self.schema, 0
         small = f"{self.size} {operator('<=')} {WIDE_ROW_BYTES}"
         large = f"{self.size} {operator('>')} {WIDE_ROW_BYTES}"
         if self.width != "wide":
             statement = self._statement(*conditions, small if self.width == "mixed" else None)
-            batches = stream(
+            narrow = partial(
+                stream,
                 self.connection,
                 statement,
                 server_version=self.server_version,
                 snapshot_id=self.snapshot_id,
                 rows_per_batch=self.batch_rows,
                 what=self.what,
+                sockets=(sockets := Sockets(self.connection.port)),
+                reached=self.reached,
             )
-            with contextlib.closing(batches):
+            with contextlib.closing(self._pumped(narrow, sockets)) as batches:
                 for batch in batches:
-                    yield self._finished(batch, schema)
+                    yield self._finished(batch, schema, split, done)
+                    done += batch.num_rows
         if self.width != "narrow":
             statement = self._statement(*conditions, large if self.width == "mixed" else None)
             types = [column.arrow_type for column in self.columns]
             types += [pa.int64()] * len(self._flags())
-            batches = stream_rows(
+            wide = partial(
+                stream_rows,
                 self.connection,
                 statement,
                 snapshot_id=self.snapshot_id,
                 types=types,
                 columns=self.columns,
                 what=self.what,
+                sockets=(sockets := Sockets(self.connection.port)),
+                reached=self.reached,
             )
-            with contextlib.closing(batches):
+            with contextlib.closing(self._pumped(wide, sockets)) as batches:
                 for batch in batches:
-                    yield self._finished(batch, schema)
+                    yield self._finished(batch, schema, split, done)
+                    done += batch.num_rows
+
+    def _pumped(
+        self, make: Callable[[], Generator[pa.RecordBatch]], sockets: Sockets
+    ) -> Generator[pa.RecordBatch]:
+        seconds = self.connection.stall_seconds
+        return pumped(make, sockets, stall_seconds=seconds, what=self.what)
 
     def _statement(self, *conditions: str | None) -> str:
         expressions = [column.expression for column in self.columns]
@@ -132,18 +154,42 @@ class PostgresReader:
                 found.append((column, condition))
         return [found[i : i + _FLAGS_PER_COLUMN] for i in range(0, len(found), _FLAGS_PER_COLUMN)]
 
-    def _finished(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    def _finished(
+        self, batch: pa.RecordBatch, schema: pa.Schema, split: Split, done: int
+    ) -> pa.RecordBatch:
+        """Bring a batch to the schema; ``done`` rows of the split came before it."""
         for position, group in enumerate(self._flags(), start=len(self.columns)):
             flags = batch.column(position)
             if flags.null_count != len(flags):
                 self._count(flags, [column for column, _ in group])
         arrays = []
         for index, column in enumerate(self.columns):
-            values = conform(batch.column(index), column)
+            found = batch.column(index)
+            if damaged := damaged_rows(found):
+                found = self._without(found, damaged, column, split, done)
+            values = conform(found, column)
             if out_of_range(values):
                 raise _refused(column, "a value that is infinite or outside years 1 to 9999")
             arrays.append(values)
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _without(
+        self, values: pa.Array, damaged: list[int], column: Column, split: Split, done: int
+    ) -> pa.Array:
+        """Return text with NULL for what is not UTF-8, where ``lossy_types`` allows it."""
+        if not (self.null_what_fails and column.nullable):
+            raise TypeNotRepresentable(
+                f"column {column.name} ({column.source_type}) holds text that is not valid UTF-8, "
+                f"in {len(damaged)} of the rows that were read last, first in row "
+                f"{done + damaged[0] + 1} of split {split.index} in the order of reading. The "
+                "database's encoding is SQL_ASCII, or it holds what was never checked: correct it, "
+                "convert it in a query, for example with convert_from(…), exclude the column, or "
+                "set lossy_types: null to write NULL for it, where the column admits NULL"
+            )
+        self.nulled[column.name] = self.nulled.get(column.name, 0) + len(damaged)
+        bad = set(damaged)
+        mask = pa.array([row in bad for row in range(len(values))])
+        return pc.if_else(mask, pa.scalar(None, values.type), values)
 
     def _count(self, flags: pa.Array, columns: list[Column]) -> None:
         for bit, column in enumerate(columns):

@@ -12,11 +12,16 @@ from typing import Any
 
 import psycopg
 import pyarrow as pa
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
-from extract_jobs.sources.postgres.session import session
+from extract_jobs.sources.postgres.node import POSITION, Position, wait_until_reached
+from extract_jobs.sources.postgres.session import Isolation, execute, session
+from extract_jobs.sources.pump import Sockets
 
 _BATCH_BYTES = 16 * 2**20
 _BATCH_ROWS = 8_192
@@ -30,6 +35,8 @@ def stream_rows(
     types: Sequence[pa.DataType],
     columns: Sequence[Column],
     what: str,
+    sockets: Sockets,
+    reached: Position | None = None,
 ) -> Generator[pa.RecordBatch]:
     """Stream a SELECT as record batches of about 16 MiB, or of one row that is larger.
 
@@ -40,6 +47,8 @@ def stream_rows(
         types: Their Arrow types.
         columns: What the first of them stand for, for messages.
         what: What is being read, for messages.
+        sockets: Told of the connection.
+        reached: The node must have got so far; waited for in the very transaction that reads.
 
     Raises:
         SourceUnavailable: The connection broke, or the snapshot is gone.
@@ -47,8 +56,14 @@ def stream_rows(
         TypeNotRepresentable: A date or timestamp is infinite or outside years 1 to 9999.
     """
     schema = pa.schema([(f"c{i}", kind) for i, kind in enumerate(types)])
-    with session(connection, what, snapshot_id) as opened:
+    isolation: Isolation = "read committed" if reached else "repeatable read"
+    with session(connection, what, snapshot_id, isolation) as opened:
+        sockets.hold(opened.fileno())
+        if reached is not None:
+            wait_until_reached(lambda: execute(opened, POSITION)[0], reached, what)
         cursor = opened.cursor()
+        for name in ("text", "varchar", "bpchar"):
+            cursor.adapters.register_loader(name, _Text)
         rows: list[tuple[Any, ...]] = []
         size = 0
         with contextlib.closing(_checked(cursor, statement, columns)) as stream:
@@ -86,6 +101,15 @@ def _checked(
         )
 
 
+class _Text(Loader):
+    """Text as it is; what is no UTF-8 is told from the rest by `_batch`, with its column."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode(errors="surrogateescape")
+
+
 def _is_temporal(kind: pa.DataType) -> bool:
     return bool(pa.types.is_temporal(kind.value_type if pa.types.is_list(kind) else kind))
 
@@ -100,7 +124,12 @@ def _batch(
             # Arrow has no NaN here. The flags column tells of it; see `PostgresReader`.
             values = [None if value is None or value.is_nan() else value for value in values]
         try:
-            arrays.append(pa.array(values, field.type))
+            if pa.types.is_string(field.type):
+                # Unchecked, as DuckDB gives it; `PostgresReader` looks at both.
+                texts = [None if v is None else v.encode(errors="surrogateescape") for v in values]
+                arrays.append(pa.array(texts, pa.binary()).view(pa.string()))
+            else:
+                arrays.append(pa.array(values, field.type))
             continue
         except (pa.ArrowException, OverflowError, UnicodeError) as error:
             kind = type(error).__name__

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ExtractError, SourceUnavailable
 from extract_jobs.sources.postgres.errors import connect_error, statement_error
-from extract_jobs.sources.postgres.sql import options, quote_text, set_local, settings
+from extract_jobs.sources.postgres.sql import quote_text, set_local
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+Isolation = Literal["repeatable read", "read committed"]
 
 
 def execute(connection: Connection, statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -23,45 +24,54 @@ def execute(connection: Connection, statement: str, *values: Any) -> list[tuple[
 
 
 def connect(connection: DatabaseConnection) -> Connection:
-    """Connect, in autocommit, with the session's settings in force.
+    """Connect, in autocommit; `begin` brings the settings into force.
 
     Raises:
         ConfigError: Login or its token refused, or no such database.
         SourceUnavailable: Unreachable within the timeout.
     """
     arguments: dict[str, Any] = connection.parameters()
-    if not connection.pooled:
-        arguments["options"] = options(0)
     login = connection.login_now()
     try:
-        opened = psycopg.connect(
+        return psycopg.connect(
             user=login.user,
             password=login.password,
             autocommit=True,
             prepare_threshold=None,
             **arguments,
         )
-        if not connection.pooled:
-            newer = set(settings(opened.info.server_version)) - set(settings(0))
-            for name in sorted(newer):
-                execute(opened, f"set {name} = 0")
     except psycopg.Error as error:
         raise connect_error(error, connection) from error
-    return opened
 
 
-def begin(opened: Connection, connection: DatabaseConnection, snapshot_id: str | None) -> None:
-    """Begin a read-only transaction with one snapshot, its own or an exported one."""
-    execute(opened, "begin transaction isolation level repeatable read, read only")
-    if snapshot_id is not None:
-        execute(opened, f"set transaction snapshot {quote_text(snapshot_id)}")
-    if connection.pooled:
-        execute(opened, set_local(opened.info.server_version))
+def begin(
+    opened: Connection,
+    connection: DatabaseConnection,
+    snapshot_id: str | None,
+    isolation: Isolation = "repeatable read",
+) -> None:
+    """Begin a read-only transaction with the package's settings in force, in one round trip.
+
+    Args:
+        opened: A connection outside a transaction.
+        connection: What it was opened from.
+        snapshot_id: An exported snapshot to join; None takes one with the first query.
+        isolation: ``read committed`` gives each statement a snapshot of its own.
+    """
+    statements = [
+        f"begin transaction isolation level {isolation}, read only",
+        *([f"set transaction snapshot {quote_text(snapshot_id)}"] if snapshot_id else []),
+        set_local(opened.info.server_version, connection.settings),
+    ]
+    execute(opened, "; ".join(statements))
 
 
 @contextlib.contextmanager
 def session(
-    connection: DatabaseConnection, what: str, snapshot_id: str | None = None
+    connection: DatabaseConnection,
+    what: str,
+    snapshot_id: str | None = None,
+    isolation: Isolation = "repeatable read",
 ) -> Iterator[Connection]:
     """Open a read-only transaction for the length of the context.
 
@@ -69,6 +79,7 @@ def session(
         connection: Where to.
         what: What is being done, for the error message.
         snapshot_id: An exported snapshot to join.
+        isolation: As for `begin`.
 
     Raises:
         ExtractError: What psycopg raised inside, mapped.
@@ -77,14 +88,15 @@ def session(
     with contextlib.closing(connect(connection)) as opened:
         joined = False
         try:
-            begin(opened, connection, snapshot_id)
+            begin(opened, connection, snapshot_id, isolation)
             joined = True
             yield opened
             return
         except psycopg.Error as error:
             if not joined and error.sqlstate in ("22023", "42704"):
                 failure = SourceUnavailable(
-                    f"{what} failed: the snapshot can no longer be joined; run again"
+                    f"{what} failed: the snapshot can no longer be joined; run again. Behind a "
+                    "pooler or proxy with several nodes, set connection.pooled: true"
                 )
             else:
                 failure = statement_error(error, what)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import psycopg
 
-from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.errors import ConfigError, SourceMoved, SourceUnavailable
 from extract_jobs.sources.postgres import splits as cutting
 from extract_jobs.sources.postgres.catalog import Leaf, Table
 from extract_jobs.sources.postgres.columns import PostgresColumn
 from extract_jobs.sources.postgres.errors import statement_error
 from extract_jobs.sources.postgres.expressions import PostgresType
+from extract_jobs.sources.postgres.inheritance import Parts, children
+from extract_jobs.sources.postgres.node import Position, wait_until_flushed
 from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, execute, session
 from extract_jobs.sources.splits import Split
@@ -70,15 +72,31 @@ class PostgresSnapshot:
         opened: Connection,
         found: Found,
         reader: PostgresReader,
-        watermark_column: str | None = None,
+        *,
+        watermark_column: str | None,
+        parents: tuple[int, ...],
+        parts: Parts,
+        written_to: Position | None,
     ) -> None:
-        """Hold what `PostgresSource.snapshot` found; not for other callers."""
+        """Hold what `PostgresSource.snapshot` found; not for other callers.
+
+        Args:
+            opened: The connection that exported it.
+            found: What is read.
+            reader: Reads it.
+            watermark_column: Whose index an interval may be read through.
+            parents: All tables that are read, by identifier.
+            parts: What is below them.
+            written_to: What must be on the server's disk before the snapshot's transaction numbers
+                can be relied on; None where they are not.
+        """
+        self._parents, self._parts, self._written_to = parents, parts, written_to
         self._watermark_column = watermark_column
         self._opened = opened
         self._found = found
         self._lost: psycopg.Error | None = None
         self.reader = reader
-        self.shared = reader.snapshot_id is not None
+        self.shared = reader.snapshot_id is not None and not reader.reads_foreign_tables
 
     def splits(self, spec: ExtractSpec) -> list[Split]:
         """Cut the request into splits. See `extract_jobs.sources.Snapshot.splits`."""
@@ -94,7 +112,9 @@ class PostgresSnapshot:
         size = sum(leaf.heap_bytes + leaf.toast_bytes for leaf in self._found.leaves)
         version = reader.server_version
         by_page = cutting.can_cut_by_page(self._found.leaves, version)
-        if not self.shared or wanted.strategy == "none":
+        if by_page and wanted.strategy == "auto" and not self._may_read_ctid(wanted, size):
+            by_page = False
+        if reader.snapshot_id is None or wanted.strategy == "none":
             return cutting.whole(size)
         if wanted.strategy == "ctid" and not by_page:
             raise ConfigError(
@@ -123,6 +143,14 @@ class PostgresSnapshot:
             estimated_bytes=size,
         )
 
+    def _may_read_ctid(self, wanted: SplitSpec, size: int) -> bool:
+        """Tell whether pages can be asked for, which takes SELECT on the table, not on columns."""
+        table = self._found.table
+        if table is None or size <= wanted.target_bytes:
+            return True  # one split asks for none
+        statement = "select pg_catalog.has_table_privilege(%s::pg_catalog.int8::pg_catalog.oid, %s)"
+        return bool(execute(self._opened, statement, table.oid, "select")[0][0])
+
     def _cut_interval(self, wanted: SplitSpec, table_bytes: int) -> list[Split] | None:
         """Cut an interval through the watermark's index; None where the table is to be scanned."""
         column, interval = self._watermark_column, self.reader.interval
@@ -139,15 +167,33 @@ class PostgresSnapshot:
         )
 
     def count(self) -> int:
-        """Count the request's rows under the very same predicate, over its own connection.
+        """Count the request's rows under the very same predicate.
 
-        In the shared snapshot, where there is one (`shared`).
+        On the connection that exported the snapshot: it has its locks already, while another one
+        would queue behind an ALTER TABLE that waits for them.
         """
         reader = self.reader
         statement = select(["pg_catalog.count(*)"], reader.relation, reader.interval)
-        what = reader.what.replace("reading", "counting", 1)
-        with session(reader.connection, what, reader.snapshot_id) as opened:
-            return int(execute(opened, statement)[0][0])
+        try:
+            return int(execute(self._opened, statement)[0][0])
+        except psycopg.Error as error:
+            failure = statement_error(error, reader.what.replace("reading", "counting", 1))
+        # Not from within the handler: the original may quote rows.
+        raise failure
+
+    def verify(self) -> None:
+        """Check that the splits read one table. See `extract_jobs.sources.VerifiedSnapshot`."""
+        what = self.reader.what
+        with session(self.reader.connection, f"looking again at what was read, {what}") as opened:
+            now = children(opened, self._parents)
+            if self._written_to is not None:
+                wait_until_flushed(opened, self._written_to, what)
+        if now != self._parts:
+            raise SourceMoved(
+                f"{what} failed: partitions or children were attached or detached meanwhile, so "
+                "that some splits may have read them and others not; nothing was committed; run "
+                "again"
+            )
 
     def check(self) -> None:
         """Raise SourceUnavailable if the snapshot's connection was lost."""

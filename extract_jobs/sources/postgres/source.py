@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import psycopg
@@ -13,6 +13,7 @@ from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.errors import (
     ConfigError,
     ExtractError,
+    SourceMoved,
     SourceUnavailable,
 )
 from extract_jobs.schema import Column, TableDescription
@@ -23,17 +24,33 @@ from extract_jobs.sources.postgres.catalog import (
     find_table,
     fingerprint,
     leaves,
+    nodes,
     relation_of,
     toast_below,
 )
 from extract_jobs.sources.postgres.columns import clock_bound
-from extract_jobs.sources.postgres.errors import primary, statement_error
-from extract_jobs.sources.postgres.locks import export_snapshot, rewritten, waited_too_long
+from extract_jobs.sources.postgres.errors import hidden_rows, primary, statement_error
+from extract_jobs.sources.postgres.inheritance import children
+from extract_jobs.sources.postgres.locks import (
+    export_snapshot,
+    locked_relations,
+    rewritten,
+    waited_too_long,
+)
+from extract_jobs.sources.postgres.node import (
+    POSITION,
+    Position,
+    check_history,
+    check_lag,
+    position,
+    recovery,
+    wait_until_reached,
+)
 from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, connect, execute, session
 from extract_jobs.sources.postgres.snapshot import Found, PostgresSnapshot
 from extract_jobs.sources.postgres.splits import primary_key
-from extract_jobs.sources.postgres.sql import quote_name, quote_text
+from extract_jobs.sources.postgres.sql import EQUALS, quote_name, quote_text
 from extract_jobs.sources.postgres.types import make_column
 from extract_jobs.sources.postgres.user_sql import check_texts, query_relation
 from extract_jobs.sources.postgres.width import batch_rows, size_expression, width_of
@@ -57,8 +74,8 @@ FEATURES = Features(
     incremental=("watermark column", "watermark.snapshot: transactions (xmin)"),
     queries=True,
     where=True,
-    run_live=("PostgreSQL 16", "PostgreSQL 18"),
-    unverified=("Aurora and RDS for PostgreSQL", "PostgreSQL 12 to 15 and 17", "PgBouncer"),
+    run_live=("PostgreSQL 15", "PostgreSQL 16", "PostgreSQL 18", "a hot standby", "PgBouncer"),
+    unverified=("Aurora and RDS for PostgreSQL", "PostgreSQL 12 to 14 and 17"),
 )
 _SNAPSHOT_TRIES = 3
 
@@ -70,10 +87,14 @@ class PostgresSource(SqlSource[Connection, Found]):
     Attributes:
         spec: What is extracted.
         connection: Where from, credentials resolved.
+        reached: Where in its history the source is known to have been.
+        seen: Where it was when `highest` last looked; empty before, and where it does not tell.
     """
 
     spec: ExtractSpec
     connection: DatabaseConnection
+    reached: Position | None = None
+    seen: list[Position] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def open(cls, spec: ExtractSpec) -> PostgresSource:
@@ -87,17 +108,37 @@ class PostgresSource(SqlSource[Connection, Found]):
                 f"{spec.extract_table}: split.strategy {spec.split.strategy}: PostgreSQL has "
                 f"{', '.join(FEATURES.strategies)}"
             )
-        return cls(spec, resolve_connection(spec.connection))
+        connection = resolve_connection(spec.connection)
+        applied = "on" if spec.row_security == "apply" else "off"
+        return cls(spec, replace(connection, settings={"row_security": applied}))
+
+    def position(self) -> dict[str, str] | None:
+        """Return where `highest` looked. See `extract_jobs.sources.ReplicatedSource`."""
+        return self.seen[-1].to_json() if self.seen else None
+
+    def having_reached(self, position: Mapping[str, str]) -> PostgresSource:
+        """Read from no node that lags. See `extract_jobs.sources.ReplicatedSource`."""
+        return replace(self, reached=Position.from_json(position))
 
     @contextlib.contextmanager
     def _session(self, what: str) -> Iterator[tuple[Connection, Found]]:
         with session(self.connection, what) as opened:
             yield opened, self._find(opened)
+            self._note(opened)
+
+    def _note(self, opened: Connection) -> None:
+        """Keep where the node is, after what was seen there, so that its position holds all."""
+        here = position(opened)
+        if here is not None:
+            self.seen[:] = [here.later(self.seen[0]) if self.seen else here]
 
     def _rows(self, opened: Connection, statement: str) -> Rows:
         return execute(opened, statement)
 
     def _describe(self, opened: Connection, found: Found) -> TableDescription:
+        node = recovery(opened)
+        check_lag(node, self.spec.max_lag, f"describing {self.name}")
+        read_from = node.to_json() | self._row_security(opened, found)
         check_texts(opened, found.relation, self.spec.query)
         rows, size = _estimates(opened, found)
         identity = fingerprint(opened, self.connection)
@@ -113,6 +154,7 @@ class PostgresSource(SqlSource[Connection, Found]):
             estimated_bytes=size,
             fingerprint=identity,
             source_version=f"PostgreSQL {opened.info.parameter_status('server_version')}",
+            read_from=read_from,
         )
 
     def highest(
@@ -127,14 +169,17 @@ class PostgresSource(SqlSource[Connection, Found]):
         if not is_snapshot_mode(self.spec):
             return super().highest(column, lower=lower, upper=upper, delay=delay)
         with session(self.connection, f"reading the highest {column} of {self.name}") as opened:
-            return reached(counter(opened, self.name), lower, self.name)
+            found = reached(counter(opened, self.name), lower, self.name)
+            check_history(position(opened), self.reached, self.name)
+            self._note(opened)
+            return found
 
     def _latest(self, opened: Connection, column: SqlColumn, delay: timedelta) -> str:
-        del opened
-        # Of a session that sets none, unlike ours.
-        with contextlib.closing(connect(replace(self.connection, pooled=True))) as plain:
-            zone = str(execute(plain, "show timezone")[0][0])
-        return clock_bound(column, delay, zone)
+        # That of the user's sessions which set none, unlike ours.
+        zone = execute(
+            opened, f"select reset_val from pg_catalog.pg_settings where name {EQUALS} 'TimeZone'"
+        )
+        return clock_bound(column, delay, str(zone[0][0]), recovery(opened))
 
     def _check_bound(self, opened: Connection, column: SqlColumn, bound: WatermarkValue) -> None:
         super()._check_bound(opened, column, bound)
@@ -161,6 +206,21 @@ class PostgresSource(SqlSource[Connection, Found]):
             with held.heartbeat():
                 yield held
 
+    def _row_security(self, opened: Connection, found: Found) -> dict[str, str]:
+        """Tell whether policies hide rows from the reader, and refuse that unless it is asked for.
+
+        Of views and queries the server itself refuses it, when it is to plan them.
+        """
+        applies = self.spec.row_security == "apply"
+        if found.table is None or found.table.relkind == "v":
+            return {"row_security": "applied"} if applies else {}
+        statement = "select pg_catalog.row_security_active(%s::pg_catalog.int8::pg_catalog.oid)"
+        if not execute(opened, statement, found.table.oid)[0][0]:
+            return {}
+        if not applies:
+            raise hidden_rows(f"{self.name} cannot be read whole")
+        return {"row_security": "applied"}
+
     def _hold(self, opened: Connection, request: ReadRequest) -> PostgresSnapshot:
         what = f"taking a snapshot of {self.name}"
         failure: ExtractError
@@ -169,9 +229,7 @@ class PostgresSource(SqlSource[Connection, Found]):
                 found, reader = self._try_snapshot(opened, request)
                 changed = rewritten(opened)
                 if not changed:
-                    # No index holds xmin: in snapshot mode the table is scanned.
-                    indexed = None if is_snapshot_mode(self.spec) else request.watermark_column
-                    return PostgresSnapshot(opened, found, reader, indexed)
+                    return self._held(opened, request, found, reader)
                 execute(opened, "rollback")
             failure = SourceUnavailable(
                 f"{what} failed: {', '.join(changed)} was truncated, rewritten or made anew "
@@ -184,16 +242,55 @@ class PostgresSource(SqlSource[Connection, Found]):
         # Not from within the handler: the original may quote rows.
         raise failure
 
+    def _held(
+        self, opened: Connection, request: ReadRequest, found: Found, reader: PostgresReader
+    ) -> PostgresSnapshot:
+        by_xmin = is_snapshot_mode(self.spec)
+        return PostgresSnapshot(
+            opened,
+            found,
+            reader,
+            # No index holds xmin: in snapshot mode the table is scanned.
+            watermark_column=None if by_xmin else request.watermark_column,
+            parents=(read := tuple(locked_relations(opened))),
+            parts=children(opened, read),
+            written_to=position(opened) if by_xmin else None,
+        )
+
     def _try_snapshot(
         self, opened: Connection, request: ReadRequest
     ) -> tuple[Found, PostgresReader]:
         """Take a snapshot younger than the table's lock, then plan, which locks the rest."""
-        table = None
+        what, table = f"reading {self.name}", None
         if self.spec.query is None:
             table = find_table(opened, self.spec.extract_table)
+        if self.reached is not None:
+            wait_until_reached(lambda: execute(opened, POSITION)[0], self.reached, what)
+        if self.spec.max_lag is not None:
+            check_lag(recovery(opened), self.spec.max_lag, what)
         snapshot_id = export_snapshot(opened, self.connection, table)
         found = self._find(opened)
+        self._check_unaltered(request, found)
         return found, self._reader(opened, request, found, snapshot_id)
+
+    def _check_unaltered(self, request: ReadRequest, found: Found) -> None:
+        """Compare the columns as the snapshot's locks keep them with those that were planned."""
+        now = {name: (kind.printed, nullable) for name, nullable, kind in found.types}
+        altered = [
+            f"{column.name} was {column.source_type}, and is {now.get(column.name, ('gone',))[0]}"
+            for column in request.columns
+            if now.get(column.name, ("",))[0] != column.source_type
+        ]
+        altered += [
+            f"{column.name} was NOT NULL, and admits NULL"
+            for column in request.columns
+            if not column.nullable and now.get(column.name, ("", False))[-1]
+        ]
+        if altered:
+            raise SourceMoved(
+                f"{self.name} was altered since the run was planned: {'; '.join(altered)}; run "
+                "again"
+            )
 
     def _find(self, opened: Connection) -> Found:
         where = self.spec.where
@@ -237,7 +334,10 @@ class PostgresSource(SqlSource[Connection, Found]):
             width=width_of(request.columns, toast, may_read_twice=twice),
             size=size_expression(request.columns, version),
             batch_rows=batch_rows(found.leaves, plan["Plan Width"]),
+            reads_foreign_tables=any(n["Node Type"] == "Foreign Scan" for n in nodes(plan)),
             null_what_fails=self.spec.lossy_types == "null",
+            # Another connection may come to another node.
+            reached=self.reached if self.connection.pooled else None,
             what=f"reading {self.name}",
         )
 

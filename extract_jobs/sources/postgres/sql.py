@@ -7,6 +7,8 @@ between parentheses that were checked to be its own (see
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from extract_jobs.watermark import WatermarkType
 
 LOCK_TIMEOUT_SECONDS = 60
@@ -19,7 +21,10 @@ _SETTINGS = {
     # slow; the exporter waits all the time.
     "idle_in_transaction_session_timeout": "0",
     "statement_timeout": "0",
-    "default_transaction_read_only": "on",
+    # A reader that is subject to policies is refused, instead of reading a part unnoticed.
+    "row_security": "off",
+    # A pooler's session, or a role, may have another.
+    "client_encoding": "UTF8",
     # What casts to text print.
     "DateStyle": "ISO,YMD",
     "IntervalStyle": "postgres",
@@ -53,22 +58,20 @@ def quote_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def settings(server_version: int) -> dict[str, str]:
-    """Return the session settings for a server version such as 160002; 0 if not yet known."""
+def set_local(server_version: int, settings: Mapping[str, str]) -> str:
+    """Return the settings that each transaction begins with, as statements.
+
+    They belong to the transaction, because poolers refuse startup ``options`` or swallow them, and
+    hand a session with its settings on to the next client.
+
+    Args:
+        server_version: Such as 160002.
+        settings: The connection's own, over those of all.
+    """
     newer = {name: "0" for name, since in _SETTINGS_SINCE.items() if server_version >= since}
-    return _SETTINGS | newer
-
-
-def options(server_version: int) -> str:
-    """Return `settings` as libpq's ``options``, which beat those of database and role."""
-    return " ".join(f"-c {name}={value}" for name, value in settings(server_version).items())
-
-
-def set_local(server_version: int) -> str:
-    """Return `settings` as statements for a transaction: poolers refuse startup ``options``."""
     return "; ".join(
         f"set local {name} = {quote_text(value)}"
-        for name, value in settings(server_version).items()
+        for name, value in {**_SETTINGS, **newer, **settings}.items()
     )
 
 

@@ -6,7 +6,7 @@ import psycopg
 from psycopg import pq
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.postgres.errors import primary
+from extract_jobs.sources.postgres.errors import primary, statement_error
 from extract_jobs.sources.postgres.session import Connection
 from extract_jobs.sources.sql.statements import Relation, in_parentheses, trim_statement
 from extract_jobs.spec.predicates import check_where
@@ -29,6 +29,8 @@ def check_statement(opened: Connection, text: str, what: str) -> list[tuple[str,
     ):
         if result.status != pq.ExecStatus.COMMAND_OK:
             error = psycopg.errors.error_from_result(result)
+            if error.sqlstate == "42501":
+                raise statement_error(error, f"preparing the {what}") from error
             raise ConfigError(f"{what} is refused by the server: {primary(error)}") from error
     return [
         ((described.fname(i) or b"").decode(), described.ftype(i), described.fmod(i))

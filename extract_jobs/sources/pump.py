@@ -1,0 +1,166 @@
+"""Reads in a thread of its own, so that no wait for the source is without end, or deaf to a stop.
+
+A library that waits for a server inside its own code runs no signal handler of Python, and some
+have no timeout. Here the caller's thread waits for a queue, which has both.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from extract_jobs.errors import SourceUnavailable
+
+Item = TypeVar("Item")
+
+_GRACE_SECONDS = 1.0
+"""How long a reader that is told to stop may take by itself before its connection is shut down."""
+_END_SECONDS = 2.0
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
+@dataclass(eq=False)
+class Sockets:
+    """Connections to a server that libraries have opened, to be shut down from outside.
+
+    Attributes:
+        port: The server's.
+    """
+
+    port: int
+    _held: dict[int, str] = field(default_factory=dict)
+
+    def opened_by(self, connect: Callable[[], object]) -> None:
+        """Call what connects, and keep which sockets to the server it opens."""
+        with _connecting:
+            before = _sockets()
+            connect()
+            for descriptor, inode in _sockets().items():
+                if before.get(descriptor) != inode and self._leads_there(descriptor):
+                    self._held[descriptor] = inode
+
+    def hold(self, descriptor: int) -> None:
+        """Keep a connection that the caller has opened."""
+        self._held[descriptor] = _sockets().get(descriptor, "")
+
+    def shut_down(self) -> None:
+        """Shut the connections down: whoever waits for one reads its end."""
+        now = _sockets()
+        for descriptor, inode in self._held.items():
+            if now.get(descriptor) == inode:
+                with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as one:
+                    one.shutdown(socket.SHUT_RDWR)
+
+    def _leads_there(self, descriptor: int) -> bool:
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as one:
+            peer = one.getpeername()
+            return bool(peer[1] == self.port) if isinstance(peer, tuple) else True
+        return False
+
+
+_connecting = threading.Lock()
+
+
+def _sockets() -> dict[int, str]:
+    """Return this process's sockets by descriptor; none where the system does not list them."""
+    found: dict[int, str] = {}
+    with suppress(OSError):
+        for entry in _DESCRIPTORS.iterdir():
+            with suppress(OSError):
+                kind = str(entry.readlink())
+                if kind.startswith("socket:"):
+                    found[int(entry.name)] = kind
+    return found
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: BaseException
+
+
+class _Reading(Generic[Item]):
+    """The thread that reads, one item each time it is asked."""
+
+    def __init__(self, make: Callable[[], Generator[Item]]) -> None:
+        self._make = make
+        self._stop = threading.Event()
+        self._asked = threading.Semaphore(0)
+        self._given: queue.SimpleQueue[Item | _Failure | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="source-reader", daemon=True)
+        self._thread.start()
+
+    def next(self, seconds: float) -> Item | _Failure | None:
+        """Return the next item, None at the end; raises `queue.Empty` where it takes longer."""
+        self._asked.release()
+        return self._given.get(timeout=seconds)
+
+    def end(self, sockets: Sockets, *, at_once: bool) -> None:
+        """Stop the thread, by shutting its connections down where it does not come to it."""
+        self._stop.set()
+        self._asked.release()
+        if not at_once:
+            self._thread.join(_GRACE_SECONDS)
+        if self._thread.is_alive():
+            sockets.shut_down()
+            self._thread.join(_END_SECONDS)
+
+    def _run(self) -> None:
+        # Nothing is read ahead: one item may be as large as memory allows.
+        try:
+            with closing(self._make()) as items:
+                while self._goes_on() and (item := next(items, None)) is not None:
+                    self._given.put(item)
+                    del item
+            self._given.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            self._given.put(_Failure(error))
+
+    def _goes_on(self) -> bool:
+        self._asked.acquire()
+        return not self._stop.is_set()
+
+
+def pumped(
+    make: Callable[[], Generator[Item]], sockets: Sockets, *, stall_seconds: float, what: str
+) -> Generator[Item]:
+    """Yield what a generator yields, which runs in a thread of its own.
+
+    Closing early, or an exception from a signal handler, ends the thread and its connections.
+
+    Args:
+        make: Makes the generator, in that thread.
+        sockets: Kept by the generator.
+        stall_seconds: How long the next item may take.
+        what: What is being read, for messages.
+
+    Raises:
+        SourceUnavailable: Nothing came for that long.
+    """
+    reading = _Reading(make)
+    stalled = False
+    try:
+        while True:
+            try:
+                item = reading.next(stall_seconds)
+            except queue.Empty:
+                stalled = True
+                raise SourceUnavailable(
+                    f"{what} failed: the source has sent nothing for {stall_seconds:.0f} s, though "
+                    "the connection is up; run again. Where a query takes longer than that before "
+                    "its first row, raise connection.stall_timeout"
+                ) from None
+            if item is None:
+                return
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+            del item
+    finally:
+        reading.end(sockets, at_once=stalled)
