@@ -153,7 +153,8 @@ def test_an_increment_of_fewer_rows_than_the_source_counts_is_not_published(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes.primary.execute("create table t (id int)", "insert into t values (1), (2)")
-    monkeypatch.setattr(PostgresSnapshot, "count", lambda _: 4)
+    counts = iter([2, 4])  # before and after
+    monkeypatch.setattr(PostgresSnapshot, "count", lambda _: next(counts))
     pooled = BY_ID | {"connection": {"pooled": True}}
     with pytest.raises(ReconcileFailed, match="counts 4 rows in the interval but 2 were read"):
         run(nodes.primary, tmp_path, monkeypatch, "r1", **pooled)
