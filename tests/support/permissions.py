@@ -25,12 +25,12 @@ WORKER = "WorkerPolicy"
 WORKER_ROLES = ("GlueRole", "EmrRole", "EcsTaskRole")
 
 SEEN: Mapping[str, frozenset[str]] = {
-    "ConfigManagerRole": frozenset({"s3:GetObject", "s3:PutObject", "dynamodb:PutItem",
-                                    "dynamodb:Query"}),
+    "ConfigManagerRole": frozenset({"s3:GetObject", "s3:PutObject", "s3:ListBucket",
+                                    "dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:Query"}),
     "StatusHandlerRole": frozenset({"s3:GetObject", "s3:ListBucket", "s3:PutObject",
                                     "dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query"}),
     "ReaperRole": frozenset({
-        "states:ListExecutions", "s3:GetObject", "s3:ListBucket", "s3:PutObject", "dynamodb:Query",
+        "states:ListExecutions", "s3:GetObject", "s3:ListBucket", "dynamodb:Query",
         "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "glue:GetJobRuns", "ecs:ListTasks",
     }),
     WORKER: frozenset({
@@ -66,9 +66,7 @@ _FUNCTION = {
 NEEDED: Mapping[str, Mapping[str, str]] = {
     "ConfigManagerRole": {
         **_FUNCTION,
-        "s3:ListBucket": "without it S3 answers 403 for a config that is absent",
         "dynamodb:BatchGetItem": "a rerun reads again what the index does not show as ended",
-        "dynamodb:GetItem": "a rerun reads again what somebody else has settled meanwhile",
         "dynamodb:UpdateItem": "a rerun settles runs without an outcome, and corrects wrong ones",
     },
     "StatusHandlerRole": {
@@ -77,6 +75,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
     },
     "ReaperRole": {
         **_FUNCTION,
+        "s3:PutObject": "a run that it gives up is fenced off in the commit log",
         "emr-serverless:ListJobRuns": "a run of job_type emr: no emulator has EMR Serverless",
         "elasticmapreduce:ListSteps": "a run of job_type emr on a running cluster",
         "ecs:DescribeTasks": "a run of job_type ecs while tasks of the cluster run",
