@@ -176,7 +176,7 @@ class FilesSpec(SpecPart):
     header: bool = Field(True, description="Whether the first line of a CSV file names columns.")
     delimiter: str = Field(",", min_length=1, max_length=1)
     quote: str = Field(
-        '"', pattern=r"^(.|none)$", description="none: a quote is a character like any other."
+        '"', pattern=r"^([\s\S]|none)$", description="none: a quote is a character like any other."
     )
     skip_rows: int = Field(0, ge=0, le=1000, description="Lines before the header of a CSV file.")
     escape: str | None = Field(None, min_length=1, max_length=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from extract_jobs.config.model import (
 )
 from extract_jobs.config.problems import key_paths, model_at
 from extract_jobs.errors import ConfigError
+from extract_jobs.spec.values import parse_duration
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = [
@@ -149,4 +151,7 @@ def test_the_page_gives_the_defaults_that_hold(key: str) -> None:
         assert documented()[key] == "", "required, or a section with defaults of its own"
     else:
         default = list(field.default) if isinstance(field.default, tuple) else field.default
+        if isinstance(default, timedelta):
+            assert parse_duration(json.loads(documented()[key].strip("`"))) == default
+            return
         assert documented()[key] == f"`{json.dumps(default)}`"

@@ -311,12 +311,14 @@ def test_an_error_of_the_disk_is_told(tmp_path, monkeypatch):
 CHILD = """
 import json, os, sys
 from pathlib import Path
+from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.parquet import rolling, writer
 from extract_jobs.engine.arrow_splits import run_in_process
 from extract_jobs.engine.split_task import Progress
 from extract_jobs.sources.splits import Split, slices
 from tests.support.scattered import ScatteredReader, open_storage, scattered_task
 
+skip_pandas()
 os.fsync = lambda _: None  # that nothing is lost with the power is not at stake here
 
 def peak():
