@@ -77,6 +77,11 @@ def test_more_lines_skipped_than_there_are(tmp_path: Path) -> None:
 def test_an_empty_last_column_without_a_name_is_left_out(tmp_path: Path) -> None:
     assert rows(tmp_path, "id,t,\n1,x,\n2,,\n") == [(1, "x"), (2, None)]
     assert rows(tmp_path, "id,t,\n1,x,\n", types={"t": "string"}) == [("x",)]
+    assert rows(tmp_path, 'id,t,\n1,x,""\n') == [(1, "x")]
+    assert rows(tmp_path, "id,t,\n1,x,\n2,NULL,NULL\n", null_values=["NULL"]) == [
+        (1, "x"),
+        (2, None),
+    ]
     with pytest.raises(SourceQueryFailed, match="line 3: the row has a value behind the last"):
         rows(tmp_path, "id,t,\n1,x,\n2,y,z\n")
     with pytest.raises(ConfigError, match="column 2 of the header has no name"):

@@ -94,6 +94,19 @@ def test_folders_are_remembered_beside_new_files(tmp_path: Path) -> None:
     assert [column.name for column in columns] == ["n", "y"]
 
 
+def test_folders_that_are_ignored_from_now_on_are_no_columns(tmp_path: Path) -> None:
+    put(tmp_path, "y=1/a.csv", 1)
+    spec = files_spec(tmp_path, "**/*.csv", mode="incremental")
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    first = FilesSource.open(spec).choose(None, now)
+    put(tmp_path, "y=2/b.csv", 2)
+    source = FilesSource.open(
+        files_spec(tmp_path, "**/*.csv", mode="incremental", partitions="ignore")
+    )
+    columns = source.at(source.choose(first, now)).describe().columns
+    assert [column.name for column in columns] == ["n"]
+
+
 @pytest.mark.parametrize("name", ["y=1/y=2/a.csv", "y=%ff/a.csv"])
 def test_folders_that_say_nothing_clear_are_refused(tmp_path: Path, name: str) -> None:
     put(tmp_path, name, 1)

@@ -49,6 +49,24 @@ def test_lenient_gives_python_its_numbers_back(tmp_path: Path) -> None:
     assert math.isnan(found[3]["l"][0])
 
 
+@pytest.mark.parametrize(
+    "number",
+    ["12345678901234567891e2", "-1234567890123456789E-3", "1.5e-400", "1e-0400", "4.56789e-322",
+     "1.00000000000000000e99999999999999999999"],
+)  # fmt: skip
+def test_numbers_that_no_double_holds_keep_their_digits(tmp_path: Path, number: str) -> None:
+    line = f'{{"a": {number}, "l": [{number}], "o": {{"n": {number}}}, "s": "1e-400"}}'
+    [found] = rows(tmp_path, line)
+    assert found == {"a": number, "l": [number], "o": f'{{"n":"{number}"}}', "s": "1e-400"}
+
+
+@pytest.mark.parametrize("number", ["12345678901234500e2", "1.5e-300", "1e-5", "0e-400"])
+def test_numbers_with_an_exponent_that_doubles_hold_are_doubles(
+    tmp_path: Path, number: str
+) -> None:
+    assert rows(tmp_path, f'{{"a": {number}}}') == [{"a": float(number)}]
+
+
 def test_what_looks_like_it_in_a_string_is_text(tmp_path: Path) -> None:
     values = [",]", "a: NaN", "[-inf", "} {", "}{", "x,}", "\\", '"}{"']
     text = "".join(json.dumps({"a": v}) + "\n" for v in values)

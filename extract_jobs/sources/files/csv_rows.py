@@ -211,7 +211,7 @@ def parse_csv(block: Block, wanted: Sequence[str], *, header: Header, files: Fil
     texts = Texts([], table.num_rows, records, locate, wrong)
     if header.unnamed:
         values = table.column(numbers[-1]).combine_chunks()
-        filled = pc.indices_nonzero(values.is_valid()).to_pylist()
+        filled = pc.indices_nonzero(pc.greater(pc.binary_length(values), 0)).to_pylist()
         wrong += [Fault(texts.record_of(row), None, NAMELESS) for row in filled]
     for name in wanted:
         if name not in position:

@@ -1,7 +1,7 @@
 """JSON lines: one object a line, parsed by DuckDB's JSON functions, an order faster than Python's.
 
-DuckDB reads a number with a fraction as a double. One that a double does not hold is therefore put
-in quotes first, so that it arrives with all its digits, as text.
+DuckDB reads a number with a fraction or an exponent as a double. A number that a double does not
+hold is therefore put in quotes first, so that it arrives as text, with all its digits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -25,8 +25,9 @@ from extract_jobs.transform.exact_cast import exact_cast
 if TYPE_CHECKING:
     import duckdb
 
-_LONG = "[0-9.]{17,}"
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|-?\d++\.\d++(?:[eE][+-]?\d+)?')
+_LONG = r"[0-9.]{17,}|[0-9][eE]-0*[1-9][0-9]{2,}\s*[,}\]]"
+"""Finds numbers that may have more digits than a double holds, or be too close to 0 for one."""
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|-?\d++(?:\.\d++(?:[eE][+-]?\d+)?|[eE][+-]?\d+)')
 NO_OBJECT = "is not one JSON object"
 TWICE = "names one key twice"
 NOT_STRICT = (
@@ -301,9 +302,17 @@ def _quoted(lines: pa.Array) -> pa.Array:
 
     def quote(found: re.Match[str]) -> str:
         text = found[0]
-        if text.startswith('"') or len(text) <= 16 or Decimal(text) == Decimal(repr(float(text))):
-            return text
-        return json.dumps(text)
+        return text if text.startswith('"') or _is_double(text) else json.dumps(text)
 
     texts = [_TOKEN.sub(quote, text) for text in lines.filter(long).to_pylist()]
     return pc.replace_with_mask(lines, long, pa.array(texts, lines.type))
+
+
+def _is_double(text: str) -> bool:
+    """Return whether the nearest double prints as the very number."""
+    if len(text) <= 16 and "-" not in text[1:]:
+        return True  # 15 digits, and not close to 0; one beyond all doubles DuckDB keeps as it is
+    try:
+        return Decimal(text) == Decimal(repr(float(text)))
+    except InvalidOperation:  # an exponent that not even Decimal takes
+        return False

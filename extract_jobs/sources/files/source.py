@@ -211,8 +211,9 @@ class FilesSource:
             columns = declared_columns(self.files, form)
         else:
             columns = found_columns(known, form)
-        named = {column.name for column in columns}
-        columns += folder_columns(name for name in known.folders if name not in named)
+        if self.files.partitions == "columns":
+            named = {column.name for column in columns}
+            columns += folder_columns(name for name in known.folders if name not in named)
         if not columns:
             raise ConfigError(
                 f"{self.spec.extract_table}: no file that matches {self.folder}{self.files.glob} "
