@@ -112,7 +112,9 @@ def summarize(
         WriteFailed: Storage or the tracking table failed; calling again is safe.
     """
     map_error = event["map_error"]
-    why = f"{map_error['Error']}: {map_error['Cause']}" if map_error["Error"] else ""
+    why = f"{map_error['Error']}: {map_error.get('Cause', '')}" if map_error["Error"] else ""
+    # An execution that was started before an update of its stack runs a machine without a note.
+    note = event.get("note", "")
     tracked = list(tracking.by_execution(event["execution_id"]))
     runs = _settle_all(tracked, why, tracking, open_storage)
     failed = [run for run in runs if run.status != "SUCCEEDED"]
@@ -133,7 +135,7 @@ def summarize(
         "failures_by_class": dict(sorted(classes.items())),
         "failed_tables": [run.extract_table for run in failed[:MAX_NAMED]],
     }
-    return {**figures, "message": _message(figures, failed, why, event["note"])}
+    return {**figures, "message": _message(figures, failed, why, note)}
 
 
 @functools.cache

@@ -609,6 +609,21 @@ def test_a_late_correction_does_not_undo_a_later_generation(job):
     assert job.tracked().status == "PENDING"
 
 
+def test_an_execution_that_began_before_an_update_of_its_stack_is_summed_up(table):
+    finished(table, "e-before", a="SUCCEEDED", b="FAILED")
+    event = {"execution_id": "e-before", "table_count": 2, "map_error": {"Error": "", "Cause": ""}}
+    answer = summarize(event, tracking=table, open_storage=open_storage)
+    assert (answer["succeeded"], answer["failed"]) == (1, 1)
+
+
+def test_a_map_that_failed_without_a_cause_is_summed_up(table):
+    finished(table, "e-causeless", a="SUCCEEDED", b="FAILED")
+    event = {"execution_id": "e-causeless", "table_count": 2,
+             "map_error": {"Error": "States.Timeout"}}  # fmt: skip
+    answer = summarize(event, tracking=table, open_storage=open_storage)
+    assert "The Map failed: States.Timeout" in answer["message"]
+
+
 def test_a_note_of_the_config_manager_is_in_the_message(table):
     finished(table, "e-5", a="SUCCEEDED")
     assert asked(table, "e-5", 1, note="1 table left out")["message"].endswith("1 table left out")

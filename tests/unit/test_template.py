@@ -164,13 +164,12 @@ def test_pid_1_of_a_task_passes_signals_on():
     assert container["LinuxParameters"] == {"InitProcessEnabled": True}
 
 
-def test_other_keys_may_be_used_by_all_that_read_what_is_under_them():
+def test_other_keys_may_be_used_by_all_that_read_or_write_the_data_bucket():
     key = "arn:aws:kms:eu-central-1:123456789012:key/other"
-    given = {"OtherKeyArns": key}
-    for role in (WORKER, "StatusHandlerRole", "ReaperRole"):
-        assert allows(role, "kms:Decrypt", key, given), role
-        assert not allows(role, "kms:Decrypt", key), role
-    assert allows(WORKER, "kms:GenerateDataKey", key, given)
+    for role in (WORKER, "StatusHandlerRole", "ReaperRole", "ConfigManagerRole"):
+        for action in ("kms:Decrypt", "kms:GenerateDataKey"):  # claims are written by all of them
+            assert allows(role, action, key, {"OtherKeyArns": key}), (role, action)
+            assert not allows(role, action, key), (role, action)
 
 
 def test_dns_servers_of_ones_own_are_reached_by_udp_and_tcp():
