@@ -126,7 +126,7 @@ class Attempt:
                     comparable,
                     around,
                 )
-                if self.plan.interval is not None and self.selects_same_rows():
+                if same_rows and self.reads_interval_once():
                     refuse_fewer(self.spec.extract_table, sum(r.rows for r in results), source_rows)
             if runs_on_spark(task, splits):
                 abort_leftover_uploads(task, files)
@@ -227,6 +227,16 @@ class Attempt:
         texts = filter(None, (self.spec.where, self.spec.query))
         dialect = registration(self.spec.source_type).where or "generic"
         return not any(reads_clock(text, dialect) for text in texts)
+
+    def reads_interval_once(self) -> bool:
+        """Return whether rows that arrive in the interval from now on are read by no later run.
+
+        A lag reads them with the next run, and so do partitions that are replaced as a whole: their
+        interval reaches beyond the watermark, where rows arrive all the time.
+        """
+        lag = self.spec.watermark and self.spec.watermark.lag
+        appends = self.spec.target.write_mode == "append"
+        return self.plan.interval is not None and appends and not lag
 
     def commit(
         self, transform: Transform, files: tuple[WrittenFile, ...], report: Report

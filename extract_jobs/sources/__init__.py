@@ -108,8 +108,8 @@ class Snapshot(Protocol):
     def shared(self) -> bool:
         """Whether the splits and `count` see this very snapshot.
 
-        False where the source cannot share one (behind a pooler): then there is one split, and
-        what `count` says is of another moment, to be reported and not enforced.
+        False where the source cannot share one: then `count` sees the present. It is taken before
+        and after the splits, and only fewer rows than both are an error.
         """
 
     @property
@@ -256,7 +256,7 @@ class ReplicatedSource(Source, Protocol):
     def having_reached(self, position: Mapping[str, str]) -> ReplicatedSource:
         """Return the same source, which is known to have been at a position before.
 
-        Its `highest` and `snapshot` look at no node that has not got there yet.
+        Its `snapshot` reads no node that has not got there yet.
         """
 
 

@@ -152,6 +152,20 @@ def test_whatever_a_query_cut_fails(
     assert read(f"{count} select n from r").num_rows == 5000
 
 
+def test_dates_that_became_null_account_for_no_text_that_was_cut(
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mysql_database.execute(
+        "create table t (id int primary key, d date, c varchar(9))",
+        "set sql_mode = ''",
+        "insert into t values (1, '0000-00-00', 'x')",
+    )
+    query = "select id, d, repeat(c, 2000000000) as r from t"
+    found = source(mysql_database, monkeypatch, extract_table="q", query=query, lossy_types="null")
+    with pytest.raises(SourceQueryFailed, match="max_allowed_packet"):
+        read_all(found)
+
+
 def test_settings_of_the_server_do_not_change_what_is_read(
     mysql_database: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

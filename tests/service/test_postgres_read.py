@@ -228,6 +228,16 @@ def test_behind_a_pooler_there_is_one_split_and_no_shared_snapshot(pg_database, 
         assert len(ids(snapshot, split)) == 5000
 
 
+def test_behind_a_pooler_rows_are_counted_as_they_are_now(pg_database, monkeypatch):
+    filled(pg_database)
+    found = source(pg_database, monkeypatch, connection={"pooled": True}, extract_table="t")
+    with snapshot_of(found) as snapshot:
+        (split,) = snapshot.splits(found.spec)
+        assert snapshot.count() == 5000
+        pg_database.execute("delete from t where id > 4990")
+        assert len(ids(snapshot, split)) == snapshot.count() == 4990
+
+
 # Intervals
 
 

@@ -5,8 +5,9 @@ As tests/unit/test_commit_protocol.py, whose parts it uses; the source changes b
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 import extract_jobs.commit.log
 import extract_jobs.run
 from extract_jobs.commit.log import CommitLog
-from extract_jobs.errors import CommitConflict, WriteFailed
+from extract_jobs.errors import CommitConflict, ReconcileFailed, WriteFailed
 from extract_jobs.reporting.report import Report
 from extract_jobs.sources import ReadRequest
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -160,6 +161,33 @@ def test_a_kill_around_any_call_of_the_first_run(
         extract(bucket, incremental("second", style=style))
         assert visible(bucket) == source.rows, f"killed {moment} call {at}: {process.calls[-1]}"
         assert_tidy(bucket)
+
+
+@pytest.mark.parametrize("style", ["plain", "lag", "overwrite_partitions"])
+def test_rows_that_arrive_during_a_read_fail_it_only_if_no_later_run_reads_them(
+    source: MemorySource, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    source.rows = [1, 2]
+    look, counts = source.snapshot, iter([2, 3])  # before and after
+
+    @contextmanager
+    def alone(request: ReadRequest) -> Iterator[MemorySnapshot]:
+        with look(request) as found:
+            yield replace(found, shared=False)
+
+    monkeypatch.setattr(source, "snapshot", alone)
+    monkeypatch.setattr(MemorySnapshot, "count", lambda _: next(counts))
+    spec = incremental("first", style=style)
+    if style == "overwrite_partitions":
+        assert spec.watermark is not None
+        spec = spec.model_copy(
+            update={"watermark": spec.watermark.model_copy(update={"lag": None})}
+        )
+    if style == "plain":
+        with pytest.raises(ReconcileFailed, match="counts 3 rows in the interval but 2 were read"):
+            extract(Bucket(), spec)
+    else:
+        assert extract(Bucket(), spec).rows == 2
 
 
 def test_the_rows_of_a_voided_commit_come_again(source: MemorySource) -> None:

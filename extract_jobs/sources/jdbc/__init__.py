@@ -24,8 +24,8 @@ give the user no right to write. ``connection.session_init`` takes the place of 
 isolation level, for example.
 
 **No snapshot** is shared: each split reads when its turn comes. A row whose split column changes
-meanwhile may come twice or not at all, and what the source counts is reported, not enforced. Split
-by what never changes, or set ``split.strategy: none``.
+meanwhile may come twice or not at all. The source counts before and after; only fewer rows than
+both counts fail the run. Split by what never changes, or set ``split.strategy: none``.
 
 **Splits.** ``range`` has the database compute quantiles of ``split.column`` (``ntile``), which
 reads the column once, best through an index; Derby and HSQLDB have no ``ntile``, so there the

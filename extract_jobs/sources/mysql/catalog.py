@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -184,12 +183,8 @@ def _nearest(opened: Connection, candidates: list[tuple[str, str]]) -> str:
         f" where table_schema not in ({hidden}) limit 20000",
     )
     known = {f"{schema}.{table}".lower(): f"{schema}.{table}" for schema, table in rows}
-    close: dict[str, None] = {}
-    for schema, table in candidates:
-        wanted = f"{schema}.{table}".lower()
-        close |= dict.fromkeys(difflib.get_close_matches(wanted, known, n=3, cutoff=0.6))
-    names = [known[text] for text in close][:3]
-    return f"; the nearest are {', '.join(names)}" if names else f" ({len(rows)} can be seen)"
+    wanted = [f"{schema}.{table}" for schema, table in candidates]
+    return names.nearest(wanted, known, len(rows))
 
 
 def find(

@@ -15,6 +15,8 @@ _CUT = {
     1931: "the query was ended early, with rows missing",
 }
 """Numbers of warnings that rows or parts of values are missing."""
+_TOO_LARGE = 1301
+"""The one of them that a text which became NULL explains."""
 
 
 def check_nothing_cut(
@@ -26,7 +28,8 @@ def check_nothing_cut(
         opened: The connection that it was read by.
         count: How many warnings it has.
         what: What was being done, for the message.
-        accounted: Values that became NULL and were counted, which the warnings may be about.
+        accounted: Texts that became NULL and were counted, which warnings of values that are too
+            large may be about.
         is_own: Whether all expressions that gave values are of this package.
 
     Raises:
@@ -35,8 +38,11 @@ def check_nothing_cut(
     if not count:
         return
     known = execute(opened, "show warnings")
-    cut = [int(code) for _, code, _ in known if int(code) in _CUT]
-    if len(cut) > accounted:
+    found = [int(code) for _, code, _ in known]
+    cut = [code for code in found if code in _CUT and code != _TOO_LARGE]
+    if found.count(_TOO_LARGE) > accounted:
+        cut.append(_TOO_LARGE)
+    if cut:
         raise SourceQueryFailed(
             f"{what} failed: {_CUT[cut[0]]} (warning {cut[0]}). Raise max_allowed_packet on the "
             "server, or take less: exclude the column, or cut it yourself in a query"

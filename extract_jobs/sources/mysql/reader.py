@@ -79,7 +79,11 @@ class MysqlReader:
             opened,
             warned,
             self.what,
-            accounted=sum(self.nulled.values()),
+            accounted=sum(
+                self.nulled.get(column.name, 0)
+                for column in self.columns
+                if pa.types.is_string(column.arrow_type)
+            ),
             is_own=self.relation.kind in ("table", "partitioned"),
         )
 

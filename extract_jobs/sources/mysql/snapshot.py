@@ -18,7 +18,7 @@ class MysqlSnapshot:
 
     MySQL cannot hand a snapshot from one session to another without stopping all writes, which a
     user that may only read cannot do. So each split, and the count, reads in a transaction of its
-    own: what is counted is told and not enforced. Rows that nobody changes while they are read
+    own: the count need not equal the rows read. Rows that nobody changes while they are read
     arrive once each; a row whose key changes meanwhile may arrive twice or not at all. With one
     split (``split.strategy: none``) all rows are of one moment.
 

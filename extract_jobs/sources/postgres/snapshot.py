@@ -21,6 +21,7 @@ from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, execute, session
 from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.columns import no_such_column
+from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import Relation, select
 from extract_jobs.spec.extract_spec import ExtractSpec, SplitSpec
 
@@ -115,7 +116,7 @@ class PostgresSnapshot:
         if by_page and wanted.strategy == "auto" and not self._may_read_ctid(wanted, size):
             by_page = False
         if reader.snapshot_id is None or wanted.strategy == "none":
-            return cutting.whole(size)
+            return whole(size)
         if wanted.strategy == "ctid" and not by_page:
             raise ConfigError(
                 f"split.strategy ctid: {spec.extract_table} is a {reader.relation.kind}, or not "
@@ -131,7 +132,7 @@ class PostgresSnapshot:
         if column is None and self._found.table is not None and self._found.leaves:
             column = cutting.single_integer_key(self._opened, self._found.table)
         if column is None:
-            return cutting.whole(size)
+            return whole(size)
         base = self._found.base_type(column)
         return cutting.by_range(
             self._opened,
@@ -170,14 +171,20 @@ class PostgresSnapshot:
         """Count the request's rows under the very same predicate.
 
         On the connection that exported the snapshot: it has its locks already, while another one
-        would queue behind an ALTER TABLE that waits for them.
+        would queue behind an ALTER TABLE that waits for them. Where no snapshot is shared, on a new
+        connection: rows are read as they are now, and the one that is held goes on to see what
+        was there when the run began.
         """
         reader = self.reader
         statement = select(["pg_catalog.count(*)"], reader.relation, reader.interval)
+        what = reader.what.replace("reading", "counting", 1)
+        if not self.shared:
+            with session(reader.connection, what) as opened:
+                return int(execute(opened, statement)[0][0])
         try:
             return int(execute(self._opened, statement)[0][0])
         except psycopg.Error as error:
-            failure = statement_error(error, reader.what.replace("reading", "counting", 1))
+            failure = statement_error(error, what)
         # Not from within the handler: the original may quote rows.
         raise failure
 

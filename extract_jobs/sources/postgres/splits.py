@@ -23,17 +23,13 @@ from extract_jobs.sources.postgres.sql import (
     quote_name,
 )
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import Relation, select, where_clause
 from extract_jobs.spec.extract_spec import SplitSpec
 
 TID_RANGE_SCANS_SINCE = 140000
 _SAMPLED_ROWS = 20_000
 _MAX_RANGES = 10_000
-
-
-def whole(estimated_bytes: int) -> list[Split]:
-    """Return the one split that reads everything."""
-    return [Split(0, None, estimated_bytes)]
 
 
 def can_cut_by_page(found: Sequence[Leaf], server_version: int) -> bool:
