@@ -157,6 +157,7 @@ def _extract(spec: ExtractSpec, context: RunContext, *, anew: bool) -> Report:
         )  # fmt: skip
         check_catalog(
             spec,
+            log,
             description.fingerprint,
             columns_after(spec, base.published, schema_json(draft.schema)),
             partition_names(spec),

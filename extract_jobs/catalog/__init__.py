@@ -11,13 +11,14 @@ for older partitions too.
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from extract_jobs.catalog.columns import athena_type, table_columns
 from extract_jobs.catalog.partitions import NotDropped, add, below, difference, drop, touched
@@ -30,10 +31,12 @@ from extract_jobs.catalog.table import (
     move_table,
     owner_of,
     read_table,
+    state_of,
 )
 from extract_jobs.commit.log import Commit, CommitLog
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import CatalogSpec, ExtractSpec
+from extract_jobs.storage import join
 
 __all__ = ["CatalogOutcome", "athena_type", "check_catalog", "update_catalog"]
 
@@ -81,6 +84,7 @@ def update_catalog(spec: ExtractSpec, log: CommitLog, commit: Commit) -> Catalog
 
 def check_catalog(
     spec: ExtractSpec,
+    log: CommitLog,
     fingerprint: Mapping[str, str],
     columns: Mapping[str, str],
     partition_by: Sequence[str],
@@ -94,6 +98,7 @@ def check_catalog(
 
     Args:
         spec: Names the catalog table; without one nothing is checked.
+        log: Keeps that the catalog's table is to be moved.
         fingerprint: Of the source.
         columns: Arrow's type of each column that the files will have.
         partition_by: Names of the partition fields, in path order.
@@ -123,7 +128,7 @@ def check_catalog(
         return
     if found is not None:
         try:
-            is_moved(found, spec, fingerprint, first=first)
+            _moves(found, spec, log, fingerprint, first=first)
             check_keys(found, folders)
         except ConfigError as error:
             raise ConfigError(f"{spec.extract_table}: {error}") from error
@@ -140,7 +145,7 @@ def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Com
             create_table(catalog, spec.target.uri, columns, folders, owner)
             found = read_table(glue, catalog)
             assert found is not None
-        moved = is_moved(found, spec, commit.fingerprint, first=commit.parent == 0)
+        moved = _moves(found, spec, log, commit.fingerprint, first=commit.parent == 0)
         check_keys(found, folders)
         if moved:
             drop(glue, catalog, below(catalog, found["StorageDescriptor"]["Location"]))
@@ -160,6 +165,36 @@ def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Com
             drop(glue, catalog, dropped)
             add(catalog, added)
         mark_table(glue, catalog, found, columns, commit=commit, owner=owner)
+    if moved:
+        log.state.delete(_note_of(log))
+
+
+def _moves(
+    found: Mapping[str, Any],
+    spec: ExtractSpec,
+    log: CommitLog,
+    fingerprint: Mapping[str, str],
+    *,
+    first: bool,
+) -> bool:
+    """Return what `is_moved` does, also for the runs after one that could not move the table.
+
+    The first run leaves a note in the state, which lasts until the catalog's table has moved.
+    """
+    note = json.dumps({"version": 1, "moves_from": state_of(found)}).encode()
+    try:
+        moved = is_moved(found, spec, fingerprint, first=first)
+    except ConfigError:
+        if first or log.state.read(_note_of(log)) != note:
+            raise
+        moved = is_moved(found, spec, fingerprint, first=True)
+    if moved:
+        log.state.put_if_absent(_note_of(log), note)
+    return moved
+
+
+def _note_of(log: CommitLog) -> str:
+    return join(log.state_uri, "catalog.json")
 
 
 def _patiently(update: Callable[[], None]) -> None:

@@ -75,6 +75,11 @@ def owner_of(spec: ExtractSpec, fingerprint: Mapping[str, str]) -> dict[str, str
     return {_TABLE: spec.table_id, _STATE: spec.state_uri, _SOURCE: source}
 
 
+def state_of(found: Mapping[str, Any]) -> str:
+    """Return the state folder that a table of the catalog was kept by; empty where nobody says."""
+    return str(found.get("Parameters", {}).get(_STATE, ""))
+
+
 def is_moved(
     found: Mapping[str, Any], spec: ExtractSpec, fingerprint: Mapping[str, str], *, first: bool
 ) -> bool:

@@ -99,6 +99,7 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
     )  # fmt: skip
     check_catalog(
         spec,
+        log,
         description.fingerprint,
         columns_after(spec, base.published, schema_json(transform.schema)),
         partition_names(spec),

@@ -8,9 +8,10 @@ State lives under the table's ``state_uri``, outside the target:
 - ``claims/<run_id>/<number>.json``: whether a run's commit stands, or the run was given up;
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
 - ``live/<20-digit seq>.json``: now and then, the live files as of a published commit;
-- ``hint.json``: a sequence number from which the newest commit is found.
+- ``hint.json``: a sequence number from which the newest commit is found;
+- ``catalog.json``: while the catalog's table is to be moved here, where from.
 
-All but the last are written once with put-if-absent and never change. The order is: stage all
+All but the last two are written once with put-if-absent and never change. The order is: stage all
 files, *prepare* (write the commit record: the commit point), claim that it stands, complete every
 staged file, delete what is retired, write the outcome. Any process may take over after any step,
 and any number may do the same step at once. A commit is prepared only when the one before it has

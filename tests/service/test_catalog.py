@@ -17,6 +17,7 @@ from extract_jobs.cli.run import worst
 from extract_jobs.cli.views import Preview, preview
 from extract_jobs.errors import EXIT_CATALOG, ConfigError
 from extract_jobs.reporting.metrics import attempt_metrics
+from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -213,6 +214,45 @@ def test_a_table_that_moves_takes_its_catalog_table_with_it(scene: Scene) -> Non
     scene.server.execute("insert into t (id, country) values (3, 'it')")
     assert scene.run("d", uri=moved, state="2").catalog == "updated"
     assert scene.partitions() == [["de"], ["it"]]
+
+
+class _CutOff(Progress):
+    """Takes Glue away once the data is about to be published."""
+
+    def __init__(self, environment: pytest.MonkeyPatch) -> None:
+        self.environment = environment
+
+    def phase(self, name: str) -> None:
+        if name == "publish":
+            url = f"http://127.0.0.1:{free_port()}"
+            self.environment.setenv("AWS_ENDPOINT_URL_GLUE", url)
+
+
+def test_a_move_that_failed_is_made_by_the_next_run(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.server.execute("insert into t (id, country) values (1, 'de')")
+    scene.run("a")
+    place: dict[str, Any] = {"uri": f"{scene.lake.target}-2", "state": "2"}
+    with monkeypatch.context() as environment:
+        report = run_extract(scene.spec("b", **place), progress=_CutOff(environment))
+    assert (report.status, report.catalog) == ("succeeded", "failed")
+    assert seen(scene)["StorageDescriptor"]["Location"] == f"{scene.lake.target}/"
+    assert scene.plan("c", **place).plan.is_first is False
+    assert scene.run("c", write_mode="overwrite", **place).catalog == "updated"
+    assert seen(scene)["StorageDescriptor"]["Location"] == f"{place['uri']}/"
+    assert scene.partitions() == [["de"]]
+    with pytest.raises(ConfigError, match="is kept for"):
+        scene.run("d")
+
+
+def test_a_state_that_never_was_to_take_the_table_over_does_not(scene: Scene) -> None:
+    scene.server.execute("insert into t (id, country) values (1, 'de')")
+    scene.run("a")
+    elsewhere: dict[str, Any] = {"uri": f"{scene.lake.target}-2", "state": "2"}
+    scene.run("b", catalog=None, **elsewhere)
+    with pytest.raises(ConfigError, match="is kept for"):
+        scene.run("c", **elsewhere)
 
 
 def test_other_partitions_are_refused_before_a_row_is_read(scene: Scene) -> None:
