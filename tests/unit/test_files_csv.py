@@ -47,6 +47,18 @@ def test_large_files_without_quotes_are_cut_at_lines(tmp_path: Path) -> None:
     assert [n for n, _ in found] == list(range(60_000))
 
 
+@pytest.mark.parametrize("skipped", ["", "title\n"])
+@pytest.mark.parametrize("declared", [None, {"id": "int64"}])
+def test_large_files_with_a_byte_order_mark_are_cut_between_records(
+    tmp_path: Path, skipped: str, declared: dict[str, str] | None
+) -> None:
+    numbers = range(100_000, 200_000)
+    text = "\n".join([f"\ufeff{skipped}id", *map(str, numbers)])
+    given = {"skip_rows": skipped.count("\n"), "types": declared}
+    found = rows(tmp_path, text, split={"target_bytes": 65_536}, **given)
+    assert [n for (n,) in found] == list(numbers)
+
+
 @pytest.mark.parametrize("declared", [None, {"id": "int64", "t": "string"}])
 @pytest.mark.parametrize("before", ["sep=;\n", 'A "title\nof two lines\n', "\n\n"])
 def test_lines_before_the_header_are_skipped(
@@ -67,6 +79,13 @@ def test_skipped_lines_and_cuts_go_together(
     text = "\n".join(["x" * 100_000, "", "id,t", *lines]) + "\n"
     found = rows(tmp_path, text, skip_rows=2, types=declared, split={"target_bytes": 262_144})
     assert [n for n, _ in found] == list(range(60_000))
+
+
+def test_skipped_lines_may_end_in_carriage_returns_alone(tmp_path: Path) -> None:
+    text = "title\rmore\rid,t\r1,x\r2,y\r"
+    assert rows(tmp_path, text, skip_rows=2) == [(1, "x"), (2, "y")]
+    declared = {"id": "int64", "t": "string"}
+    assert rows(tmp_path, text, skip_rows=2, types=declared) == [(1, "x"), (2, "y")]
 
 
 def test_more_lines_skipped_than_there_are(tmp_path: Path) -> None:

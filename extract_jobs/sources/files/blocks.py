@@ -124,6 +124,8 @@ class Rest:
                 self._held += more
                 if len(self._held) > MAX_RECORD_BYTES:
                     raise SourceQueryFailed(f"{uri}: files.skip_rows: a line does not end")
+            if end < 0:
+                end = self._held.find(b"\r")  # as `lines_in` counts them
             length = end + 1 if end >= 0 else len(self._held)
             self.skipped += length
             self._held = self._held[length:]

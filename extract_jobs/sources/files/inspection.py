@@ -26,6 +26,7 @@ from extract_jobs.sources.files.listing import Format, compression_of
 from extract_jobs.sources.files.objects import Listed
 from extract_jobs.sources.files.parquet_rows import group_bytes, open_parquet, unify
 from extract_jobs.sources.files.streams import (
+    TextStream,
     is_utf8,
     open_object,
     source_errors,
@@ -176,7 +177,7 @@ class Looker:
             if self.format == "parquet":
                 return self._parquet(info, file)
             stream = text_stream(file, part, compression, self.files.encoding)
-            cuts = _Cuts(self.target_bytes, info.size) if large else None
+            cuts = _Cuts(self.target_bytes, info.size, stream) if large else None
             if declared and cuts:
                 return self._scanned(info, stream, cuts), Columns()
             if self.format == "csv":
@@ -234,17 +235,18 @@ class Looker:
 
 
 class _Cuts:
-    """Offsets of records that are at least ``target`` apart."""
+    """Offsets in the file of records that are at least ``target`` apart."""
 
-    def __init__(self, target: int, size: int) -> None:
+    def __init__(self, target: int, size: int, stream: TextStream) -> None:
         self.found: tuple[int, ...] = ()
         self._target, self._size, self._last = target, size, 0
+        self._stream = stream
 
     def add(self, block: Block) -> None:
-        far = block.offset - self._last >= self._target
-        if far and self._size - block.offset >= self._target // 2:
-            self.found += (block.offset,)
-            self._last = block.offset
+        offset = self._stream.mark_bytes + block.offset
+        if offset - self._last >= self._target and self._size - offset >= self._target // 2:
+            self.found += (offset,)
+            self._last = offset
 
 
 def first_header(storage: Storage, files: FilesSpec, info: ObjectInfo) -> Header | None:

@@ -105,22 +105,35 @@ class Bytes:
         return given
 
 
-class _Whole:
-    """A stream whose reads are full, with a byte order mark left out where a file begins."""
+class TextStream:
+    """A stream whose reads are full, with a byte order mark left out where a file begins.
+
+    Attributes:
+        mark_bytes: Length of the byte order mark that was left out; 0 before the first read.
+    """
 
     def __init__(self, inner: Stream, *, begins: bool) -> None:
+        """Read nothing yet.
+
+        Args:
+            inner: Text, UTF-8.
+            begins: Whether the file begins here.
+        """
+        self.mark_bytes = 0
         self._inner = inner
         self._begins = begins
 
     def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes, fewer only before the end, none at the end."""
         parts: list[bytes] = []
         while size > 0:
             part = self._inner.read(size)
             if not part:
                 break
             if self._begins:
-                part = part.removeprefix(_BOM)
-                self._begins = False
+                text = part.removeprefix(_BOM)
+                self.mark_bytes = len(part) - len(text)
+                part, self._begins = text, False
             parts.append(part)
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -198,7 +211,7 @@ def text_stream(
     compression: Compression,
     encoding: str,
     start: int | None = None,
-) -> Stream:
+) -> TextStream:
     """Return an object's part as text. A part that is not all of it is plain and UTF-8.
 
     Args:
@@ -213,4 +226,4 @@ def text_stream(
     plain = Bytes(file, begin, end)
     inner = _decompressed(plain, file, compression, part.uri) if part.size else plain
     decoded = inner if is_utf8(encoding) else _Decoded(inner, encoding)
-    return _Whole(decoded, begins=begin == 0)
+    return TextStream(decoded, begins=begin == 0)
