@@ -45,6 +45,29 @@ def fill(server: Server, columns: str, rows: list[tuple[Any, ...]], name: str = 
 NOTE = "n" * 100
 
 
+def test_years_of_a_key_are_not_taken_for_two_digits(
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MariaDB compares a year with 2063 where it is to be compared with 63."""
+    years = ["0000", "1901", "1950", "1999", "2024", "2063", "2155"]
+    rows = [(i, years[i % 7], i, NOTE) for i in range(3500)]
+    fill(
+        mysql_database,
+        "id int, y year, n int, note varchar(200), primary key (y, n)",
+        rows,
+    )
+    splits, found = split_ids(mysql_database, monkeypatch)
+    check(found, list(range(3500)))
+    assert len(splits) > 5
+    wanted = SMALL | {"strategy": "range", "column": "y"}
+    mysql_database.execute("alter table t drop primary key")
+    _, found = split_ids(mysql_database, monkeypatch, split=wanted)
+    check(found, list(range(3500)))
+    above = {"interval": Interval(WatermarkValue("integer", "63"), None), "watermark_column": "y"}
+    _, found = split_ids(mysql_database, monkeypatch, request=above)
+    check(found, [i for i in range(3500) if i % 7])
+
+
 def test_a_composite_key_is_cut_where_its_first_column_is_not_enough(
     mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

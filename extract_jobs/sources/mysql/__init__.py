@@ -11,7 +11,7 @@ are of one moment.
 
 **Splits** are ranges of the primary key, or of the first unique index, cut by what the index itself
 tells of its ranges, so that sparse and skewed keys come out even; a key of several columns goes on
-in the next column where one value has too many rows, and descending ones do as well. Indexes that
+in the next column where one value has too many rows. Descending keys are cut alike. Indexes that
 the optimizer may not use, that begin with an expression or hold only the start of a column are
 passed over; `plan` says why a table is one split. An interval that is a small part of the table
 is cut through its watermark's index. Without a key there is one split; `split.column` with

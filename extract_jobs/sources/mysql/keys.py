@@ -33,6 +33,9 @@ _SCRIPTS = [
 """Letters of the basic plane that common texts begin with; of thousands, samples."""
 _EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - MySQL's own wall clock
 _MICROSECOND = timedelta(microseconds=1)
+_YEAR_ZERO = 1900
+"""What stands for the year 0000: the next one is 1901, and MariaDB takes numbers below 100 that a
+year is compared with for years of two digits, 63 for 2063."""
 _DIGITS = 12
 """Letters after the common start that count for what lies between two texts."""
 
@@ -59,7 +62,7 @@ class Number:
                 return day.toordinal()
             moment = datetime.combine(day, time.fromisoformat(text[11:]))
             return (moment - _EPOCH) // _MICROSECOND
-        return int(text)
+        return max(int(text), _YEAR_ZERO) if base == "year" else int(text)
 
     def literal(self, value: int) -> str:
         """Write a number as SQL."""
@@ -71,6 +74,8 @@ class Number:
         if base in ("datetime", "timestamp"):
             moment = _EPOCH + max(0, value) * _MICROSECOND
             return literal(moment.isoformat(sep=" ", timespec="microseconds"), base)
+        if base == "year" and value <= _YEAR_ZERO:
+            return "0" if value == _YEAR_ZERO else "-1"
         return str(value)
 
 
