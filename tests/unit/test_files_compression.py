@@ -79,3 +79,5 @@ def test_a_zip_has_one_file(tmp_path: Path) -> None:
         ids(tmp_path, "a.csv.zip", zipped(TEXT, "a.csv", "b.csv"))
     with pytest.raises(ConfigError, match="this one has 0; unpack it"):
         ids(tmp_path, "b.csv.zip", zipped(TEXT, "folder/"))
+    made_by_macos = zipped(TEXT, "c.csv", "__MACOSX/", "__MACOSX/._c.csv")
+    assert ids(tmp_path, "c.csv.zip", made_by_macos) == list(range(5000))

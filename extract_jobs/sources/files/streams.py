@@ -194,7 +194,12 @@ def _decompressed(inner: Bytes, file: IO[bytes], compression: Compression, uri: 
 
 def _only_member(file: IO[bytes], uri: str) -> Stream:
     archive = zipfile.ZipFile(file)
-    members = [one for one in archive.infolist() if not one.is_dir()]
+    # macOS adds a folder with what its file system knows of each file.
+    members = [
+        one
+        for one in archive.infolist()
+        if not one.is_dir() and not one.filename.startswith("__MACOSX/")
+    ]
     if len(members) != 1:
         raise ConfigError(
             f"{uri}: a zip is read where it has one file in it, this one has {len(members)}; "
