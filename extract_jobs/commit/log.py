@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from extract_jobs.commit.claims import Claims
@@ -122,16 +123,35 @@ class CommitLog:
         found: list[LiveFiles] = []
         retired: set[str] = set()
         while commit is not None:
-            found.append(_left(LiveFiles(commit.seq, commit.interval, commit.files), retired))
-            retired.update(commit.retire)
+            files = tuple(self._placed(file, commit.target_uri) for file in commit.files)
+            found.append(_left(LiveFiles(commit.seq, commit.interval, files), retired))
+            retired.update(self._place(uri, commit.target_uri) for uri in commit.retire)
             if commit.seq == commit.live_since or commit.parent == 0:
                 break
             recorded = self._recorded(commit)
             if recorded is not None:
-                found += [_left(live, retired) for live in recorded]
+                for live in recorded:
+                    files = tuple(self._placed(file, commit.target_uri) for file in live.files)
+                    found.append(_left(replace(live, files=files), retired))
                 break
             commit = self._known(commit.parent)
         return [live for live in found if live.files]
+
+    def _placed(self, file: WrittenFile, folder: str) -> WrittenFile:
+        uri = self._place(file.staged.uri, folder)
+        return (
+            file if uri == file.staged.uri else replace(file, staged=replace(file.staged, uri=uri))
+        )
+
+    def _place(self, uri: str, folder: str) -> str:
+        """Return a file's URI as one that means the same from any working folder.
+
+        Records of older versions may hold relative paths, of files and of their target.
+        """
+        if self.target_uri is None or "://" in uri or uri.startswith("/"):
+            return uri
+        below = uri.removeprefix(folder.rstrip("/") + "/")
+        return join(self.target_uri, below) if below != uri else str(Path(uri).absolute())
 
     def find_run(self, run_id: str) -> Commit | None:
         """Return the published commit of a run, or None.

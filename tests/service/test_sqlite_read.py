@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from extract_jobs.sources.sqlite.sql import quote_name
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.sampling import examples
 from tests.support.source_cases import HOSTILE
+from tests.support.specs import make_spec
 from tests.support.sqlite_source import read_all, snapshot_of, source, tables, values, write
 
 ROWID = {"strategy": "rowid", "target_bytes": 8192}
@@ -547,3 +549,40 @@ def test_a_whole_extract_where_values_become_null(path, tmp_path):
     report = run_extract(spec)
     assert (report.rows, report.source_rows, report.reconciled) == (2, 2, True)
     assert "1" in str(report.model_dump()["nulled"])
+
+
+def live_rows(folder: Path) -> list[int]:
+    return sorted(pq.read_table(folder / "lake").column("id").to_pylist())
+
+
+@pytest.mark.parametrize("mode", ["incremental", "full"])
+def test_a_target_whose_path_was_relative_goes_on_from_another_folder(
+    tmp_path, path, mode, monkeypatch
+):
+    write(path, "create table t (id integer primary key)", "insert into t values (1), (2), (3)")
+    rows: dict[str, Any] = {"mode": "full"}
+    if mode == "incremental":
+        rows = {"mode": mode, "columns": {"key": ["id"]}, "watermark": {"column": "id", "lag": 9}}
+
+    def run(run_id: str, base: str) -> None:
+        run_extract(
+            make_spec(
+                run_id=run_id,
+                source_type="sqlite",
+                connection={"path": str(path)},
+                extract_table="t",
+                target={"uri": f"{base}lake"},
+                state_uri=f"{base}state",
+                report_uri=f"{base}reports/{run_id}.json",
+                **rows,
+            )
+        )
+
+    monkeypatch.chdir(tmp_path)
+    run("a", "")
+    for number in (4, 5):
+        write(path, f"insert into t values ({number})")
+        run(str(number), f"{tmp_path}/")
+        assert live_rows(tmp_path) == list(range(1, number + 1))
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
