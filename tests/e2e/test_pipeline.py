@@ -115,7 +115,7 @@ def check_logs_of_workers(pipeline, runs):
         reported = report(pipeline, run, 1)
         timings = {f"{phase.capitalize()}Seconds": s for phase, s in reported["timings"].items()}
         figures = {name.capitalize(): reported[name] for name in ("rows", "bytes", "files")}
-        expected = {**figures, **timings, "Retries": 0}
+        expected = {**figures, **timings, "CatalogFailed": 0, "Retries": 0}
         [directive] = counted["_aws"]["CloudWatchMetrics"]
         assert {m["Name"]: counted[m["Name"]] for m in directive["Metrics"]} == expected
 
