@@ -78,7 +78,9 @@ def stream_rows(
                     yield batch
                     del batch
         if rows:
-            yield _batch(rows, schema, columns)
+            batch = _batch(rows, schema, columns)
+            rows, row = [], ()
+            yield batch
 
 
 def _checked(
@@ -102,12 +104,12 @@ def _checked(
 
 
 class _Text(Loader):
-    """Text as it is; what is no UTF-8 is told from the rest by `_batch`, with its column."""
+    """Loads text as bytes: no copy more than needed; `PostgresReader` checks them."""
 
     format = Format.BINARY
 
-    def load(self, data: Buffer) -> str:
-        return bytes(data).decode(errors="surrogateescape")
+    def load(self, data: Buffer) -> bytes:
+        return data if isinstance(data, bytes) else bytes(data)
 
 
 def _is_temporal(kind: pa.DataType) -> bool:
@@ -125,8 +127,8 @@ def _batch(
             values = [None if value is None or value.is_nan() else value for value in values]
         try:
             if pa.types.is_string(field.type):
-                # Unchecked, as DuckDB gives it; `PostgresReader` looks at both.
-                texts = [None if v is None else v.encode(errors="surrogateescape") for v in values]
+                # Not checked for UTF-8, like DuckDB's; `PostgresReader` checks both.
+                texts = [v.encode() if isinstance(v, str) else v for v in values]
                 arrays.append(pa.array(texts, pa.binary()).view(pa.string()))
             else:
                 arrays.append(pa.array(values, field.type))
