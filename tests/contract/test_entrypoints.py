@@ -175,7 +175,7 @@ def test_a_table_is_extracted_reported_and_tracked(bench, worker):
     assert (counted["Rows"], counted["Bytes"]) == (ROWS, report.bytes)
     [directive] = counted["_aws"]["CloudWatchMetrics"]
     assert {m["Name"] for m in directive["Metrics"]} == {
-        "Rows", "Bytes", "Files", "Retries",
+        "Rows", "Bytes", "Files", "Retries", "CatalogFailed",
         *(f"{phase.capitalize()}Seconds" for phase in report.timings),
     }  # fmt: skip
     assert bench.lake.read() == list(range(1, ROWS + 1))
