@@ -450,7 +450,7 @@ def test_each_lambda_is_passed_what_it_reads_and_nothing_else():
     for name, module in read.items():
         source = (ROOT / f"entrypoints/{module}.py").read_text()
         assert [k for k in keys[name] if f'event["{k}"]' not in source
-                and f'event.get("{k}")' not in source] == [], name  # fmt: skip
+                and f'event.get("{k}"' not in source] == [], name  # fmt: skip
     assert (payloads[HANDLER]["action"], payloads["Summarize Extract Run"]["action"]) == (
         "handle", "summarize",
     )  # fmt: skip
