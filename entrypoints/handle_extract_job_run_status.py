@@ -22,9 +22,9 @@ from extract_jobs.tracking.finished_attempt import (
     count_outcome,
     ended,
     fields_of,
+    is_unresolved,
     judge,
-    settle,
-    unsettled,
+    resolve_run,
 )
 from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.tracking.map_item import Item, next_item, run_of
@@ -37,7 +37,7 @@ NEVER_REPORTED = "NeverReported"
 """The error class of a table that the Map left behind without an outcome."""
 MAX_NAMED = 20
 """Failed tables that the summary names."""
-_SETTLE_THREADS = 16
+_RESOLVE_THREADS = 16
 _MAX_SUMMARY_MESSAGE = 4_000
 _MAX_NAMED_MESSAGE = 300
 
@@ -116,7 +116,7 @@ def summarize(
     # An execution that was started before an update of its stack runs a machine without a note.
     note = event.get("note", "")
     tracked = list(tracking.by_execution(event["execution_id"]))
-    runs = _settle_all(tracked, why, tracking, open_storage)
+    runs = _resolve_all(tracked, why, tracking, open_storage)
     failed = [run for run in runs if run.status != "SUCCEEDED"]
     classes = Counter(run.error_class for run in failed)
     missing = max(0, int(event["table_count"]) - len(runs))
@@ -167,16 +167,16 @@ def _next_step(item: Item, decision: Decision) -> dict[str, Any]:
     return {**answer, "wait_seconds": decision.wait_seconds, "item": following}
 
 
-def _settle_all(
+def _resolve_all(
     runs: Sequence[TrackedRun], why: str, tracking: Tracking, open_storage: OpenStorage
 ) -> list[TrackedRun]:
-    """Return the runs, those settled that have no outcome or one that may be wrong."""
+    """Resolve the runs without an outcome, or with one that may be wrong; return all runs."""
     items = ListedItems(open_storage)
 
-    def settled(run: TrackedRun) -> TrackedRun:
-        if not unsettled(run):
+    def resolved(run: TrackedRun) -> TrackedRun:
+        if not is_unresolved(run):
             return run
-        now = settle(
+        now = resolve_run(
             run,
             items.of(run),
             name=NEVER_REPORTED,
@@ -186,8 +186,8 @@ def _settle_all(
         )
         return now or tracking.read(run.table_id, run.run_id) or run
 
-    with ThreadPoolExecutor(_SETTLE_THREADS) as pool:
-        return list(pool.map(settled, runs))
+    with ThreadPoolExecutor(_RESOLVE_THREADS) as pool:
+        return list(pool.map(resolved, runs))
 
 
 def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str, note: str = "") -> str:

@@ -1,15 +1,15 @@
-"""Lambda that settles what nobody else will, and counts tables that are overdue; run by a schedule.
+"""Scheduled Lambda that resolves abandoned runs and counts overdue tables.
 
 An execution that is stopped by hand, that times out or that dies of an error no Catch sees leaves
-runs in the tracking table that never get an outcome. For each such execution of the last `DAYS` the
-job services are asked whether the run's job still runs. Where it does not, the run is settled by
-its report and its table's commit log, as the status handler would have, except that nothing is
-tried again: what did not succeed is FAILED, so that ``rerun_failed_of`` takes it up. A run that was
-called FAILED although its commit stood is looked at again, and set to SUCCEEDED once that is
-published.
+runs in the tracking table that never get an outcome. For each such execution of the last `DAYS`,
+this function asks the job services whether the run's job is still running. If it is not, the run is
+resolved from its report and its table's commit log, as the status handler would do, but without
+retries: whatever did not succeed becomes FAILED, so that ``rerun_failed_of`` picks it up. A run
+marked FAILED although its commit was accepted is checked again, and becomes SUCCEEDED once that
+commit is published.
 
-An execution that runs is left alone: its state machine hears of its jobs. Running this twice, or
-two at once, changes nothing more.
+A running execution is left alone: its state machine is notified about its jobs. Calling this twice,
+or two at once, has no further effect.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.reporting.metrics import metrics_line
 from extract_jobs.storage import OpenStorage, join, open_storage
-from extract_jobs.tracking.finished_attempt import fields_of, settle, unsettled
+from extract_jobs.tracking.finished_attempt import fields_of, is_unresolved, resolve_run
 from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.tracking.map_item import Item
 from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
@@ -36,9 +36,9 @@ from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_enviro
 logger = logging.getLogger(__name__)
 
 DAYS = 14
-"""How far back executions are looked at, by when they were started."""
+"""Executions that started within this many days are checked."""
 LONGEST_JOB = timedelta(days=8)
-"""Longer than a Glue job may run: one that began before is over, whatever Glue says."""
+"""Longer than a Glue job may run: one that began earlier is over, whatever Glue reports."""
 
 _LEFT_BEHIND = ("FAILED", "TIMED_OUT", "ABORTED")
 _GLUE_OVER = {"SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED"}
@@ -46,18 +46,18 @@ _EMR_RUNNING = ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "QUEUED", "CANCE
 _STEP_RUNNING = ["PENDING", "RUNNING", "CANCEL_PENDING"]
 
 _GONE = {"EntityNotFoundException", "ResourceNotFoundException", "ClusterNotFoundException"}
-"""What a service says of a job, application or cluster that was deleted: nothing runs there."""
+"""Errors for a job, application or cluster that was deleted: nothing runs there."""
 
 Client = Callable[[str], Any]
-"""Gives the boto3 client of a service by its name."""
+"""Returns the boto3 client of a service, by name."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the deployment says.
+    """Settings from the deployment.
 
     Attributes:
-        state_machine_arn: Whose executions are looked at.
+        state_machine_arn: The state machine whose executions are checked.
         config_uri: Folder of the source configs, which list the tables that can be overdue.
         overdue: How long after its last success a table is overdue.
     """
@@ -71,7 +71,7 @@ class Settings:
         """Read ``STATE_MACHINE_ARN``, ``CONFIG_URI`` and ``OVERDUE_HOURS``.
 
         Raises:
-            ConfigError: One is missing, or the hours are no number.
+            ConfigError: One is missing, or the hours are not a number.
         """
         names = ("STATE_MACHINE_ARN", "CONFIG_URI", "OVERDUE_HOURS")
         missing = [name for name in names if not environment.get(name)]
@@ -80,31 +80,31 @@ class Settings:
         try:
             hours = float(environment["OVERDUE_HOURS"])
         except ValueError:
-            raise ConfigError("OVERDUE_HOURS of the deployment is no number") from None
+            raise ConfigError("OVERDUE_HOURS of the deployment is not a number") from None
         arn, config_uri = environment["STATE_MACHINE_ARN"], environment["CONFIG_URI"]
         return cls(arn, config_uri, timedelta(hours=hours))
 
 
 def handler(_event: object, _context: object) -> dict[str, Any]:
-    """Settle and count; see `reap` and `count_overdue`."""
+    """Resolve abandoned runs and count overdue tables."""
     log_json_lines()
     in_every_line()
     settings = Settings.from_environment(os.environ)
     tracking = Tracking(_client("dynamodb"), os.environ["TRACKING_TABLE"], utc_now)
-    settled = reap(settings, tracking=tracking, client=_client, open_storage=open_storage)
+    resolved = reap(settings, tracking=tracking, client=_client, open_storage=open_storage)
     in_every_line()
     overdue = count_overdue(settings, tracking=tracking, open_storage=open_storage)
-    return {**settled, "overdue": overdue}
+    return {**resolved, "overdue": overdue}
 
 
 def reap(
     settings: Settings, *, tracking: Tracking, client: Client, open_storage: OpenStorage
 ) -> dict[str, int]:
-    """Settle the runs that executions have left behind.
+    """Resolve the runs that ended executions have left without an outcome.
 
     Returns:
-        ``succeeded`` and ``failed``, the runs settled so, and ``running``, those left because their
-        job still runs or cannot be asked about; the next call looks again.
+        How many runs became ``succeeded`` and ``failed``, and how many were left as ``running``
+        because their job still runs or its state is unknown; the next call checks those again.
     """
     counts = {"succeeded": 0, "failed": 0, "running": 0}
     since = tracking.clock() - timedelta(days=DAYS) - LONGEST_JOB
@@ -112,25 +112,25 @@ def reap(
     for execution in _left_behind(settings.state_machine_arn, client, tracking.clock()):
         arn, status = execution["executionArn"], execution["status"]
         again = json.dumps({"rerun_failed_of": arn})
-        # Anew for each execution: a list may have thousands of items.
+        # A new one for each execution: a list may have thousands of items.
         items = ListedItems(open_storage)
-        for run in [run for run in tracking.by_execution(arn) if unsettled(run)]:
+        for run in [run for run in tracking.by_execution(arn) if is_unresolved(run)]:
             in_every_line(**fields_of(run))
             item = items.of(run)
             if not run.ended and item is not None and jobs.may_run(run, item):
                 counts["running"] += 1
                 continue
-            settled = settle(
+            resolved = resolve_run(
                 run,
                 item,
                 name=f"Execution{status.title().replace('_', '')}",
-                cause=f"the execution is {status} and the run's job runs no more; start the state "
-                f"machine with {again}",
+                cause=f"the execution is {status} and the run's job is no longer running; start "
+                f"the state machine with {again}",
                 tracking=tracking,
                 open_storage=open_storage,
             )
-            if settled is not None:
-                counts[settled.status.lower()] += 1
+            if resolved is not None:
+                counts[resolved.status.lower()] += 1
     return counts
 
 

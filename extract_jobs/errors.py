@@ -177,11 +177,11 @@ class StopRequested(BaseException):
     """
 
 
-def as_told(error: BaseException) -> BaseException:
-    """Return what a caller is told: of a signal `Interrupted`, of no memory `WorkerOutOfMemory`.
+def as_reported(error: BaseException) -> BaseException:
+    """Return the error to report: `Interrupted` for a signal, `WorkerOutOfMemory` for no memory.
 
-    Libraries that run our code, or look for signals, wrap what it raises in errors of their own
-    (DuckDB says "Query interrupted"), so whatever stands anywhere in the chain counts.
+    Libraries that run our code or handle signals wrap what it raises in errors of their own
+    (DuckDB's "Query interrupted"), so the whole chain is searched.
     """
     for raised in _chain_of(error):
         if isinstance(raised, MemoryError):

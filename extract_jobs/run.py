@@ -23,7 +23,7 @@ from extract_jobs.errors import (
     Interrupted,
     SourceMoved,
     StopRequested,
-    as_told,
+    as_reported,
 )
 from extract_jobs.planning.new_files import choose_objects
 from extract_jobs.planning.plan import (
@@ -98,7 +98,7 @@ def _run_and_report(spec: ExtractSpec, context: RunContext) -> Report:
     try:
         report = _extract_onto_latest(spec, context)
     except BaseException as error:
-        failure = as_told(error)
+        failure = as_reported(error)
         report = failed_report(spec, reported(failure), context.timings)
         leave_report(spec, report, context)
         context.progress.phase("failed")
@@ -131,7 +131,7 @@ def _extract(spec: ExtractSpec, context: RunContext, *, anew: bool) -> Report:
         # First, so that what is found below is all that the runs before this one will ever publish.
         for earlier in spec.reruns:
             log.fence(earlier, by=f"run {spec.run_id}")
-        base = log.settle()
+        base = log.finish_last()
         committed = next(filter(None, map(log.find_run, (spec.run_id, *spec.reruns))), None)
     if committed is not None:
         if committed.run_id != spec.run_id:

@@ -24,7 +24,7 @@ from extract_jobs.errors import (
     Interrupted,
     Outdated,
     StopRequested,
-    as_told,
+    as_reported,
     error_line,
 )
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
@@ -104,13 +104,13 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
     except Outdated:
         raise
     except (Exception, StopRequested) as error:
-        told = as_told(error)
-        assert isinstance(told, Exception)
-        _report_failure(arguments, told)
-        if told is not error:
-            raise told from error
+        failure = as_reported(error)
+        assert isinstance(failure, Exception)
+        _report_failure(arguments, failure)
+        if failure is not error:
+            raise failure from error
         raise
-    in_every_line(**_told_of(spec), execution_id=arguments.execution_id)
+    in_every_line(**_log_fields(spec), execution_id=arguments.execution_id)
     report = run_extract(spec, spark=spark, progress=LoggedProgress(spec))
     if report.catalog == "failed":
         raise CatalogFailed(catalog_failure(report))
@@ -169,12 +169,12 @@ class LoggedProgress(Progress):
         pipeline = self._spec.tracking_table
         if pipeline:
             line = metrics_line(
-                attempt_metrics(report), pipeline=pipeline, now=utc_now(), **_told_of(self._spec)
+                attempt_metrics(report), pipeline=pipeline, now=utc_now(), **_log_fields(self._spec)
             )
             print(line, flush=True)  # noqa: T201
 
 
-def _told_of(spec: ExtractSpec) -> dict[str, Any]:
+def _log_fields(spec: ExtractSpec) -> dict[str, Any]:
     return {
         "source_name": spec.source_name,
         "extract_table": spec.extract_table,

@@ -9,7 +9,7 @@ from typing import Any
 from extract_jobs.commit.log import Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import CatalogSpec, ExtractSpec
-from extract_jobs.spec.places import normal
+from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import join
 
 _COMMIT = "extract_commit"
@@ -116,8 +116,8 @@ def is_moved(
         raise ConfigError(f"{name} {whose}, and not for {spec.table_id}: {way_out}")
     location = descriptor.get("Location", "")
     state = given.get(_STATE, spec.state_uri)
-    here = normal(location) == normal(spec.target.uri)
-    if here and normal(state) == normal(spec.state_uri):
+    here = normal_uri(location) == normal_uri(spec.target.uri)
+    if here and normal_uri(state) == normal_uri(spec.state_uri):
         return False
     if first and given.get(_SOURCE) == own[_SOURCE]:
         return True

@@ -18,7 +18,7 @@ from extract_jobs.config.resolve import overlaid
 from extract_jobs.config.trials import check_scratch, sample_overrides, scratch_overrides
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.places import absolute
+from extract_jobs.spec.uris import absolute
 from extract_jobs.spec.values import parse_duration
 
 

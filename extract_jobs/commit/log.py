@@ -33,7 +33,7 @@ from typing import Any, Literal, TypeVar
 from extract_jobs.commit.claims import Claims
 from extract_jobs.commit.record import Base, Commit, LiveFiles
 from extract_jobs.errors import ConfigError, WriteFailed
-from extract_jobs.spec.places import normal
+from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import (
     PROBE,
     AbandonedUpload,
@@ -271,10 +271,10 @@ class CommitLog:
         self.state.put(join(self.state_uri, "hint.json"), json.dumps({"seq": commit.seq}).encode())
         return outcome
 
-    def settle(self) -> Base:
-        """Bring the newest commit to its outcome if it has none, and return the base to build on.
+    def finish_last(self) -> Base:
+        """Publish or void the newest commit if it has no outcome, and return the base to build on.
 
-        Aborts nobody's uploads.
+        Aborts no other run's uploads.
         """
         newest = self.newest()
         if newest is None:
@@ -285,7 +285,7 @@ class CommitLog:
                         newest.run_id)  # fmt: skip
             outcome = self.publish(newest)
         elif outcome == "voided":
-            # Whoever voided it may have died before it had withdrawn everything.
+            # The process that voided it may have died before withdrawing every file.
             self._withdraw(newest)
         if outcome == "published":
             return Base(newest.seq, newest)
@@ -294,24 +294,24 @@ class CommitLog:
     def recover(
         self, target_uri: str, *, abandon_after: timedelta, now: datetime, dry_run: bool = False
     ) -> list[AbandonedUpload]:
-        """Settle the newest commit, then abort staged files that nobody can publish any more.
+        """Finish the newest commit, then abort staged files that nobody can publish any more.
 
-        After settling, no staged file belongs to a commit; those younger than ``abandon_after``
-        may belong to a run that is still extracting and are left alone. Should a run live longer
-        than that, its commit is voided and its rows come again with the next run.
+        After that no staged file belongs to a commit. Files younger than ``abandon_after`` may
+        belong to a run that is still extracting and are left alone. A run that takes longer than
+        that has its commit voided, and the next run extracts its rows again.
 
         Args:
             target_uri: The table's folder.
             abandon_after: Age from which a staged file counts as abandoned.
             now: The present, UTC.
-            dry_run: Settle and abort nothing, only tell.
+            dry_run: Finish and abort nothing; only report.
 
         Returns:
-            What was (or would be) aborted.
+            The uploads that were (or would be) aborted.
         """
         newest = self.newest()
         if not dry_run:
-            self.settle()
+            self.finish_last()
         pending = {f.staged.uri for f in newest.files} if newest and dry_run else set()
         found = [
             upload
@@ -342,7 +342,7 @@ class CommitLog:
         Raises:
             ConfigError: The commit went to another target.
         """
-        if self.target_uri is None or normal(commit.target_uri) == normal(self.target_uri):
+        if self.target_uri is None or normal_uri(commit.target_uri) == normal_uri(self.target_uri):
             return
         raise ConfigError(
             f"{self._uri('commits', commit.seq)}: its files went to {commit.target_uri}, but "

@@ -19,7 +19,7 @@ from extract_jobs.config.file import parse_yaml
 from extract_jobs.config.locations import collisions, segment
 from extract_jobs.config.model import JobSettings, SourceSettings
 from extract_jobs.config.problems import (
-    Found,
+    DataProblem,
     Problem,
     dotted,
     exists,
@@ -119,7 +119,7 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
     problems += [
         Problem(f"tables.{name}", text_, tables[name].line)
         for name, text_ in [
-            *collisions({n: t.places for n, t in tables.items()}),
+            *collisions({n: t.location for n, t in tables.items()}),
             *read_by_others(source, tables),
         ]
     ]
@@ -238,7 +238,7 @@ def specs_for(
             name = segment(config.source.name), segment(table.name)
             report = join(report_base, *name, run_id, report_name(attempt))
         else:
-            report = join(table.places.state_uri, "reports", run_id, report_name(attempt))
+            report = join(table.location.state_uri, "reports", run_id, report_name(attempt))
         try:
             spec = spec_of(
                 config.source,
@@ -324,7 +324,7 @@ def _overridden(
     problems += [
         Problem("overrides", f"with them, {name} {text}")
         for name, text in [
-            *collisions({n: t.places for n, t in everywhere.items()}),
+            *collisions({n: t.location for n, t in everywhere.items()}),
             *read_by_others(config.source, everywhere),
         ]
     ]
@@ -334,7 +334,7 @@ def _overridden(
 
 
 def _overridden_problems(
-    overrides: Mapping[str, Any], table: ResolvedTable, found: list[Found]
+    overrides: Mapping[str, Any], table: ResolvedTable, found: list[DataProblem]
 ) -> Iterator[Problem]:
     for one in found:
         path = as_written(overrides, one.path)

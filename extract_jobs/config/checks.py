@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from extract_jobs.config.event_overrides import event_key_problem
 from extract_jobs.config.file import YamlFile
 from extract_jobs.config.model import ConfigModel, SourceSettings, TableConfig
-from extract_jobs.config.problems import Found, Problem, dotted, exists, found_in
+from extract_jobs.config.problems import DataProblem, Problem, dotted, exists, problems_in
 from extract_jobs.config.resolve import as_written, merge, normal
 
 
@@ -32,7 +32,7 @@ def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:
     try:
         source = ConfigModel.model_validate(data).source
     except ValidationError as error:
-        for one in found_in(error, data, ConfigModel):
+        for one in problems_in(error, data, ConfigModel):
             text = one.text
             if one.path == ("version",) and not one.partial:
                 text = f"{text}: the version that this extract-jobs reads"
@@ -61,7 +61,7 @@ def check_defaults(file: YamlFile, defaults: Mapping[str, Any]) -> list[Problem]
     try:
         TableConfig.model_validate(values)
     except ValidationError as error:
-        for one in found_in(error, values, TableConfig):
+        for one in problems_in(error, values, TableConfig):
             if not one.partial:
                 path = as_written(defaults, one.path)
                 full = ("defaults", *path)
@@ -69,7 +69,7 @@ def check_defaults(file: YamlFile, defaults: Mapping[str, Any]) -> list[Problem]
     return problems
 
 
-def trace(file: YamlFile, name: str, found: Found) -> Problem:
+def trace(file: YamlFile, name: str, found: DataProblem) -> Problem:
     """Find where a merged value came from: the table's own part, or the defaults."""
     own = file.data["tables"][name] or {}
     defaults = file.data.get("defaults") or {}

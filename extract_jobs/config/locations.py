@@ -1,8 +1,8 @@
-"""Where a table's data and state go: placeholders, path segments, and places taken twice.
+"""Where a table's data and state go: placeholders, path segments, and colliding locations.
 
-``{source_name}``, ``{schema}`` and ``{table}`` are filled in. In URIs names are percent-encoded,
-so that none of them is two segments, hidden, or ``..``; in the catalog they are made into names
-that Athena takes.
+``{source_name}``, ``{schema}`` and ``{table}`` are filled in. In URIs names are percent-encoded, so
+that no name becomes two segments, a hidden folder or ``..``; in the catalog they become names that
+Athena accepts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from extract_jobs.config.model import TableConfig
-from extract_jobs.config.problems import Found, found_in, nearest
+from extract_jobs.config.problems import DataProblem, nearest, problems_in
 from extract_jobs.spec.extract_spec import TargetSpec
-from extract_jobs.spec.places import absolute, normal
+from extract_jobs.spec.uris import absolute, normal_uri
 from extract_jobs.storage import encoded, join
 
 DEFAULT_SCHEMA = "public"
@@ -28,8 +28,8 @@ _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"|([^."]+)')
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where one table goes.
+class TableLocation:
+    """Where one table's data and state go.
 
     Attributes:
         target: The target with its placeholders filled in.
@@ -41,9 +41,9 @@ class Places:
 
 
 def segment(name: str) -> str:
-    """Return a name as one path segment: UTF-8, percent-encoded save ``A-Z a-z 0-9 _ . - ~``.
+    """Return a name as one path segment: UTF-8, percent-encoded except ``A-Z a-z 0-9 _ . - ~``.
 
-    A leading ``.`` or ``_`` is encoded too: engines take such folders for hidden.
+    A leading ``.`` or ``_`` is encoded too: engines treat such folders as hidden.
     """
     encoded = quote(name, safe="")
     return f"%{ord(encoded[0]):02X}{encoded[1:]}" if encoded[:1] in (".", "_") else encoded
@@ -54,7 +54,7 @@ def _segment_of_uri(name: str) -> str:
 
 
 def catalog_name(name: str) -> str:
-    """Return a name as Athena takes it: lower case letters, digits and underscores."""
+    """Return a name that Athena accepts: lower case letters, digits and underscores."""
     return re.sub(r"[^a-z0-9_]", "_", name.lower())
 
 
@@ -64,10 +64,10 @@ def table_parts(extract_table: str, is_query: bool = False) -> tuple[str, str]:
     Args:
         extract_table: ``schema.table`` or ``table``; parts may be quoted as in SQL. Unquoted, the
             first dot ends the schema.
-        is_query: Whether it names a query: all of it is the table then.
+        is_query: Whether it names a query, whose whole name is the table.
 
     Returns:
-        The schema is ``query`` for a query, and ``public`` for a table that names none.
+        The schema is ``query`` for a query, and ``public`` for a table without a schema.
     """
     if is_query:
         return QUERY_SCHEMA, extract_table
@@ -104,7 +104,7 @@ def fill(template: str, names: Mapping[str, str], encode: Callable[[str], str]) 
 
     filled = re.sub(r"\{([^{}]*)\}", value, template)
     if re.search(r"[{}]", re.sub(r"\{([^{}]*)\}", "", template)):
-        raise ValueError("a brace without its partner")
+        raise ValueError("unbalanced brace")
     return filled
 
 
@@ -116,35 +116,35 @@ def default_state_base(target_uri: str) -> str:
     return posixpath.join(parent, STATE_FOLDER) if parent else STATE_FOLDER
 
 
-def places_of(
+def location_of(
     source_name: str, name: str, table: TableConfig, folder: str | None = None
-) -> tuple[Places | None, list[Found]]:
-    """Fill a table's placeholders in.
+) -> tuple[TableLocation | None, list[DataProblem]]:
+    """Fill in a table's placeholders.
 
     Args:
         source_name: The source's name.
         name: The table's key in the config.
         table: Its merged config.
-        folder: What relative paths start from; None leaves them as they are.
+        folder: Where relative paths start; None leaves them unchanged.
 
     Returns:
-        Where it goes, and no problem; or None and every problem.
+        The location and no problems, or None and every problem.
     """
     schema, bare = table_parts(name, table.query is not None)
     names = {"source_name": source_name, "schema": schema, "table": bare}
-    found: list[Found] = []
+    found: list[DataProblem] = []
 
     def filled(path: tuple[str, ...], template: str, encode: Callable[[str], str] = segment) -> str:
         if template.startswith("file://") and encode is segment:
-            # Such a URI is decoded when it is used, and the segment must be left by that.
+            # Such a URI is decoded when it is used; the segment must survive that.
             encode = _segment_of_uri
         try:
             text = fill(template, names, encode)
             if text.startswith("~") and not template.startswith("~"):
-                text = f"./{text}"  # a table's name, and nobody's home
+                text = f"./{text}"  # the table's name begins with ~: not a home folder
             return absolute(text, folder) if encode is segment else text
         except ValueError as error:
-            found.append(Found(path, str(error)))
+            found.append(DataProblem(path, str(error)))
             return template
 
     target = table.target.model_dump()
@@ -163,23 +163,23 @@ def places_of(
     try:
         checked = TargetSpec.model_validate(target)
     except ValidationError as error:
-        inner = found_in(error, target, TargetSpec)
-        return None, [Found(("target", *f.path), f.text, f.partial) for f in inner]
-    return Places(checked, join(base, segment(source_name), segment(name))), []
+        inner = problems_in(error, target, TargetSpec)
+        return None, [DataProblem(("target", *f.path), f.text, f.partial) for f in inner]
+    return TableLocation(checked, join(base, segment(source_name), segment(name))), []
 
 
-def collisions(places: Mapping[str, Places]) -> Iterator[tuple[str, str]]:
-    """Yield (table, what is wrong) for every table whose place another table has.
+def collisions(locations: Mapping[str, TableLocation]) -> Iterator[tuple[str, str]]:
+    """Yield (table, what is wrong) for every table whose location another table uses.
 
-    Places are compared without regard to case: file systems and catalogs may not tell them apart.
-    A place inside another table's target counts too: its readers would see both tables' files.
+    Case is ignored, because file systems and catalogs may ignore it. A location inside another
+    table's target counts too: its readers would see both tables' files.
     """
-    targets = {name: _comparable(p.target.uri) for name, p in places.items()}
-    states = {name: _comparable(p.state_uri) for name, p in places.items()}
+    targets = {name: _comparable(at.target.uri) for name, at in locations.items()}
+    states = {name: _comparable(at.state_uri) for name, at in locations.items()}
     catalogs = {
-        name: f"{p.target.catalog.database}.{p.target.catalog.table}".lower()
-        for name, p in places.items()
-        if p.target.catalog
+        name: f"{at.target.catalog.database}.{at.target.catalog.table}".lower()
+        for name, at in locations.items()
+        if at.target.catalog
     }
     for what, taken in (
         ("target.uri", targets),
@@ -187,31 +187,31 @@ def collisions(places: Mapping[str, Places]) -> Iterator[tuple[str, str]]:
         ("target.catalog", catalogs),
     ):
         first: dict[str, str] = {}
-        for name, place in taken.items():
-            other = first.setdefault(place, name)
+        for name, uri in taken.items():
+            other = first.setdefault(uri, name)
             if other != name:
-                yield name, f"has the same {what} as {other}: {_told(places[name], what)}"
+                yield name, f"has the same {what} as {other}: {_printed(locations[name], what)}"
     yield from _nested(targets, states)
 
 
-def _told(place: Places, what: str) -> str:
-    if what == "target.catalog" and place.target.catalog:
-        return f"{place.target.catalog.database}.{place.target.catalog.table}"
-    return place.target.uri if what == "target.uri" else place.state_uri
+def _printed(at: TableLocation, what: str) -> str:
+    if what == "target.catalog" and at.target.catalog:
+        return f"{at.target.catalog.database}.{at.target.catalog.table}"
+    return at.target.uri if what == "target.uri" else at.state_uri
 
 
 def _nested(targets: Mapping[str, str], states: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    owners = {place: name for name, place in targets.items()}
+    owners = {uri: name for name, uri in targets.items()}
     for what, inner in (("target.uri", targets), ("state path", states)):
-        for name, place in inner.items():
-            above = posixpath.dirname(place)
+        for name, uri in inner.items():
+            above = posixpath.dirname(uri)
             while above and above != posixpath.dirname(above):
                 if above in owners and owners[above] != name:
                     yield (
                         name,
                         (
-                            f"its {what} lies inside the target of {owners[above]}, whose readers "
-                            "would see it"
+                            f"its {what} is inside the target of {owners[above]}, whose readers "
+                            "would see its files"
                         ),
                     )
                     break
@@ -219,5 +219,5 @@ def _nested(targets: Mapping[str, str], states: Mapping[str, str]) -> Iterator[t
 
 
 def _comparable(uri: str) -> str:
-    """Return a place in a form in which also places are equal that differ in case only."""
-    return normal(uri).casefold()
+    """Return a URI in a form that ignores case."""
+    return normal_uri(uri).casefold()

@@ -1,4 +1,4 @@
-"""Problems of a config: found, told in a person's words, and gathered into one error."""
+"""Problems of a config: found, worded for people, and gathered into one error."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A problem in plain data, before it is known which file and line the value came from.
+class DataProblem:
+    """A problem in plain data, before the value's file and line are known.
 
     Attributes:
         path: Keys and indexes down to the value.
         text: What is wrong and what to do.
-        partial: Whether more data could mend it: something is missing, or parts disagree.
+        partial: Whether more data could fix it: something is missing, or parts disagree.
     """
 
     path: Path
@@ -103,7 +103,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {folded[close[0]]}?" if close else ""
 
 
-def found_in(error: ValidationError, data: Any, model: type[BaseModel]) -> list[Found]:
+def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> list[DataProblem]:
     """Return the problems of a validation, told in the words of YAML.
 
     Args:
@@ -132,7 +132,7 @@ def found_in(error: ValidationError, data: Any, model: type[BaseModel]) -> list[
             key, text = (path, between), _reason(one, path)
         told.setdefault(key, []).append(text)
     return [
-        Found(path, "; or ".join(dict.fromkeys(texts)), partial)
+        DataProblem(path, "; or ".join(dict.fromkeys(texts)), partial)
         for (path, partial), texts in told.items()
     ]
 

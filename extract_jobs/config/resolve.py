@@ -12,14 +12,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from extract_jobs.config.locations import Places, places_of
+from extract_jobs.config.locations import TableLocation, location_of
 from extract_jobs.config.model import SourceSettings, TableConfig
-from extract_jobs.config.problems import Found, Path, exists, found_in, model_at
+from extract_jobs.config.problems import DataProblem, Path, exists, model_at, problems_in
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.places import absolute, overlap
 from extract_jobs.spec.predicates import where_problem
 from extract_jobs.spec.rules import finds
 from extract_jobs.spec.source_types import registration
+from extract_jobs.spec.uris import absolute, overlap
 from extract_jobs.storage import join
 
 _SPLITS: Path = ("split", "max_connections")
@@ -35,14 +35,14 @@ class ResolvedTable:
     Attributes:
         name: Its key in the config, which is its ``extract_table``.
         config: Its values, merged and validated.
-        places: Where its data and state go.
+        location: Where its data and state go.
         values: The same values as plain data, for overrides to go on top of. Never changed.
         line: Its line in the file, from 1.
     """
 
     name: str
     config: TableConfig
-    places: Places
+    location: TableLocation
     values: Mapping[str, Any]
     line: int
 
@@ -114,15 +114,15 @@ def resolve_table(
     values: Mapping[str, Any],
     line: int,
     folder: str | None = None,
-) -> tuple[ResolvedTable | None, list[Found]]:
+) -> tuple[ResolvedTable | None, list[DataProblem]]:
     """Validate merged values as a table, and as the spec that will be made of it."""
     try:
         config = TableConfig.model_validate(values)
     except ValidationError as error:
-        return None, found_in(error, values, TableConfig)
+        return None, problems_in(error, values, TableConfig)
     if source is None:
         return None, []
-    found: list[Found] = []
+    found: list[DataProblem] = []
     most = source.max_connections - 1
     wanted = config.split.max_connections
     if wanted > most and exists(values, _SPLITS):
@@ -130,29 +130,29 @@ def resolve_table(
             f"{wanted} splits at a time use {wanted + 1} connections, but "
             f"source.max_connections is {source.max_connections}; give {most} or less"
         )
-        found.append(Found(_SPLITS, text))
+        found.append(DataProblem(_SPLITS, text))
     split = config.split.model_copy(update={"max_connections": min(wanted, most)})
     config = config.model_copy(update={"split": split})
     dialect, strategies = registration(source.type).where, registration(source.type).strategies
     if strategies is not None and config.split.strategy not in strategies:
         text = f"a source of type {source.type} has {', '.join(strategies)}"
-        found.append(Found(("split", "strategy"), f"{config.split.strategy!r}: {text}"))
+        found.append(DataProblem(("split", "strategy"), f"{config.split.strategy!r}: {text}"))
     if config.where is not None and dialect is not None:
         problem = where_problem(config.where, dialect)
-        found += [Found(("where",), problem)] if problem else []
+        found += [DataProblem(("where",), problem)] if problem else []
     if config.spill_folder is not None:
         spill = absolute(config.spill_folder, folder)
         config = config.model_copy(update={"spill_folder": spill})
-    places, misplaced = places_of(source.name, name, config, folder)
+    location, misplaced = location_of(source.name, name, config, folder)
     found += misplaced
-    if places is None:
+    if location is None:
         return None, found
-    table = ResolvedTable(name, config, places, values, line)
+    table = ResolvedTable(name, config, location, values, line)
     try:
-        report = join(places.state_uri, "reports", _DRAFT)
+        report = join(location.state_uri, "reports", _DRAFT)
         spec_of(source, table, run_id=_DRAFT, attempt=1, report_uri=report, tracking_table=None)
     except ValidationError as error:
-        found += found_in(error, values, ExtractSpec)
+        found += problems_in(error, values, ExtractSpec)
     return (None if found else table), found
 
 
@@ -177,7 +177,7 @@ def read_by_others(
     if uri is None:
         return
     written = {
-        name: [p for p in (table.places.target.uri, table.places.state_uri) if overlap(p, uri)]
+        name: [p for p in (table.location.target.uri, table.location.state_uri) if overlap(p, uri)]
         for name, table in tables.items()
     }
     owners = {name: places for name, places in written.items() if places}
@@ -220,8 +220,8 @@ def spec_of(
         source_type=source.type,
         connection=source.connection,
         extract_table=table.name,
-        target=table.places.target,
-        state_uri=table.places.state_uri,
+        target=table.location.target,
+        state_uri=table.location.state_uri,
         report_uri=report_uri,
         tracking_table=tracking_table,
         limit=limit,

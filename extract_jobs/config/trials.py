@@ -13,7 +13,7 @@ from extract_jobs.config.locations import STATE_FOLDER
 from extract_jobs.config.problems import Path, Problem, dotted, exists
 from extract_jobs.config.resolve import ResolvedTable
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.places import overlap
+from extract_jobs.spec.uris import overlap
 
 _OF_ONE_TABLE: tuple[Path, ...] = (("query",), ("files", "glob"))
 """Keys whose value gives the rows: over several tables, each would get the same rows."""
@@ -56,14 +56,14 @@ def replaced_by_less(old: ResolvedTable, new: ResolvedTable) -> Iterator[Problem
 
     Nothing where the run goes to another place than the config's own.
     """
-    if not overlap(old.places.target.uri, new.places.target.uri):
+    if not overlap(old.location.target.uri, new.location.target.uri):
         return
     changed = [dotted(path) for path in _narrowed(old, new)]
     if changed:
         yield Problem(
             dotted(("tables", old.name)),
             f"with the overrides, {' and '.join(changed)} would decide what is in the table's own "
-            f"target {old.places.target.uri}, in the place of all its rows. Try it in a scratch "
+            f"target {old.location.target.uri}, in the place of all its rows. Try it in a scratch "
             "place (extract-jobs run --target FOLDER), or say that it is meant (--yes)",
             old.line,
         )
@@ -76,7 +76,7 @@ def check_scratch(tables: Mapping[str, ResolvedTable], place: str) -> None:
         ConfigError: It is a table's own place, lies inside one, or holds one.
     """
     for name, table in tables.items():
-        for uri in (table.places.target.uri, table.places.state_uri):
+        for uri in (table.location.target.uri, table.location.state_uri):
             if overlap(place, uri):
                 raise ConfigError(
                     f"--target {place}: {uri}, where table {name} has its own files or state, is "

@@ -144,7 +144,7 @@ class RollingFiles:
 
         Args:
             key: The partition.
-            pool: Sends the file's last bytes while the caller continues; `settle` waits for it.
+            pool: Sends the file's last bytes while the caller continues; see `wait_until_staged`.
 
         Raises:
             WriteFailed: Storage failed, perhaps for a file of an earlier call.
@@ -161,14 +161,14 @@ class RollingFiles:
         for key in list(self._partitions):
             self.finish(key, pool)
 
-    def settle(self) -> None:
-        """Wait until every file that was finished is staged.
+    def wait_until_staged(self) -> None:
+        """Wait until every finished file is staged.
 
         Raises:
             WriteFailed: Storage failed.
         """
         while self._ending:
-            self._settle_one()
+            self._await_one()
 
     def empty_file(self, values: Values) -> None:
         """Finish one file without rows.
@@ -270,10 +270,10 @@ class RollingFiles:
         partition.file = None
         del self._open[key]
         if len(self._ending) > ENDING_FILES:
-            self._settle_one()
+            self._await_one()
 
-    def _settle_one(self) -> None:
-        """Wait for the file that ends longest; one that fails stays for `abort`."""
+    def _await_one(self) -> None:
+        """Wait for the file that was finished first; one that fails stays for `abort`."""
         future, file, values = self._ending[0]
         staged = future.result()
         self._ending.popleft()

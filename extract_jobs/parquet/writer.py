@@ -194,7 +194,7 @@ class PartitionedWriter:
                 self._files.append(partition, rows)
                 last = partition
             self._files.finish_all(pool)
-            self._files.settle()
+            self._files.wait_until_staged()
         self._spill.close()
         if schema_file and not self._files.finished:
             self._files.empty_file(self._fixed or {})

@@ -42,7 +42,7 @@ def choose_objects(
     Args:
         spec: The run's spec.
         log: The table's log, whose newest commit has its outcome.
-        base: What `CommitLog.settle` returned.
+        base: What `CommitLog.finish_last` returned.
         source: The spec's source.
         now: The present, UTC.
 

@@ -24,8 +24,8 @@ from extract_jobs.planning.schema_change import Drift, differences, schema_json
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ReadRequest, ReplicatedSource, Source, known_at
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.places import normal
 from extract_jobs.spec.rules import RUN_PARTITIONS
+from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import is_probe, join
 from extract_jobs.transform.columns import partition_fields
 from extract_jobs.watermark import Interval, WatermarkValue
@@ -86,7 +86,7 @@ def make_plan(
     Args:
         spec: The run's spec.
         log: The table's log, whose newest commit has its outcome.
-        base: What `CommitLog.settle` returned.
+        base: What `CommitLog.finish_last` returned.
         description: The table as it is now.
         schema: Schema of the files to be written.
         drift: What became of the columns since the last commit.
@@ -270,7 +270,7 @@ def check_identity(spec: ExtractSpec, last: Commit | None, description: TableDes
     """
     if last is None:
         return
-    if normal(last.target_uri) != normal(spec.target.uri):
+    if normal_uri(last.target_uri) != normal_uri(spec.target.uri):
         raise ConfigError(
             f"{spec.extract_table}: its commits went to {last.target_uri}, but target.uri is now "
             f"{spec.target.uri}. Move it back, or start over with another state_uri"

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.places import lies_in
 from extract_jobs.spec.rules import (
     PARTITION_FUNCTIONS,
     RUN_PARTITIONS,
@@ -22,6 +21,7 @@ from extract_jobs.spec.rules import (
 )
 from extract_jobs.spec.source import ConnectionSpec, FilesSpec, connection_problem
 from extract_jobs.spec.source_types import SourceType
+from extract_jobs.spec.uris import is_inside
 from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
 
 JobType = Literal["glue", "emr", "ecs"]
@@ -294,7 +294,7 @@ class ExtractSpec(SpecPart):
         problems += [
             f"{name} must not lie inside target.uri, where readers list it"
             for name, uri in (("state_uri", self.state_uri), ("report_uri", self.report_uri))
-            if lies_in(uri, self.target.uri)
+            if is_inside(uri, self.target.uri)
         ]
         if problems:
             raise ValueError("; ".join(problems))

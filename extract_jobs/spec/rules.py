@@ -8,8 +8,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from extract_jobs.spec.places import lies_in, normal
 from extract_jobs.spec.source_types import registration
+from extract_jobs.spec.uris import is_inside, normal_uri
 
 if TYPE_CHECKING:
     from extract_jobs.spec.extract_spec import ExtractSpec, WatermarkSpec
@@ -123,12 +123,12 @@ def finds(uri: str, glob: str, place: str) -> bool:
     """
     *folders, last = glob.lstrip("/").split("/")
     spelled = list(takewhile(lambda name: not re.search(r"[*?]", name), folders))
-    root = normal("/".join([uri.rstrip("/"), *map(_as_in(uri), spelled)]))
-    if lies_in(root, place):
+    root = normal_uri("/".join([uri.rstrip("/"), *map(_as_in(uri), spelled)]))
+    if is_inside(root, place):
         return True
-    if not lies_in(place, root):
+    if not is_inside(place, root):
         return False
-    below = normal(place).removeprefix(root.rstrip("/")).strip("/").split("/")
+    below = normal_uri(place).removeprefix(root.rstrip("/")).strip("/").split("/")
     if any(name.startswith((".", "_")) and "=" not in name for name in below):
         return False
     names = [*folders[len(spelled) :], last]

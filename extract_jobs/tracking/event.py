@@ -15,7 +15,7 @@ from typing import Any
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import OpenStorage, join
-from extract_jobs.tracking.finished_attempt import settle
+from extract_jobs.tracking.finished_attempt import resolve_run
 from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.tracking.table import TrackedRun, Tracking
 
@@ -24,7 +24,7 @@ SOURCE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
 
 EVENT_NAME = "event.json"
 """What the work folder of an execution keeps its event as."""
-_SETTLE_THREADS = 16
+_RESOLVE_THREADS = 16
 _PUBLISHED_AFTER_ALL = ": those called failed have published their rows, and count as succeeded now"
 _START_KEYS = {"source_name", "extract_tables", "overrides"}
 _RERUN_KEYS = {"rerun_failed_of", "include_unfinished"}
@@ -162,8 +162,8 @@ def _still_failed(
     """
     items = ListedItems(open_storage)
 
-    def settled(run: TrackedRun) -> TrackedRun:
-        now = settle(
+    def resolved(run: TrackedRun) -> TrackedRun:
+        now = resolve_run(
             run,
             items.of(run),
             name="NeverReported",
@@ -173,8 +173,8 @@ def _still_failed(
         )
         return now or tracking.read(run.table_id, run.run_id) or run
 
-    with ThreadPoolExecutor(_SETTLE_THREADS) as pool:
-        now = pool.map(settled, [run for run in runs if run.status != "SUCCEEDED"])
+    with ThreadPoolExecutor(_RESOLVE_THREADS) as pool:
+        now = pool.map(resolved, [run for run in runs if run.status != "SUCCEEDED"])
         return [run for run in now if run.status != "SUCCEEDED"]
 
 

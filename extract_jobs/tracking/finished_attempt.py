@@ -1,9 +1,9 @@
-"""Judges a run whose attempt has ended, and settles a run that nobody works on any more.
+"""Decides the outcome of a run whose attempt has ended, or that nobody works on any more.
 
-There is one judge, whoever asks: the status handler, the summary, the reaper, or a rerun. It looks
-at the attempt's report, then at the table's commit log, then at what the service said. Before it
-says *failed* it fences the run off in the commit log, so that a worker which still lives somewhere
-cannot make that verdict untrue.
+The status handler, the summary, the reaper and a rerun all decide here, in the same way: by the
+attempt's report, then the table's commit log, then what the service reported. Before a run is
+called *failed* it is fenced off in the commit log, so that a worker that is still alive somewhere
+cannot publish it afterwards.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _STATUS: dict[str, Status] = {"succeeded": "SUCCEEDED", "retry": "RETRYING", "fa
 
 
 def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decision:
-    """Decide what becomes of a table by its attempt's report and the table's commit log.
+    """Decide a run's outcome from its attempt's report and the table's commit log.
 
-    A run that is called failed publishes nothing any more, unless the decision is not `final`: then
-    its commit stands and waits to be published, or the commit log could not be reached.
+    A run that is called failed can no longer publish anything, unless the decision is not `final`:
+    then its commit was accepted and waits to be published, or the commit log could not be reached.
 
     Args:
-        item: The attempt that ended, with what its service said of it.
-        open_storage: Gives the storage of a URI.
-        last: Whether nobody could try again: what would be tried again has failed then.
+        item: The attempt that ended, with what its service reported.
+        open_storage: Returns the storage of a URI.
+        last: Whether no further attempt is possible: what would be retried has then failed.
 
     Raises:
-        WriteFailed: Storage failed; asking again is safe.
+        WriteFailed: Storage failed; calling again is safe.
     """
     report, note = _read_report(item, open_storage)
     if report is not None and report.status == "succeeded":
@@ -56,8 +56,8 @@ def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decis
         commit = log.fence(item["run_id"], by="the pipeline, which calls the run failed")
         published = commit is not None and log.outcome(commit) == "published"
     except ConfigError as error:
-        told = f"{decision.error_message}; its commit log cannot be kept from it: {error}"
-        failed = replace(decision, outcome="failed", wait_seconds=0, error_message=told)
+        message = f"{decision.error_message}; it could not be fenced off in its commit log: {error}"
+        failed = replace(decision, outcome="failed", wait_seconds=0, error_message=message)
         return replace(failed, final=False)
     if commit is not None:
         decision = decide(item, report, commit, published=published, note=note)
@@ -68,7 +68,7 @@ def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decis
     return decision
 
 
-def settle(
+def resolve_run(
     run: TrackedRun,
     item: Item | None,
     *,
@@ -77,18 +77,18 @@ def settle(
     tracking: Tracking,
     open_storage: OpenStorage,
 ) -> TrackedRun | None:
-    """Give a run that nobody works on its outcome, or set a wrong one right.
+    """Record the outcome of a run that nobody works on any more, or correct a wrong one.
 
     Args:
-        run: As the tracking table has it.
-        item: Its Map item; None where that is gone.
-        name: The error's class where neither report nor commit log says what happened.
-        cause: What is known then.
+        run: The run as the tracking table has it.
+        item: Its Map item; None if that is gone.
+        name: Error class to record if neither report nor commit log shows what happened.
+        cause: Error message to record then.
         tracking: The tracking table.
-        open_storage: Gives the storage of a URI.
+        open_storage: Returns the storage of a URI.
 
     Returns:
-        The run as it is now; None where nothing had to be written, or somebody else was faster.
+        The updated run; None if nothing had to be written, or another writer was faster.
 
     Raises:
         WriteFailed: Storage or the tracking table failed; calling again is safe.
@@ -100,10 +100,10 @@ def settle(
         asked = {**item, "job_error": {"Error": name, "Cause": cause}}
         decision = _judge_what_can_be_read(asked, open_storage)
     if run.handler_error and decision.outcome == "failed":
-        told = (
+        message = (
             f"{decision.error_message}; the status handler failed: {_error_in(run.handler_error)}"
         )
-        decision = replace(decision, error_message=told)
+        decision = replace(decision, error_message=message)
     now = ended(run, asked, decision)
     if run.status == "FAILED":
         written = decision.outcome == "succeeded" and tracking.correct(now)
@@ -111,20 +111,20 @@ def settle(
         written = tracking.end(now)
     if not written:
         return None
-    logger.info("settled: %s %s", decision.outcome, decision.error_class)
+    logger.info("resolved: %s %s", decision.outcome, decision.error_class)
     count_outcome(decision, run, tracking)
     return now
 
 
-def unsettled(run: TrackedRun) -> bool:
-    """Tell whether a run's outcome is missing, or may yet turn out to be wrong."""
+def is_unresolved(run: TrackedRun) -> bool:
+    """Return whether a run has no outcome yet, or one that may turn out to be wrong."""
     if run.status == "FAILED" and run.decision:
         return not Decision.from_json(run.decision).final
     return not run.ended
 
 
 def ended(run: TrackedRun, item: Item, decision: Decision) -> TrackedRun:
-    """Return a run as the tracking table keeps it once its attempt was decided."""
+    """Return the run with the outcome of its attempt, ready for the tracking table."""
     failed = decision.outcome != "succeeded" and decision.counted
     return replace(
         run,
@@ -141,7 +141,7 @@ def ended(run: TrackedRun, item: Item, decision: Decision) -> TrackedRun:
 
 
 def _error_in(caught: str) -> str:
-    """Return an error as the state machine wrote it down, in a few words."""
+    """Return a short form of an error that the state machine recorded."""
     try:
         found = json.loads(caught)
         name, cause = found["Error"], found.get("Cause", "")
@@ -153,13 +153,13 @@ def _error_in(caught: str) -> str:
 
 
 def _judge_what_can_be_read(item: Item, open_storage: OpenStorage) -> Decision:
-    """Judge for the last time; what is denied to the one who asks is evidence for nobody."""
+    """Judge without retries; a report or commit log that may not be read counts for nothing."""
     try:
         return judge(item, open_storage, last=True)
     except ConfigError as error:
         name, cause = item["job_error"]["Error"], item["job_error"]["Cause"]
-        told = f"{cause}; its report and commit log cannot be read: {error}"
-        return Decision("failed", error_class=name, error_message=told, final=False)
+        message = f"{cause}; its report and commit log cannot be read: {error}"
+        return Decision("failed", error_class=name, error_message=message, final=False)
 
 
 def _read_report(item: Item, open_storage: OpenStorage) -> tuple[Report | None, str]:
@@ -185,7 +185,7 @@ def _log_of(item: Item, open_storage: OpenStorage) -> CommitLog:
 def _read_commit(log: CommitLog, item: Item) -> tuple[Commit | None, bool]:
     """Return the run's commit, if it made one, and whether it is published.
 
-    A log that cannot be read tells nothing: trying again is safe whatever it holds.
+    A log that cannot be read counts as empty: a retry is safe whatever it holds.
     """
     try:
         found = log.find_run(item["run_id"])
@@ -201,13 +201,13 @@ def _read_commit(log: CommitLog, item: Item) -> tuple[Commit | None, bool]:
 
 
 def fields_of(run: TrackedRun) -> dict[str, Any]:
-    """Return what names a run in lines of the log."""
+    """Return the fields that identify a run in log lines."""
     names = ("source_name", "extract_table", "run_id", "attempt", "execution_id")
     return {name: getattr(run, name) for name in names}
 
 
 def count_outcome(decision: Decision, run: TrackedRun, tracking: Tracking) -> None:
-    """Count an outcome as a metric: who wrote it to the tracking table does, and so it is once."""
+    """Emit an outcome's metric. Whoever wrote the outcome calls this, so it is counted once."""
     line = metrics_line(
         {_METRICS[decision.outcome]: 1},
         pipeline=tracking.table,

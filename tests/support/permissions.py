@@ -67,7 +67,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
     "ConfigManagerRole": {
         **_FUNCTION,
         "dynamodb:BatchGetItem": "a rerun reads again what the index does not show as ended",
-        "dynamodb:UpdateItem": "a rerun settles runs without an outcome, and corrects wrong ones",
+        "dynamodb:UpdateItem": "a rerun resolves runs without an outcome, and corrects wrong ones",
     },
     "StatusHandlerRole": {
         **_FUNCTION,

@@ -85,7 +85,7 @@ def assert_tidy(bucket: Bucket) -> None:
     log = CommitLog(storage, STATE, storage)
     log.recover(TARGET, abandon_after=timedelta(0), now=NOW)
     assert not bucket.uploads
-    live = {f.staged.uri for f in log.live_files(log.settle().published)}
+    live = {f.staged.uri for f in log.live_files(log.finish_last().published)}
     assert {u for u in bucket.objects if u.startswith(TARGET + "/")} == live
 
 

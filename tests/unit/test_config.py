@@ -305,8 +305,8 @@ def test_placeholders_are_filled_in_everywhere_and_only_once() -> None:
         ("s3://b/{tabel}", r"unknown placeholder \{tabel\}; did you mean table\? \(known: "),
         ("s3://b/{}", r"unknown placeholder \{\} "),
         ("s3://b/{table.__class__}", r"unknown placeholder"),
-        ("s3://b/{table", "a brace without its partner"),
-        ("s3://b/{{table}}", "a brace without its partner"),
+        ("s3://b/{table", "unbalanced brace"),
+        ("s3://b/{{table}}", "unbalanced brace"),
     ],
 )
 def test_unknown_placeholders(template: str, message: str) -> None:
@@ -350,8 +350,8 @@ def test_two_tables_in_one_place_are_refused_by_both_names() -> None:
         ),
         "sales.yml:14: tables.y: has the same target.uri as x: s3://lake/ONE/",
         (
-            "sales.yml:15: tables.z: its target.uri lies inside the target of y, whose readers "
-            "would see it"
+            "sales.yml:15: tables.z: its target.uri is inside the target of y, whose readers "
+            "would see its files"
         ),
     ]
 
@@ -362,7 +362,7 @@ def test_local_places_are_compared_as_paths() -> None:
         "  c: {target: {uri: /data/y}, state_uri: /data/x/state}\n"
     )
     assert [line.split(": ", 2)[1] for line in lines] == ["tables.b", "tables.c"]
-    assert "state path lies inside the target of" in lines[1]
+    assert "state path is inside the target of" in lines[1]
 
 
 def test_one_catalog_table_for_two_is_refused() -> None:

@@ -262,7 +262,7 @@ def test_live_files_are_what_no_later_commit_retired(source: MemorySource) -> No
     process = Process("judge")
     storage = ProcessStorage(bucket, process)
     log = CommitLog(storage, STATE, storage)
-    newest = log.settle().published
+    newest = log.finish_last().published
     process.calls.clear()
     live = {f.staged.uri for f in log.live_files(newest)}
     assert len([c for c in process.calls if "/commits/" in c]) <= 2

@@ -86,7 +86,7 @@ def assert_tidy(bucket: Bucket) -> None:
     log = CommitLog(storage, STATE, storage)
     log.recover(TARGET, abandon_after=timedelta(0), now=NOW)
     assert not bucket.uploads
-    live = {f.staged.uri for f in log.live_files(log.settle().published)}
+    live = {f.staged.uri for f in log.live_files(log.finish_last().published)}
     assert {u for u in bucket.objects if u.startswith(TARGET + "/")} == live
 
 
@@ -254,7 +254,7 @@ def test_a_commit_of_a_version_without_objects_is_still_read() -> None:
     assert record.pop("objects") == "objects/first/0-0.parquet"
     bucket.objects[uri] = (json.dumps(record).encode(), None)
     storage = ProcessStorage(bucket, Process("judge"))
-    published = CommitLog(storage, STATE, storage).settle().published
+    published = CommitLog(storage, STATE, storage).finish_last().published
     assert published is not None
     assert published.objects is None
 

@@ -262,7 +262,7 @@ def test_a_job_that_runs_or_cannot_be_asked_for_is_waited_for(tmp_path, tracking
         ({"job_type": "ecs"}, lambda _: {"ecs": ecs("another", "RUNNING")}),
     ],
 )
-def test_a_job_that_runs_no_more_is_settled(tmp_path, tracking, job, clients):
+def test_a_job_that_no_longer_runs_is_resolved(tmp_path, tracking, job, clients):
     left = Left(tmp_path, tracking, **job)
     left.start()
     assert left.reap(**clients(left.run.run_id))["failed"] == 1

@@ -122,11 +122,11 @@ def _raised(*chain: BaseException) -> BaseException:
 def test_a_stop_anywhere_in_the_chain_of_an_error_counts(
     chain: list[BaseException], told: type[BaseException]
 ) -> None:
-    assert type(errors.as_told(_raised(*chain))) is told
+    assert type(errors.as_reported(_raised(*chain))) is told
 
 
 def test_an_error_that_leads_to_itself_is_told() -> None:
     error = ValueError("x")
     error.__context__ = RuntimeError("y")
     error.__context__.__context__ = error
-    assert errors.as_told(error) is error
+    assert errors.as_reported(error) is error

@@ -78,7 +78,7 @@ def put(*path, value):
 
 def test_the_record_as_it_was_written_is_published(table):
     assert len(list((table.folder / "target").rglob("*.parquet"))) == 2
-    assert table.log().settle().seq == 2
+    assert table.log().finish_last().seq == 2
     table.extract("third")
     assert len(list((table.folder / "target").rglob("*.parquet"))) == 3
 
@@ -110,7 +110,7 @@ def test_a_record_that_names_a_file_outside_the_target_is_refused(table, what, p
     with pytest.raises(
         ConfigError, match=rf"commits/0+2\.json is not .*{what} names a file outside"
     ):
-        table.log().settle()
+        table.log().finish_last()
     with pytest.raises(ConfigError, match=r"commits/0+2\.json"):
         table.extract("third")
     changed = {p for p in table.files().items() ^ before.items() if "report" not in p[0].name}
@@ -128,7 +128,7 @@ def test_a_record_that_stages_another_file_is_refused(table, path):
     table.change(put("files", 0, "staged", "upload", "path", value=given))
     before = table.files()
     with pytest.raises(ConfigError, match="names a staged file that is not its own"):
-        table.log().settle()
+        table.log().finish_last()
     assert {p for p, _ in table.files().items() ^ before.items()} <= {
         table.folder / "state/claims/second/1.json"
     }
@@ -145,7 +145,7 @@ def test_a_record_of_another_target_is_not_published(table, tmp_path):
     table.change(move)
     before = table.files()
     with pytest.raises(ConfigError, match=r"its files went to .*elsewhere, but target.uri is"):
-        table.log().settle()
+        table.log().finish_last()
     assert table.files() == before
 
 
@@ -176,7 +176,7 @@ def test_a_field_of_another_type_or_range_is_refused(table, key, value):
     table.change(put(key, value=value))
     before = table.files()
     with pytest.raises(ConfigError, match=r"commits/0+2\.json") as refused:
-        table.log().settle()
+        table.log().finish_last()
     assert "Traceback" not in str(refused.value)
     assert table.files() == before
 
@@ -188,14 +188,14 @@ def test_a_field_of_another_type_or_range_is_refused(table, key, value):
 def test_a_staged_file_of_another_form_is_refused(table, field, value):
     table.change(put("files", 0, "staged", field, value=value))
     with pytest.raises(ConfigError, match=r"commits/0+2\.json is not"):
-        table.log().settle()
+        table.log().finish_last()
 
 
 @pytest.mark.parametrize("value", [{"id": 5}, "x", None, ["id"]])
 def test_a_partition_of_another_form_is_refused(table, value):
     table.change(put("files", 0, "partition", value=value))
     with pytest.raises(ConfigError, match=r"commits/0+2\.json is not"):
-        table.log().settle()
+        table.log().finish_last()
 
 
 def test_a_missing_field_is_refused(table):
@@ -218,11 +218,11 @@ def test_a_commit_that_retires_its_own_file_or_names_one_twice_is_refused(table)
     whole = table.path("commits", 2).read_bytes()
     table.change(lambda r: r.update(retire=[r["files"][0]["staged"]["uri"]]))
     with pytest.raises(ConfigError, match="retire names a file of the commit itself"):
-        table.log().settle()
+        table.log().finish_last()
     table.path("commits", 2).write_bytes(whole)
     table.change(lambda r: r["files"].append(r["files"][0]))
     with pytest.raises(ConfigError, match="files names a file twice"):
-        table.log().settle()
+        table.log().finish_last()
 
 
 @pytest.mark.parametrize("kind", ["commits", "outcomes", "claims", "plans", "hint", "live"])
@@ -254,7 +254,7 @@ def test_whatever_stands_in_a_record_is_a_clear_error_or_does_no_harm(table, kin
 
 def test_a_list_of_live_files_that_names_others_is_not_used(tmp_path, table):
     log = table.log()
-    log.settle()
+    log.finish_last()
     for seq in range(3, LIVE_EVERY + 2):
         last = log.read(seq - 1)
         log.prepare(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.places import lies_in
+from extract_jobs.spec.uris import is_inside
 from extract_jobs.storage import ObjectInfo, Storage, is_probe
 from extract_jobs.storage.local_files import to_path
 
@@ -81,7 +81,7 @@ def _check_inside(folder: str, path: str) -> None:
     Raises:
         ConfigError: It does.
     """
-    if not lies_in(path, folder):
+    if not is_inside(path, folder):
         raise ConfigError(
             f"{path} is, or lies behind, a symbolic link to a place outside of {folder}, which "
             "connection.uri names: put a copy of the file there, or name its own folder"

@@ -29,12 +29,12 @@ HEARTBEAT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Found:
-    """A spec's table or query as the catalogue has it.
+class CatalogEntry:
+    """What PostgreSQL's catalog says about a spec's table or query.
 
     Attributes:
         table: None for a query.
-        relation: How it stands in a FROM clause.
+        relation: How it is written in a FROM clause.
         leaves: Tables with storage below it; none for views and queries.
         types: Name, nullability and type of each column.
     """
@@ -71,7 +71,7 @@ class PostgresSnapshot:
     def __init__(
         self,
         opened: Connection,
-        found: Found,
+        found: CatalogEntry,
         reader: PostgresReader,
         *,
         watermark_column: str | None,

@@ -48,7 +48,7 @@ from extract_jobs.sources.postgres.node import (
 )
 from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, connect, execute, session
-from extract_jobs.sources.postgres.snapshot import Found, PostgresSnapshot
+from extract_jobs.sources.postgres.snapshot import CatalogEntry, PostgresSnapshot
 from extract_jobs.sources.postgres.splits import primary_key
 from extract_jobs.sources.postgres.sql import EQUALS, quote_name, quote_text
 from extract_jobs.sources.postgres.types import make_column
@@ -81,7 +81,7 @@ _SNAPSHOT_TRIES = 3
 
 
 @dataclass(frozen=True)
-class PostgresSource(SqlSource[Connection, Found]):
+class PostgresSource(SqlSource[Connection, CatalogEntry]):
     """One table, view or query of a PostgreSQL database.
 
     Attributes:
@@ -121,7 +121,7 @@ class PostgresSource(SqlSource[Connection, Found]):
         return replace(self, reached=Position.from_json(position))
 
     @contextlib.contextmanager
-    def _session(self, what: str) -> Iterator[tuple[Connection, Found]]:
+    def _session(self, what: str) -> Iterator[tuple[Connection, CatalogEntry]]:
         with session(self.connection, what) as opened:
             yield opened, self._find(opened)
             self._note(opened)
@@ -135,7 +135,7 @@ class PostgresSource(SqlSource[Connection, Found]):
     def _rows(self, opened: Connection, statement: str) -> Rows:
         return execute(opened, statement)
 
-    def _describe(self, opened: Connection, found: Found) -> TableDescription:
+    def _describe(self, opened: Connection, found: CatalogEntry) -> TableDescription:
         node = recovery(opened)
         check_lag(node, self.spec.max_lag, f"describing {self.name}")
         read_from = node.to_json() | self._row_security(opened, found)
@@ -206,7 +206,7 @@ class PostgresSource(SqlSource[Connection, Found]):
             with held.heartbeat():
                 yield held
 
-    def _row_security(self, opened: Connection, found: Found) -> dict[str, str]:
+    def _row_security(self, opened: Connection, found: CatalogEntry) -> dict[str, str]:
         """Tell whether policies hide rows from the reader, and refuse that unless it is asked for.
 
         Of views and queries the server itself refuses it, when it is to plan them.
@@ -243,7 +243,7 @@ class PostgresSource(SqlSource[Connection, Found]):
         raise failure
 
     def _held(
-        self, opened: Connection, request: ReadRequest, found: Found, reader: PostgresReader
+        self, opened: Connection, request: ReadRequest, found: CatalogEntry, reader: PostgresReader
     ) -> PostgresSnapshot:
         by_xmin = is_snapshot_mode(self.spec)
         return PostgresSnapshot(
@@ -259,7 +259,7 @@ class PostgresSource(SqlSource[Connection, Found]):
 
     def _try_snapshot(
         self, opened: Connection, request: ReadRequest
-    ) -> tuple[Found, PostgresReader]:
+    ) -> tuple[CatalogEntry, PostgresReader]:
         """Take a snapshot younger than the table's lock, then plan, which locks the rest."""
         what, table = f"reading {self.name}", None
         if self.spec.query is None:
@@ -273,7 +273,7 @@ class PostgresSource(SqlSource[Connection, Found]):
         self._check_unaltered(request, found)
         return found, self._reader(opened, request, found, snapshot_id)
 
-    def _check_unaltered(self, request: ReadRequest, found: Found) -> None:
+    def _check_unaltered(self, request: ReadRequest, found: CatalogEntry) -> None:
         """Compare the columns as the snapshot's locks keep them with those that were planned."""
         now = {name: (kind.printed, nullable) for name, nullable, kind in found.types}
         altered = [
@@ -292,21 +292,21 @@ class PostgresSource(SqlSource[Connection, Found]):
                 "again"
             )
 
-    def _find(self, opened: Connection) -> Found:
+    def _find(self, opened: Connection) -> CatalogEntry:
         where = self.spec.where
         if self.spec.query is not None:
             relation, table = query_relation(self.spec.query, where), None
         else:
             table = find_table(opened, self.spec.extract_table)
             relation = relation_of(table, where)
-        return Found(
+        return CatalogEntry(
             table,
             relation,
             tuple(leaves(opened, table)) if table else (),
             tuple(column_types(opened, table, relation)),
         )
 
-    def _described(self, found: Found) -> tuple[Column, ...]:
+    def _described(self, found: CatalogEntry) -> tuple[Column, ...]:
         made = self._columns(
             found.types,
             lambda name, nullable, kind, cast: make_column(
@@ -316,7 +316,7 @@ class PostgresSource(SqlSource[Connection, Found]):
         return tuple(replace(c, watermark=found.column(c.name).kind) for c in made)
 
     def _reader(
-        self, opened: Connection, request: ReadRequest, found: Found, snapshot_id: str | None
+        self, opened: Connection, request: ReadRequest, found: CatalogEntry, snapshot_id: str | None
     ) -> PostgresReader:
         version = opened.info.server_version
         # Not ``*``: the user may be allowed some columns only.
@@ -342,7 +342,7 @@ class PostgresSource(SqlSource[Connection, Found]):
         )
 
     def _condition(
-        self, opened: Connection, request: ReadRequest, found: Found, snapshot_id: str | None
+        self, opened: Connection, request: ReadRequest, found: CatalogEntry, snapshot_id: str | None
     ) -> str | None:
         """Return the interval's condition, in snapshot mode for the very snapshot that is held."""
         column = request.watermark_column
@@ -357,7 +357,7 @@ class PostgresSource(SqlSource[Connection, Found]):
         return xmin_condition(request.interval, counter(opened, self.name), self.name)
 
 
-def _estimates(opened: Connection, found: Found) -> tuple[int | None, int | None]:
+def _estimates(opened: Connection, found: CatalogEntry) -> tuple[int | None, int | None]:
     """Return estimated rows and bytes; what is not stored is estimated by the planner."""
     if not found.leaves:
         if found.relation.kind == "partitioned":

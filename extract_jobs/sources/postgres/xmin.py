@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.postgres.session import Connection, execute
-from extract_jobs.sources.postgres.snapshot import Found
+from extract_jobs.sources.postgres.snapshot import CatalogEntry
 from extract_jobs.sources.postgres.sql import operator
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.watermark import Interval, WatermarkValue
@@ -51,7 +51,7 @@ def is_snapshot_mode(spec: ExtractSpec) -> bool:
     return spec.mode == "incremental" and bool(spec.watermark and spec.watermark.snapshot)
 
 
-def check_table(found: Found, name: str) -> None:
+def check_table(found: CatalogEntry, name: str) -> None:
     """Refuse what does not keep the transaction that wrote a row.
 
     Raises:

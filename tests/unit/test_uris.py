@@ -9,8 +9,8 @@ import pytest
 from extract_jobs.config import load_config, specs_for
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract
-from extract_jobs.spec.places import lies_in, normal, overlap
 from extract_jobs.spec.rules import finds
+from extract_jobs.spec.uris import is_inside, normal_uri, overlap
 from extract_jobs.storage.local_files import to_path
 
 
@@ -36,10 +36,10 @@ def test_equal_places_are_equal_text(tmp_path: Path, monkeypatch: pytest.MonkeyP
     wanted = str(tmp_path.resolve() / "a b" / "c")
     paths = ("a b/c", "./a b/c/", "x/../a b/c", "link/c", f"{tmp_path}//a b/c")
     uris = (f"file://{tmp_path}/a%20b/c", f"file://localhost{tmp_path}/link/c/")
-    assert {normal(spelled) for spelled in (*paths, *uris)} == {wanted}
-    assert normal("s3://b/a/../c%20d/") == "s3://b/a/../c%20d"  # S3 does nothing to a key
-    assert lies_in("s3://b/a/c", "s3://b/a/")
-    assert not lies_in("s3://b/ab", "s3://b/a")
+    assert {normal_uri(spelled) for spelled in (*paths, *uris)} == {wanted}
+    assert normal_uri("s3://b/a/../c%20d/") == "s3://b/a/../c%20d"  # S3 does nothing to a key
+    assert is_inside("s3://b/a/c", "s3://b/a/")
+    assert not is_inside("s3://b/ab", "s3://b/a")
     assert overlap("/", "/x")
     assert not overlap("/x", "/y")
 
@@ -54,13 +54,13 @@ def test_a_table_of_any_name_writes_below_its_folder(
     [spec] = specs_for(config, [name], run_id_for=lambda _: "r")
     for uri in (spec.target.uri, spec.state_uri, spec.report_uri):
         assert to_path(uri).resolve().is_relative_to(tmp_path.resolve() / "lake")
-        assert normal(uri) != normal(base)
+        assert normal_uri(uri) != normal_uri(base)
     [plain] = specs_for(
         load_config(config_text("/drop", f"{tmp_path}/lake/{{table}}", "x.csv", name), "c.yml"),
         [name],
         run_id_for=lambda _: "r",
     )
-    assert normal(spec.target.uri) == normal(plain.target.uri)
+    assert normal_uri(spec.target.uri) == normal_uri(plain.target.uri)
 
 
 @pytest.mark.parametrize("glob", ["../x.csv", "in/../../*.csv", "..", "./a.csv", "**/../x"])

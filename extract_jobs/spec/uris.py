@@ -1,7 +1,7 @@
-"""Places as one form, in which equal places are equal text: the form that all checks compare.
+"""Compares URIs and paths in one normal form, in which equal locations are equal text.
 
 ``file://`` URIs are decoded, relative paths are resolved against the working folder, and ``..`` and
-symbolic links are followed. A key in S3 is taken as it stands, since S3 does so.
+symbolic links are followed. A key in S3 is taken literally, as S3 does.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 
-def normal(uri: str) -> str:
-    """Return the normal form of a place, without a slash at its end. Looks at links, reads nothing.
+def normal_uri(uri: str) -> str:
+    """Return the normal form of a URI or path, without a trailing slash; reads no file.
 
     Args:
         uri: ``s3://…``, ``file:///…`` or a path.
@@ -25,22 +25,22 @@ def normal(uri: str) -> str:
 
 
 def absolute(uri: str, folder: str | None) -> str:
-    """Return a path as one that means the same from any working folder; a URI as it is.
+    """Return a path that means the same from any working folder; a URI is returned unchanged.
 
     Args:
         uri: ``s3://…``, ``file:///…`` or a path, which may begin with ``~``.
-        folder: What a relative path starts from; None leaves every path as it is.
+        folder: Where relative paths start; None leaves every path unchanged.
     """
     if folder is None or "://" in uri:
         return uri
     return str(Path(folder, os.path.expanduser(uri)))  # noqa: PTH111 - Path's raises for ~nobody
 
 
-def lies_in(place: str, folder: str) -> bool:
-    """Tell whether one place is another, or lies below it. Both in any form."""
-    return f"{normal(place)}/".startswith(f"{normal(folder).rstrip('/')}/")
+def is_inside(uri: str, folder: str) -> bool:
+    """Return whether a URI is a folder itself or is below it. Both may be in any form."""
+    return f"{normal_uri(uri)}/".startswith(f"{normal_uri(folder).rstrip('/')}/")
 
 
 def overlap(one: str, other: str) -> bool:
-    """Tell whether one of two places is the other, or lies below it."""
-    return lies_in(one, other) or lies_in(other, one)
+    """Return whether one of two URIs is the other or is below it."""
+    return is_inside(one, other) or is_inside(other, one)
