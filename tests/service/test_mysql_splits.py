@@ -111,6 +111,43 @@ def test_null_in_a_unique_key_is_in_exactly_one_split(
     assert len(splits) > 3
 
 
+def test_null_in_each_column_of_a_unique_key_is_in_exactly_one_split(
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One value of the first column has most rows, so that the splits go on in the second."""
+    rows = [
+        (i, None if i % 5 == 0 else 7 if i % 10 else i, None if i % 4 == 0 else f"b{i}", NOTE)
+        for i in range(2000)
+    ]
+    fill(mysql_database, "id int, a int, b varchar(9), note varchar(200), unique (a, b)", rows)
+    splits, found = split_ids(mysql_database, monkeypatch)
+    check(found, list(range(2000)))
+    assert any("`a` = 7" in (split.predicate or "") for split in splits)
+
+
+@pytest.mark.parametrize("column", ["n", "d", "y"])
+def test_null_in_the_split_column_of_a_view_or_query_is_in_exactly_one_split(
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    rows = [
+        (i, *([None] * 3 if i % 3 == 0 else [i - 50, f"2024-01-{1 + i % 28:02}", 1990 + i % 50]))
+        for i in range(300)
+    ]
+    fill(mysql_database, "id int, n int, d date, y year, unique (n)", rows)
+    mysql_database.execute("create view v as select * from t")
+    wanted = {"strategy": "range", "column": column, "max_connections": 5}
+    above = {"interval": Interval(WatermarkValue("integer", "9"), None), "watermark_column": "id"}
+    for named, request, first in (
+        ({"name": "v"}, above, 10),
+        ({"name": "q", "query": "select * from t"}, {}, 0),
+    ):
+        splits, found = split_ids(
+            mysql_database, monkeypatch, split=wanted, request=request, **named
+        )
+        check(found, list(range(first, 300)))
+        assert len(splits) == 5
+
+
 @pytest.mark.parametrize("columns", [
     "id int, note varchar(200)",
     "id int, k float primary key, note varchar(200)",

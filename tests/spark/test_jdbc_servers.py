@@ -14,7 +14,8 @@ from pyspark.sql import SparkSession
 
 from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
 from extract_jobs.run import run_extract
-from extract_jobs.sources import open_source
+from extract_jobs.sources import ReadRequest, open_source
+from extract_jobs.sources.jdbc.dialects import MYSQL
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.jdbc import read_target
 from tests.support.mysql_servers import MysqlServer
@@ -148,3 +149,37 @@ def test_mariadb(
     server.execute("set sql_mode = ''; ", "update `or``ders` set d = '0000-00-00' where id = -3")
     with pytest.raises(TypeNotRepresentable, match="no date of the calendar"):
         run_extract(spec(run_id="run-2"), spark=spark)
+
+
+def test_years_of_a_split_column_are_not_taken_for_two_digits(
+    mariadb_database: MysqlServer,
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """MariaDB and MySQL 5.7 compare a year with 2064 where it is to be compared with 64.
+
+    MySQL 5.7 has no ``ntile``, so bounds there lie evenly between the least and greatest year.
+    """
+    server = mariadb_database
+    monkeypatch.setenv("JDBC_PASSWORD", server.password)
+    monkeypatch.setitem(MYSQL.__dict__, "quantiles", False)
+    years = [0, 1901, 1969, 1970, 2001, 2064, 2155, None]
+    server.execute("create table y (id int primary key, y year)")
+    server.insert("y", list(enumerate(years)))
+    spec = spec_of(
+        tmp_path,
+        f"jdbc:mariadb://{server.host}:{server.port}/{server.database}",
+        server.user,
+        extract_table=f"{server.database}.y",
+        split={"strategy": "range", "column": "y", "max_connections": 40},
+    )
+    source = open_source(spec, spark)
+    with source.snapshot(ReadRequest(source.describe().columns)) as snapshot:
+        splits = snapshot.splits(spec)
+    read = [
+        [row[0] for row in server.rows(f"select id from y where {split.predicate}")]
+        for split in splits
+    ]
+    assert len(splits) > 5
+    assert sorted(value for part in read for value in part) == list(range(len(years)))
