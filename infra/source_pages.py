@@ -29,14 +29,14 @@ _FIDELITY = {
 
 @dataclass(frozen=True)
 class Documented:
-    """What the pages say of one source.
+    """What the pages say about one source.
 
     Attributes:
-        types: Each ``source.type`` that it is reached by.
-        package: Its package, whose docstring has more to tell.
+        types: Each ``source.type`` that selects it.
+        package: Its package, whose docstring has the details.
         features: What it can do.
         rules: Its tables of types, by their titles.
-        settings: What its sessions set over the server's own: name, value, what it changes.
+        settings: What its sessions override on the server: name, value, what it changes.
     """
 
     types: tuple[str, ...]
@@ -101,7 +101,7 @@ def documented() -> tuple[Documented, ...]:
 
 _ROWS: dict[str, Callable[[Features], str]] = {
     "rows are read by": lambda f: f.reads_by,
-    "all splits see one moment": lambda f: _yes(f.shared_snapshot),
+    "all splits share one snapshot": lambda f: _yes(f.shared_snapshot),
     "`split.strategy`": lambda f: ", ".join(f"`{name}`" for name in f.strategies),
     "`mode: incremental` by": lambda f: "; ".join(f.incremental) or "-",
     "a `query` in a table's place": lambda f: _yes(f.queries),
@@ -118,9 +118,9 @@ def sources_page(found: Sequence[Documented]) -> str:
         "",
         _NOTICE,
         "",
-        "What `source.type` can be, and what each can do. How their types arrive is in",
-        "[types](types.md), what they take as `connection` in [config](config.md), and how to add",
-        "one in [adding a source](adding-a-source.md).",
+        "Which values `source.type` can have, and what each source can do. How their types arrive",
+        "is in [types](types.md), the keys of `connection` are in [config](config.md), and how to",
+        "add a source is in [adding a source](adding-a-source.md).",
         "",
         *_table(
             ["", *(", ".join(f"`{name}`" for name in one.types) for one in found)],
@@ -134,10 +134,10 @@ def sources_page(found: Sequence[Documented]) -> str:
             rows = [[f"`{name}`", f"`{value}`", what] for name, value, what in one.settings]
             lines += [
                 "",
-                "Settings of the server or of `init_connect` that cannot change what is read,",
-                "each where the server has it; besides them, isolation is `repeatable read, read",
-                "only`. What no session can set (`ft_min_word_len` and other rules of full-text",
-                "search, `lower_case_table_names`) stays the server's.",
+                "Settings of the server or of `init_connect` that are overridden, where the server",
+                "has them, so that they cannot change what is read. Isolation is `repeatable",
+                "read, read only`. Settings that no session can change (`ft_min_word_len` and other",
+                "rules of full-text search, `lower_case_table_names`) stay the server's.",
                 "",
                 *_table(["setting", "is", "what it would change"], rows),
             ]
@@ -151,8 +151,8 @@ def types_page(found: Sequence[Documented]) -> str:
         "",
         _NOTICE,
         "",
-        "What is in the files is what was in the source, or the run says why it is not. Each type",
-        "of a source is one of these:",
+        "Files contain what the source contained, or the run says why not. Each type of a source",
+        "is one of these:",
         "",
         "- *lossless*: every value arrives as it is, and reads back as it was;",
         "- *as text*: the value arrives as the text that the source itself prints for it;",
@@ -161,7 +161,7 @@ def types_page(found: Sequence[Documented]) -> str:
         "",
         "A value that has no faithful form in its column's type fails the run, unless",
         "[`lossy_types`](config.md) says otherwise: `null` makes it NULL and counts it, `string`",
-        "takes columns that could hold such values as the source's text. The report tells the rule",
+        "takes columns that could hold such values as the source's text. The report lists the rule",
         "of every column under `fidelity`. Types are spelled as `columns.cast` takes them.",
     ]
     for one in found:

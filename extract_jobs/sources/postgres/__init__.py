@@ -1,1 +1,1 @@
-"""PostgreSQL, and what speaks its protocol and catalogue: Aurora, RDS. See `source`."""
+"""PostgreSQL, and services with its protocol and catalog: Aurora, RDS."""

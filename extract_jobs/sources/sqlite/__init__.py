@@ -1,25 +1,25 @@
-"""SQLite: one file, read where it lies. See `source`.
+"""SQLite: one local file, read in place.
 
 `connection.path` is a file on the worker's own disk, or a `file://` URL. It is opened read-only and
-through Python's own SQLite alone, so that locks hold.
+only through Python's own SQLite, so that locks hold.
 
-A database with a rollback journal is held by a lock while a table is extracted: its writers wait,
-or are told that it is locked, and all splits see one moment. A writer that has the lock first is
-waited for as long as `connection.connect_timeout_seconds` says.
+A database with a rollback journal is locked while a table is extracted: its writers wait or get
+"database is locked", and all splits share one snapshot. If a writer holds the lock first, the
+extract waits for up to `connection.connect_timeout_seconds`.
 
-In WAL mode writers go on. Then one connection holds the snapshot, and `split.strategy: auto` reads
-the whole table through it. With `rowid` or `range` each split has a connection of its own, and the
-run fails, to be tried again, if anybody commits before the last one has joined: for databases that
-are still while they are extracted.
+In WAL mode writers continue. Then one connection holds the snapshot, and `split.strategy: auto`
+reads the whole table through it. With `rowid` or `range` each split has its own connection, and the
+run fails, to be retried, if anybody commits before the last one has joined: use these for databases
+that do not change while they are extracted.
 
-In a `query`, put texts between single quotes: before Python 3.12, a name between double quotes that
-no column has is a text to SQLite, and no error. In `where` it is refused.
+In a `query`, put text in single quotes: before Python 3.12, SQLite treats a name in double quotes
+that matches no column as text instead of an error. In `where` it is refused.
 
-A watermark column without an integer or decimal type is compared as text. Where it holds numbers,
+A watermark column without an integer or decimal type is compared as text. If it holds numbers,
 as a column without a type or an expression like `coalesce(updated, created)` may, the run is
 refused until `columns.cast` names their type: SQLite sorts numbers before every text, so later rows
 would be lost.
 
-SQLite has no type for times. A text column that holds ISO dates is a good watermark, as its texts
-are in the order of time; `watermark.lag` and `delay` are not to be had for it.
+SQLite has no type for times. A text column that holds ISO dates is a good watermark, because its
+values sort by time; `watermark.lag` and `delay` are not available for it.
 """
