@@ -136,7 +136,7 @@ def sources_page(found: Sequence[Documented]) -> str:
                 "",
                 "Settings of the server or of `init_connect` that are overridden, where the server",
                 "has them, so that they cannot change what is read. Isolation is `repeatable",
-                "read, read only`. Settings that no session can change (`ft_min_word_len` and other",
+                "read, read only`. Settings that no session can change (`ft_min_word_len`, other",
                 "rules of full-text search, `lower_case_table_names`) stay the server's.",
                 "",
                 *_table(["setting", "is", "what it would change"], rows),
