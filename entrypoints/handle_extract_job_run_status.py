@@ -40,6 +40,7 @@ MAX_NAMED = 20
 _RESOLVE_THREADS = 16
 _MAX_SUMMARY_MESSAGE = 4_000
 _MAX_NAMED_MESSAGE = 300
+_MAX_NAMED_BEHIND = 5
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -105,8 +106,9 @@ def summarize(
 
     Returns:
         ``outcome`` (``succeeded`` if every table did), ``tables``, ``succeeded``, ``failed``,
-        ``rows``, ``bytes``, ``failures_by_class``, ``failed_tables`` (the first `MAX_NAMED`) and
-        ``message``, for a person.
+        ``rows``, ``bytes``, ``failures_by_class``, ``failed_tables`` (the first `MAX_NAMED`),
+        ``catalog_failed`` and ``catalog_failed_tables``, of those whose data is published and whose
+        catalog table is not up to date, and ``message``, for a person.
 
     Raises:
         WriteFailed: Storage or the tracking table failed; calling again is safe.
@@ -124,6 +126,7 @@ def summarize(
         classes[NEVER_REPORTED] += missing
     count = len(failed) + missing
     good = [run for run in runs if run.status == "SUCCEEDED"]
+    behind = [run for run in runs if run.catalog_error]
     figures = {
         "execution_id": event["execution_id"],
         "outcome": "failed" if count else "succeeded",
@@ -134,8 +137,11 @@ def summarize(
         "bytes": sum(run.bytes for run in good),
         "failures_by_class": dict(sorted(classes.items())),
         "failed_tables": [run.extract_table for run in failed[:MAX_NAMED]],
+        "catalog_failed": len(behind),
+        "catalog_failed_tables": [run.extract_table for run in behind[:MAX_NAMED]],
     }
-    return {**figures, "message": _message(figures, failed, why, note)}
+    notes = ". ".join(filter(None, (_behind_message(behind), note)))
+    return {**figures, "message": _message(figures, failed, why, notes)}
 
 
 @functools.cache
@@ -206,6 +212,19 @@ def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str, note: 
     body += f". {note}" if note else ""
     body += f". The Map failed: {why}" if why else ""
     return _cut(body, _MAX_SUMMARY_MESSAGE - len(tail)) + tail
+
+
+def _behind_message(behind: Sequence[TrackedRun]) -> str:
+    """Return what is said of tables that are published and that the catalog does not show."""
+    if not behind:
+        return ""
+    named = "; ".join(
+        f"{run.extract_table} ({_cut(run.catalog_error or '', _MAX_NAMED_MESSAGE)})"
+        for run in behind[:_MAX_NAMED_BEHIND]
+    )
+    rest = len(behind) - len(behind[:_MAX_NAMED_BEHIND])
+    more = f"; and {rest} more" if rest else ""
+    return f"The catalog is not up to date for {named}{more}; the next run of each updates it"
 
 
 def _cut(text: str, most: int) -> str:

@@ -150,8 +150,8 @@ class Interrupted(ExtractError):
 class CatalogFailed(ExtractError):
     """The data is published, and the Glue Data Catalog could not be brought up to date.
 
-    Readers of the catalog do not see all of it. The next run of the table mends the catalog, once
-    what the message names is put right.
+    Readers of the catalog do not see all of it. The next run of the table updates the catalog, also
+    if it finds no new rows, once what the message names is put right.
     """
 
     exit_code = EXIT_CATALOG

@@ -13,6 +13,7 @@ from extract_jobs.attempt.attempt import (
     make_transform,
     mask_key,
     refuse_fenced,
+    with_catalog,
 )
 from extract_jobs.attempt.attempt_report import attempt_report, leave_report
 from extract_jobs.attempt.context import RunContext, utc_now
@@ -165,10 +166,11 @@ def _extract(spec: ExtractSpec, context: RunContext, *, anew: bool) -> Report:
         )
         left_out = count_null_watermarks(spec, description, source, first=plan.is_first)
     if plan.is_empty:
-        return attempt_report(
+        report = attempt_report(
             spec, context, plan, columns, draft,
             read_from=description.read_from, left_out=left_out,
         )  # fmt: skip
+        return with_catalog(report, spec, log, plan.base.published, context)
     request = read_request(spec, columns, plan.interval, base.published)
     with known_at(source, plan.position).snapshot(request) as whole:
         snapshot = LimitedSnapshot(whole, spec.limit) if spec.limit else whole

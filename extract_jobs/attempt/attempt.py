@@ -142,7 +142,10 @@ class Attempt:
             self.discard_staged(task)
             raise
         if self.changes_nothing(commit, report):
-            return report.model_copy(update={"watermark": self.plan.base.watermark})
+            unchanged = report.model_copy(update={"watermark": self.plan.base.watermark})
+            return with_catalog(
+                unchanged, self.spec, self.log, self.plan.base.published, self.context
+            )
         with self.context.phase("commit"):
             winner = self.log.prepare(commit)
         if winner.commit_id != commit.commit_id:
@@ -368,15 +371,32 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
             "could be published (deleted, or expired by a lifecycle rule below 14 days); the "
             "commit was voided, nothing of it is visible, and its rows come with the next attempt"
         )
+    told = {**commit.report, **identity(spec), "commit_seq": commit.seq}
+    report = Report.model_validate({**told, "timings": context.timings})
+    return with_catalog(report, spec, log, commit, context)
+
+
+def with_catalog(
+    report: Report, spec: ExtractSpec, log: CommitLog, commit: Commit | None, context: RunContext
+) -> Report:
+    """Bring the catalog to the newest published commit, and return the report with the outcome.
+
+    Args:
+        report: Of an attempt whose rows are published, or that has none.
+        spec: The run's.
+        log: The table's.
+        commit: The newest published one; None where there is none.
+        context: Keeps the time.
+    """
+    if commit is None or spec.target.catalog is None:
+        return report
     with context.phase("catalog"):
         catalog = update_catalog(spec, log, commit)
-    return Report.model_validate(
-        {
-            **commit.report,
-            **identity(spec),
-            "commit_seq": commit.seq,
+    return report.model_copy(
+        update={
             "catalog": catalog.state,
             "catalog_error": catalog.error,
+            "catalog_retryable": catalog.retryable,
             "timings": context.timings,
         }
     )

@@ -1,9 +1,10 @@
 """The Glue Data Catalog: a table over the target's folder and its partitions.
 
-Outside the commit's outcome and repeatable: what one run could not do, the next one mends. The
-table's parameter ``extract_commit`` says up to which commit it is complete, and is written last. A
-run that finds its own base there only adds and drops the partitions that its commit touched, so the
-cost does not grow with history; any other compares all partitions with the log's live files.
+Outside the commit's outcome and repeatable: what one run could not do, the next one does, whether
+or not it has new rows. The table's parameter ``extract_commit`` says up to which commit it is
+complete, and is written last. A run that finds its own base there only adds and drops the
+partitions that its commit touched, so the cost does not grow with history; any other compares all
+partitions with the log's live files.
 
 Partitions have no columns of their own: engines take the table's, so that a type that widened holds
 for older partitions too.
@@ -13,15 +14,14 @@ from __future__ import annotations
 
 import json
 import logging
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from extract_jobs.catalog.columns import athena_type, table_columns
-from extract_jobs.catalog.partitions import NotDropped, add, below, difference, drop, touched
+from extract_jobs.catalog.glue_errors import is_passing, patiently, reason
+from extract_jobs.catalog.partitions import add, below, difference, drop, touched
 from extract_jobs.catalog.table import (
     check_keys,
     complete_up_to,
@@ -42,25 +42,32 @@ __all__ = ["CatalogOutcome", "athena_type", "check_catalog", "update_catalog"]
 
 logger = logging.getLogger(__name__)
 
-_TRIES = 6
-_LONGEST_REASON = 500
-
 
 @dataclass(frozen=True)
 class CatalogOutcome:
-    """What became of the catalog's table, and why where it failed."""
+    """What became of the catalog's table.
+
+    Attributes:
+        state: ``none`` where the spec names no table.
+        error: Why it failed.
+        retryable: Whether the same update may succeed later: Glue was busy or not reachable.
+    """
 
     state: Literal["none", "updated", "failed"]
     error: str | None = None
+    retryable: bool = False
 
 
 def update_catalog(spec: ExtractSpec, log: CommitLog, commit: Commit) -> CatalogOutcome:
     """Create or evolve the catalog table, and bring its partitions to those of this commit.
 
+    A table that is marked with this commit or a later one is left alone, at the price of one call.
+
     Args:
-        spec: Names the catalog table; without one nothing is done.
+        spec: Names the catalog table, and how long a busy Glue is waited for; without a table
+            nothing is done.
         log: Gives the live files where earlier commits are not in the catalog.
-        commit: The commit just published.
+        commit: The newest published commit.
 
     Returns:
         ``none`` without a catalog table, ``updated``, or ``failed`` where anything went wrong:
@@ -70,15 +77,15 @@ def update_catalog(spec: ExtractSpec, log: CommitLog, commit: Commit) -> Catalog
     if catalog is None:
         return CatalogOutcome("none")
     try:
-        _patiently(lambda: _update(catalog, spec, log, commit))
+        patiently(lambda: _update(catalog, spec, log, commit), spec.target.catalog_wait_seconds)
     except Exception as error:  # noqa: BLE001 - nothing here may fail a published extract
-        reason = _reason(error)
+        told = reason(error)
         logger.warning(
             "catalog table %s.%s was not brought up to date: %s; the data is published, and the "
-            "next run mends the catalog",
-            catalog.database, catalog.table, reason,
+            "next run updates the catalog, also if it finds no new rows",
+            catalog.database, catalog.table, told,
         )  # fmt: skip
-        return CatalogOutcome("failed", reason)
+        return CatalogOutcome("failed", told, is_passing(error))
     return CatalogOutcome("updated")
 
 
@@ -111,20 +118,17 @@ def check_catalog(
     catalog = spec.target.catalog
     if catalog is None:
         return
-    import boto3
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         _, folders = table_columns(columns, partition_by)
     except ValueError as error:
         raise ConfigError(f"{spec.extract_table}: target.catalog: {error}") from error
-    patience = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3})
     try:
-        with closing(boto3.client("glue", config=patience)) as glue:
+        with closing(_client()) as glue:
             found = read_table(glue, catalog)
     except (BotoCoreError, ClientError) as error:
-        logger.warning("%s: the catalog was not looked at: %s", spec.extract_table, _reason(error))
+        logger.warning("%s: the catalog was not looked at: %s", spec.extract_table, reason(error))
         return
     if found is not None:
         try:
@@ -134,12 +138,18 @@ def check_catalog(
             raise ConfigError(f"{spec.extract_table}: {error}") from error
 
 
-def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Commit) -> None:
+def _client() -> Any:
     import boto3
+    from botocore.config import Config
 
+    bounds = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3})
+    return boto3.client("glue", config=bounds)
+
+
+def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Commit) -> None:
     columns, folders = table_columns(commit.columns, commit.partition_by)
     owner = owner_of(spec, commit.fingerprint)
-    with closing(boto3.client("glue")) as glue:
+    with closing(_client()) as glue:
         found = read_table(glue, catalog)
         if found is None:
             create_table(catalog, spec.target.uri, columns, folders, owner)
@@ -155,10 +165,10 @@ def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Com
             found = read_table(glue, catalog)
             assert found is not None
         known = complete_up_to(found, commit.table_id)
-        if known > commit.seq:
-            return  # a later run was faster, and has seen the files of this one
+        if known >= commit.seq and not moved:
+            return  # complete already; or a later run was faster, and has seen these files
         if folders:
-            if known and known in (commit.parent, commit.seq):
+            if known and known == commit.parent:
                 added, dropped = touched(spec.target.uri, commit)
             else:
                 added, dropped = difference(catalog, spec.target.uri, log, commit)
@@ -195,41 +205,3 @@ def _moves(
 
 def _note_of(log: CommitLog) -> str:
     return join(log.state_uri, "catalog.json")
-
-
-def _patiently(update: Callable[[], None]) -> None:
-    """Do it again where another writer was in between: all of it, since the table is another."""
-    for number in range(_TRIES):
-        try:
-            return update()
-        except Exception as error:
-            if number == _TRIES - 1 or not _is_concurrent(error):
-                raise
-            time.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**number)  # noqa: S311 - no secret
-    return None
-
-
-def _is_concurrent(error: Exception) -> bool:
-    # awswrangler gives the codes of single partitions as text.
-    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", "")) or str(error)
-    return any(
-        word in code for word in ("ConcurrentModification", "VersionMismatch", "OperationTimeout")
-    )
-
-
-def _reason(error: Exception) -> str:
-    """Return what a message may say of an error: AWS's own texts may quote partition values."""
-    from botocore.exceptions import ClientError
-
-    if isinstance(error, ClientError):
-        code = error.response["Error"].get("Code", "?")
-        told = f"Glue refused {error.operation_name} ({code})"
-        if code == "AccessDeniedException":
-            told += f": the role needs glue:{error.operation_name}"
-    elif isinstance(error, ValueError | ConfigError):
-        told = str(error)
-    elif isinstance(error, NotDropped):
-        told = f"Glue kept partitions that have no files any more ({error})"
-    else:
-        told = type(error).__name__
-    return told[:_LONGEST_REASON]

@@ -77,8 +77,9 @@ class Report(BaseModel):
     whether they were compared; ``nulled`` counts by column the values that became NULL, and
     ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
     allowed it; ``catalog_error`` tells why the catalog ``failed``, the data being published all the
-    same; ``timings`` are seconds by phase; ``read_from`` tells of a database whether it was a
-    standby (``in_recovery``, ``lag_seconds``) and whether policies hid rows (``row_security``).
+    same, and ``catalog_retryable`` whether trying again may help; ``timings`` are seconds by phase;
+    ``read_from`` tells of a database whether it was a standby (``in_recovery``, ``lag_seconds``)
+    and whether policies hid rows (``row_security``).
 
     Example:
         >>> report = Report(
@@ -117,6 +118,7 @@ class Report(BaseModel):
     commit_seq: int | None = None
     catalog: Literal["none", "updated", "failed"] = "none"
     catalog_error: str | None = None
+    catalog_retryable: bool = False
     error: ReportedError | None = None
     versions: dict[str, str] = {}
     read_from: dict[str, Any] = {}
@@ -164,7 +166,7 @@ def catalog_failure(report: Report) -> str:
     """Return what is told of a report whose data is published and whose catalog is behind."""
     return (
         f"{report.extract_table}: the data is published, and the catalog table is not up to date: "
-        f"{report.catalog_error}. The next run mends it, once that is put right"
+        f"{report.catalog_error}. The next run updates it, also if it finds no new rows"
     )
 
 

@@ -190,6 +190,13 @@ class TargetSpec(SpecPart):
         description="Partitions written at a time; rows of more wait in local files.",
     )
     catalog: CatalogSpec | None = None
+    catalog_wait_seconds: int = Field(
+        300,
+        ge=0,
+        le=3600,
+        description="How long a run keeps trying to update the catalog while Glue is throttling or "
+        "not reachable, after its data is published.",
+    )
 
     @model_validator(mode="after")
     def _partitions_are_distinct(self) -> Self:

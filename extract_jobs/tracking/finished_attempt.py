@@ -46,7 +46,12 @@ def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decis
     """
     report, note = _read_report(item, open_storage)
     if report is not None and report.status == "succeeded":
-        return decide(item, report, None, published=False)
+        decision = decide(item, report, None, published=False)
+        if decision.outcome == "retry" and last:  # only the catalog would have been tried again
+            return replace(
+                decision, outcome="succeeded", wait_seconds=0, error_class="", error_message=""
+            )
+        return decision
     log = _log_of(item, open_storage)
     commit, published = _read_commit(log, item)
     decision = decide(item, report, commit, published=published, note=note)
@@ -137,6 +142,7 @@ def ended(run: TrackedRun, item: Item, decision: Decision) -> TrackedRun:
         commit_seq=decision.commit_seq,
         error_class=decision.error_class,
         error_message=decision.error_message,
+        catalog_error=decision.catalog_error,
     )
 
 

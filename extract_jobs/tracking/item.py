@@ -52,6 +52,7 @@ _IDENTITY = frozenset({
 STARTED = _IDENTITY | {"decision"}
 ENDED = STARTED | {
     "failures", "rows", "bytes", "files", "commit_seq", "error_class", "error_message",
+    "catalog_error",
 }  # fmt: skip
 
 
@@ -79,6 +80,8 @@ class TrackedRun:
         commit_seq: The commit that holds them; None where there is none.
         error_class: Name of what failed last; empty where nothing did.
         error_message: Its message, cut to `MAX_MESSAGE`.
+        catalog_error: Why the catalog does not show the commit; empty where it does, None where
+            nobody has said.
         handler_error: JSON of the error that the status handler ended with for good, as the state
             machine wrote it; empty where it did its work.
         updated_at: When the item was written, ISO 8601, UTC.
@@ -103,6 +106,7 @@ class TrackedRun:
     commit_seq: int | None = None
     error_class: str = ""
     error_message: str = ""
+    catalog_error: str | None = None
     handler_error: str = ""
     updated_at: str = ""
 
@@ -142,17 +146,16 @@ def encode(run: TrackedRun) -> dict[str, Any]:
     """Return the item of a run.
 
     An attribute that a table's index has as its key must not be empty, so an unknown execution is
-    left out; so is a commit that there is none of.
+    left out; so is what is None.
     """
     message = run.error_message
     if len(message) > MAX_MESSAGE:
         message = message[: MAX_MESSAGE - 1] + "…"
     item = {}
     for name, value in replace(run, error_message=message).__dict__.items():
-        if name in _NUMBERS and value is not None:
-            item[name] = {"N": str(value)}
-        elif value or name not in {"execution_id", "commit_seq"}:
-            item[name] = {"S": value}
+        if value is None or (name == "execution_id" and not value):
+            continue
+        item[name] = {"N": str(value)} if name in _NUMBERS else {"S": value}
     return item
 
 

@@ -15,8 +15,14 @@ from typing import Any, Literal
 
 from extract_jobs import errors
 from extract_jobs.commit.log import Commit
-from extract_jobs.errors import ConfigError, ExtractError, Interrupted, WorkerOutOfMemory
-from extract_jobs.reporting.report import Report
+from extract_jobs.errors import (
+    CatalogFailed,
+    ConfigError,
+    ExtractError,
+    Interrupted,
+    WorkerOutOfMemory,
+)
+from extract_jobs.reporting.report import Report, catalog_failure
 from extract_jobs.tracking.map_item import Item
 
 Outcome = Literal["succeeded", "retry", "failed"]
@@ -77,6 +83,8 @@ class Decision:
         commit_seq: The commit that holds them, None where nothing was committed. Of a failed run:
             the commit that stands and still has to be published.
         final: Whether a failure can never turn out to be a success.
+        catalog_error: Why the catalog does not show the commit; empty where it does, None where
+            nobody has said.
     """
 
     outcome: Outcome
@@ -90,6 +98,7 @@ class Decision:
     files: int = 0
     commit_seq: int | None = None
     final: bool = True
+    catalog_error: str | None = None
 
     def to_json(self) -> str:
         """Return what the tracking table keeps of it, to answer alike when asked again."""
@@ -128,8 +137,7 @@ def decide(
         note: Why there is no report, for the message.
     """
     if report is not None and report.status == "succeeded":
-        figures = {k: getattr(report, k) for k in ("rows", "bytes", "files", "commit_seq")}
-        return Decision("succeeded", **figures)
+        return _succeeded(item, report)
     if commit is not None and published:
         return Decision(
             "succeeded",
@@ -146,6 +154,23 @@ def decide(
     if failure.retryable and failures < int(item["retry"]["max_attempts"]):
         wait = _backoff_seconds(item, failures)
         return replace(decision, outcome="retry", wait_seconds=wait, bigger=failure.bigger)
+    return decision
+
+
+def _succeeded(item: Item, report: Report) -> Decision:
+    """The data is published. A catalog that was busy is asked again, by another attempt."""
+    figures = {k: getattr(report, k) for k in ("rows", "bytes", "files", "commit_seq")}
+    if report.catalog != "failed":
+        return Decision("succeeded", **figures, catalog_error="")
+    error = report.catalog_error or "the worker did not say why"
+    decision = Decision("succeeded", **figures, catalog_error=error)
+    failures = int(item["failures"]) + 1
+    if report.catalog_retryable and failures < int(item["retry"]["max_attempts"]):
+        wait = _backoff_seconds(item, failures)
+        name, message = CatalogFailed.__name__, catalog_failure(report)
+        return replace(
+            decision, outcome="retry", wait_seconds=wait, error_class=name, error_message=message
+        )
     return decision
 
 

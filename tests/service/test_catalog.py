@@ -106,8 +106,9 @@ def test_a_failure_is_reported_the_data_published_and_the_next_run_mends_it(
     scene.server.execute("insert into t (id, country) values (1, 'de')")
     with monkeypatch.context() as cut_off:
         cut_off.setenv("AWS_ENDPOINT_URL_GLUE", f"http://127.0.0.1:{free_port()}")
-        report = scene.run("a")
+        report = scene.run("a", catalog_wait_seconds=0)
     assert (report.status, report.rows, report.catalog) == ("succeeded", 1, "failed")
+    assert report.catalog_retryable
     assert len(scene.lake.visible()) == 1
     assert attempt_metrics(report)["CatalogFailed"] == 1
     line, code = worst([(report, EXIT_CATALOG)], 1, "a")
@@ -228,6 +229,40 @@ class _CutOff(Progress):
             self.environment.setenv("AWS_ENDPOINT_URL_GLUE", url)
 
 
+def test_partitions_of_deleted_files_are_repaired_by_a_run_without_new_rows(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.server.execute("insert into t (id, country) values (1, 'de')")
+    snapshot: dict[str, Any] = {"write_mode": "overwrite", "partition_by": ["run_id"]}
+    scene.run("a", **snapshot)
+    with monkeypatch.context() as environment:
+        spec = scene.spec("b", **snapshot, catalog_wait_seconds=0)
+        report = run_extract(spec, progress=_CutOff(environment))
+    assert (report.status, report.catalog) == ("succeeded", "failed")
+    assert scene.partitions() == [["a"]]  # whose files are gone
+    # The same run once more, as the state machine tries it again, has nothing to extract.
+    again = scene.run("b", **snapshot)
+    assert (again.commit_seq, again.catalog) == (report.commit_seq, "updated")
+    assert scene.partitions() == [["b"]]
+
+
+def test_the_next_increment_repairs_the_catalog_though_it_finds_nothing_new(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.server.execute("insert into t (id, country, at) values (1, 'de', now())")
+
+    def increment(run_id: str, progress: Progress | None = None) -> Report:
+        spec = scene.spec(run_id, write_mode="append", catalog_wait_seconds=0).model_dump()
+        spec |= {"mode": "incremental", "watermark": {"column": "at"}}
+        return run_extract(ExtractSpec.model_validate(spec), progress=progress)
+
+    with monkeypatch.context() as environment:
+        assert increment("a", _CutOff(environment)).catalog == "failed"
+    again = increment("b")
+    assert (again.rows, again.commit_seq, again.catalog) == (0, None, "updated")
+    assert scene.partitions() == [["de"]]
+
+
 def test_a_move_that_failed_is_made_by_the_next_run(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +270,8 @@ def test_a_move_that_failed_is_made_by_the_next_run(
     scene.run("a")
     place: dict[str, Any] = {"uri": f"{scene.lake.target}-2", "state": "2"}
     with monkeypatch.context() as environment:
-        report = run_extract(scene.spec("b", **place), progress=_CutOff(environment))
+        spec = scene.spec("b", **place, catalog_wait_seconds=0)
+        report = run_extract(spec, progress=_CutOff(environment))
     assert (report.status, report.catalog) == ("succeeded", "failed")
     assert seen(scene)["StorageDescriptor"]["Location"] == f"{scene.lake.target}/"
     assert scene.plan("c", **place).plan.is_first is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -139,6 +140,7 @@ def test_replaced_partitions_stay_and_those_left_without_files_go(lake: Lake) ->
     assert lake.calls["GetPartitions"] == 0
     assert lake.partitions() == ["c%d", "e"]
     assert lake.update(again) == DONE  # an attempt that is repeated
+    assert lake.calls == {"GetTable": 1}
     assert lake.partitions() == ["c%d", "e"]
 
 
@@ -190,6 +192,29 @@ def test_another_writer_in_between_is_waited_for(lake: Lake, call: str) -> None:
     lake.failures[call] = ["AccessDeniedException"]
     assert lake.update(lake.commit(["c"])).state == "failed"
     assert lake.calls[call] == 1
+
+
+@pytest.mark.parametrize("call", ["GetTable", "UpdateTable", "BatchCreatePartition"])
+@pytest.mark.parametrize("code", ["ThrottlingException", "InternalServiceException"])
+def test_a_busy_glue_is_waited_for(lake: Lake, call: str, code: str) -> None:
+    lake.update(lake.commit(["a"]))
+    lake.failures[call] = [code] * 3
+    assert lake.update(lake.commit(["b"])) == DONE
+    assert lake.partitions() == ["a", "b"]
+
+
+def test_a_glue_that_stays_busy_is_not_waited_for_for_ever(lake: Lake) -> None:
+    lake.update(lake.commit(["a"]))
+    target = {**lake.spec.target.model_dump(), "catalog_wait_seconds": 1}
+    spec = ExtractSpec.model_validate({**lake.spec.model_dump(), "target": target})
+    lake.failures["UpdateTable"] = ["ThrottlingException"] * 1_000
+    begun = time.monotonic()
+    outcome = update_catalog(spec, lake.log, lake.commit(["b"]))
+    assert 0.3 < time.monotonic() - begun < 5
+    assert outcome.retryable
+    assert outcome.error == "Glue refused UpdateTable (ThrottlingException)"
+    lake.failures["UpdateTable"] = ["AccessDeniedException"]
+    assert not update_catalog(spec, lake.log, lake.commit(["c"])).retryable
 
 
 def test_a_slower_run_changes_nothing_that_a_later_one_has_done(lake: Lake) -> None:

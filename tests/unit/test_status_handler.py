@@ -168,6 +168,59 @@ def test_success_stands_though_the_service_lost_the_worker_afterwards(job):
     assert job.handle("States.TaskFailed", GLUE_FAILED)["outcome"] == "succeeded"
 
 
+BUSY = {"rows": 7, "commit_seq": 1, "catalog": "failed", "catalog_error": "Glue is throttling"}
+
+
+def test_a_catalog_that_was_busy_is_tried_again_and_then_told(tmp_path, table):
+    job = Job(tmp_path, table, retry={"max_attempts": 2})
+    job.report(**BUSY, catalog_retryable=True)
+    answer = job.handle("States.TaskFailed", GLUE_FAILED)
+    assert answer["outcome"] == "retry"
+    run = job.tracked()
+    assert (run.status, run.error_class) == ("RETRYING", "CatalogFailed")
+    job.go_on(answer)
+    job.report(**BUSY, catalog_retryable=True)
+    assert job.handle("States.TaskFailed", GLUE_FAILED)["outcome"] == "succeeded"
+    run = job.tracked()
+    assert (run.status, run.error_class, run.rows) == ("SUCCEEDED", "", 7)
+    assert run.catalog_error == "Glue is throttling"
+
+
+def test_a_catalog_that_the_second_attempt_updated_is_told_of_no_more(job):
+    job.report(**BUSY, catalog_retryable=True)
+    job.go_on(job.handle())
+    assert job.tracked().catalog_error == "Glue is throttling"
+    job.report(rows=7, commit_seq=1, catalog="updated")
+    assert job.handle()["outcome"] == "succeeded"
+    assert (job.tracked().catalog_error, job.tracked().error_class) == ("", "")
+
+
+def test_what_became_of_the_catalog_is_not_forgotten_by_a_worker_that_died(job):
+    job.report(**BUSY, catalog_retryable=True)
+    job.commit("published")
+    job.go_on(job.handle())
+    assert job.handle("States.TaskFailed", GLUE_FAILED)["outcome"] == "succeeded"
+    assert job.tracked().catalog_error == "Glue is throttling"
+
+
+def test_a_catalog_that_refuses_for_good_is_told_and_not_tried_again(job):
+    job.report(**{**BUSY, "catalog_error": "Glue refused UpdateTable (AccessDeniedException)"})
+    assert job.handle("States.TaskFailed", GLUE_FAILED)["outcome"] == "succeeded"
+    assert "AccessDenied" in job.tracked().catalog_error
+    answer = asked(job.tracking, job.item["execution_id"], 1)
+    assert (answer["outcome"], answer["catalog_failed"]) == ("succeeded", 1)
+    assert answer["catalog_failed_tables"] == ["public.orders"]
+    assert "The catalog is not up to date for public.orders (Glue refused" in answer["message"]
+
+
+def test_a_summary_does_not_wait_for_a_catalog(job):
+    job.start()
+    job.report(**BUSY, catalog_retryable=True)
+    answer = asked(job.tracking, job.item["execution_id"], 1)
+    assert (answer["outcome"], answer["rows"], answer["catalog_failed"]) == ("succeeded", 7, 1)
+    assert (job.tracked().status, job.tracked().error_class) == ("SUCCEEDED", "")
+
+
 @pytest.mark.parametrize("kind", [
     kind for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, ExtractError)
