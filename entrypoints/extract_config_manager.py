@@ -183,7 +183,7 @@ def _client() -> Any:
 
 
 def _tables_of(selection: Selection, config: SourceConfig) -> tuple[list[str], str]:
-    """Return the tables to extract, and what to tell of those that are left out."""
+    """Return the tables to extract, and a message about those that are left out."""
     if not selection.is_rerun:
         return list(resolve_tables(config, selection.extract_tables)), ""
     kept = [table for table in config.tables if table in selection.extract_tables]

@@ -1,4 +1,4 @@
-"""Worker on AWS Glue: raises on failure, returns on success, which is how Glue tells them apart.
+"""Worker on AWS Glue: raises on failure, returns on success, which is how Glue distinguishes them.
 
 Glue passes arguments of its own beside ours; they are ignored. awsglue is Glue's own library and
 exists nowhere else in this shape: with it the session is Glue's, without it Spark's.

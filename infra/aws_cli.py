@@ -114,7 +114,7 @@ class Stack:
         Args:
             template: Its file.
             parameters: Others keep the values that they have.
-            confirm: Gets a line a change, and tells whether to make them.
+            confirm: Gets one line per change, and returns whether to make them.
             bucket: Where the template is put; needed from 51,200 bytes.
 
         Returns:
@@ -142,7 +142,7 @@ class Stack:
         described = self.aws.json(
             "cloudformation", "describe-change-set", "--change-set-name", change_set
         )
-        if not confirm([f"{self.name}:", *map(_told, described["Changes"])]):
+        if not confirm([f"{self.name}:", *map(_printed_change, described["Changes"])]):
             return False
         self.aws.run("cloudformation", "execute-change-set", "--change-set-name", change_set)
         self._wait("create" if is_new else "update")
@@ -188,7 +188,7 @@ class Stack:
         return None if found["StackStatus"] == _UNMADE else found
 
 
-def _told(change: Mapping[str, Any]) -> str:
+def _printed_change(change: Mapping[str, Any]) -> str:
     """Return one change of a change set as a line."""
     resource = change["ResourceChange"]
     replaced = resource.get("Replacement", "False")

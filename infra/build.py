@@ -144,7 +144,7 @@ def build_glue(out: Path, cache: Path) -> None:
         listed = "".join(f"{pin}\n" for pin in sorted(pins)).encode()
         files: dict[str, Path | bytes] = {f"wheels/{path.name}": path for path in (own, *found)}
         files["wheels/requirements.txt"] = listed
-        # The bare name is wanted: Glue tells such a zip by its double suffix.
+        # The bare name is required: Glue recognizes such a zip by its double suffix.
         write_zip(out / f"{NAME}-glue{version}.gluewheels.zip", files, packed=False)
 
 

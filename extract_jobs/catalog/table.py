@@ -83,7 +83,7 @@ def state_of(found: Mapping[str, Any]) -> str:
 def is_moved(
     found: Mapping[str, Any], spec: ExtractSpec, fingerprint: Mapping[str, str], *, first: bool
 ) -> bool:
-    """Tell whether a table of the catalog is ours; and if it is, whether it is of an older place.
+    """Return whether a table of the catalog is ours; and if it is, whether it is of an older place.
 
     A table has moved whole where its state is a new one without a commit, and the same table of the
     same source had the catalog's table before.

@@ -98,7 +98,7 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="AGE",
         help="age from which a staged file is abandoned, such as 30m or 2d; default 48h",
     )
-    recover.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    recover.add_argument("--dry-run", action="store_true", help="only print what would be done")
     return parser
 
 
@@ -215,8 +215,8 @@ def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[
             confirmed=given.get("yes", True),  # the other commands write no rows
         )
     except ConfigError as error:  # a person has typed --set, and no overrides
-        told = re.sub(r"(?m)^(.*?: )overrides\.", r"\1--set ", str(error))
-        raise ConfigError(told) from error
+        message = re.sub(r"(?m)^(.*?: )overrides\.", r"\1--set ", str(error))
+        raise ConfigError(message) from error
 
 
 def read_config(where: str) -> SourceConfig:

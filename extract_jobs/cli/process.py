@@ -22,7 +22,7 @@ def stop_requested() -> bool:
 
 
 def stop_text() -> str:
-    """Return how a stop that was requested is told, always alike."""
+    """Return the message for a requested stop; it is always the same."""
     number = _stop_signals[0]
     by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     return f"stopped by {by}; what was staged is dropped"

@@ -46,7 +46,7 @@ def counted(count: int, noun: str) -> str:
 
 
 class Meter(Progress):
-    """Adds up what an extract tells of its splits. Safe to call from any thread.
+    """Adds up what an extract reports about its splits. Safe to call from any thread.
 
     Attributes:
         table: The table's name, control characters escaped.
@@ -64,7 +64,7 @@ class Meter(Progress):
         self._started = clock()
         self._read_since = self._started
         self._lock = threading.RLock()
-        self._told: dict[int, tuple[int, int]] = {}
+        self._latest: dict[int, tuple[int, int]] = {}
         self._done: set[int] = set()
 
     def phase(self, name: str) -> None:
@@ -79,30 +79,30 @@ class Meter(Progress):
         """Note the plan; what an earlier plan of the run had read counts no more."""
         with self._lock:
             self.splits, self.estimated_rows = splits, rows
-            self._told.clear()
+            self._latest.clear()
             self._done.clear()
             self.changed(phase=False)
 
     def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
         """Note how far a split is."""
         with self._lock:
-            self._told[index] = rows, size
+            self._latest[index] = rows, size
             if done:
                 self._done.add(index)
             self.changed(phase=False)
 
     def changed(self, *, phase: bool) -> None:
-        """Called, under the lock, after every change; ``phase`` tells whether it was a phase."""
+        """Called, under the lock, after every change; ``phase`` says whether it was a phase."""
 
     @property
     def rows(self) -> int:
         """Rows read so far."""
-        return sum(rows for rows, _ in self._told.values())
+        return sum(rows for rows, _ in self._latest.values())
 
     @property
     def bytes(self) -> int:
         """Bytes of Parquet written so far."""
-        return sum(size for _, size in self._told.values())
+        return sum(size for _, size in self._latest.values())
 
     @property
     def splits_done(self) -> int:
@@ -153,7 +153,7 @@ class LineMeter(Meter):
         """Write a line if one is due."""
         now = self._clock()
         if phase and self.current in _ENDS:
-            return  # the caller tells how it ended
+            return  # the caller reports how it ended
         if phase:
             self._write(f"{self.table}: {self.current}")
         elif now - self._last < self._every:
@@ -193,7 +193,7 @@ class Display(Protocol):
         """Leave the terminal as it was."""
 
     def table(self, name: str) -> Progress:
-        """Begin a table and return what its extract is to tell."""
+        """Begin a table and return the progress to pass to its extract."""
 
     def finished(self, line: str) -> None:
         """End the table under way, with one line that stays."""

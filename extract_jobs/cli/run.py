@@ -51,17 +51,17 @@ def run_one(spec: ExtractSpec, progress: Progress, *, trace: bool) -> tuple[Repo
         if trace:
             traceback.print_exc()
         if isinstance(error, ExtractError):
-            told, code = reported(error), error.exit_code
+            failure, code = reported(error), error.exit_code
         else:
             name, _, message = internal_error(error).partition(": ")
-            told = ReportedError(class_name=name, message=message, retryable=False)
+            failure = ReportedError(class_name=name, message=message, retryable=False)
             code = EXIT_FAILED
-    failed = failed_report(spec, told)
+    failed = failed_report(spec, failure)
     return _left_behind(spec, failed) or failed, code
 
 
 def _left_behind(spec: ExtractSpec, failed: Report) -> Report | None:
-    """Return the report that the run itself left, which tells more; None where it left none."""
+    """Return the report that the run itself left, which has more detail; None if it left none."""
     try:
         raw = open_storage(spec.report_uri).read(spec.report_uri)
         found = Report.parse(raw) if raw else None
@@ -83,16 +83,16 @@ def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[s
     """
     order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED, EXIT_CATALOG)
     code = min((code for _, code in failed), key=order.index)
-    told = [
+    failures = [
         (r.extract_table, r.error or reported(CatalogFailed(catalog_failure(r)))) for r, _ in failed
     ]
     if of == 1:
-        [(_, error)] = told
+        [(_, error)] = failures
         return f"{error.class_name}: {' '.join(error.message.split())}", code
-    classes = {error.class_name for _, error in told}
+    classes = {error.class_name for _, error in failures}
     shown = [
         table if len(classes) == 1 else f"{table} ({error.class_name})"
-        for table, error in told[:10]
+        for table, error in failures[:10]
     ]
     name = classes.pop() if len(classes) == 1 else "ExtractRunFailed"
     more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""

@@ -28,7 +28,7 @@ from extract_jobs.transform.transform import Transform
 from extract_jobs.watermark import Interval
 
 STATUS_COMMITS = 10
-"""Commits of one table that `status_rows` tells of."""
+"""Commits of one table that `status_rows` shows."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _guessed_facts(transform: Transform) -> list[tuple[str, str]]:
         return []
     text = (
         f"the folders of {', '.join(names)} hold text: a reader without a catalog guesses numbers "
-        "and dates from it unless it is told (docs/readers.md)"
+        "and dates from it unless the type is given (docs/readers.md)"
     )
     return [("note", text)]
 
@@ -202,8 +202,8 @@ def _read_from_facts(read_from: dict[str, Any]) -> list[tuple[str, str]]:
     facts = []
     if read_from.get("in_recovery"):
         lag = read_from["lag_seconds"]
-        told = "by an unknown time" if lag is None else f"by {lag} s"
-        facts.append(("read from", f"a standby, which lags {told}"))
+        amount = "by an unknown time" if lag is None else f"by {lag} s"
+        facts.append(("read from", f"a standby, which lags {amount}"))
     if "row_security" in read_from:
         facts.append(("policies", "row-level security may hide rows, which row_security allows"))
     return facts

@@ -373,12 +373,12 @@ class CommitLog:
         """Return a commit that must be there.
 
         Raises:
-            ConfigError: It is gone: what is live cannot be told any more.
+            ConfigError: It is gone: the live files are no longer known.
         """
         commit = self.read(seq)
         if commit is None:
             raise ConfigError(
-                f"{self._uri('commits', seq)} is gone, and the log cannot be told without it: "
+                f"{self._uri('commits', seq)} is gone, and without it the live files are unknown: "
                 "restore it (noncurrent versions of the bucket hold it), or start the table over "
                 "with another state_uri and target"
             )

@@ -23,7 +23,7 @@ class Commit:
     """One record of the log.
 
     Attributes:
-        commit_id: Random; tells this record from any other writer's.
+        commit_id: Random; distinguishes this record from any other writer's.
         seq: Position in the log, from 1.
         parent: The last *published* commit when this one was prepared, 0 if there was none.
         live_since: The commit from which the live files count: itself where it overwrites.
@@ -31,7 +31,7 @@ class Commit:
         attempt: That run's attempt.
         table_id: ``<source_name>/<extract_table>``.
         target_uri: The table's folder, fixed by the first commit.
-        fingerprint: What tells the source from another one, fixed by the first commit.
+        fingerprint: Identifies the source; fixed by the first commit.
         interval: JSON of the `Interval` it holds; None for a full extract.
         watermark: JSON of the `WatermarkValue` that the next interval starts above.
         schema: Columns of its files, ``[{"name", "type", "nullable"}]``.
@@ -49,7 +49,7 @@ class Commit:
         columns: Type by name of every column that any live file has, also of dropped ones.
         source_columns: The source's columns under their names in the files, in the source's order:
             ``[{"name", "type", "nullable", "mask", "folder"}]``, the type being what files would
-            hold were there no older ones; ``folder`` tells a column that is in the path alone.
+            hold were there no older ones; ``folder`` marks a column that is only in the path.
         position: Where in its history the source stood when the run was planned; None where it has
             no such positions.
     """
@@ -86,7 +86,7 @@ class Commit:
 
     @property
     def holds_increments(self) -> bool:
-        """Whether live files hold, as far as the record tells, rows of incremental runs."""
+        """Whether live files hold rows of incremental runs, as far as the record shows."""
         return self.watermark_column is not None if self.increments is None else self.increments
 
     @classmethod

@@ -1,7 +1,7 @@
 """Source config × event → specs.
 
 A config is layers: ``defaults``, over them a table's own values, over them an event's overrides.
-Every problem of a config is told at once, with its line.
+Every problem of a config is reported at once, with its line.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
     tables: dict[str, ResolvedTable] = {}
     for name, own in (listed if isinstance(listed, dict) else {}).items():
         if not name:
-            continue  # told already
+            continue  # already reported
         line = file.line(("tables", name))
         if own is not None and not isinstance(own, dict):
             problems.append(Problem(f"tables.{name}", "expected a mapping, or nothing", line))

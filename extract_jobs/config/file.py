@@ -114,8 +114,8 @@ def _check_depth(text: str, where: str) -> None:
 
 def _syntax_error(error: yaml.YAMLError, where: str) -> ConfigError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    told = [getattr(error, "problem", None), getattr(error, "context", None)]
-    text = ", ".join(filter(None, told)) or str(error).splitlines()[0]
+    parts = [getattr(error, "problem", None), getattr(error, "context", None)]
+    text = ", ".join(filter(None, parts)) or str(error).splitlines()[0]
     hint = ""
     if "cannot start any token" in text:
         hint = "; indent with spaces and quote values that begin with @, ` or %"

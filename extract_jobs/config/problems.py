@@ -51,7 +51,7 @@ class DataProblem:
 
 
 def refusal(where: str, problems: Iterable[Problem]) -> ConfigError:
-    """Return the error that tells all problems of ``where`` at once, in order of line.
+    """Return the error that lists all problems of ``where``, in order of line.
 
     One problem makes one line; several make a heading and a line each.
     """
@@ -104,7 +104,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> list[DataProblem]:
-    """Return the problems of a validation, told in the words of YAML.
+    """Return the problems of a validation, in YAML's terms.
 
     Args:
         error: What validating ``data`` raised.
@@ -112,9 +112,9 @@ def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> li
         model: The model that it was validated against.
 
     Returns:
-        One problem per path: the branches of a union are told as one.
+        One problem per path: the branches of a union are one problem.
     """
-    told: dict[tuple[Path, bool], list[str]] = {}
+    messages: dict[tuple[Path, bool], list[str]] = {}
     errors = [(_as_given(one["loc"], data), one) for one in error.errors(include_url=False)]
     given = {loc for loc, _ in errors if exists(data, loc)}
     for loc, one in errors:
@@ -130,10 +130,10 @@ def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> li
             path = loc[: _depth(data, loc)]
             between = kind == "value_error" and isinstance(one["input"], Mapping)
             key, text = (path, between), _reason(one, path)
-        told.setdefault(key, []).append(text)
+        messages.setdefault(key, []).append(text)
     return [
         DataProblem(path, "; or ".join(dict.fromkeys(texts)), partial)
-        for (path, partial), texts in told.items()
+        for (path, partial), texts in messages.items()
     ]
 
 

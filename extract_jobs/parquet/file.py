@@ -192,7 +192,7 @@ def dictionary_columns(table: pa.Table) -> frozenset[str]:
 
 
 def wide_columns(table: pa.Table) -> frozenset[str]:
-    """Return the columns whose values are so wide that statistics cost more than they tell.
+    """Return the columns whose values are so wide that statistics cost more than they help.
 
     The encoder copies the least and greatest value of page and row group, 4 times 100 MB for a
     single value of 100 MB, to drop them in the end: it keeps none above 4 KiB.

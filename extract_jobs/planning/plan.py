@@ -125,7 +125,7 @@ def make_plan(
             "schema": columns,
             "position": source.position() if isinstance(source, ReplicatedSource) else None,
         }
-        # Made anew it is this attempt's own: a commit tells its interval itself, and only one of a
+        # A new plan is this attempt's own: a commit records its interval itself, and only one of a
         # run's attempts can make it.
         pinned = pinned if anew else log.pin_plan(spec.run_id, base.seq, pinned)
     held = _held(pinned, log.plan_uri(spec.run_id, base.seq))

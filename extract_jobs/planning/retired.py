@@ -47,7 +47,7 @@ class Retired:
         goes: What it would retire. Where ``depends`` is true, at most that: the partitions that
             the rows turn out to lie in.
         stays: What it would leave. Where ``depends`` is true, nothing that is certain.
-        depends: Whether only the rows can tell.
+        depends: Whether it depends on the rows themselves.
     """
 
     goes: Amount
@@ -71,7 +71,7 @@ def retired_by(
 def _replaces(
     spec: ExtractSpec, plan: Plan, description: TableDescription
 ) -> Callable[[WrittenFile], bool] | None:
-    """Return what tells the live files that go; None where only the rows can tell."""
+    """Return a test for live files that are retired; None if it depends on the rows."""
     if plan.is_empty or spec.target.write_mode == "append":
         return lambda _: False
     if spec.target.write_mode == "overwrite":

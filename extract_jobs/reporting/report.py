@@ -73,12 +73,12 @@ class Report(BaseModel):
     written, because they are committed already; ``rejected_rows`` did not parse and were put aside
     below the state's ``rejected`` folder; ``null_watermark_rows`` were extracted by a full
     extract or a first run, and are what an incremental one leaves out; ``source_rows`` is the
-    source's own count in the same snapshot, None where it was not asked; ``reconciled`` tells
+    source's own count in the same snapshot, None where it was not asked; ``reconciled`` says
     whether they were compared; ``nulled`` counts by column the values that became NULL, and
     ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
-    allowed it; ``catalog_error`` tells why the catalog ``failed``, the data being published all the
-    same, and ``catalog_retryable`` whether trying again may help; ``timings`` are seconds by phase;
-    ``read_from`` tells of a database whether it was a standby (``in_recovery``, ``lag_seconds``)
+    allowed it; ``catalog_error`` says why the catalog ``failed`` although the data is published,
+    and ``catalog_retryable`` whether a retry may help; ``timings`` are seconds by phase;
+    ``read_from`` says of a database whether it was a standby (``in_recovery``, ``lag_seconds``)
     and whether policies hid rows (``row_security``).
 
     Example:
@@ -163,7 +163,7 @@ class Report(BaseModel):
 
 
 def catalog_failure(report: Report) -> str:
-    """Return what is told of a report whose data is published and whose catalog is behind."""
+    """Return the error message for a published report whose catalog is not up to date."""
     return (
         f"{report.extract_table}: the data is published, and the catalog table is not up to date: "
         f"{report.catalog_error}. The next run updates it, also if it finds no new rows"

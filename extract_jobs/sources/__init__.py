@@ -131,7 +131,7 @@ class Snapshot(Protocol):
 
 @runtime_checkable
 class VerifiedSnapshot(Snapshot, Protocol):
-    """A snapshot that does not keep all of the table as it was, and can tell whether it stayed."""
+    """A snapshot that does not freeze the whole table, but can check whether it changed."""
 
     def verify(self) -> None:
         """Check, after the last split, that all of them have read one state of the source.
@@ -246,7 +246,7 @@ class ObjectSource(Source, Protocol):
 class ReplicatedSource(Source, Protocol):
     """A source that several nodes serve, some of which lag behind others.
 
-    A *position* tells where in the source's history a node stands. Only the source knows what is
+    A *position* is a node's place in the source's history. Only the source knows what is
     in one; everybody else keeps it.
     """
 

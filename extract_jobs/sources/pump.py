@@ -21,7 +21,7 @@ from extract_jobs.errors import SourceUnavailable
 Item = TypeVar("Item")
 
 _GRACE_SECONDS = 1.0
-"""How long a reader that is told to stop may take by itself before its connection is shut down."""
+"""How long a reader that is asked to stop may take by itself before its connection is shut down."""
 _END_SECONDS = 2.0
 _DESCRIPTORS = Path("/proc/self/fd")
 

@@ -40,7 +40,7 @@ class WatermarkSpec(SpecPart):
         description="No column: rows by the transaction that wrote them. PostgreSQL tables only.",
     )
     lag: Lag | None = Field(
-        None, description="How far below the watermark the next interval starts over."
+        None, description="How far below the watermark the next interval starts."
     )
     delay: Duration | None = Field(
         None, description="How far behind the source's clock the upper bound stays."
@@ -49,12 +49,13 @@ class WatermarkSpec(SpecPart):
     lower: str | int | None = Field(None, description="Explicit lower bound, exclusive: backfill.")
     upper: str | int | None = Field(None, description="Explicit upper bound, inclusive: backfill.")
     nulls: Literal["include", "exclude", "refuse"] = Field(
-        "include", description="Rows whose watermark is NULL; include takes them in the first run."
+        "include",
+        description="Rows whose watermark is NULL; include extracts them in the first run.",
     )
     duplicates: Literal["refuse", "accept"] = Field(
         "refuse",
-        description="Rows of intervals committed already: told apart by columns.key, or "
-        "accepted as doubles.",
+        description="Rows of intervals that are already committed: recognized by columns.key, or "
+        "accepted as duplicates.",
     )
 
     @property
@@ -84,8 +85,8 @@ class ColumnsSpec(SpecPart):
     """Which columns are extracted, and under which names and types.
 
     ``include`` and ``exclude`` are globs over source names, ``exclude`` wins. ``rename``, ``cast``
-    and ``mask`` are keyed by source name. ``key`` names the columns that tell rows apart, so that a
-    row that is read again is known again.
+    and ``mask`` are keyed by source name. ``key`` names the columns that identify a row, so that a
+    row that is read again is recognized.
     """
 
     include: tuple[Name, ...] | None = None
@@ -99,18 +100,22 @@ class ColumnsSpec(SpecPart):
     )
     mask_key: MaskKeySpec | None = Field(None, description="Key of the mask hash.")
     key: tuple[Name, ...] = Field(
-        (), description="Columns, never NULL, that tell rows apart: the source's own key."
+        (), description="Columns, never NULL, that identify a row: the source's own key."
     )
 
     @model_validator(mode="after")
-    def _key_tells_rows_apart(self) -> Self:
+    def _key_identifies_rows(self) -> Self:
         if len(set(self.key)) != len(self.key):
             raise ValueError(f"key names one column twice: {list(self.key)}")
         if "hash" in self.mask.values() and self.mask_key is None:
-            raise ValueError("mask hash needs mask_key: without a key, common values are guessed")
+            raise ValueError(
+                "mask hash needs mask_key: without a key, common values can be guessed"
+            )
         masked = [name for name in self.key if self.mask.get(name, "hash") != "hash"]
         if masked:
-            raise ValueError(f"key holds {', '.join(masked)}, which mask makes the same everywhere")
+            raise ValueError(
+                f"key contains {', '.join(masked)}, which mask replaces by one constant"
+            )
         return self
 
 
@@ -118,7 +123,7 @@ class SplitSpec(SpecPart):
     """How the source is read in parallel."""
 
     strategy: Literal["auto", "ctid", "range", "rowid", "hash", "none"] = Field(
-        "auto", description="Which there are depends on the source; auto takes the best."
+        "auto", description="The source decides which are available; auto takes the best."
     )
     column: Name | None = Field(None, description="Column for the strategies range and hash.")
     target_bytes: Bytes = Field(128 * 2**20, ge=2**13, description="Size of one split.")
@@ -140,7 +145,7 @@ SchemaPolicy = Literal["evolve", "freeze", "fail"]
 class SchemaChangeSpec(SpecPart):
     """What happens for each kind of change since the table's last commit.
 
-    ``evolve`` lets it through, ``freeze`` keeps the columns as they were, ``fail`` refuses it.
+    ``evolve`` accepts it, ``freeze`` keeps the columns as they were, ``fail`` refuses it.
     """
 
     added: SchemaPolicy = "evolve"
@@ -187,7 +192,7 @@ class TargetSpec(SpecPart):
         64,
         ge=1,
         le=1000,
-        description="Partitions written at a time; rows of more wait in local files.",
+        description="Partitions written at a time; rows of others wait in local files.",
     )
     catalog: CatalogSpec | None = None
     catalog_wait_seconds: int = Field(
@@ -211,9 +216,9 @@ RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
 
 class ExtractSpec(SpecPart):
-    """What a worker gets: one extract of one table.
+    """Everything that a worker needs for one extract of one table.
 
-    Frozen and validated: what would destroy or double data is refused when it is made.
+    Frozen and validated: a spec that would destroy or duplicate data cannot be created.
 
     Example:
         >>> spec = ExtractSpec(
@@ -236,7 +241,7 @@ class ExtractSpec(SpecPart):
     extract_table: Name = Field(
         description="schema.table as the source spells it, or the name of a query."
     )
-    query: Name | None = Field(None, description="One SELECT that is extracted in a table's place.")
+    query: Name | None = Field(None, description="One SELECT that is extracted instead of a table.")
     job_type: JobType | None = None
     mode: Literal["full", "incremental"] = "full"
     watermark: WatermarkSpec | None = None
@@ -256,23 +261,25 @@ class ExtractSpec(SpecPart):
         10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."
     )
     limit: int | None = Field(
-        None, ge=1, description="Most rows, for a sample in a scratch place; never in a config."
+        None,
+        ge=1,
+        description="Maximum number of rows, for a sample in a scratch folder; never in a config.",
     )
     state_uri: Name = Field(description="Where this table's plans, commits and outcomes are.")
     report_uri: Name
     tracking_table: Name | None = None
     reruns: tuple[RunId, ...] = Field(
         (),
-        description="Failed runs of the table that this one takes the place of. They are fenced "
-        "off first; what one of them has committed counts as this run's.",
+        description="Failed runs of the table that this one replaces. They are fenced "
+        "off first; whatever one of them has committed counts as this run's.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _write_mode_by_mode(cls, data: Any) -> Any:
-        """A full extract is the table as it is now: run twice, it must not be there twice.
+        """Set the default: a full extract that runs twice must not leave the table twice.
 
-        Partitions that come from the run make it a series of snapshots, and earlier ones stay.
+        With partitions from the run it is a series of snapshots, and earlier ones stay.
         """
         if not isinstance(data, dict) or not isinstance(data.get("target"), dict | TargetSpec):
             return data
@@ -299,7 +306,7 @@ class ExtractSpec(SpecPart):
                 if given
             ]
         problems += [
-            f"{name} must not lie inside target.uri, where readers list it"
+            f"{name} must not be inside target.uri, where readers would list it"
             for name, uri in (("state_uri", self.state_uri), ("report_uri", self.report_uri))
             if is_inside(uri, self.target.uri)
         ]
@@ -318,7 +325,7 @@ def parse_spec(text: str | bytes, where: str = "spec") -> ExtractSpec:
 
     Args:
         text: One JSON object.
-        where: What the error message calls the input, such as its URI.
+        where: How error messages refer to the input, such as by its URI.
 
     Returns:
         The validated spec.

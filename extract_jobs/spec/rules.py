@@ -49,7 +49,7 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
     if mode == "incremental" and column in spec.columns.mask:
         yield (
             f"watermark.column {column} is masked, but its greatest value is kept in the commit "
-            "log and told in reports: order rows by a column that may be seen"
+            "log and shown in reports: order rows by a column that is not masked"
         )
     if target.write_mode == "overwrite_partitions":
         yield from _replacing_problems(spec, column)
@@ -57,7 +57,7 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
         return
     if watermark.lag and not key and watermark.duplicates == "refuse":
         yield (
-            "watermark.lag with write_mode append reads rows again: name the key that tells them "
+            "watermark.lag with write_mode append reads rows again: name their key "
             "in columns.key, or accept duplicates with watermark.duplicates: accept"
         )
 
@@ -114,7 +114,7 @@ def _files_problems(spec: ExtractSpec) -> Iterator[str]:
 
 
 def finds(uri: str, glob: str, place: str) -> bool:
-    """Tell whether a glob below a folder looks into a place, names aside that are hidden from it.
+    """Return whether a glob below a folder looks into a place, names aside that are hidden from it.
 
     Args:
         uri: The folder that the glob starts from, in any form.
@@ -160,7 +160,7 @@ def _snapshot_problems(spec: ExtractSpec, watermark: WatermarkSpec) -> Iterator[
             "source's own transactions"
         )
     if spec.query is not None:
-        yield "watermark.snapshot takes tables, not a query: only their rows tell who wrote them"
+        yield "watermark.snapshot takes tables, not a query: only its rows record their transaction"
     if spec.connection.pooled:
         yield (
             "watermark.snapshot cannot work behind a pooler, which may answer from another node: "

@@ -37,7 +37,7 @@ NO_RESULT: dict[str, Any] = {}
 NO_ERROR = {"Error": "", "Cause": ""}
 _PLACES = ("application_id", "cluster_id")
 _STOP_MARGIN_SECONDS = 600
-"""The state machine waits this much longer than the service's own limit, which tells more."""
+"""The state machine waits this much longer than the service's own limit, whose error says more."""
 
 _QUEUE_SECONDS = 24 * 3600
 """So much longer for a Glue job, which Glue may keep in its queue."""
@@ -140,8 +140,8 @@ def _section(
         try:
             settings = type(settings).model_validate({**_given(settings), **unset})
         except ValidationError as error:
-            told = "; ".join(f"{name}.{problem}" for problem in problems(error))
-            raise ConfigError(f"JOB_DEFAULTS of the deployment: {told}") from error
+            listed = "; ".join(f"{name}.{problem}" for problem in problems(error))
+            raise ConfigError(f"JOB_DEFAULTS of the deployment: {listed}") from error
     plain = settings.model_dump(mode="json")
     return {key: "" if value is None else value for key, value in plain.items()}
 

@@ -177,10 +177,10 @@ def _succeeded(item: Item, report: Report) -> Decision:
 def _roll_forward(item: Item, failure: Failure, commit: Commit) -> Decision:
     """The run's commit stands, only its outcome is missing: the next attempt brings it there."""
     limit = int(item["retry"]["max_attempts"]) + ROLL_FORWARD_LIMIT
-    told = f"commit {commit.seq} is prepared and not published yet; {failure.message}"
+    message = f"commit {commit.seq} is prepared and not published yet; {failure.message}"
     outcome: Outcome = "retry" if int(item["attempt"]) < limit else "failed"
     wait = min(_ROLL_FORWARD_WAIT_SECONDS, int(item["retry"]["backoff_seconds"]))
-    return Decision(outcome, wait, False, failure.bigger, failure.name, told)
+    return Decision(outcome, wait, False, failure.bigger, failure.name, message)
 
 
 def _backoff_seconds(item: Item, failures: int) -> int:

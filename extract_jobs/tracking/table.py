@@ -1,7 +1,7 @@
 """The tracking table: what became of every run, in DynamoDB.
 
 One item a run, keyed by ``table_id`` (``<source_name>/<extract_table>``) and ``run_id``, and one
-item a table with the sort key `LATEST` that tells its last commit. An index on ``execution_id``
+item a table with the sort key `LATEST` that has its last commit. An index on ``execution_id``
 finds the runs of an execution. A run's status goes::
 
     PENDING ──► RUNNING ──► SUCCEEDED            never left

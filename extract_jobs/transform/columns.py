@@ -1,6 +1,6 @@
 """Which columns of a table are extracted, and under which names they may meet in the files.
 
-Every problem of names, casts and partitions is found before a row is read, and all are told at
+Every problem of names, casts and partitions is found before a row is read, and all are reported at
 once.
 """
 

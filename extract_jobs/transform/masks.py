@@ -68,7 +68,7 @@ class MaskKey:
 
     @property
     def fingerprint(self) -> str:
-        """8 hexadecimal digits that tell this key from another, and give nothing away."""
+        """8 hexadecimal digits that identify this key without revealing it."""
         return hmac.digest(self.secret, _CHECKED, "sha256").hex()[:8]
 
     def hashed(self, array: pa.Array) -> pa.Array:

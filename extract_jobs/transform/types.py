@@ -71,7 +71,7 @@ def stored_type(data_type: pa.DataType) -> pa.DataType:
 
 
 def printed_type(text: str) -> pa.DataType | None:
-    """Return the type that pyarrow prints like this, None where that cannot be told.
+    """Return the type that pyarrow prints like this, None if it is unknown.
 
     Commits keep types as text. Lists and decimals are understood, structs and maps are not.
     """

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 def damaged_rows(values: pa.Array) -> list[int]:
     """Return the rows of a text column, or of lists of text, that are not valid UTF-8.
 
-    Pure ASCII, which most text is, is told at 10 GB/s.
+    Pure ASCII, which most text is, is recognized at 10 GB/s.
     """
     kind = values.type
     texts = values.values if pa.types.is_list(kind) else values
@@ -26,7 +26,7 @@ def damaged_rows(values: pa.Array) -> list[int]:
 
 
 def _is_ascii(texts: pa.Array) -> bool:
-    """Tell whether no byte of the buffer has its highest bit set."""
+    """Return whether no byte of the buffer has its highest bit set."""
     buffer = texts.buffers()[2]
     if buffer is None or not len(buffer):
         return True

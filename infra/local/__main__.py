@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, help="upload this folder's source configs before")
     run.set_defaults(run=_run)
 
-    status = commands.add_parser("status", help="tell what runs, and the last executions")
+    status = commands.add_parser("status", help="show what runs, and the last executions")
     status.set_defaults(run=_status)
     down = commands.add_parser("down", help="stop the emulator and all it has started")
     down.set_defaults(run=_down)

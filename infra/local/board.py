@@ -159,7 +159,7 @@ def show(
         outcome: How it ended.
         console: Where to print.
         announced: Table to the class of an error that is meant to happen to it.
-        rerun: The command that runs what failed again, to be told where tables failed.
+        rerun: The command that runs what failed again, shown if tables failed.
     """
     rows = [
         Row(run.extract_table, "", run, announced.get(run.extract_table, ""))

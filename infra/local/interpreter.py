@@ -47,7 +47,7 @@ _TYPED_REPLY = (
 
 
 def task_failed(error: str, cause: str) -> Exception:
-    """Return the exception by which a task tells the interpreter its Error and Cause."""
+    """Return the exception that gives the interpreter a task's Error and Cause."""
     failure: Exception = interpreter._ExecutionError(error, cause)
     return failure
 

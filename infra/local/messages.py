@@ -51,11 +51,11 @@ def reason(error: str, cause: str) -> str:
     A Lambda's failure arrives as JSON with a stack trace, of which class and message are kept.
     """
     try:
-        told = json.loads(cause)
+        found = json.loads(cause)
     except ValueError:
-        told = None
-    if isinstance(told, dict) and "errorMessage" in told:
-        error, cause = str(told.get("errorType") or error), str(told["errorMessage"])
+        found = None
+    if isinstance(found, dict) and "errorMessage" in found:
+        error, cause = str(found.get("errorType") or error), str(found["errorMessage"])
     return ": ".join(x for x in (error, " ".join(cause.split())) if x)
 
 
@@ -74,8 +74,8 @@ def why_failed(error: str, cause: str, runs: Iterable[TrackedRun]) -> str:
         return shortened(reason(error, cause))
     first = failed[0]
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    told = reason(first.error_class, first.error_message)
-    return f"{first.extract_table}{more}: {shortened(told)}"
+    found = reason(first.error_class, first.error_message)
+    return f"{first.extract_table}{more}: {shortened(found)}"
 
 
 def shortened(text: str, most: int = _MOST_LINE) -> str:

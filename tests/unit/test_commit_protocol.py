@@ -534,5 +534,5 @@ def test_files_of_others_in_the_state_folder_are_passed_over(source: MemorySourc
 @pytest.mark.parametrize("where", ["state_uri", "report_uri"])
 @pytest.mark.parametrize("inside", [TARGET, f"{TARGET}/", f"{TARGET}/x.json"])
 def test_state_and_report_inside_the_target_are_refused(where: str, inside: str) -> None:
-    with pytest.raises(ValueError, match=f"{where} must not lie inside target.uri"):
+    with pytest.raises(ValueError, match=f"{where} must not be inside target.uri"):
         spec_for("r", **{where: inside})

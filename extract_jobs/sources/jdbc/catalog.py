@@ -47,7 +47,7 @@ class JdbcTable:
         columns: In the source's order.
         key: Its primary key.
         rows: By the database's statistics; None where there are none.
-        bytes: The same; where they tell rows alone, estimated by the columns' types.
+        bytes: The same; if they have only rows, estimated by the columns' types.
     """
 
     table: Table | None

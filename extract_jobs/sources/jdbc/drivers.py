@@ -1,4 +1,4 @@
-"""JDBC drivers: which class a URL needs, how it is found, and what it is told.
+"""JDBC drivers: which class a URL needs, how it is found, and its properties.
 
 https://jdbc.postgresql.org/documentation/use/
 https://learn.microsoft.com/sql/connect/jdbc/setting-the-connection-properties

@@ -63,7 +63,7 @@ class Thrown:
 
     @property
     def condition(self) -> str:
-        """What may be told of it anywhere."""
+        """The part that may be shown anywhere."""
         state = f", SQLSTATE {self.state}" if self.state else ""
         return f"({self.name}{state}{f', code {self.code}' if self.code else ''})"
 
@@ -159,8 +159,8 @@ def statement_error(found: Thrown, what: str, *, shows: bool) -> ExtractError:
     Args:
         found: What the driver threw.
         what: What was being done, such as ``counting sales.orders``.
-        shows: Whether the driver's words may be shown, up to what may be data: where no row was
-            read they tell a person what is wrong with a query.
+        shows: Whether the driver's text may be shown, up to what may be data: if no row was read,
+            it shows what is wrong with a query.
     """
     said = f"{scrub(found.message)} " if shows and found.message else ""
     if found.is_cut:
@@ -173,8 +173,8 @@ def statement_error(found: Thrown, what: str, *, shows: bool) -> ExtractError:
         return WorkerOutOfMemory(f"{what} failed: the JVM ran out of memory")
     if found.state.startswith(("42", "3F", "S0")) and shows:
         return ConfigError(f"{what} failed: {said}{found.condition}")
-    tells = "" if said else "; the executors' logs have the server's words"
-    return SourceQueryFailed(f"{what} failed: {said}{found.condition}{tells}")
+    hint = "" if said else "; the executors' logs have the server's words"
+    return SourceQueryFailed(f"{what} failed: {said}{found.condition}{hint}")
 
 
 def scrub(text: str) -> str:

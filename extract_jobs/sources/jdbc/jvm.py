@@ -236,7 +236,7 @@ def _load(
         except Exception as error:  # noqa: BLE001 - whatever Hadoop or Ivy raised
             name = type(error).__name__
             key = "packages" if place.startswith("ivy://") else "jars"
-            # Maven's text is long, and tells of every repository.
+            # Maven's text is long: it lists every repository.
             raise ConfigError(
                 f"connection.{key}: {place.removeprefix('ivy://')} could not be added to the Spark "
                 f"session ({name}); is it there, and can Spark's driver reach it?"

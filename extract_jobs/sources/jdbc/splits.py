@@ -72,7 +72,7 @@ def _count(
     """Return how many splits there shall be; who names a column gets as many as connections."""
     size = found.bytes
     if condition is not None or (size is None and not at_least_connections):
-        # Of an interval no statistics tell.
+        # No statistics cover an interval.
         counted = opened.rows(select(["count(*)"], found.relation, condition))
         rows = int(counted[0][0] or 0)
         width = (size or 0) // found.rows if found.rows else 0

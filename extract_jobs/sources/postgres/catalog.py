@@ -260,7 +260,7 @@ def toast_below(opened: Connection, plan: dict[str, Any]) -> int:
 
 
 def fingerprint(opened: Connection, connection: DatabaseConnection) -> dict[str, str]:
-    """Return what tells this database from others: the cluster's identifier and its name.
+    """Return what identifies this database: the cluster's identifier and its name.
 
     Where the identifier is not to be had, host and port stand in for it.
     """

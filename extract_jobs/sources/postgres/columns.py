@@ -56,7 +56,7 @@ def clock_bound(column: SqlColumn, delay: timedelta, zone: str, node: Recovery) 
     """Return SQL of the latest value of a time, by the source's clock less a delay.
 
     On a standby the clock is that of what it has replayed, since later rows may still be on their
-    way. It is NULL, and no value is below it, where the standby cannot tell.
+    way. It is NULL, and no value is below it, where the standby does not know.
 
     Args:
         column: Of a time.

@@ -216,8 +216,8 @@ def _shown(error: psycopg.Error) -> str:
 def scrub(text: str) -> str:
     """Keep what the first line of a message says before its first quote or long number.
 
-    What is quoted may be row data, and may hold quotes and line breaks itself, so nobody can tell
-    where it ends.
+    What is quoted may be row data, and may hold quotes and line breaks itself, so it is impossible
+    to tell where it ends.
     """
     line = next((part for part in text.strip().splitlines() if part.strip()), "").strip()
     found = _MAY_BE_DATA.search(line)
@@ -260,7 +260,7 @@ def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
     Args:
         text: DuckDB's message.
         what: What was being done.
-        statement: The statement, whose echo in the message tells nothing.
+        statement: The statement, whose echo in the message is ignored.
     """
     if statement:
         text = re.sub(r'"[^"\0]*\0[^"]*"|\0', "", text.replace("\0", "").replace(statement, "\0"))

@@ -14,7 +14,7 @@ MAX_PRECISION = 38
 
 @dataclass(frozen=True)
 class PostgresType:
-    """A column's type as ``pg_type`` tells it, domains resolved.
+    """A column's type from ``pg_type``, domains resolved.
 
     Attributes:
         printed: ``format_type`` of the declared type.

@@ -68,7 +68,7 @@ class Position:
 
     @classmethod
     def of(cls, row: tuple[Any, ...]) -> Position | None:
-        """Read a row of `POSITION`; None where the node does not tell."""
+        """Read a row of `POSITION`; None if the node does not report one."""
         _, lsn, timeline, file = row
         if lsn is None or timeline is None:
             return None
@@ -112,7 +112,7 @@ def _normal(lsn: int) -> int:
 
 
 def position(opened: Connection) -> Position | None:
-    """Return where the node stands now; None where it does not tell, as some services do not."""
+    """Return the node's current position; None if it reports none, as some services do."""
     try:
         with opened.transaction():
             return Position.of(execute(opened, POSITION)[0])
@@ -187,7 +187,7 @@ class Recovery:
     Attributes:
         in_recovery: Whether it is a standby.
         complete_to: All that its primary had committed by then has been replayed; None on a
-            primary, and where it cannot be told.
+            primary, and where it is unknown.
         lag: How long ago that was; None likewise.
     """
 
@@ -218,7 +218,7 @@ def check_lag(found: Recovery, most: timedelta | None, what: str) -> None:
     """Refuse a standby that lags more than is allowed.
 
     Raises:
-        SourceUnavailable: It does, or cannot tell.
+        SourceUnavailable: It does, or its lag is unknown.
     """
     if most is None or not found.in_recovery or (found.lag is not None and found.lag <= most):
         return
@@ -226,7 +226,7 @@ def check_lag(found: Recovery, most: timedelta | None, what: str) -> None:
     raise SourceUnavailable(
         f"{what} failed: the standby lags by {lag}, and source.max_lag is "
         f"{most.total_seconds():.0f} s; run again once it has caught up, connect to the primary, "
-        "or raise max_lag. While the primary is idle the lag can be told only to a user with "
+        "or raise max_lag. While the primary is idle the lag is visible only to a user with "
         "pg_read_all_stats (pg_monitor)"
     )
 

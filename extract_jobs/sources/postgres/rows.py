@@ -123,7 +123,7 @@ def _batch(
     for i, field in enumerate(schema):
         values = [row[i] for row in rows]
         if pa.types.is_decimal(field.type):
-            # Arrow has no NaN here. The flags column tells of it; see `PostgresReader`.
+            # Arrow has no NaN here. The flags column marks it; see `PostgresReader`.
             values = [None if value is None or value.is_nan() else value for value in values]
         try:
             if pa.types.is_string(field.type):

@@ -145,7 +145,7 @@ class PostgresSnapshot:
         )
 
     def _may_read_ctid(self, wanted: SplitSpec, size: int) -> bool:
-        """Tell whether pages can be asked for, which takes SELECT on the table, not on columns."""
+        """Return whether ctid may be read, which needs SELECT on the table, not on columns."""
         table = self._found.table
         if table is None or size <= wanted.target_bytes:
             return True  # one split asks for none

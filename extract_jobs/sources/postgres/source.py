@@ -88,7 +88,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
         spec: What is extracted.
         connection: Where from, credentials resolved.
         reached: Where in its history the source is known to have been.
-        seen: Where it was when `highest` last looked; empty before, and where it does not tell.
+        seen: Its position when `highest` last ran; empty before that, and if it reports none.
     """
 
     spec: ExtractSpec
@@ -207,7 +207,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
                 yield held
 
     def _row_security(self, opened: Connection, found: CatalogEntry) -> dict[str, str]:
-        """Tell whether policies hide rows from the reader, and refuse that unless it is asked for.
+        """Return whether policies hide rows from the reader; refuse that unless it is requested.
 
         Of views and queries the server itself refuses it, when it is to plan them.
         """

@@ -2,7 +2,8 @@
 
 DuckDB fills vectors of 2,048 rows whatever their bytes, so 2,048 rows of 20 MB would need 40 GB.
 The server can tell a value's length without fetching it from TOAST (``octet_length`` of text and
-bytea reads only the pointer), so wide rows can be told from narrow ones during an ordinary scan.
+bytea reads only the pointer), so wide rows can be distinguished from narrow ones during an ordinary
+scan.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def xmin_condition(interval: Interval | None, found: Counter, name: str) -> str 
 
     upper = int(interval.upper.text) if interval.upper else last
     # Widened, every row lies in (last - 2³², last]. Its distance below a bound, in 32 bits, then
-    # tells all of it, and the bits are taken from the row once: this is asked of the whole table.
+    # decides all of it, and the bits are taken from the row once: this runs over the whole table.
     if interval.lower is None:
         near = f"{below(last)} {operator('>=')} {last - upper}"
         return f"{near} or {bits} {operator('<')} {_FIRST_NORMAL}"

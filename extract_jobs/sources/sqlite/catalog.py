@@ -182,7 +182,8 @@ def _query(
     doubled = sorted(set(_doubled(names)))
     if doubled:
         raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
-    # Types are told of views alone. One in this connection's own temporary schema writes nothing.
+    # Only views need this to report types. One in this connection's own temporary schema writes
+    # nothing.
     execute(
         opened,
         f"create temp view described as select * from {source}",
@@ -210,7 +211,7 @@ def _query(
 
 
 def _doubled(names: list[str]) -> Iterator[str]:
-    """Yield names that SQLite had to tell apart: of ``a`` and ``A`` it calls one ``A:1``."""
+    """Yield names that SQLite had to disambiguate: of ``a`` and ``A`` it calls one ``A:1``."""
     folded = {name.lower() for name in names}
     for name in names:
         base, colon, number = name.rpartition(":")

@@ -96,7 +96,7 @@ class SqliteReader:
                 yield self._batch(rows, schema)
 
     def _large(self) -> str:
-        """Return SQL that tells whether a row is large, found without reading long values."""
+        """Return SQL that flags large rows without reading long values."""
         texts = ("text", "binary", "any", "all")
         sizes = byte_lengths([c.expression for c in self.columns if kind_of(c) in texts])
         return f"{sizes} > {LARGE_ROW_BYTES}" if sizes else "0"
@@ -104,7 +104,7 @@ class SqliteReader:
     def _rows(
         self, opened: sqlite3.Connection, statement: str, *, flagged: bool
     ) -> Generator[Rows]:
-        """Yield rows, as many as make a batch; if flagged, the last item tells a large one."""
+        """Yield rows, as many as make a batch; if flagged, the last item marks a large one."""
         failure: ExtractError | None = None
         most = min(BATCH_ROWS, max(1, _BATCH_VALUES // len(self.columns)))
         cursor = opened.cursor()

@@ -23,7 +23,7 @@ from extract_jobs.sources.sqlite.errors import RAISED, sqlite_error
 from extract_jobs.spec.source import ConnectionSpec
 
 OLDEST = (3, 37, 0)
-"""First version with ``pragma table_list``, which tells STRICT and WITHOUT ROWID tables."""
+"""First version with ``pragma table_list``, which identifies STRICT and WITHOUT ROWID tables."""
 
 any_text = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 """A ``text_factory`` that takes bytes that are no UTF-8 too, marked as Python marks file names."""

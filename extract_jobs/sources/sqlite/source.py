@@ -60,7 +60,7 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
         """
         if spec.watermark and spec.watermark.snapshot:
             raise ConfigError(
-                "watermark.snapshot is for PostgreSQL: SQLite rows do not tell who wrote them; "
+                "watermark.snapshot is for PostgreSQL: SQLite rows do not record who wrote them; "
                 "name a watermark.column"
             )
         return cls(spec, SqliteConnection.of(spec.connection))

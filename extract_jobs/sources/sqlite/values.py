@@ -29,7 +29,7 @@ _EXACT = Context(prec=400, traps=[Inexact])
 
 
 class Unfaithful(Exception):
-    """A value has no faithful form; the argument tells what kind of value, never the value."""
+    """A value has no faithful form; the argument names the kind of value, never the value."""
 
 
 def convert(

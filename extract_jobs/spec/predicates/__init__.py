@@ -1,9 +1,9 @@
-"""``where``: a person's text, let through only as one boolean expression of the source's dialect.
+"""Checks ``where``: only one boolean expression of the source's dialect is accepted.
 
-The text is sent as it was written, between parentheses, so it is looked at twice. `lexis` sees to
-it that no server, whatever its settings, can read the text as leaving those parentheses. Then
-sqlglot parses it, and what is no condition on one row, or does not give the same answer every time
-it is asked, is refused with the reason.
+The text is sent as written, between parentheses, so it is checked twice. `scanner` makes sure that
+no server, whatever its settings, can read the text as leaving those parentheses. Then sqlglot
+parses it, and anything that is not a condition on one row, or that may return something else each
+time, is refused with the reason.
 
 https://github.com/tobymao/sqlglot
 """
@@ -21,21 +21,21 @@ from extract_jobs.spec.predicates.scanner import problem_of
 if TYPE_CHECKING:
     from sqlglot import exp
 
-_WAY_OUT = "if the source knows this form, say it in a query instead"
+_WAY_OUT = "if the source accepts this form, use a query instead"
 _CACHED_TEXTS = 20_000
 """Tables of a large config, many of which share their condition."""
 
 
 def check_where(text: str, dialect: str, *, where: str = "where") -> None:
-    """Refuse what is not one boolean expression. Offline.
+    """Refuse anything but one boolean expression. Offline.
 
-    Of accepted text it is promised that no server of the dialect reads it as reaching beyond
-    parentheses around it. The text itself is in no message.
+    No server of the dialect can read accepted text as reaching beyond parentheses around it.
+    Messages never contain the text.
 
     Args:
         text: The condition, in the source's dialect.
         dialect: As a `SourceRegistration` names it; ``generic`` is standard SQL.
-        where: What the message calls it, such as its path in a config.
+        where: How messages refer to it, such as by its path in a config.
 
     Raises:
         ConfigError: With the reason, and its line and column in the text.
@@ -66,8 +66,8 @@ def where_problem(text: str, dialect: str) -> str | None:
             return effect
         tree = reader.parser().parse_into(exp.Condition, tokens, text)[0]
     except ParseError as error:
-        told = error.errors[0] if error.errors else {}
-        at = f", at line {told['line']}, column {told['col']}" if told.get("line") else ""
+        first = error.errors[0] if error.errors else {}
+        at = f", at line {first['line']}, column {first['col']}" if first.get("line") else ""
         return f"is not one expression of the dialect {dialect}{at}; {_WAY_OUT}"
     except SqlglotError:
         return f"cannot be read in the dialect {dialect}; {_WAY_OUT}"
@@ -79,13 +79,13 @@ def where_problem(text: str, dialect: str) -> str | None:
 
 @lru_cache(_CACHED_TEXTS)
 def reads_clock(text: str, dialect: str) -> bool:
-    """Return whether SQL, a condition or a query, may answer otherwise when it is asked again.
+    """Return whether SQL, a condition or a query, may return something else when it is run again.
 
     By the names in it: the clock's, and those of functions that `check_where` refuses in a
     condition. A table that happens to have a column of such a name makes it True too.
 
     Args:
-        text: SQL. What cannot be read answers True.
+        text: SQL. If it cannot be parsed, the result is True.
         dialect: As a `SourceRegistration` names it; ``generic`` is standard SQL.
     """
     from sqlglot.dialects import Dialect
@@ -110,9 +110,9 @@ def _tree_problem(tree: exp.Expr, dialect: str) -> str | None:
 
     for node in tree.walk():
         if isinstance(node, exp.DML | exp.DDL | exp.Command | exp.Into | exp.Lock):
-            return "holds a subquery that writes or locks; only SELECT is allowed in it"
+            return "contains a subquery that writes or locks; only SELECT is allowed in it"
         if isinstance(node, exp.Placeholder | exp.Parameter | exp.SessionParameter):
-            return "holds a parameter or variable; write its value, as nobody fills it in"
+            return "contains a parameter or variable; write its value instead"
     for node in _outside_subqueries(tree):
         if isinstance(node, exp.Window):
             return "uses a window function, which sees more than one row; use a query"
@@ -121,11 +121,11 @@ def _tree_problem(tree: exp.Expr, dialect: str) -> str | None:
         if isinstance(node, exp.UDTF | exp.Unnest | exp.ExplodingGenerateSeries):
             return "uses a function that returns several rows; use it in a subquery"
         if isinstance(node, exp.Alias | exp.Aliases):
-            return "names a result (AS), which a condition has none of"
+            return "names a result (AS), which a condition cannot have"
     for operand in _operands(tree):
         if _is_no_condition(operand, dialect):
-            what = "is" if operand is tree.unnest() else "holds, beside AND, OR or NOT,"
-            return f"{what} a value that is neither true nor false; compare it with something"
+            what = "is" if operand is tree.unnest() else "contains, beside AND, OR or NOT,"
+            return f"{what} a value that is not boolean; compare it with something"
     return None
 
 

@@ -1,8 +1,8 @@
-"""Functions that have no place in a condition, and those by which it depends on the clock.
+"""Functions that a condition must not use, and those that make it depend on the clock.
 
-The splits of an attempt, the count that they are reconciled with and a retry all ask the same
-condition. One that answers otherwise each time loses rows or doubles them, and one that acts, acts
-as often as it is asked.
+The splits of an attempt, the count that they are reconciled with and a retry all evaluate the same
+condition. One that returns something else each time loses or duplicates rows, and one with side
+effects repeats them.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ _CLOCK = frozenset({
     "utc_date", "utc_time", "utc_timestamp",
 })  # fmt: skip
 _CLOCK_ALONE = frozenset({"date", "datetime", "julianday", "time", "unixepoch"})
-"""What tells the time when it is called with nothing: SQLite's."""
+"""SQLite's functions that return the time when called without arguments."""
 _CLOCK_WORDS = frozenset({
     "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "sysdate",
     "systimestamp",
 })  # fmt: skip
-"""What tells the time without parentheses."""
+"""Names that return the time without parentheses."""
 _CLOCK_TEXTS = frozenset({"now", "today", "tomorrow", "yesterday"})
-"""What tells the time as text: ``'now'::timestamptz``, ``datetime('now')``."""
+"""Texts that stand for the time: ``'now'::timestamptz``, ``datetime('now')``."""
 
 
 def effect_in(tokens: Sequence[Token], dialect: str) -> str | None:

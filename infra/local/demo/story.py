@@ -215,7 +215,7 @@ def _verdict(console: Console, surprises: Surprises, seconds: float) -> int:
     console.print(f"\nAll as expected, in {seconds:.0f} s.", style="green")
     console.print(
         "Now your own: extract-jobs init sales.yml writes a config to start from; "
-        "docs/pipeline.md tells how to run it in this pipeline.",
+        "docs/pipeline.md describes how to run it in this pipeline.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     return 0
