@@ -171,7 +171,9 @@ def _client(service: str) -> Any:
         return client_from_environment()
     import boto3
 
-    return boto3.client(service)
+    from extract_jobs.storage.aws_errors import refuse_foreign_answers
+
+    return refuse_foreign_answers(boto3.client(service))
 
 
 def _left_behind(arn: str, client: Client, now: datetime) -> Iterator[dict[str, Any]]:

@@ -142,8 +142,10 @@ def _client() -> Any:
     import boto3
     from botocore.config import Config
 
+    from extract_jobs.storage.aws_errors import refuse_foreign_answers
+
     bounds = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3})
-    return boto3.client("glue", config=bounds)
+    return refuse_foreign_answers(boto3.client("glue", config=bounds))
 
 
 def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Commit) -> None:

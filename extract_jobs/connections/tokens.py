@@ -145,6 +145,8 @@ def _rds(iam: IamLogin) -> Login:
 def _redshift(iam: IamLogin) -> Login:
     import boto3
 
+    from extract_jobs.storage.aws_errors import refuse_foreign_answers
+
     serverless = iam.service == "redshift-serverless"
     call = "GetCredentials" if serverless else "GetClusterCredentials"
     call += "" if serverless or iam.user else "WithIAM"
@@ -157,7 +159,7 @@ def _redshift(iam: IamLogin) -> Login:
         rights=f"{iam.service}:{call} on it",
     ):
         opened = boto3.session.Session().client(iam.service, region_name=iam.region)
-        with closing(opened) as client:
+        with closing(refuse_foreign_answers(opened)) as client:
             return _serverless(client, iam) if serverless else _cluster(client, iam)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from botocore.exceptions import (
     BotoCoreError,
     ConfigNotFound,
     ConfigParseError,
     EndpointConnectionError,
+    HTTPClientError,
     InvalidConfigError,
     InvalidRegionError,
     NoCredentialsError,
@@ -45,6 +48,37 @@ PASSING_CODES = frozenset(
     }
 )
 """Expired credentials and a wrong clock may be right again by the next attempt."""
+
+
+class ForeignAnswer(HTTPClientError):
+    """A page of HTML came back for a call: a proxy or a login page stands before AWS."""
+
+    fmt = (
+        "{operation} was answered with HTML, which is not one of AWS's answers: a proxy or a login "
+        "page stands between this job and AWS"
+    )
+
+
+def refuse_foreign_answers(client: Any) -> Any:
+    """Let a boto3 client raise `ForeignAnswer` where something else than AWS says 200.
+
+    Without this botocore finds no fields in such an answer and reports success: an item that is
+    absent, a write that was done, a list that is empty. No answer of AWS is HTML without the id of
+    its request; an object of S3 may be HTML and has one.
+
+    Returns:
+        The client.
+    """
+    client.meta.events.register("after-call", _refuse_html)
+    return client
+
+
+def _refuse_html(http_response: Any, model: Any, **_: Any) -> None:
+    headers = {name.lower() for name in http_response.headers}
+    kind = str(http_response.headers.get("content-type", ""))
+    named = headers & {"x-amzn-requestid", "x-amz-request-id", "x-amz-id-2"}
+    if http_response.status_code < 300 and kind.startswith("text/html") and not named:
+        raise ForeignAnswer(operation=model.name)
 
 
 def unanswered(error: BotoCoreError, what: str) -> ExtractError:

@@ -17,6 +17,7 @@ from extract_jobs.storage.aws_errors import (
     BAD_CONFIGURATION,
     NO_CREDENTIALS,
     PASSING_CODES,
+    refuse_foreign_answers,
     unanswered,
 )
 
@@ -88,7 +89,7 @@ def client_from_environment() -> Any:
     )
     try:
         # Its own session: the default session is shared and not safe between threads.
-        return boto3.session.Session().client("s3", config=config)
+        return refuse_foreign_answers(boto3.session.Session().client("s3", config=config))
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(
             f"S3 client: {error}; check AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL"

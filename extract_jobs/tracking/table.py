@@ -322,10 +322,12 @@ def client_from_environment() -> Any:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    from extract_jobs.storage.aws_errors import refuse_foreign_answers
+
     retries = {"mode": "standard", "max_attempts": 8}
     config = Config(retries=retries, max_pool_connections=WRITE_THREADS)
     try:
-        return boto3.client("dynamodb", config=config)
+        return refuse_foreign_answers(boto3.client("dynamodb", config=config))
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(
             f"DynamoDB client: {error}; check AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL"
