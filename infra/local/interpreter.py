@@ -36,6 +36,9 @@ TASK_SECONDS: contextvars.ContextVar[float | None] = contextvars.ContextVar(
     "TASK_SECONDS", default=None
 )
 
+#: ARN of the role of the state machine whose ``.sync`` task the current thread runs; may be empty.
+MACHINE_ROLE: contextvars.ContextVar[str] = contextvars.ContextVar("MACHINE_ROLE", default="")
+
 _UNCATCHABLE = ("States.Runtime", "States.DataLimitExceeded")
 _TYPED_ERROR = "__typed_error__"
 _PLAIN_REPLY = '"error": str(e), "trace": traceback.format_exc()'
@@ -87,12 +90,20 @@ def _with_paths(execute: Callable[..., Any]) -> Callable[..., Any]:
                 "States.Runtime", f"{path} must be a positive integer, but was {seconds!r}"
             )
         token = TASK_SECONDS.set(None if seconds is None else float(seconds))
+        role = MACHINE_ROLE.set(_role_of(execution))
         try:
             return execute(state, raw, execution, ctx)
         finally:
             TASK_SECONDS.reset(token)
+            MACHINE_ROLE.reset(role)
 
     return execute_task
+
+
+def _role_of(execution: dict[str, Any]) -> str:
+    """Return the ARN of the role of an execution's state machine, or of its child's."""
+    arn = str(execution["stateMachineArn"]).partition("/")[0]
+    return str((interpreter._state_machines.get(arn) or {}).get("roleArn", ""))
 
 
 def _with_map_paths(run_map: Callable[..., Any]) -> Callable[..., Any]:

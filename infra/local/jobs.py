@@ -19,12 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from infra.local.interpreter import TASK_SECONDS, register_task, task_failed
-from infra.local.permissions import role_of_glue_job, role_of_task, session_of
+from infra.local.job_checks import check_glue_run, check_step, check_task
+from infra.local.permissions import (
+    ACCOUNT,
+    REGION,
+    role_of_cluster,
+    role_of_glue_job,
+    role_of_task,
+    session_of,
+)
 from infra.local.workers import Ended, Workers
 
 ROOT = Path(__file__).parents[2]
-ACCOUNT = "000000000000"
-REGION = "us-east-1"
 
 # A Fargate task has 30 s between SIGTERM and SIGKILL unless it asks for more; Glue and EMR promise
 # nothing. Shorter here, because it is waited for.
@@ -63,6 +69,7 @@ class Jobs:
 
         https://docs.aws.amazon.com/step-functions/latest/dg/connect-glue.html
         """
+        check_glue_run(parameters)
         arguments = {str(k): str(v) for k, v in parameters.get("Arguments", {}).items()}
         name, run_id = parameters["JobName"], f"jr_{uuid.uuid4().hex}{uuid.uuid4().hex}"
         started = time.time()
@@ -136,10 +143,14 @@ class Jobs:
 
         https://docs.aws.amazon.com/step-functions/latest/dg/connect-emr.html
         """
+        check_step(parameters)
         step = parameters["Step"]
         jar = step["HadoopJarStep"]
         arguments = _after_script([str(x) for x in jar["Args"]], "emr.py")
-        ended = self._run(self._spark_submit("emr.py"), arguments, SPARK_GRACE_SECONDS)
+        ended = self._run(
+            self._spark_submit("emr.py"), arguments, SPARK_GRACE_SECONDS,
+            session_of(role_of_cluster(str(parameters["ClusterId"]))),
+        )  # fmt: skip
         status: Parameters = {"State": "COMPLETED" if ended.code == 0 else "FAILED"}
         status |= {"StateChangeReason": {}, "Timeline": {}}
         if ended.code:
@@ -162,6 +173,7 @@ class Jobs:
 
         https://docs.aws.amazon.com/step-functions/latest/dg/connect-ecs.html
         """
+        check_task(parameters)
         container = parameters["Overrides"]["ContainerOverrides"][0]
         environment = {x["Name"]: str(x["Value"]) for x in container.get("Environment", [])}
         environment |= session_of(role_of_task(parameters.get("TaskDefinition", "")))

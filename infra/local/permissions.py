@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 ACCOUNT = "000000000000"
 HOST = "127.0.0.1"
+REGION = "us-east-1"
 
 
 def note_calls(log: Path) -> None:
@@ -57,10 +59,9 @@ def note_calls(log: Path) -> None:
 
 def session_of(role_arn: str) -> dict[str, str]:
     """Return the variables of a session of a role; none where nothing is judged, or no role."""
-    from ministack import app
     from ministack.services import sts
 
-    if not app.AUTH or not role_arn:
+    if not is_judging() or not role_arn:
         return {}
     name = role_arn.rsplit("/", 1)[-1]
     digest = hashlib.sha256(role_arn.encode()).hexdigest()
@@ -79,6 +80,35 @@ def session_of(role_arn: str) -> dict[str, str]:
     }
 
 
+def is_judging() -> bool:
+    """Return whether the emulator judges calls at all."""
+    from ministack import app
+
+    return bool(app.AUTH)
+
+
+def refusal(
+    role_arn: str, action: str, resource: str, context: Mapping[str, str] | None = None
+) -> str | None:
+    """Return why a role may not make a call; None if it may, or if nothing is judged.
+
+    Args:
+        role_arn: The caller's role.
+        action: Such as ``ecs:RunTask``.
+        resource: ARN of what it is about.
+        context: Condition keys of the request.
+    """
+    from ministack.core import iam_evaluator
+
+    session = session_of(role_arn)
+    if not session:
+        return None
+    key, service = session["AWS_ACCESS_KEY_ID"], action.split(":", maxsplit=1)[0]
+    denied = iam_evaluator.enforce(key, action, service, REGION, resource, dict(context or {}))
+    who = role_arn.rsplit("/", 1)[-1]
+    return None if denied is None else f"{who} is not authorized to perform {action} on {resource}"
+
+
 def role_of_glue_job(name: str) -> str:
     """Return the ARN of a Glue job's role; empty if there is no such job."""
     from ministack.services import glue
@@ -88,11 +118,26 @@ def role_of_glue_job(name: str) -> str:
 
 def role_of_task(definition: str) -> str:
     """Return the ARN of a task definition's role; empty if there is no such definition."""
+    return str(task_definition(definition).get("taskRoleArn", ""))
+
+
+def task_definition(definition: str) -> dict[str, Any]:
+    """Return a task definition as ECS has it; empty if there is no such definition."""
     from ministack.services import ecs
 
-    key = definition.rsplit("/", 1)[-1]
-    found = ecs._task_defs.get(key) or {}  # noqa: SLF001 - its only door
-    return str(found.get("taskRoleArn", ""))
+    return ecs._task_defs.get(definition.rsplit("/", 1)[-1]) or {}  # noqa: SLF001 - its only door
+
+
+def role_of_cluster(cluster_id: str) -> str:
+    """Return the ARN of the role of an EMR cluster's instances; empty if there is no such cluster.
+
+    The instance profile is taken to have its role's name.
+    """
+    from ministack.services import emr
+
+    found = emr._clusters.get(cluster_id) or {}  # noqa: SLF001 - its only door
+    name = found.get("Ec2InstanceAttributes", {}).get("IamInstanceProfile", "")
+    return f"arn:aws:iam::{ACCOUNT}:role/{name}" if name else ""
 
 
 def _role(access_key_id: str) -> str:

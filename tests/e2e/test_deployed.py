@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import time
 from collections import defaultdict
 
+import psutil
 import pytest
+import yaml
 from rich.console import Console
 
 from extract_jobs.tracking.table import Tracking, utc_now
@@ -66,12 +70,19 @@ class Deployed:
         found = stacks["Stacks"][0]["Outputs"]
         return {o["OutputKey"]: o["OutputValue"] for o in found}
 
-    def execute(self, event, outputs):
-        """Run an execution to its end."""
-        states = self.stack.client("stepfunctions")
-        arn = states.start_execution(
+    def start(self, event, outputs):
+        """Start an execution; return its ARN."""
+        return self.stack.client("stepfunctions").start_execution(
             stateMachineArn=outputs["StateMachineArn"], input=json.dumps(event)
         )["executionArn"]
+
+    def execute(self, event, outputs):
+        """Run an execution to its end."""
+        return self.wait(self.start(event, outputs), outputs)
+
+    def wait(self, arn, outputs):
+        """Wait for an execution's end."""
+        states = self.stack.client("stepfunctions")
         deadline = time.monotonic() + 300
         while (found := states.describe_execution(executionArn=arn))["status"] == "RUNNING":
             assert time.monotonic() < deadline
@@ -115,6 +126,53 @@ def deployed(tmp_path, monkeypatch, capsys, built):
         for name, value in aws_environment(emulator.endpoint_url).items():
             monkeypatch.setenv(name, value)
         yield Deployed(emulator, dist, capsys)
+
+
+@contextlib.contextmanager
+def frozen_worker(deployed, execution, entrypoint):
+    """Stop the first worker of an entrypoint in its tracks; kill it at the end."""
+    states, found = deployed.stack.client("stepfunctions"), []
+    while not found:
+        described = states.describe_execution(executionArn=execution)
+        assert described["status"] == "RUNNING", described.get("cause")
+        time.sleep(0.05)
+        for process in psutil.Process(deployed.emulator.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(part.endswith(entrypoint) for part in process.cmdline()):
+                    process.suspend()
+                    found.append(process)
+    try:
+        yield
+    finally:
+        for process in found:
+            process.kill()
+
+
+def make_cluster(stack):
+    """Make a running EMR cluster whose instances have a role of their own; return its id and ARN.
+
+    The role, ``cluster``, may do nothing yet.
+    """
+    trust = {"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"
+    }]}  # fmt: skip
+    iam = stack.client("iam")
+    iam.create_role(RoleName="cluster", AssumeRolePolicyDocument=json.dumps(trust))
+    iam.create_instance_profile(InstanceProfileName="cluster")
+    iam.add_role_to_instance_profile(InstanceProfileName="cluster", RoleName="cluster")
+    made = stack.client("emr").run_job_flow(
+        Name="running", JobFlowRole="cluster", ServiceRole="EMR_DefaultRole",
+        Instances={"KeepJobFlowAliveWhenNoSteps": True, "InstanceCount": 1,
+                   "MasterInstanceType": "m5.xlarge"},
+    )  # fmt: skip
+    return made["JobFlowId"], made["ClusterArn"]
+
+
+def another_release(dist):
+    """Change what is built, so that the next deployment has another folder of artifacts."""
+    script = dist / "entrypoints" / "emr.py"
+    script.write_text(script.read_text() + "# changed\n")
+    build.build(dist, WHEELS, ())
 
 
 MENDED = "shop.gift_cards: {columns: {cast: {balance: 'decimal(12,2)'}}}"
@@ -233,3 +291,63 @@ def test_the_demo_runs_on_a_deployed_stack_that_is_then_changed_and_destroyed(
     assert left["KeyCount"] > 0
     assert "taken over" in deployed.up(Glue="yes")
     assert deployed.outputs()["DataBucketName"] == outputs["DataBucketName"]
+
+
+def test_an_execution_under_way_ends_by_what_it_began_with_when_its_stack_is_updated(
+    deployed, tmp_path
+):
+    cluster, arn = make_cluster(deployed.stack)
+    # A cluster unpacks it on its own machines; here it only has to be there.
+    (deployed.dist / f"{build.NAME}-emr.tar.gz").write_bytes(b"")
+    image = ON_THE_EMULATOR["EcsImage"]
+    deployed.up(**ON_THE_EMULATOR, EmrClusterArns=arn)
+    before = deployed.outputs()
+    deployed.stack.client("iam").attach_role_policy(
+        RoleName="cluster", PolicyArn=before["WorkerPolicyArn"]
+    )
+    database = tmp_path / "shop.db"
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        for table in "abc":
+            connection.execute(f"create table {table} (n integer primary key)")
+            connection.executemany(f"insert into {table} values (?)", [(n,) for n in range(9)])
+    config = {
+        "version": 1,
+        # One table at a time: the others have not begun when the stack is updated.
+        "source": {"name": "small", "type": "sqlite", "connection": {"path": str(database)},
+                   "max_connections": 2},
+        "defaults": {
+            "job_type": "ecs", "retry": {"backoff_seconds": 1}, "max_connections": 1,
+            "target": {"uri": f"s3://{before['DataBucketName']}/raw/{{table}}"},
+        },
+        "tables": {"a": {}, "b": {}, "c": {"job_type": "emr", "emr": {"cluster_id": cluster}}},
+    }  # fmt: skip
+    bucket, prefix = before["ConfigUri"].removeprefix("s3://").split("/")
+    deployed.stack.client("s3").put_object(
+        Bucket=bucket, Key=f"{prefix}/small.yml", Body=yaml.safe_dump(config).encode()
+    )
+    event = {"source_name": "small", "extract_tables": "*"}
+    running = deployed.start(event, before)
+    with frozen_worker(deployed, running, "ecs.py"):
+        another_release(deployed.dist)
+        deployed.up(EcsImage=image.replace(":test", ":next"))
+        after = deployed.outputs()
+    assert after["EcsTaskDefinitionArn"] != before["EcsTaskDefinitionArn"]
+    outcome = deployed.wait(running, after)
+    runs = {run.extract_table: run for run in outcome.runs}
+    ends = {table: (run.status, run.attempt, run.error_message) for table, run in runs.items()}
+    assert ends == {"a": ("SUCCEEDED", 2, ""), "b": ("SUCCEEDED", 1, ""), "c": ("SUCCEEDED", 1, "")}
+    assert sorted(call for call in deployed.calls() if not call[3]) == []
+    started = {resource for _, action, resource, _ in deployed.calls() if action == "ecs:RunTask"}
+    assert started == {before["EcsTaskDefinitionArn"]}
+    programs = {resource for role, action, resource, _ in deployed.calls()
+                if role == "cluster" and resource.endswith(("emr.py", "emr.tar.gz"))}  # fmt: skip
+    folders = {resource.split("/")[1] for resource in programs}
+    assert (len(programs), len(folders)) == (2, 1)
+    # The next one begins with what is new.
+    next_ones = deployed.execute({**event, "extract_tables": ["b", "c"]}, after)
+    assert next_ones.status == "SUCCEEDED", next_ones.cause
+    started = {resource for _, action, resource, _ in deployed.calls() if action == "ecs:RunTask"}
+    assert started == {before["EcsTaskDefinitionArn"], after["EcsTaskDefinitionArn"]}
+    later = {resource.split("/")[1] for role, _, resource, _ in deployed.calls()
+             if role == "cluster" and resource.endswith(("emr.py", "emr.tar.gz"))}  # fmt: skip
+    assert len(later) == 2
