@@ -44,17 +44,21 @@ def emr_container_gb(memory_gb: int) -> int:
 def emr_worker(memory_gb: int, at_least: int) -> tuple[int, int]:
     """Return the smallest worker of EMR Serverless: its vCPUs, and its whole memory in GB.
 
+    A worker that EMR Serverless does not have is asked for as it is, which its own error then says:
+    an item made before sizes were checked may name one, and so may one for a cluster.
+
     Args:
-        memory_gb: What Spark asks for, at most `EMR_MOST_GB`; its overhead comes on top.
+        memory_gb: What Spark asks for; its overhead comes on top.
         at_least: vCPUs.
     """
     need = emr_container_gb(memory_gb)
-    return next(
+    fitting = (
         (cpus, size)
         for cpus, sizes in EMR_GB.items()
         for size in sizes
         if cpus >= at_least and size >= need
     )
+    return next(fitting, (at_least, need))
 
 
 def emr_problem(memory_gb: int, cores: int) -> str | None:
@@ -87,8 +91,13 @@ def fargate_problem(cpu: int, memory: int) -> str | None:
 
 
 def bigger_glue_worker(worker: GlueWorker) -> GlueWorker:
-    """Return the next worker type of the same family; the biggest is followed by itself."""
+    """Return the next worker type of the same family.
+
+    The biggest is followed by itself, and so is one that this version does not know.
+    """
     kinds: tuple[GlueWorker, ...] = get_args(GlueWorker)
+    if worker not in kinds:
+        return worker
     ladder = [kind for kind in kinds if kind[0] == worker[0]]
     return ladder[min(ladder.index(worker) + 1, len(ladder) - 1)]
 

@@ -50,7 +50,7 @@ PASSING_CODES = frozenset(
 """Expired credentials and a wrong clock may be right again by the next attempt."""
 
 
-class ForeignAnswer(HTTPClientError):
+class ForeignAnswer(HTTPClientError):  # type: ignore[misc]
     """A page of HTML came back for a call: a proxy or a login page stands before AWS."""
 
     fmt = (

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from extract_jobs.errors import ConfigError
@@ -128,7 +128,9 @@ def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage)
             f"rerun_failed_of: {kept_at} is gone, so the overrides of {earlier} are not known; "
             f"start with source_name and extract_tables instead: {_some(failed)}"
         )
-    kept = json.loads(raw)
+    kept = _kept_event(raw, kept_at)
+    if not isinstance(kept.get("overrides"), dict):
+        raise ConfigError(f"rerun_failed_of: {kept_at} is damaged: it has no overrides")
     before = kept.get("reruns", {})
     return Selection(
         failed[0].source_name,
@@ -140,17 +142,46 @@ def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage)
 
 
 def kept_selection(folder: str, open_storage: OpenStorage) -> Selection | None:
-    """Return what an earlier call for the execution of a work folder has kept, or None."""
+    """Return what an earlier call for the execution of a work folder has kept, or None.
+
+    None also where a version of this package kept the event that did not keep the tables yet: the
+    event itself is read again then.
+
+    Raises:
+        ConfigError: What was kept is damaged.
+    """
     uri = join(folder, EVENT_NAME)
     raw = open_storage(uri).read(uri)
-    return None if raw is None else Selection(**json.loads(raw))
+    return None if raw is None else _selection_in(raw, uri)
 
 
 def keep_selection(selection: Selection, folder: str, open_storage: OpenStorage) -> Selection:
-    """Keep a selection in an execution's work folder, and return the one that was kept first."""
+    """Keep a selection in an execution's work folder, and return the one that was kept first.
+
+    Raises:
+        ConfigError: What was kept first is damaged.
+    """
     uri = join(folder, EVENT_NAME)
     data = json.dumps(asdict(selection), ensure_ascii=False).encode()
-    return Selection(**json.loads(open_storage(uri).put_if_absent(uri, data)))
+    return _selection_in(open_storage(uri).put_if_absent(uri, data), uri) or selection
+
+
+def _selection_in(raw: bytes, uri: str) -> Selection | None:
+    """Read a selection that was kept; None where it names no tables."""
+    kept = _kept_event(raw, uri)
+    known = {f.name for f in fields(Selection)}
+    given = {name: value for name, value in kept.items() if name in known}
+    return Selection(**given) if given.keys() >= _START_KEYS else None
+
+
+def _kept_event(raw: bytes, uri: str) -> dict[str, Any]:
+    try:
+        kept = json.loads(raw)
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict):
+        raise ConfigError(f"{uri} is damaged: expected a JSON object; start a new execution")
+    return kept
 
 
 def _still_failed(

@@ -24,6 +24,7 @@ from extract_jobs.errors import (
 )
 from extract_jobs.reporting.report import Report, catalog_failure
 from extract_jobs.tracking.map_item import Item
+from extract_jobs.tracking.service_errors import no_retry_helps
 
 Outcome = Literal["succeeded", "retry", "failed"]
 ROLL_FORWARD_LIMIT = 5
@@ -56,14 +57,6 @@ _TAKEN_AWAY = re.compile(
 """Capacity that AWS took back, which ends in SIGKILL too:
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Task.html (stopCode)."""
 _EXIT_CODE = re.compile(r"exit ?code(\s+is)?[\"':= ]*\s*(\d+)", re.IGNORECASE)
-_NO_RETRY_HELPS = (
-    "AccessDeniedException", "ClientException", "ClusterNotFoundException",
-    "EntityNotFoundException", "InvalidInputException", "InvalidParameterException",
-    "InvalidRequestException", "ResourceNotFoundException", "ValidationException",
-    "States.Permissions",
-)  # fmt: skip
-"""How the names of service errors end that only a change of configuration can mend. A service's
-``SdkClientException`` is Step Functions' own: its call did not get through."""
 
 
 @dataclass(frozen=True)
@@ -215,8 +208,7 @@ def _seen_from_outside(item: Item, note: str) -> Failure:
     code = _EXIT_CODE.search(whole)
     if code and int(code[2]) == errors.EXIT_CONFIG:
         return Failure(ConfigError.__name__, message, False)
-    mendable = name.endswith(_NO_RETRY_HELPS) and not name.endswith("SdkClientException")
-    return Failure(name or "ReportMissing", message, not mendable)
+    return Failure(name or "ReportMissing", message, not no_retry_helps(name, whole))
 
 
 def _service_error(item: Item) -> tuple[str, str]:

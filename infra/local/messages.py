@@ -48,15 +48,24 @@ def read_event(argument: str) -> dict[str, Any]:
 def reason(error: str, cause: str) -> str:
     """Return why an execution failed as one line: ``<Class>: <message>``.
 
-    A Lambda's failure arrives as JSON with a stack trace, of which class and message are kept.
+    A Lambda's failure arrives as JSON with a stack trace, of which class and message are kept. An
+    execution that started nothing has that failure, its name and its cause, as its own cause.
     """
-    try:
-        found = json.loads(cause)
-    except ValueError:
-        found = None
+    found = _object(cause)
+    if isinstance(found, dict) and isinstance(found.get("Cause"), str):
+        cause = found["Cause"]
+        found = _object(cause)
     if isinstance(found, dict) and "errorMessage" in found:
         error, cause = str(found.get("errorType") or error), str(found["errorMessage"])
     return ": ".join(x for x in (error, " ".join(cause.split())) if x)
+
+
+def _object(text: str) -> object:
+    """Return what a text is in JSON; None if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def exit_code(error: str) -> int:

@@ -21,6 +21,17 @@ from extract_jobs.errors import ExtractError
 from extract_jobs.spec.arguments import NAMES, parse_arguments
 from extract_jobs.spec.extract_spec import JobType
 from extract_jobs.tracking.map_item import WORKER_ARGUMENTS, first_item, next_item
+from extract_jobs.tracking.service_errors import (
+    DYNAMODB,
+    ECS,
+    ECS_PLACEMENT,
+    EMR,
+    EMR_SERVERLESS,
+    GLUE,
+    LAMBDA,
+    LAMBDA_FEATURES,
+    SERVICES,
+)
 from tests.support.specs import make_spec
 
 ROOT = Path(__file__).parents[2]
@@ -32,30 +43,30 @@ MANAGER, HANDLER = "Extract Config Manager", "Handle Extract Job Run Status"
 SUMMARY, KEEPER = "Summarize Extract Run", "Keep Handler Error"
 JOBS = {name: state for name, state in STATES.items() if ".sync" in state.get("Resource", "")}
 
-SERVICES = {
-    "Glue": ("glue", {"AWSGlueException", "SdkClientException"}),
-    "EMRServerless": ("emr-serverless", {"ThrottlingException", "SdkClientException"}),
-    "ElasticMapReduce": ("emr", {"ThrottlingException", "SdkClientException"}),
-    "ECS": ("ecs", {"AmazonECSException", "SdkClientException"}),
-    "AmazonECS": ("ecs", {"Unknown"}),
-    "DynamoDB": ("dynamodb", {"AmazonDynamoDBException", "SdkClientException"}),
-    "Lambda": ("lambda", {
-        "AWSLambdaException", "SdkClientException", "ClientExecutionTimeoutException", "Unknown",
-    }),
-}  # fmt: skip
-"""Prefix to botocore's service, and names that Step Functions itself gives to its errors:
-https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html and the service
-integrations' pages."""
+CALLS = {
+    "glue": ("glue", ("StartJobRun", "GetJobRun"), (GLUE,)),
+    "emr-serverless": ("emr-serverless", ("StartJobRun", "GetJobRun"), (EMR_SERVERLESS,)),
+    "elasticmapreduce": ("emr", ("AddJobFlowSteps", "DescribeStep"), (EMR,)),
+    "ecs": ("ecs", ("RunTask", "DescribeTasks"), (ECS, ECS_PLACEMENT)),
+    "lambda": ("lambda", ("Invoke",), (LAMBDA,)),
+    "dynamodb": ("dynamodb", ("UpdateItem",), (DYNAMODB,)),
+}
+"""What the resources of Task states call: botocore's service and operations, and our tables."""
 
 LAMBDA_RUNTIME = {"Runtime.ExitError", "Sandbox.Timedout"}
 """What Lambda says in the function's place when its process died or ran out of time."""
 
 
-def service_errors(service):
+def errors_of(service, operations):
+    """Return the errors that botocore's model lists for operations."""
     folder = Path(botocore.__file__).parent / "data" / service
     newest = max(folder.iterdir()) / "service-2.json.gz"
     model = json.loads(gzip.decompress(newest.read_bytes()))
-    return {name for name, shape in model["shapes"].items() if shape.get("exception")}
+    return {e["shape"] for name in operations for e in model["operations"][name].get("errors", [])}
+
+
+def service_of(state):
+    return state["Resource"].split(":::")[1].split(":")[0]
 
 
 def handlers(kind):
@@ -148,9 +159,8 @@ def test_every_error_name_is_a_services_or_a_class_of_errors():
                     known = rest in {"ALL", "Timeout", "TaskFailed"}
                 elif prefix in {"Runtime", "Sandbox"}:
                     known = name in LAMBDA_RUNTIME
-                elif prefix in SERVICES:
-                    service, own = SERVICES[prefix]
-                    known = rest in own | service_errors(service)
+                elif prefix in {name for service in SERVICES for name in service.names}:
+                    known = any(rest in s.errors for s in SERVICES if prefix in s.names)
                 else:
                     found = getattr(errors, name, None)
                     known = isinstance(found, type) and issubclass(found, ExtractError)
@@ -159,10 +169,42 @@ def test_every_error_name_is_a_services_or_a_class_of_errors():
     assert unknown == []
 
 
-def test_a_call_that_did_not_get_through_is_made_again():
-    for name, state in JOBS.items():
-        retried = [e for entry in state["Retry"] for e in entry["ErrorEquals"]]
-        assert any(e.endswith(".SdkClientException") for e in retried), name
+def test_every_error_that_a_service_lists_for_a_call_is_sorted():
+    for service, operations, tables in CALLS.values():
+        known = {error for table in tables for error in table.errors}
+        missing = errors_of(service, operations) - known
+        assert {e for e in missing if not (service == "lambda" and LAMBDA_FEATURES.search(e))} == (
+            set()
+        ), service
+        assert not {e for e in known if service == "lambda" and LAMBDA_FEATURES.search(e)}
+    assert all(table.page.startswith("https://docs.aws.amazon.com/") for table in SERVICES)
+    assert {id(t) for _, _, tables in CALLS.values() for t in tables} == set(map(id, SERVICES))
+
+
+def test_a_state_tries_again_exactly_what_the_tables_leave_to_it():
+    for name, state in STATES.items():
+        if state["Type"] == "Task":
+            _, _, tables = CALLS[service_of(state)]
+            expected = {
+                f"{prefix}.{error}"
+                for table in tables
+                for prefix in table.names
+                for error, who in table.errors.items()
+                if who.startswith("state")
+            }
+            prefixes = {prefix for table in tables for prefix in table.names}
+            retried = [e for entry in state["Retry"] for e in entry["ErrorEquals"]]
+            assert {e for e in retried if e.split(".")[0] in prefixes} == expected, name
+            assert len(retried) == len(set(retried))
+
+
+def test_what_is_tried_again_is_enough_for_each_error_once():
+    for name, entry in handlers("Retry"):
+        assert len(entry["ErrorEquals"]) <= entry["MaxAttempts"], name
+
+
+def test_the_machine_and_every_task_have_a_timeout():
+    assert ASL["TimeoutSeconds"] == 14 * 24 * 3600
 
 
 def test_all_stands_alone_and_last():
@@ -215,16 +257,31 @@ def test_every_retry_is_jittered_and_bounded():
         assert entry["BackoffRate"] >= 1
 
 
-def test_every_task_has_a_retry_for_faults_of_its_service():
-    prefixes = {
-        "glue": "Glue", "emr-serverless": "EMRServerless", "elasticmapreduce": "ElasticMapReduce",
-        "ecs": "ECS", "lambda": "Lambda", "dynamodb": "DynamoDB",
-    }  # fmt: skip
-    for name, state in STATES.items():
-        if state["Type"] == "Task":
-            service = prefixes[state["Resource"].split(":::")[1].split(":")[0]]
-            retried = [e for entry in state["Retry"] for e in entry["ErrorEquals"]]
-            assert any(e.startswith(f"{service}.") for e in retried), name
+# --- the page that says where each state can end ---------------------------------------------
+
+
+def rows_of_the_page():
+    """Yield the cells of each state's row: state, what fails, who retries, catch, where it ends."""
+    page = (ROOT / "docs/pipeline.md").read_text()
+    section = page.partition("## Where each state can end")[2].partition("\n## ")[0]
+    for line in section.splitlines():
+        if line.startswith("| `"):
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_page_has_a_row_for_each_state_with_where_it_leads():
+    rows = {cells[0].strip("`"): cells for cells in rows_of_the_page()}
+    assert rows.keys() == STATES.keys()
+    for name, (_, _, retries, catch, leads) in rows.items():
+        state = STATES[name]
+        caught = [entry["Next"] for entry in state.get("Catch", [])]
+        assert re.findall(r"`([A-Z][\w ]+)`", catch) == caught, name
+        own = {k: v for k, v in state.items() if k not in {"ItemProcessor", "Catch"}}
+        following = {v for k, v in strings(own) if k in {"Next", "Default"}}
+        ends = set(re.findall(r"`([A-Z][\w ]+)`", leads)) & STATES.keys()
+        assert ends == following, name
+        attempts = [entry["MaxAttempts"] for entry in state.get("Retry", [])]
+        assert [int(n) for n in re.findall(r"\b\d+\b", retries)] == attempts, name
 
 
 # --- data: each state gets what the one before it gives -------------------------------------------
@@ -320,8 +377,17 @@ def inputs():
         ("Did Every Table Succeed", SUMMED_UP),
         ("Extract Run Failed", SUMMED_UP),
         ("Extract Run Succeeded", SUMMED_UP),
-        ("Extract Run Not Started", {**started, "failure": caught}),
-        ("Extract Run Not Summarized", {**listed, "failure": caught}),
+        # An error need not have a cause: one of a timeout has none.
+        *[
+            (end, {**data, "failure": failure})
+            for end, data in (
+                ("Extract Run Not Started", started),
+                ("Extract Run Not Summarized", listed),
+            )
+            for failure in (caught, {"Error": "States.Timeout"})
+        ],
+        ("Summarize Extract Run", {**listed, "map_error": {"Error": "States.Timeout"}}),
+        *[(HANDLER, {**item, "job_error": {"Error": "States.Timeout"}}) for item in items],
         *[
             (name, {**items[0], "handler_error": caught})
             for name in (KEEPER, "Leave Table to the Summary")

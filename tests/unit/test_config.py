@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,14 @@ from extract_jobs.config import (
 )
 from extract_jobs.config.locations import catalog_name, fill, segment, table_parts
 from extract_jobs.config.model import TableConfig
-from extract_jobs.config.worker_sizes import EMR_GB, EMR_MOST_GB, emr_worker
+from extract_jobs.config.worker_sizes import (
+    EMR_GB,
+    EMR_MOST_GB,
+    GlueWorker,
+    bigger_glue_worker,
+    emr_container_gb,
+    emr_worker,
+)
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.source_types import BUILT_IN
@@ -636,6 +643,12 @@ def test_every_worker_of_emr_has_a_size_that_there_is() -> None:
             assert cpus >= cores
             assert size in EMR_GB[cpus]
             assert size >= memory * 1.1
+
+
+def test_a_size_that_an_old_item_names_and_no_service_has_is_asked_for_as_it_is() -> None:
+    assert emr_worker(EMR_MOST_GB + 1, 2) == (2, emr_container_gb(EMR_MOST_GB + 1))
+    assert emr_worker(4, 32) == (32, emr_container_gb(4))
+    assert bigger_glue_worker(cast(GlueWorker, "Standard")) == "Standard"
 
 
 def test_the_map_runs_as_many_tables_as_the_source_has_connections_for() -> None:

@@ -293,6 +293,27 @@ def test_a_rerun_without_the_first_event_is_refused(configured, tracking, tmp_pa
         configured({"rerun_failed_of": EXECUTION}, LATER)
 
 
+def test_an_event_that_an_older_version_kept_is_read_again_from_the_input(configured, tmp_path):
+    first = configured(ALL)
+    [kept] = (tmp_path / "work").rglob("event.json")
+    kept.write_text(json.dumps({"source_name": "sales", "overrides": {}}))
+    assert configured(ALL) == first
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "extract_tables": "*", "new": 1}))
+    assert configured(ALL) == first
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"overrides"'])
+def test_a_damaged_event_is_told(configured, tracking, tmp_path, damage):
+    configured(ALL)
+    end(tracking, customers="FAILED", orders="FAILED", lines="FAILED")
+    [kept] = (tmp_path / "work").rglob("event.json")
+    kept.write_text(damage)
+    for event, execution in ((ALL, {}), ({"rerun_failed_of": EXECUTION}, LATER)):
+        given = [event, execution] if execution else [event]
+        with pytest.raises(ConfigError, match=r"event.json is damaged"):
+            configured(*given)
+
+
 def spec_of(item):
     return parse_spec(open_storage(item["spec_uri"]).read(item["spec_uri"]))
 

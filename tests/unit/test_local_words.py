@@ -49,6 +49,10 @@ def test_an_event_in_a_file_must_be_an_object(tmp_path):
 def test_a_lambdas_failure_is_class_and_message():
     cause = {"errorType": "ConfigError", "errorMessage": "no such\nconfig", "stackTrace": ["x"]}
     assert reason("ConfigError", json.dumps(cause)) == "ConfigError: no such config"
+    whole = {"Error": "ConfigError", "Cause": json.dumps(cause)}
+    assert reason("ConfigError", json.dumps(whole)) == "ConfigError: no such config"
+    timed_out = json.dumps({"Error": "States.Timeout"})
+    assert reason("States.Timeout", timed_out) == f"States.Timeout: {timed_out}"
     outcome = Outcome("arn:e", "FAILED", "ConfigError", json.dumps(cause), ())
     assert shown(outcome, rerun="again") == "ConfigError: no such config\n"
 

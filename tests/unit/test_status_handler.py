@@ -314,6 +314,15 @@ def test_the_last_attempt_without_a_report_fails_and_says_why(tmp_path, table):
             "StoppedReason": "Your Spot Task was interrupted."}), ("retry", "Interrupted", False)),
         ("ECS.SdkClientException", "", ("retry", "ECS.SdkClientException", False)),
         ("Glue.SdkClientException", "", ("retry", "Glue.SdkClientException", False)),
+        ("ECS.AmazonECSException", ("x (Service: AmazonECS; Status Code: 400; Error Code: "
+         "AccessDeniedException; Request ID: 1)"), ("failed", "ECS.AmazonECSException", False)),
+        ("ECS.AmazonECSException", ("Rate exceeded (Service: AmazonECS; Status Code: 400; Error "
+         "Code: ThrottlingException)"), ("retry", "ECS.AmazonECSException", False)),
+        ("EMR.AmazonElasticMapReduceException", ("Maximum number of active steps (State = "
+         "'Running', 'Pending') for cluster exceeded. (Error Code: ValidationException)"),
+         ("retry", "EMR.AmazonElasticMapReduceException", False)),
+        ("ECS.PlatformUnknownException", "", ("failed", "ECS.PlatformUnknownException", False)),
+        ("ECS.InvalidParameterException", "", ("failed", "ECS.InvalidParameterException", False)),
         ("ECS.ClientException", "", ("failed", "ECS.ClientException", False)),
         ("States.Timeout", "", ("retry", "States.Timeout", False)),
         ("States.Permissions", "no", ("failed", "States.Permissions", False)),
