@@ -37,14 +37,13 @@ from extract_jobs.storage.local_files import (
 
 
 class LocalStorage:
-    """Local folders, behind `Storage`. Stateless, so safe anywhere; picklable.
+    """`Storage` in local folders. Stateless, so safe for threads and processes; picklable.
 
     A file has no metadata: a completed file is recognized as the staged one by its size and its
     modification time, whose nanoseconds staging derives from the token. `head` returns no token.
     """
 
     def read(self, uri: str) -> bytes | None:
-        """See `Storage.read`."""
         with local_errors("read", uri):
             try:
                 return to_path(uri).read_bytes()
@@ -52,7 +51,6 @@ class LocalStorage:
                 return None
 
     def open(self, uri: str, listed: ObjectInfo | None = None) -> IO[bytes] | None:
-        """See `Storage.open`."""
         with local_errors("read", uri):
             try:
                 if listed is not None:
@@ -62,14 +60,12 @@ class LocalStorage:
                 return None
 
     def put(self, uri: str, data: bytes) -> None:
-        """See `Storage.put`."""
         path = to_path(uri)
         with local_errors("write", uri), temporary(path, data) as draft:
             draft.replace(path)
             sync_folder(path.parent)
 
     def put_if_absent(self, uri: str, data: bytes) -> bytes:
-        """See `Storage.put_if_absent`."""
         path = to_path(uri)
         with local_errors("write", uri), temporary(path, data) as draft:
             for _ in range(ATTEMPTS):
@@ -88,7 +84,6 @@ class LocalStorage:
         raise WriteFailed(f"{uri}: is there, yet cannot be read; is it a broken link?")
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """See `Storage.head`."""
         with local_errors("look at", uri):
             try:
                 path = to_path(uri)
@@ -97,7 +92,7 @@ class LocalStorage:
                 return None
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        """See `Storage.list`. Staging folders and half-written files are left out."""
+        """List files; staging folders and half-written files are left out."""
         folder_uri = prefix[: prefix.rfind("/") + 1]
         is_uri = prefix.startswith("file://")
         folder = to_path(folder_uri or ".")
@@ -118,7 +113,7 @@ class LocalStorage:
                         continue  # deleted since it was listed
 
     def delete(self, uri: str) -> None:
-        """See `Storage.delete`. Folders stay."""
+        """Delete a file; its folders stay."""
         path = to_path(uri)
         with local_errors("delete", uri):
             try:
@@ -128,15 +123,14 @@ class LocalStorage:
             sync_folder(path.parent)
 
     def stage(self, uri: str, root: str, token: str) -> LocalStagingWriter:
-        """See `Storage.stage`. ``uri`` is below ``root``.
+        """Begin a staged file; ``uri`` must be below ``root``.
 
         Raises:
-            ConfigError: As everywhere, or ``uri`` is not below ``root``.
+            ConfigError: Access was denied, or ``uri`` is not below ``root``.
         """
         return LocalStagingWriter(uri, root, token)
 
     def complete(self, staged: StagedFile) -> bool:
-        """See `Storage.complete`."""
         source, target = _staged_path(staged), to_path(staged.uri)
         with local_errors("publish", staged.uri):
             while _is_same(source, staged):
@@ -154,14 +148,12 @@ class LocalStorage:
         return True
 
     def abort(self, root: str, upload: AbandonedUpload | StagedFile) -> None:
-        """See `Storage.abort`."""
         path = _staged_path(upload)
         with local_errors("abort a staged file in", root):
             path.unlink(missing_ok=True)
             prune(path)
 
     def abandoned(self, root: str) -> Iterator[AbandonedUpload]:
-        """See `Storage.abandoned`."""
         staging = to_path(root).absolute() / STAGING
         with local_errors("list", root):
             for path in sorted(p for p in staging.glob("*/**/*" + SUFFIX) if p.is_file()):
@@ -175,7 +167,6 @@ class LocalStorage:
                 yield AbandonedUpload(join(root, segments), began, {"path": str(path)})
 
     def probe(self, root: str) -> None:
-        """See `Storage.probe`."""
         for finish in (True, False):
             token = uuid.uuid4().hex
             uri = join(root, PROBE + token)
@@ -194,7 +185,7 @@ class LocalStorage:
 
 
 class LocalStagingWriter:
-    """See `StagingWriter`."""
+    """`StagingWriter` of a local file."""
 
     def __init__(self, uri: str, root: str, token: str) -> None:
         """Open ``<root>/.extract_staging/<token>/<path below root>.staged``.

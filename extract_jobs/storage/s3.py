@@ -86,7 +86,6 @@ class S3Storage:
         return _rebuilt, self._arguments
 
     def read(self, uri: str) -> bytes | None:
-        """See `Storage.read`."""
         with s3_errors("GetObject", uri):
             try:
                 return get_body(self._client, uri)
@@ -96,7 +95,7 @@ class S3Storage:
                 raise
 
     def open(self, uri: str, listed: ObjectInfo | None = None) -> IO[bytes] | None:
-        """See `Storage.open`. Each read is a ranged GET of what was asked for."""
+        """Open an object; each read is a ranged GET."""
         found = listed or self.head(uri)
         if found is None:
             return None
@@ -104,16 +103,15 @@ class S3Storage:
         return cast("IO[bytes]", S3File(self._client, uri, found.size, etag))
 
     def put(self, uri: str, data: bytes) -> None:
-        """See `Storage.put`."""
         bucket, key = split_uri(uri)
         with s3_errors("PutObject", uri):
             self._client.put_object(Bucket=bucket, Key=key, Body=data)
 
     def put_if_absent(self, uri: str, data: bytes) -> bytes:
-        """See `Storage.put_if_absent`.
+        """Write an object only if it is absent.
 
-        After 409, 412, 5xx, a timeout or a reset the object is read back: botocore's own second
-        try of a write whose answer was lost gets 412 although this caller won.
+        After 409, 412, 5xx, a timeout or a reset the object is read back: botocore's own retry of a
+        write whose answer was lost gets 412 although this caller won.
         """
         bucket, key = split_uri(uri)
         for last in rounds():
@@ -131,7 +129,7 @@ class S3Storage:
         raise AssertionError("unreachable")
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """See `Storage.head`. An absent bucket looks like an absent object: HEAD has no body."""
+        """Return an object's metadata. An absent bucket looks like an absent object."""
         bucket, key = split_uri(uri)
         with s3_errors("HeadObject", uri):
             try:
@@ -145,7 +143,6 @@ class S3Storage:
         return ObjectInfo(uri, size, token, answer["ETag"], modified.astimezone(UTC))
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        """See `Storage.list`."""
         bucket, key_prefix = split_uri(prefix)
         request: dict[str, Any] = {"Bucket": bucket, "Prefix": key_prefix}
         if start_after is not None:
@@ -165,22 +162,20 @@ class S3Storage:
             request["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, uri: str) -> None:
-        """See `Storage.delete`."""
         bucket, key = split_uri(uri)
         with s3_errors("DeleteObject", uri):
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def stage(self, uri: str, root: str, token: str) -> S3StagingWriter:  # noqa: ARG002
-        """See `Storage.stage`. ``root`` is not needed: an upload is invisible where it is."""
+        """Begin an upload. ``root`` is not needed: an upload is invisible anyway."""
         split_uri(uri)
         empty = StagedFile(uri, token, 0, {})
         return S3StagingWriter(self._shared, empty, self._drop, self._first_part_bytes)
 
     def complete(self, staged: StagedFile) -> bool:
-        """See `Storage.complete`.
+        """Complete an upload; whatever the answer, only a HEAD with token and size counts.
 
-        Whatever the completion answers, only a HEAD with token and size counts. "Gone" is said
-        only after the upload was twice seen to be gone with the object not there.
+        False is returned only after the upload was gone twice while the object was not there.
         """
         gone = 0
         for last in rounds():
@@ -206,11 +201,10 @@ class S3Storage:
         )
 
     def abort(self, root: str, upload: AbandonedUpload | StagedFile) -> None:  # noqa: ARG002
-        """See `Storage.abort`. Nothing is done to an upload that was completed."""
+        """Abort an upload; one that was completed is left alone."""
         self._drop(upload)
 
     def abandoned(self, root: str) -> Iterator[AbandonedUpload]:
-        """See `Storage.abandoned`."""
         bucket, prefix = split_uri(root.rstrip("/") + "/")
         request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "EncodingType": "url"}
         while True:
@@ -228,7 +222,7 @@ class S3Storage:
             request["UploadIdMarker"] = page["NextUploadIdMarker"]
 
     def probe(self, root: str) -> None:
-        """See `Storage.probe`. Its objects are named ``_extract_probe-…``, hidden from Spark."""
+        """Try every operation on objects ``_extract_probe-…``, a name that Spark ignores."""
         aborted, token = self._stage_probe(root)
         self._drop(aborted)
         completed, token = self._stage_probe(root)

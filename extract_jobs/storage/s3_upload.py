@@ -88,10 +88,10 @@ class Uploads:
 
 
 class S3StagingWriter:
-    """See `StagingWriter`. Parts are sent by threads while the caller makes the next one.
+    """`StagingWriter` of a multipart upload: threads send parts while the caller fills the next.
 
     Memory: one part being filled per writer, and the parts in flight, bounded over all writers
-    of a storage. Nothing is asked of S3 before the first part is full or the file is closed.
+    of a storage. No request is sent to S3 before the first part is full or the file is closed.
     """
 
     def __init__(
