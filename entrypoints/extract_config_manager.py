@@ -135,7 +135,7 @@ def list_tables(
         rerun leaves out.
 
     Raises:
-        ConfigError: The event, the config or what they ask for is wrong.
+        ConfigError: The event, the config or their combination is invalid.
         WriteFailed: Storage or the tracking table failed; calling again is safe.
     """
     execution_id, started = event["execution_id"], event["execution_started_at"]

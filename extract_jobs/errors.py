@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""All errors, as one tree.
 
 ::
 
@@ -6,7 +6,7 @@
     ├── ConfigError            the person must change configuration        exit 78, never retried
     │   └── TypeNotRepresentable
     ├── SourceUnavailable      the source cannot be reached, or went away  exit 75, retried
-    │   └── SourceMoved        it is not what was planned for any more     exit 75, planned anew
+    │   └── SourceMoved        it has changed since it was planned         exit 75, replanned
     ├── SourceQueryFailed      the source refused or failed a statement    exit 1
     ├── SchemaChanged          the table changed and the policy refuses    exit 1
     ├── ReconcileFailed        rows written differ from rows read          exit 75, retried
@@ -30,11 +30,11 @@ from typing import ClassVar
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_RETRY = 75
-"""``EX_TEMPFAIL`` of BSD's sysexits.h: trying again may help."""
+"""``EX_TEMPFAIL`` of BSD's sysexits.h: a retry may help."""
 EXIT_CATALOG = 73
 """``EX_CANTCREAT`` of BSD's sysexits.h: the data is published, the catalog does not show it yet."""
 EXIT_CONFIG = 78
-"""``EX_CONFIG`` of BSD's sysexits.h: trying again cannot help before something is changed."""
+"""``EX_CONFIG`` of BSD's sysexits.h: a retry cannot help until something is changed."""
 
 
 class ExtractError(Exception):
@@ -42,7 +42,7 @@ class ExtractError(Exception):
 
     Attributes:
         retryable: Whether the same run, unchanged, may succeed when tried again.
-        exit_code: What the process that ran the extract exits with.
+        exit_code: Exit code of the process that ran the extract.
     """
 
     retryable: ClassVar[bool] = False
@@ -121,16 +121,16 @@ class CommitConflict(ExtractError):
 class Outdated(ExtractError):
     """The run was given up on, or a later attempt has taken this one's place.
 
-    Nothing that this worker staged becomes visible. A retry cannot help: what took its place
-    counts.
+    Nothing that this worker staged becomes visible. A retry cannot help: its
+    replacement counts.
     """
 
 
 class WriteFailed(ExtractError):
     """Target or state storage failed after its own retries.
 
-    What was staged is invisible; a commit that was already prepared is brought to its outcome by
-    the next attempt. A retry is safe.
+    Staged files are invisible; the next attempt publishes or voids a commit that was already
+    prepared. A retry is safe.
     """
 
     retryable = True
@@ -140,7 +140,7 @@ class WriteFailed(ExtractError):
 class Interrupted(ExtractError):
     """The worker was asked to stop, or its Spark driver died, before the commit.
 
-    Staged uploads were aborted where there was time. A retry is safe.
+    Staged uploads were aborted if there was time. A retry is safe.
     """
 
     retryable = True
@@ -148,7 +148,7 @@ class Interrupted(ExtractError):
 
 
 class CatalogFailed(ExtractError):
-    """The data is published, and the Glue Data Catalog could not be brought up to date.
+    """The data is published, and the Glue Data Catalog could not be updated.
 
     Readers of the catalog do not see all of it. The next run of the table updates the catalog, also
     if it finds no new rows, once what the message names is put right.
@@ -170,10 +170,10 @@ class WorkerOutOfMemory(ExtractError):
 class StopRequested(BaseException):
     """Raised by the signal handler: the process was asked to stop (SIGTERM, SIGINT).
 
-    Not an `Exception`, because it surfaces inside whatever the main thread is doing: libraries take
-    an `Exception` for a failure of their own and try again (botocore does, in the middle of a
-    request), and so do we. It never escapes `run_extract`, a worker or the command line: they
-    raise `Interrupted` for it.
+    Not an `Exception`, because it surfaces inside whatever the main thread is doing: libraries
+    treat an `Exception` as a failure of their own and retry (botocore does, in the middle of a
+    request), and so do we. It never escapes `run_extract`, a worker or the command line: they raise
+    `Interrupted` for it.
     """
 
 
@@ -209,7 +209,7 @@ def _chain_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def printable(text: str) -> str:
-    """Return text with its control characters escaped: names may hold some that rule a terminal."""
+    """Return text with its control characters escaped: names may contain terminal control codes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -115,17 +115,17 @@ def _run_and_report(spec: ExtractSpec, context: RunContext) -> Report:
 
 def _extract_onto_latest(spec: ExtractSpec, context: RunContext) -> Report:
     """Extract onto the newest commit; again where another run was faster or the source moved."""
-    anew = False
+    replan = False
     for _ in range(PLAN_TRIES - 1):
         try:
-            return _extract(spec, context, anew=anew)
+            return _extract(spec, context, replan=replan)
         except (CommitConflict, SourceMoved) as conflict:
-            anew = anew or isinstance(conflict, SourceMoved)
+            replan = replan or isinstance(conflict, SourceMoved)
             logger.warning("%s; planning again", conflict)
-    return _extract(spec, context, anew=anew)
+    return _extract(spec, context, replan=replan)
 
 
-def _extract(spec: ExtractSpec, context: RunContext, *, anew: bool) -> Report:
+def _extract(spec: ExtractSpec, context: RunContext, *, replan: bool) -> Report:
     target = context.open_storage(spec.target.uri)
     log = CommitLog(context.open_storage(spec.state_uri), spec.state_uri, target, spec.target.uri)
     with context.phase("recover"):
@@ -154,7 +154,7 @@ def _extract(spec: ExtractSpec, context: RunContext, *, anew: bool) -> Report:
         target.probe(spec.target.uri)
         plan = make_plan(
             spec, log, base, description, draft.schema,
-            drift=drift, source=source, now=now, objects=objects, anew=anew,
+            drift=drift, source=source, now=now, objects=objects, replan=replan,
         )  # fmt: skip
         check_catalog(
             spec,

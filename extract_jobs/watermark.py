@@ -39,7 +39,7 @@ class WatermarkValue:
         if self.type not in get_args(WatermarkType):
             raise ValueError(f"unknown watermark type {self.type!r}")
         if not isinstance(self.text, str):
-            raise TypeError("a watermark's text is no text")
+            raise TypeError("a watermark's text must be a string")
         pattern = _PATTERNS.get(self.type)
         if pattern and not pattern.fullmatch(self.text):
             raise ValueError(f"{self.text!r} is not a watermark of type {self.type}")
@@ -107,7 +107,7 @@ def parse_value(kind: WatermarkType, given: str | int, where: str) -> WatermarkV
     except ValueError:
         raise ConfigError(
             f"{where}: {given!r} is not a value of the watermark column, which is of type {kind}; "
-            f"expected such as {_EXAMPLES[kind]}"
+            f"expected a value such as {_EXAMPLES[kind]}"
         ) from None
     return WatermarkValue(kind, text)
 
@@ -202,12 +202,12 @@ def minus(value: WatermarkValue, lag: timedelta | int) -> WatermarkValue | None:
 
 
 def first_of_period(value: WatermarkValue, unit: str) -> WatermarkValue:
-    """Return the first value of the year, month, day or hour that a time lies in, UTC."""
+    """Return the first value of the year, month, day or hour that contains a time, UTC."""
     return _value(value.type, _floor(python_value(value), unit))
 
 
 def last_of_period(value: WatermarkValue, unit: str) -> WatermarkValue:
-    """Return the last value of the year, month, day or hour that a time lies in, UTC.
+    """Return the last value of the year, month, day or hour that contains a time, UTC.
 
     To the microsecond, or to the day for a date.
     """
@@ -250,7 +250,7 @@ class Interval:
     Attributes:
         lower: Exclusive lower bound: the watermark of the last published commit, less the lag.
         upper: Inclusive upper bound, pinned in the plan.
-        empty: No value lies in it, whatever the bounds: the source held none when it was planned,
+        empty: It has no values, whatever the bounds: the source had none when it was planned,
             and what has come since belongs to the next run.
     """
 

@@ -1,8 +1,8 @@
-"""One attempt on a worker: arguments → spec → one core call → exit code.
+"""Runs one attempt on a worker: arguments → spec → one core call → exit code.
 
-The entrypoints of Glue, EMR and ECS differ only in how they are started and stopped; what they do
-is here. The order matters to the state machine: tracking says RUNNING before the first row is
-read, and a report is at ``report_uri`` before the process ends, also when the spec is unreadable.
+The entrypoints of Glue, EMR and ECS differ only in how they are started and stopped; the rest is
+here. The order matters to the state machine: tracking says RUNNING before the first row is read,
+and a report is at ``report_uri`` before the process ends, also when the spec is unreadable.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 def begin_log(argv: Sequence[str]) -> None:
-    """Log lines of JSON from now on, each with the run that the arguments name."""
+    """Log JSON lines from now on, each with the run from the arguments."""
     log_json_lines()
     with contextlib.suppress(ConfigError):  # reported when the attempt runs
         given = parse_arguments(argv)
@@ -70,7 +70,7 @@ def main(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) 
     try:
         run_attempt(argv, stop=stop, spark=spark)
     except (ExtractError, StopRequested) as raised:
-        # A signal that comes when the attempt has ended is not mapped by it any more.
+        # A signal that arrives after the attempt has ended is mapped here.
         error = raised if isinstance(raised, ExtractError) else Interrupted(str(raised))
         logger.debug("failed", exc_info=True)
         _last_words(error_line(error))
@@ -89,7 +89,7 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
         CatalogFailed: The data is published, as the report says, and the catalog is behind.
         ExtractError: The attempt failed, as its report says; or the attempt is outdated, and then
             nothing was read, written or reported.
-        Exception: A defect, which the report calls so.
+        Exception: A defect, which the report marks as one.
     """
     _name_the_region()
     arguments = parse_arguments(argv)
@@ -118,10 +118,10 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
 
 
 def read_spec(arguments: JobArguments) -> ExtractSpec:
-    """Return the spec that the arguments name, with what they override.
+    """Return the spec that the arguments name, with their overrides.
 
     Raises:
-        ConfigError: There is none, it cannot be read, or it is another run's.
+        ConfigError: It is missing, it cannot be read, or it is another run's.
     """
     text: str | bytes | None = arguments.spec_uri
     where = "--spec_uri"
@@ -148,21 +148,21 @@ def read_spec(arguments: JobArguments) -> ExtractSpec:
 
 
 class LoggedProgress(Progress):
-    """Logs each phase, and when all is over what was done, with its metrics."""
+    """Logs each phase, and finally the result and its metrics."""
 
     def __init__(self, spec: ExtractSpec) -> None:
         self._spec = spec
 
     def phase(self, name: str) -> None:
-        """Log it."""
+        """Log the phase."""
         logger.info(name)
 
     def planned(self, splits: int, rows: int | None, size: int | None) -> None:
-        """Log it; estimates are the source's own."""
+        """Log the splits; estimates are the source's own."""
         logger.info("%d splits, about %s rows, %s bytes in the source", splits, rows, size)
 
     def reported(self, report: Report) -> None:
-        """Log the figures, and as metrics where there is a pipeline to count them for."""
+        """Log the figures; in a pipeline also as metrics."""
         if report.status == "succeeded":
             table, rows, files = report.extract_table, report.rows, report.files
             logger.info("%s: %d rows in %d files", table, rows, files)
@@ -184,10 +184,10 @@ def _log_fields(spec: ExtractSpec) -> dict[str, Any]:
 
 
 def _name_the_region() -> None:
-    """Take ``AWS_REGION`` for the region where nothing else is given to boto3, as other SDKs do.
+    """Use ``AWS_REGION`` if boto3 has no other region, as other SDKs do.
 
-    Runtimes set either variable or both; boto3 reads ``AWS_DEFAULT_REGION`` alone. Executors get
-    what the driver has.
+    Runtimes set either variable or both; boto3 reads only ``AWS_DEFAULT_REGION``. Executors inherit
+    the driver's.
     """
     region = os.environ.get("AWS_REGION")
     if region and not os.environ.get("AWS_DEFAULT_REGION"):
@@ -195,10 +195,10 @@ def _name_the_region() -> None:
 
 
 def _claim(arguments: JobArguments, spec: ExtractSpec) -> None:
-    """Say in the tracking table that this attempt runs.
+    """Mark this attempt as running in the tracking table.
 
     Raises:
-        Outdated: It must not: a later attempt has taken its place, or the run has ended.
+        Outdated: A later attempt has replaced it, or the run has ended.
     """
     if not spec.tracking_table:
         return
@@ -227,7 +227,7 @@ def _claim(arguments: JobArguments, spec: ExtractSpec) -> None:
 
 
 def _report_failure(arguments: JobArguments, error: Exception) -> None:
-    """Leave a report where the core was never reached. Without ``--report_uri`` there is none."""
+    """Write a report if the core was never reached and there is a ``--report_uri``."""
     if not arguments.report_uri:
         return
     report = Report(

@@ -123,7 +123,7 @@ def build_wheel(out: Path, _cache: Path) -> None:
 def build_scripts(out: Path, _cache: Path) -> None:
     """Copy what ships as it is: the state machine, and the workers' entrypoints.
 
-    Those stand beside the wheel and never in it: PyPI has a package named entrypoints.
+    They are next to the wheel and never in it: PyPI has a package named entrypoints.
     """
     for name in ("asl/extract_pipeline.asl.json", *(f"entrypoints/{x}.py" for x in WORKERS)):
         (out / name).parent.mkdir(exist_ok=True)

@@ -203,7 +203,7 @@ class Attempt:
         )
 
     def schema_file(self, task: SplitTask) -> tuple[WrittenFile, ...]:
-        """Return one staged file without rows, where the policy for empty tables asks for it."""
+        """Return one staged file without rows, if the policy for empty tables requires it."""
         increments = self.plan.interval is not None or self.spec.target.write_mode == "append"
         adds_to_others = increments and not self.plan.is_first
         if self.spec.on_empty == "nothing" or adds_to_others:

@@ -35,7 +35,7 @@ class _Command(_Parser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         # `parse_intermixed_args` does not go with subcommands: argparse gives TABLE… whatever
-        # stands beside CONFIG, and leaves over what comes behind a later option.
+        # follow CONFIG, and leaves what follows a later option.
         found, left = super().parse_known_args(args, namespace)
         dashes = left.index("--") if "--" in left else len(left)
         options = [a for a in left[:dashes] if a.startswith("-")]

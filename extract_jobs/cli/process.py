@@ -80,7 +80,7 @@ class _Stderr(logging.StreamHandler[Any]):
 
 
 def log_to_stderr() -> None:
-    """Log warnings, and more where a logger asks for it, to standard error."""
+    """Log warnings, and more for loggers that are set so, to standard error."""
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

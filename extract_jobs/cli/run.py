@@ -73,7 +73,7 @@ def _left_behind(spec: ExtractSpec, failed: Report) -> Report | None:
 def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[str, int]:
     """Return the last line and the exit code of a command some of whose tables failed.
 
-    Configuration comes first, then what a retry may mend, then the rest. Where the tables failed
+    Configuration comes first, then what a retry may fix, then the rest. Where the tables failed
     in different ways, the line's class is the command's own, and each table has its class.
 
     Args:

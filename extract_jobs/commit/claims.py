@@ -80,7 +80,7 @@ class Claims:
         return ""
 
     def _decide(self, run_id: str, wanted: Claim, commit_id: str | None) -> Claim:
-        """Return the claim that holds; ``wanted`` is written where there is none yet."""
+        """Return the stored claim; ``wanted`` is written if there is none yet."""
         for number in range(1, MAX_CLAIMS):
             uri = self._uri(run_id, number)
             claim = _read(self.state.put_if_absent(uri, _record(wanted)), uri)

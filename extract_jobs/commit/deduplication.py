@@ -157,7 +157,7 @@ def files_on(live: Iterable[LiveFiles], covered: Sequence[Interval]) -> list[Wri
 def read_keys(
     file: WrittenFile, covered: Sequence[Interval], key: RowKey, storage: Storage
 ) -> pa.Array:
-    """Return the keys of a file's rows that lie in some intervals, each once, binary.
+    """Return the distinct keys of a file's rows in some intervals, as binary.
 
     Only the key's columns are read, of row groups whose statistics meet the intervals. Of strings,
     and where the files hold another type than the source, all rows count: more keys do no harm.
@@ -300,7 +300,7 @@ def _plain(value: Any) -> Any:
 
 
 def _lies_in(values: pa.Array, covered: Sequence[Interval]) -> pa.Array:
-    """Return for each watermark whether it lies in an interval, or may if Arrow cannot compare."""
+    """Return for each watermark whether it is, or may be, in an interval."""
     found = pa.repeat(pa.scalar(False), len(values))
     for piece in covered:
         inside = pa.repeat(pa.scalar(True), len(values))

@@ -224,7 +224,7 @@ class CommitLog:
         return self.state.read(join(self.state_uri, name))
 
     def pin_objects(self, name: str, data: bytes) -> bytes:
-        """Write a list of objects if there is none yet, and return the one that holds."""
+        """Write a list of objects if there is none yet, and return the stored one."""
         return self.state.put_if_absent(join(self.state_uri, name), data)
 
     def prepare(self, commit: Commit) -> Commit:
@@ -246,9 +246,9 @@ class CommitLog:
         Returns:
             ``published``: every file was seen in place, or another process had seen so.
             ``voided``: the run was given up before, or a staged file was gone for good, so none of
-            the commit's files is visible, and the table is as it was before; save that files which
-            this commit retires may be gone too, where a person deleted one of its files between a
-            first publisher's check and this one's. The next run writes them anew.
+            the commit's files is visible, and the table is as it was before; except that files
+            which this commit retires may be gone too, where a person deleted one of its files
+            between a first publisher's check and this one's. The next run writes them again.
         """
         outcome = self.outcome(commit)
         self._check_target(commit)

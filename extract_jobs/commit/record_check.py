@@ -28,7 +28,7 @@ _MORE_COLUMN_KEYS = {"mask": str, "folder": bool}
 
 
 def is_below(uri: str, folder: str) -> bool:
-    """Return whether a place lies below a folder, however both are spelled.
+    """Return whether a URI is below a folder, in whatever form.
 
     A segment ``..`` or ``.`` never does, nor does the folder itself. Symbolic links are not
     followed: only who can write to the target could have made one there.

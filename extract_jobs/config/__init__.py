@@ -200,7 +200,7 @@ def specs_for(
         tables: Names that the config has, as `resolve_tables` gives them.
         run_id_for: Gives a table's ``run_id``.
         attempt: From 1.
-        overrides: Table keys that go over every one of the tables' own.
+        overrides: Table keys that override those of every table.
         limit: Most rows of each table, for a sample; None takes all.
         confirmed: Whether overrides that narrow or alter what is read may go to a table's own
             target.
@@ -304,7 +304,7 @@ def map_concurrency(
 def _overridden(
     config: SourceConfig, tables: Sequence[str], overrides: Mapping[str, Any] | None
 ) -> list[ResolvedTable]:
-    """Lay overrides over tables and validate anew; every problem of all of them at once."""
+    """Apply overrides to tables and validate again; report every problem at once."""
     chosen = [config.tables[name] for name in tables]
     if not overrides:
         return chosen

@@ -183,7 +183,7 @@ class TableConfig(SpecPart):
     )
     state_uri: Name | None = Field(
         None,
-        description="Base of the state; a table's own lies under <base>/<source_name>/<table>. "
+        description="Base of the state; a table's own is at <base>/<source_name>/<table>. "
         "Default: _extract at the root of the target's bucket, or beside the target's folder.",
     )
     glue: GlueSettings = GlueSettings()
@@ -206,7 +206,7 @@ class ConfigModel(SpecPart):
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a source config, for editors.
 
-    It says what the models say, save that a table may leave out what ``defaults`` gives, and that
+    It matches the models, except that a table may leave out what ``defaults`` gives, and that
     ``null`` takes a value back to what it is without the config.
     """
     schema: dict[str, Any] = _without_titles(ConfigModel.model_json_schema())

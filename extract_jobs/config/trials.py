@@ -73,7 +73,7 @@ def check_scratch(tables: Mapping[str, ResolvedTable], place: str) -> None:
     """Refuse a scratch place that is not apart from where the config's tables and states are.
 
     Raises:
-        ConfigError: It is a table's own place, lies inside one, or holds one.
+        ConfigError: It is a table's own location, or inside or around one.
     """
     for name, table in tables.items():
         for uri in (table.location.target.uri, table.location.state_uri):

@@ -33,7 +33,7 @@ https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/app-behavior.htm
 
 _OVERHEAD, _LEAST_OVERHEAD_GB = 0.1, 0.375
 EMR_MOST_GB = int(EMR_GB[16][-1] / (1 + _OVERHEAD))
-"""Most that Spark may ask for, so that its overhead fits too."""
+"""The most that Spark may request, so that its overhead fits too."""
 
 
 def emr_container_gb(memory_gb: int) -> int:
@@ -44,11 +44,11 @@ def emr_container_gb(memory_gb: int) -> int:
 def emr_worker(memory_gb: int, at_least: int) -> tuple[int, int]:
     """Return the smallest worker of EMR Serverless: its vCPUs, and its whole memory in GB.
 
-    A worker that EMR Serverless does not have is asked for as it is, which its own error then says:
+    A size that EMR Serverless does not have is requested unchanged, and its own error then says so:
     an item made before sizes were checked may name one, and so may one for a cluster.
 
     Args:
-        memory_gb: What Spark asks for; its overhead comes on top.
+        memory_gb: What Spark requests; its overhead is added.
         at_least: vCPUs.
     """
     need = emr_container_gb(memory_gb)

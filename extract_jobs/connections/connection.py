@@ -21,8 +21,8 @@ class DatabaseConnection:
             ``url`` says it.
         port: TCP port, or the number in the socket's name; 0 where ``url`` says it.
         database: Its name, on Oracle the service's; empty where ``url`` says it.
-        user: Role to log in as; empty where the server asks for none, or the token brings one.
-        password: Kept out of ``repr``; None where the server asks for none, and with IAM. To log
+        user: Role to log in as; empty if the server needs none, or the token has one.
+        password: Kept out of ``repr``; None if the server needs none, and with IAM. To log
             in, ask `login_now` or `password_now`.
         sslmode: TLS, in libpq's words: ``disable``, ``prefer``, ``require``, ``verify-ca``,
             ``verify-full``.
@@ -71,7 +71,7 @@ class DatabaseConnection:
         """File of trusted certificates on this machine, or ``system``; None is the default.
 
         Raises:
-            ConfigError: ``rds`` is asked for, and this machine has no bundle of RDS.
+            ConfigError: ``rds`` is configured, and this machine has no RDS bundle.
         """
         return certificate_file(self.trusts)
 

@@ -126,7 +126,7 @@ def _client(given: Any, service: str, name: str) -> Iterator[Any]:
 
 @contextmanager
 def aws_errors(what: str, service: str, *, absent: str, rights: str) -> Iterator[None]:
-    """Map what boto3 raises when credentials are asked for.
+    """Map what boto3 raises when it gets credentials.
 
     Args:
         what: What could not be done, such as ``cannot read secret 'x'``.

@@ -29,7 +29,7 @@ _LIFE_SECONDS = 900
 
 @dataclass(frozen=True)
 class Login:
-    """A user and a password, kept out of ``repr``; None where the server asks for none."""
+    """A user and a password, kept out of ``repr``; None if the server needs none."""
 
     user: str
     password: str | None = field(default=None, repr=False)
@@ -37,7 +37,7 @@ class Login:
 
 @dataclass(frozen=True)
 class IamLogin:
-    """What a token is asked for.
+    """What a token is requested for.
 
     Attributes:
         service: ``rds``, ``redshift`` (a cluster) or ``redshift-serverless`` (a workgroup).
@@ -45,7 +45,7 @@ class IamLogin:
         host: The endpoint that RDS gave; a token is good for no other name of it.
         port: Its port.
         user: Database user; empty lets Redshift name the caller's own.
-        database: Database that Redshift is asked for.
+        database: Database to request from Redshift.
         name: Cluster or workgroup; empty for RDS.
     """
 

@@ -2,5 +2,5 @@
 
 Promises at most as many parallel reads as connections are allowed, the first error as the source
 raised it, and no staged file left behind when a run is interrupted. Imports `sources`, `parquet`,
-`commit` and what lies below them.
+`commit` and layers below them.
 """

@@ -79,7 +79,7 @@ def make_plan(
     source: Source,
     now: datetime,
     objects: Objects | None = None,
-    anew: bool = False,
+    replan: bool = False,
 ) -> Plan:
     """Check the table against its last commit and pin the run's interval and date.
 
@@ -93,7 +93,7 @@ def make_plan(
         source: Queried for the upper bound of an incremental extract.
         now: The present, UTC.
         objects: From `choose_objects`.
-        anew: Whether to leave a plan aside that is pinned: the source is not what it was made for.
+        replan: Whether to ignore a pinned plan, because the source has changed since.
 
     Returns:
         The plan that holds: this one, or the one that an earlier attempt pinned.
@@ -112,7 +112,7 @@ def make_plan(
         check_unoccupied(spec, log, base)
     columns = schema_json(schema)
     drift.check(spec, base.published)
-    pinned = None if anew else log.read_plan(spec.run_id, base.seq)
+    pinned = None if replan else log.read_plan(spec.run_id, base.seq)
     if pinned is None:
         source = known_at(source, base.published.position if base.published else None)
         step = next_step(spec, base.published, description, source)
@@ -127,7 +127,7 @@ def make_plan(
         }
         # A new plan is this attempt's own: a commit records its interval itself, and only one of a
         # run's attempts can make it.
-        pinned = pinned if anew else log.pin_plan(spec.run_id, base.seq, pinned)
+        pinned = pinned if replan else log.pin_plan(spec.run_id, base.seq, pinned)
     held = _held(pinned, log.plan_uri(spec.run_id, base.seq))
     if pinned["schema"] != columns:
         raise SourceMoved(

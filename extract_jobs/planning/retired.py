@@ -24,7 +24,7 @@ class Amount:
 
     Attributes:
         files: How many.
-        partitions: Distinct partitions that they lie in; 0 for a table without partitions.
+        partitions: Number of their distinct partitions; 0 for a table without partitions.
         size: Bytes.
     """
 
@@ -45,7 +45,7 @@ class Retired:
 
     Attributes:
         goes: What it would retire. Where ``depends`` is true, at most that: the partitions that
-            the rows turn out to lie in.
+            the rows turn out to be in.
         stays: What it would leave. Where ``depends`` is true, nothing that is certain.
         depends: Whether it depends on the rows themselves.
     """

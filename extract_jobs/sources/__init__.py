@@ -151,7 +151,7 @@ class Features:
         shared_snapshot: Whether all splits of an attempt see one moment.
         strategies: Values of ``split.strategy`` that it takes.
         incremental: How it finds what is new, for example ``watermark column``.
-        queries: Whether a ``query`` can stand in a table's place.
+        queries: Whether a ``query`` can be extracted instead of a table.
         where: Whether it takes ``where``.
         run_live: Servers and versions that the tests run it against.
         unverified: What is supported by its documentation alone.
@@ -198,7 +198,7 @@ class Source(Protocol):
                 that were over by then.
 
         Raises:
-            ConfigError: A bound is none of the column's type.
+            ConfigError: A bound is not a value of the column's type.
             TypeNotRepresentable: The value is infinite, or has no year from 1 to 9999.
         """
 

@@ -2,7 +2,7 @@
 
 Spark 4.1 starts every JVM with ``--add-modules=jdk.incubator.vector``, which speeds up linear
 algebra and nothing that is done here. The wheel's runtime lacks that module, and a JVM does not
-start that is asked for a module it lacks. So Spark is given a JAVA_HOME whose ``java`` leaves
+start if asked for a module that it lacks. So Spark is given a JAVA_HOME whose ``java`` leaves
 that out.
 """
 

@@ -1,4 +1,4 @@
-"""What a worker is started with: ``--key value`` pairs, the same for Glue, EMR and ECS."""
+"""A worker's arguments: ``--key value`` pairs, the same for Glue, EMR and ECS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from extract_jobs.errors import ConfigError
 
 @dataclass(frozen=True)
 class JobArguments:
-    """A worker's arguments; the ones that are not given are empty.
+    """A worker's arguments; missing ones are empty.
 
     Attributes:
         spec_uri: Where the spec is, or the spec itself as JSON, for starting a worker by hand.
@@ -19,9 +19,9 @@ class JobArguments:
         generation: Of the run; with ``attempt`` the fence in the tracking table. Default 1.
         execution_id: ARN of the execution.
         source_name: The source, for logs; the spec's counts.
-        source_type: Likewise.
-        extract_table: Likewise.
-        job_type: Likewise.
+        source_type: For logs; the spec's counts.
+        extract_table: For logs; the spec's counts.
+        job_type: For logs; the spec's counts.
         report_uri: Overrides the spec's: each attempt has a report of its own.
         tracking_table: Overrides the spec's; empty, and none in the spec: nothing is tracked.
     """
@@ -46,16 +46,16 @@ NAMES = frozenset(field.name for field in fields(JobArguments))
 def parse_arguments(argv: Sequence[str]) -> JobArguments:
     """Read a worker's command line.
 
-    ``--key value`` and ``--key=value`` mean the same; of a key given twice the last one counts,
+    ``--key value`` and ``--key=value`` mean the same; if a key is repeated, the last one counts,
     as in Glue. Whatever is not a key of `JobArguments` is ignored, with its value, because Glue
-    and EMR add arguments of their own. A known key takes what follows as its value even where that
+    and EMR add arguments of their own. A known key takes what follows as its value even if that
     begins with dashes.
 
     Args:
         argv: The arguments, without the program's name.
 
     Raises:
-        ConfigError: A key has no value, a number is none, or ``--spec_uri`` is missing.
+        ConfigError: A key has no value, a number is invalid, or ``--spec_uri`` is missing.
     """
     given: dict[str, str] = {}
     position = 0

@@ -1,4 +1,4 @@
-"""Names of what an attempt leaves behind, which others find it by."""
+"""Names of the files that an attempt leaves, by which others find them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import uuid
 
 
 def file_prefix(run_id: str, attempt: int) -> str:
-    """Return what the name of each file begins with that one worker of an attempt stages.
+    """Return the prefix of all files that one worker of an attempt stages.
 
-    It goes on with ``-<split>-<token>.parquet``. Two workers on one attempt never share a prefix:
-    its last part is new at every call.
+    ``-<split>-<token>.parquet`` follows. Two workers on the same attempt never share a prefix: its
+    last part is new at every call.
     """
     return f"{run_id}-{attempt}-{uuid.uuid4().hex[:8]}"
 
 
 def is_of_attempt(name: str, run_id: str, attempt: int) -> bool:
-    """Return whether any worker of an attempt has named a file so; ``name`` is without its folder.
+    """Return whether a file is from any worker of an attempt; ``name`` has no folder.
 
-    Run ``r-1`` is not taken for attempt 1 of run ``r``: what follows is counted from the end.
+    Run ``r-1`` is not confused with attempt 1 of run ``r``: parts are counted from the end.
     """
     own = re.escape(f"{run_id}-{attempt}")
     return bool(re.fullmatch(rf"{own}-[0-9a-f]{{8}}-\d{{5,}}-[0-9a-f]{{8}}\.parquet", name))
 
 
 def report_name(attempt: int) -> str:
-    """Return the name of an attempt's report: one file each, so that none overwrites another's."""
+    """Return the name of an attempt's report: one file per attempt, so none is overwritten."""
     return f"attempt-{attempt}.json"

@@ -41,7 +41,7 @@ class ConnectionSpec(SpecPart):
         None, description="File of trusted certificates; rds takes the bundle of RDS and Redshift."
     )
     auth: Literal["password", "iam"] = Field(
-        "password", description="iam: a token of RDS or Redshift, made anew for each connection."
+        "password", description="iam: a token of RDS or Redshift, a new one for each connection."
     )
     region: Name | None = Field(None, description="Of the token; default: the environment's.")
     pooled: bool = Field(

@@ -158,7 +158,7 @@ class Storage(Protocol):
         """
 
     def delete(self, uri: str) -> None:
-        """Delete an object; done also if there is none."""
+        """Delete an object; succeeds if there is none."""
 
     def stage(self, uri: str, root: str, token: str) -> StagingWriter:
         """Begin a file that stays invisible until completed.

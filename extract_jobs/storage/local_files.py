@@ -1,4 +1,4 @@
-"""What the local storage asks of a file system: whole files, synced folders, mapped errors."""
+"""File system operations of the local storage: whole files, synced folders, mapped errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def to_path(uri: str) -> Path:
     """Return the path of ``file:///path`` (percent-decoded) or of a plain path (unchanged).
 
     Raises:
-        ConfigError: The URI names another host, or is none of the two.
+        ConfigError: The URI names another host, or is neither a path nor ``file://``.
     """
     if uri.startswith("file://"):
         host, slash, rest = uri.removeprefix("file://").partition("/")
@@ -192,7 +192,7 @@ def files(folder: Path, begin: str) -> Iterator[Path]:
 def info_of(uri: str, seen: os.stat_result) -> ObjectInfo:
     """Return what a listing holds for a file.
 
-    Its time of modification in nanoseconds and its size stand for an ETag: not the inode, which
+    Its modification time in nanoseconds and its size serve as an ETag: not the inode, which
     some network file systems do not keep.
     """
     modified = datetime.fromtimestamp(seen.st_mtime, UTC)

@@ -179,7 +179,7 @@ def s3_errors(action: str, uri: str) -> Iterator[None]:
 def get_body(client: Any, uri: str, **arguments: str) -> bytes:
     """Return the answer of GetObject with its whole body.
 
-    The client repeats what fails before the body; a body that is cut short is asked for again here.
+    The client retries what fails before the body; a truncated body is requested again here.
 
     Args:
         client: A boto3 S3 client.

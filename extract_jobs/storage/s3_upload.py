@@ -39,7 +39,7 @@ def upload_id_of(upload: AbandonedUpload | StagedFile) -> str:
     """Return the id of a staged file's upload.
 
     Raises:
-        ConfigError: There is none, so something else than a run wrote it down.
+        ConfigError: It is missing, so the record was not written by a run.
     """
     found = upload.upload.get("upload_id")
     if isinstance(found, str) and found:

@@ -2,5 +2,5 @@
 
 Promises that an older attempt never overwrites a newer one, and that a success is never taken back.
 Everything here runs in the Lambda functions, the reaper or a worker's first step; it imports
-`config`, `commit`, `reporting` and what lies below them.
+`config`, `commit`, `reporting` and layers below them.
 """

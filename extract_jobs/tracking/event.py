@@ -32,12 +32,12 @@ _RERUN_KEYS = {"rerun_failed_of", "include_unfinished"}
 
 @dataclass(frozen=True)
 class Selection:
-    """What an event asks for.
+    """A parsed event.
 
     Attributes:
         source_name: The source.
         extract_tables: ``"*"``, or names and globs.
-        overrides: Table keys that go over every table's own.
+        overrides: Table keys that override those of every table.
         generations: Of the tables that are rerun; the others begin with 1.
         reruns: Of the tables that are rerun: the failed runs whose place the new ones take, oldest
             first.

@@ -77,7 +77,7 @@ class TrackedRun:
         rows: Rows committed.
         bytes: Bytes of Parquet committed.
         files: Files committed.
-        commit_seq: The commit that holds them; None where there is none.
+        commit_seq: The commit that holds them; None without one.
         error_class: Name of what failed last; empty where nothing did.
         error_message: Its message, cut to `MAX_MESSAGE`.
         catalog_error: Why the catalog does not show the commit; empty where it does, None where

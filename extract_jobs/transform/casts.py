@@ -1,4 +1,4 @@
-"""Casts that a config asks for, and types that older files ask for; none loses anything in silence.
+"""Casts from the config, and casts to the types of older files; none silently loses anything.
 
 `cast` refuses what `exact_cast` refuses. A cast to a floating-point type is itself the permission
 to round to its nearest value; only a finite value that would become infinite is refused. Naive
@@ -102,7 +102,7 @@ def cast(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
         array,
         target,
         f"column {column!r}: a value of type {array.type} cannot be cast to {target} without loss; "
-        "mend columns.cast, or leave the column as it is",
+        "fix columns.cast, or leave the column as it is",
     )
 
 

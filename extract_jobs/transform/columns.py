@@ -143,7 +143,7 @@ def _nearest(name: str, names: Sequence[str], own: Iterable[str]) -> str:
         return f" (nearest: {', '.join(folded[n] for n in near)})"
     more = ", …" if len(names) > 10 else ""
     beside = f", beside {' and '.join(sorted(own))}" if own else ""
-    return f" (columns: {', '.join(names[:10])}{more}{beside}; none is near)"
+    return f" (columns: {', '.join(names[:10])}{more}{beside}; no close match)"
 
 
 def problems(columns: Sequence[Column], spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:

@@ -50,7 +50,7 @@ SOURCE_TYPE_KEY = b"extract.source_type"
 class _Output:
     """How one column of the source becomes one of the files.
 
-    ``cast_type`` is what the spec asks for, ``file_type`` what the files hold in the end: text of a
+    ``cast_type`` is what the spec requests, ``file_type`` what the files finally have: text of a
     hash, or the type of older files.
     """
 

@@ -32,8 +32,8 @@ from infra.local.workers import Ended, Workers
 
 ROOT = Path(__file__).parents[2]
 
-# A Fargate task has 30 s between SIGTERM and SIGKILL unless it asks for more; Glue and EMR promise
-# nothing. Shorter here, because it is waited for.
+# A Fargate task has 30 s between SIGTERM and SIGKILL unless configured for more; Glue and EMR
+# promise nothing. Shorter here, because it is waited for.
 ECS_GRACE_SECONDS = 15.0
 SPARK_GRACE_SECONDS = 3.0
 

@@ -1,4 +1,4 @@
-"""What is said about executions: why one failed, in a line, and what an event asks for."""
+"""Messages about executions: why one failed, in one line, and what an event requests."""
 
 from __future__ import annotations
 

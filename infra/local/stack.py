@@ -37,7 +37,7 @@ FUNCTIONS = {
     "ExtractConfigManagerFunctionArn": "extract_config_manager",
     "HandleExtractJobRunStatusFunctionArn": "handle_extract_job_run_status",
 }
-"""Placeholder in the state machine's definition, and the Lambda that it stands for."""
+"""Placeholder in the state machine's definition, and its Lambda."""
 JOB_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "emr": {"application_id": "local", "entry_point": f"s3://{WORK_BUCKET}/emr.py"}
 }

@@ -323,8 +323,8 @@ def test_lines_for_a_person() -> None:
         ("extract_dat", "(nearest: extract_date)"),
         ("runid", "(nearest: run_id)"),
         ("creatd_at", "(nearest: created_at)"),
-        ("day(extract_dat)", "(columns: id, created_at; none is near)"),
-        ("zzz", "(columns: id, created_at, beside extract_date and run_id; none is near)"),
+        ("day(extract_dat)", "(columns: id, created_at; no close match)"),
+        ("zzz", "(columns: id, created_at, beside extract_date and run_id; no close match)"),
     ],
 )
 def test_a_wrong_partition_gets_what_is_near_or_hears_that_nothing_is(

@@ -74,7 +74,9 @@ def test_what_people_write_is_spelled_as_the_source_does(
     ],
 )  # fmt: skip
 def test_what_is_no_value_names_key_and_type(kind: WatermarkType, given: str) -> None:
-    with pytest.raises(ConfigError, match=f"^watermark.upper: .* of type {kind}; expected such as"):
+    with pytest.raises(
+        ConfigError, match=f"^watermark.upper: .* of type {kind}; expected a value such as"
+    ):
         parse_value(kind, given, "watermark.upper")
 
 

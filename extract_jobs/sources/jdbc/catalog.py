@@ -43,7 +43,7 @@ class JdbcTable:
 
     Attributes:
         table: None for a query.
-        relation: How it stands in a FROM clause.
+        relation: How it is written in a FROM clause.
         columns: In the source's order.
         key: Its primary key.
         rows: By the database's statistics; None where there are none.
@@ -76,7 +76,7 @@ class JdbcTable:
         """Return the column of that exact name, as conditions compare it.
 
         Raises:
-            ConfigError: There is none.
+            ConfigError: There is no such column.
         """
         for column in self.columns:
             if column.described.name == name:
@@ -133,7 +133,7 @@ def find_table(opened: Opened, name: str, dialect: Dialect) -> Table:
 def _preferred(
     opened: Opened, hits: list[Table], catalog: str | None, dialect: Dialect
 ) -> list[Table]:
-    """Return the hits in the session's own schema, or all where none is."""
+    """Return the matches in the session's own schema, or all if there are none."""
     own = catalog if dialect.schemas_are_catalogs else opened.java.getSchema()
     return [hit for hit in hits if hit.schema == own] or hits
 

@@ -57,7 +57,7 @@ class JdbcColumn(SqlColumn):
         """Return a SELECT of the greatest value as text."""
         highest = text_of(f"max({self.sql})", self.typed, self.dialect)
         if "rowversion" in self.typed.rule.names:
-            # What an open transaction has written may lie below what is committed already.
+            # Rows of an open transaction may be below rows that are already committed.
             conditions = [*conditions, f"{self.sql} < min_active_rowversion()"]
         return select([highest], relation, *conditions)
 
@@ -75,7 +75,7 @@ class JdbcColumn(SqlColumn):
 
 
 def as_watermark(text: str, kind: Typed) -> WatermarkValue | None:
-    """Return a value of the server's text, cut to the microsecond; None where it is none."""
+    """Parse a value from the server's text, truncated to the microsecond; None if it is invalid."""
     assert kind.watermark is not None
     if kind.watermark in ("date", "timestamp", "timestamptz"):
         moment = _moment(text)
@@ -130,6 +130,6 @@ def latest_by_clock(opened: Opened, column: JdbcColumn, delay: timedelta) -> Wat
 
 
 def day_of(text: str) -> date | None:
-    """Return the day of the server's text for a date or time; None where it is none."""
+    """Return the day in the server's text of a date or time; None if it is invalid."""
     moment = _moment(text)
     return moment.date() if moment else None

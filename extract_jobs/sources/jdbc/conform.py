@@ -60,7 +60,7 @@ class JdbcConform:
 
 
 def parse(texts: pa.Array, target: pa.DataType) -> tuple[pa.Array, int]:
-    """Return dates or timestamps of the server's texts; what is none is NULL, and counted.
+    """Parse dates or timestamps of the server's texts; invalid ones become NULL and are counted.
 
     Args:
         texts: ISO 8601, with a blank or a T; fractions of any length whose digits beyond the sixth

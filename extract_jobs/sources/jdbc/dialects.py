@@ -1,4 +1,4 @@
-"""What databases differ in when they are asked: one `Dialect` each, and no branch elsewhere.
+"""How databases differ in SQL: one `Dialect` each, and no branch elsewhere.
 
 Values whose JDBC classes depend on a JVM's time zone, or hide what they cannot hold, are fetched
 as text that the server makes, always in one form: dates and timestamps as ISO 8601 prints them,
@@ -58,7 +58,7 @@ class Dialect:
     Attributes:
         name: For messages and the docs.
         rules: Its types, by name; types that it does not name go by `PLAIN_RULES`.
-        quotes: What a quoted name begins and ends with; the end doubled stands for itself.
+        quotes: What a quoted name begins and ends with; the end is escaped by doubling it.
         text: SQL that gives values of a kind as text.
         literals: SQL of a value of a kind.
         quoted_text: SQL of a text whose quotation marks are doubled.

@@ -51,7 +51,7 @@ class Driver:
         dialect: What its database speaks.
         properties: Given to it, unless configured otherwise. ``{seconds}``, ``{milliseconds}`` and
             ``{sslmode}`` are those of the connection.
-        tls: More of them where TLS is asked for by ``sslmode`` (not ``prefer``).
+        tls: Additional ones if ``sslmode`` requires TLS (not ``prefer``).
         session: The statement that a session begins with, unless ``session_init`` is given.
         url: For a host, port and database; None where only a URL will do.
         package: Where its jar is to be had, for messages.
@@ -187,7 +187,7 @@ def url_of(connection: DatabaseConnection) -> str:
         database = database.replace("}", "}}")
     elif not all(c.isalnum() or c in "_-.$#" for c in database):
         raise ConfigError(
-            f"connection.database {database!r} cannot stand in a URL as it is: give connection.url"
+            f"connection.database {database!r} is unsafe in a URL: set connection.url"
         )
     return known.url.format(host=host, port=connection.port, database=database)
 

@@ -1,6 +1,6 @@
 """A connection of the driver's own, through the JDBC driver in Spark's JVM.
 
-For what is asked of the catalogue and about a watermark: a few rows of text. The rows of a table
+For the catalog and watermarks: a few rows of text. The rows of a table
 never come this way.
 """
 

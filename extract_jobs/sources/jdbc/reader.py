@@ -101,7 +101,7 @@ class JdbcReader:
         return driver_properties(connection, jvm.driver) | options | jvm.login()
 
     def statement(self, split: Split) -> str:
-        """Return what a split reads, as it stands in a FROM clause."""
+        """Return what a split reads, as SQL for a FROM clause."""
         expressions = [column.expression for column in self.columns]
         text = select(expressions, self.relation, self.interval, split.predicate)
         return f"{in_parentheses(text)} {quote_name('split', self.relation.dialect)}"

@@ -183,7 +183,7 @@ ORACLE_RULES = (
     Rule(("varchar2", "nvarchar2", "char", "nchar", "clob", "nclob"), "string",
          "As it is; an empty text is NULL in Oracle."),
     Rule(("long", "long raw", "bfile"), "refused",
-         "Cannot stand in a subquery; convert it with to_lob, or exclude it."),
+         "Not allowed in a subquery; convert it with to_lob, or exclude it."),
     Rule(("raw", "blob"), "binary", _AS_IT_IS),
     Rule(("date",), "timestamp", "Oracle's DATE has a time of day. Years 1 to 9999.",
          "to_char({}, 'SYYYY-MM-DD HH24:MI:SS')", "to_date('{seconds}', 'YYYY-MM-DD HH24:MI:SS')"),

@@ -1,6 +1,6 @@
 """Any JDBC database as a source: describe a table, cut it into splits, count it.
 
-Spark's own session reads the rows; what is asked beside them goes through the same driver in its
+Spark's own session reads the rows; all other statements go through the same driver in its
 JVM. Splits share no snapshot: each reads its rows when its turn comes, so that rows which move
 between splits meanwhile may come twice or not at all. Where that matters, split by a column that
 never changes, or not at all.
@@ -52,7 +52,7 @@ FEATURES = Features(
         "MariaDB's driver 2.7.6",
     ),
     unverified=(
-        "Oracle, SQL Server and Redshift: by their documentation alone, no real server was at hand",
+        "Oracle, SQL Server and Redshift: from documentation only, no real server was available",
     ),
 )
 

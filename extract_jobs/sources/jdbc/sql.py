@@ -19,7 +19,7 @@ from extract_jobs.spec.predicates.scanner import problem_of
 
 @dataclass(frozen=True, kw_only=True)
 class Relation(statements.Relation):
-    """What is read, as it stands in a FROM clause.
+    """A table or query as it is written in a FROM clause.
 
     Attributes:
         dialect: That it is written in.
@@ -48,7 +48,7 @@ def check_query(query: str, dialect: str) -> None:
 
 
 def query_relation(query: str, where: str | None, dialect: Dialect) -> Relation:
-    """Return how a query stands in a FROM clause."""
+    """Return a query as a relation for a FROM clause."""
     # Without `as`, which Oracle does not have there.
     return Relation(
         f"{in_parentheses(trim_statement(query))} {quote_name('extracted', dialect)}",
@@ -86,13 +86,13 @@ def quote_text(text: str, dialect: Dialect) -> str:
         ConfigError: The text holds a NUL, or a backslash where that may, or may not, escape.
     """
     if "\0" in text:
-        raise ConfigError("a text with a NUL character cannot stand in SQL")
+        raise ConfigError("SQL cannot contain text with a NUL character")
     if dialect.backslashes == "escape" and "\\" in text:
         # By its bytes, which no sql_mode reads otherwise.
         return f"convert(x'{text.encode().hex()}' using utf8mb4)"
     if dialect.backslashes == "unknown" and "\\" in text:
         raise ConfigError(
-            "a text with a backslash cannot stand in the SQL of a database that is not known here; "
+            "a text with a backslash is unsafe in the SQL of an unknown database;  "
             "split by another column, or order by another watermark"
         )
     return dialect.quoted_text.replace("{text}", text.replace("'", "''"))

@@ -78,7 +78,8 @@ def find_table(opened: Connection, name: str) -> Table:
             quoted as in SQL. A bare table is looked for in ``public`` first.
 
     Raises:
-        ConfigError: There is none (the nearest names are given), several, or no right to read it.
+        ConfigError: It does not exist (close matches are listed), is ambiguous, or must not be
+            read.
     """
     candidates = readings(name)
     rows = execute(
@@ -126,7 +127,7 @@ def _nearest(opened: Connection, name: str) -> str:
 
 
 def relation_of(table: Table, where: str | None) -> Relation:
-    """Return how a table stands in a FROM clause."""
+    """Return a table as a relation for a FROM clause."""
     return Relation(table.quoted, cast(Any, _READABLE[table.relkind]), where)
 
 
@@ -208,7 +209,7 @@ def leaves(opened: Connection, table: Table) -> list[Leaf]:
         f" from pg_catalog.pg_inherits i join tree on i.inhparent {EQUALS} tree.oid)"
         " select c.relkind::pg_catalog.text, c.reltuples, c.relpages, coalesce(a.amname, 'heap'),"
         " coalesce(pg_catalog.pg_relation_size(c.oid), 0),"
-        # Of no relation, where there is none, it is NULL.
+        # It is NULL if there is no such relation.
         " coalesce(pg_catalog.pg_relation_size(c.reltoastrelid), 0)"
         f" from pg_catalog.pg_class c join tree on c.oid {EQUALS} tree.oid"
         f" left join pg_catalog.pg_am a on a.oid {EQUALS} c.relam"
@@ -262,7 +263,7 @@ def toast_below(opened: Connection, plan: dict[str, Any]) -> int:
 def fingerprint(opened: Connection, connection: DatabaseConnection) -> dict[str, str]:
     """Return what identifies this database: the cluster's identifier and its name.
 
-    Where the identifier is not to be had, host and port stand in for it.
+    If the identifier is not available, host and port replace it.
     """
     identifier = f"{connection.host}:{connection.port}"
     with contextlib.suppress(psycopg.DatabaseError), opened.transaction():

@@ -89,7 +89,7 @@ def _database_cursor() -> duckdb.DuckDBPyConnection:
         raise ConfigError(
             f"duckdb {duckdb.__version__} cannot be started with its PostgreSQL extension "
             f"({type(error).__name__}): install duckdb and duckdb-extension-postgres-scanner of "
-            "that version anew, for this machine's platform"
+            "that version again, for this machine's platform"
         ) from error
 
 

@@ -146,7 +146,7 @@ _NAMES = re.compile(
 
 
 def _by_words(text: str, what: str) -> ExtractError | None:
-    """Return what some messages mean whose SQLSTATE, if any, stands for something else too.
+    """Return the meaning of messages whose SQLSTATE, if any, is ambiguous.
 
     Only what stands before the first quote counts: the rest may repeat a row.
     """

@@ -22,7 +22,7 @@ class PostgresType:
         modifier: ``atttypmod`` in force, -1 for none.
         is_array: Whether it is a true array (``int2vector`` and the like are not).
         is_domain: Whether the declared type, or the array's element, is a domain.
-        built_in: Whether ``base`` lies in ``pg_catalog``.
+        built_in: Whether ``base`` is in ``pg_catalog``.
     """
 
     printed: str

@@ -87,7 +87,7 @@ class Position:
             return cls(_bytes(data["lsn"]), int(data["timeline"]))
         except (ValueError, KeyError) as error:
             raise ConfigError(
-                "a plan or commit record was damaged: its position is none of PostgreSQL's"
+                "a plan or commit record is damaged: its position is not one of PostgreSQL's"
             ) from error
 
     def later(self, other: Position) -> Position:
@@ -188,7 +188,7 @@ class Recovery:
         in_recovery: Whether it is a standby.
         complete_to: All that its primary had committed by then has been replayed; None on a
             primary, and where it is unknown.
-        lag: How long ago that was; None likewise.
+        lag: How long ago that was; None in the same cases.
     """
 
     in_recovery: bool

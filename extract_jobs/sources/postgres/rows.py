@@ -45,7 +45,7 @@ def stream_rows(
         statement: One SELECT giving columns c0, c1, ….
         snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
         types: Their Arrow types.
-        columns: What the first of them stand for, for messages.
+        columns: Names of the first ones, for messages.
         what: What is being read, for messages.
         sockets: Told of the connection.
         reached: The node must have got so far; waited for in the very transaction that reads.

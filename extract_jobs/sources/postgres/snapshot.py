@@ -148,7 +148,7 @@ class PostgresSnapshot:
         """Return whether ctid may be read, which needs SELECT on the table, not on columns."""
         table = self._found.table
         if table is None or size <= wanted.target_bytes:
-            return True  # one split asks for none
+            return True  # one split needs none
         statement = "select pg_catalog.has_table_privilege(%s::pg_catalog.int8::pg_catalog.oid, %s)"
         return bool(execute(self._opened, statement, table.oid, "select")[0][0])
 

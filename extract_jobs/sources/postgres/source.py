@@ -101,7 +101,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
         """Resolve a spec's credentials; nothing is connected yet.
 
         Raises:
-            ConfigError: They cannot be resolved, or the spec asks for splits that there are not.
+            ConfigError: They cannot be resolved, or the spec requests unsupported splits.
         """
         if spec.split.strategy not in FEATURES.strategies:
             raise ConfigError(
@@ -232,7 +232,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
                     return self._held(opened, request, found, reader)
                 execute(opened, "rollback")
             failure = SourceUnavailable(
-                f"{what} failed: {', '.join(changed)} was truncated, rewritten or made anew "
+                f"{what} failed: {', '.join(changed)} was truncated, rewritten or recreated "
                 f"meanwhile, {_SNAPSHOT_TRIES} times in a row; run again when that is over"
             )
         except psycopg.errors.LockNotAvailable:

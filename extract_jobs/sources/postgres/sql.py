@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from extract_jobs.watermark import WatermarkType
 
 LOCK_TIMEOUT_SECONDS = 60
-"""How long any statement waits for a lock. Never for ever: a reader would queue behind a TRUNCATE
+"""How long any statement waits for a lock. Never unlimited: a reader would queue behind a TRUNCATE
 that itself waits for the transaction which holds the snapshot."""
 
 _SETTINGS = {

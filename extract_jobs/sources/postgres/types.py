@@ -94,7 +94,7 @@ RULES = (
     _text("interval", "interval", "in the style postgres: months, days and time stay apart"),
     _text("uuid", "uuid", "in its 36 letters, lower case"),
     _text("json jsonb xml", "json, jsonb, xml", "json and xml letter by letter, jsonb as the "
-          "server writes it anew"),
+          "server rewrites it"),
     _text("bit varbit", "bit(n), varbit(n)", "digits 0 and 1"),
     _text("inet cidr macaddr macaddr8", "inet, cidr, macaddr, macaddr8", _AS_PRINTED),
     _text("int4range int8range numrange tsrange tstzrange daterange int4multirange int8multirange "

@@ -58,6 +58,6 @@ def check_texts(opened: Connection, relation: Relation, query: str | None) -> No
 
 
 def query_relation(query: str, where: str | None) -> Relation:
-    """Return how a query stands in a FROM clause."""
+    """Return a query as a relation for a FROM clause."""
     text = in_parentheses(trim_statement(query))
     return Relation(f"{text} as extracted", "query", where)

@@ -20,7 +20,7 @@ from extract_jobs.sources.postgres.sql import operator, quote_name
 
 _TOAST_BYTES = 2**19
 """Below this much TOAST the rows are taken as narrow. Stored values may be compressed, pglz at
-best 1:90, so at worst 45 MB of text lie in one vector."""
+best 1:90, so one vector has 45 MB of text at worst."""
 _BATCH_BYTES = 8 * 2**20
 _VECTOR_ROWS = 2_048
 _MOST_ROWS = 64 * _VECTOR_ROWS

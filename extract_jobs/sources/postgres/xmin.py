@@ -1,9 +1,9 @@
 """Snapshot mode: rows by the transaction that wrote them, whenever it committed.
 
-A run takes the rows whose ``xmin`` lies in ``[previous pg_snapshot_xmin, current
+A run takes the rows whose ``xmin`` is in ``[previous pg_snapshot_xmin, current
 pg_snapshot_xmin)``. Below ``pg_snapshot_xmin`` no transaction is open any more, neither a top-level
 one nor one under a SAVEPOINT (which has a higher number than the transaction around it), so what is
-not visible now was rolled back. What lies at it or above waits for the next run, even if it is
+not visible now was rolled back. Whatever is at or above it waits for the next run, even if it is
 committed. The watermark is the last number below it, so that intervals are ``(lower, upper]`` here
 as everywhere.
 
@@ -138,7 +138,7 @@ def _check_not_older(found: Counter, bound: WatermarkValue, name: str) -> None:
 
 
 def xmin_condition(interval: Interval | None, found: Counter, name: str) -> str | None:
-    """Return the condition for rows whose transaction lies in an interval; None for all rows.
+    """Return the condition for rows whose transaction is in an interval; None for all rows.
 
     Args:
         interval: Of transactions.
@@ -162,7 +162,7 @@ def xmin_condition(interval: Interval | None, found: Counter, name: str) -> str 
         return f"(({bound} {operator('-')} {bits}) {operator('&')} {_MASK})"
 
     upper = int(interval.upper.text) if interval.upper else last
-    # Widened, every row lies in (last - 2³², last]. Its distance below a bound, in 32 bits, then
+    # Widened, every row is in (last - 2³², last]. Its distance below a bound, in 32 bits, then
     # decides all of it, and the bits are taken from the row once: this runs over the whole table.
     if interval.lower is None:
         near = f"{below(last)} {operator('>=')} {last - upper}"

@@ -19,7 +19,7 @@ class SqlColumn(ABC):
 
     Attributes:
         name: Its name.
-        sql: Its name as it stands in SQL.
+        sql: Its name as SQL.
         source_type: Its type as messages name it.
         kind: Its kind as a watermark; None where its type does not order rows.
     """

@@ -25,10 +25,10 @@ class SqlTable(Protocol):
 
     @property
     def relation(self) -> Relation:
-        """How it stands in a FROM clause."""
+        """How it is written in a FROM clause."""
 
     def column(self, name: str) -> SqlColumn:
-        """Return a column. Raises ConfigError if there is none of that name."""
+        """Return a column. Raises ConfigError if there is no such column."""
 
 
 OpenedT = TypeVar("OpenedT")

@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Relation:
-    """What is read, as it stands in a FROM clause.
+    """A table or query as it is written in a FROM clause.
 
     Attributes:
         source: A quoted name, or a query in parentheses with its alias.

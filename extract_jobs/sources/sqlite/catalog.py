@@ -34,7 +34,7 @@ class SqliteTable:
     """A spec's table or query as the database has it.
 
     Attributes:
-        relation: How it stands in a FROM clause.
+        relation: How it is written in a FROM clause.
         columns: In their order.
         key: Primary key columns in the key's order; empty without one.
         rowid: SQL of its rowid; None where it has none, or columns hide its names.
@@ -49,7 +49,7 @@ class SqliteTable:
         """Return a column as conditions compare it.
 
         Raises:
-            ConfigError: There is none of that name.
+            ConfigError: There is no such column.
         """
         for column in self.columns:
             if column.name == name:

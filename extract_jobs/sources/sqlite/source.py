@@ -56,7 +56,7 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
         """Read the file's place off a spec; nothing is opened yet.
 
         Raises:
-            ConfigError: The spec names no local file, or asks for what SQLite has not.
+            ConfigError: The spec names no local file, or requests something that SQLite lacks.
         """
         if spec.watermark and spec.watermark.snapshot:
             raise ConfigError(
@@ -67,7 +67,7 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
 
     @contextlib.contextmanager
     def _session(self, what: str) -> Iterator[tuple[Session, SqliteTable]]:
-        """In a read transaction, so that all it is asked is of one moment."""
+        """Open a read transaction, so that all queries see one snapshot."""
         with contextlib.closing(connect(self.connection)) as opened:
             begin(opened, self.connection, what)
             yield (

@@ -21,7 +21,7 @@ QUERY = '"extracted"'
 
 @dataclass(frozen=True, kw_only=True)
 class Relation(statements.Relation):
-    """What is read, as it stands in a FROM clause.
+    """A table or query as it is written in a FROM clause.
 
     Attributes:
         name: What qualifies its columns, quoted.

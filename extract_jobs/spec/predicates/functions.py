@@ -68,7 +68,7 @@ _CLOCK_TEXTS = frozenset({"now", "today", "tomorrow", "yesterday"})
 
 
 def effect_in(tokens: Sequence[Token], dialect: str) -> str | None:
-    """Return why a function that is called has no place in a condition; None if none is.
+    """Return why a condition must not call a function that it calls; None if all are allowed.
 
     Args:
         tokens: Of the whole text.
@@ -84,7 +84,7 @@ def effect_in(tokens: Sequence[Token], dialect: str) -> str | None:
         if _is_name(token) and (called or package or name in bare):
             clock = name in ("clock_timestamp", "timeofday", "sysdate")
             return (
-                f"uses {name}, which gives another answer each time it is asked, or does more "
+                f"uses {name}, which returns something else each time, or does more "
                 f"than answer{'; there is current_timestamp' if clock else ''}"
             )
         if name == "next value for" or (name == "next" and sign == "value"):

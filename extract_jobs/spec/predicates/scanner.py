@@ -47,7 +47,7 @@ _DIALECTS = {
 }
 _ENDS = {"[": "]"}
 _DOUBLE_TO_ESCAPE = {"sqlite": "'\"`"}
-"""In SQLite alone ``]]`` does not stand for one ``]`` in a name."""
+"""Only in SQLite ``]]`` is not an escaped ``]`` in a name."""
 _COMMENTS = ("--", "/*", "*/")
 _WORD = re.compile(r"[A-Za-z0-9_$\x80-\U0010ffff]")
 _UNSAFE_WHERE_AMBIGUOUS = re.compile(r"""['"`();\\]|--|/\*|\*/""")

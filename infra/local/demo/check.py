@@ -22,7 +22,7 @@ SPENDERS = (
     "(select customer_id, count(*) as orders, sum(total) as total from shop.orders "
     "group by customer_id having sum(total) > 100000)"
 )
-#: Table to its folder below the target, what to ask of both sides, and where the source has it.
+#: Table to its folder below the target, what to query on both sides, and where the source has it.
 QUESTIONS = {
     "shop.customers": ("shop/customers", "count(*), count(full_name), sum(customer_id)", None),
     "shop.products": ("shop/products", "count(*), sum(price), count(weight_kg)", None),

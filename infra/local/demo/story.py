@@ -132,9 +132,9 @@ def _repair_and_rerun(
         "executions"
     ][0]["executionArn"]
     text = (HERE / "sales.yml").read_text(encoding="utf-8")
-    mended = f"  {BAD}: {{columns: {{cast: {{balance: 'decimal(12,2)'}}}}}}"
+    fixed = f"  {BAD}: {{columns: {{cast: {{balance: 'decimal(12,2)'}}}}}}"
     repaired = stack.directory / "sales.yml"
-    repaired.write_text(text.replace(f"  {BAD}: {{}}", mended), encoding="utf-8")
+    repaired.write_text(text.replace(f"  {BAD}: {{}}", fixed), encoding="utf-8")
     stack.put_config(repaired)
     outcome = watch(
         stack, stack.start({"rerun_failed_of": first}), console, seconds=EXECUTION_SECONDS
