@@ -1,12 +1,12 @@
-"""Whether a run may still publish, decided once by a put-if-absent and never by a clock.
+"""Decides whether a run may still publish: once, by a put-if-absent and never by a clock.
 
 ``claims/<run_id>/<number>.json`` holds one of two records, whichever was written first:
 
 - *stands*: the run's prepared commit is to be published. Whoever publishes it writes this first.
-- *fenced*: nothing of the run is published any more. Whoever gives a run up writes this.
+- *fenced*: nothing of the run is published any more. Whoever gives up on a run writes this.
 
-So a worker that was given up on may sleep for as long as it likes: its commit and the verdict on
-its run cannot both hold. A voided commit leaves the run its next number.
+So an abandoned worker may sleep for any time: its commit and the verdict on its run cannot both
+be true. After a voided commit the run uses its next number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.storage import Storage, join
 
 MAX_CLAIMS = 1_000
-"""Commits of one run that may be voided one after the other."""
+"""How many commits of one run may be voided."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Claim:
     Attributes:
         seq: The commit that stands; None where the run is fenced.
         commit_id: That commit's.
-        fenced_by: Who gave the run up; empty where a commit stands.
+        fenced_by: Who gave up on the run; empty if a commit stands.
     """
 
     seq: int | None = None
@@ -44,9 +44,9 @@ class Claims:
     """The claims of one table's runs.
 
     Attributes:
-        state: Storage that ``state_uri`` lives in.
+        state: Storage of ``state_uri``.
         state_uri: The table's state folder.
-        is_voided: Tells of a commit's sequence number whether that commit was voided.
+        is_voided: Returns whether the commit with a sequence number was voided.
     """
 
     state: Storage
@@ -63,12 +63,12 @@ class Claims:
 
         Args:
             run_id: The run.
-            by: Who gives it up, for the message that its worker ends with.
+            by: Who gives up on it, for the worker's error message.
         """
         return self._decide(run_id, Claim(fenced_by=by), None)
 
     def fenced_by(self, run_id: str) -> str:
-        """Return who gave a run up, empty where nobody did (read-only)."""
+        """Return who gave up on a run, empty if nobody did (read-only)."""
         for number in range(1, MAX_CLAIMS):
             uri = self._uri(run_id, number)
             raw = self.state.read(uri)
@@ -87,8 +87,8 @@ class Claims:
             if claim.seq is None or claim.commit_id == commit_id or not self.is_voided(claim.seq):
                 return claim
         raise ConfigError(
-            f"{MAX_CLAIMS} commits of run {run_id} were voided, as its claims in {self.state_uri} "
-            "say: start the table again with a new run"
+            f"{MAX_CLAIMS} commits of run {run_id} were voided, according to its claims in "
+            f"{self.state_uri}: start the table again with a new run"
         )
 
     def _uri(self, run_id: str, number: int) -> str:

@@ -1,8 +1,8 @@
 """Finds the rows of a batch that are already committed, by key and watermark.
 
-A row is known by the values of its key and of its watermark, as files hold them. Only those
-columns are read back, and only from files and row groups that may hold rows of the intervals in
-question.
+A row is identified by the values of its key and its watermark, as files hold them. Only those
+columns are read back, and only from files and row groups that may have rows in the given
+intervals.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _CONCURRENT_READS = 16
 
 @dataclass(frozen=True)
 class RowKey:
-    """Which columns identify a row, and where files hold them. Picklable.
+    """The columns that identify a row, and where files have them. Picklable.
 
     Attributes:
         columns: The key's columns and the watermark's, by their names in the source, once each.
-        places: For each, its name in the files, or None where it is a folder's value.
+        places: For each, its name in the files, or None if it is a folder's value.
         folders: For each, the partition that holds it, or None.
-        watermark: Position of the watermark's column.
+        watermark: Index of the watermark's column.
     """
 
     columns: tuple[str, ...]
@@ -95,13 +95,13 @@ class RowKey:
 
 @dataclass(frozen=True, eq=False)
 class CommittedRows:
-    """Which rows are committed already. Picklable.
+    """The rows that are already committed. Picklable.
 
     Keys are kept as 128-bit digests, so one takes 16 bytes whatever its columns are. Of a million
     million rows, two would have the same digest with a probability of one in 10¹⁴.
 
     Attributes:
-        key: How rows are known.
+        key: How rows are identified.
         digests: Of their keys, sorted.
     """
 
@@ -124,7 +124,7 @@ class CommittedRows:
             return batch
         wanted = _digests_of(keys)
         at = np.searchsorted(self.digests, wanted)
-        # Above the greatest digest is nothing: it is compared with the first, which is another.
+        # A digest above the greatest one is compared with the first, which differs.
         known = self.digests[np.where(at < len(self.digests), at, 0)] == wanted
         return batch.filter(pa.array(~known)) if known.any() else batch
 
@@ -140,7 +140,7 @@ def _digests_of(keys: pa.Array) -> npt.NDArray[np.bytes_]:
 
 def _digests(keys: Sequence[bytes]) -> npt.NDArray[np.bytes_]:
     joined = b"".join(blake2b(key, digest_size=_DIGEST_BYTES).digest() for key in keys)
-    # NumPy leaves zeros at the end out of comparisons: of digests of one length that is exact.
+    # NumPy ignores trailing zeros in comparisons: for digests of equal length that is exact.
     return np.frombuffer(joined, f"S{_DIGEST_BYTES}")
 
 
@@ -159,13 +159,14 @@ def read_keys(
 ) -> pa.Array:
     """Return the distinct keys of a file's rows in some intervals, as binary.
 
-    Only the key's columns are read, of row groups whose statistics meet the intervals. Of strings,
-    and where the files hold another type than the source, all rows count: more keys do no harm.
+    Only the key's columns are read, of row groups whose statistics overlap the intervals. For
+    strings, and if the files have another type than the source, all rows count: extra keys are
+    harmless.
 
     Args:
         file: A live file. If it was deleted, its rows are gone and so are written again.
         covered: Intervals of the watermark.
-        key: How rows are known.
+        key: How rows are identified.
         storage: Where the file is.
     """
     stream = storage.open(file.staged.uri)
@@ -185,8 +186,8 @@ def read_keys(
         if missing:
             raise ConfigError(
                 f"{file.staged.uri} has no column {', '.join(missing)}, so columns.key cannot "
-                "identify its rows. All files must have the columns of key and watermark under one "
-                "name: put them back, accept duplicates with watermark.duplicates: accept, or "
+                "identify its rows. All files need the columns of key and watermark under one "
+                "name: restore them, accept duplicates with watermark.duplicates: accept, or "
                 "start over with another state_uri and target"
             )
         table = opened.read_row_groups(groups, columns=names)
@@ -212,7 +213,7 @@ def committed_rows(
     *,
     limit: int,
 ) -> CommittedRows | None:
-    """Return the keys of committed rows, in memory; None where they are more than ``limit``."""
+    """Return the keys of committed rows, in memory; None if there are more than ``limit``."""
     found: list[npt.NDArray[np.bytes_]] = []
     with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
         for start in range(0, len(files), _CONCURRENT_READS):
@@ -244,7 +245,7 @@ def _joined(values: Sequence[pa.Array]) -> pa.Array:
     for value in values:
         text = value if pa.types.is_binary(value.type) else value.cast(pa.string())
         data = text.cast(pa.large_binary())
-        # Its length before each value: no two rows can run together into the same bytes.
+        # Each value is preceded by its length, so that different rows give different bytes.
         length = pc.binary_length(data).cast(pa.string()).cast(pa.large_binary())
         parts += [length, pa.scalar(b":", pa.large_binary()), data]
     return pc.binary_join_element_wise(*parts, empty)

@@ -5,11 +5,11 @@ State lives under the table's ``state_uri``, outside the target:
 - ``plans/<run_id>/<base_seq>.json``: what a run decided to extract, and onto which commit;
 - ``objects/<run_id>/<base_seq>-<number>.parquet``: which objects, where the source has such;
 - ``commits/<20-digit seq>.json``: every staged file of a commit, and every file it retires;
-- ``claims/<run_id>/<number>.json``: whether a run's commit stands, or the run was given up;
+- ``claims/<run_id>/<number>.json``: whether a run's commit stands, or the run was given up on;
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
 - ``live/<20-digit seq>.json``: now and then, the live files as of a published commit;
 - ``hint.json``: a sequence number from which the newest commit is found;
-- ``catalog.json``: while the catalog's table is to be moved here, where from.
+- ``catalog.json``: while the catalog's table is to be moved here, its old location.
 
 All but the last two are written once with put-if-absent and never change. The order is: stage all
 files, *prepare* (write the commit record: the commit point), claim that it stands, complete every
@@ -49,8 +49,8 @@ logger = logging.getLogger(__name__)
 Outcome = Literal["published", "voided"]
 ABANDON_AFTER = timedelta(hours=48)
 LIVE_EVERY = 64
-"""How many commits lie between two records of the live files: so many are read at most, however
-long the history is."""
+"""Number of commits between two records of the live files: at most so many are read, however long
+the history is."""
 _CONCURRENT_CALLS = 16
 Replaces = Callable[[WrittenFile], bool] | None
 _Item = TypeVar("_Item")
@@ -62,11 +62,11 @@ class CommitLog:
     """The log of one table.
 
     Attributes:
-        state: Storage that ``state_uri`` lives in.
+        state: Storage of ``state_uri``.
         state_uri: The table's state folder.
-        target: Storage that the table's files live in.
-        target_uri: The table's folder, where whoever asks knows it. A commit of another folder is
-            then neither published nor withdrawn.
+        target: Storage of the table's files.
+        target_uri: The table's folder, if the caller knows it. A commit to another folder is then
+            neither published nor withdrawn.
     """
 
     state: Storage
@@ -100,7 +100,7 @@ class CommitLog:
         last, hint = 0, self._hint()
         for seq in self._sequences(hint):
             last = seq
-        # A hint is written after its commit: where that is not listed, it was deleted.
+        # A hint is written after its commit: if that is not listed, it was deleted.
         return self._known(max(last, hint)) if last or hint else None
 
     def history(self, limit: int) -> Iterator[tuple[Commit, Outcome | None]]:
@@ -116,7 +116,7 @@ class CommitLog:
         return [file for live in self.live(commit) for file in live.files]
 
     def live(self, commit: Commit | None) -> list[LiveFiles]:
-        """Return what `live_files` does by the commits that wrote them, newest first.
+        """Return the live files by the commits that wrote them, newest first.
 
         Reads back to the last overwrite or the last record of live files, whichever is nearer.
         """
@@ -144,9 +144,9 @@ class CommitLog:
         )
 
     def _place(self, uri: str, folder: str) -> str:
-        """Return a file's URI as one that means the same from any working folder.
+        """Return a file's URI in a form that does not depend on the working folder.
 
-        Records of older versions may hold relative paths, of files and of their target.
+        Records of older versions may have relative paths of files and their target.
         """
         if self.target_uri is None or "://" in uri or uri.startswith("/"):
             return uri
@@ -156,7 +156,7 @@ class CommitLog:
     def find_run(self, run_id: str) -> Commit | None:
         """Return the published commit of a run, or None.
 
-        A run can commit only onto a base that it has planned for, so its plans say where to look.
+        A run can only commit onto a base that it has planned for, so its plans say where to look.
         """
         folder = join(self.state_uri, "plans", run_id) + "/"
         for info in self.state.list(folder):
@@ -169,18 +169,18 @@ class CommitLog:
                 return commit
         return None
 
-    # --- giving a run up --------------------------------------------------------------------
+    # --- giving up on a run -----------------------------------------------------------------
 
     def fence(self, run_id: str, *, by: str) -> Commit | None:
-        """Give a run up: from now on nothing of it is published, unless its commit stands already.
+        """Give up on a run: unless its commit stands already, nothing of it is ever published.
 
         Args:
             run_id: The run.
-            by: Who gives it up, for the message that its worker ends with.
+            by: Who gives up on it, for the worker's error message.
 
         Returns:
-            The run's commit if it has one that stands, published or about to be; else None, and
-            then it never will have one.
+            The run's commit, if one stands, published or about to be; else None, and the run will
+            never have one.
         """
         claim = self._claims().fence(run_id, by)
         if claim.seq is None:
@@ -188,7 +188,7 @@ class CommitLog:
         return self._known(claim.seq)
 
     def fenced_by(self, run_id: str) -> str:
-        """Return who gave a run up, empty where nobody did."""
+        """Return who gave up on a run, empty if nobody did."""
         return self._claims().fenced_by(run_id)
 
     def _claims(self) -> Claims:
@@ -205,7 +205,7 @@ class CommitLog:
         return None if raw is None else _plan_of(raw, uri)
 
     def pin_plan(self, run_id: str, base_seq: int, plan: dict[str, Any]) -> dict[str, Any]:
-        """Write a run's plan for a base if it has none yet, and return the one that holds."""
+        """Write a run's plan for a base if it has none yet, and return the stored one."""
         uri = self.plan_uri(run_id, base_seq)
         return _plan_of(
             self.state.put_if_absent(uri, json.dumps({"version": 1, **plan}).encode()), uri
@@ -234,19 +234,19 @@ class CommitLog:
 
         Returns:
             The record that now has this sequence number: ``commit`` if it won, else another
-            writer's. Where this raises, whether it won is unknown, and nothing that it names may
+            writer's. If this raises, it is unknown whether it won, and nothing that it names may
             be aborted.
         """
         uri = self._uri("commits", commit.seq)
         return Commit.from_bytes(self.state.put_if_absent(uri, commit.to_bytes()), uri, commit.seq)
 
     def publish(self, commit: Commit) -> Outcome:
-        """Bring a prepared commit to its outcome. Any number of processes may do so at once.
+        """Publish or void a prepared commit. Any number of processes may do so at once.
 
         Returns:
-            ``published``: every file was seen in place, or another process had seen so.
-            ``voided``: the run was given up before, or a staged file was gone for good, so none of
-            the commit's files is visible, and the table is as it was before; except that files
+            ``published``: every file was seen in place, by this process or another one.
+            ``voided``: the run was given up on before, or a staged file was gone for good, so none
+            of the commit's files is visible, and the table is as it was before; except that files
             which this commit retires may be gone too, where a person deleted one of its files
             between a first publisher's check and this one's. The next run writes them again.
         """
@@ -330,14 +330,14 @@ class CommitLog:
         self._check_target(commit)
 
         def discard(file: WrittenFile) -> None:
-            # In this order: once the upload is gone nobody can complete it any more.
+            # In this order: once the upload is gone, nobody can complete it.
             self.target.abort(commit.target_uri, file.staged)
             self.target.delete(file.staged.uri)
 
         _each(discard, commit.files)
 
     def _check_target(self, commit: Commit) -> None:
-        """Refuse to touch files of another table's folder.
+        """Refuse to touch files in another table's folder.
 
         Raises:
             ConfigError: The commit went to another target.
@@ -351,21 +351,21 @@ class CommitLog:
         )
 
     def _record(self, commit: Commit) -> None:
-        """Write the live files as of a published commit; whoever does writes the same."""
+        """Record the live files as of a published commit; every process writes the same."""
         try:
             record = [live.to_json() for live in self.live(commit)]
             self.state.put_if_absent(self._uri("live", commit.seq), json.dumps(record).encode())
         except WriteFailed as error:
-            logger.warning("%s; the commit is published all the same", error)
+            logger.warning("%s; the commit is published anyway", error)
 
     def _recorded(self, commit: Commit) -> list[LiveFiles] | None:
-        """Return the files live as of a commit's parent, where they were recorded."""
+        """Return the live files as of a commit's parent, if they were recorded."""
         seq = commit.parent
         raw = self.state.read(self._uri("live", seq)) if seq % LIVE_EVERY == 0 else None
         try:
             return None if raw is None else LiveFiles.from_bytes(raw, commit)
         except ValueError as error:
-            # Only a short cut: the commits before it say the same.
+            # It only saves time: the commits before it hold the same.
             logger.warning("%s is not used: %s", self._uri("live", seq), error)
             return None
 
@@ -394,7 +394,7 @@ class CommitLog:
         try:
             return int(json.loads(raw)["seq"]) if raw else 0
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            return 0  # only a hint: without it the whole folder is listed
+            return 0  # without the hint the whole folder is listed
 
     def _sequences(self, hint: int) -> Iterator[int]:
         folder = join(self.state_uri, "commits") + "/"
@@ -408,11 +408,11 @@ class CommitLog:
 def next_commit(
     base: Base, *, replaces: Replaces, overwrite: bool, log: CommitLog, **fields: Any
 ) -> Commit:
-    """Return a commit on top of ``base``, with what it retires taken from the log, never a listing.
+    """Return a commit on top of ``base``; what it retires comes from the log, never from a listing.
 
     Args:
-        base: What it is built on.
-        replaces: Tells of a live file whether the commit replaces it; None replaces none.
+        base: The base that it is built on.
+        replaces: Returns whether the commit replaces a live file; None replaces none.
         overwrite: Whether it replaces every live file, whatever ``replaces`` says.
         log: Where the live files are read from.
         **fields: The remaining fields of `Commit`.
@@ -440,7 +440,7 @@ def _left(live: LiveFiles, retired: set[str]) -> LiveFiles:
 
 
 def _number(uri: str) -> int | None:
-    """Return the number that a record is named by; None for a file that is no record."""
+    """Return the number in a record's name; None if the file is not a record."""
     name = uri.rsplit("/", 1)[1]
     found = re.fullmatch(r"(\d+)\.json", name)
     return int(found[1]) if found else None
@@ -453,14 +453,14 @@ def _json_object(raw: bytes, uri: str) -> dict[str, Any]:
             return found
     except (ValueError, RecursionError):
         pass
-    raise ConfigError(f"{uri} was damaged: it is not what a run wrote there; restore it")
+    raise ConfigError(f"{uri} is damaged: a run did not write it; restore it")
 
 
 def _plan_of(raw: bytes, uri: str) -> dict[str, Any]:
     found = _json_object(raw, uri)
     if found.get("version") != 1:
         raise ConfigError(
-            f"{uri} is no plan of version 1: another version of extract-jobs wrote it, or it was "
+            f"{uri} is not a plan of version 1: another version of extract-jobs wrote it, or it is "
             "damaged; start a new run"
         )
     return found
@@ -480,7 +480,7 @@ def _outcome_of(raw: bytes, uri: str, commit: Commit) -> Outcome:
 def _each(call: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
     """Call for each item, several at a time, and return the results in order.
 
-    Every call is made, also after one has failed; then the first error is raised.
+    Every call is made, even after one has failed; then the first error is raised.
     """
     items = list(items)
     if len(items) <= 1:

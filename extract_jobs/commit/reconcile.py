@@ -1,4 +1,4 @@
-"""Reconcile: what the source held against what was written."""
+"""Reconciles what the source held with what was written."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def reconcile(
         table: For the message.
         read: Rows that the splits yielded.
         written: Rows in the footers of the staged files.
-        counted: The source's own count in the same snapshot and under the same predicate; None
-            where it was not requested, or not possible in that snapshot.
-        around: The source's counts before and after the read, where there is no common snapshot.
+        counted: The source's own count in the same snapshot and under the same predicate; None if
+            it was not requested, or not possible in that snapshot.
+        around: The source's counts before and after the read, without a shared snapshot.
 
     Raises:
         ReconcileFailed: They differ, or the source had more rows both before and after.
@@ -34,7 +34,7 @@ def reconcile(
         raise ReconcileFailed(
             f"{table}: the source counts {counted} rows in the snapshot but {read} were read; "
             "nothing was committed. A view or function that reads the clock, or random(), returns "
-            "another answer each time: take it out of what is extracted. Else run again with "
+            "something else each time: leave it out of the extract. Otherwise run again with "
             "split.strategy: none to see whether splitting or the source is at fault (a damaged "
             "index has the same effect)"
         )
@@ -43,14 +43,14 @@ def reconcile(
         raise ReconcileFailed(
             f"{table}: the source counted {before} rows before and {after} after, but {read} were "
             "read; nothing was committed. Rows that moved between splits while they were read are "
-            "one reason, a limit that the server sets on selects another. Run again; if it "
+            "one cause, a server's limit on SELECT another. Run again; if it "
             "repeats, set split.strategy: none, or reconcile: false for a table whose rows are "
             "deleted and added all the time"
         )
 
 
 def refuse_fewer(table: str, read: int, counted: int | None) -> None:
-    """Refuse an increment with fewer rows than the source counts, at whatever moment.
+    """Refuse an increment with fewer rows than the source counts at any time.
 
     The watermark would move past the missing rows, and no later run would read them.
 

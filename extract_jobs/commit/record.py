@@ -1,4 +1,4 @@
-"""What the commit log keeps: one record per commit, and now and then the files live by then."""
+"""Records of the commit log: one per commit, and occasionally one of all live files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from extract_jobs.storage import WrittenFile
 from extract_jobs.watermark import Interval
 
 _COVERED = "ground"
-"""What records call `Commit.covered`, since before it had that name."""
+"""Name of `Commit.covered` in stored records, from before it was renamed."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Commit:
         schema: Columns of its files, ``[{"name", "type", "nullable"}]``.
         files: Every staged file.
         retire: URIs to delete once every file of this commit was seen to be there.
-        report: The figures that the run's report gives.
-        watermark_column: What intervals and watermark are about; None in a full extract.
+        report: The figures in the run's report.
+        watermark_column: The column of intervals and watermark; None in a full extract.
         covered: JSON of the intervals that commits cover since the last overwrite, this one
             included; a full extract covers all.
         increments: Whether live files hold rows of incremental runs; None in records of versions
@@ -48,10 +48,11 @@ class Commit:
             below the state folder; None for other sources.
         columns: Type by name of every column that any live file has, also of dropped ones.
         source_columns: The source's columns under their names in the files, in the source's order:
-            ``[{"name", "type", "nullable", "mask", "folder"}]``, the type being what files would
-            hold were there no older ones; ``folder`` marks a column that is only in the path.
-        position: Where in its history the source stood when the run was planned; None where it has
-            no such positions.
+            ``[{"name", "type", "nullable", "mask", "folder"}]``, where the type is the one that
+            files would have without older files; ``folder`` marks a column that is only in the
+            path.
+        position: The source's position in its history when the run was planned; None if it has
+            no positions.
     """
 
     commit_id: str
@@ -91,16 +92,16 @@ class Commit:
 
     @classmethod
     def from_bytes(cls, raw: bytes, where: str, seq: int | None = None) -> Commit:
-        """Read a stored record and check all that it says.
+        """Read a stored record and check all of it.
 
         Args:
             raw: The record.
             where: Its URI, for the message.
-            seq: The sequence number that it is named by.
+            seq: The sequence number in its name.
 
         Raises:
             ConfigError: It is not one that this version can read, or not one that a run of this
-                table could have written. Nothing that it names may be touched then.
+                table could have written. Then nothing that it names may be touched.
         """
         try:
             data = json.loads(raw)
@@ -127,7 +128,7 @@ class LiveFiles:
     Attributes:
         seq: The commit's.
         interval: JSON of the `Interval` it holds; None for a full extract.
-        files: Those that a reader should see.
+        files: The files that a reader should see.
     """
 
     seq: int
@@ -159,7 +160,7 @@ class LiveFiles:
         return found
 
 
-# What checks the types of a record's fields, made when the first record is read.
+# Checks the types of a record's fields; created when the first record is read.
 
 
 @functools.cache
@@ -189,7 +190,7 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Base:
-    """What a new commit is built on.
+    """The state that a new commit is built on.
 
     Attributes:
         seq: The newest commit, which has its outcome; 0 for an empty log.

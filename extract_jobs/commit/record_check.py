@@ -1,8 +1,8 @@
-"""Holds what a state record says against what a run could have written there.
+"""Checks that a state record is one that a run could have written.
 
 Whoever can write state can make a run fail, and nothing else: a record names files to complete, to
-delete and to read, and none of them may lie outside the table's own target. A record is checked as
-a whole when it is read, before anything is done about it.
+delete and to read, and none of them may be outside the table's own target. A record is checked
+completely when it is read, before it is acted on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MORE_COLUMN_KEYS = {"mask": str, "folder": bool}
 def is_below(uri: str, folder: str) -> bool:
     """Return whether a URI is below a folder, in whatever form.
 
-    A segment ``..`` or ``.`` never does, nor does the folder itself. Symbolic links are not
+    A URI with a segment ``..`` or ``.`` never is, nor is the folder itself. Symbolic links are not
     followed: only who can write to the target could have made one there.
     """
     if uri.startswith("s3://") or folder.startswith("s3://"):
@@ -52,7 +52,7 @@ def check_commit(commit: Commit, seq: int | None) -> None:
 
     Args:
         commit: The record.
-        seq: The sequence number that it is named by; None where it has no name yet.
+        seq: The sequence number in its name; None if it has no name yet.
 
     Raises:
         ValueError: It is not what a run wrote; the message says which field, never its value.
@@ -65,7 +65,7 @@ def check_commit(commit: Commit, seq: int | None) -> None:
         commit.live_since == commit.seq or 1 <= commit.live_since <= commit.parent,
         "live_since is neither the commit nor an earlier one",
     )
-    _demand(bool(_RUN_ID.fullmatch(commit.run_id)), "run_id is none")
+    _demand(bool(_RUN_ID.fullmatch(commit.run_id)), "run_id is not valid")
     _demand(commit.attempt >= 1, "attempt is out of range")
     _demand(
         commit.objects is None or bool(_OBJECTS.fullmatch(commit.objects)),
@@ -125,7 +125,7 @@ def check_position(position: Any) -> None:
     right = position is None or (
         isinstance(position, dict) and all(isinstance(v, str) for v in position.values())
     )
-    _demand(right, "position is none")
+    _demand(right, "position is not valid")
 
 
 def _check_positions(commit: Commit) -> None:

@@ -161,7 +161,7 @@ def test_urls_hold_no_credentials_and_nothing_of_a_database_name_but_itself() ->
     assert hostile.endswith("databaseName={x}};user=sa;y={}")
     assert url_of(at("oracle")) == "jdbc:oracle:thin:@//db:1/sales"
     assert url_of(at("redshift", host="::1")) == "jdbc:redshift://[::1]:1/sales"
-    with pytest.raises(ConfigError, match=r"give connection\.url"):
+    with pytest.raises(ConfigError, match=r"set connection\.url"):
         url_of(at("redshift", database="x?user=y"))
     assert url_for_spark("jdbc:mariadb://h/d?a=b") == "jdbc:mysql://h/d?a=b&permitMysqlScheme"
     assert url_for_spark("jdbc:mariadb://h/d") == "jdbc:mysql://h/d?permitMysqlScheme"
