@@ -296,15 +296,10 @@ class ExtractSpec(SpecPart):
         problems = [*mode_problems(self), *catalog_problems(self)]
         wrong = connection_problem(self.source_type, self.connection)
         problems += [f"connection: {wrong}"] if wrong else []
-        if self.source_type != "postgres":
-            problems += [
-                f"source.{name} is for sources of type postgres"
-                for name, given in (
-                    ("row_security", self.row_security != "refuse"),
-                    ("max_lag", self.max_lag is not None),
-                )
-                if given
-            ]
+        if self.row_security != "refuse" and self.source_type not in ("postgres", "jdbc"):
+            problems.append("source.row_security is for sources of type postgres and jdbc")
+        if self.max_lag is not None and self.source_type != "postgres":
+            problems.append("source.max_lag is for sources of type postgres")
         problems += [
             f"{name} must not be inside target.uri, where readers would list it"
             for name, uri in (("state_uri", self.state_uri), ("report_uri", self.report_uri))

@@ -8,11 +8,12 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pyspark.sql import SparkSession
 
-from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
+from extract_jobs.errors import ConfigError, SourceQueryFailed, TypeNotRepresentable
 from extract_jobs.run import run_extract
 from extract_jobs.sources import ReadRequest, open_source
 from extract_jobs.sources.jdbc.dialects import MYSQL
@@ -99,6 +100,42 @@ def test_rows_that_were_read_before_a_failure_are_not_taken_for_all(
     assert not [file for file in (tmp_path / "target").rglob("*") if file.is_file()]
 
 
+@pytest.mark.parametrize("init", [None, "set statement_timeout = '60s'"])
+def test_rows_that_policies_hide_are_not_left_out_unnoticed(
+    pg_database: Server,
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    init: str | None,
+) -> None:
+    server = pg_database
+    monkeypatch.setenv("JDBC_PASSWORD", "reader")
+    reader = f"reader_{uuid4().hex[:8]}"
+    server.execute(
+        "create table public.t (id int, owner text)",
+        "insert into public.t values (1, 'a'), (2, 'b')",
+        "alter table public.t enable row level security",
+        "create policy p on public.t using (owner = 'a')",
+        f"create role {reader} login password 'reader'",
+        f"grant select on public.t to {reader}",
+    )
+    url = f"jdbc:postgresql://{server.host}:{server.port}/{server.database}?sslmode=disable"
+
+    def spec(**changes: Any) -> ExtractSpec:
+        made = spec_of(tmp_path, url, reader, extract_table="public.t", **changes)
+        connection = made.connection.model_copy(update={"session_init": init})
+        return made.model_copy(update={"connection": connection})
+
+    try:
+        with pytest.raises(ConfigError, match="hide rows from the user"):
+            run_extract(spec(), spark=spark)
+        assert run_extract(spec(run_id="r-2", row_security="apply"), spark=spark).rows == 1
+        server.execute(f"alter role {reader} bypassrls")
+        assert run_extract(spec(run_id="r-3"), spark=spark).rows == 2
+    finally:
+        server.execute(f"drop owned by {reader}", f"drop role {reader}")
+
+
 def test_mariadb(
     mariadb_database: MysqlServer,
     spark: SparkSession,
@@ -145,6 +182,12 @@ def test_mariadb(
     for name, value in highest.items():
         assert value is not None
         assert source.highest(name, lower=value) is None
+
+    server.execute("set global sql_select_limit = 1")
+    try:
+        assert run_extract(spec(run_id="run-5"), spark=spark).rows == 2
+    finally:
+        server.execute("set global sql_select_limit = default")
 
     server.execute("set sql_mode = ''; ", "update `or``ders` set d = '0000-00-00' where id = -3")
     with pytest.raises(TypeNotRepresentable, match="no date of the calendar"):

@@ -7,6 +7,7 @@ is done with real processes and real storage in tests/crash.
 from __future__ import annotations
 
 import io
+import json
 import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -519,6 +520,18 @@ def test_a_damaged_plan_is_named(source: MemorySource, text: bytes) -> None:
         extract(bucket, spec_for("r0"))
     assert visible(bucket) == []
     assert not bucket.uploads
+
+
+def test_a_whole_plan_of_another_version_is_refused(source: MemorySource) -> None:
+    bucket = Bucket()
+    extract(bucket, spec_for("r0"))
+    uri = f"{STATE}/plans/r0/0.json"
+    plan = json.loads(bucket.objects[uri][0])
+    other = Bucket()
+    other.objects[uri] = (json.dumps({**plan, "version": 2}).encode(), None)
+    with pytest.raises(ConfigError, match=r"plans/r0/0\.json is no plan of version 1"):
+        extract(other, spec_for("r0"))
+    assert visible(other) == []
 
 
 def test_files_of_others_in_the_state_folder_are_passed_over(source: MemorySource) -> None:

@@ -26,11 +26,14 @@ from extract_jobs.sources.jdbc.drivers import (
     url_of,
 )
 from extract_jobs.sources.jdbc.errors import Thrown, connect_error, scrub, statement_error
+from extract_jobs.sources.jdbc.jvm import Opened
 from extract_jobs.sources.jdbc.rules import TYPE_RULES
+from extract_jobs.sources.jdbc.splits import cut
 from extract_jobs.sources.jdbc.sql import Relation, literal, quote_text
 from extract_jobs.sources.jdbc.types import Described, Typed, make_column, quote_name, typed
 from extract_jobs.sources.sql.names import readings
 from extract_jobs.sources.sql.splits import between
+from extract_jobs.spec.extract_spec import SplitSpec
 
 
 def column(dialect: Dialect, type_name: str, code: int, **more: Any) -> Column | str:
@@ -121,6 +124,18 @@ def test_ranges_leave_nothing_out_and_null_is_in_the_first() -> None:
     splits = between(["-5", "7"], JdbcColumn.of(typed(described, SQLSERVER), SQLSERVER), 300)
     assert [split.predicate for split in splits] == [
         "[c] <= -5 or [c] is null", "[c] > -5 and [c] <= 7", "[c] > 7",
+    ]  # fmt: skip
+
+
+def test_a_hash_leaves_no_null_out() -> None:
+    described = Described("c", 4, "int", 10, 0, nullable=True, signed=True)
+    relation = Relation("x", "table", dialect=POSTGRES)
+    found = JdbcTable(Table(None, "s", "t", is_view=False), relation, (typed(described, POSTGRES),))
+    wanted = SplitSpec(strategy="hash", column="c", max_connections=3)
+    splits = cut(Opened(None), found, wanted, None)
+    hashed = 'mod(mod("c", 3) + 3, 3)'
+    assert [split.predicate for split in splits] == [
+        f'{hashed} = 0 or "c" is null', f"{hashed} = 1", f"{hashed} = 2",
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import json
 import threading
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,7 @@ import extract_jobs.run
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, SourceUnavailable
 from extract_jobs.reporting.report import Report
+from extract_jobs.sources.files.objects import ObjectList
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
@@ -245,6 +247,20 @@ def test_a_lost_list_and_a_glob_that_matches_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"objects/first/0-0\.parquet, the list of objects that"):
         extract(bucket, spec_for("r"))
     assert visible(bucket) == [1, 2, 3]
+
+
+def test_a_whole_list_of_another_version_is_refused() -> None:
+    """Read as this version's, files might be skipped or read twice."""
+    listed = ObjectList.of([], None, {"columns": []}, datetime(2026, 1, 1, tzinfo=UTC))
+    raw = listed.to_bytes()
+    assert ObjectList.from_bytes(raw).about == {"columns": []}
+    table = pq.read_table(pa.BufferReader(raw))
+    about = json.loads(table.schema.metadata[b"extract.objects"])
+    later = json.dumps({**about, "version": about["version"] + 1})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({"extract.objects": later}), sink)
+    with pytest.raises(ConfigError, match="another version of extract-jobs"):
+        ObjectList.from_bytes(sink.getvalue().to_pybytes())
 
 
 def test_a_commit_of_a_version_without_objects_is_still_read() -> None:

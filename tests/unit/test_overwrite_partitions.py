@@ -104,6 +104,14 @@ def test_a_snapshot_replaces_all_of_its_own_day_and_nothing_of_another():
     assert not replaces(file(extract_date="2026-03-03", region="eu"))
 
 
+def test_a_snapshot_that_its_run_names_too_replaces_no_other_run_of_the_day():
+    spec = spec_of("extract_date", "run_id", mode="full")
+    replaces = replaced_by_snapshot(spec, date(2026, 3, 4), [])
+    assert replaces(file(extract_date="2026-03-04", run_id=spec.run_id))
+    assert not replaces(file(extract_date="2026-03-04", run_id="another"))
+    assert not replaces(file(extract_date="2026-03-03", run_id=spec.run_id))
+
+
 def test_a_full_run_that_wrote_nothing_replaces_nothing():
     spec = spec_of("region", mode="full")
     assert not replaced_by_snapshot(spec, date(2026, 3, 4), [])(file(region="eu"))

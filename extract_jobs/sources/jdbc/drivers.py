@@ -53,6 +53,8 @@ class Driver:
             ``{sslmode}`` are those of the connection.
         tls: Additional ones if ``sslmode`` requires TLS (not ``prefer``).
         session: The statement that a session begins with, unless ``session_init`` is given.
+        refuses_hidden_rows: Statement after which the server refuses a SELECT whose rows policies
+            hide from the user; it comes before any other. None where there is no such thing.
         url: For a host, port and database; None where only a URL will do.
         package: Where its jar is to be had, for messages.
     """
@@ -63,6 +65,7 @@ class Driver:
     properties: Mapping[str, str] = field(default_factory=dict)
     tls: Mapping[str, str] = field(default_factory=dict)
     session: str | None = None
+    refuses_hidden_rows: str | None = None
     url: str | None = None
     package: str | None = None
 
@@ -82,6 +85,9 @@ DRIVERS = (
             "readOnly": "true",
         },
         _POSTGRES_TLS,
+        # Other servers speak the protocol, and not all have the setting.
+        refuses_hidden_rows="select set_config(name, 'off', false) from pg_settings"
+        " where name = 'row_security'",
         package="org.postgresql:postgresql",
     ),
     Driver(

@@ -165,6 +165,12 @@ def statement_error(found: Thrown, what: str, *, shows: bool) -> ExtractError:
     said = f"{scrub(found.message)} " if shows and found.message else ""
     if found.is_cut:
         return SourceUnavailable(f"{what} failed: {said}{found.condition}; run again")
+    if found.state == "42501" and "row-level security" in found.message:
+        return ConfigError(
+            f"{what} failed: row-level security policies hide rows from the user, which would be "
+            "left out unnoticed; give the user BYPASSRLS, or set row_security: apply on the source "
+            f"or the table to extract the visible rows only {found.condition}"
+        )
     if found.is_login or found.state == "42501":
         return ConfigError(
             f"{what} failed: the user may not do that {found.condition}; grant it SELECT"

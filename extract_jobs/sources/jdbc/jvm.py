@@ -219,7 +219,10 @@ def open_jvm(spec: ExtractSpec, connection: DatabaseConnection, spark: SparkSess
     found = _load(session, classes, jars, wanted.packages)
     if found is None:
         raise ConfigError(_not_found(classes, driver, wanted.jars, wanted.packages))
-    return Jvm(session, found, connection, wanted.session_init or driver.session)
+    init = wanted.session_init or driver.session
+    if spec.row_security == "refuse" and driver.refuses_hidden_rows:
+        init = "; ".join(filter(None, (driver.refuses_hidden_rows, init)))
+    return Jvm(session, found, connection, init)
 
 
 def _load(
