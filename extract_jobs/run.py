@@ -19,6 +19,8 @@ from extract_jobs.attempt.attempt_report import attempt_report, leave_report
 from extract_jobs.attempt.context import RunContext, utc_now
 from extract_jobs.catalog import check_catalog
 from extract_jobs.commit.log import CommitLog
+from extract_jobs.engine.choice import will_need_workers, worker_modules
+from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import (
     CommitConflict,
     Interrupted,
@@ -67,7 +69,8 @@ def run_extract(
 
     Args:
         spec: What to extract, and where to.
-        spark: The caller's session; None starts one only if there is more than one split.
+        spark: The caller's session. With None, splits run on processes of this machine, unless a
+            Spark is set up or ``spec.engine`` asks for one.
         progress: Notified of every step, for people to watch.
         clock: Returns the current time, UTC.
         open_storage: Returns the storage of a URI; picklable.
@@ -90,7 +93,9 @@ def run_extract(
         extract_jobs.errors.ConfigError: connection.path: ... does not exist on this worker
     """
     try:
-        return _run_and_report(spec, RunContext(spark, progress or Progress(), clock, open_storage))
+        with WorkerProcesses(worker_modules(spec)) as workers:
+            context = RunContext(spark, progress or Progress(), clock, open_storage, workers)
+            return _run_and_report(spec, context)
     except StopRequested as stop:  # it came when all was done, or all was lost
         raise Interrupted(str(stop)) from stop
 
@@ -144,6 +149,8 @@ def _extract(spec: ExtractSpec, context: RunContext, *, replan: bool) -> Report:
         now = context.clock()
         source, objects = choose_objects(spec, log, base, open_source(spec, context.spark), now)
         description = source.describe()
+        if will_need_workers(spec, description, context.spark):
+            context.workers.start()
         chosen, key = choose_columns(description, spec), mask_key(spec)
         wanted = make_transform(spec, chosen, now, now).schema
         drift = find_drift(

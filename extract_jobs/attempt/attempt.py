@@ -29,7 +29,6 @@ from extract_jobs.engine.run_splits import (
     abort_leftover_uploads,
     check_driver,
     run_splits,
-    runs_on_spark,
 )
 from extract_jobs.engine.spark_deduplication import committed_by_split
 from extract_jobs.errors import (
@@ -45,7 +44,7 @@ from extract_jobs.planning.plan import Plan, partition_names
 from extract_jobs.planning.schema_change import columns_after, schema_json
 from extract_jobs.reporting.report import Report, identity, versions
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import Snapshot, VerifiedSnapshot
+from extract_jobs.sources import DataFrameReader, Snapshot, VerifiedSnapshot
 from extract_jobs.sources.splits import Split
 from extract_jobs.spark.session import spark_context
 from extract_jobs.spec.attempt_names import file_prefix
@@ -108,6 +107,8 @@ class Attempt:
                     spark=self.context.spark,
                     progress=self.context.progress,
                     committed=self.committed(task, splits),
+                    engine=self.spec.engine,
+                    workers=self.context.workers,
                 )
                 files = tuple(f for r in results for f in r.files) or self.schema_file(task)
             with self.context.phase("reconcile"):
@@ -128,8 +129,8 @@ class Attempt:
                 )
                 if same_rows and self.reads_interval_once():
                     refuse_fewer(self.spec.extract_table, sum(r.rows for r in results), source_rows)
-            if runs_on_spark(task, splits):
-                abort_leftover_uploads(task, files)
+            if len(splits) > 1 or isinstance(task.reader, DataFrameReader):
+                abort_leftover_uploads(task, files)  # of workers that were lost
                 check_driver(self.context.spark)
             report = attempt_report(
                 self.spec, self.context, self.plan, self.columns, task.transform,

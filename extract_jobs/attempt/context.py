@@ -1,4 +1,4 @@
-"""What an extract works with: Spark, clock, storage, and who watches it."""
+"""What an extract works with: Spark, worker processes, clock, storage, and who watches it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.storage import OpenStorage
 
@@ -29,6 +30,7 @@ class RunContext:
     progress: Progress
     clock: Callable[[], datetime]
     open_storage: OpenStorage
+    workers: WorkerProcesses
     timings: dict[str, float] = field(default_factory=dict)
 
     @contextmanager

@@ -18,7 +18,9 @@ from extract_jobs.config.worker_sizes import (
     fargate_problem,
 )
 from extract_jobs.spec.extract_spec import (
+    ENGINE_ABOUT,
     ColumnsSpec,
+    Engine,
     JobType,
     RowSecurity,
     SchemaChangeSpec,
@@ -164,6 +166,7 @@ class TableConfig(SpecPart):
     max_connections: int | None = Field(
         None, ge=1, le=1000, description="Short for split.max_connections."
     )
+    engine: Engine = Field("auto", description=ENGINE_ABOUT)
     target: TargetSpec
     on_schema_change: SchemaChangeSpec | SchemaPolicy = Field(
         "evolve", description="For every kind of change, or for each."

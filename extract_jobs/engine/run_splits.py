@@ -1,13 +1,14 @@
-"""Runs splits: on Spark executors, or in this process if there is only one.
+"""Runs splits: on processes of this machine, on Spark executors, or in this process.
 
-Each split is one Spark job of one task, and as many are under way as connections are allowed. So
-the cap on connections is exact, a free connection takes the next split of any size, progress
-comes split by split from any cluster, a lost task costs one split, and the first error that no
-retry can fix stops the rest at once. How a split becomes a job depends on what reads it:
-`arrow_splits` where Python does, `dataframe_splits` where Spark does.
+Each split is one task, and as many are under way as connections are allowed. So the cap on
+connections is exact, a free connection takes the next split of any size, progress comes split by
+split, a lost worker costs one split, and the first error that no retry can fix stops the rest at
+once. `engine.choice` says where splits run. On Spark a task is a job of its own: see
+`arrow_splits` where Python reads the rows, `dataframe_splits` where Spark does. Elsewhere it goes
+to a worker process, see `process_splits`, unless there is no second one to run beside it.
 
-Where partitions depend on the row, one job per split would write files of every partition for
-every split. Then each connection has one job instead: a slice of the splits that shares one set of
+Where partitions depend on the row, one task per split would write files of every partition for
+every split. Then each connection has one task instead: a slice of the splits that shares one set of
 files. A lost task costs a slice, and a fast slice does not help a slow one.
 """
 
@@ -18,12 +19,15 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
 from extract_jobs.commit.deduplication import CommittedRows
 from extract_jobs.engine.arrow_splits import run_in_process, run_on_spark
+from extract_jobs.engine.choice import processes_for, runs_on
 from extract_jobs.engine.dataframe_splits import run_dataframe
+from extract_jobs.engine.process_splits import pickled, run_on_process
 from extract_jobs.engine.split_task import (
     Results,
     SplitFailure,
@@ -31,11 +35,13 @@ from extract_jobs.engine.split_task import (
     SplitTask,
     described,
 )
+from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import Interrupted
 from extract_jobs.reporting.progress import Progress
-from extract_jobs.sources import DataFrameReader
+from extract_jobs.sources import DataFrameReader, Reader
 from extract_jobs.sources.splits import Split, slices
 from extract_jobs.spark.session import check_driver, spark_context, spark_session
+from extract_jobs.spec.extract_spec import Engine
 from extract_jobs.storage import WrittenFile, join
 
 if TYPE_CHECKING:
@@ -48,18 +54,12 @@ __all__ = [
     "abort_leftover_uploads",
     "check_driver",
     "run_splits",
-    "runs_on_spark",
 ]
 
 logger = logging.getLogger(__name__)
 
 _CANCEL_SECONDS = 1.0
-"""Seconds between attempts to cancel the jobs still running after one has failed."""
-
-
-def runs_on_spark(task: SplitTask, splits: Sequence[Split]) -> bool:
-    """Return whether `run_splits` needs Spark: one split that Python reads starts no JVM."""
-    return len(splits) > 1 or isinstance(task.reader, DataFrameReader)
+"""Seconds between attempts to cancel the tasks still running after one has failed."""
 
 
 def run_splits(
@@ -70,6 +70,8 @@ def run_splits(
     spark: SparkSession | None,
     progress: Progress,
     committed: Callable[[Split], CommittedRows | None] | None = None,
+    engine: Engine = "auto",
+    workers: WorkerProcesses | None = None,
 ) -> list[SplitResult]:
     """Extract every split, at most ``connections`` at a time.
 
@@ -77,11 +79,12 @@ def run_splits(
         task: What to do with a split.
         splits: Disjoint and exhaustive.
         connections: Most splits under way at a time, at least 1.
-        spark: The caller's session; None uses the active one, or starts one where it is needed
-            (`runs_on_spark`).
+        spark: The caller's session; None uses the active one, or starts one where it is needed.
         progress: Notified of every split.
         committed: Returns the rows of a split that are already committed. Called here when the
-            split's turn comes; each split then has its own job. None if there are no such rows.
+            split's turn comes; each split then has its own task. None if there are no such rows.
+        engine: Where splits run; see `extract_jobs.engine.choice.runs_on`.
+        workers: Processes for splits, which stay the caller's to close; None takes others.
 
     Returns:
         One result per split, in order of index.
@@ -91,31 +94,122 @@ def run_splits(
     """
     reader = task.reader
     assert reader is not None
-    of_split = committed or (lambda _: None)
-    if not runs_on_spark(task, splits):
-        assert not isinstance(reader, DataFrameReader)
-        ready = replace(task, committed=of_split(splits[0]))
-        return list(run_in_process(ready, reader, splits, progress))
-    context = spark_context(spark, connections)
-    group = f"extract-{uuid.uuid4().hex}"
-    stop = threading.Event()
+    on = runs_on(engine, reader, spark)
     scattered = task.transform.fixed_partition() is None and committed is None
+    if on == "processes":
+        connections = processes_for(connections, len(splits))
     units = slices(splits, connections if scattered else len(splits))
+    of_split = committed or (lambda _: None)
+    if not isinstance(reader, DataFrameReader) and (on == "processes" or len(splits) == 1):
+        if connections == 1 or len(units) == 1:
+            here = _Here(task, reader, of_split, progress)
+            return [result for unit in units for result in here.run(unit)]
+        with nullcontext(workers) if workers else WorkerProcesses() as processes:
+            on_processes = _OnProcesses(task, of_split, progress, processes)
+            return _side_by_side(on_processes, units, connections, progress)
+    context = spark_context(spark, connections)
+    on_spark = _OnSpark(task, reader, of_split, context, lambda: spark_session(spark))
+    return _side_by_side(on_spark, units, connections, progress)
+
+
+OfSplit = Callable[[Split], CommittedRows | None]
+
+
+@dataclass(frozen=True)
+class _Here:
+    """Runs units in this process, one after the other."""
+
+    task: SplitTask
+    reader: Reader
+    of_split: OfSplit
+    progress: Progress
+
+    def run(self, unit: Sequence[Split]) -> Results:
+        ready = replace(self.task, committed=self.of_split(unit[0]))
+        results = run_in_process(ready, self.reader, unit, self.progress)
+        if len(unit) > 1:
+            _tell_done(self.progress, results)
+        return results
+
+
+class _Way(Protocol):
+    """A way to run several units side by side."""
+
+    def run(self, unit: Sequence[Split], stop: threading.Event) -> Results | SplitFailure:
+        """Run a unit, in a thread of its own."""
+
+    def cancel(self) -> None:
+        """End the units that are under way; called again while any is."""
+
+
+@dataclass
+class _OnProcesses:
+    task: SplitTask
+    of_split: OfSplit
+    progress: Progress
+    workers: WorkerProcesses
+    _sent: tuple[CommittedRows | None, bytes] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, unit: Sequence[Split], stop: threading.Event) -> Results | SplitFailure:
+        task = self._pickled(self.of_split(unit[0]))
+        return run_on_process(task, unit, self.workers, self.progress, stop)
+
+    def cancel(self) -> None:
+        self.workers.interrupt()
+
+    def _pickled(self, committed: CommittedRows | None) -> bytes:
+        """Return the task as it is sent: the same bytes as long as the same rows are committed."""
+        with self._lock:
+            if self._sent is None or self._sent[0] is not committed:
+                self._sent = committed, pickled(replace(self.task, committed=committed))
+            return self._sent[1]
+
+
+class _OnSpark:
+    def __init__(
+        self,
+        task: SplitTask,
+        reader: Reader | DataFrameReader,
+        of_split: OfSplit,
+        context: SparkContext,
+        session: Callable[[], SparkSession],
+    ) -> None:
+        self._task, self._reader, self._of_split = task, reader, of_split
+        self._context, self._session = context, session
+        self._group = f"extract-{uuid.uuid4().hex}"
+
+    def run(self, unit: Sequence[Split], stop: threading.Event) -> Results | SplitFailure:
+        self._context.setJobGroup(self._group, described(unit), interruptOnCancel=True)
+        ready = replace(self._task, committed=self._of_split(unit[0]))
+        if isinstance(self._reader, DataFrameReader):
+            return run_dataframe(ready, self._reader, unit, self._session(), stop)
+        return run_on_spark(ready, self._reader, unit, self._context, stop)
+
+    def cancel(self) -> None:
+        try:
+            self._context.cancelJobGroup(self._group)
+        except Exception:  # noqa: BLE001 - py4j raises anything where its JVM is gone
+            logger.warning("could not cancel the remaining splits: Spark is gone")
+
+
+def _side_by_side(
+    way: _Way, units: Sequence[tuple[Split, ...]], connections: int, progress: Progress
+) -> list[SplitResult]:
+    """Run units, some at a time; the first that fails stops the others.
+
+    Raises:
+        ExtractError: Of the first that failed.
+    """
+    stop = threading.Event()
 
     def run_unit(unit: tuple[Split, ...]) -> Results:
         if stop.is_set():
             raise Interrupted("stopped because another split failed")
-        context.setJobGroup(group, described(unit), interruptOnCancel=True)
-        ready = replace(task, committed=of_split(unit[0]))
-        if isinstance(reader, DataFrameReader):
-            outcome = run_dataframe(ready, reader, unit, spark_session(spark), stop)
-        else:
-            outcome = run_on_spark(ready, reader, unit, context, stop)
+        outcome = way.run(unit, stop)
         if isinstance(outcome, SplitFailure):
             raise outcome.error()
-        for result in outcome:
-            size = sum(f.staged.size for f in result.files)
-            progress.split(result.index, result.rows, size, done=True)
+        _tell_done(progress, outcome)
         return outcome
 
     pool = ThreadPoolExecutor(min(connections, len(units)), thread_name_prefix="split")
@@ -131,17 +225,16 @@ def run_splits(
         for future in futures:
             future.cancel()
         while not all(f.done() for f in futures):
-            # Repeated: a thread may still start a job just after the others were cancelled.
-            _cancel(context, group)
+            # Repeated: a thread may still start a task just after the others were cancelled.
+            way.cancel()
             wait(futures, timeout=_CANCEL_SECONDS)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _cancel(context: SparkContext, group: str) -> None:
-    try:
-        context.cancelJobGroup(group)
-    except Exception:  # noqa: BLE001 - py4j raises anything where its JVM is gone
-        logger.warning("could not cancel the remaining splits: Spark is gone")
+def _tell_done(progress: Progress, results: Results) -> None:
+    for result in results:
+        size = sum(f.staged.size for f in result.files)
+        progress.split(result.index, result.rows, size, done=True)
 
 
 def abort_leftover_uploads(task: SplitTask, kept: Sequence[WrittenFile]) -> int:

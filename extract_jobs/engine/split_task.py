@@ -201,6 +201,6 @@ def outcome_of(run: Callable[[], Results], unit: Sequence[Split]) -> Results | S
         name = type(error).__name__
         return SplitFailure(
             "ExtractError",
-            f"{described(unit)}: unexpected {name}: a defect in extract-jobs; the executor's log "
-            "has the traceback",
+            f"{described(unit)}: unexpected {name}: a defect in extract-jobs; the worker's log has "
+            "the traceback",
         )

@@ -9,10 +9,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extract_jobs.errors import ExtractError, Interrupted, WorkerOutOfMemory
+from extract_jobs.errors import ConfigError, ExtractError, Interrupted, WorkerOutOfMemory
 from extract_jobs.spark.java import bundled_java_home
 
 if TYPE_CHECKING:
@@ -67,6 +68,27 @@ def _stopped(context: SparkContext) -> bool:
         return True
 
 
+def spark_is_set_up() -> bool:
+    """Return whether somebody has set up a Spark to run on, without starting any.
+
+    A session is active in this process; or a master is configured, as spark-submit, Glue and EMR
+    do, or a person by ``PYSPARK_SUBMIT_ARGS``, ``MASTER`` or ``spark-defaults.conf``.
+    """
+    if _active_context() is not None or "PYSPARK_GATEWAY_PORT" in os.environ:
+        return True
+    arguments = os.environ.get("PYSPARK_SUBMIT_ARGS", "")
+    if "MASTER" in os.environ or "--master" in arguments or "spark.master" in arguments:
+        return True
+    home = os.environ.get("SPARK_HOME")
+    folder = os.environ.get("SPARK_CONF_DIR") or (home and str(Path(home, "conf")))
+    if not folder:
+        return False
+    with suppress(OSError, UnicodeDecodeError):
+        text = Path(folder, "spark-defaults.conf").read_text(encoding="utf-8")
+        return re.search(r"(?m)^\s*spark\.master[\s=:]", text) is not None
+    return False
+
+
 def spark_context(
     spark: SparkSession | None,
     connections: int,
@@ -87,15 +109,27 @@ def spark_context(
             left as it is.
 
     Raises:
+        ConfigError: Spark is not installed.
         WorkerOutOfMemory: Java has not the memory to start.
         Interrupted: Spark could not be started for another reason.
     """
-    from pyspark import SparkConf, SparkContext
-
     active = spark.sparkContext if spark else _active_context()
     if active is not None:
         return active
+    try:
+        from pyspark import SparkConf, SparkContext
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "this extract runs on Spark, and the package pyspark is not installed: install "
+            "extract-jobs with its extra spark. Sources that are not read by JDBC need none with "
+            "engine: processes"
+        ) from error
+
     use_bundled_java()
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        # spark-submit's settings are properties of its JVM, which is up already: without a look at
+        # them, its master would seem not to be given.
+        SparkContext._ensure_initialized()  # noqa: SLF001 - what SparkContext does first itself
     conf = SparkConf()
     conf.setIfMissing("spark.app.name", "extract-jobs")
     if not conf.contains("spark.master"):
@@ -177,7 +211,7 @@ def _signals_deferred() -> Iterator[None]:
 
 
 def _active_context() -> SparkContext | None:
-    if "pyspark" not in sys.modules:
+    if not sys.modules.get("pyspark"):
         return None
     from pyspark import SparkContext
 

@@ -20,12 +20,17 @@ from extract_jobs.spec.rules import (
     mode_problems,
 )
 from extract_jobs.spec.source import ConnectionSpec, FilesSpec, connection_problem
-from extract_jobs.spec.source_types import SourceType
+from extract_jobs.spec.source_types import SourceType, registration
 from extract_jobs.spec.uris import is_inside
 from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
 
 JobType = Literal["glue", "emr", "ecs"]
 RowSecurity = Literal["refuse", "apply"]
+Engine = Literal["auto", "processes", "spark"]
+ENGINE_ABOUT = (
+    "What runs splits: processes of the job's own machine, or Spark. auto takes Spark where one is "
+    "set up (Glue, EMR, spark-submit, a session of the caller) and for sources read by JDBC."
+)
 
 XMIN = "xmin"
 """What snapshot mode orders rows by. No column of a PostgreSQL table can have this name."""
@@ -249,6 +254,7 @@ class ExtractSpec(SpecPart):
     where: Name | None = Field(None, description="One boolean expression in the source's dialect.")
     files: FilesSpec | None = None
     split: SplitSpec = SplitSpec()
+    engine: Engine = Field("auto", description=ENGINE_ABOUT)
     target: TargetSpec
     on_schema_change: SchemaChangeSpec | SchemaPolicy = "evolve"
     spill_folder: Name | None = None
@@ -300,6 +306,11 @@ class ExtractSpec(SpecPart):
             problems.append("source.row_security is for sources of type postgres and jdbc")
         if self.max_lag is not None and self.source_type != "postgres":
             problems.append("source.max_lag is for sources of type postgres")
+        if self.engine == "processes" and registration(self.source_type).on_spark:
+            problems.append(
+                f"engine processes: sources of type {self.source_type} are read by Spark; leave it "
+                "out"
+            )
         problems += [
             f"{name} must not be inside target.uri, where readers would list it"
             for name, uri in (("state_uri", self.state_uri), ("report_uri", self.report_uri))

@@ -54,7 +54,6 @@ def run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
             result for one in splits for result in run_in_process(task, reader, [one], Progress())
         ]
 
-    monkeypatch.setattr("extract_jobs.attempt.attempt.runs_on_spark", lambda *_: False)
     monkeypatch.setattr("extract_jobs.attempt.attempt.run_splits", in_turn)
 
 

@@ -1,4 +1,4 @@
-"""Extracts of several splits on Spark: one snapshot, workers and connections lost, no doubling."""
+"""Extracts of several splits, on either engine: one snapshot, losses, no doubling."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 
 from extract_jobs.errors import ExtractError, SourceUnavailable
 from extract_jobs.reporting.progress import Progress
+from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
 from infra.local.emulator import Emulator
@@ -23,25 +24,44 @@ from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import set_environment
 from tests.support.postgres import Server
 
-pytestmark = pytest.mark.spark
-
 ROWS = 60_000
+WORKERS = ("extract_jobs.engine.worker_server", "pyspark.daemon")
+"""Modules whose processes have workers for children, without Spark and with it."""
 
 
 @dataclass
 class Scene:
     server: Server
     lake: Lake
+    spark: SparkSession | None
 
-    def spec(self, run_id: str = "r", attempt: int = 1, **more: Any) -> ExtractSpec:
+    def extract(
+        self,
+        run_id: str = "r",
+        attempt: int = 1,
+        progress: Progress | None = None,
+        **more: Any,
+    ) -> Report:
         split = {"target_bytes": 1_000_000, "max_connections": 2, **more.pop("split", {})}
-        return ExtractSpec.model_validate(
-            self.lake.spec(self.server, run_id, attempt, split=split, **more)
-        )
+        engine = "spark" if self.spark else "processes"
+        spec = self.lake.spec(self.server, run_id, attempt, split=split, engine=engine, **more)
+        return run_extract(ExtractSpec.model_validate(spec), spark=self.spark, progress=progress)
+
+
+@pytest.fixture(
+    params=[False, pytest.param(True, marks=pytest.mark.spark)], ids=["processes", "spark"]
+)
+def spark_or_none(request: pytest.FixtureRequest) -> SparkSession | None:
+    return request.getfixturevalue("spark") if request.param else None
 
 
 @pytest.fixture
-def scene(pg_database: Server, ministack: Emulator, monkeypatch: pytest.MonkeyPatch) -> Scene:
+def scene(
+    spark_or_none: SparkSession | None,
+    pg_database: Server,
+    ministack: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Scene:
     set_environment(
         {**ministack.environment(), "CRASH_PASSWORD": pg_database.password}, monkeypatch
     )
@@ -52,7 +72,7 @@ def scene(pg_database: Server, ministack: Emulator, monkeypatch: pytest.MonkeyPa
         f" from generate_series(1, {ROWS}) g",
         "analyze public.t",
     )
-    return Scene(pg_database, lake)
+    return Scene(pg_database, lake, spark_or_none)
 
 
 class During(Progress):
@@ -70,7 +90,7 @@ class During(Progress):
             self.action()
 
 
-def test_all_splits_see_one_snapshot(scene: Scene, spark: SparkSession) -> None:
+def test_all_splits_see_one_snapshot(scene: Scene) -> None:
     def change_everything() -> None:
         scene.server.execute(
             "update public.t set version = 2 where id % 2 = 0",
@@ -79,7 +99,7 @@ def test_all_splits_see_one_snapshot(scene: Scene, spark: SparkSession) -> None:
         )
 
     during = During(change_everything)
-    report = run_extract(scene.spec(), spark=spark, progress=during)
+    report = scene.extract(progress=during)
     assert during.called.is_set()
     assert report.splits > 4
     assert (report.rows, report.source_rows, report.reconciled) == (ROWS, ROWS, True)
@@ -88,25 +108,27 @@ def test_all_splits_see_one_snapshot(scene: Scene, spark: SparkSession) -> None:
     assert scene.lake.staged() == []
 
 
-def test_the_callers_session_is_used_and_left_alone(scene: Scene, spark: SparkSession) -> None:
-    run_extract(scene.spec(), spark=spark)
-    assert spark.range(3).count() == 3
+@pytest.mark.parametrize("spark_or_none", [True], indirect=True)
+@pytest.mark.spark
+def test_the_callers_session_is_used_and_left_alone(scene: Scene) -> None:
+    assert scene.spark
+    scene.extract()
+    assert scene.spark.range(3).count() == 3
 
 
-def test_a_python_worker_killed_in_mid_split_costs_one_retry(
-    scene: Scene, spark: SparkSession
-) -> None:
+def test_a_python_worker_killed_in_mid_split_costs_one_retry(scene: Scene) -> None:
     killed: list[int] = []
+    daemon = WORKERS[bool(scene.spark)]
 
     def kill_workers() -> None:
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):  # a process that has ended meanwhile
-                if not killed and "pyspark.daemon" in " ".join(process.cmdline()):
+                if not killed and daemon in process.cmdline():
                     for worker in process.children():
                         worker.send_signal(signal.SIGKILL)
                         killed.append(worker.pid)
 
-    report = run_extract(scene.spec(), spark=spark, progress=During(kill_workers))
+    report = scene.extract(progress=During(kill_workers))
     assert killed
     assert report.rows == ROWS
     assert scene.lake.read() == list(range(1, ROWS + 1))
@@ -122,9 +144,7 @@ def terminate(server: Server, which: str) -> int:
         ).fetchone()[0]
 
 
-def test_a_reading_connection_that_is_cut_is_read_again_in_the_same_snapshot(
-    scene: Scene, spark: SparkSession
-) -> None:
+def test_a_reading_connection_that_is_cut_is_read_again_in_the_same_snapshot(scene: Scene) -> None:
     cut = threading.Event()
 
     def cut_readers() -> None:
@@ -135,7 +155,7 @@ def test_a_reading_connection_that_is_cut_is_read_again_in_the_same_snapshot(
 
     watcher = threading.Thread(target=cut_readers)
     watcher.start()
-    report = run_extract(scene.spec(), spark=spark)
+    report = scene.extract()
     cut.set()
     watcher.join()
     assert report.rows == ROWS
@@ -143,47 +163,44 @@ def test_a_reading_connection_that_is_cut_is_read_again_in_the_same_snapshot(
     assert scene.lake.staged() == []
 
 
-def test_the_exporting_connection_cut_is_retryable_and_leaves_nothing(
-    scene: Scene, spark: SparkSession
-) -> None:
+def test_the_exporting_connection_cut_is_retryable_and_leaves_nothing(scene: Scene) -> None:
     def cut_exporter() -> None:
         assert terminate(scene.server, "state like 'idle in transaction%'") >= 1
 
     with pytest.raises(SourceUnavailable):
-        run_extract(scene.spec(), spark=spark, progress=During(cut_exporter))
+        scene.extract(progress=During(cut_exporter))
     assert scene.lake.visible() == []
     assert scene.lake.staged() == []
     assert scene.lake.report("r")["error"]["retryable"] is True
-    report = run_extract(scene.spec(attempt=2), spark=spark)
+    report = scene.extract(attempt=2)
     assert report.rows == ROWS
     assert scene.lake.read() == list(range(1, ROWS + 1))
 
 
-def test_the_first_error_stops_the_other_splits(scene: Scene, spark: SparkSession) -> None:
+def test_the_first_error_stops_the_other_splits(scene: Scene) -> None:
     """A value in the last page that no policy allows: nothing is staged, nobody waits for all."""
     scene.server.execute(
         "alter table public.t add column at timestamp default '2026-01-01'",
         f"update public.t set at = 'infinity' where id = {ROWS}",
     )
     with pytest.raises(ExtractError, match="at"):
-        run_extract(scene.spec(), spark=spark)
+        scene.extract()
     assert scene.lake.visible() == []
     assert scene.lake.staged() == []
 
 
-def test_a_short_idle_in_transaction_timeout_of_the_server_does_no_harm(
-    scene: Scene, spark: SparkSession
-) -> None:
+def test_a_short_idle_in_transaction_timeout_of_the_server_does_no_harm(scene: Scene) -> None:
     scene.server.execute(
         f"alter database \"{scene.server.database}\" set idle_in_transaction_session_timeout = '1s'"
     )
     during = During(lambda: time.sleep(2.5))
-    report = run_extract(scene.spec(split={"max_connections": 1}), spark=spark, progress=during)
+    report = scene.extract(split={"max_connections": 1}, progress=during)
     assert report.rows == ROWS
 
 
+@pytest.mark.parametrize("connections", [1, 2])
 def test_the_number_of_connections_is_never_above_what_is_allowed(
-    scene: Scene, spark: SparkSession
+    scene: Scene, connections: int
 ) -> None:
     most, stop = [0], threading.Event()
 
@@ -198,15 +215,13 @@ def test_the_number_of_connections_is_never_above_what_is_allowed(
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    run_extract(scene.spec(split={"max_connections": 1}), spark=spark)
+    scene.extract(split={"max_connections": connections})
     stop.set()
     watcher.join()
-    assert 1 <= most[0] <= 2  # one split and the connection that holds the snapshot
+    assert 1 <= most[0] <= connections + 1  # the splits, and what holds the snapshot
 
 
-def test_the_password_is_in_no_process_list_spark_setting_or_statement(
-    scene: Scene, spark: SparkSession
-) -> None:
+def test_the_password_is_in_no_process_list_spark_setting_or_statement(scene: Scene) -> None:
     seen: list[str] = []
 
     def look() -> None:
@@ -217,7 +232,8 @@ def test_the_password_is_in_no_process_list_spark_setting_or_statement(
             found = connection.execute("select query, application_name from pg_stat_activity")
             seen.extend(" ".join(map(str, row)) for row in found.fetchall())
 
-    run_extract(scene.spec(), spark=spark, progress=During(look))
-    seen.extend(f"{k}={v}" for k, v in spark.sparkContext.getConf().getAll())
+    scene.extract(progress=During(look))
+    if scene.spark:
+        seen.extend(f"{k}={v}" for k, v in scene.spark.sparkContext.getConf().getAll())
     assert any("extract" in text.lower() or "copy" in text.lower() for text in seen)
     assert not [text for text in seen if scene.server.password in text]

@@ -1,0 +1,75 @@
+"""Runs splits of an Arrow source on worker processes of this machine."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+from collections.abc import Sequence
+
+from extract_jobs.engine.split_task import Results, SplitFailure, SplitTask, described
+from extract_jobs.engine.worker_processes import WorkerLost, WorkerProcesses
+from extract_jobs.errors import ConfigError, ExtractError, Interrupted, WorkerOutOfMemory
+from extract_jobs.reporting.progress import Progress
+from extract_jobs.sources.splits import Split
+
+logger = logging.getLogger(__name__)
+
+
+def pickled(task: SplitTask) -> bytes:
+    """Return a task as workers are sent it.
+
+    Raises:
+        ConfigError: It holds something that cannot be sent.
+    """
+    try:
+        return pickle.dumps(task)
+    except Exception as error:
+        raise ConfigError(
+            f"the reader or open_storage cannot be sent to a worker process ({error}): make it of "
+            "named functions and classes of modules, or bring a Spark session (engine: spark)"
+        ) from error
+
+
+def run_on_process(
+    task: bytes,
+    unit: Sequence[Split],
+    workers: WorkerProcesses,
+    progress: Progress,
+    stop: threading.Event,
+) -> Results | SplitFailure:
+    """Run some splits on a worker process; a lost worker costs one try.
+
+    What a lost worker had staged is dropped at the end by `run_splits.abort_leftover_uploads`.
+
+    Raises:
+        Interrupted: A worker was lost as often as it may.
+        WorkerOutOfMemory: A worker was killed because memory was full.
+    """
+    for last in (False, True):
+        worker = workers.take()
+        try:
+            outcome = worker.run(task, unit, progress)
+        except (EOFError, OSError):
+            lost = workers.lost(worker)
+            error = _as_told(lost, unit, last=last)
+            if last or stop.is_set() or isinstance(error, WorkerOutOfMemory):
+                raise error from lost
+            logger.warning("%s: %s; reading again", described(unit), lost)
+        else:
+            workers.give_back(worker)
+            return outcome
+    raise AssertionError("unreachable")
+
+
+def _as_told(lost: WorkerLost, unit: Sequence[Split], *, last: bool) -> ExtractError:
+    """Return what a lost worker means.
+
+    The system keeps no count of such kills everywhere; one SIGKILL after the other is its way too.
+    """
+    if lost.memory or (last and lost.killed):
+        return WorkerOutOfMemory(
+            f"{described(unit)}: a worker process was killed, as the system does when memory is "
+            "full; give the worker more, or read fewer splits at a time (max_connections)"
+        )
+    return Interrupted(f"{described(unit)}: {lost}; what it said is on standard error")

@@ -1,0 +1,271 @@
+"""Worker processes of this machine, as the driver sees them.
+
+They are forked by a server (`extract_jobs.engine.worker_server`) that has imported what they need
+while the driver was planning. No thread of the caller is ever forked, and its main module is not
+imported again. The server has a session of its own, so that Ctrl-C in a terminal comes to the
+driver alone, which then stops its workers.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Self
+
+from extract_jobs.engine import worker_server
+from extract_jobs.engine.split_task import Results, SplitFailure
+from extract_jobs.errors import ExtractError, Interrupted, WorkerOutOfMemory
+from extract_jobs.reporting.progress import Progress
+from extract_jobs.sources.splits import Split
+
+logger = logging.getLogger(__name__)
+
+_END_SECONDS = 2.0
+"""How long the server may take to end, once its socket is closed, before it is killed."""
+_VMSTAT = Path("/proc/vmstat")
+
+
+class WorkerLost(Exception):
+    """A worker ended before it gave its outcome.
+
+    Args:
+        by: Its exit code, or minus the number of the signal that ended it.
+        memory: Whether the system has killed a process because memory was full.
+
+    Attributes:
+        killed: Whether it was by SIGKILL.
+        memory: Whether that was when the system killed a process because memory was full.
+    """
+
+    def __init__(self, by: int, *, memory: bool) -> None:
+        super().__init__(f"a worker process was lost ({_how(by)})")
+        self.killed = by == -signal.SIGKILL
+        self.memory = self.killed and memory
+
+
+@dataclass(eq=False)
+class Worker:
+    """One worker process.
+
+    Attributes:
+        pid: Its process id.
+        connection: Leads to it.
+        task: The pickled task that it was sent last.
+    """
+
+    pid: int
+    connection: Connection
+    task: bytes | None = None
+    stopping: bool = False
+
+    def run(self, task: bytes, unit: Sequence[Split], progress: Progress) -> Results | SplitFailure:
+        """Run some splits and return their outcome.
+
+        Args:
+            task: A pickled `SplitTask`; sent only if it is not the one sent last.
+            unit: The splits.
+            progress: Notified of rows; not of splits that are done.
+
+        Raises:
+            EOFError: It has ended.
+            OSError: The same.
+        """
+        level = logging.getLogger("extract_jobs").getEffectiveLevel()
+        self.connection.send((level, None if task is self.task else task, tuple(unit)))
+        self.task = task
+        while True:
+            kind, what = self.connection.recv()
+            if kind == "outcome":
+                outcome: Results | SplitFailure = what
+                return outcome
+            if kind == "progress":
+                index, rows, size = what
+                progress.split(index, rows, size, done=False)
+            else:
+                name, level, message = what
+                logging.getLogger(name).log(level, "%s", message)
+
+
+class WorkerProcesses:
+    """A server and its workers; a context manager, which ends them all. Starts nothing by itself.
+
+    Its methods may be called from any thread.
+    """
+
+    def __init__(self, modules: Sequence[str] = ()) -> None:
+        """Remember what to import.
+
+        Args:
+            modules: What workers need beside the engine, such as the source's module.
+        """
+        self._modules = tuple(modules)
+        self._server: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._workers: set[Worker] = set()
+        self._idle: list[Worker] = []
+        self._oom_kills = 0
+        # One request at a time to the server; and no signal to a process that is reaped already.
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the server, if it does not run yet, and do not wait for it."""
+        with self._lock:
+            self._start()
+
+    def take(self) -> Worker:
+        """Return an idle worker, or a new one.
+
+        Raises:
+            ExtractError: None can be started.
+        """
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            self._start()
+            ours, theirs = Pipe()
+            try:
+                pid = self._ask(worker_server.FORK, descriptor=theirs.fileno())
+                if pid < 0:
+                    raise _not_started(-pid)
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                theirs.close()
+            worker = Worker(pid, ours)
+            self._workers.add(worker)
+            return worker
+
+    def give_back(self, worker: Worker) -> None:
+        """Keep a worker that has given its outcome for the next unit."""
+        with self._lock:
+            self._idle.append(worker)
+
+    def lost(self, worker: Worker) -> WorkerLost:
+        """Bury a worker whose connection has broken, and return how it ended.
+
+        Raises:
+            ExtractError: The server is gone too.
+        """
+        with self._lock:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
+            self._workers.discard(worker)
+            worker.connection.close()
+            by = self._ask(worker_server.WAIT + b" %d" % worker.pid)
+            return WorkerLost(by, memory=_oom_kills() > self._oom_kills)
+
+    def interrupt(self) -> None:
+        """Have busy workers drop what they do and end; those that were told before are killed."""
+        with self._lock:
+            for worker in self._workers.difference(self._idle):
+                number = signal.SIGKILL if worker.stopping else signal.SIGTERM
+                worker.stopping = True
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, number)
+
+    def close(self) -> None:
+        """End the server and all workers; within seconds, whatever they do."""
+        with self._lock:
+            for worker in self._workers:
+                worker.connection.close()
+            self._workers.clear()
+            self._idle.clear()
+            if self._control is not None:
+                self._control.close()
+                self._control = None
+            if self._server is not None:
+                _ended(self._server)
+                self._server = None
+
+    def _start(self) -> None:
+        if self._control is not None:
+            return
+        self._oom_kills = _oom_kills()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control = ours
+        # The modules that this process has found, wherever they come from, without the folder
+        # that ``-m`` would put before them.
+        path = os.pathsep.join(str(Path(p).absolute()) for p in sys.path)
+        with theirs:
+            self._server = subprocess.Popen(
+                [sys.executable, "-P", "-m", worker_server.MODULE, str(theirs.fileno()),
+                 *self._modules],
+                env={**os.environ, **worker_server.SINGLE_THREADED, "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )  # fmt: skip
+
+    def _ask(self, request: bytes, descriptor: int | None = None) -> int:
+        assert self._control is not None
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor or 0]))
+        try:
+            self._control.sendmsg([request], [] if descriptor is None else [rights])
+            answer = self._control.recv(64)
+        except OSError:
+            answer = b""
+        if not answer:
+            raise self._server_lost()
+        return int(answer)
+
+    def _server_lost(self) -> ExtractError:
+        assert self._server is not None
+        code = _ended(self._server)
+        if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
+            return WorkerOutOfMemory(
+                "the worker processes were killed: the machine's memory is full"
+            )
+        if code < 0:
+            return Interrupted(f"the server of worker processes was lost ({_how(code)})")
+        return ExtractError(
+            f"worker processes cannot be started: their server ended with exit code {code}; "
+            "what it said is on standard error"
+        )
+
+
+def _ended(server: subprocess.Popen[bytes]) -> int:
+    """Wait for a server whose socket is closed, and return how it ended."""
+    try:
+        return server.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()  # the system then kills its children
+        return server.wait()
+
+
+def _how(ended: int) -> str:
+    return f"exit code {ended}" if ended >= 0 else f"signal {-ended}, {signal.strsignal(-ended)}"
+
+
+def _not_started(number: int) -> ExtractError:
+    if number == errno.ENOMEM:
+        return WorkerOutOfMemory("the machine has no memory left to start a worker process")
+    return Interrupted(f"the system starts no worker process: {os.strerror(number)}")
+
+
+def _oom_kills() -> int:
+    """Return how often the system has killed a process because memory was full; 0 if unknown."""
+    with suppress(OSError):
+        for line in _VMSTAT.read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0

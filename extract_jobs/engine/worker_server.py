@@ -1,0 +1,205 @@
+"""The program behind worker processes: it imports what they need once, and forks one on request.
+
+``python -m extract_jobs.engine.worker_server SOCKET [MODULE …]``, started by
+`extract_jobs.engine.worker_processes` alone. It is a program of our own and not multiprocessing's
+forkserver, which would import the caller's main module in every worker: a script without a guard
+would start over. The number of an inherited socket and the names of modules are all that its
+command line holds; tasks, with their credentials, come through sockets.
+
+A process that forks must have one thread, so the server keeps libraries from starting their own,
+and starts a fresh interpreter in place of a fork where one has more all the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import NoReturn
+
+from extract_jobs.engine.pandas_free import skip_pandas
+from extract_jobs.errors import StopRequested
+
+MODULE = "extract_jobs.engine.worker_server"
+SINGLE_THREADED = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+"""Variables that keep numpy's and Arrow's libraries from starting threads when they are loaded."""
+FORK, WAIT = b"fork", b"wait"
+"""What is asked of the server. It answers with a process id (or minus the error's number, where the
+system starts no process) and with an exit code."""
+
+_PROGRESS_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1
+_WORK = "--work"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve requests that come through a socket, until its other end closes."""
+    if arguments[0] == _WORK:
+        _work(int(arguments[1]), int(arguments[2]))
+    control = socket.socket(fileno=int(arguments[0]))
+    control.set_inheritable(False)
+    _preload(arguments[1:])
+    children: set[int] = set()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 64, 1)
+        order, _, argument = message.partition(b" ")
+        if order == FORK:
+            [descriptor] = descriptors
+            answer = _start(control, descriptor)
+            os.close(descriptor)
+            children |= {answer} if answer > 0 else set()
+        elif order == WAIT:  # whoever asks has killed it
+            answer = os.waitstatus_to_exitcode(os.waitpid(int(argument), 0)[1])
+            children.discard(int(argument))
+        else:
+            # The driver is done or dead. What still runs has nobody to work for.
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+            os._exit(0)
+        control.send(b"%d" % answer)
+
+
+def _preload(modules: Sequence[str]) -> None:
+    skip_pandas()
+    for name in ("extract_jobs.engine.arrow_splits", *modules):
+        import_module(name)
+    if "duckdb" in sys.modules:
+        # Importing it opens a database, with threads of its own, that nothing here uses.
+        sys.modules["duckdb"].default_connection().close()
+
+
+def _start(control: socket.socket, descriptor: int) -> int:
+    server = os.getpid()
+    try:
+        if _threads() > 1:
+            os.set_inheritable(descriptor, True)
+            arguments = [sys.executable, "-P", "-m", MODULE, _WORK, str(server), str(descriptor)]
+            return os.posix_spawn(sys.executable, arguments, os.environ)
+        child = os.fork()
+    except OSError as error:
+        return -(error.errno or errno.EAGAIN)
+    if child == 0:
+        control.close()
+        _work(server, descriptor)
+    return child
+
+
+def _threads() -> int:
+    """Return how many threads the system counts, those of libraries included."""
+    try:
+        return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names alone
+    except OSError:
+        return 1
+
+
+# The worker
+
+
+def _work(server: int, descriptor: int) -> NoReturn:
+    """Run what comes through a socket, one after the other, until the driver closes it."""
+    code = 1
+    try:
+        _die_with(server)
+        signal.signal(signal.SIGTERM, _stop)
+        _Worker(Connection(descriptor)).serve()
+    except (EOFError, OSError, StopRequested):
+        code = 0  # the driver wants no more
+    except BaseException:  # noqa: BLE001 - the process ends here
+        traceback.print_exc()
+    finally:
+        # An ordinary end would wait for DuckDB, which reads what a server still sends.
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _die_with(server: int) -> None:
+    """Have the system kill this process when the server ends, however that ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(0)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise StopRequested("the driver has stopped")
+
+
+class _Worker(logging.Handler):
+    """Answers the driver; what is logged here is logged there."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._shown = 0.0
+        logging.getLogger().handlers = [self]
+
+    def serve(self) -> None:
+        """Run units of splits until the driver closes the connection."""
+        skip_pandas()
+        from extract_jobs.engine.arrow_splits import run_in_process
+        from extract_jobs.engine.split_task import SplitFailure, outcome_of
+        from extract_jobs.reporting.progress import Progress
+
+        worker = self
+
+        class Sent(Progress):
+            def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+                worker.progress(index, rows, size, done=done)
+
+        task = None
+        while True:
+            level, sent, unit = self._connection.recv()
+            logging.getLogger().setLevel(level)
+            try:
+                task = pickle.loads(sent) if sent is not None else task  # noqa: S301 - the driver's
+            except Exception as error:  # noqa: BLE001 - classes raise anything when they are loaded
+                failure = f"{type(error).__name__}: {error}"
+                self._send("outcome", SplitFailure("ConfigError", _not_importable(failure)))
+                continue
+            assert task is not None
+            run = partial(run_in_process, task, task.reader, unit, Sent())
+            self._send("outcome", outcome_of(run, unit))
+
+    def progress(self, index: int, rows: int, size: int, *, done: bool) -> None:
+        """Pass it on now and then; that a split is done is known by its outcome."""
+        if not done and time.monotonic() - self._shown > _PROGRESS_SECONDS:
+            self._shown = time.monotonic()
+            self._send("progress", (index, rows, size))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a line on."""
+        self._send("log", (record.name, record.levelno, record.getMessage()))
+
+    def _send(self, kind: str, what: object) -> None:
+        with self._sending:
+            self._connection.send((kind, what))
+
+
+def _not_importable(failure: str) -> str:
+    return (
+        f"a worker process cannot load its task ({failure}): what a reader or open_storage is made "
+        "of must be importable, so define it in a module and not in the script or notebook that "
+        "is run; or bring a Spark session (engine: spark)"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,410 @@
+"""Splits on worker processes: no Spark, no guard in scripts, and nobody left behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from extract_jobs.engine import worker_processes
+from extract_jobs.engine.run_splits import abort_leftover_uploads, run_splits
+from extract_jobs.engine.split_task import SplitResult
+from extract_jobs.engine.worker_processes import WorkerProcesses
+from extract_jobs.errors import (
+    ConfigError,
+    ExtractError,
+    Interrupted,
+    SourceQueryFailed,
+    WorkerOutOfMemory,
+)
+from extract_jobs.reporting.progress import Progress
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.source_types import BUILT_IN
+from tests.support.scattered import ScatteredReader, scattered_task
+from tests.support.sqlite_source import write
+
+ROOT = Path(__file__).parents[2]
+SERVER = "extract_jobs.engine.worker_server"
+
+
+@dataclass
+class OddReader(ScatteredReader):
+    """Does something odd in the middle of a split of one index, as often as told."""
+
+    odd: str = ""
+    at: int = 1
+    times: int = 1
+    folder: str = ""
+
+    def read(self, split: Split) -> Iterator[pa.RecordBatch]:
+        for number, batch in enumerate(super().read(split)):
+            if split.index == self.at and number == 1:
+                self._act()
+            yield batch
+
+    def _act(self) -> None:
+        marks = Path(self.folder)
+        if len([*marks.glob("did-*")]) >= self.times:
+            return
+        (marks / f"did-{os.getpid()}").touch()
+        if self.odd == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.odd == "kill server":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+        elif self.odd == "fail":
+            raise SourceQueryFailed("no")
+        elif self.odd == "memory":
+            raise MemoryError
+        elif self.odd == "defect":
+            raise KeyError("row data")
+        elif self.odd == "wait":
+            time.sleep(60)
+        elif self.odd == "log":
+            logging.getLogger("extract_jobs.here").warning("said by %d", os.getpid())
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[WorkerProcesses]:
+    with WorkerProcesses() as processes:
+        yield processes
+    assert servers() == []
+
+
+def run(
+    folder: Path,
+    workers: WorkerProcesses | None,
+    odd: str = "",
+    *,
+    splits: int = 3,
+    progress: Progress | None = None,
+    **more: Any,
+) -> list[SplitResult]:
+    """Run splits on two processes; nothing of it stays staged, however it ends."""
+    reader = OddReader(rows=300, partitions=1, batch_rows=100, odd=odd, folder=str(folder), **more)
+    task = replace(scattered_task(folder / "lake"), reader=reader)
+    units = [Split(i, estimated_bytes=10) for i in range(splits)]
+    try:
+        results = run_splits(
+            task, units, connections=2, spark=None, engine="processes",
+            progress=progress or Progress(), workers=workers,
+        )  # fmt: skip
+    except BaseException:
+        abort_leftover_uploads(task, ())
+        assert [p for p in (folder / "lake").rglob("*") if p.is_file()] == []
+        raise
+    abort_leftover_uploads(task, [f for r in results for f in r.files])
+    return results
+
+
+def servers(of: int | None = None) -> list[psutil.Process]:
+    """Return the servers and workers below a process; none is a zombie."""
+    return [p for p in psutil.Process(of).children(recursive=True) if SERVER in p.cmdline()]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_a_lost_worker_costs_one_try(
+    workers: WorkerProcesses, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = run(tmp_path, workers, "kill", splits=5)
+    assert [(r.index, r.rows) for r in results] == [(i, 300) for i in range(5)]
+    assert "lost (signal 9, Killed); reading again" in caplog.text
+
+
+def test_a_worker_killed_twice_has_no_memory(workers: WorkerProcesses, tmp_path: Path) -> None:
+    with pytest.raises(WorkerOutOfMemory, match="a worker process was killed"):
+        run(tmp_path, workers, "kill", times=2)
+
+
+def test_a_kill_for_want_of_memory_is_not_tried_again_on_the_same_machine(
+    workers: WorkerProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers.start()
+    count = worker_processes._oom_kills()
+    monkeypatch.setattr(worker_processes, "_oom_kills", lambda: count + 1)
+    with pytest.raises(WorkerOutOfMemory):
+        run(tmp_path, workers, "kill")
+    assert len([*tmp_path.glob("did-*")]) == 1
+
+
+def test_the_system_counts_such_kills() -> None:
+    assert "\noom_kill " in Path("/proc/vmstat").read_text()
+    assert worker_processes._oom_kills() >= 0
+
+
+def test_a_lost_server_is_retryable(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="server of worker processes was lost") as caught:
+        run(tmp_path, None, "kill server")
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("odd", "error", "text"),
+    [
+        ("fail", SourceQueryFailed, "no"),
+        ("memory", WorkerOutOfMemory, "a Python worker ran out of memory"),
+        ("defect", ExtractError, "unexpected KeyError: a defect"),
+    ],
+)
+def test_what_a_split_raises_is_raised(
+    workers: WorkerProcesses, tmp_path: Path, odd: str, error: type[ExtractError], text: str
+) -> None:
+    with pytest.raises(error, match=text) as caught:
+        run(tmp_path, workers, odd)
+    assert type(caught.value) is error
+
+
+def test_the_first_error_stops_a_split_that_would_take_long(
+    workers: WorkerProcesses, tmp_path: Path
+) -> None:
+    class Failing(Progress):
+        def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+            if done:
+                raise RuntimeError("here")
+
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="here"):
+        run(tmp_path, workers, "wait", at=0, progress=Failing())
+    assert time.monotonic() - started < 30
+
+
+def test_what_workers_log_is_logged_here(
+    workers: WorkerProcesses, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, workers, "log")
+    [record] = [r for r in caplog.records if r.name == "extract_jobs.here"]
+    assert record.message.startswith("said by ")
+    assert int(record.message.split()[-1]) != os.getpid()
+
+
+def test_rows_are_seen_while_they_come(workers: WorkerProcesses, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, bool]] = []
+
+    class Seen(Progress):
+        def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+            seen.append((index, rows, done))
+
+    run(tmp_path, workers, progress=Seen())
+    assert sorted(s for s in seen if s[2]) == [(i, 300, True) for i in range(3)]
+    assert any(0 < rows <= 300 and not done for _, rows, done in seen)
+
+
+# The server
+
+
+def test_the_server_has_one_thread_when_it_forks() -> None:
+    """With everything imported that any source needs."""
+    modules = [kind.opens.partition(":")[0] for kind in BUILT_IN.values() if not kind.on_spark]
+    with WorkerProcesses([*modules, "extract_jobs.storage.s3"]) as processes:
+        worker = processes.take()
+        process = psutil.Process(worker.pid)
+        server = process.parent()
+        assert server is not None
+        assert server.num_threads() == 1
+        assert process.cmdline() == server.cmdline()  # it was forked
+        loaded = {Path(found.path).name for found in server.memory_maps()}
+        assert any(name.startswith("_duckdb") for name in loaded)
+        assert not [name for name in loaded if "pandas" in name]
+
+
+def test_a_server_with_threads_starts_workers_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "threaded_source.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    reader = ScatteredReader(rows=5, partitions=1)
+    task = replace(scattered_task(tmp_path / "lake"), reader=reader)
+    with WorkerProcesses(["threaded_source"]) as processes:
+        worker = processes.take()
+        process = psutil.Process(worker.pid)
+        wait_until(lambda: "--work" in process.cmdline())
+        processes.give_back(worker)
+        results = run_splits(
+            task, [Split(0), Split(1)], connections=2, spark=None, engine="processes",
+            progress=Progress(), workers=processes,
+        )  # fmt: skip
+    assert [r.rows for r in results] == [5, 5]
+
+
+def test_closing_ends_workers_that_are_busy() -> None:
+    with WorkerProcesses() as processes:
+        busy = psutil.Process(processes.take().pid)
+        server = busy.parent()
+        assert server is not None
+        busy.suspend()
+    assert not server.is_running()
+    assert psutil.wait_procs([busy], timeout=5)[1] == []
+
+
+def test_a_server_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    with (
+        WorkerProcesses(["no_such_module"]) as processes,
+        pytest.raises(ExtractError, match="ended with exit code 1"),
+    ):
+        processes.take()
+    assert "No module named 'no_such_module'" in capfd.readouterr().err
+
+
+def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+    with WorkerProcesses() as processes:  # another driver's are left alone
+        mine = processes.take()
+        with subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(tmp_path)], cwd=ROOT, stdout=subprocess.DEVNULL
+        ) as driver:
+            wait_until(lambda: len([*tmp_path.glob("did-*")]) == 1)
+            below = servers(driver.pid)
+            assert len(below) >= 2
+            driver.kill()
+        _, alive = psutil.wait_procs(below, timeout=10)
+        assert alive == []
+        assert psutil.pid_exists(mine.pid)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from tests.service.test_worker_processes import run
+run(Path(sys.argv[1]), None, "wait")
+"""
+
+
+# Programs
+
+SCRIPT = """
+import sys, threading
+print("started")
+threading.Thread(target=threading.Event().wait, daemon=True).start()  # as in a notebook
+sys.modules["pyspark"] = None  # not installed
+from extract_jobs import ExtractSpec, extract
+spec = ExtractSpec(
+    run_id="r", source_name="shop", source_type="sqlite", connection={"path": "shop.db"},
+    extract_table="t", target={"uri": "lake/t"}, state_uri="state", report_uri="state/r.json",
+    split={"target_bytes": 8192, "max_connections": 2}, engine=sys.argv[1],
+)
+report = extract(spec)
+print(report.splits > 1, report.rows)
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    write(
+        tmp_path / "shop.db",
+        "create table t (id integer primary key, note text)",
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 5000)"
+        " insert into t select i, hex(randomblob(40)) from n",
+    )
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return tmp_path
+
+
+def script(shop: Path, engine: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "script.py", engine], cwd=shop, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["auto", "processes"])
+def test_a_script_without_guard_and_without_spark_extracts_in_several_splits(
+    shop: Path, engine: str
+) -> None:
+    ended = script(shop, engine)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "started\nTrue 5000\n"
+    rows = [pq.read_table(file).num_rows for file in (shop / "lake/t").rglob("*.parquet")]
+    assert sum(rows) == 5000
+
+
+def test_an_engine_that_is_not_installed_is_told(shop: Path) -> None:
+    ended = script(shop, "spark")
+    assert "ConfigError: this extract runs on Spark, and the package pyspark" in ended.stderr
+
+
+def test_a_reader_of_the_script_itself_is_told(tmp_path: Path) -> None:
+    child = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tests.service.test_worker_processes import *
+class Mine(ScatteredReader):
+    pass
+task = replace(scattered_task(Path(sys.argv[1])), reader=Mine(rows=5, partitions=1))
+try:
+    run_splits(task, [Split(0), Split(1)], connections=2, spark=None, engine="processes",
+               progress=Progress())
+except ConfigError as error:
+    print(error)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", child, tmp_path], cwd=ROOT, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "cannot load its task" in ended.stdout
+    assert "Mine" in ended.stdout
+
+
+def test_a_lambda_is_told(tmp_path: Path) -> None:
+    task = replace(
+        scattered_task(tmp_path), reader=ScatteredReader(rows=5, partitions=1),
+        open_storage=lambda _: None,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="cannot be sent to a worker process"):
+        run_splits(
+            task, [Split(0), Split(1)], connections=2, spark=None, engine="processes",
+            progress=Progress(),
+        )  # fmt: skip
+
+
+CONFIG = """
+version: 1
+source: {name: shop, type: sqlite, connection: {path: shop.db}}
+defaults: {target: {uri: "lake/{table}"}}
+tables: {t: {split: {target_bytes: 8192, max_connections: 2}}}
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_within_two_seconds(shop: Path, number: int) -> None:
+    """Each row takes long to compute, and the whole process group is told, as by Ctrl-C."""
+    slow = "alter table t add slow integer as (length(hex(zeroblob(10000000))))"
+    write(shop / "shop.db", slow)
+    (shop / "shop.yml").write_text(CONFIG)
+    with subprocess.Popen(
+        [sys.executable, "-m", "extract_jobs.cli", "run", "shop.yml", "--set", "engine=processes"],
+        cwd=shop, env={**os.environ, "PYTHONPATH": f"{ROOT}"}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        wait_until(lambda: len(servers(process.pid)) > 1 or process.poll() is not None)
+        below = servers(process.pid)
+        wait_until(lambda: [*(shop / "lake").rglob("*.parquet*")] or process.poll() is not None)
+        started = time.monotonic()
+        os.killpg(process.pid, number)
+        _, stderr = process.communicate(timeout=60)
+        took = time.monotonic() - started
+    assert process.returncode == 75, stderr
+    assert took < 2, took
+    assert stderr.splitlines()[-1].startswith("Interrupted: stopped by ")
+    _, alive = psutil.wait_procs(below, timeout=5)
+    assert alive == []
+    assert [p for p in (shop / "lake/t").rglob("*") if p.is_file()] == []
