@@ -1,4 +1,6 @@
-"""Worker on ECS: the container's only program, which starts Spark inside itself where it needs it.
+"""Worker on ECS: the container's only program. Splits run on processes that it starts.
+
+Spark is started inside it for sources that are read by JDBC, and where a spec asks for it.
 
 On SIGTERM it stops, aborts what it has staged, reports `Interrupted` and exits 75, all well within
 the 30 seconds that ECS gives. Exit codes are those of `extract_jobs.errors`.

@@ -9,8 +9,8 @@
 itself; ``--report_uri`` says where the report goes, ``--attempt`` which attempt it is. The other
 arguments are the state machine's; unknown ones are ignored, because Spark adds its own.
 
-The Spark session is made only when there is more than one split to read. Exit codes are those of
-`extract_jobs.errors`.
+The Spark session, with spark-submit's settings, is made only when there is more than one split.
+Exit codes are those of `extract_jobs.errors`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from extract_jobs.commit.log import ABANDON_AFTER
 from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for
@@ -17,7 +17,7 @@ from extract_jobs.config.problems import nearest
 from extract_jobs.config.resolve import overlaid
 from extract_jobs.config.trials import check_scratch, sample_overrides, scratch_overrides
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.extract_spec import Engine, ExtractSpec
 from extract_jobs.spec.uris import absolute
 from extract_jobs.spec.values import parse_duration
 
@@ -68,6 +68,11 @@ def argument_parser() -> argparse.ArgumentParser:
         "--yes",
         action="store_true",
         help="let overrides that narrow or alter what is read replace a table's own files",
+    )
+    run.add_argument(
+        "--engine",
+        choices=get_args(Engine),
+        help="what reads the splits of a table; over the key engine of the config",
     )
     run.add_argument("--run-id", help="name the run; a committed run is not done again")
     _target_argument(run)
@@ -195,6 +200,8 @@ def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[
     given = vars(arguments)
     place, limit = given.get("target"), given.get("limit")
     layers = [overrides_of(arguments.set)]
+    if engine := given.get("engine"):
+        layers.append({"engine": engine})
     if limit is not None:
         if place is None:
             raise ConfigError(

@@ -44,7 +44,9 @@ class ReadRequest:
 
 
 class Reader(Protocol):
-    """Reads splits. Picklable: Spark ships it to executors. Opens one connection per split.
+    """Reads splits. Opens one connection per split.
+
+    Picklable, and made of importable classes: it is sent to worker processes and Spark executors.
 
     One reader is used by one thread at a time; threads read through copies of their own.
     """

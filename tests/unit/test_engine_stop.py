@@ -53,6 +53,7 @@ def test_a_job_that_begins_just_after_the_others_were_cancelled_is_cancelled_too
     task = replace(scattered_task(tmp_path), reader=reader)
     with pytest.raises(SourceQueryFailed, match="no"):
         engine.run_splits(
-            task, [Split(0), Split(1)], connections=2, spark=None, progress=Progress()
-        )
+            task, [Split(0), Split(1)], connections=2, spark=None, engine="spark",
+            progress=Progress(),
+        )  # fmt: skip
     assert len(ended) == 1
