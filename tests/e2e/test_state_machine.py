@@ -205,7 +205,9 @@ def test_bad_input_fails_at_the_first_state_with_the_reason(stubbed, event, says
     s3.copy_object(Bucket="extract-config", Key="others.yml", CopySource=copied)
     outcome = stubbed.run(event)
     assert (outcome.status, outcome.error) == ("FAILED", "ConfigError")
-    assert says in json.loads(outcome.cause)["errorMessage"]
+    caught = json.loads(outcome.cause)
+    assert caught["Error"] == "ConfigError"
+    assert says in json.loads(caught["Cause"])["errorMessage"]
     assert outcome.runs == ()
     history = stubbed.histories(outcome.arn)[0]
     entered = [e["stateEnteredEventDetails"]["name"] for e in history

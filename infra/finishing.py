@@ -1,0 +1,77 @@
+"""What a stack needs beside CloudFormation, done each time that it has been made or changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from infra.aws_cli import Aws, DeployFailed, Stack
+
+_IMAGE = re.compile(
+    r"(?P<account>\d{12})\.dkr\.ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?"
+    r"/(?P<name>[a-z0-9._/-]+)"
+)
+"""An image in ECR: https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html"""
+
+
+def repository_of(image: str) -> str:
+    """Return the ARN of the ECR repository that holds an image; empty if it is in no ECR."""
+    found = _IMAGE.match(image)
+    if found is None:
+        return ""
+    region = found["region"]
+    partition = {"cn": "aws-cn", "us-gov": "aws-us-gov"}.get(region.rsplit("-", 2)[0], "aws")
+    return f"arn:{partition}:ecr:{region}:{found['account']}:repository/{found['name']}"
+
+
+def key_there(stack: Stack, given: Mapping[str, str]) -> str:
+    """Return the ARN of the key of a stack, as far as there is one before it is made or changed.
+
+    With ``KmsKey=create`` that is from the second deployment on.
+
+    Args:
+        stack: The pipeline's.
+        given: Parameters that it will be given.
+    """
+    named = given.get("KmsKey", "")
+    return named if named.startswith("arn:") else stack.outputs().get("KeyArn", "")
+
+
+def finish(stack: Stack, aws: Aws) -> None:
+    """Protect the tracking table from deletion, and put EMR's disks under the stack's key.
+
+    Neither can fail the deployment: what did not work is printed with the reason.
+    The template does not protect the table, because a first deployment that fails could not be
+    rolled back then; and CloudFormation knows no key of EMR Serverless's disks.
+    """
+    outputs = stack.outputs()
+    table = outputs["TrackingTableName"]
+    _try(
+        aws, f"the table {table} is not protected from deletion",
+        "dynamodb", "update-table", "--table-name", table, "--deletion-protection-enabled",
+    )  # fmt: skip
+    application, key = outputs.get("EmrApplicationId"), outputs.get("KeyArn")
+    if application and key and _disk_key(aws, application) != key:
+        _try(
+            aws,
+            f"the disks of EMR Serverless are not under {key}: an application can be changed only "
+            f"while it is stopped; stop {application} and deploy again",
+            "emr-serverless", "update-application", "--application-id", application,
+            "--disk-encryption-configuration", f"encryptionKeyArn={key}",
+        )  # fmt: skip
+
+
+def _disk_key(aws: Aws, application: str) -> str:
+    try:
+        found = aws.json("emr-serverless", "get-application", "--application-id", application)
+    except DeployFailed:
+        return ""
+    disks = found["application"].get("diskEncryptionConfiguration", {})
+    return str(disks.get("encryptionKeyArn", ""))
+
+
+def _try(aws: Aws, otherwise: str, *command: str) -> None:
+    try:
+        aws.run(*command)
+    except DeployFailed as error:
+        print(f"Note: {otherwise} ({error})")
