@@ -96,7 +96,7 @@ check: $(READY) $(ASL_VALIDATOR) $(CHECKOV)  ## Format, lint, types, imports, AS
 	@$(BIN)/lint-imports --no-cache
 	@for f in $(STATE_MACHINES); do \
 	  PATH="$(NODEJS)/bin:$$PATH" $(ASL_VALIDATOR) --json-path "$$f"; done
-	@$(BIN)/cfn-lint $(TEMPLATES)
+	@$(BIN)/cfn-lint --regions us-east-1 us-gov-west-1 cn-north-1 -- $(TEMPLATES)
 	@$(CHECKOV) --quiet --compact --skip-download --framework cloudformation $(TEMPLATES:%=--file=%)
 
 # Node.js and npm come from a wheel, so that nothing but Python has to be on the machine.

@@ -20,6 +20,9 @@ from typing import Any
 
 from extract_jobs import __version__
 from infra.aws_cli import Aws, DeployFailed, Stack
+from infra.deployer import PARTS, deployer_policy
+from infra.finishing import finish, key_there
+from infra.images import check_image, repository_of
 from infra.kept import DATA, STATE, TABLE, Kept, find_kept
 
 ROOT = Path(__file__).parents[1]
@@ -52,22 +55,29 @@ def up(options: argparse.Namespace, aws: Aws) -> None:
     stack = Stack(aws, options.stack, tuple(options.tags))
     given = _parameters(options)
     before = stack.parameters()
-    _check_image({**(before or {}), **given}, region)
+    check_image({**(before or {}), **given}, region)
     if before is None:
         given = _taken_over(find_kept(aws, stack.name, account, region), given)
     elif before.get("Adopt") == "yes":
         # Of a stack of an older template, which took over all or nothing.
         given = {DATA: "yes", STATE: "yes", TABLE: "yes"} | given
     artifacts = Stack(aws, f"{stack.name}-artifacts", stack.tags)
-    artifacts.deploy(TEMPLATES / "artifacts.yaml", {}, confirm=lambda _: True)
+    key = key_there(stack, given)
+    artifacts.deploy(
+        TEMPLATES / "artifacts.yaml", {"KmsKey": key} if key else {}, confirm=lambda _: True
+    )
     bucket = artifacts.outputs()["ArtifactsBucket"]
     prefix = release(options.dist)
     _upload(options.dist, f"s3://{bucket}/{prefix}", {**(before or {}), **given}, aws)
     given |= {"ArtifactsBucket": bucket, "ArtifactsPrefix": prefix, "Version": __version__}
+    image = {**(before or {}), **given}.get("EcsImage", "")
+    if "EcsImage" in given or not (before or {}).get("EcsRepositoryArn"):
+        given = {"EcsRepositoryArn": repository_of(image)} | given
     done = stack.deploy(
         TEMPLATES / "template.yaml", given, bucket=bucket, confirm=_confirm(options.yes)
     )
     if done:
+        finish(stack, aws)
         _show_outputs(stack)
 
 
@@ -128,6 +138,17 @@ def show(options: argparse.Namespace, aws: Aws) -> None:
     _show_outputs(stack)
 
 
+def policy(options: argparse.Namespace, aws: Aws) -> None:
+    """Print a part of the policy of whoever deploys the stack.
+
+    Raises:
+        DeployFailed: The AWS CLI knows no account or Region.
+    """
+    account = aws.json("sts", "get-caller-identity")["Account"]
+    region = aws.region or aws.default_region()
+    print(json.dumps(deployer_policy(options.part, options.stack, account, region), indent=2))
+
+
 def release(dist: Path) -> str:
     """Return the folder of what is built: the version, and a digest of all contents.
 
@@ -176,20 +197,6 @@ def _whereabouts(name: str, aws: Aws) -> tuple[str, str]:
         )
     print(f"Stack {name} in account {account}, {region}")
     return account, region
-
-
-def _check_image(parameters: Mapping[str, str], region: str) -> None:
-    """Refuse an image that EMR Serverless does not take.
-
-    https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/application-custom-image.html
-    """
-    image = parameters.get("EmrImage", "")
-    found = re.match(r"\d{12}\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com", image)
-    if image and (found is None or found[1] != region):
-        raise DeployFailed(
-            f"EmrImage={image}: EMR Serverless takes images from ECR in its own Region alone; "
-            f"push it to <account>.dkr.ecr.{region}.amazonaws.com"
-        )
 
 
 def _taken_over(kept: Kept, given: Mapping[str, str]) -> dict[str, str]:
@@ -274,6 +281,11 @@ def _parser() -> argparse.ArgumentParser:
     clock.set_defaults(command=schedule)
     outputs = commands.add_parser("outputs", help="print the stack's outputs")
     outputs.set_defaults(command=show)
+    rights = commands.add_parser("policy", help="print what whoever deploys may do, as a policy")
+    rights.add_argument(
+        "part", choices=list(PARTS), help="one policy cannot hold both: attach both"
+    )
+    rights.set_defaults(command=policy)
     end = commands.add_parser("destroy", help="delete the stack, and keep all data")
     end.set_defaults(command=destroy)
     for command in (make, clock):
@@ -287,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     for command in (make, clock, end):
         command.add_argument("--yes", action="store_true", help="do not ask")
-    for command in (make, clock, outputs, end):
+    for command in (make, clock, outputs, rights, end):
         command.add_argument("--stack", default="extract-jobs", help="default: extract-jobs")
         command.add_argument("--region", default="", help="default: the AWS CLI's")
         command.add_argument("--aws", default="aws", help="the AWS CLI, version 1.29 or later")

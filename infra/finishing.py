@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from infra.aws_cli import Aws, DeployFailed, Stack
-
-_IMAGE = re.compile(
-    r"(?P<account>\d{12})\.dkr\.ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?"
-    r"/(?P<name>[a-z0-9._/-]+)"
-)
-"""An image in ECR: https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html"""
-
-
-def repository_of(image: str) -> str:
-    """Return the ARN of the ECR repository that holds an image; empty if it is in no ECR."""
-    found = _IMAGE.match(image)
-    if found is None:
-        return ""
-    region = found["region"]
-    partition = {"cn": "aws-cn", "us-gov": "aws-us-gov"}.get(region.rsplit("-", 2)[0], "aws")
-    return f"arn:{partition}:ecr:{region}:{found['account']}:repository/{found['name']}"
 
 
 def key_there(stack: Stack, given: Mapping[str, str]) -> str:

@@ -16,9 +16,11 @@ from rich.console import Console
 
 from extract_jobs.tracking.table import Tracking, utc_now
 from infra import build, deploy
+from infra.deployer import PARTS, deployer_policy
 from infra.local.board import Outcome
 from infra.local.demo.check import compare
 from infra.local.emulator import aws_environment, start_emulator
+from infra.local.permissions import ACCOUNT, REGION
 from infra.local.postgres import run_postgres
 from infra.local.stack import Stack
 from tests.support.artifacts import ROOT, WHEELS
@@ -51,11 +53,28 @@ class Deployed:
     def __init__(self, emulator, dist, capsys):
         self.emulator, self.dist, self.capsys = emulator, dist, capsys
         self.stack = Stack(emulator.data_dir, emulator.endpoint_url, emulator.pid)
+        self.deployer = self._make_deployer()
+
+    def _make_deployer(self):
+        """Make a user who may do what the printed policies say; return its variables."""
+        iam = self.stack.client("iam")
+        iam.create_user(UserName="deployer")
+        for part in PARTS:
+            document = deployer_policy(part, "extract-jobs", ACCOUNT, REGION)
+            iam.put_user_policy(
+                UserName="deployer", PolicyName=part, PolicyDocument=json.dumps(document)
+            )
+        key = iam.create_access_key(UserName="deployer")["AccessKey"]
+        return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+                "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}  # fmt: skip
 
     def run(self, *arguments):
         """Run a command; return its exit code and what it printed."""
         self.capsys.readouterr()
-        code = deploy.main([*arguments, "--aws", aws_cli()])
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.deployer.items():
+                patch.setenv(name, value)
+            code = deploy.main([*arguments, "--aws", aws_cli()])
         said = self.capsys.readouterr()
         return code, said.out + said.err
 

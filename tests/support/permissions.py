@@ -161,9 +161,9 @@ _Loader.add_multi_constructor("!", _tagged)
 
 
 @functools.cache
-def template() -> dict[str, Any]:
-    """Return the template, its tags as mappings; read once, and not to be changed."""
-    read: dict[str, Any] = yaml.load(TEMPLATE.read_text(), Loader=_Loader)
+def template(path: Path = TEMPLATE) -> dict[str, Any]:
+    """Return a template, its tags as mappings; read once, and not to be changed."""
+    read: dict[str, Any] = yaml.load(path.read_text(), Loader=_Loader)
     return read
 
 
@@ -199,8 +199,8 @@ class Resolver:
     What a resource returns is its logical name: ``!Ref GlueJob`` is ``GlueJob``.
     """
 
-    def __init__(self, given: Mapping[str, str] = {}) -> None:
-        self.template = template()
+    def __init__(self, given: Mapping[str, str] = {}, path: Path = TEMPLATE) -> None:
+        self.template = template(path)
         self.values = {**NAMES, **parameters_of(self.template, given)}
 
     def holds(self, condition: str) -> bool:
@@ -262,6 +262,18 @@ def allows(role: str, action: str, resource: str, given: Mapping[str, str] = {})
         and any(fnmatchcase(resource, pattern) for pattern in _listed(statement["Resource"]))
         for statement in statements({"Properties": made[role]})
     )
+
+
+def resource_forms(action: str) -> set[str]:
+    """Return the ARNs that an action is for, with ``*`` for what varies; none if there is no such.
+
+    ``*`` itself is among them where the action is for no resource, or need not be.
+    """
+    from policy_sentry.querying.actions import get_action_data
+
+    service, _, name = action.partition(":")
+    rows = (get_action_data(service, name) or {}).get(service, [])
+    return {re.sub(r"\$\{\w+\}", "*", row["resource_arn_format"]) for row in rows}
 
 
 @functools.cache

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from infra import deploy
+from infra import deploy, finishing
 from infra.deploy import release, wanted
+from infra.images import repository_of
 from tests.support.permissions import Resolver, allows
 
 FAKE = """#!{python}
@@ -254,6 +255,89 @@ def test_a_stack_that_took_over_all_before_keeps_doing_so(aws):
 def test_an_image_that_emr_serverless_cannot_pull_is_refused(aws, capsys, image, fits):
     aws(ACCOUNT, "up", "--set", f"EmrImage={image}")
     assert ("in its own Region alone" in capsys.readouterr().err) != fits
+
+
+@pytest.mark.parametrize(
+    ("image", "repository"),
+    [
+        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/x@sha256:ab",
+         "arn:aws:ecr:eu-central-1:123456789012:repository/team/x"),
+        ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/x:1",
+         "arn:aws-cn:ecr:cn-north-1:123456789012:repository/x"),
+        ("123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com/x",
+         "arn:aws-us-gov:ecr:us-gov-west-1:123456789012:repository/x"),
+        ("docker.io/library/x:1", ""),
+    ],
+)  # fmt: skip
+def test_the_repository_of_an_image_is_found(image, repository):
+    assert repository_of(image) == repository
+
+
+@pytest.mark.parametrize("before", [None, {"EcsImage": "i"}, {"EcsRepositoryArn": "theirs"}])
+def test_tasks_may_pull_the_image_that_the_stack_has(aws, before):
+    image = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/x:1"
+    if before and "EcsImage" in before:
+        before["EcsImage"] = image
+    stack = {"StackStatus": "CREATE_COMPLETE", "Outputs": [], "Parameters": [
+        {"ParameterKey": k, "ParameterValue": v} for k, v in (before or {}).items()]}  # fmt: skip
+    answers = {**ACCOUNT} | (
+        {"cloudformation describe-stacks": {"Stacks": [stack]}} if before else {}
+    )
+    asked = [] if before else ["--set", f"EcsImage={image}"]
+    _, given = taken_over(aws, answers, *asked)
+    found = {**(before or {}), **given}["EcsRepositoryArn"]
+    expected = "arn:aws:ecr:eu-central-1:123456789012:repository/x"
+    assert found == ("theirs" if before and "EcsImage" not in before else expected)
+
+
+@pytest.mark.parametrize("disks", [{}, {"diskEncryptionConfiguration": {"encryptionKeyArn": KEY}}])
+def test_the_table_is_protected_and_emrs_disks_are_put_under_the_key(aws, disks):
+    outputs = {"TrackingTableName": "t", "EmrApplicationId": "a", "KeyArn": KEY}
+    calls = finished(aws, outputs, {"emr-serverless get-application": {"application": disks}})
+    assert "dynamodb update-table --table-name t --deletion-protection-enabled" in calls
+    encrypted = (
+        "emr-serverless update-application --application-id a "
+        f"--disk-encryption-configuration encryptionKeyArn={KEY}"
+    )
+    assert (encrypted in calls) == (not disks)
+
+
+def test_what_could_not_be_protected_is_told_and_does_not_stop_the_deployment(aws, capsys):
+    outputs = {"TrackingTableName": "t", "EmrApplicationId": "a", "KeyArn": KEY}
+    finished(aws, outputs, {})
+    said = capsys.readouterr().out
+    assert "the table t is not protected from deletion (aws dynamodb update-table" in said
+    assert "stop a and deploy again" in said
+
+
+def finished(aws, outputs, answers):
+    """Return the calls that finish a stack with these outputs."""
+    described = [{"OutputKey": k, "OutputValue": v} for k, v in outputs.items()]
+    stack = {"StackStatus": "CREATE_COMPLETE", "Outputs": described}
+    answers = {"cloudformation describe-stacks": {"Stacks": [stack]}, **answers}
+    if "emr-serverless get-application" in answers:
+        answers |= {"dynamodb update-table": {}, "emr-serverless update-application": {}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deploy, "show", lambda o, a: finishing.finish(deploy.Stack(a, o.stack), a))
+        code, calls = aws(answers, "outputs")
+    assert code == 0
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "expected"),
+    [([], {}, ""), (["--set", f"KmsKey={KEY}"], {}, KEY), (["--set", "KmsKey=create"], {}, ""),
+     ([], {"KeyArn": KEY}, KEY)],
+)  # fmt: skip
+def test_artifacts_are_put_under_the_key_once_there_is_one(aws, asked, there, expected):
+    described = [{"OutputKey": k, "OutputValue": v}
+                 for k, v in {"ArtifactsBucket": "b", **there}.items()]  # fmt: skip
+    stack = {"StackStatus": "CREATE_COMPLETE", "Parameters": [], "Outputs": described}
+    answers = {**ACCOUNT, "cloudformation describe-stacks": {"Stacks": [stack]},
+               "cloudformation deploy": "No changes to deploy"}  # fmt: skip
+    _, calls = aws(answers, "up", "--dist", "/nonexistent", *asked)
+    (made,) = [call for call in calls if call.startswith("cloudformation deploy")]
+    assert (f"--parameter-overrides KmsKey={KEY}" in made) == bool(expected)
 
 
 def test_tags_are_of_the_stack_and_its_artifacts(aws):
