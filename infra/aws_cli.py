@@ -140,11 +140,15 @@ class Stack:
             return True
         change_set = found[0]
         described = self.aws.json(
-            "cloudformation", "describe-change-set", "--change-set-name", change_set
-        )
+            "cloudformation", "describe-change-set", "--stack-name", self.name,
+            "--change-set-name", change_set,
+        )  # fmt: skip
         if not confirm([f"{self.name}:", *map(_printed_change, described["Changes"])]):
             return False
-        self.aws.run("cloudformation", "execute-change-set", "--change-set-name", change_set)
+        self.aws.run(
+            "cloudformation", "execute-change-set", "--stack-name", self.name,
+            "--change-set-name", change_set,
+        )  # fmt: skip
         self._wait("create" if is_new else "update")
         return True
 
