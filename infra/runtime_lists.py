@@ -67,8 +67,8 @@ def rendered(version: str, read: Read) -> str:
         if [pin.operator for pin in Requirement(line).specifier] != ["=="]:
             raise ValueError(f"Glue {version}: {line!r} is not one version of a package")
     head = [
-        f"# Packages of AWS Glue {version} (Python {GLUE_PYTHONS[version]}), which no artifact brings",
-        f"# again: {FILE} of {SOURCE},",
+        f"# Packages of AWS Glue {version} (Python {GLUE_PYTHONS[version]}), which no artifact",
+        f"# brings again: {FILE} of {SOURCE},",
         f"# branch {BRANCHES[version]}, commit {read.commit[:12]} of {read.day}.",
         "# Written by python -m infra.runtime_lists.",
     ]

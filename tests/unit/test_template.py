@@ -463,18 +463,3 @@ def test_every_suppression_says_why(path):
     assert all(len(comment) > 40 for comment in skips)
     for position in (m.start() for m in re.finditer("ignore_checks", text)):
         assert text[:position].splitlines()[-2].lstrip().startswith("#")
-
-
-def test_the_page_names_every_parameter_and_only_what_there_is():
-    page = (ROOT / "docs" / "deploy.md").read_text()
-    parameters, outputs = template()["Parameters"], template()["Outputs"]
-    given = {"ArtifactsBucket", "ArtifactsPrefix", "Version"}
-    rows = re.findall(r"^\| (`[A-Z].*?) \|", page, re.MULTILINE)
-    named = {name for row in rows for name in re.findall(r"`([A-Za-z]+)`", row)}
-    alarms = {name for name, r in template()["Resources"].items()
-              if r["Type"] == "AWS::CloudWatch::Alarm"}  # fmt: skip
-    assert named >= set(parameters) - given
-    assert named - set(parameters) - alarms == set()
-    assert alarms <= named
-    for name in re.findall(r"outputs? `(\w+)`", page):
-        assert name in outputs, name

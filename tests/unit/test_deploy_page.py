@@ -1,0 +1,155 @@
+"""docs/deploy.md beside what it names: template, commands, options, files, AWS's own words."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import botocore.session
+import pytest
+from botocore import xform_name
+
+from extract_jobs.cli.arguments import argument_parser
+from infra.deploy import _parser
+from tests.support.permissions import resource_forms, template
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "deploy.md").read_text()
+GIVEN = {"ArtifactsBucket", "ArtifactsPrefix", "Version"}
+"""Parameters that `infra.deploy` gives by itself."""
+ELSEWHERE = {
+    "ExecutionsFailed", "Errors", "Pipeline", "ExtractJobs", "CfnInclude", "CREATE_TABLE", "ALTER",
+    "INSERT", "DESCRIBE", "DATA_LOCATION_ACCESS", "ROLLBACK_COMPLETE", "ARGS", "SHA256SUMS",
+    "TablesFailed", "TablesOverdue",
+}  # fmt: skip
+"""Names of AWS's, of metrics and of files: not of the template."""
+BLOCKS = re.findall(r"```(?:yaml)?\n(.*?)```", PAGE, re.DOTALL)
+INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL))
+CUSTOM = {("s3", "cp"), ("cloudformation", "deploy")}
+"""Commands that the AWS CLI makes of several calls."""
+GLOBAL = {"query", "region", "output"}
+
+
+def commands():
+    """Yield every command of the page, in blocks and in the text, as a list of words."""
+    for text in [*BLOCKS, *INLINE]:
+        for line in text.replace("\\\n", " ").splitlines():
+            part = re.search(
+                r"(?:^|\| )\s*(aws|make|python|extract-jobs|spark-submit|docker) .*", line
+            )
+            if part:
+                yield re.split(r"\s+\|\s+|\s+>\s+", part[0].strip(" |"))[0]
+
+
+def words(command):
+    # A literal that goes on over lines is cut: its command and options stand before it.
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split("'")[0].split()
+
+
+def commands_of(program):
+    return [words(command) for command in commands() if command.split()[0] == program]
+
+
+def test_the_page_names_every_parameter_and_alarm_and_only_what_there_is():
+    parameters, outputs = set(template()["Parameters"]), set(template()["Outputs"])
+    alarms = {name for name, r in template()["Resources"].items()
+              if r["Type"] == "AWS::CloudWatch::Alarm"}  # fmt: skip
+    rows = re.findall(r"^\| (`[A-Z].*?) \|", PAGE, re.MULTILINE)
+    in_rows = {name for row in rows for name in re.findall(r"`([A-Za-z]+)`", row)}
+    assert in_rows >= (parameters - GIVEN) | alarms
+    named = {text for text in INLINE if re.fullmatch(r"[A-Z][A-Za-z_0-9]+", text)}
+    assert named - parameters - outputs - alarms - ELSEWHERE == set()
+    assert named >= ELSEWHERE
+    told = set(re.findall(r"outputs? `(\w+)`", PAGE))
+    assert told <= outputs
+    shown = set(re.findall(r"<([A-Z][A-Za-z]+)>", PAGE))
+    assert shown <= outputs | {"SourceName"}, shown - outputs
+
+
+def test_the_defaults_that_the_page_names_are_the_templates():
+    for names, default in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ([^|]+?) \|", PAGE, re.MULTILINE):
+        listed = re.findall(r"`(\w+)`", names)
+        if listed[0] not in template()["Parameters"]:
+            continue
+        for name, told in zip(listed, default.split(", "), strict=False):
+            assert str(template()["Parameters"][name]["Default"]) == told, name
+
+
+def test_every_make_target_of_the_page_exists():
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {command[1] for command in commands_of("make")}
+    assert named <= targets
+    assert {"deploy", "dist", "destroy"} <= named
+
+
+def subcommands(parser):
+    (actions,) = [a.choices for a in parser._actions if a.choices and isinstance(a.choices, dict)]
+    return actions
+
+
+def check_options(parser, arguments):
+    known = set(parser._option_string_actions)
+    for word in arguments:
+        assert not word.startswith("--") or word.split("=")[0] in known, word
+
+
+def test_every_command_of_ours_that_the_page_names_takes_those_options():
+    ours = subcommands(_parser())
+    deploying = [c for c in commands_of("python") if c[1:3] == ["-m", "infra.deploy"]]
+    assert {c[3] for c in deploying} >= {"schedule", "outputs", "policy"}
+    for _, _, _, name, *arguments in deploying:
+        check_options(ours[name], arguments)
+    for command in commands_of("make"):
+        for word in command[2:]:
+            assert word.startswith("ARGS=")
+            check_options(ours["up"], shlex.split(word.removeprefix("ARGS=")))
+    listed = re.findall(r"`(--[a-z-]+)[^`]*`", PAGE)
+    known = {o for parser in ours.values() for o in parser._option_string_actions}
+    theirs = {"--platform", "--target", "--additional-python-modules", "--no-index"}
+    assert {option for option in listed if option not in theirs} <= known
+    persons = subcommands(argument_parser())
+    for command in commands_of("extract-jobs"):
+        check_options(persons[command[1]], command[2:])
+
+
+@pytest.mark.parametrize("command", commands_of("aws"), ids=lambda c: " ".join(c[:3]))
+def test_every_command_of_the_aws_cli_exists_with_its_options(command):
+    _, service, operation, *arguments = command
+    if (service, operation) in CUSTOM:
+        return
+    model = botocore.session.get_session().get_service_model({"s3api": "s3"}.get(service, service))
+    made = {xform_name(name, "-"): model.operation_model(name) for name in model.operation_names}
+    if (service, operation) == ("ecr", "get-login-password"):
+        return
+    assert operation in made
+    members = set(made[operation].input_shape.members)
+    flags = {xform_name(m, "-") for m in members}
+    for word in arguments:
+        if word.startswith("--"):
+            name = word.split("=")[0].removeprefix("--")
+            assert name in flags | GLOBAL or name.removeprefix("no-") in flags, word
+
+
+def test_every_action_of_iam_that_the_page_names_exists():
+    named = {text for text in INLINE if re.fullmatch(r"[a-z-]+[a-z]:[A-Z][A-Za-z]+", text)}
+    named |= set(re.findall(r'"([a-z]+:[A-Z][A-Za-z]+)"', PAGE))
+    assert named
+    assert [action for action in named if not resource_forms(action)] == []
+
+
+def test_every_file_and_page_that_the_page_names_exists():
+    paths = [
+        text for text in INLINE if re.fullmatch(r"(?:infra|tests|docs|entrypoints)/[\w./-]+", text)
+    ]
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    links = re.findall(r"\]\(([\w-]+\.md)(?:#([\w-]+))?\)", PAGE)
+    for page, anchor in links:
+        text = (ROOT / "docs" / page).read_text()
+        titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert not anchor or anchor in slugs, (page, anchor)
