@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from extract_jobs.cli.arguments import argument_parser, selected_specs
+from extract_jobs.cli.arguments import argument_parser
 from extract_jobs.cli.process import (
     internal_error,
     log_to_stderr,
@@ -27,7 +27,6 @@ from extract_jobs.cli.process import (
     stop_text,
     stoppable,
 )
-from extract_jobs.config.model import SCHEMA_PATH
 from extract_jobs.errors import (
     EXIT_CONFIG,
     EXIT_DONE,
@@ -95,6 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
     """Run tables one after another; one that fails does not stop the others."""
     from extract_jobs.cli.progress import display
     from extract_jobs.cli.run import reports_only, run_one, worst
+    from extract_jobs.cli.selection import selected_specs
     from extract_jobs.cli.views import result_line, summary
     from extract_jobs.engine.pandas_free import skip_pandas
 
@@ -132,6 +132,7 @@ def _interrupted(not_begun: int) -> ExtractError:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from extract_jobs.cli.selection import selected_specs
     from extract_jobs.cli.views import preview, preview_text
     from extract_jobs.engine.pandas_free import skip_pandas
 
@@ -147,6 +148,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _spec(arguments: argparse.Namespace) -> int:
+    from extract_jobs.cli.selection import selected_specs
+
     # A run that is committed is never done again: each spec is a run of its own.
     [spec] = selected_specs(arguments, run_id=_new_run_id())
     print(spec.model_dump_json(indent=2))
@@ -154,6 +157,8 @@ def _spec(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
+    from extract_jobs.cli.selection import selected_specs
+
     specs = selected_specs(arguments)
     print(f"{arguments.config}: valid, {len(specs)} table{'' if len(specs) == 1 else 's'}")
     return EXIT_DONE
@@ -173,12 +178,16 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _schema(_arguments: argparse.Namespace) -> int:
+    from extract_jobs.config.model import SCHEMA_PATH
+
     print(SCHEMA_PATH.read_text(encoding="utf-8"), end="")
     return EXIT_DONE
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from extract_jobs.cli.views import STATUS_COMMITS, STATUS_HEADER, aligned, status_rows
+    from extract_jobs.cli.figures import aligned
+    from extract_jobs.cli.history import STATUS_COMMITS, STATUS_HEADER, status_rows
+    from extract_jobs.cli.selection import selected_specs
 
     rows = [STATUS_HEADER]
     for spec in selected_specs(arguments):
@@ -189,10 +198,12 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _recover(arguments: argparse.Namespace) -> int:
     """Bring each table's last commit to its outcome and drop staged files that nobody can use."""
-    from extract_jobs.cli.progress import counted
-    from extract_jobs.cli.views import age_text, commit_log, younger
+    from extract_jobs.cli.figures import counted
+    from extract_jobs.cli.history import age_text, commit_log, younger
+    from extract_jobs.cli.selection import selected_specs
+    from extract_jobs.commit.log import ABANDON_AFTER
 
-    now, age = datetime.now(UTC), arguments.abandon_after
+    now, age = datetime.now(UTC), arguments.abandon_after or ABANDON_AFTER
     failures: list[ExtractError] = []
     for spec in selected_specs(arguments):
         log = commit_log(spec)

@@ -13,36 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from extract_jobs.cli.figures import counted, size_text
 from extract_jobs.errors import printable
 from extract_jobs.reporting.progress import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 _ENDS = ("done", "failed")
-_SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
-
-
-def size_text(size: float | None) -> str:
-    """Return bytes as people read them, decimal: ``4.2 MB``; ``?`` for what is unknown."""
-    if size is None:
-        return "?"
-    power = 0
-    while size >= 999.5 and power < len(_SIZES) - 1:
-        size, power = size / 1000, power + 1
-    return (
-        f"{size:.0f} {_SIZES[power]}"
-        if power == 0 or size >= 100
-        else f"{size:.1f} {_SIZES[power]}"
-    )
-
-
-def count_text(count: int | None) -> str:
-    """Return a count with its thousands apart; ``?`` for what is unknown."""
-    return "?" if count is None else f"{count:,}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun: ``1 row``, ``1,234 rows``."""
-    return f"{count_text(count)} {noun}{'' if count == 1 else 's'}"
 
 
 class Meter(Progress):

@@ -1,16 +1,17 @@
-"""Plans, commit logs and results as text for a person. Nothing here writes anywhere."""
+"""Plans and results as text for a person. Nothing here writes anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
 from extract_jobs.attempt.attempt import make_transform
 from extract_jobs.catalog import check_catalog
-from extract_jobs.cli.progress import count_text, counted, size_text
-from extract_jobs.commit.log import Base, Commit, CommitLog
+from extract_jobs.cli.figures import aligned, count_text, counted, size_text
+from extract_jobs.cli.history import commit_log, last_published
+from extract_jobs.commit.log import Base
 from extract_jobs.errors import printable
 from extract_jobs.planning.new_files import Objects, choose_objects
 from extract_jobs.planning.plan import Plan, make_plan, partition_names, read_request
@@ -26,9 +27,6 @@ from extract_jobs.storage import OpenStorage, Storage, open_storage
 from extract_jobs.transform.columns import AUDIT_FIELDS, choose_columns
 from extract_jobs.transform.transform import Transform
 from extract_jobs.watermark import Interval
-
-STATUS_COMMITS = 10
-"""Commits of one table that `status_rows` shows."""
 
 
 @dataclass(frozen=True)
@@ -110,37 +108,6 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
         splits = tuple(snapshot.splits(spec))
     retired = retired_by(spec, log, plan, description)
     return Preview(description, columns, transform, plan, splits, retired)
-
-
-def commit_log(spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> CommitLog:
-    """Return the commit log of a spec's table."""
-    state, target = open_storage(spec.state_uri), open_storage(spec.target.uri)
-    return CommitLog(state, spec.state_uri, target, spec.target.uri)
-
-
-def last_published(log: CommitLog) -> Commit | None:
-    """Return the last published commit, leaving one without an outcome as it is."""
-    newest = log.newest()
-    if newest is None or log.outcome(newest) == "published":
-        return newest
-    return log.read(newest.parent) if newest.parent else None
-
-
-def younger(log: CommitLog, target_uri: str, than: datetime) -> int:
-    """Return how many staged files of a table began after ``than``; a commit's own do not count."""
-    newest = log.newest()
-    committed = {f.staged.uri for f in newest.files} if newest else set()
-    staged = log.target.abandoned(target_uri)
-    return sum(one.started_at > than and one.uri not in committed for one in staged)
-
-
-def age_text(age: timedelta) -> str:
-    """Return an age in the largest of hours, minutes and seconds that has no remainder."""
-    seconds = int(age.total_seconds())
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds and seconds % size == 0:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
 
 
 def preview_text(spec: ExtractSpec, seen: Preview) -> str:
@@ -236,36 +203,6 @@ def _interval_text(interval: Interval | None, objects: Objects | None = None) ->
     return f"none above {interval}" if interval.empty else str(interval)
 
 
-STATUS_HEADER = ["table", "seq", "outcome", "run", "attempt", "rows", "bytes", "files", "watermark"]
-
-
-def status_rows(
-    spec: ExtractSpec, limit: int, open_storage: OpenStorage = open_storage
-) -> list[list[str]]:
-    """Return one row for each of a table's last commits, newest first; one row if it has none.
-
-    Args:
-        spec: Whose commit log.
-        limit: Most rows.
-        open_storage: Gives the storage of a URI.
-    """
-    rows = [
-        [
-            spec.extract_table,
-            str(commit.seq),
-            outcome or "unfinished",
-            commit.run_id,
-            str(commit.attempt),
-            count_text(sum(f.rows for f in commit.files)),
-            size_text(sum(f.staged.size for f in commit.files)),
-            str(len(commit.files)),
-            commit.watermark["text"] if commit.watermark else "-",
-        ]
-        for commit, outcome in commit_log(spec, open_storage).history(limit)
-    ]
-    return rows or [[spec.extract_table, "-", "no commit", *["-"] * 6]]
-
-
 def summary(reports: Sequence[Report]) -> str:
     """Return one line per table: what became of it."""
     rows = [["table", "status", "rows", "bytes", "files", "splits", "seconds", "commit"]]
@@ -317,16 +254,3 @@ def result_line(report: Report, *, told_later: bool = False) -> str:
         f"{table}: {report.status}: {rows}, {size_text(report.bytes)}, "
         f"{counted(report.files, 'file')}{where}, {seconds:.1f} s, {commit}"
     )
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as lines with their columns aligned, no blanks at the end.
-
-    A name's control characters are shown escaped.
-    """
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

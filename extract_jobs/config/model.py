@@ -17,10 +17,10 @@ from extract_jobs.config.worker_sizes import (
     emr_problem,
     fargate_problem,
 )
+from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.extract_spec import (
     ENGINE_ABOUT,
     ColumnsSpec,
-    Engine,
     JobType,
     RowSecurity,
     SchemaChangeSpec,

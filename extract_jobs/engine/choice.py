@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from extract_jobs.schema import TableDescription
 from extract_jobs.sources import DataFrameReader, Reader
 from extract_jobs.spark.session import spark_is_set_up
-from extract_jobs.spec.extract_spec import Engine, ExtractSpec
+from extract_jobs.spec.engines import Engine
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.source_types import registration
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from extract_jobs.reporting.progress import Progress
 from extract_jobs.sources import DataFrameReader, Reader
 from extract_jobs.sources.splits import Split, slices
 from extract_jobs.spark.session import check_driver, spark_context, spark_session
-from extract_jobs.spec.extract_spec import Engine
+from extract_jobs.spec.engines import Engine
 from extract_jobs.storage import WrittenFile, join
 
 if TYPE_CHECKING:

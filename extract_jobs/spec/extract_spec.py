@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.rules import (
     PARTITION_FUNCTIONS,
     RUN_PARTITIONS,
@@ -26,7 +27,6 @@ from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
 
 JobType = Literal["glue", "emr", "ecs"]
 RowSecurity = Literal["refuse", "apply"]
-Engine = Literal["auto", "processes", "spark"]
 ENGINE_ABOUT = (
     "What runs splits: processes of the job's own machine, or Spark. auto takes Spark where one is "
     "set up (Glue, EMR, spark-submit, a session of the caller) and for sources read by JDBC."

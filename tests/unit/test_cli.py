@@ -15,9 +15,12 @@ import pyarrow as pa
 import pytest
 
 from extract_jobs.cli import main
-from extract_jobs.cli.arguments import argument_parser, overrides_of
+from extract_jobs.cli.arguments import argument_parser
+from extract_jobs.cli.figures import aligned
+from extract_jobs.cli.history import age_text
 from extract_jobs.cli.run import worst
-from extract_jobs.cli.views import age_text, aligned, result_line
+from extract_jobs.cli.selection import overrides_of
+from extract_jobs.cli.views import result_line
 from extract_jobs.config.model import schema_text
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.report import Report, ReportedError

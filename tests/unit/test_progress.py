@@ -9,14 +9,8 @@ import threading
 import pytest
 from rich.console import Console
 
-from extract_jobs.cli.progress import (
-    LineDisplay,
-    LineMeter,
-    LiveDisplay,
-    Meter,
-    count_text,
-    size_text,
-)
+from extract_jobs.cli.figures import count_text, size_text
+from extract_jobs.cli.progress import LineDisplay, LineMeter, LiveDisplay, Meter
 
 
 class Clock:

@@ -1,0 +1,46 @@
+"""Counts, sizes and tables as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from extract_jobs.errors import printable
+
+_SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def size_text(size: float | None) -> str:
+    """Return bytes as people read them, decimal: ``4.2 MB``; ``?`` for what is unknown."""
+    if size is None:
+        return "?"
+    power = 0
+    while size >= 999.5 and power < len(_SIZES) - 1:
+        size, power = size / 1000, power + 1
+    return (
+        f"{size:.0f} {_SIZES[power]}"
+        if power == 0 or size >= 100
+        else f"{size:.1f} {_SIZES[power]}"
+    )
+
+
+def count_text(count: int | None) -> str:
+    """Return a count with its thousands apart; ``?`` for what is unknown."""
+    return "?" if count is None else f"{count:,}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 row``, ``1,234 rows``."""
+    return f"{count_text(count)} {noun}{'' if count == 1 else 's'}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines with their columns aligned, no blanks at the end.
+
+    A name's control characters are shown escaped.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,74 @@
+"""Commit logs as text for a person, read without what an extract needs: it answers at once."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from extract_jobs.cli.figures import count_text, size_text
+from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import OpenStorage, open_storage
+
+STATUS_COMMITS = 10
+"""Commits of one table that `status_rows` shows."""
+
+
+def commit_log(spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> CommitLog:
+    """Return the commit log of a spec's table."""
+    state, target = open_storage(spec.state_uri), open_storage(spec.target.uri)
+    return CommitLog(state, spec.state_uri, target, spec.target.uri)
+
+
+def last_published(log: CommitLog) -> Commit | None:
+    """Return the last published commit, leaving one without an outcome as it is."""
+    newest = log.newest()
+    if newest is None or log.outcome(newest) == "published":
+        return newest
+    return log.read(newest.parent) if newest.parent else None
+
+
+def younger(log: CommitLog, target_uri: str, than: datetime) -> int:
+    """Return how many staged files of a table began after ``than``; a commit's own do not count."""
+    newest = log.newest()
+    committed = {f.staged.uri for f in newest.files} if newest else set()
+    staged = log.target.abandoned(target_uri)
+    return sum(one.started_at > than and one.uri not in committed for one in staged)
+
+
+def age_text(age: timedelta) -> str:
+    """Return an age in the largest of hours, minutes and seconds that has no remainder."""
+    seconds = int(age.total_seconds())
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+STATUS_HEADER = ["table", "seq", "outcome", "run", "attempt", "rows", "bytes", "files", "watermark"]
+
+
+def status_rows(
+    spec: ExtractSpec, limit: int, open_storage: OpenStorage = open_storage
+) -> list[list[str]]:
+    """Return one row for each of a table's last commits, newest first; one row if it has none.
+
+    Args:
+        spec: Whose commit log.
+        limit: Most rows.
+        open_storage: Gives the storage of a URI.
+    """
+    rows = [
+        [
+            spec.extract_table,
+            str(commit.seq),
+            outcome or "unfinished",
+            commit.run_id,
+            str(commit.attempt),
+            count_text(sum(f.rows for f in commit.files)),
+            size_text(sum(f.staged.size for f in commit.files)),
+            str(len(commit.files)),
+            commit.watermark["text"] if commit.watermark else "-",
+        ]
+        for commit, outcome in commit_log(spec, open_storage).history(limit)
+    ]
+    return rows or [[spec.extract_table, "-", "no commit", *["-"] * 6]]
