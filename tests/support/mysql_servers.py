@@ -26,6 +26,7 @@ from uuid import uuid4
 import pymysql
 import pytest
 
+from extract_jobs.sources.mysql.driver import Connection
 from tests.support import debian
 from tests.support.ports import free_port
 
@@ -126,7 +127,7 @@ class MysqlServer:
         """The database's URL with its password."""
         return self.url.replace("@", f":{quote(self.password, safe='')}@", 1)
 
-    def connect(self, **kwargs: Any) -> pymysql.Connection[Any]:
+    def connect(self, **kwargs: Any) -> Connection:
         """Open an autocommitting connection in UTC, with a lenient ``sql_mode``."""
         arguments: dict[str, Any] = {
             "host": self.host,
@@ -141,7 +142,7 @@ class MysqlServer:
             "init_command": f"set {_PLAIN}",
             "local_infile": False,
         }
-        return pymysql.connect(**arguments | kwargs)
+        return Connection(**arguments | kwargs)
 
     def execute(self, *statements: str) -> None:
         """Run statements, each on its own, in one session."""

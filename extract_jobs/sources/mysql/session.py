@@ -23,6 +23,7 @@ from extract_jobs.sources.mysql.driver import (
     send_password,
     server_version,
     trust_socket,
+    unverified_tls,
 )
 from extract_jobs.sources.mysql.errors import connect_error, statement_error
 from extract_jobs.sources.mysql.settings import SETTINGS
@@ -113,13 +114,13 @@ def _tls(connection: DatabaseConnection) -> dict[str, Any]:
         return {"ssl_disabled": True}
     if mode == "prefer":
         return {}
+    if mode == "require":
+        return {"ssl": unverified_tls()}
     trusted = connection.sslrootcert
     context = ssl.create_default_context(cafile=None if trusted in (None, "system") else trusted)
     # RDS's older certificates lack a key identifier, which Python 3.13 asks for.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.check_hostname = mode == "verify-full"
-    if mode == "require":
-        context.verify_mode = ssl.CERT_NONE
     return {"ssl": context}
 
 
@@ -144,7 +145,7 @@ class _NoClearText:
         return send_password(self._connection)
 
 
-def _plugins(connection: DatabaseConnection) -> dict[str, Callable[[Connection], Any]]:
+def _plugins(connection: DatabaseConnection) -> dict[str, Callable[[Any], Any]]:
     return {} if connection.host.startswith("/") else {"mysql_clear_password": _NoClearText}
 
 
