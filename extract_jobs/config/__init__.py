@@ -255,29 +255,17 @@ def specs_for(
     return specs
 
 
-def job_settings(
-    config: SourceConfig, table: str, overrides: Mapping[str, Any] | None = None
-) -> JobSettings:
-    """Return where and how a table's job runs, every section complete.
+def jobs_of(
+    config: SourceConfig, tables: Sequence[str], overrides: Mapping[str, Any] | None = None
+) -> list[JobSettings]:
+    """Return where and how each table's job runs, in the order of ``tables``.
 
     What neither config nor overrides give is missing from each section's ``model_fields_set``, so
     that a deployment's own defaults can go in between.
 
-    Args:
-        config: The config.
-        table: A name that the config has.
-        overrides: As in `specs_for`.
-
     Raises:
         ConfigError: The overrides are wrong.
     """
-    return jobs_of(config, [table], overrides)[0]
-
-
-def jobs_of(
-    config: SourceConfig, tables: Sequence[str], overrides: Mapping[str, Any] | None = None
-) -> list[JobSettings]:
-    """Return `job_settings` of many tables, in the order of ``tables``; overrides are laid once."""
     return [
         JobSettings(
             job_type=table.config.job_type,

@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +34,7 @@ from tests.bench.bench_lineitem import (
     spark_jdbc,
     verify,
 )
-from tests.bench.measure import CommandFailed, Measured
+from tests.bench.measure import CommandFailed, Measured, print_runs
 from tests.support.debian import jar
 from tests.support.postgres import Server, run_server
 
@@ -100,16 +98,8 @@ def by_jdbc(server: Server) -> Contender:
 
 def judge(runs: dict[str, list[Measured]], wrong: Sequence[str], scale: float) -> int:
     """Print the table, keep it in the cache folder, and return the exit code."""
-    median = {name: statistics.median(run.seconds for run in of) for name, of in runs.items()}
+    median = print_runs(f"lineitem, scale {scale:g}", runs)
     ratio = median["jdbc source"] / median["Spark JDBC"]
-    print(f"\nlineitem, scale {scale:g}; {os.cpu_count()} cores, {platform.platform()}")
-    for name, of in runs.items():
-        seconds = [run.seconds for run in of]
-        print(
-            f"{name:<14}{median[name]:>7.1f} s{f'{min(seconds):.1f}-{max(seconds):.1f} s':>15}"
-            f"{max(r.python_peak_bytes for r in of) / 1e6:>10.0f} MB Python"
-            f"{max(r.tree_peak_bytes for r in of) / 1e6:>8.0f} MB in all"
-        )
     print(f"the source takes {ratio:.2f} of plain Spark's time")
     problems = [f"{name}: the result differs from the source" for name in wrong]
     if scale < JUDGED_FROM_SCALE:

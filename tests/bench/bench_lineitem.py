@@ -17,9 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -28,7 +26,7 @@ from pathlib import Path
 
 from psycopg import sql
 
-from tests.bench.measure import CommandFailed, Measured, measure
+from tests.bench.measure import CommandFailed, Measured, measure, print_runs
 from tests.support.postgres import Server, run_server
 
 CACHE = Path(".bench")
@@ -277,18 +275,8 @@ def verify(contender: Contender, expected: dict[str, int | str]) -> bool:
 
 def judge(runs: dict[str, list[Measured]], wrong: Sequence[str], scale: float) -> int:
     """Print the table, keep it in the cache folder, and return the exit code."""
-    median = {name: statistics.median(run.seconds for run in of) for name, of in runs.items()}
-    spark = median["Spark JDBC"]
-    print(f"\nlineitem, scale {scale:g}; {os.cpu_count()} cores, {platform.platform()}")
-    print(f"{'':14}{'median':>9}{'range':>15}{'of Spark':>10}{'Python peak':>13}{'all peak':>11}")
-    for name, of in runs.items():
-        seconds = [run.seconds for run in of]
-        print(
-            f"{name:<14}{median[name]:>7.1f} s{f'{min(seconds):.1f}-{max(seconds):.1f} s':>15}"
-            f"{median[name] / spark:>10.2f}{max(r.python_peak_bytes for r in of) / 1e6:>10.0f} MB"
-            f"{max(r.tree_peak_bytes for r in of) / 1e6:>8.0f} MB"
-        )
-    ratio = median["extract-jobs"] / spark
+    median = print_runs(f"lineitem, scale {scale:g}", runs)
+    ratio = median["extract-jobs"] / median["Spark JDBC"]
     peak = max(run.python_peak_bytes for run in runs["extract-jobs"])
     problems = [f"{name}: the result differs from the source" for name in wrong]
     if scale < JUDGED_FROM_SCALE:

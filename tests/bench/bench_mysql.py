@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +28,7 @@ from tests.bench.bench_lineitem import (
     lineitem_csv,
     race,
 )
-from tests.bench.measure import CommandFailed, Measured
+from tests.bench.measure import CommandFailed, Measured, print_runs
 from tests.support.debian import jar
 from tests.support.mysql_servers import SERVERS, MysqlServer, run_server
 
@@ -211,17 +209,7 @@ def verify(contender: Contender, expected: dict[str, str]) -> bool:
 
 def judge(runs: dict[str, list[Measured]], wrong: Sequence[str], rows: int, server: str) -> int:
     """Print the table, keep it in the cache folder, and return the exit code."""
-    median = {name: statistics.median(run.seconds for run in of) for name, of in runs.items()}
-    spark = median["Spark JDBC"]
-    print(f"\n{server}, {rows:,} rows; {os.cpu_count()} cores, {platform.platform()}")
-    print(f"{'':14}{'median':>9}{'range':>15}{'of Spark':>10}{'Python peak':>13}{'all peak':>11}")
-    for name, of in runs.items():
-        seconds = [run.seconds for run in of]
-        print(
-            f"{name:<14}{median[name]:>7.1f} s{f'{min(seconds):.1f}-{max(seconds):.1f} s':>15}"
-            f"{median[name] / spark:>10.2f}{max(r.python_peak_bytes for r in of) / 1e6:>10.0f} MB"
-            f"{max(r.tree_peak_bytes for r in of) / 1e6:>8.0f} MB"
-        )
+    median = print_runs(f"{server}, {rows:,} rows", runs)
     ratios = {name: median["extract-jobs"] / median[name] for name in MAX_RATIOS}
     peak = max(run.python_peak_bytes for run in runs["extract-jobs"])
     problems = [f"{name}: the result differs from the source" for name in wrong]

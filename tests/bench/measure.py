@@ -1,8 +1,10 @@
-"""Runs a command as a whole process and tells how long it took and what it needed."""
+"""Runs a command as a whole process and reports how long it took and what it needed."""
 
 from __future__ import annotations
 
 import os
+import platform
+import statistics
 import subprocess
 import threading
 import time
@@ -54,6 +56,22 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Path) -
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
         raise CommandFailed(f"{command[0]} exited with {code}:\n{tail}")
     return Measured(seconds, memory.python_peak, memory.tree_peak)
+
+
+def print_runs(heading: str, runs: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
+    """Print all runs beside Spark JDBC, and return the median seconds by name."""
+    median = {name: statistics.median(run.seconds for run in of) for name, of in runs.items()}
+    print(f"\n{heading}; {os.cpu_count()} cores, {platform.platform()}")
+    print(f"{'':14}{'median':>9}{'range':>15}{'of Spark':>10}{'Python peak':>13}{'all peak':>11}")
+    for name, of in runs.items():
+        seconds = [run.seconds for run in of]
+        print(
+            f"{name:<14}{median[name]:>7.1f} s{f'{min(seconds):.1f}-{max(seconds):.1f} s':>15}"
+            f"{median[name] / median['Spark JDBC']:>10.2f}"
+            f"{max(r.python_peak_bytes for r in of) / 1e6:>10.0f} MB"
+            f"{max(r.tree_peak_bytes for r in of) / 1e6:>8.0f} MB"
+        )
+    return median
 
 
 class _Memory:

@@ -42,6 +42,7 @@ def literal(value: Any) -> Column:
 
 @pytest.mark.parametrize("case", VALUES, ids=lambda case: case.name)
 def test_values_come_back_and_are_found(spark: SparkSession, tmp_path: Path, case: Values) -> None:
+    """Compared by value: `same` distinguishes -0 from 0 and matches NaN, chispa does neither."""
     frame = spark.read.parquet(write_groups(tmp_path, case.arrow_type, case.values))
     found = [row["v"] for row in frame.orderBy("n").collect()]
     for value, wanted in zip(found, case.values, strict=True):

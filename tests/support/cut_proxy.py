@@ -14,58 +14,35 @@ import socket
 import struct
 import threading
 from contextlib import suppress
-from typing import Self
+
+from tests.support.listener import Listener
 
 
-class CutProxy:
-    """Forwards bytes both ways; a context manager that listens on a free port of 127.0.0.1.
+class CutProxy(Listener):
+    """Forwards bytes both ways, until told to cut.
 
     Attributes:
-        port: Where callers find it.
         cuts: How many connections it has reset.
     """
 
     def __init__(self, host: str, port: int) -> None:
+        super().__init__()
         self._server = (host, port)
         self._limit: int | None = None
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = int(self._listener.getsockname()[1])
         self.cuts = 0
 
     def cut_once_after(self, size: int) -> None:
         """Reset the first connection over which the server has sent so many bytes, and no other."""
         self._limit = size
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, name="cut-proxy", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Shutting down first wakes the thread that waits in accept; closing alone does not.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            still_open = list(self._open)
-        for one in still_open:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                caller, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(self._server)
-            with self._lock:
-                self._open |= {caller, server}
-            ends = threading.Barrier(2)
-            for source, target, counted in ((caller, server, False), (server, caller, True)):
-                threading.Thread(
-                    target=self._forward, args=(source, target, ends, counted), daemon=True
-                ).start()
+    def _accepted(self, caller: socket.socket) -> None:
+        server = socket.create_connection(self._server)
+        self._hold(server)
+        ends = threading.Barrier(2)
+        for source, target, counted in ((caller, server, False), (server, caller, True)):
+            threading.Thread(
+                target=self._forward, args=(source, target, ends, counted), daemon=True
+            ).start()
 
     def _forward(
         self, source: socket.socket, target: socket.socket, ends: threading.Barrier, counted: bool
@@ -84,9 +61,7 @@ class CutProxy:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RD if one is target else socket.SHUT_RDWR)
         ends.wait()
-        with self._lock:
-            self._open.discard(source)
-        source.close()
+        self._drop(source)
 
     def _is_due(self, sent: int) -> bool:
         with self._lock:

@@ -34,10 +34,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from infra.local.emulator import aws_environment
+from tests.support.listener import Listener
 
 Fault = Literal[
     "reset_before",
@@ -138,7 +139,7 @@ class _Message:
 
 
 @dataclass
-class FaultProxy:
+class FaultProxy(Listener):
     """See the module. A context manager that listens on a free port of 127.0.0.1.
 
     Attributes:
@@ -152,18 +153,16 @@ class FaultProxy:
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        super().__init__()
         parts = urlsplit(self.upstream)
         self._server = (str(parts.hostname), int(parts.port or 80))
         self._rules: list[_Rule] = []
         self._random: _Random | None = None
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 
     @property
     def endpoint_url(self) -> str:
         """Where callers find the proxy."""
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     def environment(self) -> dict[str, str]:
         """Return the variables that point an AWS SDK at the proxy."""
@@ -206,30 +205,8 @@ class FaultProxy:
         with self._lock:
             return [request.operation for request in self.requests]
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, name="fault-proxy", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Shutting down first wakes the thread that waits in accept; closing alone does not.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            still_open = list(self._open)
-        for caller in still_open:
-            # Wakes the thread that reads from it, which closes it.
-            with suppress(OSError):
-                caller.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                caller, _ = self._listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                self._open.add(caller)
-            threading.Thread(target=self._serve, args=(caller,), daemon=True).start()
+    def _accepted(self, caller: socket.socket) -> None:
+        threading.Thread(target=self._serve, args=(caller,), daemon=True).start()
 
     def _serve(self, caller: socket.socket) -> None:
         """Serve one connection until either side ends it."""
@@ -240,9 +217,7 @@ class FaultProxy:
         except (OSError, http.client.HTTPException, ValueError):
             pass  # the caller or the server went away: to the other side that is a reset
         finally:
-            with self._lock:
-                self._open.discard(caller)
-            caller.close()
+            self._drop(caller)
 
     def _handle(self, caller: socket.socket, message: _Message) -> bool:
         """Answer one request, or break it; tell whether the connection lives on."""

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from uuid import uuid4
 
 import pymysql
@@ -28,6 +27,7 @@ import pytest
 
 from extract_jobs.sources.mysql.driver import Connection
 from tests.support import debian
+from tests.support.database_server import DatabaseServer
 from tests.support.ports import free_port
 
 PASSWORD = "p'4 ss\\w%rd\"é"
@@ -101,31 +101,17 @@ class Flavour:
 
 
 @dataclass(frozen=True)
-class MysqlServer:
+class MysqlServer(DatabaseServer):
     """One database of a running server, as tests address it."""
 
-    host: str
-    port: int
-    user: str
-    password: str
-    database: str
-    directory: Path
+    scheme = "mysql"
+
     flavour: Flavour
 
     @property
     def is_mariadb(self) -> bool:
         """Tell MariaDB from MySQL."""
         return self.flavour.is_mariadb
-
-    @property
-    def url(self) -> str:
-        """The database's URL without its password."""
-        return f"mysql://{quote(self.user)}@{self.host}:{self.port}/{quote(self.database)}"
-
-    @property
-    def uri(self) -> str:
-        """The database's URL with its password."""
-        return self.url.replace("@", f":{quote(self.password, safe='')}@", 1)
 
     def connect(self, **kwargs: Any) -> Connection:
         """Open an autocommitting connection in UTC, with a lenient ``sql_mode``."""

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from uuid import uuid4
 
 import psycopg
@@ -29,6 +28,7 @@ from psycopg import sql
 
 from infra.local.postgres import ENVIRONMENT, SETTINGS, installation, readable_by_all
 from tests.support import debian
+from tests.support.database_server import DatabaseServer
 from tests.support.ports import free_port
 
 PASSWORD = "p'4 ss\\w%rd\"é"
@@ -42,25 +42,10 @@ _SETTINGS = SETTINGS | {
 
 
 @dataclass(frozen=True)
-class Server:
+class Server(DatabaseServer):
     """One database of a running server, as tests address it."""
 
-    host: str
-    port: int
-    user: str
-    password: str
-    database: str
-    directory: Path
-
-    @property
-    def url(self) -> str:
-        """The database's URL without its password."""
-        return f"postgresql://{quote(self.user)}@{self.host}:{self.port}/{quote(self.database)}"
-
-    @property
-    def uri(self) -> str:
-        """The database's URL with its password."""
-        return self.url.replace("@", f":{quote(self.password, safe='')}@", 1)
+    scheme = "postgresql"
 
     def connect(self, **kwargs: Any) -> psycopg.Connection[Any]:
         """Open an autocommitting connection."""

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from extract_jobs.config import (
     SourceConfig,
-    job_settings,
     jobs_of,
     load_config,
     map_concurrency,
@@ -579,12 +578,12 @@ def test_job_settings_are_complete_and_know_what_was_said() -> None:
         "  t: {job_type: emr, emr: {application_id: a1}, glue: {worker_type: G.2X}}\n",
         DEFAULTS + "  retry: {max_attempts: 5}\n",
     )
-    settings = job_settings(config, "t")
+    [settings] = jobs_of(config, ["t"])
     assert settings.job_type == "emr"
     assert settings.emr.application_id == "a1"
     assert settings.glue.model_fields_set == {"worker_type"}
     assert settings.retry.model_dump() == {"max_attempts": 5, "backoff_seconds": 60}
-    overridden = job_settings(config, "t", {"ecs": {"memory": 8192}, "job_type": "ecs"})
+    overridden = jobs_of(config, ["t"], {"ecs": {"memory": 8192}, "job_type": "ecs"})[0]
     assert (overridden.job_type, overridden.ecs.memory) == ("ecs", 8192)
     assert jobs_of(config, ["t"]) == [settings]
 
