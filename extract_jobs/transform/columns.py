@@ -6,6 +6,7 @@ once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -101,7 +102,7 @@ def refuse_doubled(names: Sequence[str]) -> None:
     Raises:
         ConfigError: It does; the message has every such name.
     """
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    doubled = sorted(name for name, count in Counter(names).items() if count > 1)
     if doubled:
         raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
 

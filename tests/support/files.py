@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ def files_spec(folder: Path | str, glob: str, **given: Any) -> ExtractSpec:
             **outer,
         }
     )
+
+
+def batches_of(spec: ExtractSpec) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of all splits, in order; none is kept."""
+    source = FilesSource.open(spec)
+    with source.snapshot(ReadRequest(source.describe().columns)) as snapshot:
+        for split in snapshot.splits(spec):
+            yield from snapshot.reader.read(split)
 
 
 def read_all(spec: ExtractSpec) -> pa.Table:

@@ -4,17 +4,23 @@
 
 from __future__ import annotations
 
+import re
+import struct
+import time
 import uuid
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
-from tests.support.files import files_spec, read_all
+from extract_jobs.sources.files.source import FilesSource
+from tests.support.files import batches_of, files_spec, read_all
 
 
 def flipped(path: Path, text: bytes) -> None:
@@ -189,3 +195,88 @@ def test_lists_of_wrapped_values_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"c": storage.cast(pa.list_(pa.uuid()))}), tmp_path / "a.parquet")
     with pytest.raises(TypeNotRepresentable, match=r"'c'.*no faithful form"):
         read_all(files_spec(tmp_path, "*.parquet"))
+
+
+def bomb(path: Path, rows: int, width: int, **given: Any) -> None:
+    """Write one wide value for many rows: its bytes are in the file once."""
+    wide = pa.DictionaryArray.from_arrays(
+        pa.array([n % 3 - 1 if n % 3 else 0 for n in range(rows)], pa.int32()),
+        pa.array(["x" * width, "narrow"]),
+    )
+    table = pa.table({"n": pa.array(range(rows)), "s": wide})
+    pq.write_table(table, path, store_schema=False, compression="zstd", **given)
+
+
+def test_a_wide_value_of_many_rows_is_read_in_small_batches(tmp_path: Path) -> None:
+    rows, width = 60_000, 17_000
+    bomb(tmp_path / "a.parquet", rows, width)
+    assert (tmp_path / "a.parquet").stat().st_size < 300_000
+    source = batches_of(files_spec(tmp_path, "*.parquet"))
+    read, most = 0, 0
+    before = pa.total_allocated_bytes()
+    for batch in source:
+        texts = batch.column("s")
+        assert pa.types.is_string(texts.type)
+        numbers = batch.column("n").to_pylist()
+        assert numbers == list(range(read, read + len(numbers)))
+        lengths = pc.binary_length(texts).to_pylist()
+        assert lengths == [len("narrow") if n % 3 == 2 else width for n in numbers]
+        read += batch.num_rows
+        most = max(most, pa.total_allocated_bytes() - before)
+        assert batch.nbytes <= 17 * 2**20
+    assert read == rows
+    assert most < 64 * 2**20
+
+
+def test_few_wide_rows_are_not_read_by_the_hundred(tmp_path: Path) -> None:
+    table = pa.table({"s": [bytes([65 + n]) * 2**20 for n in range(64)]})
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False, compression="zstd")
+    batches = list(batches_of(files_spec(tmp_path, "*.parquet")))
+    assert max(batch.nbytes for batch in batches) <= 17 * 2**20
+    assert (
+        pa.Table.from_batches(batches)
+        .column("s")
+        .combine_chunks()
+        .equals(table.column("s").combine_chunks())
+    )
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("interval '1 day'", "INTERVAL"),
+        ("42::variant", "VARIANT"),
+        ("{'a': 1}", "struct<a: int32>"),
+        ("map {'a': 1}", "map<string, int32"),
+        ("[[1]]", "list<"),
+    ],
+)
+def test_what_has_no_faithful_form_is_refused_by_its_name(
+    tmp_path: Path, sql: str, told: str
+) -> None:
+    duckdb.sql(f"copy (select 1 as id, {sql} as c) to '{tmp_path}/a.parquet'")
+    with pytest.raises(TypeNotRepresentable, match=f"column 'c' is of type {re.escape(told)}"):
+        read_all(files_spec(tmp_path, "*.parquet"))
+
+
+@pytest.mark.parametrize("version", ["V1", "V2"])
+def test_a_geometry_arrives_as_wkb_and_the_report_says_so(tmp_path: Path, version: str) -> None:
+    duckdb.sql(
+        "copy (select 'POINT(1 2)'::geometry as g) to "
+        f"'{tmp_path}/a.parquet' (format parquet, geoparquet_version '{version}')"
+    )
+    spec = files_spec(tmp_path, "*.parquet")
+    [column] = FilesSource.open(spec).describe().columns
+    assert column.source_type == "parquet GEOMETRY"
+    assert "as WKB; the files tell neither" in column.rule
+    [value] = read_all(spec).column("g").to_pylist()
+    assert value == struct.pack("<BIdd", 1, 1, 1.0, 2.0)
+
+
+def test_ten_thousand_columns_are_looked_at_within_seconds(tmp_path: Path) -> None:
+    names = [f"c{n}" for n in range(10_000)]
+    pq.write_table(pa.table({name: [1] for name in names}), tmp_path / "a.parquet")
+    begun = time.process_time()
+    found = read_all(files_spec(tmp_path, "*.parquet"))
+    assert found.schema.names == names
+    assert time.process_time() - begun < 15

@@ -175,9 +175,10 @@ _PARQUET: dict[str, list[tuple[pa.DataType, Any]]] = {
     ],
     "parquet: time": [(pa.time64("us"), time(12))],
     "parquet: lists of these": [(pa.list_(pa.int32()), [1])],
-    "parquet: struct, map, nested lists, duration": [
+    "parquet: geometry, geography": [(pa.opaque(pa.binary(), "GEOMETRY", ""), b"x")],
+    "parquet: struct, map, variant, nested lists, duration, interval": [
         (pa.struct([("a", pa.int32())]), {"a": 1}), (pa.list_(pa.list_(pa.int32())), [[1]]),
-        (pa.duration("us"), timedelta(1)),
+        (pa.duration("us"), timedelta(1)), (pa.opaque(pa.binary(12), "INTERVAL", ""), bytes(12)),
     ],
 }  # fmt: skip
 _DECLARED = "csv, json: declared in files.types"

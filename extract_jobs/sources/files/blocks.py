@@ -10,6 +10,7 @@ cut by a regular expression of a record, exact and slower.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,11 @@ from extract_jobs.errors import SourceQueryFailed
 BLOCK_BYTES = 4 * 2**20
 MAX_RECORD_BYTES = 128 * 2**20
 """A record longer than this is taken for a quote that is never closed."""
+
+
+LONG_RECORD_BYTES = 16 * 2**20
+"""Records longer than this are read by one thread of a process at a time. Reading one takes
+several times its length."""
 
 
 class Stream(Protocol):
@@ -82,24 +88,60 @@ def blocks(
     Raises:
         SourceQueryFailed: A quote is never closed, or a record is too long.
     """
-    rest, usual = b"", min(BLOCK_BYTES, most or BLOCK_BYTES)
-    while True:
-        more = stream.read(max(usual, len(rest)))
-        data = rest + more if rest else more
-        if not data:
-            return
-        end = cut(data, not more)
-        if end:
-            yield Block(data[:end], offset, line)
-            offset += end
-            line += lines_in(data[:end])
-        rest = data[end:]
-        if rest and (not more or len(rest) > MAX_RECORD_BYTES):
-            raise SourceQueryFailed(
-                f"{uri}, line {line}: a record that begins here does not end, within "
-                f"{len(rest)} bytes: a quote is not closed. Mend the file, or set files.quote and "
-                "files.escape to what it uses"
-            )
+    rest, usual, turn = b"", min(BLOCK_BYTES, most or BLOCK_BYTES), _Turn()
+    try:
+        while True:
+            more = stream.read(max(usual, len(rest)))
+            data = rest + more if rest else more
+            if not data:
+                return
+            end = cut(data, not more)
+            if end:
+                yield Block(data[:end], offset, line)
+                offset += end
+                line += lines_in(data[:end])
+            rest = data[end:]
+            del data
+            turn.needed(now=len(rest) > LONG_RECORD_BYTES)
+            if rest and (not more or len(rest) > MAX_RECORD_BYTES):
+                why = (
+                    f"a line may have {MAX_RECORD_BYTES} bytes. Put each object on a line of its own"
+                    if cut is cut_lines
+                    else "a quote is not closed. Correct the file, or set files.quote and "
+                    "files.escape to what it uses"
+                )
+                raise SourceQueryFailed(
+                    f"{uri}, line {line}: a record that begins here does not end, within "
+                    f"{len(rest)} bytes: {why}"
+                )
+    finally:
+        turn.give_back()
+
+
+_long_records = threading.Lock()
+
+
+class _Turn:
+    """The right of one thread to hold a long record. A thread that has it may take it again."""
+
+    _owner: int | None = None
+
+    def __init__(self) -> None:
+        self._held = False
+
+    def needed(self, *, now: bool) -> None:
+        """Wait for the turn, or give it back where it is not needed any more."""
+        if now and not self._held and _Turn._owner != threading.get_ident():
+            _long_records.acquire()
+            self._held, _Turn._owner = True, threading.get_ident()
+        elif not now and self._held:
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Let another thread have the turn; nothing where this has none."""
+        if self._held:
+            self._held, _Turn._owner = False, None
+            _long_records.release()
 
 
 class Rest:

@@ -7,6 +7,7 @@ that does not parse is told before anything is extracted; of Parquet the footers
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -24,7 +25,9 @@ from extract_jobs.sources.files.folders import folders_of, refuse_both
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
 from extract_jobs.sources.files.objects import Listed
-from extract_jobs.sources.files.parquet_rows import group_bytes, open_parquet, unify
+from extract_jobs.sources.files.parquet_batches import open_parquet
+from extract_jobs.sources.files.parquet_rows import group_bytes, unify
+from extract_jobs.sources.files.parquet_types import file_types
 from extract_jobs.sources.files.streams import (
     TextStream,
     is_utf8,
@@ -186,12 +189,12 @@ class Looker:
 
     def _parquet(self, info: ObjectInfo, file: IO[bytes]) -> tuple[Listed, Columns]:
         with open_parquet(file) as opened:
-            schema, metadata = opened.schema_arrow, opened.metadata
-            names = schema.names
-            doubled = sorted({name for name in names if names.count(name) > 1})
+            metadata = opened.metadata
+            counts = Counter(opened.schema_arrow.names)
+            doubled = sorted(name for name, count in counts.items() if count > 1)
             if doubled:
                 raise ConfigError(f"{info.uri} has several columns named {', '.join(doubled)}")
-            types = {n: (t, info.uri) for n, t in zip(names, schema.types, strict=True)}
+            types = {name: (found, info.uri) for name, found in file_types(opened).items()}
             groups = group_bytes(metadata)
             return Listed(info, metadata.num_rows, groups), Columns(types=types)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import IO
 
 import numpy as np
@@ -12,12 +13,18 @@ import pyarrow.parquet as pq
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
+from extract_jobs.sources.files.parquet_batches import (
+    bounded_batches,
+    open_parquet,
+    small_parts,
+)
 from extract_jobs.sources.files.parquet_calendar import (
     Calendars,
     OldCalendarError,
     calendars_of,
     rebased,
 )
+from extract_jobs.sources.files.parquet_types import is_geometry, spelled
 from extract_jobs.transform.date_range import out_of_range
 from extract_jobs.transform.exact_cast import exact_cast
 from extract_jobs.transform.types import kind
@@ -26,6 +33,7 @@ BATCH_BYTES = 16 * 2**20
 """Arrow bytes of a batch, as the row group's uncompressed size lets expect them."""
 
 
+@lru_cache(4096)
 def arrives_as(data_type: pa.DataType) -> pa.DataType | None:
     """Return the type that values of a file's type arrive as; None where there is none."""
     types = pa.types
@@ -43,7 +51,8 @@ def arrives_as(data_type: pa.DataType) -> pa.DataType | None:
         return pa.list_(item) if plain and item is not None and not types.is_list(item) else None
     if types.is_null(data_type) or kind(data_type) == "string":
         return pa.string()
-    if kind(data_type) == "binary" or types.is_fixed_size_binary(data_type):
+    is_bytes = kind(data_type) == "binary" or types.is_fixed_size_binary(data_type)
+    if is_bytes or is_geometry(data_type):
         return pa.binary()
     if types.is_timestamp(data_type):
         return pa.timestamp("us", "UTC" if data_type.tz else None)
@@ -70,7 +79,8 @@ def _plain(values: pa.Array) -> pa.Array:
     if isinstance(values.type, pa.UuidType):
         texts = [v and str(uuid.UUID(bytes=v)) for v in values.storage.to_pylist()]
         return pa.array(texts, pa.string())
-    return values.storage if isinstance(values.type, pa.JsonType) else values
+    wrapped = isinstance(values.type, pa.JsonType | pa.OpaqueType)
+    return values.storage if wrapped else values
 
 
 def unified(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
@@ -116,10 +126,12 @@ def unify(
     found, chosen = dict(known), set(chosen)
     for name, raw in zip(schema.names, schema.types, strict=True):
         wanted = arrives_as(raw) or (None if name in chosen else pa.string())
+        if is_geometry(raw):
+            wanted = raw  # so that files with other reference systems are told apart
         if wanted is None:
             raise TypeNotRepresentable(
-                f"{uri}: column {name!r} is of type {raw}, which has no faithful form here: leave "
-                "it out with columns.exclude"
+                f"{uri}: column {name!r} is of type {spelled(raw)}, which has no faithful form "
+                "here: leave it out with columns.exclude"
             )
         empty = pa.types.is_null(raw)
         before = found.get(name)
@@ -129,7 +141,8 @@ def unify(
         both = unified(before[0], wanted)
         if both is None and name in chosen:
             raise TypeNotRepresentable(
-                f"column {name!r} is {before[0]} in {before[1]} and {wanted} in {uri}, and no type "
+                f"column {name!r} is {spelled(before[0])} in {before[1]} and {spelled(wanted)} in "
+                f"{uri}, and no type "
                 "holds both faithfully: write one of them anew, narrow files.glob, or leave the "
                 "column out with columns.exclude"
             )
@@ -149,17 +162,6 @@ def group_bytes(metadata: pq.FileMetaData) -> tuple[int, ...]:
     )
 
 
-def open_parquet(file: IO[bytes]) -> pq.ParquetFile:
-    """Open a file: checksums of its pages are verified, and INT96 is read in microseconds.
-
-    Arrow's own unit for INT96 is nanoseconds, in which years before 1678 and after 2261 wrap around
-    without a word; 9999-12-31 is a common one.
-    """
-    return pq.ParquetFile(
-        file, pre_buffer=False, page_checksum_verification=True, coerce_int96_timestamp_unit="us"
-    )
-
-
 def read_groups(
     file: IO[bytes], groups: range | None, columns: Sequence[Column], uri: str
 ) -> Iterator[pa.RecordBatch]:
@@ -169,7 +171,7 @@ def read_groups(
         TypeNotRepresentable: A value does not fit the column's type.
     """
     with open_parquet(file) as opened:
-        names = opened.schema_arrow.names
+        names = frozenset(opened.schema_arrow.names)
         present = [c.name for c in columns if c.name in names]
         old = _int96(opened.schema, present)
         calendars = calendars_of(opened.metadata.metadata)
@@ -177,14 +179,13 @@ def read_groups(
         for group in groups if groups is not None else range(metadata.num_row_groups):
             about = metadata.row_group(group)
             width = max(1, about.total_byte_size // max(1, about.num_rows))
-            size = max(256, min(100_000, BATCH_BYTES // width))
+            size = max(1, min(100_000, BATCH_BYTES // width))
             nanoseconds = _Nanoseconds(file, group, old, uri) if old else None
-            for batch in opened.iter_batches(
-                size, row_groups=[group], columns=present, use_threads=False
-            ):
+            for batch in bounded_batches(file, opened, group, present, size):
                 if nanoseconds:
                     nanoseconds.check(batch)
-                yield _conformed(batch, columns, uri, calendars, old)
+                for part in small_parts(batch, BATCH_BYTES):
+                    yield _conformed(part, columns, uri, calendars, old)
 
 
 def _int96(schema: pq.ParquetSchema, names: Sequence[str]) -> frozenset[str]:
@@ -239,11 +240,12 @@ def _conformed(
     int96: frozenset[str],
 ) -> pa.RecordBatch:
     arrays = []
+    positions = {name: position for position, name in enumerate(batch.schema.names)}
     for column in columns:
-        if column.name not in batch.schema.names:
+        if column.name not in positions:
             arrays.append(pa.nulls(batch.num_rows, column.arrow_type))
             continue
-        values = _plain(batch.column(column.name))
+        values = _plain(batch.column(positions[column.name]))
         where = f"{uri}: a value of column {column.name!r}, of type {values.type},"
         advice = "leave the column out, or write the file anew"
         try:

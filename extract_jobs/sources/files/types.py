@@ -11,6 +11,7 @@ from extract_jobs.schema import Column, Fidelity, TypeRule
 from extract_jobs.sources.files.inspection import Columns
 from extract_jobs.sources.files.listing import Format
 from extract_jobs.sources.files.parquet_rows import arrives_as
+from extract_jobs.sources.files.parquet_types import is_geometry, spelled
 from extract_jobs.sources.files.type_inference import NUMBERS, TEXT, Evidence
 from extract_jobs.spec.source import FilesSpec
 from extract_jobs.transform.types import parse_type
@@ -102,7 +103,17 @@ TYPE_RULES: tuple[TypeRule, ...] = (
     TypeRule("parquet: time", "string", "lossless", "as text: Athena knows no type of time"),
     TypeRule("parquet: lists of these", "list", "lossless", "as stored"),
     TypeRule(
-        "parquet: struct, map, nested lists, duration", "-", "refused", "leave such columns out"
+        "parquet: geometry, geography",
+        "binary",
+        "lossless",
+        "as WKB; the files tell neither that it is one nor its reference system, and the report "
+        "says so; several systems in one column are refused",
+    ),
+    TypeRule(
+        "parquet: struct, map, variant, nested lists, duration, interval",
+        "-",
+        "refused",
+        "leave such columns out",
     ),
 )
 
@@ -144,7 +155,10 @@ def folder_columns(names: Iterable[str]) -> tuple[Column, ...]:
 
 def _parquet_column(name: str, found: pa.DataType, uri: str) -> Column:
     target = arrives_as(found) or pa.string()
-    return _column(name, f"parquet {found}", target, "lossless", f"as in {uri.rsplit('/', 1)[-1]}")
+    rule = f"as in {uri.rsplit('/', 1)[-1]}"
+    if is_geometry(found):
+        rule += ", as WKB; the files tell neither that it is a geometry nor its reference system"
+    return _column(name, f"parquet {spelled(found)}", target, "lossless", rule)
 
 
 def _text_column(name: str, found: Evidence, form: Format) -> Column:
