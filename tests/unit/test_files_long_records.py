@@ -56,7 +56,7 @@ def test_the_turn_is_given_back_by_who_stops_or_fails() -> None:
     assert len(next(reading).data) > LONG
     assert sum(len(block.data) for block in read(long)) == len(long)  # the same thread, once more
     reading.close()
-    with pytest.raises(SourceQueryFailed, match="does not end.*a line may have"):
+    with pytest.raises(SourceQueryFailed, match=r"does not end.*a line may have"):
         read(b"y" * 30 * LONG)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(read, long).result(timeout=30)[0].data == long

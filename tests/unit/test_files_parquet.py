@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
+from extract_jobs.sources.files.parquet_rows import unified
 from extract_jobs.sources.files.source import FilesSource
 from tests.support.files import batches_of, files_spec, read_all
 
@@ -271,6 +272,12 @@ def test_a_geometry_arrives_as_wkb_and_the_report_says_so(tmp_path: Path, versio
     assert "as WKB; the files tell neither" in column.rule
     [value] = read_all(spec).column("g").to_pylist()
     assert value == struct.pack("<BIdd", 1, 1, 1.0, 2.0)
+
+
+def test_geometries_of_several_reference_systems_are_not_mixed() -> None:
+    one, other = (pa.opaque(pa.binary(), "GEOMETRY", crs) for crs in ("EPSG:1", "EPSG:2"))
+    assert unified(one, other) is None
+    assert unified(one, pa.binary()) == unified(pa.binary(), one) == one
 
 
 def test_ten_thousand_columns_are_looked_at_within_seconds(tmp_path: Path) -> None:

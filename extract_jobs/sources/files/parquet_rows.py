@@ -90,6 +90,10 @@ def unified(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
         return left
     if types.is_null(left) or types.is_null(right):
         return right if types.is_null(left) else left
+    for one, other in ((left, right), (right, left)):
+        # Lists of objects that earlier versions wrote have geometries as binary.
+        if is_geometry(one) and types.is_binary(other):
+            return one
     if types.is_list(left) and types.is_list(right):
         item = unified(left.value_type, right.value_type)
         return item and pa.list_(item)
