@@ -205,7 +205,7 @@ _FULL = re.compile(r"maximum number of active steps", re.IGNORECASE)
 
 
 def no_retry_helps(name: str, cause: str) -> bool:
-    """Return whether only a change of configuration can mend what a service said.
+    """Return whether only a configuration change can fix a service's error.
 
     Args:
         name: The error's, such as ``Glue.EntityNotFoundException``.

@@ -113,7 +113,7 @@ class Folder:
 
     Attributes:
         value: The text.
-        guessed: What readers take for it where nobody tells them the type, by reader; as written
+        guessed: What readers infer without a given type, by reader; as written
             for the others.
     """
 
@@ -219,7 +219,7 @@ and the files say so to Spark.
 ## Partitions of text
 
 The name of a folder has no type. The catalog's type decides where there is a catalog, and every
-reader takes a type that it is told. Then all of these come back as written:
+reader uses a type that it is given. Then all of these come back as written:
 
 - DuckDB: `read_parquet(…, hive_types = {{'k': VARCHAR}})`
 - Spark: `spark.read.schema(…)`, or `spark.sql.sources.partitionColumnTypeInference.enabled` off
@@ -231,7 +231,7 @@ Without that a reader guesses:
 {folders}
 
 `NULL` in any case is written as `%4EULL`: DuckDB takes the plain letters for NULL whatever type it
-is told, and every reader decodes these. No name of a folder can say the empty text, or the text
+is given, and every reader decodes these. No folder name can spell the empty text, or the text
 `__HIVE_DEFAULT_PARTITION__`, which is NULL: both are refused, or become NULL with
 `lossy_types: null`.
 """

@@ -80,7 +80,7 @@ def refuse(texts: Texts, faults: Sequence[Fault], uri: str, rejects: Rejects | N
 
 def _error(fault: Fault, line: int, uri: str) -> ExtractError:
     where = f"{uri}, line {line}"
-    advice = "mend the file, or put such rows aside with files.bad_rows: reject"
+    advice = "fix the file, or set such rows aside with files.bad_rows: reject"
     if fault.column is None:
         return SourceQueryFailed(f"{where}: the row {fault.reason}; {advice}")
     return TypeNotRepresentable(

@@ -77,7 +77,7 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
     unnamed = [str(i) for i, name in enumerate(fields, 1) if not name]
     if unnamed:
         raise ConfigError(
-            f"{uri}: column {', '.join(unnamed)} of the header has no name; mend the file, or set "
+            f"{uri}: column {', '.join(unnamed)} of the header has no name; fix the file, or set "
             "files.header to false and name the columns in files.types"
         )
     for name in fields:
@@ -85,7 +85,7 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
             places = [str(i) for i, other in enumerate(fields, 1) if other == name]
             raise ConfigError(
                 f"{uri}: columns {' and '.join(places)} of the header are both named {name!r}; "
-                "mend the file, or set files.header to false and name the columns in files.types"
+                "fix the file, or set files.header to false and name the columns in files.types"
             )
     line = first.line + lines_in(first.data[:end])
     return Header(tuple(fields), first.offset + end, line, nameless_end)

@@ -80,7 +80,7 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "csv, json: declared in files.types",
         "the type declared",
         "by_permission",
-        "a value that is none makes its row a bad one: files.bad_rows decides",
+        "a value that does not parse makes its row a bad row: files.bad_rows decides",
     ),
     TypeRule("parquet: int8 to int64", "the same", "lossless", "files that differ: the wider one"),
     TypeRule("parquet: uint8, uint16, uint32", "int16, int32, int64", "lossless", "the next wider"),
