@@ -1,7 +1,7 @@
-"""``extract-jobs``: the person's door.
+"""``extract-jobs``: the command line.
 
-Results go to standard output, all else to standard error. The exit code is 0 for done, 75 where
-trying again may help, 78 for configuration, 1 otherwise; on failure the last line of standard
+Results go to standard output, all else to standard error. The exit code is 0 for done, 75 if
+a retry may help, 78 for configuration, 1 otherwise; on failure the last line of standard
 error is ``<Class>: <message>``.
 """
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stoppable():
             code: int = _COMMANDS[arguments.command](arguments)
     except (ExtractError, StopRequested) as raised:
-        # A signal that comes once the command has ended is not mapped by `stoppable` any more.
+        # A signal that arrives after the command has ended is not mapped by `stoppable`.
         error = raised if isinstance(raised, ExtractError) else Interrupted(str(raised))
         _trace(arguments)
         heading, *details = str(error).splitlines() or [""]
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _leave(error.exit_code)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read standard output is gone; nothing may be flushed to it any more.
+        # The reader of standard output is gone; nothing may be flushed to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - the last resort: a person never sees a traceback
@@ -150,7 +150,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _spec(arguments: argparse.Namespace) -> int:
     from extract_jobs.cli.selection import selected_specs
 
-    # A run that is committed is never done again: each spec is a run of its own.
+    # A committed run is never repeated: each spec is a run of its own.
     [spec] = selected_specs(arguments, run_id=_new_run_id())
     print(spec.model_dump_json(indent=2))
     return EXIT_DONE
@@ -170,7 +170,7 @@ def _init(arguments: argparse.Namespace) -> int:
         with Path(arguments.path).open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise ConfigError(f"{arguments.path} exists already and was left as it is") from error
+        raise ConfigError(f"{arguments.path} already exists and was not changed") from error
     except OSError as error:
         raise ConfigError(f"{arguments.path} cannot be written: {error.strerror}") from error
     print(f"{arguments.path} written; next: extract-jobs validate {arguments.path}")
@@ -197,7 +197,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _recover(arguments: argparse.Namespace) -> int:
-    """Bring each table's last commit to its outcome and drop staged files that nobody can use."""
+    """Publish or void each table's last commit, and drop staged files that nobody can use."""
     from extract_jobs.cli.figures import counted
     from extract_jobs.cli.history import age_text, commit_log, younger
     from extract_jobs.cli.selection import selected_specs
@@ -243,7 +243,7 @@ def _trace(arguments: argparse.Namespace | None) -> None:
 
 
 def _leave(exit_code: int) -> NoReturn:
-    """End the process at once: all is said and dropped, and whoever stopped it is waiting.
+    """End the process at once: everything is printed and dropped, and the caller is waiting.
 
     An ordinary end waits for DuckDB, which reads what the server still sends of an open query.
     """

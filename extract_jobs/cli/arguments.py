@@ -1,4 +1,4 @@
-"""Arguments of the command line. Nothing else is imported, so that help comes at once."""
+"""Arguments of the command line. Nothing else is imported, so that help appears at once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Command(_Parser):
-    """A command, whose tables may stand before, between and after its options."""
+    """A command, whose tables may be given before, between and after its options."""
 
-    # As in the standard library's stub, but for its overloads.
+    # As in the standard library's stub, without its overloads.
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        # `parse_intermixed_args` does not go with subcommands: argparse gives TABLE… whatever
+        # `parse_intermixed_args` does not work with subcommands: argparse gives TABLE… whatever
         # follow CONFIG, and leaves what follows a later option.
         found, left = super().parse_known_args(args, namespace)
         dashes = left.index("--") if "--" in left else len(left)
@@ -62,9 +62,9 @@ def argument_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--engine",
         choices=get_args(Engine),
-        help="what reads the splits of a table; over the key engine of the config",
+        help="what reads the splits of a table; overrides the key engine of the config",
     )
-    run.add_argument("--run-id", help="name the run; a committed run is not done again")
+    run.add_argument("--run-id", help="name the run; a committed run is not repeated")
     _target_argument(run)
     plan = _command(commands, "plan", "show what a run of one table would do; read-only")
     _config_arguments(plan, tables="1")
@@ -133,7 +133,7 @@ def _target_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         metavar="FOLDER",
-        help="a scratch place: the tables go below it, with a state of their own, and no catalog",
+        help="a scratch folder: the tables go below it, with a state of their own, and no catalog",
     )
 
 

@@ -1,4 +1,4 @@
-"""Commit logs as text for a person, read without what an extract needs: it answers at once."""
+"""Commit logs as text, read without the imports of an extract, so that it answers at once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def status_rows(
     Args:
         spec: Whose commit log.
         limit: Most rows.
-        open_storage: Gives the storage of a URI.
+        open_storage: Returns the storage of a URI.
     """
     rows = [
         [

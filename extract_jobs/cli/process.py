@@ -1,4 +1,4 @@
-"""The command line as a process: how it is stopped, logs, and what it says of its own defects."""
+"""The command line as a process: how it stops, logs, and reports its own defects."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def stop_text() -> str:
     """Return the message for a requested stop; it is always the same."""
     number = _stop_signals[0]
     by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-    return f"stopped by {by}; what was staged is dropped"
+    return f"stopped by {by}; staged files are dropped"
 
 
 def note_stop(error: BaseException) -> None:
-    """Note a Ctrl-C that came by Spark's handler, which takes the place of ours once Spark runs."""
+    """Note a Ctrl-C that came through Spark's handler, which replaces ours once Spark runs."""
     if isinstance(error.__cause__, KeyboardInterrupt):
         _stop_signals.append(signal.SIGINT)
 
@@ -38,7 +38,7 @@ def note_stop(error: BaseException) -> None:
 def stoppable() -> Iterator[None]:
     """Make the first SIGINT or SIGTERM stop the main thread's work; the next one kills.
 
-    So what is staged is dropped where there is time for it.
+    So staged files are dropped if there is time.
 
     Raises:
         Interrupted: A signal came.
@@ -60,7 +60,7 @@ def stoppable() -> Iterator[None]:
         yield
     except StopRequested as error:
         raise Interrupted(str(error)) from error
-    except KeyboardInterrupt as error:  # Spark puts its own handler in the place of ours
+    except KeyboardInterrupt as error:  # Spark replaces our handler by its own
         _stop_signals.append(signal.SIGINT)
         raise Interrupted(stop_text()) from error
     finally:
@@ -69,7 +69,7 @@ def stoppable() -> Iterator[None]:
 
 
 class _Stderr(logging.StreamHandler[Any]):
-    """Writes to what is standard error at the time: a live display takes its place."""
+    """Writes to the current standard error, which a live display replaces."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -87,7 +87,7 @@ def log_to_stderr() -> None:
 
 
 def internal_error(error: Exception) -> str:
-    """Return the line for a defect; the text of a foreign exception may hold anything."""
+    """Return the line for a defect; a foreign exception's text may contain anything."""
     return (
         f"InternalError: unexpected {type(error).__name__}, a defect in extract-jobs; "
         "--traceback shows where"

@@ -1,4 +1,4 @@
-"""What a person sees of extracts under way: a live line on a terminal, plain lines elsewhere."""
+"""Shows running extracts: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Meter(Progress):
             self.changed(phase=True)
 
     def planned(self, splits: int, rows: int | None, size: int | None) -> None:  # noqa: ARG002
-        """Note the plan; what an earlier plan of the run had read counts no more."""
+        """Note the plan; what an earlier plan of the run has read no longer counts."""
         with self._lock:
             self.splits, self.estimated_rows = splits, rows
             self._latest.clear()
@@ -92,7 +92,7 @@ class Meter(Progress):
 
     @property
     def fraction(self) -> float:
-        """How much is read, 0 to 1: by rows where the source gave an estimate, else by splits."""
+        """How much is read, 0 to 1: by rows if the source gave an estimate, else by splits."""
         if self.splits and self.splits_done == self.splits:
             return 1.0
         if self.estimated_rows:

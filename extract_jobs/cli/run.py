@@ -1,4 +1,4 @@
-"""Running tables for the command line: what each leaves, and how all of them ended."""
+"""Runs tables for the command line: the result of each, and of all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run_one(spec: ExtractSpec, progress: Progress, *, trace: bool) -> tuple[Repo
 
     Args:
         spec: What to extract.
-        progress: Told what happens.
+        progress: Notified of every step.
         trace: Whether the traceback of a failure is printed.
 
     Returns:

@@ -213,6 +213,6 @@ def test_a_signal_drops_what_is_staged_and_stops_the_rest(
     by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     assert "slow: failed" in stderr.splitlines()
     assert stderr.splitlines()[-1] == (
-        f"Interrupted: stopped by {by}; what was staged is dropped; 1 table not begun"
+        f"Interrupted: stopped by {by}; staged files are dropped; 1 table not begun"
     )
     assert not [f for f in files(tmp_path / "out") if "_extract/" not in f]

@@ -81,7 +81,7 @@ def test_init_writes_a_config_that_is_valid_and_never_overwrites(run: Run, tmp_p
     assert "`extract-jobs schema`" in text
     assert run("validate", "sales.yml")[1] == "sales.yml: valid, 2 tables\n"
     assert failed(run, "init") == (
-        78, ["ConfigError: sales.yml exists already and was left as it is"],
+        78, ["ConfigError: sales.yml already exists and was not changed"],
     )  # fmt: skip
     assert (tmp_path / "sales.yml").read_text() == text
 
