@@ -203,7 +203,9 @@ def _recover(arguments: argparse.Namespace) -> int:
     from extract_jobs.cli.selection import selected_specs
     from extract_jobs.commit.log import ABANDON_AFTER
 
-    now, age = datetime.now(UTC), arguments.abandon_after or ABANDON_AFTER
+    now, age = datetime.now(UTC), arguments.abandon_after
+    if age is None:
+        age = ABANDON_AFTER
     failures: list[ExtractError] = []
     for spec in selected_specs(arguments):
         log = commit_log(spec)

@@ -62,11 +62,11 @@ def print_runs(heading: str, runs: Mapping[str, Sequence[Measured]]) -> dict[str
     """Print all runs beside Spark JDBC, and return the median seconds by name."""
     median = {name: statistics.median(run.seconds for run in of) for name, of in runs.items()}
     print(f"\n{heading}; {os.cpu_count()} cores, {platform.platform()}")
-    print(f"{'':14}{'median':>9}{'range':>15}{'of Spark':>10}{'Python peak':>13}{'all peak':>11}")
+    print(f"{'':24}{'median':>9}{'range':>15}{'of Spark':>10}{'Python peak':>13}{'all peak':>11}")
     for name, of in runs.items():
         seconds = [run.seconds for run in of]
         print(
-            f"{name:<14}{median[name]:>7.1f} s{f'{min(seconds):.1f}-{max(seconds):.1f} s':>15}"
+            f"{name:<24}{median[name]:>7.1f} s{f'{min(seconds):.1f}-{max(seconds):.1f} s':>15}"
             f"{median[name] / median['Spark JDBC']:>10.2f}"
             f"{max(r.python_peak_bytes for r in of) / 1e6:>10.0f} MB"
             f"{max(r.tree_peak_bytes for r in of) / 1e6:>8.0f} MB"

@@ -35,7 +35,6 @@ from tests.support.postgres_source import (
     filled,
     ids,
     read_wide,
-    run_in_turn,
     snapshot_of,
     source,
 )
@@ -240,14 +239,14 @@ def test_a_partition_attached_while_splits_are_read_does_not_tear_the_table(
             done.append(nodes.primary.execute(attach))
 
     monkeypatch.setattr(PostgresReader, "read", attaching)
-    run_in_turn(monkeypatch)
     report = run(
         nodes.primary,
         tmp_path,
         monkeypatch,
         "r1",
         extract_table="t",
-        split={"target_bytes": "1MB"},
+        split={"target_bytes": "1MB", "max_connections": 1},  # in turn, in this process
+        engine="processes",
         reconcile_max_bytes=0,
     )
     assert report.splits > 2

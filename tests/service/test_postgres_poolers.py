@@ -17,7 +17,7 @@ from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
 from extract_jobs.sources.postgres.sql import quote_text
 from tests.support.postgres import Server
 from tests.support.postgres_nodes import Nodes, run_pooler
-from tests.support.postgres_source import filled, ids, run_in_turn, snapshot_of, source
+from tests.support.postgres_source import filled, ids, snapshot_of, source
 
 SPLIT: dict[str, Any] = {"extract_table": "t", "split": {"target_bytes": "100kB"}}
 
@@ -105,7 +105,6 @@ def test_a_grant_on_some_columns_suffices_for_them(
     monkeypatch: pytest.MonkeyPatch,
     size: str,
 ) -> None:
-    run_in_turn(monkeypatch)
     nodes.primary.execute("grant select (id, note) on t to reader")
     report = run_extract(
         source(
@@ -114,7 +113,8 @@ def test_a_grant_on_some_columns_suffices_for_them(
             tmp_path,
             extract_table="t",
             columns={"include": ["id", "note"]},
-            split={"target_bytes": size, "max_connections": 1},
+            split={"target_bytes": size, "max_connections": 1},  # in turn, in this process
+            engine="processes",
         ).spec
     )
     assert report.rows == report.source_rows == 5000

@@ -48,13 +48,6 @@ class Scene:
         return run_extract(ExtractSpec.model_validate(spec), spark=self.spark, progress=progress)
 
 
-@pytest.fixture(
-    params=[False, pytest.param(True, marks=pytest.mark.spark)], ids=["processes", "spark"]
-)
-def spark_or_none(request: pytest.FixtureRequest) -> SparkSession | None:
-    return request.getfixturevalue("spark") if request.param else None
-
-
 @pytest.fixture
 def scene(
     spark_or_none: SparkSession | None,

@@ -1,4 +1,4 @@
-"""Files in several splits, on executors: ranges of one file, and many files, each row once."""
+"""Files in several splits, on both engines: ranges of one file, and many files, each row once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pyspark.sql import SparkSession
 from extract_jobs.run import run_extract
 from tests.support.files import files_spec, read_all
 
-pytestmark = [pytest.mark.spark, pytest.mark.any_spark]
+pytestmark = pytest.mark.any_spark
 
 
-def test_an_extract_of_several_splits(tmp_path: Path, spark: SparkSession) -> None:
+def test_an_extract_of_several_splits(tmp_path: Path, spark_or_none: SparkSession | None) -> None:
     lines = [f'{n},"text {n}\nof two lines"' for n in range(20_000)]
     lines[777] = "777"
     (tmp_path / "large.csv").write_text("\n".join(["id,text", *lines]))
@@ -24,9 +24,9 @@ def test_an_extract_of_several_splits(tmp_path: Path, spark: SparkSession) -> No
     split = {"target_bytes": 262_144, "max_connections": 2}
     spec = files_spec(
         tmp_path, "*.csv", bad_rows="reject", split=split, mode="incremental",
-        types={"id": "int64", "text": "string"},
+        types={"id": "int64", "text": "string"}, engine="spark" if spark_or_none else "processes",
     )  # fmt: skip
-    report = run_extract(spec, spark=spark)
+    report = run_extract(spec, spark=spark_or_none)
     assert report.splits > 3
     assert (report.rows, report.rejected_rows) == (20_019, 1)
     files = [pq.read_table(f) for f in (tmp_path / "_out/t").rglob("*.parquet")]
@@ -36,6 +36,7 @@ def test_an_extract_of_several_splits(tmp_path: Path, spark: SparkSession) -> No
     assert '"line": 1556' in rejected.read_text()
 
 
+@pytest.mark.spark
 @pytest.mark.parametrize("mode", ["LEGACY", "CORRECTED"])
 def test_dates_that_spark_wrote_in_either_calendar_keep_their_labels(
     spark: SparkSession, tmp_path: Path, mode: str

@@ -51,7 +51,9 @@ for key, value in {
     "spark.driver.extraJavaOptions": "-Dderby.system.home=" + work,
 }.items():
     builder = builder.config(key, value)
-run_extract(parse_spec(Path(sys.argv[1]).read_text()), spark=builder.getOrCreate(), progress=Die())
+spec = parse_spec(Path(sys.argv[1]).read_text())
+spark = builder.getOrCreate() if spec.engine == "spark" else None
+run_extract(spec, spark=spark, progress=Die())
 """
 
 
@@ -136,14 +138,17 @@ def test_success_and_failure(
     assert traces(tmp_path) == []
 
 
-@pytest.mark.spark
-def test_killed_on_spark_before_its_commit(pg_database: Server, lake: Lake, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["processes", pytest.param("spark", marks=pytest.mark.spark)])
+def test_killed_before_its_commit(
+    pg_database: Server, lake: Lake, tmp_path: Path, engine: str
+) -> None:
     fill(pg_database, 400)
     file = tmp_path / "spec.json"
     masks = {"who": "hash", "num": "redact", "raw": "null", "place": "hash"}
     one = spec(
-        pg_database, lake, "killed", "hash", columns={"mask": masks}, split={"target_bytes": 2**16}
-    )
+        pg_database, lake, "killed", "hash", columns={"mask": masks}, split={"target_bytes": 2**16},
+        engine=engine,
+    )  # fmt: skip
     file.write_text(one.model_dump_json())
     work = tmp_path / "work"
     work.mkdir()
@@ -162,5 +167,6 @@ def test_killed_on_spark_before_its_commit(pg_database: Server, lake: Lake, tmp_
     (work / "said").write_bytes(done.stdout + done.stderr)
     assert done.returncode == 9, done.stderr.decode()[-3000:]
     assert len([p for p in Path(lake.target).rglob("*") if p.is_file()]) > 1  # staged, and left
-    assert any(p.name.startswith(("local-", "app-", "eventlog")) for p in work.iterdir())
+    found = any(p.name.startswith(("local-", "app-", "eventlog")) for p in work.iterdir())
+    assert found == (engine == "spark")
     assert traces(tmp_path) == []

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import duckdb
 import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as f
 
 from extract_jobs.engine.run_splits import Progress, abort_leftover_uploads, run_splits
 from extract_jobs.run import run_extract
 from extract_jobs.sources.splits import Split
+from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import WrittenFile
 from extract_jobs.storage.local import LocalStorage
@@ -26,8 +27,6 @@ from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import set_environment
 from tests.support.postgres import Server
 from tests.support.scattered import ScatteredReader, scattered_task
-
-pytestmark = pytest.mark.spark
 
 
 @dataclass
@@ -56,13 +55,20 @@ class Seen(Progress):
 
 
 def test_slices_share_files_and_a_lost_worker_costs_a_slice(
-    tmp_path: Path, spark: SparkSession
+    tmp_path: Path, spark_or_none: SparkSession | None
 ) -> None:
     reader = DyingReader(rows=2000, partitions=30, batch_rows=200, folder=str(tmp_path))
     task = replace(scattered_task(tmp_path / "lake", max_open_partitions=8), reader=reader)
     seen = Seen()
     splits = [Split(i, estimated_bytes=100) for i in range(7)]
-    results = run_splits(task, splits, connections=2, spark=spark, progress=seen)
+    results = run_splits(
+        task,
+        splits,
+        connections=2,
+        spark=spark_or_none,
+        progress=seen,
+        engine=engine(spark_or_none),
+    )
     assert (tmp_path / "died").exists()
     assert [r.index for r in results] == list(range(7))
     assert [r.rows for r in results] == [2000] * 7
@@ -70,18 +76,23 @@ def test_slices_share_files_and_a_lost_worker_costs_a_slice(
     files = [file for r in results for file in r.files]
     assert len(files) == 2 * 30
     abort_leftover_uploads(task, files)
-    publish_and_count(files, tmp_path / "lake/target", spark, rows=14_000, partitions=30)
+    publish_and_count(files, tmp_path / "lake/target", rows=14_000, partitions=30)
+
+
+def engine(spark: SparkSession | None) -> Engine:
+    return "spark" if spark else "processes"
 
 
 def publish_and_count(
-    files: Sequence[WrittenFile], target: Path, spark: SparkSession, *, rows: int, partitions: int
+    files: Sequence[WrittenFile], target: Path, *, rows: int, partitions: int
 ) -> None:
     for file in files:
         assert LocalStorage().complete(file.staged)
-    found = spark.read.parquet(str(target)).agg(
-        f.count("*"), f.count_distinct("n"), f.count_distinct("k")
+    found = duckdb.sql(
+        "select count(*), count(distinct n), count(distinct k)"
+        f" from read_parquet('{target}/**/*.parquet', hive_partitioning = true)"
     )
-    assert found.collect() == [(rows, rows, partitions)]
+    assert found.fetchall() == [(rows, rows, partitions)]
     assert not [p for p in target.iterdir() if "staging" in p.name]
 
 
@@ -104,6 +115,7 @@ class RangeReader:
         return None
 
 
+@pytest.mark.spark
 def test_slices_that_spark_reads_share_files_too(tmp_path: Path, spark: SparkSession) -> None:
     reader: Any = RangeReader()
     task = replace(scattered_task(tmp_path), reader=reader)
@@ -116,14 +128,14 @@ def test_slices_that_spark_reads_share_files_too(tmp_path: Path, spark: SparkSes
     assert sorted(seen.done) == list(range(5))
     files = [file for r in results for file in r.files]
     assert len(files) == 2 * 20
-    publish_and_count(files, tmp_path / "target", spark, rows=5000, partitions=20)
+    publish_and_count(files, tmp_path / "target", rows=5000, partitions=20)
 
 
 def test_a_table_of_many_splits_and_partitions_from_end_to_end(
     pg_database: Server,
     ministack: Emulator,
     monkeypatch: pytest.MonkeyPatch,
-    spark: SparkSession,
+    spark_or_none: SparkSession | None,
     tmp_path: Path,
 ) -> None:
     set_environment(
@@ -141,10 +153,10 @@ def test_a_table_of_many_splits_and_partitions_from_end_to_end(
             pg_database, "r", 1,
             target={"partition_by": ["country"], "max_open_partitions": 10},
             split={"target_bytes": 1_000_000, "max_connections": 2},
-            spill_folder=str(tmp_path),
+            spill_folder=str(tmp_path), engine=engine(spark_or_none),
         )
     )  # fmt: skip
-    report = run_extract(spec, spark=spark)
+    report = run_extract(spec, spark=spark_or_none)
     assert report.splits > 4
     assert (report.rows, report.source_rows, report.reconciled) == (30_000, 30_000, True)
     assert report.files == 2 * 90

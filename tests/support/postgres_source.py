@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import pickle
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from extract_jobs.engine.arrow_splits import run_in_process
-from extract_jobs.engine.run_splits import SplitResult, SplitTask
-from extract_jobs.reporting.progress import Progress
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
 from extract_jobs.sources.postgres.source import PostgresSource
@@ -22,7 +19,7 @@ from tests.support.postgres import Server
 from tests.support.specs import make_spec
 
 if TYPE_CHECKING:
-    from extract_jobs.sources import Reader
+    pass
 
 
 def source(
@@ -43,18 +40,6 @@ def source(
 def read_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every row be read as a wide one is, by psycopg."""
     monkeypatch.setattr("extract_jobs.sources.postgres.source.width_of", lambda *_, **__: "wide")
-
-
-def run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let splits run one after the other in this process, without Spark."""
-
-    def in_turn(task: SplitTask, splits: Sequence[Split], **_: Any) -> list[SplitResult]:
-        reader = cast("Reader", task.reader)
-        return [
-            result for one in splits for result in run_in_process(task, reader, [one], Progress())
-        ]
-
-    monkeypatch.setattr("extract_jobs.attempt.attempt.run_splits", in_turn)
 
 
 @contextlib.contextmanager
