@@ -101,7 +101,9 @@ def documented() -> tuple[Documented, ...]:
 
 _ROWS: dict[str, Callable[[Features], str]] = {
     "rows are read by": lambda f: f.reads_by,
-    "all splits share one snapshot": lambda f: _yes(f.shared_snapshot),
+    "all splits share one snapshot": lambda f: (
+        f.shared_snapshot if isinstance(f.shared_snapshot, str) else _yes(f.shared_snapshot)
+    ),
     "`split.strategy`": lambda f: ", ".join(f"`{name}`" for name in f.strategies),
     "`mode: incremental` by": lambda f: "; ".join(f.incremental) or "-",
     "a `query` in a table's place": lambda f: _yes(f.queries),

@@ -6,8 +6,9 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,6 +25,7 @@ from extract_jobs.commit.deduplication import (
 from extract_jobs.commit.log import Commit, CommitLog, Replaces, next_commit
 from extract_jobs.commit.reconcile import reconcile, refuse_fewer
 from extract_jobs.connections.secrets import secret_text
+from extract_jobs.engine.choice import connections_here
 from extract_jobs.engine.run_splits import (
     SplitTask,
     abort_leftover_uploads,
@@ -44,7 +46,7 @@ from extract_jobs.planning.plan import Plan, partition_names
 from extract_jobs.planning.schema_change import columns_after, schema_json
 from extract_jobs.reporting.report import Report, identity, versions
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import DataFrameReader, Snapshot, VerifiedSnapshot
+from extract_jobs.sources import DataFrameReader, JointSnapshot, Snapshot, VerifiedSnapshot
 from extract_jobs.sources.splits import Split
 from extract_jobs.spark.session import spark_context
 from extract_jobs.spec.attempt_names import file_prefix
@@ -95,6 +97,8 @@ class Attempt:
         try:
             with self.context.phase("extract"):
                 splits = self.snapshot.splits(self.spec)
+                read_from = self.take_snapshot(task, splits)
+                task = replace(task, reader=self.snapshot.reader)
                 # There is nothing to compare with a count in the same snapshot.
                 before = None if self.snapshot.shared else self.count()
                 self.context.progress.planned(
@@ -134,7 +138,7 @@ class Attempt:
                 check_driver(self.context.spark)
             report = attempt_report(
                 self.spec, self.context, self.plan, self.columns, task.transform,
-                read_from=self.description.read_from,
+                read_from=read_from,
                 results=results, files=files, source_rows=source_rows,
                 reconciled=comparable is not None, left_out=self.left_out,
             )  # fmt: skip
@@ -158,6 +162,14 @@ class Attempt:
                     "this run's files were dropped"
                 )
         return finish(self.spec, self.log, winner, self.context)
+
+    def take_snapshot(self, task: SplitTask, splits: Sequence[Split]) -> dict[str, Any]:
+        """Take a snapshot that is taken by all readers together; return what is read from."""
+        told = self.description.read_from
+        if not isinstance(self.snapshot, JointSnapshot) or task.reader is None:
+            return told
+        connections = connections_here(self.spec, len(splits), task.reader, self.context.spark)
+        return told | self.snapshot.take(len(splits), connections)
 
     def task(self) -> SplitTask:
         """Return what is done with each split."""

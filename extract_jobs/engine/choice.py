@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Literal
 
 from extract_jobs.schema import TableDescription
 from extract_jobs.sources import DataFrameReader, Reader
-from extract_jobs.spark.session import spark_is_set_up
+from extract_jobs.spark.session import spark_context, spark_is_set_up
 from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.source_types import registration
@@ -40,6 +41,22 @@ def _of_arrow(wanted: Engine, spark: SparkSession | None) -> Literal["processes"
     if sys.platform != "linux":  # forking and ending workers as they are here is Linux's
         return "spark"
     return "spark" if spark is not None or spark_is_set_up() else "processes"
+
+
+def connections_here(
+    spec: ExtractSpec, splits: int, reader: Reader | DataFrameReader, spark: SparkSession | None
+) -> int:
+    """Return how many splits are read at a time on this machine; 0 where other machines read them.
+
+    Starts a Spark where splits are to run on one, since only that can say where its executors are.
+    """
+    connections = spec.split.max_connections
+    if splits == 1:
+        return 1
+    if runs_on(spec.engine, reader, spark) == "processes":
+        return processes_for(connections, splits)
+    master = spark_context(spark, connections).master or ""
+    return min(connections, splits) if re.match(r"local(\[|$)", master) else 0
 
 
 def processes_for(connections: int, splits: int) -> int:

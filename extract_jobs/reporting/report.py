@@ -78,8 +78,9 @@ class Report(BaseModel):
     ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
     allowed it; ``catalog_error`` says why the catalog ``failed`` although the data is published,
     and ``catalog_retryable`` whether a retry may help; ``timings`` are seconds by phase;
-    ``read_from`` says of a database whether it was a standby (``in_recovery``, ``lag_seconds``)
-    and whether policies hid rows (``row_security``).
+    ``read_from`` says of a database whether it was a standby (``in_recovery``, ``lag_seconds``),
+    whether policies hid rows (``row_security``), and of MySQL, whether all rows are of one moment
+    (``one_snapshot``) and why not (``one_snapshot_missing``).
 
     Example:
         >>> report = Report(

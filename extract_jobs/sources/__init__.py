@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -144,13 +144,36 @@ class VerifiedSnapshot(Snapshot, Protocol):
         """
 
 
+@runtime_checkable
+class JointSnapshot(Snapshot, Protocol):
+    """A snapshot whose sessions are opened together, once it is known how many there are to be."""
+
+    def take(self, splits: int, connections_here: int) -> dict[str, Any]:
+        """Take the snapshot before the first split is read, where that is possible and wanted.
+
+        Afterwards `reader` and `shared` are what they stay.
+
+        Args:
+            splits: How many there are.
+            connections_here: Most of them that processes of this machine read at a time; 0 where
+                other machines read them.
+
+        Returns:
+            What the report tells of it, as a part of ``read_from``.
+
+        Raises:
+            ConfigError: It is required, and not to be had.
+            SourceUnavailable: It is required, and not to be had now.
+        """
+
+
 @dataclass(frozen=True)
 class Features:
     """What a source can do: a row of the table of sources in the docs.
 
     Attributes:
         reads_by: What fetches the rows.
-        shared_snapshot: Whether all splits of an attempt see one moment.
+        shared_snapshot: Whether all splits of an attempt see one moment; a text says when.
         strategies: Values of ``split.strategy`` that it takes.
         incremental: How it finds what is new, for example ``watermark column``.
         queries: Whether a ``query`` can be extracted instead of a table.
@@ -160,7 +183,7 @@ class Features:
     """
 
     reads_by: str
-    shared_snapshot: bool
+    shared_snapshot: bool | str
     strategies: tuple[str, ...]
     incremental: tuple[str, ...]
     queries: bool

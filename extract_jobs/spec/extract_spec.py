@@ -124,6 +124,9 @@ class ColumnsSpec(SpecPart):
         return self
 
 
+OneSnapshot = Literal["auto", "require", "never"]
+
+
 class SplitSpec(SpecPart):
     """How the source is read in parallel."""
 
@@ -133,6 +136,11 @@ class SplitSpec(SpecPart):
     column: Name | None = Field(None, description="Column for the strategies range and hash.")
     target_bytes: Bytes = Field(128 * 2**20, ge=2**13, description="Size of one split.")
     max_connections: int = Field(8, ge=1, le=1000, description="Splits read at the same time.")
+    one_snapshot: OneSnapshot = Field(
+        "auto",
+        description="Of MySQL: whether the table is locked for a moment, so that all splits see it "
+        "at one moment. auto does where it can, and the report says why not; require fails.",
+    )
     fetch_rows: int = Field(
         10_000, ge=1, le=10**6, description="Rows that a JDBC driver fetches at a time."
     )

@@ -42,10 +42,7 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
         yield "write_mode overwrite needs mode full: an increment would replace the whole table"
     if mode == "full" and watermark and (watermark.lower, watermark.upper) != (None, None):
         yield "watermark.lower and upper need mode incremental: in mode full all rows would come"
-    if spec.split.column in spec.columns.mask:
-        yield (
-            f"split.column {spec.split.column} is masked, but statements would show where it is cut"
-        )
+    yield from _split_problems(spec)
     if mode == "incremental" and column in spec.columns.mask:
         yield (
             f"watermark.column {column} is masked, but its greatest value is kept in the commit "
@@ -59,6 +56,18 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
         yield (
             "watermark.lag with write_mode append reads rows again: name their key "
             "in columns.key, or accept duplicates with watermark.duplicates: accept"
+        )
+
+
+def _split_problems(spec: ExtractSpec) -> Iterator[str]:
+    if spec.split.column in spec.columns.mask:
+        yield (
+            f"split.column {spec.split.column} is masked, but statements would show where it is cut"
+        )
+    if spec.split.one_snapshot != "auto" and spec.source_type != "mysql":
+        yield (
+            "split.one_snapshot is for sources of type mysql: splits of postgres and sqlite always "
+            "share a snapshot, those of others never do"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,12 @@ from tests.support.mysql_servers import MysqlServer
 from tests.support.specs import make_spec
 
 
-def source(server: MysqlServer, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> MysqlSource:
+def source(
+    server: MysqlServer,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path | None = None,
+    **overrides: Any,
+) -> MysqlSource:
     """Return the source of a spec that reads from a server, its password in a variable."""
     monkeypatch.setenv("TEST_MYSQL_PASSWORD", server.password)
     connection = {
@@ -28,7 +34,9 @@ def source(server: MysqlServer, monkeypatch: pytest.MonkeyPatch, **overrides: An
         "user": server.user,
         "password_env": "TEST_MYSQL_PASSWORD",
     } | overrides.pop("connection", {})
-    return MysqlSource.open(make_spec(source_type="mysql", connection=connection, **overrides))
+    return MysqlSource.open(
+        make_spec(folder, source_type="mysql", connection=connection, **overrides)
+    )
 
 
 @contextlib.contextmanager

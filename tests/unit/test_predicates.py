@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.predicates import check_where, reads_clock, where_problem
+from extract_jobs.spec.predicates import check_where, reads_clock, reads_other_rows, where_problem
 from extract_jobs.spec.source_types import BUILT_IN
 
 DIALECTS = sorted({kind.where for kind in BUILT_IN.values() if kind.where})
@@ -283,3 +283,15 @@ def test_sqlite_never_reads_what_passes_as_more_than_a_condition(text):
             pass  # nothing that SQLite runs
         assert database.execute("select count(*) from t").fetchone() == (2,)
         database.close()
+
+
+@pytest.mark.parametrize(("text", "others"), [
+    ("id > 3 and name like 'x%'", False),
+    ("coalesce(a, 0) > 0 or date(at) = '2024-01-01' or a regexp 'x'", False),
+    *((text, True) for text in SUBQUERIES),
+    ("case when exists (select 1 from t) then a else b end", True),
+    ("own_function(id) = 1", True),
+    ("shop.own_function(id) = 1", True),
+])  # fmt: skip
+def test_a_condition_that_may_read_other_rows_is_recognised(text: str, others: bool) -> None:
+    assert reads_other_rows(text, "mysql") is others

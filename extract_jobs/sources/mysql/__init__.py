@@ -2,12 +2,22 @@
 
 The tests run it against MySQL and MariaDB. Aurora has not been at hand.
 
-**What splits see.** MySQL cannot hand a snapshot from one session to another without stopping all
-writes. Each split is one read-only transaction with a consistent snapshot of its own (of InnoDB
-tables; MyISAM and Aria have none), and the source's own count is another one: it is reported, not
-enforced. Rows that nobody changes while they are read arrive exactly once. A row whose key, or
-watermark, is updated meanwhile may arrive twice or not at all. With `split.strategy: none` all rows
-are of one moment.
+**What splits see.** With `split.one_snapshot: auto`, the default, all splits of a table see one
+moment, as those of PostgreSQL do, and the source's own count in it must equal the rows read. For
+that the table is locked (`LOCK TABLES … READ`) while the sessions take their snapshots: about one
+round trip, in which writers wait. A transaction that has written to the table has to end first. It
+is waited for up to 1 s, three times, 1 s apart, and new writers queue behind each of these waits.
+The user needs `LOCK TABLES` on the database.
+
+Where that cannot be, each split is a read-only transaction with a snapshot of its own, and the
+report says why in `read_from`. Then rows that nobody changes while they are read arrive exactly
+once, but a row whose key, or watermark, is updated meanwhile may arrive twice or not at all, and
+the count is reported, not enforced. The reasons: the user may not lock; a transaction does not end;
+a view or `query`, or a `where` with a subquery or an unknown function, any of which may read other
+tables; an engine other than InnoDB; a server that shows what others write (Galera, a reader of
+Aurora); executors on other machines than the driver, because sessions cannot be lent to them: so on
+Glue, and on EMR with a cluster. `require` fails with the same reasons instead, and `never` locks
+nothing. With `split.strategy: none` all rows are of one moment anyway.
 
 **Splits** are ranges of the primary key, or of the first unique index, cut by what the index itself
 tells of its ranges, so that sparse and skewed keys come out even; a key of several columns goes on

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,15 +48,30 @@ def server_version(opened: Connection) -> str:
     return str(cast(Any, opened).get_server_info())
 
 
+def socket_of(opened: Connection) -> socket.socket | ssl.SSLSocket:
+    """Return the socket of an open connection."""
+    found: socket.socket = cast(Any, opened)._sock  # noqa: SLF001
+    return found
+
+
+def on_socket(found: socket.socket) -> Connection:
+    """Return a connection that goes on in a session that another one has logged in."""
+    opened = Connection(charset="utf8mb4", defer_connect=True)
+    made = cast(Any, opened)
+    made._sock, made._rfile = found, found.makefile("rb")  # noqa: SLF001
+    made._current_timeout, made._next_seq_id = None, 0  # noqa: SLF001
+    return opened
+
+
 def peer_address(opened: Connection) -> str | None:
     """Return the address that a connection reached; None over a Unix socket."""
-    peer = cast(Any, opened)._sock.getpeername()  # noqa: SLF001
+    peer = socket_of(opened).getpeername()
     return str(peer[0]) if isinstance(peer, tuple) else None
 
 
 def is_encrypted(opened: Any) -> bool:
     """Return whether a connection has TLS by now."""
-    return isinstance(opened._sock, ssl.SSLSocket)  # noqa: SLF001
+    return isinstance(socket_of(opened), ssl.SSLSocket)
 
 
 def trust_socket(opened: Connection) -> None:
@@ -96,3 +112,10 @@ def release(opened: Connection) -> None:
     """Close at once, telling the server nothing: what it still has to send, nobody reads."""
     with contextlib.suppress(Exception):
         cast(Any, opened)._force_close()  # noqa: SLF001
+
+
+def hang_up(opened: Connection) -> None:
+    """Close as `release` does, and end it for threads and processes that read from it, too."""
+    with contextlib.suppress(Exception):
+        socket_of(opened).shutdown(socket.SHUT_RDWR)
+    release(opened)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from extract_jobs.connections import DatabaseConnection
 from extract_jobs.schema import Column
 from extract_jobs.sources.mysql.cut_values import check_nothing_cut
 from extract_jobs.sources.mysql.driver import Connection
+from extract_jobs.sources.mysql.lending import borrowed
 from extract_jobs.sources.mysql.session import session
 from extract_jobs.sources.mysql.values import parse
 from extract_jobs.sources.mysql.wire import stream
@@ -24,10 +26,11 @@ _BATCH_ROWS = 131_072
 
 @dataclass(frozen=True)
 class MysqlReader:
-    """Reads splits, each in one read transaction of its own. Picklable; one connection a split.
+    """Reads splits, each in one read transaction. Picklable; one connection a split.
 
-    A split sees one moment of its InnoDB tables. Two splits see two moments: a row that changes
-    its key between them may be in both or in neither.
+    A split sees one moment of its InnoDB tables. All splits see the same one where there are
+    sessions to borrow. Else each has a transaction of its own, and a row that changes its key
+    between two of them may be in both or in neither.
 
     Attributes:
         connection: Where to, pinned to the node that the splits were cut on.
@@ -36,6 +39,7 @@ class MysqlReader:
         columns: What is read of each row, in the order of the batches.
         null_what_fails: ``lossy_types: null``.
         what: What messages say is being done.
+        sessions: Where sessions of one moment are lent, on this machine; None opens one a split.
         nulled: See `extract_jobs.sources.Reader.nulled`.
     """
 
@@ -45,6 +49,7 @@ class MysqlReader:
     columns: tuple[Column, ...]
     null_what_fails: bool
     what: str
+    sessions: str | None = None
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -66,9 +71,19 @@ class MysqlReader:
         self.nulled.clear()
         expressions = [column.expression for column in self.columns]
         statement = select(expressions, self.relation, self.interval, split.predicate)
-        with session(self.connection, self.what) as opened:
+        with self.transaction(self.what) as opened:
             for arrays in self._checked(opened, statement):
                 yield self._finished(arrays)
+
+    def transaction(self, what: str) -> AbstractContextManager[Connection]:
+        """Give a session in a transaction of the moment that is read.
+
+        Args:
+            what: What is being done, for the error message.
+        """
+        if self.sessions is not None:
+            return borrowed(self.sessions, what)
+        return session(self.connection, what)
 
     def _checked(self, opened: Connection, statement: str) -> Iterator[list[pa.Array]]:
         """Yield a statement's rows, and fail after them if the server cut any of them."""

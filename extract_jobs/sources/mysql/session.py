@@ -160,6 +160,10 @@ def _configure(opened: Connection) -> None:
     execute(opened, "set session transaction isolation level repeatable read, read only")
 
 
+START = "start transaction with consistent snapshot, read only"
+"""Begins a transaction that sees one moment, this one, of all InnoDB tables."""
+
+
 @contextlib.contextmanager
 def session(connection: DatabaseConnection, what: str) -> Iterator[Connection]:
     """Open a read-only transaction with one snapshot for the length of the context.
@@ -176,13 +180,21 @@ def session(connection: DatabaseConnection, what: str) -> Iterator[Connection]:
     """
     opened = connect(connection)
     try:
-        execute(opened, "start transaction with consistent snapshot, read only")
-        yield opened
+        with mapped_errors(what):
+            execute(opened, START)
+            yield opened
+    finally:
+        release(opened)
+
+
+@contextlib.contextmanager
+def mapped_errors(what: str) -> Iterator[None]:
+    """Raise what PyMySQL raises inside as `ExtractError`; ``what`` is being done."""
+    try:
+        yield
         return
     except (pymysql.Error, OSError, RuntimeError) as error:
         failure = statement_error(error, what)
-    finally:
-        release(opened)
     # The original may quote values of a row. It must not travel along as the context, which
     # Python sets even here, because the caller's ``with`` is still handling it.
     try:

@@ -1,39 +1,56 @@
-"""What stands for a snapshot of a MySQL table: splits that each have one of their own."""
+"""A snapshot of a MySQL table: of one moment where it may be locked for one, else one a split."""
 
 from __future__ import annotations
 
-from extract_jobs.errors import ConfigError
+import logging
+from dataclasses import replace
+from typing import Any
+
+from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources.mysql import splits as cutting
 from extract_jobs.sources.mysql.catalog import Found
+from extract_jobs.sources.mysql.driver import hang_up
+from extract_jobs.sources.mysql.lending import Lender
+from extract_jobs.sources.mysql.one_moment import NoCommonSnapshot, open_together
 from extract_jobs.sources.mysql.reader import MysqlReader
 from extract_jobs.sources.mysql.session import execute, session
 from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import select
-from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec, OneSnapshot
+from extract_jobs.spec.predicates import reads_other_rows
+
+logger = logging.getLogger(__name__)
 
 
 class MysqlSnapshot:
-    """Splits of one table. Meets `extract_jobs.sources.Snapshot`.
+    """Splits of one table. Meets `extract_jobs.sources.JointSnapshot`.
 
-    MySQL cannot hand a snapshot from one session to another without stopping all writes, which a
-    user that may only read cannot do. So each split, and the count, reads in a transaction of its
-    own: the count need not equal the rows read. Rows that nobody changes while they are read
-    arrive once each; a row whose key changes meanwhile may arrive twice or not at all. With one
-    split (``split.strategy: none``) all rows are of one moment.
+    Where `take` got sessions of one moment, all splits and the count see it. Otherwise each of them
+    reads in a transaction of its own: the count need not equal the rows read; rows that nobody
+    changes while they are read arrive once each; a row whose key changes meanwhile may arrive
+    twice or not at all. With one split (``split.strategy: none``) all rows are of one moment.
 
     Attributes:
         reader: Reads its splits.
-        shared: False.
+        shared: Whether splits and `count` see one moment.
     """
 
-    shared = False
-
-    def __init__(self, found: Found, reader: MysqlReader, watermark_column: str | None) -> None:
+    def __init__(
+        self,
+        found: Found,
+        reader: MysqlReader,
+        *,
+        watermark_column: str | None,
+        one_snapshot: OneSnapshot,
+    ) -> None:
         """Hold what `MysqlSource.snapshot` found; not for other callers."""
         self._found = found
         self._watermark_column = watermark_column
+        self._wanted = one_snapshot
+        self._lender: Lender | None = None
         self.reader = reader
+        self.shared = False
 
     def splits(self, spec: ExtractSpec) -> list[Split]:
         """Cut the request into splits. See `extract_jobs.sources.Snapshot.splits`."""
@@ -57,12 +74,76 @@ class MysqlSnapshot:
                 watermark_column=self._watermark_column,
             )
 
+    def take(self, splits: int, connections_here: int) -> dict[str, Any]:
+        """Open sessions of one moment. See `extract_jobs.sources.JointSnapshot.take`."""
+        if splits == 1:
+            return {"one_snapshot": True}
+        if self._wanted == "never":
+            return {"one_snapshot": False, "one_snapshot_missing": "split.one_snapshot is never"}
+        try:
+            self._open(connections_here)
+        except NoCommonSnapshot as error:
+            why, passes = str(error), error.passes
+        else:
+            return {"one_snapshot": True}
+        if self._wanted == "require":
+            kind = SourceUnavailable if passes else ConfigError
+            raise kind(
+                f"{self.reader.what} failed: split.one_snapshot is require, and the splits cannot "
+                f"share a snapshot: {why}"
+            )
+        logger.info("%s: each split has a snapshot of its own: %s", self.reader.what, why)
+        return {"one_snapshot": False, "one_snapshot_missing": why}
+
+    def _open(self, count: int) -> None:
+        if not count:
+            why = "the splits are read on other machines, which cannot borrow this one's sessions"
+            raise NoCommonSnapshot(why, passes=False)
+        table = self._lockable()
+        sessions = open_together(self.reader.connection, table, count)
+        try:
+            self._lender = Lender(sessions)
+        except (OSError, AttributeError):  # no such sockets on this system, or no room for one
+            for one in sessions:
+                hang_up(one)
+            why = "this machine has no Unix socket to lend its sessions by"
+            raise NoCommonSnapshot(why, passes=False) from None
+        self.reader = replace(self.reader, sessions=self._lender.place)
+        self.shared = True
+
+    def _lockable(self) -> str:
+        """Return the quoted name of the table that is read, if a lock on it is a lock on all."""
+        table, where = self._found.table, self.reader.relation.where
+        if table is None or table.is_view:
+            what = "a query" if table is None else "a view"
+            why = f"{what} may read other tables than one that is locked by its name"
+        elif (table.engine or "").lower() != "innodb":
+            why = f"its engine, {table.engine}, has no snapshots"
+        elif where is not None and reads_other_rows(where, "mysql"):
+            why = "where has a subquery or a function of the server's own, which may read others"
+        else:
+            return table.quoted
+        raise NoCommonSnapshot(why, passes=False)
+
     def count(self) -> int:
-        """Count the request's rows under the very same predicate, now, in a snapshot of its own."""
+        """Count the request's rows under the very same predicate.
+
+        In the snapshot where it is `shared`, else now, in a transaction of its own.
+        """
         reader = self.reader
         statement = select(["count(*)"], reader.relation, reader.interval)
-        with session(reader.connection, reader.what.replace("reading", "counting", 1)) as opened:
+        with reader.transaction(reader.what.replace("reading", "counting", 1)) as opened:
             return int(execute(opened, statement)[0][0])
 
     def check(self) -> None:
-        """Do nothing: there is no snapshot that could have been lost."""
+        """Raise SourceUnavailable if all sessions of the snapshot were lost."""
+        if self._lender is not None and not self._lender.sessions:
+            raise SourceUnavailable(
+                f"the sessions that share the snapshot for {self.reader.what} were all lost; "
+                "run again"
+            )
+
+    def close(self) -> None:
+        """Let go of its sessions."""
+        if self._lender is not None:
+            self._lender.close()

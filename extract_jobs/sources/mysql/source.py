@@ -25,7 +25,7 @@ from extract_jobs.transform.columns import is_chosen
 
 FEATURES = Features(
     reads_by="MySQL's own protocol, parsed into Arrow",
-    shared_snapshot=False,
+    shared_snapshot="where it may lock the table for a moment",
     strategies=("auto", "range", "none"),
     incremental=("watermark column",),
     queries=True,
@@ -103,9 +103,9 @@ class MysqlSource(SqlSource[Connection, Found]):
 
     @contextlib.contextmanager
     def snapshot(self, request: ReadRequest) -> Iterator[MysqlSnapshot]:
-        """Find what is read, for as long as the context lasts; no connection is held.
+        """Find what is read, for as long as the context lasts.
 
-        See `MysqlSnapshot` for what its splits are promised.
+        No connection is held before `MysqlSnapshot.take`, which says what splits are promised.
         """
         with self._session(f"planning the reading of {self.name}") as (opened, found):
             reader = MysqlReader(
@@ -116,4 +116,11 @@ class MysqlSource(SqlSource[Connection, Found]):
                 null_what_fails=self.spec.lossy_types == "null",
                 what=f"reading {self.name}",
             )
-        yield MysqlSnapshot(found, reader, request.watermark_column)
+        snapshot = MysqlSnapshot(
+            found,
+            reader,
+            watermark_column=request.watermark_column,
+            one_snapshot=self.spec.split.one_snapshot,
+        )
+        with contextlib.closing(snapshot):
+            yield snapshot

@@ -98,6 +98,23 @@ def reads_clock(text: str, dialect: str) -> bool:
     return clock_in(tokens) or effect_in(tokens, dialect) is not None
 
 
+@lru_cache(_CACHED_TEXTS)
+def reads_other_rows(text: str, dialect: str) -> bool:
+    """Return whether a condition may depend on other rows than the one that it is about.
+
+    Args:
+        text: A condition that `check_where` lets pass. One with a function that is not known
+            answers True: it may be the server's own.
+        dialect: As a `SourceRegistration` names it.
+    """
+    from sqlglot import exp
+    from sqlglot.dialects import Dialect
+
+    reader = Dialect.get_or_raise(_read_as(text, dialect))
+    tree = reader.parser().parse_into(exp.Condition, reader.tokenize(text), text)[0]
+    return tree is None or tree.find(exp.Query, exp.Anonymous) is not None
+
+
 def _read_as(text: str, dialect: str) -> str:
     """Return sqlglot's name of a dialect; of generic SQL with MySQL's quotes, that of MySQL."""
     if dialect != "generic":

@@ -1,0 +1,193 @@
+"""Lends the sessions of one process to workers on the same machine, one split at a time.
+
+Sessions that share a snapshot have to be opened together, and live until the last split is read.
+Tasks come and go, in whatever process an engine runs them. So the driver keeps the sessions, and a
+worker that has a split to read borrows one: it asks at a Unix socket and is handed the session's
+own connection (``SCM_RIGHTS``), which it reads without the driver in between. Where the connection
+has TLS, whose keys stay in the driver, it is handed one end of a pair of sockets, and the driver
+passes on what comes.
+
+A session that comes back unread, because its worker failed, died or stopped halfway, is closed; the
+split is then read over another one, which shows the same moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import shutil
+import socket
+import ssl
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from extract_jobs.errors import SourceUnavailable
+from extract_jobs.sources.mysql.driver import Connection, hang_up, on_socket, release, socket_of
+from extract_jobs.sources.mysql.session import mapped_errors
+
+_POLL_SECONDS = 0.5
+"""How soon a waiting thread notices that the lender is closed."""
+_WAIT_SECONDS = 24 * 3600
+"""Longest wait for a session that others are reading from."""
+_CHUNK = 2**18
+_READ = b"r"
+"""What a worker says of a session that it has read to the end."""
+
+
+class Lender:
+    """Sessions that workers borrow. Meant for the process that opened them.
+
+    Attributes:
+        place: Where to ask for one: `borrowed`.
+    """
+
+    def __init__(self, sessions: Sequence[Connection]) -> None:
+        """Take over sessions, and lend them until `close`.
+
+        Raises:
+            OSError: This machine has no such sockets; the sessions stay the caller's.
+        """
+        # Nobody else may look into it.
+        self._folder = tempfile.mkdtemp(prefix="extract-")
+        try:
+            self.place = str(Path(self._folder, "sessions"))
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(self.place)
+            self._listener.listen(2 * len(sessions) + 16)
+            self._listener.settimeout(_POLL_SECONDS)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._left = len(sessions)
+        self._threads = [
+            threading.Thread(target=self._lend, args=(one,), name="mysql-session", daemon=True)
+            for one in sessions
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def sessions(self) -> int:
+        """How many are left."""
+        return self._left
+
+    def close(self) -> None:
+        """Close all sessions, those that are lent too. Does nothing the second time."""
+        self._closed.set()
+        for thread in self._threads:
+            thread.join(2 * _POLL_SECONDS)
+        self._listener.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _lend(self, opened: Connection) -> None:
+        """Lend one session to one asker after the other, as long as it comes back read."""
+        try:
+            while not self._closed.is_set():
+                try:
+                    asker, _ = self._listener.accept()
+                except TimeoutError:
+                    continue
+                except OSError:
+                    return
+                with asker:
+                    if not self._serve(asker, opened):
+                        return
+        finally:
+            hang_up(opened)
+            with self._lock:
+                self._left -= 1
+                if not self._left:
+                    self._listener.close()  # whoever still asks is refused
+
+    def _serve(self, asker: socket.socket, opened: Connection) -> bool:
+        """Lend a session to one asker; return whether it came back read."""
+        server = socket_of(opened)
+        try:
+            if not isinstance(server, ssl.SSLSocket):
+                socket.send_fds(asker, [b"s"], [server.fileno()])
+                return self._until_back(asker, None, None)
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    socket.send_fds(asker, [b"s"], [theirs.fileno()])
+                return self._until_back(asker, server, ours)
+        except OSError:  # the asker has died, or the server has gone
+            return False
+
+    def _until_back(
+        self, asker: socket.socket, server: ssl.SSLSocket | None, ours: socket.socket | None
+    ) -> bool:
+        """Wait for the asker's word, and meanwhile pass on what server and worker say."""
+        with selectors.DefaultSelector() as ready:
+            ready.register(asker, selectors.EVENT_READ)
+            if server is not None and ours is not None:
+                ready.register(server, selectors.EVENT_READ)
+                ready.register(ours, selectors.EVENT_READ)
+            while not self._closed.is_set():
+                found = {key.fileobj for key, _ in ready.select(_POLL_SECONDS)}
+                if server is not None and ours is not None:
+                    if server in found and not _pass_on(server, ours):
+                        return False
+                    if ours in found:
+                        asked = ours.recv(_CHUNK)
+                        if asked:
+                            server.sendall(asked)
+                        elif asker not in found:
+                            ready.unregister(ours)  # its word comes, or its end
+                if asker in found:
+                    return asker.recv(1) == _READ
+        return False
+
+
+def _pass_on(server: ssl.SSLSocket, ours: socket.socket) -> bool:
+    """Pass on all that the server has sent; return whether it goes on."""
+    server.settimeout(0)  # what came may be TLS's own, with nothing for the worker
+    try:
+        while True:
+            try:
+                given = server.recv(_CHUNK)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return True
+            if not given:
+                return False
+            ours.sendall(given)
+    finally:
+        server.settimeout(None)
+
+
+@contextlib.contextmanager
+def borrowed(place: str, what: str) -> Iterator[Connection]:
+    """Borrow a session, in its transaction. Whoever ends early, or with an error, ends the session.
+
+    Waits while others have them all.
+
+    Args:
+        place: See `Lender`.
+        what: What is being done, for the error message.
+
+    Raises:
+        SourceUnavailable: None is left.
+        ExtractError: What PyMySQL raised inside, mapped.
+    """
+    with socket.socket(socket.AF_UNIX) as asking:
+        try:
+            asking.settimeout(_WAIT_SECONDS)
+            asking.connect(place)
+            _, found, _, _ = socket.recv_fds(asking, 1, 1)
+        except OSError:
+            found = []
+        if not found:
+            raise SourceUnavailable(
+                f"{what} failed: the sessions that share its snapshot were all lost; run again"
+            )
+        opened = on_socket(socket.socket(fileno=found[0]))
+        try:
+            with mapped_errors(what):
+                yield opened
+                asking.sendall(_READ)
+        finally:
+            release(opened)

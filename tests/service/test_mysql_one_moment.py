@@ -1,0 +1,307 @@
+"""One snapshot for all splits of a MySQL table: of one moment, whoever writes, or said why not."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+from pyspark.sql import SparkSession
+
+from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.run import run_extract
+from extract_jobs.sources.mysql import one_moment
+from extract_jobs.sources.mysql.lending import borrowed
+from extract_jobs.sources.mysql.session import execute
+from extract_jobs.sources.mysql.snapshot import MysqlSnapshot
+from extract_jobs.sources.splits import Split
+from tests.support.mysql_servers import MysqlServer
+from tests.support.mysql_source import ids, snapshot_of, source
+
+ROWS = 4000
+NOTE = "n" * 100
+SPLIT = {"target_bytes": 49152, "max_connections": 4}
+Row = tuple[Any, ...]
+
+
+@pytest.fixture
+def server(mysql_database: MysqlServer) -> MysqlServer:
+    """A database with a table ``t`` of several splits."""
+    mysql_database.execute(
+        "create table t (k int primary key, id int not null, note varchar(200), unique (id))"
+    )
+    mysql_database.insert("t", [(10 * i, i, NOTE) for i in range(ROWS)])
+    mysql_database.execute("analyze table t")
+    return mysql_database
+
+
+@contextlib.contextmanager
+def taken(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch, **overrides: Any
+) -> Iterator[tuple[MysqlSnapshot, list[Split], dict[str, Any]]]:
+    """Take the snapshot of a table; give what the report would tell, too."""
+    here = overrides.pop("here", SPLIT["max_connections"])
+    split = SPLIT | overrides.pop("split", {})
+    found = source(server, monkeypatch, **{"extract_table": "t", "split": split} | overrides)
+    with snapshot_of(found) as snapshot:
+        splits = snapshot.splits(found.spec)
+        told = snapshot.take(len(splits), here)
+        yield snapshot, splits, told
+
+
+class Writer:
+    """Moves rows from one end of the key to the other, one transaction each, and adds some.
+
+    Every transaction leaves as many rows as there are even numbers of ``id``, or one more: what
+    several moments make of the table is seen.
+    """
+
+    def __init__(self, server: MysqlServer) -> None:
+        self.server = server
+        self.slowest = 0.0
+        self.done = 0
+        self._stop = threading.Event()
+
+    def write(self) -> None:
+        random_ = random.Random(1)
+        connection = self.server.connect(autocommit=False)
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            while not self._stop.is_set():
+                begun = time.monotonic()
+                moved = random_.randrange(100, ROWS)
+                cursor.execute("select k from t where id = %s", (moved,))
+                [key] = cursor.fetchone() or [0]
+                connection.commit()
+                to = 10 * ROWS - key + random_.randrange(1, 10)
+                with contextlib.suppress(pymysql.IntegrityError):
+                    cursor.execute("update t set k = %s where id = %s", (to, moved))
+                cursor.execute(
+                    "insert into t values (%s, %s, 'new')", (-1 - self.done, -1 - self.done)
+                )
+                connection.commit()
+                self.done += 1
+                self.slowest = max(self.slowest, time.monotonic() - begun)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(self.write)
+            try:
+                while self.done < 20 and not future.done():
+                    time.sleep(0.01)
+                yield
+            finally:
+                self._stop.set()
+                future.result()
+
+
+def rows(snapshot: MysqlSnapshot, split: Split) -> list[Row]:
+    """Read a split as a worker does, through a reader that was pickled."""
+    reader = pickle.loads(pickle.dumps(snapshot.reader))
+    return [tuple(row.values()) for batch in reader.read(split) for row in batch.to_pylist()]
+
+
+def test_all_splits_see_one_moment_while_rows_are_moved_and_added(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(server)
+    with writer.writing(), taken(server, monkeypatch) as (snapshot, splits, told):
+        assert told == {"one_snapshot": True}
+        assert snapshot.shared
+        assert len(splits) > 8
+        at = writer.done
+        with ThreadPoolExecutor(4) as pool:
+            read = [row for part in pool.map(lambda one: rows(snapshot, one), splits)
+                    for row in part]  # fmt: skip
+        whole = [rows(snapshot, Split(0)) for _ in range(4)]
+        counted = snapshot.count()
+        assert writer.done > at + 10  # the writer went on meanwhile
+    assert all(sorted(read) == sorted(one) for one in whole)
+    assert len(read) == counted
+    assert {row[1] for row in read} >= set(range(ROWS))
+    # A lock that was free is held for a few round trips alone.
+    assert writer.slowest < one_moment.LOCK_SECONDS + one_moment.HOLD_SECONDS
+
+
+def test_without_it_splits_see_moments_of_their_own(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the test above would see."""
+    wanted = {"one_snapshot": "never"}
+    with taken(server, monkeypatch, split=wanted) as (snapshot, splits, told):
+        assert told == {
+            "one_snapshot": False,
+            "one_snapshot_missing": "split.one_snapshot is never",
+        }
+        assert not snapshot.shared
+        first = rows(snapshot, splits[0])
+        server.execute(f"update t set k = {20 * ROWS} where k = {first[0][0]}")
+        read = [*first, *(row for one in splits[1:] for row in rows(snapshot, one))]
+    assert len(read) == ROWS + 1
+
+
+def test_an_open_transaction_that_has_written_is_waited_for_but_not_long(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows would come between two snapshots. Other writers queue for a bounded time."""
+    monkeypatch.setattr(one_moment, "_PAUSE_SECONDS", 0.1)
+    held = server.connect(autocommit=False)
+    with contextlib.closing(held), held.cursor() as cursor:
+        cursor.execute("update t set note = 'held' where id = 7")
+        writer = Writer(server)
+        with writer.writing():
+            with taken(server, monkeypatch) as (snapshot, splits, told):
+                assert told["one_snapshot"] is False
+                assert "did not end within 1 s" in told["one_snapshot_missing"]
+                assert not snapshot.shared
+                assert len(rows(snapshot, splits[0])) > 0
+            with (
+                pytest.raises(SourceUnavailable, match=r"require.*did not end within 1 s"),
+                taken(server, monkeypatch, split={"one_snapshot": "require"}),
+            ):
+                pass
+        assert writer.slowest < one_moment.LOCK_SECONDS + 1.5
+        ended = threading.Timer(0.5, held.rollback)
+        ended.start()
+        with taken(server, monkeypatch) as (_, _, told):
+            assert told == {"one_snapshot": True}
+        ended.join()
+
+
+def test_nothing_is_locked_once_the_snapshot_is_taken(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with taken(server, monkeypatch) as (snapshot, splits, _):
+        server.execute("set lock_wait_timeout = 1, innodb_lock_wait_timeout = 1",
+                       "delete from t where id < 100")  # fmt: skip
+        assert len([row for one in splits for row in rows(snapshot, one)]) == ROWS
+        assert snapshot.count() == ROWS
+
+
+def ended_by_the_server(server: MysqlServer, place: str) -> None:
+    with borrowed(place, "reading t") as opened:
+        [[number]] = execute(opened, "select connection_id()")
+        server.execute(f"kill {number}")
+        execute(opened, "select 1")
+
+
+def test_a_session_that_is_lost_costs_one_try_and_the_moment_stays(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with taken(server, monkeypatch) as (snapshot, splits, _):
+        server.execute("delete from t where id >= 100")
+        place = snapshot.reader.sessions
+        assert place is not None
+        # A worker that dies: its end of both sockets closes.
+        for _ in range(2):
+            with contextlib.suppress(SourceUnavailable), borrowed(place, "reading t"):
+                raise OSError
+        # One whose session the server ends.
+        with pytest.raises(SourceUnavailable, match="connection was lost"):
+            ended_by_the_server(server, place)
+        # Two readers and one session: one waits for the other.
+        with ThreadPoolExecutor(2) as pool:
+            read = list(pool.map(lambda one: rows(snapshot, one), splits))
+        assert sum(map(len, read)) == ROWS
+        snapshot.check()
+        stopped = snapshot.reader.read(splits[0])
+        next(stopped)
+        stopped.close()  # type: ignore[attr-defined]
+        for _ in range(2):  # the session may be on its way back
+            with pytest.raises(SourceUnavailable, match="were all lost"):
+                rows(snapshot, splits[0])
+        with pytest.raises(SourceUnavailable, match="were all lost"):
+            snapshot.check()
+
+
+REFUSED = {
+    "a view": ({"extract_table": "v", "split": SPLIT | {"strategy": "range", "column": "id"}},
+               "a view may read other tables"),
+    "a query": ({"extract_table": "q", "query": "select * from t",
+                 "split": SPLIT | {"strategy": "range", "column": "id"}},
+                "a query may read other tables"),
+    "MyISAM": ({"extract_table": "m"}, "its engine, MyISAM, has no snapshots"),
+    "a subquery": ({"where": "id in (select id from v)"}, "where has a subquery"),
+    "a function of the server's": ({"where": "own(id) > 0"}, "where has a subquery or a function"),
+    "executors": ({"here": 0}, "read on other machines"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_locked_is_told(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    overrides, reason = REFUSED[what]
+    server.execute(
+        "create view v as select * from t",
+        "create table m (k int primary key, id int, note varchar(200)) engine = MyISAM",
+        "insert into m select * from t",
+        "create function own(x int) returns int deterministic return x + 1",
+    )
+    with taken(server, monkeypatch, **overrides) as (snapshot, splits, told):
+        assert reason in told["one_snapshot_missing"]
+        assert len(splits) > 1
+        assert not snapshot.shared
+        assert sum(len(ids(snapshot, one)) for one in splits) >= ROWS - 1
+    required = (overrides.get("split") or SPLIT) | {"one_snapshot": "require"}
+    with (
+        pytest.raises(ConfigError, match=reason),
+        taken(server, monkeypatch, **overrides | {"split": required}),
+    ):
+        pass
+
+
+def test_a_user_who_may_not_lock_is_told_which_right_is_missing(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"u{random.randrange(10**9)}"
+    server.execute(
+        f"create user '{name}'@'%' identified by 'secret'",
+        f"grant select on `{server.database}`.t to '{name}'@'%'",
+    )
+    monkeypatch.setenv("TEST_LOCKER", "secret")
+    connection = {"user": name, "password_env": "TEST_LOCKER"}
+    with taken(server, monkeypatch, connection=connection) as (_, _, told):
+        assert told["one_snapshot_missing"] == (
+            "the user may not lock it (grant LOCK TABLES on its database)"
+        )
+    server.execute(f"grant lock tables on `{server.database}`.* to '{name}'@'%'")
+    with taken(server, monkeypatch, connection=connection) as (_, _, told):
+        assert told == {"one_snapshot": True}
+    server.execute(f"drop user '{name}'@'%'")
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "require"])
+def test_sessions_are_lent_with_tls_and_without(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch, sslmode: str
+) -> None:
+    if server.is_mariadb and sslmode == "require":
+        return  # MariaDB 10.11 has no TLS without a certificate of the tests'
+    server.execute("update t set note = repeat('x', 200)")
+    connection = {"sslmode": sslmode}
+    with taken(server, monkeypatch, connection=connection) as (snapshot, splits, told):
+        assert told == {"one_snapshot": True}
+        for _ in range(3):
+            assert sum(len(rows(snapshot, one)) for one in splits) == ROWS
+            assert len(rows(snapshot, Split(0))) == ROWS
+
+
+@pytest.mark.spark
+def test_a_run_counts_in_its_snapshot(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spark: SparkSession
+) -> None:
+    """Rows come and go while it reads, and the source's own count is enforced."""
+    found = source(server, monkeypatch, tmp_path, extract_table="t", split=SPLIT)
+    with Writer(server).writing():
+        report = run_extract(found.spec, spark=spark)
+    assert report.reconciled
+    assert report.source_rows == report.rows >= ROWS
+    assert report.read_from == {"one_snapshot": True}
