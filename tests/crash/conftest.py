@@ -16,7 +16,13 @@ from tests.support.postgres import Server
 
 
 @pytest.fixture(scope="module")
-def database(pg: Server) -> Server:
+def database(postgres_table: Server) -> Server:
+    """The table of forty rows."""
+    return postgres_table
+
+
+@pytest.fixture(scope="module")
+def postgres_table(pg: Server) -> Server:
     pg.execute(
         "drop table if exists public.t",
         "create table public.t (id int primary key, part text, padding text)",

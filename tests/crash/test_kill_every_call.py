@@ -2,30 +2,45 @@
 
 A quick run leaves calls out: of each operation, it fails the first and the last.
 
-Real processes, a real PostgreSQL, S3 on an emulator behind a proxy that knows every request, and
-local folders.
+Real processes, a real PostgreSQL, MySQL and MariaDB, S3 on an emulator behind a proxy that knows
+every request, and local folders.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from infra.local.emulator import Emulator
-from tests.support.crash import ROWS, Driver, Lake, Story
+from tests.support.crash import ROWS, Database, Driver, Lake, Story
 from tests.support.fault_proxy import Fault, FaultProxy
-from tests.support.postgres import Server
+from tests.support.mysql_servers import SERVERS, MysqlServer, database_of
 from tests.support.sampling import sample
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
 
 
+@pytest.fixture(scope="module", params=["postgres", *SERVERS])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """The table of forty rows, in each kind of server."""
+    if request.param == "postgres":
+        yield request.getfixturevalue("postgres_table")
+        return
+    servers: Callable[[str], MysqlServer] = request.getfixturevalue("mysql_servers")
+    with database_of(servers(request.param)) as server:
+        server.execute("create table t (id int primary key, part text, padding text)")
+        server.insert(
+            "t", [(i, None if i % 3 == 0 else f"p{i % 2}", "0123456789abcdef" * 40) for i in ROWS]
+        )
+        yield server
+
+
 def stories(
-    driver: Driver, server: Server, base: str, environment: dict[str, str], write_mode: str,
+    driver: Driver, server: Database, base: str, environment: dict[str, str], write_mode: str,
     proxy: FaultProxy | None,
 ) -> Iterator[Story]:  # fmt: skip
     """Yield fresh tables; where they are overwritten, one that holds a commit already."""
@@ -46,7 +61,7 @@ def stories(
     [("kill_before", "append"), ("kill_after", "overwrite"), ("reset_after", "overwrite")],
 )
 def test_s3_every_call(
-    driver: Driver, database: Server, ministack: Emulator, proxy: FaultProxy, bucket: str,
+    driver: Driver, database: Database, ministack: Emulator, proxy: FaultProxy, bucket: str,
     write_mode: str, fault: Fault,
 ) -> None:  # fmt: skip
     fresh = stories(driver, database, bucket, ministack.environment(), write_mode, proxy)
@@ -74,7 +89,7 @@ def test_s3_every_call(
 
 @pytest.mark.parametrize(("sign", "write_mode"), [(-1, "append"), (1, "overwrite")])
 def test_local_every_call(
-    driver: Driver, database: Server, tmp_path: Path, write_mode: str, sign: int
+    driver: Driver, database: Database, tmp_path: Path, write_mode: str, sign: int
 ) -> None:
     fresh = stories(driver, database, str(tmp_path), {}, write_mode, None)
     count = tmp_path / "count"

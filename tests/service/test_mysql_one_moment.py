@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import pickle
 import random
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -174,6 +177,42 @@ def test_an_open_transaction_that_has_written_is_waited_for_but_not_long(
         with taken(server, monkeypatch) as (_, _, told):
             assert told == {"one_snapshot": True}
         ended.join()
+
+
+HOLDER = """
+import json, os, signal, sys
+from extract_jobs.connections import DatabaseConnection, resolve_connection
+from extract_jobs.sources.mysql import one_moment
+from extract_jobs.spec.source import ConnectionSpec
+
+one_moment._IDLE_SECONDS = 2
+one_moment._in_time = lambda *_: (print("locked", flush=True),
+                                  os.kill(os.getpid(), getattr(signal, sys.argv[2])))
+connection = ConnectionSpec.model_validate_json(sys.argv[1])
+try:
+    one_moment.open_together(resolve_connection(connection, engine="mysql"), "t", 3)
+except one_moment.NoCommonSnapshot as error:
+    print(error, flush=True)
+"""
+"""A driver that falls silent while it holds the lock."""
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
+def test_a_driver_that_dies_or_stops_holds_no_lock_and_has_no_snapshot(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    found = source(server, monkeypatch, extract_table="t")
+    command = [sys.executable, "-c", HOLDER, found.spec.connection.model_dump_json(), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        begun = time.monotonic()
+        server.execute("set lock_wait_timeout = 30", "insert into t values (-1, -1, 'waited')")
+        assert time.monotonic() - begun < 20
+        if how == "SIGSTOP":
+            # Its sessions may have begun after the lock was gone: it must not believe in them.
+            holder.send_signal(signal.SIGCONT)
+            assert "the connections failed" in holder.stdout.readline()
 
 
 def test_nothing_is_locked_once_the_snapshot_is_taken(

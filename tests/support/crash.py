@@ -16,7 +16,10 @@ import pyarrow.parquet as pq
 
 from tests.support.emulators import AnyEmulator
 from tests.support.fault_proxy import FaultProxy
+from tests.support.mysql_servers import MysqlServer
 from tests.support.postgres import Server
+
+Database = Server | MysqlServer
 
 ROOT = Path(__file__).parents[2]
 ROWS = list(range(1, 41))
@@ -105,17 +108,23 @@ class Lake:
         return f"{self.uri}/_extract/s/t"
 
     def spec(
-        self, server: Server, run_id: str, attempt: int = 1, table: str = "public.t", **more: Any
+        self,
+        server: Database,
+        run_id: str,
+        attempt: int = 1,
+        table: str | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """Return a spec, as JSON holds it, of a table into this lake."""
+        """Return a spec, as JSON holds it, of a table into this lake; of ``t`` if none is named."""
         target = {"uri": self.target, **more.pop("target", {})}
+        is_mysql = isinstance(server, MysqlServer)
         return {
             "run_id": run_id,
             "attempt": attempt,
             "source_name": "s",
-            "source_type": "postgres",
+            "source_type": "mysql" if is_mysql else "postgres",
             "connection": {"url": server.url, "password_env": "CRASH_PASSWORD"},
-            "extract_table": table,
+            "extract_table": table or ("t" if is_mysql else "public.t"),
             "target": target,
             "state_uri": self.state,
             "report_uri": f"{self.state}/reports/{run_id}/{attempt}.json",
@@ -198,7 +207,12 @@ class Story:
     """One table's lake, extracted through the proxy or directly."""
 
     def __init__(
-        self, driver: Driver, server: Server, lake: Lake, write_mode: str, proxy: FaultProxy | None
+        self,
+        driver: Driver,
+        server: Database,
+        lake: Lake,
+        write_mode: str,
+        proxy: FaultProxy | None,
     ) -> None:
         self.driver, self.server, self.lake, self.proxy = driver, server, lake, proxy
         self.target = {"write_mode": write_mode, "partition_by": ["part"]}

@@ -27,6 +27,7 @@ from extract_jobs.commit.log import CommitLog
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import ExtractError, error_line
 from extract_jobs.run import run_extract
+from extract_jobs.sources.mysql import source as mysql_source  # noqa: F401 - before forking
 from extract_jobs.sources.postgres import duckdb_reader as reader
 from extract_jobs.sources.postgres import source  # noqa: F401 - imported before forking
 from extract_jobs.spec.extract_spec import parse_spec

@@ -293,6 +293,7 @@ def described(kind: WatermarkType | None, nullable: bool = True) -> TableDescrip
             ["needs a partition of the watermark column, such as day\\(a\\)",
              "needs a as it is: take it out of columns.cast"],
         ),
+        ({"split": {"one_snapshot": "require"}}, ["one_snapshot is for sources of type mysql"]),
         ({"watermark": {"lag": -1}}, ["must not be negative"]),
         ({"watermark": {"lag": "-1s"}}, ["'-1s' is not a duration"]),
     ],
