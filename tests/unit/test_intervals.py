@@ -282,7 +282,7 @@ def described(kind: WatermarkType | None, nullable: bool = True) -> TableDescrip
              "columns": {"key": ["b"], "mask": {"a": "null"}}},
             ["watermark.column a is masked, but its greatest value is kept"],
         ),
-        ({"columns": {"key": ["b"], "mask": {"b": "null"}}}, ["key holds b, which mask"]),
+        ({"columns": {"key": ["b"], "mask": {"b": "null"}}}, ["key contains b, which mask"]),
         ({"columns": {"key": ["b", "b"]}}, ["key names one column twice"]),
         ({"target": {"write_mode": "overwrite_partitions"}}, ["needs target.partition_by"]),
         (
