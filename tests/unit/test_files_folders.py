@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError, ExtractError, TypeNotRepresentable
 from extract_jobs.sources.files.listing import glob_pattern
@@ -128,3 +132,37 @@ def test_a_glob_goes_across_folders_without_a_name(tmp_path: Path) -> None:
     assert glob_pattern("k/**/b.csv").fullmatch("k//b.csv")
     assert glob_pattern("k/**/b.csv").fullmatch("k/b.csv")
     assert not glob_pattern("k/**/b.csv").fullmatch("kb.csv")
+
+
+_PLAIN = {"**/": "(?:[^/]*/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "/", "*", "**", "**/", "?", "[", "."]), max_size=8),
+    st.lists(st.text("ab/[.", max_size=10), min_size=1, max_size=20),
+)
+def test_a_glob_matches_what_its_plain_translation_does(
+    pieces: list[str], paths: list[str]
+) -> None:
+    glob = "".join(pieces)
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    plain = re.compile("".join(_PLAIN.get(part) or re.escape(part) for part in parts), re.DOTALL)
+    try:
+        pattern = glob_pattern(glob)
+    except ConfigError:
+        assume(False)
+    for path in paths:
+        assert bool(pattern.fullmatch(path)) == bool(plain.fullmatch(path)), (glob, path)
+
+
+@pytest.mark.parametrize("piece", ["**/a/", "**a", "*a", "**/*a/", "**/?/", "/**/*?"])
+def test_a_glob_of_many_wildcards_comes_to_an_end(piece: str) -> None:
+    begun = time.process_time()
+    for path in ("a/" * 500 + "b", "a" * 1000 + "b", "ab/" * 300):
+        assert not glob_pattern(piece * 40 + "x").fullmatch(path)
+    assert time.process_time() - begun < 10
+
+
+def test_a_glob_that_could_take_for_ever_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"stand behind something other than a slash"):
+        glob_pattern("**/a" * 12 + "x")

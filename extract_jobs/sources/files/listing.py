@@ -8,6 +8,7 @@ not, and what the glob spells out before its first wildcard is meant as it stand
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,9 @@ _COMPRESSIONS: dict[str, Compression] = {
     "zip": "zip",
 }
 _WILD = re.compile(r"\*\*/|\*\*|\*|\?")
-_AS_PATTERN = {"**/": "(?:[^/]*/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+_AS_PATTERN = {"": "", "**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
+
+_INNER_FOLDERS = 3
 
 
 def folder_of(uri: str) -> str:
@@ -89,12 +92,55 @@ def _check_inside(folder: str, path: str) -> None:
 
 
 def glob_pattern(glob: str) -> re.Pattern[str]:
-    """Return the regular expression of a glob; every other character means itself."""
-    parts, position = [], 0
-    for wild in _WILD.finditer(glob):
-        parts += [re.escape(glob[position : wild.start()]), _AS_PATTERN[wild[0]]]
-        position = wild.end()
-    return re.compile("".join([*parts, re.escape(glob[position:])]), re.DOTALL)
+    """Return the regular expression of a glob; every other character means itself.
+
+    Matching takes time in proportion to the path's length times the glob's, however many wildcards
+    there are: what follows a wildcard is taken where it is found first, and never looked for again,
+    which gives the same answer. Only the last ``**`` and the last ``*`` have to reach the end. The
+    exception is ``**/`` behind anything but a slash, of which there may be few.
+
+    Raises:
+        ConfigError: There are more than `_INNER_FOLDERS` of those.
+    """
+    blocks: list[list[tuple[str, str]]] = [[]]
+    position, wild = 0, ""
+    for found in _WILD.finditer(glob):
+        if found[0] == "?":
+            continue
+        blocks[-1].append((wild, _literal(glob[position : found.start()])))
+        wild, position = found[0], found.end()
+        if wild.startswith("**"):
+            blocks.append([])
+    blocks[-1].append((wild, _literal(glob[position:])))
+    parts, inner = [], 0
+    for block, following in itertools.pairwise(blocks):
+        # Any place where a block ends is as good as the first if what follows can skip the rest.
+        is_free = following[0][0] == "**/" and not block[-1][1].endswith("/")
+        if is_free and any(wild for wild, _ in block):
+            inner += 1
+            parts += [_AS_PATTERN[wild] + literal for wild, literal in block]
+        else:
+            parts.append(f"(?>{''.join(map(_first, block))})")
+    if inner > _INNER_FOLDERS:
+        raise ConfigError(
+            f"files.glob has {inner} **/ that stand behind something other than a slash: there may "
+            f"be {_INNER_FOLDERS}; put a slash before each"
+        )
+    *ahead, (wild, literal) = blocks[-1]
+    parts += [*map(_first, ahead), _AS_PATTERN[wild] + literal]
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _first(piece: tuple[str, str]) -> str:
+    """Return the pattern of a wildcard and of what follows, where that is found first."""
+    wild, literal = piece
+    if wild == "*":
+        return f"(?>[^/]*?{literal})"
+    return {"": "", "**/": "(?:.*?/)??", "**": ".*?"}[wild] + literal
+
+
+def _literal(text: str) -> str:
+    return "".join("[^/]" if letter == "?" else re.escape(letter) for letter in text)
 
 
 def _is_hidden(path: str) -> bool:
