@@ -67,6 +67,15 @@ def test_a_stall_ends_when_its_time_is_over(
         }
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Have Ctrl-C heard, which a shell turns off for what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @READERS
 def test_ctrl_c_ends_a_stalled_read(
     door: SwitchProxy,
