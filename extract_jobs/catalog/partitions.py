@@ -35,13 +35,17 @@ def difference(
     """Return the partitions that live files have and the catalog has not, and the reverse."""
     import awswrangler
 
+    from extract_jobs.storage.aws_errors import session_without_foreign_answers
+
     live = {
         _location(f.staged.uri): _values(f.partition.values())
         for f in log.live_files(commit)
         if f.partition
     }
     listed: Partitions = awswrangler.catalog.get_partitions(
-        database=catalog.database, table=catalog.table
+        database=catalog.database,
+        table=catalog.table,
+        boto3_session=session_without_foreign_answers(),
     )
     base = join(target_uri, "")
     there = {location.rstrip("/") + "/" for location in listed}
@@ -59,8 +63,12 @@ def below(catalog: CatalogSpec, uri: str) -> list[list[str]]:
     """Return the values of all partitions of the catalog's table that lie below a folder."""
     import awswrangler
 
+    from extract_jobs.storage.aws_errors import session_without_foreign_answers
+
     listed: Partitions = awswrangler.catalog.get_partitions(
-        database=catalog.database, table=catalog.table
+        database=catalog.database,
+        table=catalog.table,
+        boto3_session=session_without_foreign_answers(),
     )
     base = join(uri, "")
     return [values for location, values in listed.items() if location.startswith(base)]
@@ -78,9 +86,14 @@ def add(catalog: CatalogSpec, partitions: Partitions) -> None:
     """Add partitions by the hundred; those that are there already stay."""
     import awswrangler
 
+    from extract_jobs.storage.aws_errors import session_without_foreign_answers
+
     if partitions:
         awswrangler.catalog.add_parquet_partitions(
-            database=catalog.database, table=catalog.table, partitions_values=partitions
+            database=catalog.database,
+            table=catalog.table,
+            partitions_values=partitions,
+            boto3_session=session_without_foreign_answers(),
         )
 
 

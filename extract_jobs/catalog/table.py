@@ -51,7 +51,10 @@ def create_table(
     """
     import awswrangler
 
-    awswrangler.catalog.create_database(name=catalog.database, exist_ok=True)
+    from extract_jobs.storage.aws_errors import session_without_foreign_answers
+
+    session = session_without_foreign_answers()
+    awswrangler.catalog.create_database(name=catalog.database, exist_ok=True, boto3_session=session)
     awswrangler.catalog.create_parquet_table(
         database=catalog.database,
         table=catalog.table,
@@ -60,6 +63,7 @@ def create_table(
         partitions_types=dict.fromkeys(folders, "string"),
         compression=None,
         parameters={"EXTERNAL": "TRUE", **owner},
+        boto3_session=session,
         mode="append",  # of one that another run has made meanwhile, nothing is lost
     )
 

@@ -73,6 +73,15 @@ def refuse_foreign_answers(client: Any) -> Any:
     return client
 
 
+def session_without_foreign_answers() -> Any:
+    """Return a boto3 session whose clients do so, for a library that makes clients by itself."""
+    import boto3.session
+
+    session = boto3.session.Session()
+    session.events.register("after-call", _refuse_html)
+    return session
+
+
 def _refuse_html(http_response: Any, model: Any, **_: Any) -> None:
     headers = {name.lower() for name in http_response.headers}
     kind = str(http_response.headers.get("content-type", ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import botocore.session
@@ -11,10 +12,14 @@ import pytest
 from botocore import xform_name
 
 from extract_jobs.cli.arguments import argument_parser
+from extract_jobs.config import jobs_of, load_config, specs_for
+from extract_jobs.connections.engines import ENGINES
+from extract_jobs.connections.urls import from_secret
 from infra.deploy import _parser
-from tests.support.permissions import resource_forms, template
+from tests.support.permissions import WORKER, Resolver, allows, resource_forms, template
 
 ROOT = Path(__file__).parents[2]
+DATA = "extract-jobs-data-123456789012-eu-central-1"
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 GIVEN = {"ArtifactsBucket", "ArtifactsPrefix", "Version"}
 """Parameters that `infra.deploy` gives by itself."""
@@ -153,3 +158,34 @@ def test_every_file_and_page_that_the_page_names_exists():
         titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
         assert not anchor or anchor in slugs, (page, anchor)
+
+
+def the_first_table():
+    """Return the walk's config, as a person would have filled it in, and its secret's text."""
+    section = PAGE.partition("## The first table")[2].partition("\n## ")[0]
+    (text,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    (secret,) = re.findall(r"--secret-string \\\n\s*'(.*?)'", section)
+    return textwrap.dedent(text).replace("$DATA", DATA), secret
+
+
+def test_the_first_tables_config_is_valid_and_its_secret_is_one_that_workers_read():
+    text, secret = the_first_table()
+    config = load_config(text.encode(), "sales.yml")
+    (spec,) = specs_for(
+        config, list(config.tables), run_id_for=lambda _: "r", overrides={},
+        report_base="s3://state/work/reports", tracking_table="t",
+    )  # fmt: skip
+    assert spec.target.catalog is not None
+    assert spec.connection.secret_id is not None
+    login = from_secret(secret, "the page", ENGINES[config.source.type])
+    assert login.keys() == {"host", "port", "user", "password", "database"}
+    # What it needs, the stack's defaults give: nothing is set for the walk.
+    arn = f"arn:aws:secretsmanager:eu-central-1:123456789012:secret:{spec.connection.secret_id}-AbC"
+    assert allows(WORKER, "secretsmanager:GetSecretValue", arn)
+    assert allows(WORKER, "s3:PutObject", f"arn:aws:s3:::{spec.target.uri.removeprefix('s3://')}/x")
+    database = f"arn:aws:glue:eu-central-1:123456789012:database/{spec.target.catalog.database}"
+    for action in ("glue:CreateDatabase", "glue:GetDatabase", "glue:CreateTable"):
+        assert allows(WORKER, action, database), action
+    (job,) = jobs_of(config, list(config.tables), {})
+    assert job.job_type == "glue"
+    assert Resolver().holds("HasGlue")

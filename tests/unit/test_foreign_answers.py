@@ -11,8 +11,11 @@ import pytest
 from botocore.exceptions import HTTPClientError
 
 from entrypoints import reap_extract_job_runs as reaper
+from extract_jobs.catalog import partitions
+from extract_jobs.catalog.table import create_table
 from extract_jobs.connections.secrets import secret_text
 from extract_jobs.errors import SourceUnavailable, WriteFailed
+from extract_jobs.spec.extract_spec import CatalogSpec
 from extract_jobs.storage import open_storage
 from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
 
@@ -97,3 +100,17 @@ def test_the_reaper_does_not_take_a_page_for_the_word_that_no_job_runs():
     for service in ("glue", "ecs", "emr", "emr-serverless"):
         with pytest.raises(HTTPClientError, match="not one of AWS"):
             list(reaper._RUNNING[service](reaper._client.__wrapped__(service), "x", since))
+
+
+CATALOG = CatalogSpec(database="lake", table="t")
+
+
+@pytest.mark.parametrize("ask", [
+    lambda: partitions.below(CATALOG, "s3://lake/t"),
+    lambda: partitions.add(CATALOG, {"s3://lake/t/d=1/": ["1"]}),
+    lambda: create_table(CATALOG, "s3://lake/t", {"n": "bigint"}, ["d"], {}),
+])  # fmt: skip
+@pytest.mark.usefixtures("portal")
+def test_nothing_is_taken_as_kept_or_absent_in_the_catalog(ask):
+    with pytest.raises(HTTPClientError, match="not one of AWS"):
+        ask()
