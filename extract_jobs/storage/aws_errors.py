@@ -74,19 +74,24 @@ def refuse_foreign_answers(client: Any) -> Any:
 
 
 def session_without_foreign_answers() -> Any:
-    """Return a boto3 session whose clients do so, for a library that makes clients by itself."""
-    import boto3.session
+    """Return a boto3 session whose clients do so, for a library that makes clients by itself.
 
-    session = boto3.session.Session()
-    session.events.register("after-call", _refuse_html)
+    It is the process's default session, which such a library would take too.
+    """
+    import boto3
+
+    session = boto3.DEFAULT_SESSION or boto3.session.Session()
+    session.events.register("after-call", _refuse_html, unique_id="refuse-foreign-answers")
     return session
 
 
 def _refuse_html(http_response: Any, model: Any, **_: Any) -> None:
+    if http_response.status_code >= 300:
+        return
     headers = {name.lower() for name in http_response.headers}
     kind = str(http_response.headers.get("content-type", ""))
     named = headers & {"x-amzn-requestid", "x-amz-request-id", "x-amz-id-2"}
-    if http_response.status_code < 300 and kind.startswith("text/html") and not named:
+    if kind.startswith("text/html") and not named:
         raise ForeignAnswer(operation=model.name)
 
 
