@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 check bench soak dist deploy destroy clean
+.PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-image check bench soak dist image \
+	deploy destroy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -72,13 +73,13 @@ demo: $(READY)  ## Run the pipeline on this machine and show what it did
 
 # See docs/testing.md for what runs where.
 PYTEST := $(BIN)/pytest -q -n 2 -m
-NOT_COVERED := bench or crash or e2e or spark
+NOT_COVERED := bench or crash or e2e or image or spark
 
 test: $(READY) $(DEBIAN) $(AWSCLI) $(LOCAL_SFN)  ## Run all tests, with samples of the long enumerations
-	@$(PYTEST) 'not bench' $(ARGS)
+	@$(PYTEST) 'not (bench or image)' $(ARGS)
 
 test-exhaustive: $(READY) $(DEBIAN) $(AWSCLI)  ## Run the long enumerations in full; takes hours
-	@EXHAUSTIVE=1 $(PYTEST) 'exhaustive and not bench' $(ARGS)
+	@EXHAUSTIVE=1 $(PYTEST) 'exhaustive and not (bench or image)' $(ARGS)
 
 coverage: $(READY) $(DEBIAN)  ## Measure coverage by the tests that run in one process
 	@$(PYTEST) 'not ($(NOT_COVERED))' --cov --cov-report=term $(ARGS)
@@ -89,7 +90,11 @@ $(DEBIAN): tests/support/debian.py | $(READY)
 	@touch $@
 
 test-spark4: $(SPARK4)/.ready $(DEBIAN)  ## Run what depends on Spark's version on Spark 4
-	@$(SPARK4)/bin/pytest -q -n 2 -m 'spark and not (any_spark or bench)' $(ARGS)
+	@$(SPARK4)/bin/pytest -q -n 2 -m 'spark and not (any_spark or bench or image)' $(ARGS)
+
+# Installs buildah, debootstrap and runc where they are missing.
+test-image: $(READY) $(DEBIAN)  ## Build and run the image, and artifacts in chroots, as root
+	@$(BIN)/pytest -q -m image $(ARGS)
 
 check: $(READY) $(ASL_VALIDATOR) $(CHECKOV)  ## Format, lint, types, imports, ASL, templates
 	@$(BIN)/ruff format --check .
@@ -138,6 +143,9 @@ soak: $(READY)  ## Kill extracts while rows change, for minutes; ARGS='--minutes
 dist: $(READY)  ## Build what is shipped into dist/
 	@rm -rf dist
 	@$(BIN)/python -m infra.build
+
+image: dist  ## Build the image by docker, podman or buildah; ARGS='--tag NAME --target emr'
+	@$(BIN)/python -m infra.image.build $(ARGS)
 
 # The AWS CLI for this is yours, with your credentials; ARGS='--yes --set Emr=yes'.
 deploy: dist  ## Deploy dist/ and the template to AWS

@@ -12,6 +12,7 @@
 ``entrypoints/*.py``                      the scripts that Glue, EMR and ECS start
 ``asl/extract_pipeline.asl.json``         the state machine
 ``image/requirements.txt``                what the image of ECS holds, with hashes
+``image-build.txt``                       what builds it, with hashes
 ``SHA256SUMS``                            of all of these
 ========================================  ====================================================
 
@@ -196,11 +197,14 @@ def build_lambda(out: Path, _cache: Path) -> None:
 
 
 def build_image(out: Path, _cache: Path) -> None:
-    """Write what `infra/Dockerfile` installs for ECS, with hashes."""
+    """Write what `infra/Dockerfile` installs for ECS and what it builds with, with hashes."""
     (out / "image").mkdir(exist_ok=True)
-    pinned = image_requirements()
-    text = "".join(f"{requirement.line}\n" for requirement in pinned)
-    (out / "image" / "requirements.txt").write_text(text)
+    builders = locked("--only-group", "container-build", python=EMR_PYTHON)
+    for name, pinned in (
+        ("image/requirements.txt", image_requirements()),
+        ("image-build.txt", builders),
+    ):
+        (out / name).write_text("".join(f"{requirement.line}\n" for requirement in pinned))
 
 
 def image_requirements() -> tuple[Requirement, ...]:

@@ -124,7 +124,7 @@ def test_wheel_and_zips_are_the_same_bytes_whenever_they_are_built(tmp_path, mon
     assert sorted(files) == sorted([
         f"{name}-py3-none-any.whl", f"{name}.tar.gz", f"{name}-glue5.1.gluewheels.zip",
         f"{name}-glue6.0.gluewheels.zip", "asl/extract_pipeline.asl.json", "entrypoints/ecs.py",
-        "entrypoints/emr.py", "entrypoints/glue.py", "image/requirements.txt",
+        "entrypoints/emr.py", "entrypoints/glue.py", "image-build.txt", "image/requirements.txt",
         "lambda/extract_config_manager.zip", "lambda/handle_extract_job_run_status.zip",
         "lambda/reap_extract_job_runs.zip",
     ])  # fmt: skip
@@ -288,10 +288,12 @@ def test_the_dockerfile_copies_what_is_there_and_installs_what_is_locked(tmp_pat
     text = (ROOT / "infra" / "Dockerfile").read_text()
     dist = tmp_path / "dist"
     shutil.copytree(built("wheel", "image") / "image", dist / "image")
+    shutil.copyfile(built("image") / "image-build.txt", dist / "image-build.txt")
     for suffix in ("-py3-none-any.whl", "-emr.tar.gz"):
         (dist / f"extract_jobs-{__version__}{suffix}").touch()  # built in other tests
-    sources = re.findall(r"^(?:COPY|ADD) (?!--from)(\S+) \S+$", text, re.MULTILINE)
-    assert len(sources) == 6
+    copied = re.findall(r"^(?:COPY|ADD) (?!--from)(.+) \S+$", text, re.MULTILINE)
+    sources = [source for sources in copied for source in sources.split()]
+    assert len(sources) == 8
     for source in sources:
         top, _, rest = source.partition("/")
         base = dist if top == "dist" else ROOT / top
@@ -309,23 +311,31 @@ def test_the_dockerfile_copies_what_is_there_and_installs_what_is_locked(tmp_pat
     assert "ministack" not in {name for name, _ in pinned}
     assert dict(pinned)["pyspark"] == "3.5.6"
 
-    # What builds PySpark is pinned too, installed before it and used for it.
-    assert "setuptools" in dict(pinned)
+    # What builds PySpark is pinned too, installed before it and used for it, and not kept.
+    builders = (dist / "image-build.txt").read_text()
+    assert set(re.findall(r"^(\S+)==(\S+) ", builders, re.MULTILINE)) <= versions
+    assert re.findall(r"^(\S+)==", builders, re.MULTILINE) == ["pip", "setuptools"]
+    assert not {"pip", "setuptools"} & {name for name, _ in pinned}
     build = text[text.index("RUN ") : text.index("FROM ${EMR_IMAGE}")]
-    assert build.index("/build/setuptools.txt \\\n && /opt") < build.index("--no-build-isolation")
+    assert build.index("--requirement image-build.txt") < build.index("--no-build-isolation")
+    assert build.count("--require-hashes") == 3
     # No stage is named by an argument, which buildah 1.28 does not resolve; the last one is of ECS.
     bases = re.findall(r"^FROM (\S+) AS (\w+)$", text, re.MULTILINE)
     assert len(bases) == text.count("\nFROM ")
     assert [stage for _, stage in bases][-1] == "ecs"
-    assert {base for base, _ in bases} == {"${PYTHON_IMAGE}", "${EMR_IMAGE}"}
+    assert {base for base, _ in bases} == {"${PYTHON_IMAGE}", "installed", "${EMR_IMAGE}"}
 
     stages = dict(re.findall(r"^FROM \S+ AS (\w+)$((?:.|\n)*?)(?=^FROM |\Z)", text, re.MULTILINE))
-    assert set(stages) == {"installed", "ecs", "emr"}
+    assert set(stages) == {"installed", "released", "ecs", "emr"}
     for stage in ("ecs", "emr"):
         (folder,) = re.findall(r"^COPY dist/image/ (\S+)$", stages[stage], re.MULTILINE)
         assert Path(folder, "global-bundle.pem") in BUNDLE_PLACES
     users = {n: re.findall(r"^USER (\S+)$", s, re.MULTILINE) for n, s in stages.items()}
     assert (users["ecs"][-1], users["emr"][-1]) == ("10001:10001", "hadoop:hadoop")
+    # A release changes what is copied last, and nothing before it.
+    assert (
+        stages["ecs"].strip().endswith("COPY --from=released /opt/extract_jobs /opt/extract_jobs")
+    )
     entry = json.loads(re.findall(r"^ENTRYPOINT (.*)$", stages["ecs"], re.MULTILINE)[-1])
     assert entry == ["/opt/environment/bin/python", "/opt/extract_jobs/entrypoints/ecs.py"]
     assert "TMPDIR=/spill" in stages["ecs"]

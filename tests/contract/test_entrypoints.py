@@ -290,10 +290,21 @@ def test_a_wrong_command_line_is_told(bench, worker, case):
 def test_spark_submit_runs_it_by_hand_on_several_splits(bench, worker):
     bench.spec(split={"strategy": "range", "column": "id", "target_bytes": 8192})
     submit = shutil.which("spark-submit", path=str(Path(sys.executable).parent))
-    command = (submit, "--master", "local[2]", "--conf", "spark.ui.enabled=false")
+    events = bench.folder / "events"
+    events.mkdir()
+    command = (
+        submit, "--master", "local[2]", "--name", "by hand", "--conf", "spark.ui.enabled=false",
+        "--conf", "spark.eventLog.enabled=true", "--conf", "spark.eventLog.compress=false",
+        "--conf", f"spark.eventLog.dir={events.as_uri()}",
+    )  # fmt: skip
     code, stdout, stderr = bench.run(worker, bench.arguments(), command=command)
     assert code == 0, stdout + stderr
     assert f"public.t: {ROWS} rows" in stdout
+    # What spark-submit was told holds: above all the master, which is a cluster elsewhere.
+    lines = [line for path in events.iterdir() for line in path.read_text().splitlines()]
+    [log] = [line for line in lines if '"SparkListenerEnvironmentUpdate"' in line]
+    settings = json.loads(log)["Spark Properties"]
+    assert (settings["spark.master"], settings["spark.app.name"]) == ("local[2]", "by hand")
     assert bench.lake.read() == list(range(1, ROWS + 1))
     assert bench.report().splits > 1
 

@@ -187,7 +187,7 @@ def _suite_options(root: Root, work: Path) -> list[str]:
     status, sources = work / "status", work / "suite.sources"
     status.touch()
     sources.write_text(
-        f"Types: deb\nURIs: {_archive()}\nSuites: {root.suite}\nComponents: main\n"
+        f"Types: deb\nURIs: {archive()}\nSuites: {root.suite}\nComponents: main\n"
         f"Signed-By: {_KEYRING}\n"
     )
     return [
@@ -197,7 +197,7 @@ def _suite_options(root: Root, work: Path) -> list[str]:
     ]
 
 
-def _archive() -> str:
+def archive() -> str:
     """Return the mirror of Debian's archive that the system uses; Debian's own without one."""
     known = _run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
     return next((uri for uri in known.splitlines() if uri.endswith("/debian/")), _ARCHIVE)

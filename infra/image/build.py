@@ -1,0 +1,86 @@
+"""Builds the image by docker, podman or buildah: ``make image``.
+
+What `infra/Dockerfile` copies has to be in dist/ already. Labels name the version and the commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from extract_jobs import __version__
+from infra.locked import ROOT, BuildFailed, run
+
+TOOLS = ("docker", "podman", "buildah")
+TARGETS = {"ecs": "extract-jobs", "emr": "extract-jobs-emr"}
+"""Names of the images, by stage of the Dockerfile."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build one image; return 1 where no tool is there, or the tool's exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.image.build",
+        description="What follows -- is passed to the tool's build.",
+    )
+    parser.add_argument("--tool", choices=TOOLS, help="default: the first that works here")
+    parser.add_argument("--target", choices=TARGETS, default="ecs", help="default: ecs")
+    parser.add_argument("--tag", help="default: extract-jobs:<version>")
+    parser.add_argument(
+        "--pip-conf", type=Path, help="settings of pip during the build, kept nowhere"
+    )
+    parser.add_argument("--ca", type=Path, help="certificates that it names as /run/secrets/ca.pem")
+    parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    tool = options.tool or find_tool()
+    if tool is None:
+        print(
+            f"image: none of {', '.join(TOOLS)} works here: start Docker, or install podman or "
+            "buildah (Debian: apt-get install buildah)",
+            file=sys.stderr,
+        )
+        return 1
+    tag = options.tag or f"{TARGETS[options.target]}:{__version__}"
+    secrets = {"pip.conf": options.pip_conf, "ca.pem": options.ca}
+    command = [
+        tool, "build", "--platform", "linux/amd64",
+        "--file", "infra/Dockerfile", "--target", options.target, "--tag", tag,
+        *(word for name, path in secrets.items() if path
+          for word in ("--secret", f"id={name},src={path.resolve()}")),
+        *(word for name, value in labels().items() for word in ("--build-arg", f"{name}={value}")),
+        *options.more, ".",
+    ]  # fmt: skip
+    print(f"{tool} builds {tag}", flush=True)
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def find_tool() -> str | None:
+    """Return the first tool that is installed and answers; a client without its server does not."""
+    return next((tool for tool in TOOLS if shutil.which(tool) and _answers(tool)), None)
+
+
+def labels() -> dict[str, str]:
+    """Return the build arguments that become labels: version, commit, and the commit's time."""
+    try:
+        revision, seconds = run("git", "log", "-1", "--format=%H %ct").split()
+        changed = run("git", "status", "--porcelain", "--untracked-files=no").strip()
+    except (BuildFailed, OSError):  # the sources alone, or no git
+        return {"VERSION": __version__}
+    return {
+        "VERSION": __version__,
+        "REVISION": f"{revision}-changed" if changed else revision,
+        "CREATED": datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z"),
+    }
+
+
+def _answers(tool: str) -> bool:
+    ended = subprocess.run([tool, "info"], capture_output=True, check=False)
+    return ended.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
