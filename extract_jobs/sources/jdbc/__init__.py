@@ -23,6 +23,10 @@ where the database has a setting for it (PostgreSQL, Redshift, MySQL, MariaDB, H
 use a user without write privileges. ``connection.session_init`` replaces that setting, for
 example by an isolation level.
 
+**Row policies.** PostgreSQL tables whose row-level security hides rows from the user are refused,
+unless ``row_security: apply`` allows it. The row policies of SQL Server, Oracle (VPD) and Redshift
+are not detected, and the rows that they hide are missing: read as a user exempt from them.
+
 **No snapshot** is shared: each split reads when its turn comes. A row whose split column changes
 meanwhile may arrive twice or not at all. The source counts before and after; the run fails only if
 it read fewer rows than both counts. Split by a column that never changes, or set
