@@ -35,8 +35,9 @@ from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_enviro
 
 logger = logging.getLogger(__name__)
 
-DAYS = 14
-"""Executions that started within this many days are checked."""
+DAYS = 28
+"""Executions that started within this many days are checked. The state machine itself gives one up
+after 14 days, and that one must be checked too."""
 LONGEST_JOB = timedelta(days=8)
 """Longer than a Glue job may run: one that began earlier is over, whatever Glue reports."""
 

@@ -169,7 +169,7 @@ def _snapshot_problems(spec: ExtractSpec, watermark: WatermarkSpec) -> Iterator[
             "source's own transactions"
         )
     if spec.query is not None:
-        yield "watermark.snapshot takes tables, not a query: only its rows record their transaction"
+        yield "watermark.snapshot needs a table: rows of a query do not record their transaction"
     if spec.connection.pooled:
         yield (
             "watermark.snapshot cannot work behind a pooler, which may answer from another node: "

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import time
@@ -278,6 +279,46 @@ def test_geometries_of_several_reference_systems_are_not_mixed() -> None:
     one, other = (pa.opaque(pa.binary(), "GEOMETRY", crs) for crs in ("EPSG:1", "EPSG:2"))
     assert unified(one, other) is None
     assert unified(one, pa.binary()) == unified(pa.binary(), one) == one
+
+
+def geoparquet(path: Path, crs: dict[str, Any]) -> None:
+    """Write a geometry that GeoParquet's metadata alone marks; ``crs`` goes into its column's."""
+    about = {"version": "1.1.0", "columns": {"g": {"encoding": "WKB", "geometry_types": []} | crs}}
+    table = pa.table({"g": [struct.pack("<BIdd", 1, 1, 1.0, 2.0)]})
+    pq.write_table(table.replace_schema_metadata({"geo": json.dumps(about)}), path)
+
+
+DEFAULT_CRS = {"crs": {"id": {"authority": "OGC", "code": "CRS84"}}}
+LOCAL_CRS = {"crs": {"type": "ProjectedCRS", "name": "site grid", "conversion": {"name": "grid"}}}
+
+
+@pytest.mark.parametrize(
+    ("crs", "name"),
+    [
+        ({"crs": {"id": {"authority": "EPSG", "code": 25832}}}, "EPSG:25832"),
+        ({"crs": None}, "unknown"),
+        (LOCAL_CRS, "sha256:"),
+    ],
+)
+def test_geoparquet_of_several_reference_systems_is_refused(
+    tmp_path: Path, crs: dict[str, Any], name: str
+) -> None:
+    geoparquet(tmp_path / "a.parquet", {})
+    geoparquet(tmp_path / "b.parquet", crs)
+    with pytest.raises(TypeNotRepresentable, match=rf"GEOMETRY \(CRS {name}"):
+        read_all(files_spec(tmp_path, "*.parquet"))
+
+
+def test_geoparquet_that_names_the_default_system_is_as_one_that_names_none(tmp_path: Path) -> None:
+    geoparquet(tmp_path / "a.parquet", {})
+    geoparquet(tmp_path / "b.parquet", DEFAULT_CRS)
+    assert read_all(files_spec(tmp_path, "*.parquet")).num_rows == 2
+
+
+def test_a_type_is_found_also_where_a_name_has_dots(tmp_path: Path) -> None:
+    duckdb.sql(f"copy (select 1 as a, interval 1 day as \"a.b\") to '{tmp_path}/a.parquet'")
+    with pytest.raises(TypeNotRepresentable, match=r"column 'a\.b' is of type INTERVAL"):
+        read_all(files_spec(tmp_path, "*.parquet"))
 
 
 def test_ten_thousand_columns_are_looked_at_within_seconds(tmp_path: Path) -> None:

@@ -209,6 +209,14 @@ def test_executions_that_run_or_were_summed_up_are_left_alone(tmp_path, tracking
     assert left.tracked().status == "RUNNING"
 
 
+def test_an_execution_that_the_machine_itself_has_given_up_is_resolved(tmp_path, tracking):
+    machine = json.loads(Path("asl/extract_pipeline.asl.json").read_text())
+    age = timedelta(seconds=machine["TimeoutSeconds"], hours=2)
+    left = Left(tmp_path, tracking, status="TIMED_OUT", age=age)
+    assert left.reap()["failed"] == 1
+    assert left.tracked().error_class == "ExecutionTimedOut"
+
+
 def test_old_executions_are_not_looked_at(tmp_path, tracking):
     left = Left(tmp_path, tracking, age=timedelta(days=DAYS, seconds=1))
     left.start()
@@ -342,14 +350,14 @@ def test_runs_of_glue_from_before_any_that_may_run_are_not_read(tmp_path, tracki
             return self
 
         def paginate(self, **_asked):
-            for days in (1, 20, 23, 50):
+            for days in (1, 34, 37, 50):
                 read.append(days)
                 started = NOW - timedelta(days=days)
                 runs = [{"JobRunState": "SUCCEEDED", "StartedOn": started, "Arguments": {}}]
                 yield {"JobRuns": runs}
 
     assert left.reap(glue=Runs())["failed"] == 1
-    assert read == [1, 20, 23]
+    assert read == [1, 34, 37]
 
 
 # Overdue tables

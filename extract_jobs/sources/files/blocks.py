@@ -105,7 +105,7 @@ def blocks(
             turn.needed(now=len(rest) > LONG_RECORD_BYTES)
             if rest and (not more or len(rest) > MAX_RECORD_BYTES):
                 why = (
-                    f"a line may have {MAX_RECORD_BYTES}. Put each object on a line of its own"
+                    f"a line may have {MAX_RECORD_BYTES} bytes. Put each object on its own line"
                     if cut is cut_lines
                     else "a quote is not closed. Correct the file, or set files.quote and "
                     "files.escape to what it uses"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 _OPAQUE = {"Interval": "INTERVAL", "Geometry": "GEOMETRY", "Geography": "GEOGRAPHY"}
+_DEFAULT_CRS = "OGC:CRS84"
+"""The reference system of geometries that name none."""
 _VARIANT = re.compile(
     r"^  (?:optional|required) group (?:field_id=\S+ )?(.+) \(Variant\(", re.MULTILINE
 )
@@ -27,23 +31,40 @@ def file_types(opened: pq.ParquetFile) -> dict[str, pa.DataType]:
     for position in range(len(leaves)):
         leaf = leaves.column(position)
         text = str(leaf.logical_type)
-        name, what = leaf.path.split(".")[0], _OPAQUE.get(text.partition("(")[0])
+        what = _OPAQUE.get(text.partition("(")[0])
+        # The name of a column may itself have dots.
+        name = leaf.path if leaf.path in found else leaf.path.split(".")[0]
         if what and name in found:
-            crs = text[len(what) :].strip("()").removeprefix("crs=")
+            crs = text[len(what) :].strip("()").removeprefix("crs=").removeprefix(_DEFAULT_CRS)
             found[name] = pa.opaque(found[name], what, crs)
-    for name in (*_VARIANT.findall(str(leaves)), *_geometries(opened.metadata.metadata)):
+    marked = [(name, "VARIANT", "") for name in _VARIANT.findall(str(leaves))]
+    marked += [(n, "GEOMETRY", crs) for n, crs in _geometries(opened.metadata.metadata).items()]
+    for name, what, crs in marked:
         if name in found and not isinstance(found[name], pa.OpaqueType):
-            what = "VARIANT" if pa.types.is_struct(found[name]) else "GEOMETRY"
-            found[name] = pa.opaque(found[name], what, "")
+            found[name] = pa.opaque(found[name], what, crs)
     return found
 
 
-def _geometries(metadata: dict[bytes, bytes] | None) -> list[str]:
-    """Return the columns that GeoParquet's metadata names."""
+def _geometries(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
+    """Return the reference system of each column that GeoParquet's metadata names.
+
+    https://geoparquet.org/releases/v1.1.0/
+    """
     try:
-        return list(json.loads((metadata or {})[b"geo"])["columns"])
-    except (KeyError, TypeError, ValueError):
-        return []
+        columns = json.loads((metadata or {})[b"geo"])["columns"]
+        return {name: _crs_name(about.get("crs", {})) for name, about in columns.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _crs_name(crs: Any) -> str:
+    """Return a name for a reference system in PROJJSON; empty for the default."""
+    if not crs:
+        return "unknown" if crs is None else ""
+    if isinstance(crs, dict) and isinstance(crs.get("id"), dict):
+        return f"{crs['id'].get('authority')}:{crs['id'].get('code')}".removeprefix(_DEFAULT_CRS)
+    text = json.dumps(crs, sort_keys=True)
+    return text if len(text) <= 40 else f"sha256:{sha256(text.encode()).hexdigest()[:16]}"
 
 
 def is_geometry(data_type: pa.DataType) -> bool:

@@ -92,7 +92,7 @@ def quote_text(text: str, dialect: Dialect) -> str:
         return f"convert(x'{text.encode().hex()}' using utf8mb4)"
     if dialect.backslashes == "unknown" and "\\" in text:
         raise ConfigError(
-            "a text with a backslash is unsafe in the SQL of an unknown database;  "
+            "a text with a backslash is unsafe in the SQL of an unknown database; "
             "split by another column, or order by another watermark"
         )
     return dialect.quoted_text.replace("{text}", text.replace("'", "''"))
