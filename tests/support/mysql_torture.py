@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from extract_jobs.sources.mysql.types import TYPE_RULES
 from tests.support.mysql_servers import MysqlServer, quoted
 
 
@@ -152,3 +153,57 @@ def printed(value: Any, kind: str) -> bytes | None:
     if isinstance(value, Decimal):
         return f"{value:f}".encode()
     return str(value).encode()
+
+
+COLUMNS_OF_RULES: dict[str, tuple[str, ...]] = {
+    "tinyint": ("ti", "ti1", "flag"),
+    "tinyint unsigned": ("tiu",),
+    "smallint": ("si",),
+    "smallint unsigned": ("siu",),
+    "mediumint": ("mi", "miu"),
+    "int": ("i", "g", "inv", "un"),
+    "int unsigned": ("iu", "iz"),
+    "bigint": ("bi",),
+    "bigint unsigned": ("biu",),
+    "decimal(p,s)": ("d5", "d38", "d3838", "du"),
+    "decimal(39..65,s)": ("d65",),
+    "float": ("f", "f72"),
+    "double": ("db", "db2"),
+    "bit(1)": ("b1",),
+    "bit(2..63)": ("b8", "b63"),
+    "bit(64)": ("b64",),
+    "year": ("y",),
+    "date": ("da",),
+    "datetime(f)": ("dt", "dt3", "dt6"),
+    "timestamp(f)": ("ts", "ts6"),
+    "time(f)": ("t", "t6"),
+    "char(n)": ("c",),
+    "varchar(n)": ("v", "v3", "vl", "vs", "v16", "v2", "va", "g2"),
+    "tinytext, text, mediumtext, longtext": ("tt", "tx", "mt", "lt"),
+    "enum": ("e",),
+    "set": ("st",),
+    "json": ("j",),
+    "binary(n), varbinary(n)": ("bn", "vb"),
+    "tinyblob, blob, mediumblob, longblob": ("tb", "bl", "mb", "lb"),
+    "uuid, inet4, inet6": ("u", "i4", "i6"),
+    "vector": ("vec",),
+}
+"""The columns that stand for each rule of `extract_jobs.sources.mysql.types.TYPE_RULES`."""
+
+
+def coverage() -> list[str]:
+    """Return a Markdown table: how many values of each type are read from each server."""
+    lines = ["| type | MySQL | MariaDB |", "| --- | --- | --- |"]
+    for rule in TYPE_RULES:
+        names = COLUMNS_OF_RULES.get(rule.source_type, ())
+        on_mysql = [n for n in names if n not in MARIADB_ALONE]
+        on_mariadb = [n for n in names if n not in MYSQL_ALONE]
+        cells = (_covered(on_mysql), _covered(on_mariadb)) if names else ("refused", "refused")
+        lines.append(f"| {rule.source_type} | {cells[0]} | {cells[1]} |")
+    return lines
+
+
+def _covered(names: list[str]) -> str:
+    columns = COLUMNS | MYSQL_ALONE
+    values = sum(len(columns[name].values) for name in names)
+    return str(values) if names else "-"
