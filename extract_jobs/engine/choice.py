@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
 from extract_jobs.sources import DataFrameReader, Reader
 from extract_jobs.spark.session import spark_context, spark_is_set_up
@@ -60,8 +61,17 @@ def connections_here(
 
 
 def processes_for(connections: int, splits: int) -> int:
-    """Return how many processes read splits: as many as connections and cores allow."""
-    return max(1, min(connections, splits, len(os.sched_getaffinity(0))))
+    """Return how many processes read splits: as many as connections and cores allow.
+
+    Raises:
+        ConfigError: More than one is wanted, and this is not Linux.
+    """
+    most = min(connections, splits)
+    if most == 1:
+        return 1
+    if sys.platform != "linux":
+        raise ConfigError("engine: processes runs on Linux only; leave it out, to read with Spark")
+    return min(most, len(os.sched_getaffinity(0)))
 
 
 def will_need_workers(

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 
 from extract_jobs.engine.split_task import Results, SplitFailure, SplitTask, described
-from extract_jobs.engine.worker_processes import WorkerLost, WorkerProcesses
+from extract_jobs.engine.worker_processes import Disconnected, WorkerLost, WorkerProcesses
 from extract_jobs.errors import ConfigError, ExtractError, Interrupted, WorkerOutOfMemory
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.sources.splits import Split
@@ -50,12 +50,15 @@ def run_on_process(
         worker = workers.take()
         try:
             outcome = worker.run(task, unit, progress)
-        except (EOFError, OSError):
+        except Disconnected:
             lost = workers.lost(worker)
             error = _as_told(lost, unit, last=last)
             if last or stop.is_set() or isinstance(error, WorkerOutOfMemory):
                 raise error from lost
             logger.warning("%s: %s; reading again", described(unit), lost)
+        except BaseException:
+            workers.lost(worker)  # what it still does is for nobody
+            raise
         else:
             workers.give_back(worker)
             return outcome

@@ -18,7 +18,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -213,8 +213,9 @@ def _side_by_side(
         return outcome
 
     pool = ThreadPoolExecutor(min(connections, len(units)), thread_name_prefix="split")
-    futures = [pool.submit(run_unit, unit) for unit in units]
+    futures: list[Future[Results]] = []
     try:
+        futures.extend(pool.submit(run_unit, unit) for unit in units)
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         failed = [f for f in done if f.exception() is not None]
         if failed:

@@ -17,8 +17,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -32,9 +32,15 @@ from extract_jobs.sources.splits import Split
 
 logger = logging.getLogger(__name__)
 
+_ANSWER_SECONDS = 300.0
+"""How long the server may take to answer. Its first answer waits until it has imported all."""
 _END_SECONDS = 2.0
 """How long the server may take to end, once its socket is closed, before it is killed."""
 _VMSTAT = Path("/proc/vmstat")
+
+
+class Disconnected(Exception):
+    """The connection to a worker has broken."""
 
 
 class WorkerLost(Exception):
@@ -79,14 +85,16 @@ class Worker:
             progress: Notified of rows; not of splits that are done.
 
         Raises:
-            EOFError: It has ended.
-            OSError: The same.
+            Disconnected: It has ended.
+            Exception: As ``progress`` raises; the worker is still busy then.
         """
         level = logging.getLogger("extract_jobs").getEffectiveLevel()
-        self.connection.send((level, None if task is self.task else task, tuple(unit)))
+        with _disconnected():
+            self.connection.send((level, None if task is self.task else task, tuple(unit)))
         self.task = task
         while True:
-            kind, what = self.connection.recv()
+            with _disconnected():
+                kind, what = self.connection.recv()
             if kind == "outcome":
                 outcome: Results | SplitFailure = what
                 return outcome
@@ -96,6 +104,14 @@ class Worker:
             else:
                 name, level, message = what
                 logging.getLogger(name).log(level, "%s", message)
+
+
+@contextmanager
+def _disconnected() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise Disconnected from error
 
 
 class WorkerProcesses:
@@ -116,6 +132,7 @@ class WorkerProcesses:
         self._workers: set[Worker] = set()
         self._idle: list[Worker] = []
         self._oom_kills = 0
+        self._closed = False
         # One request at a time to the server; and no signal to a process that is reaped already.
         self._lock = threading.Lock()
 
@@ -155,12 +172,13 @@ class WorkerProcesses:
             return worker
 
     def give_back(self, worker: Worker) -> None:
-        """Keep a worker that has given its outcome for the next unit."""
+        """Keep a worker that has given its outcome for the next unit, unless it is ending."""
         with self._lock:
-            self._idle.append(worker)
+            if not worker.stopping:
+                self._idle.append(worker)
 
     def lost(self, worker: Worker) -> WorkerLost:
-        """Bury a worker whose connection has broken, and return how it ended.
+        """Kill a worker, if it has not ended by itself, and return how it ended.
 
         Raises:
             ExtractError: The server is gone too.
@@ -183,8 +201,9 @@ class WorkerProcesses:
                     os.kill(worker.pid, number)
 
     def close(self) -> None:
-        """End the server and all workers; within seconds, whatever they do."""
+        """End the server and all workers, for good; within seconds, whatever they do."""
         with self._lock:
+            self._closed = True
             for worker in self._workers:
                 worker.connection.close()
             self._workers.clear()
@@ -197,15 +216,17 @@ class WorkerProcesses:
                 self._server = None
 
     def _start(self) -> None:
+        if self._closed:
+            raise Interrupted("the extract has ended; it starts no more worker processes")
         if self._control is not None:
             return
         self._oom_kills = _oom_kills()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control = ours
         # The modules that this process has found, wherever they come from, without the folder
         # that ``-m`` would put before them.
         path = os.pathsep.join(str(Path(p).absolute()) for p in sys.path)
-        with theirs:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(_ANSWER_SECONDS)
+        try:
             self._server = subprocess.Popen(
                 [sys.executable, "-P", "-m", worker_server.MODULE, str(theirs.fileno()),
                  *self._modules],
@@ -214,9 +235,16 @@ class WorkerProcesses:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )  # fmt: skip
+        except OSError as error:
+            ours.close()
+            raise _not_started(error.errno or errno.EAGAIN) from error
+        finally:
+            theirs.close()
+        self._control = ours
 
     def _ask(self, request: bytes, descriptor: int | None = None) -> int:
-        assert self._control is not None
+        if self._control is None:
+            raise Interrupted("the worker processes were ended with the extract")
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor or 0]))
         try:
             self._control.sendmsg([request], [] if descriptor is None else [rights])

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.engine import worker_processes
+from extract_jobs.engine.choice import processes_for
 from extract_jobs.engine.run_splits import abort_leftover_uploads, run_splits
 from extract_jobs.engine.split_task import SplitResult
 from extract_jobs.engine.worker_processes import WorkerProcesses
@@ -184,6 +185,71 @@ def test_the_first_error_stops_a_split_that_would_take_long(
     with pytest.raises(RuntimeError, match="here"):
         run(tmp_path, workers, "wait", at=0, progress=Failing())
     assert time.monotonic() - started < 30
+
+
+def test_a_progress_that_fails_is_no_lost_worker(tmp_path: Path) -> None:
+    """Such as one that prints to a pipe which nobody reads any more."""
+
+    class Unread(Progress):
+        def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+            if not done:
+                raise BrokenPipeError
+
+    before = set(servers())
+    with WorkerProcesses() as processes:
+        with pytest.raises(BrokenPipeError):
+            run(tmp_path, processes, "log", at=0, splits=2, progress=Unread())
+        # No worker is left that still stages rows.
+        assert len(set(servers()) - before) == 1 + len(processes._idle)
+
+
+def test_a_worker_that_was_told_to_end_gets_no_other_split() -> None:
+    with WorkerProcesses() as processes:
+        worker = processes.take()
+        processes.interrupt()  # just as it gives its outcome
+        processes.give_back(worker)
+        assert processes.take() is not worker
+
+
+def test_nothing_starts_once_the_extract_has_ended() -> None:
+    before = servers()
+    with WorkerProcesses() as processes:
+        worker = processes.take()
+    with pytest.raises(Interrupted, match="has ended"):
+        processes.take()
+    with pytest.raises(Interrupted, match="were ended"):
+        processes.lost(worker)
+    assert servers() == before
+
+
+def test_a_server_that_does_not_answer_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stuck_source.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(worker_processes, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(worker_processes, "_END_SECONDS", 0.1)
+    with (
+        WorkerProcesses(["stuck_source"]) as processes,
+        pytest.raises(Interrupted, match="server of worker processes was lost"),
+    ):
+        processes.take()
+
+
+def test_a_program_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with (
+        WorkerProcesses() as processes,
+        pytest.raises(Interrupted, match="starts no worker process: No such file"),
+    ):
+        processes.take()
+
+
+def test_elsewhere_than_on_linux_one_process_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert processes_for(8, 1) == 1
+    with pytest.raises(ConfigError, match="Linux only"):
+        processes_for(8, 2)
 
 
 def test_what_workers_log_is_logged_here(
