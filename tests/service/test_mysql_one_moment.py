@@ -298,6 +298,25 @@ def test_what_cannot_be_locked_is_told(
         pass
 
 
+@pytest.mark.parametrize("asked", [0, 1])
+def test_sessions_that_reach_another_server_share_no_snapshot(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    """Before their transaction, or only in it, as behind a proxy that splits reads and writes."""
+    prepare = one_moment._prepare
+
+    def prepare_for_a_proxy(coordinator: Any) -> str:
+        # The condition holds as often as the session still reaches the server that locks.
+        mark = prepare(coordinator)
+        return f"(@asked := coalesce(@asked, 0) + 1) <= {asked} and {mark}"
+
+    monkeypatch.setattr(one_moment, "_prepare", prepare_for_a_proxy)
+    with taken(server, monkeypatch) as (snapshot, splits, told):
+        assert "lead to different servers" in told["one_snapshot_missing"]
+        assert not snapshot.shared
+        assert sum(len(rows(snapshot, one)) for one in splits) == ROWS
+
+
 def test_a_user_who_may_not_lock_is_told_which_right_is_missing(
     server: MysqlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
