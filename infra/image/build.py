@@ -23,19 +23,7 @@ TARGETS = {"ecs": "extract-jobs", "emr": "extract-jobs-emr"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build one image; return 1 where no tool is there, or the tool's exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m infra.image.build",
-        description="What follows -- is passed to the tool's build.",
-    )
-    parser.add_argument("--tool", choices=TOOLS, help="default: the first that works here")
-    parser.add_argument("--target", choices=TARGETS, default="ecs", help="default: ecs")
-    parser.add_argument("--tag", help="default: extract-jobs:<version>")
-    parser.add_argument(
-        "--pip-conf", type=Path, help="settings of pip during the build, kept nowhere"
-    )
-    parser.add_argument("--ca", type=Path, help="certificates that it names as /run/secrets/ca.pem")
-    parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     tool = options.tool or find_tool()
     if tool is None:
         print(
@@ -75,6 +63,23 @@ def labels() -> dict[str, str]:
         "REVISION": f"{revision}-changed" if changed else revision,
         "CREATED": datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z"),
     }
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.image.build",
+        description="What follows -- is passed to the tool's build.",
+    )
+    parser.add_argument("--tool", choices=TOOLS, help="default: the first that works here")
+    parser.add_argument("--target", choices=TARGETS, default="ecs", help="default: ecs")
+    parser.add_argument("--tag", help="default: extract-jobs:<version>")
+    parser.add_argument(
+        "--pip-conf", type=Path, help="settings of pip during the build, kept nowhere"
+    )
+    parser.add_argument("--ca", type=Path, help="certificates that it names as /run/secrets/ca.pem")
+    parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
+    return parser
 
 
 def _answers(tool: str) -> bool:

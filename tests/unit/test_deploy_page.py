@@ -16,6 +16,7 @@ from extract_jobs.config import jobs_of, load_config, specs_for
 from extract_jobs.connections.engines import ENGINES
 from extract_jobs.connections.urls import from_secret
 from infra.deploy import _parser
+from infra.image import build
 from tests.support.permissions import WORKER, Resolver, allows, resource_forms, template
 
 ROOT = Path(__file__).parents[2]
@@ -108,10 +109,11 @@ def test_every_command_of_ours_that_the_page_names_takes_those_options():
     assert {c[3] for c in deploying} >= {"schedule", "outputs", "policy"}
     for _, _, _, name, *arguments in deploying:
         check_options(ours[name], arguments)
+    targets = {"deploy": ours["up"], "destroy": ours["destroy"], "image": build._parser()}
     for command in commands_of("make"):
         for word in command[2:]:
             assert word.startswith("ARGS=")
-            check_options(ours["up"], shlex.split(word.removeprefix("ARGS=")))
+            check_options(targets[command[1]], shlex.split(word.removeprefix("ARGS=")))
     listed = re.findall(r"`(--[a-z-]+)[^`]*`", PAGE)
     known = {o for parser in ours.values() for o in parser._option_string_actions}
     theirs = {"--platform", "--target", "--additional-python-modules", "--no-index"}
