@@ -10,6 +10,7 @@ import os
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -274,6 +275,22 @@ def test_rows_that_do_not_parse_are_put_aside_and_counted(tmp_path: Path) -> Non
         (6, "id", "holds no int64", "four,x"),
         (7, "v", "is not valid UTF-8 (see files.encoding)", "5,\\xff"),
     ]
+
+
+@pytest.mark.parametrize(
+    "columns", [{"mask": {"v": "redact"}}, {"exclude": ["v"]}, {"include": ["id"]}]
+)
+def test_rows_put_aside_do_not_show_what_columns_hide(
+    tmp_path: Path, columns: dict[str, Any]
+) -> None:
+    (tmp_path / "a.csv").write_text("id,v\n1,x\noops,secret\n2\n")
+    types = {"id": "int64", "v": "string"}
+    spec = files_spec(tmp_path, "*.csv", types=types, bad_rows="reject", columns=columns)
+    assert read_all(spec).num_rows == 1
+    [file] = (tmp_path / "_out/state/rejected/r/1").iterdir()
+    assert "secret" not in file.read_text()
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(r["line"], r["row"]) for r in found] == [(3, None), (4, None)]
 
 
 def test_a_file_of_which_no_row_parses_is_not_put_aside_in_silence(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ class FilesReader:
         open_storage: Gives the storage of a URI.
         folder: Below it, folders may name columns.
         rejected_folder: Where rows go that do not parse; None fails at the first.
+        rejected_text: Whether their text goes there too, and not their file and line alone.
         rejected_rows: How many the read that began last has put aside so far.
     """
 
@@ -63,6 +64,7 @@ class FilesReader:
     open_storage: OpenStorage
     folder: str
     rejected_folder: str | None = None
+    rejected_text: bool = True
     rejected_rows: int = field(default=0, compare=False)
 
     @property
@@ -96,7 +98,9 @@ class FilesReader:
         rejects = None
         if self.rejected_folder is not None:
             storage = self.open_storage(self.rejected_folder)
-            rejects = Rejects(storage, self.rejected_folder, split.index)
+            rejects = Rejects(
+                storage, self.rejected_folder, split.index, with_text=self.rejected_text
+            )
         for part in split.objects:
             before, rows = rejects.count if rejects else 0, 0
             for batch in self._read(part, rejects):

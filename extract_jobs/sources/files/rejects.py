@@ -1,6 +1,8 @@
 """Rows put aside: JSON lines beside the table's state, with file, line and reason.
 
-They hold row data, since that is what they are for; logs and reports get their number alone.
+They hold row data, since that is what they are for; logs and reports only get their number. If the
+spec masks columns or leaves some out, the text of the row is left out too, because the columns of
+a row that does not parse cannot be told apart.
 """
 
 from __future__ import annotations
@@ -21,10 +23,18 @@ class Rejects:
         count: Rows so far.
     """
 
-    def __init__(self, storage: Storage, folder: str, split: int) -> None:
-        """Take where files go: ``<folder>/<split>-<number>.jsonl``; none is written yet."""
+    def __init__(self, storage: Storage, folder: str, split: int, *, with_text: bool) -> None:
+        """Take where files go: ``<folder>/<split>-<number>.jsonl``; none is written yet.
+
+        Args:
+            storage: Of the folder.
+            folder: Of this attempt of the run.
+            split: The split's index.
+            with_text: Whether a row's text is kept, beside its file, line and reason.
+        """
         self.count = 0
         self._storage, self._folder, self._split = storage, folder, split
+        self._with_text = with_text
         self._lines: list[str] = []
         self._bytes = self._parts = 0
 
@@ -34,7 +44,7 @@ class Rejects:
         Raises:
             WriteFailed: It could not be written.
         """
-        text = raw.decode("utf-8", "backslashreplace")
+        text = raw.decode("utf-8", "backslashreplace") if self._with_text else None
         record = {
             "file": uri, "line": line, "column": fault.column, "reason": fault.reason, "row": text
         }  # fmt: skip

@@ -262,9 +262,12 @@ class FilesSource:
             spec = self.spec
             folder = join(spec.state_uri, "rejected", spec.run_id, str(spec.attempt))
         form = self._objects.about["format"]
+        chosen = self.spec.columns
+        every_column_as_it_is = not (chosen.mask or chosen.exclude or chosen.include)
         reader = FilesReader(
-            self.files, form, request.columns, self.open_storage, self.folder, folder
-        )
+            self.files, form, request.columns, self.open_storage, self.folder, folder,
+            rejected_text=every_column_as_it_is,
+        )  # fmt: skip
         yield FilesSnapshot(self._objects, reader)
 
     # --- names -----------------------------------------------------------------------------
