@@ -179,6 +179,27 @@ def test_an_open_transaction_that_has_written_is_waited_for_but_not_long(
         ended.join()
 
 
+def test_rows_that_a_foreign_key_deletes_are_waited_for_too(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction names another table; the server's default may be not to lock in InnoDB."""
+    monkeypatch.setattr(one_moment, "_PAUSE_SECONDS", 0.1)
+    server.execute(
+        "create table parent (id int primary key)",
+        "insert into parent select id from t",
+        "alter table t add foreign key (id) references parent (id) on delete cascade",
+        "set global innodb_table_locks = 0",
+    )
+    held = server.connect(autocommit=False)
+    try:
+        with contextlib.closing(held), held.cursor() as cursor:
+            cursor.execute("delete from parent where id < 100")
+            with taken(server, monkeypatch) as (_, _, told):
+                assert "did not end within 1 s" in told["one_snapshot_missing"]
+    finally:
+        server.execute("set global innodb_table_locks = 1")
+
+
 HOLDER = """
 import json, os, signal, sys
 from extract_jobs.connections import DatabaseConnection, resolve_connection

@@ -15,9 +15,10 @@ once, but a row whose key, or watermark, is updated meanwhile may arrive twice o
 the count is reported, not enforced. The reasons: the user may not lock; a transaction does not end;
 a view or `query`, or a `where` with a subquery or an unknown function, any of which may read other
 tables; an engine other than InnoDB; a server that shows what others write (Galera, a reader of
-Aurora); executors on other machines than the driver, because sessions cannot be lent to them: so on
-Glue, and on EMR with a cluster. `require` fails with the same reasons instead, and `never` locks
-nothing. With `split.strategy: none` all rows are of one moment anyway.
+Aurora); a proxy that leads to several servers; executors on other machines than the driver, because
+sessions cannot be lent to them: so on Glue, and on EMR with a cluster. `require` fails with the
+same reasons instead, and `never` locks nothing. With `split.strategy: none` all rows are of
+one moment anyway.
 
 **Splits** are ranges of the primary key, or of the first unique index, cut by what the index itself
 tells of its ranges, so that sparse and skewed keys come out even; a key of several columns goes on
