@@ -51,6 +51,7 @@ def deployer_policy(part: str, stack: str, account: str, region: str) -> Stateme
         "Ecs": arns("ecs", f"cluster/{stack}", f"task-definition/{stack}:*"),
         "EmrServerless": arns("emr-serverless", "/applications/*"),
         "Keys": arns("kms", "key/*"),
+        "UnusedKeys": arns("kms", "key/*"),
         "Anywhere": ["*"],
         "Network": ["*"],
     }
@@ -59,13 +60,19 @@ def deployer_policy(part: str, stack: str, account: str, region: str) -> Stateme
         statement: Statement = {
             "Sid": name, "Effect": "Allow", "Action": actions.split(), "Resource": resources[name],
         }  # fmt: skip
-        statements.append(statement | ({"Condition": _LINKED} if name == "LinkedRoles" else {}))
+        statements.append(statement | _CONDITIONS.get(name, {}))
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-_LINKED: Any = {
-    "StringLike": {"iam:AWSServiceName": ["ecs.amazonaws.com", "ops.emr-serverless.amazonaws.com"]}
-}
+_CONDITIONS: Mapping[str, Statement] = {
+    "LinkedRoles": {"Condition": {"StringLike": {
+        "iam:AWSServiceName": ["ecs.amazonaws.com", "ops.emr-serverless.amazonaws.com"]
+    }}},
+    # A first deployment that fails deletes the key that it made. Nobody deletes one directly.
+    "UnusedKeys": {"Condition": {"ForAnyValue:StringEquals": {
+        "aws:CalledVia": "cloudformation.amazonaws.com"
+    }}},
+}  # fmt: skip
 
 PARTS: Mapping[str, Mapping[str, str]] = {
     "stack": {
@@ -155,6 +162,8 @@ PARTS: Mapping[str, Mapping[str, str]] = {
             kms:GetKeyRotationStatus kms:UpdateKeyDescription kms:ListResourceTags
             kms:TagResource kms:UntagResource kms:CreateGrant kms:Decrypt
             kms:Encrypt kms:GenerateDataKey""",
+        "UnusedKeys": """
+            kms:ScheduleKeyDeletion""",
         "Anywhere": """
             kms:CreateKey logs:DescribeLogGroups sns:Unsubscribe
             sns:GetSubscriptionAttributes ecs:CreateCluster

@@ -27,12 +27,12 @@ GIVEN = {"ArtifactsBucket", "ArtifactsPrefix", "Version"}
 ELSEWHERE = {
     "ExecutionsFailed", "Errors", "Pipeline", "ExtractJobs", "CfnInclude", "CREATE_TABLE", "ALTER",
     "INSERT", "DESCRIBE", "DATA_LOCATION_ACCESS", "ROLLBACK_COMPLETE", "ARGS", "SHA256SUMS",
-    "TablesFailed", "TablesOverdue",
+    "TablesFailed", "TablesOverdue", "CAPABILITY_IAM",
 }  # fmt: skip
 """Names of AWS's, of metrics and of files: not of the template."""
 BLOCKS = re.findall(r"```(?:yaml)?\n(.*?)```", PAGE, re.DOTALL)
 INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL))
-CUSTOM = {("s3", "cp"), ("cloudformation", "deploy")}
+CUSTOM = {("s3", "cp"), ("s3", "rm"), ("cloudformation", "deploy")}
 """Commands that the AWS CLI makes of several calls."""
 GLOBAL = {"query", "region", "output"}
 

@@ -87,3 +87,9 @@ def test_only_roles_and_policies_of_the_stack_can_be_made_or_handed_on():
         if action.startswith("iam:"):
             own = all("/a-stack-with-a-longer-name-" in arn for arn in resources)
             assert own or statement["Condition"], action
+
+
+def test_a_key_can_be_deleted_by_cloudformation_alone():
+    (statement,) = [s for action, _, s in granted() if action == "kms:ScheduleKeyDeletion"]
+    asked = statement["Condition"]["ForAnyValue:StringEquals"]
+    assert asked == {"aws:CalledVia": "cloudformation.amazonaws.com"}
