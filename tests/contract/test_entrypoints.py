@@ -300,8 +300,9 @@ def test_spark_submit_runs_it_by_hand_on_several_splits(bench, worker):
     code, stdout, stderr = bench.run(worker, bench.arguments(), command=command)
     assert code == 0, stdout + stderr
     assert f"public.t: {ROWS} rows" in stdout
+    files = [path for path in events.rglob("*") if path.is_file()]  # Spark 4 rolls its log
     # What spark-submit was told holds: above all the master, which is a cluster elsewhere.
-    lines = [line for path in events.iterdir() for line in path.read_text().splitlines()]
+    lines = [line for path in files for line in path.read_text().splitlines()]
     [log] = [line for line in lines if '"SparkListenerEnvironmentUpdate"' in line]
     settings = json.loads(log)["Spark Properties"]
     assert (settings["spark.master"], settings["spark.app.name"]) == ("local[2]", "by hand")

@@ -529,7 +529,7 @@ def test_a_whole_plan_of_another_version_is_refused(source: MemorySource) -> Non
     plan = json.loads(bucket.objects[uri][0])
     other = Bucket()
     other.objects[uri] = (json.dumps({**plan, "version": 2}).encode(), None)
-    with pytest.raises(ConfigError, match=r"plans/r0/0\.json is no plan of version 1"):
+    with pytest.raises(ConfigError, match=r"plans/r0/0\.json is not a plan of version 1"):
         extract(other, spec_for("r0"))
     assert visible(other) == []
 
