@@ -71,7 +71,9 @@ def test_s3_every_call(
     assert ended.exit == 0, ended.stderr
     operations = proxy.operations()
     assert {"UploadPart", "CompleteMultipartUpload", "PutObject"} <= set(operations)
-    chosen = sample(enumerate(operations, 1), 2, by=lambda call: call[1])
+    # The calls to storage are the same whatever the database: of others, one of each is enough.
+    each = 2 if not isinstance(database, MysqlServer) else 1
+    chosen = sample(enumerate(operations, 1), each, by=lambda call: call[1])
     for number, operation in chosen:
         context = f"{fault} at call {number} of {len(operations)}, {operation}"
         story = next(fresh)
