@@ -503,10 +503,34 @@ def test_a_promotion_after_planning_is_planned_for_anew(
 def test_no_transaction_number_is_committed_before_the_server_has_flushed_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with run_server(wal_writer_delay="10s", synchronous_commit="off") as server:
+    with run_server(wal_writer_delay="3s", synchronous_commit="off") as server:
         server.execute("create table t (id int)", "checkpoint", "insert into t values (1)")
         with monkeypatch.context() as patch:
             patch.setattr("extract_jobs.sources.postgres.node.FLUSH_WAIT_SECONDS", 0.2)
             with pytest.raises(SourceUnavailable, match="still not written the last"):
                 run(server, tmp_path, monkeypatch, "r1", **BY_TRANSACTION)
         assert run(server, tmp_path, monkeypatch, "r2", **BY_TRANSACTION).rows == 1
+
+
+@pytest.mark.parametrize("version", [15, 16, 18])
+def test_a_half_filled_page_of_an_idle_server_is_flushed_at_once(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction that only reads removes dead rows, and leaves the WAL of that in memory."""
+    monkeypatch.setattr("extract_jobs.sources.postgres.node.FLUSH_WAIT_SECONDS", 5)
+    flushed = "select pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn()"
+    with run_server(version, wal_level="minimal", max_wal_senders="0") as server:
+        server.execute(
+            "create table t (id int)", "insert into t select generate_series(1, 200)",
+            *["update t set id = id + 1"] * 3, "checkpoint",
+        )  # fmt: skip
+        with server.connect(autocommit=False) as reading, server.connect() as watching:
+            reading.execute("set transaction isolation level repeatable read, read only")
+            deadline = time.monotonic() + 60
+            while watching.execute(flushed).fetchone() != (True,):
+                assert time.monotonic() < deadline, "the server is never idle"
+                time.sleep(0.1)
+            reading.execute("select count(*) from t")
+            time.sleep(1)
+            assert watching.execute(flushed).fetchone() == (False,), "nothing is left to flush"
+            assert run(server, tmp_path, monkeypatch, "r1", **BY_TRANSACTION).rows == 200

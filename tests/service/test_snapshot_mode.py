@@ -571,7 +571,7 @@ def test_every_contradiction_is_told_at_once():
     said = str(caught.value)
     for name in ("column", "lag", "delay", "initial", "lower", "upper"):
         assert f"watermark.{name}" in said
-    for text in ("not a query", "pooler", "needs write_mode append"):
+    for text in ("needs a table", "pooler", "needs write_mode append"):
         assert text in said
     with pytest.raises(ValueError, match="write_mode overwrite needs mode full"):
         make_spec(mode="incremental", watermark=SNAPSHOT, target={"write_mode": "overwrite"})

@@ -111,8 +111,15 @@ def run(
 
 
 def servers(of: int | None = None) -> list[psutil.Process]:
-    """Return the servers and workers below a process; none is a zombie."""
-    return [p for p in psutil.Process(of).children(recursive=True) if SERVER in p.cmdline()]
+    """Return the servers and workers below a process."""
+
+    def arguments(process: psutil.Process) -> list[str]:
+        try:
+            return process.cmdline()
+        except (psutil.ZombieProcess, psutil.NoSuchProcess):
+            return []  # of another test in this process, for one
+
+    return [p for p in psutil.Process(of).children(recursive=True) if SERVER in arguments(p)]
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:

@@ -16,9 +16,9 @@ from extract_jobs.sources.postgres.columns import PostgresColumn
 from extract_jobs.sources.postgres.errors import statement_error
 from extract_jobs.sources.postgres.expressions import PostgresType
 from extract_jobs.sources.postgres.inheritance import Parts, children
-from extract_jobs.sources.postgres.node import Position, wait_until_flushed
+from extract_jobs.sources.postgres.node import Position, wait_until_flushed, wake_wal_writer
 from extract_jobs.sources.postgres.reader import PostgresReader
-from extract_jobs.sources.postgres.session import Connection, execute, session
+from extract_jobs.sources.postgres.session import Connection, connect, execute, session
 from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.columns import no_such_column
 from extract_jobs.sources.sql.splits import whole
@@ -194,13 +194,17 @@ class PostgresSnapshot:
         with session(self.reader.connection, f"looking again at what was read, {what}") as opened:
             now = children(opened, self._parents)
             if self._written_to is not None:
-                wait_until_flushed(opened, self._written_to, what)
+                wait_until_flushed(opened, self._written_to, what, self._wake_wal_writer)
         if now != self._parts:
             raise SourceMoved(
                 f"{what} failed: partitions or children were attached or detached meanwhile, so "
                 "that some splits may have read them and others not; nothing was committed; run "
                 "again"
             )
+
+    def _wake_wal_writer(self) -> None:
+        with contextlib.closing(connect(self.reader.connection)) as opened:
+            wake_wal_writer(opened)
 
     def check(self) -> None:
         """Raise SourceUnavailable if the snapshot's connection was lost."""
