@@ -35,7 +35,8 @@ from extract_jobs.catalog.table import (
 )
 from extract_jobs.commit.log import Commit, CommitLog
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.extract_spec import CatalogSpec, ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.parts import CatalogSpec
 from extract_jobs.storage import join
 
 __all__ = ["CatalogOutcome", "athena_type", "check_catalog", "update_catalog"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from extract_jobs.commit.log import Commit, CommitLog
-from extract_jobs.spec.extract_spec import CatalogSpec
+from extract_jobs.spec.parts import CatalogSpec
 from extract_jobs.storage import join
 from extract_jobs.transform.partitions import DEFAULT_PARTITION, values_of
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from extract_jobs.commit.log import Commit
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.extract_spec import CatalogSpec, ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.parts import CatalogSpec
 from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import join
 

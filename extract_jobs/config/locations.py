@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from extract_jobs.config.model import TableConfig
 from extract_jobs.config.problems import DataProblem, nearest, problems_in
-from extract_jobs.spec.extract_spec import TargetSpec
+from extract_jobs.spec.parts import TargetSpec
 from extract_jobs.spec.uris import absolute, normal_uri
 from extract_jobs.storage import encoded, join
 

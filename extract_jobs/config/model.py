@@ -18,7 +18,7 @@ from extract_jobs.config.worker_sizes import (
     fargate_problem,
 )
 from extract_jobs.spec.engines import Engine
-from extract_jobs.spec.extract_spec import (
+from extract_jobs.spec.parts import (
     ENGINE_ABOUT,
     ColumnsSpec,
     JobType,

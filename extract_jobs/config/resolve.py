@@ -17,7 +17,7 @@ from extract_jobs.config.model import SourceSettings, TableConfig
 from extract_jobs.config.problems import DataProblem, Path, exists, model_at, problems_in
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.predicates import where_problem
-from extract_jobs.spec.rules import finds
+from extract_jobs.spec.rules import glob_reaches
 from extract_jobs.spec.source_types import registration
 from extract_jobs.spec.uris import absolute, overlap
 from extract_jobs.storage import join
@@ -184,8 +184,8 @@ def read_by_others(
     for name, table in tables.items():
         for other, places in owners.items():
             files = table.config.files
-            if name != other and files and any(finds(uri, files.glob, p) for p in places):
-                yield name, f"its files.glob {files.glob} may find what is written for {other}"
+            if name != other and files and any(glob_reaches(uri, files.glob, p) for p in places):
+                yield name, f"its files.glob {files.glob} may match what is written for {other}"
                 break
 
 

@@ -17,7 +17,7 @@ from extract_jobs.parquet.writer import PartitionedWriter
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.sources import DataFrameReader, Reader
 from extract_jobs.sources.splits import Split
-from extract_jobs.spec.extract_spec import TargetSpec
+from extract_jobs.spec.parts import TargetSpec
 from extract_jobs.storage import OpenStorage, WrittenFile
 from extract_jobs.transform.transform import Transform
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from extract_jobs.errors import ReconcileFailed, WriteFailed
-from extract_jobs.spec.extract_spec import TargetSpec
+from extract_jobs.spec.parts import TargetSpec
 from extract_jobs.storage import StagedFile, StagingWriter
 
 _SAMPLE_ROWS = 64 * 1024

@@ -17,7 +17,7 @@ import pyarrow as pa
 from extract_jobs.errors import ExtractError
 from extract_jobs.parquet.file import ParquetFile, dictionary_columns, wide_columns
 from extract_jobs.parquet.row_group_buffer import WaitingRows
-from extract_jobs.spec.extract_spec import TargetSpec
+from extract_jobs.spec.parts import TargetSpec
 from extract_jobs.storage import StagedFile, Storage, WrittenFile, join
 from extract_jobs.transform.partitions import folder
 

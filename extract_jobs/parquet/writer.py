@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from extract_jobs.errors import ReconcileFailed
 from extract_jobs.parquet.rolling import ENDING_FILES, RollingFiles, Values
 from extract_jobs.parquet.spill import Shelf, Spill
-from extract_jobs.spec.extract_spec import TargetSpec
+from extract_jobs.spec.parts import TargetSpec
 from extract_jobs.storage import Storage, WrittenFile
 from extract_jobs.transform.partitions import PartitionIds, rows_by_id
 from extract_jobs.transform.transform import Transform

@@ -17,7 +17,8 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.planning.overwrite_partitions import widened
 from extract_jobs.schema import ROW_XMIN, Column, TableDescription
 from extract_jobs.sources import Source
-from extract_jobs.spec.extract_spec import ExtractSpec, WatermarkSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.parts import WatermarkSpec
 from extract_jobs.storage import WrittenFile
 from extract_jobs.watermark import (
     TIME_TYPES,

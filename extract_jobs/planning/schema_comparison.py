@@ -24,7 +24,8 @@ from extract_jobs.commit.log import Commit
 from extract_jobs.errors import SchemaChanged
 from extract_jobs.reporting.report import ChangeKind, SchemaChange
 from extract_jobs.schema import Column
-from extract_jobs.spec.extract_spec import ExtractSpec, SchemaChangeSpec, SchemaPolicy
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.parts import SchemaChangeSpec, SchemaPolicy
 from extract_jobs.transform.casts import can_keep, is_wider
 from extract_jobs.transform.columns import AUDIT_FIELDS, clashes, partition_fields
 from extract_jobs.transform.types import kind, printed_type

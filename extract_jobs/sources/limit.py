@@ -12,7 +12,8 @@ import pyarrow as pa
 from extract_jobs.errors import ExtractError
 from extract_jobs.sources import Conform, DataFrameReader, Reader, Snapshot
 from extract_jobs.sources.splits import Split
-from extract_jobs.spec.extract_spec import ExtractSpec, SplitSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.parts import SplitSpec
 
 if TYPE_CHECKING:
     from collections.abc import Generator

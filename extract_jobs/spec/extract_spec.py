@@ -6,229 +6,16 @@ its problems at once.
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.engines import Engine
-from extract_jobs.spec.rules import (
-    PARTITION_FUNCTIONS,
-    RUN_PARTITIONS,
-    catalog_problems,
-    default_write_mode,
-    mode_problems,
-)
-from extract_jobs.spec.source import ConnectionSpec, FilesSpec, connection_problem
-from extract_jobs.spec.source_types import SourceType, registration
-from extract_jobs.spec.uris import is_inside
-from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
-
-JobType = Literal["glue", "emr", "ecs"]
-RowSecurity = Literal["refuse", "apply"]
-ENGINE_ABOUT = (
-    "What runs splits: processes of the job's own machine, or Spark. auto takes Spark where one is "
-    "set up (Glue, EMR, spark-submit, a session of the caller) and for sources read by JDBC."
-)
-
-XMIN = "xmin"
-"""What snapshot mode orders rows by. No column of a PostgreSQL table can have this name."""
+from extract_jobs.spec.parts import SpecFields, TargetSpec
+from extract_jobs.spec.rules import broken_rules, default_write_mode
 
 
-class WatermarkSpec(SpecPart):
-    """Which column orders the rows of an incremental table, and how its interval is cut."""
-
-    column: Name | None = None
-    snapshot: bool = Field(
-        False,
-        description="No column: rows by the transaction that wrote them. PostgreSQL tables only.",
-    )
-    lag: Lag | None = Field(
-        None, description="How far below the watermark the next interval starts."
-    )
-    delay: Duration | None = Field(
-        None, description="How far behind the source's clock the upper bound stays."
-    )
-    initial: str | int | None = Field(None, description="Lower bound of the first interval.")
-    lower: str | int | None = Field(None, description="Explicit lower bound, exclusive: backfill.")
-    upper: str | int | None = Field(None, description="Explicit upper bound, inclusive: backfill.")
-    nulls: Literal["include", "exclude", "refuse"] = Field(
-        "include",
-        description="Rows whose watermark is NULL; include extracts them in the first run.",
-    )
-    duplicates: Literal["refuse", "accept"] = Field(
-        "refuse",
-        description="Rows of intervals that are already committed: recognized by columns.key, or "
-        "accepted as duplicates.",
-    )
-
-    @property
-    def orders_by(self) -> str | None:
-        """The column that orders rows; in snapshot mode PostgreSQL's own system column."""
-        return XMIN if self.snapshot else self.column
-
-
-Mask = Literal["hash", "redact", "null"]
-
-
-class MaskKeySpec(SpecPart):
-    """Where the key of the mask ``hash`` is; never the key. Exactly one is given."""
-
-    secret_id: Name | None = None
-    ssm_parameter: Name | None = None
-    env: Name | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if sum(map(bool, (self.secret_id, self.ssm_parameter, self.env))) != 1:
-            raise ValueError("exactly one of secret_id, ssm_parameter and env is needed")
-        return self
-
-
-class ColumnsSpec(SpecPart):
-    """Which columns are extracted, and under which names and types.
-
-    ``include`` and ``exclude`` are globs over source names, ``exclude`` wins. ``rename``, ``cast``
-    and ``mask`` are keyed by source name. ``key`` names the columns that identify a row, so that a
-    row that is read again is recognized.
-    """
-
-    include: tuple[Name, ...] | None = None
-    exclude: tuple[Name, ...] = ()
-    rename: dict[Name, Name] = Field({}, description="Column to its name in the files.")
-    cast: dict[Name, Name] = Field(
-        {}, description="Column to type: string, int32, int64, float64, decimal(p,s), …"
-    )
-    mask: dict[Name, Mask] = Field(
-        {}, description="hash: keyed SHA-256; redact: the same text everywhere; null."
-    )
-    mask_key: MaskKeySpec | None = Field(None, description="Key of the mask hash.")
-    key: tuple[Name, ...] = Field(
-        (), description="Columns, never NULL, that identify a row: the source's own key."
-    )
-
-    @model_validator(mode="after")
-    def _key_identifies_rows(self) -> Self:
-        if len(set(self.key)) != len(self.key):
-            raise ValueError(f"key names one column twice: {list(self.key)}")
-        if "hash" in self.mask.values() and self.mask_key is None:
-            raise ValueError(
-                "mask hash needs mask_key: without a key, common values can be guessed"
-            )
-        masked = [name for name in self.key if self.mask.get(name, "hash") != "hash"]
-        if masked:
-            raise ValueError(
-                f"key contains {', '.join(masked)}, which mask replaces by one constant"
-            )
-        return self
-
-
-OneSnapshot = Literal["auto", "require", "never"]
-
-
-class SplitSpec(SpecPart):
-    """How the source is read in parallel."""
-
-    strategy: Literal["auto", "ctid", "range", "rowid", "hash", "none"] = Field(
-        "auto", description="The source decides which are available; auto takes the best."
-    )
-    column: Name | None = Field(None, description="Column for the strategies range and hash.")
-    target_bytes: Bytes = Field(128 * 2**20, ge=2**13, description="Size of one split.")
-    max_connections: int = Field(8, ge=1, le=1000, description="Splits read at the same time.")
-    one_snapshot: OneSnapshot = Field(
-        "auto",
-        description="Of MySQL: whether the table is locked for a moment, so that all splits see it "
-        "at one moment. auto does where it can, and the report says why not; require fails.",
-    )
-    fetch_rows: int = Field(
-        10_000, ge=1, le=10**6, description="Rows that a JDBC driver fetches at a time."
-    )
-
-    @model_validator(mode="after")
-    def _range_has_column(self) -> Self:
-        if self.strategy in ("range", "hash") and not self.column:
-            raise ValueError(f"strategy {self.strategy} needs split.column")
-        return self
-
-
-SchemaPolicy = Literal["evolve", "freeze", "fail"]
-
-
-class SchemaChangeSpec(SpecPart):
-    """What happens for each kind of change since the table's last commit.
-
-    ``evolve`` accepts it, ``freeze`` keeps the columns as they were, ``fail`` refuses it.
-    """
-
-    added: SchemaPolicy = "evolve"
-    dropped: SchemaPolicy = "evolve"
-    widened: SchemaPolicy = "evolve"
-    narrowed: SchemaPolicy = "fail"
-    reordered: SchemaPolicy = "evolve"
-    nullability: SchemaPolicy = "evolve"
-
-
-class CatalogSpec(SpecPart):
-    """The Glue Data Catalog table that points at the target."""
-
-    database: Name
-    table: Name
-
-
-__all__ = ["PARTITION_FUNCTIONS", "RUN_PARTITIONS"]
-
-
-class TargetSpec(SpecPart):
-    """Where and how the Parquet files are written.
-
-    ``partition_by`` takes column names, ``year()``, ``month()``, ``day()``, ``hour()`` of a column,
-    and the run's own ``extract_date`` and ``run_id``; ``uri`` is ``s3://…``, ``file:///…`` or a
-    plain path.
-    """
-
-    uri: Name
-    partition_by: tuple[Name, ...] = ()
-    write_mode: Literal["append", "overwrite", "overwrite_partitions"] | None = Field(
-        None,
-        description="append adds to what is there; overwrite replaces it when published; "
-        "overwrite_partitions replaces the partitions that the run covers. Default: append in mode "
-        "incremental; in mode full overwrite_partitions where partition_by has extract_date or "
-        "run_id, so that earlier runs stay, and overwrite elsewhere.",
-    )
-    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
-    file_bytes: Bytes = Field(256 * 10**6, ge=10**5, description="Files are rolled at this size.")
-    row_group_bytes: Bytes = Field(
-        64 * 2**20, ge=10**5, description="Arrow bytes per Parquet row group: bounds memory."
-    )
-    max_open_partitions: int = Field(
-        64,
-        ge=1,
-        le=1000,
-        description="Partitions written at a time; rows of others wait in local files.",
-    )
-    catalog: CatalogSpec | None = None
-    catalog_wait_seconds: int = Field(
-        300,
-        ge=0,
-        le=3600,
-        description="How long a run keeps trying to update the catalog while Glue is throttling or "
-        "not reachable, after its data is published.",
-    )
-
-    @model_validator(mode="after")
-    def _partitions_are_distinct(self) -> Self:
-        if len(set(self.partition_by)) != len(self.partition_by):
-            raise ValueError(f"partition_by names one partition twice: {list(self.partition_by)}")
-        if self.uri.startswith("s3://") and not re.match(r"s3://[^/]+/[^/]", self.uri):
-            raise ValueError(f"{self.uri!r} has no path below the bucket: give the table a folder")
-        return self
-
-
-RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
-
-
-class ExtractSpec(SpecPart):
+class ExtractSpec(SpecFields):
     """Everything that a worker needs for one extract of one table.
 
     Frozen and validated: a spec that would destroy or duplicate data cannot be created.
@@ -245,52 +32,9 @@ class ExtractSpec(SpecPart):
         True
     """
 
-    version: Literal[1] = 1
-    run_id: RunId
-    attempt: int = Field(1, ge=1)
-    source_name: Name
-    source_type: SourceType
-    connection: ConnectionSpec
-    extract_table: Name = Field(
-        description="schema.table as the source spells it, or the name of a query."
-    )
-    query: Name | None = Field(None, description="One SELECT that is extracted instead of a table.")
-    job_type: JobType | None = None
-    mode: Literal["full", "incremental"] = "full"
-    watermark: WatermarkSpec | None = None
-    columns: ColumnsSpec = ColumnsSpec()
-    where: Name | None = Field(None, description="One boolean expression in the source's dialect.")
-    files: FilesSpec | None = None
-    split: SplitSpec = SplitSpec()
-    engine: Engine = Field("auto", description=ENGINE_ABOUT)
-    target: TargetSpec
-    on_schema_change: SchemaChangeSpec | SchemaPolicy = "evolve"
-    spill_folder: Name | None = None
-    on_empty: Literal["schema_file", "nothing"] = "schema_file"
-    lossy_types: Literal["refuse", "null", "string"] = "refuse"
-    row_security: RowSecurity = "refuse"
-    max_lag: Duration | None = None
-    reconcile: bool = True
-    reconcile_max_bytes: Bytes = Field(
-        10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."
-    )
-    limit: int | None = Field(
-        None,
-        ge=1,
-        description="Maximum number of rows, for a sample in a scratch folder; never in a config.",
-    )
-    state_uri: Name = Field(description="Where this table's plans, commits and outcomes are.")
-    report_uri: Name
-    tracking_table: Name | None = None
-    reruns: tuple[RunId, ...] = Field(
-        (),
-        description="Failed runs of the table that this one replaces. They are fenced "
-        "off first; whatever one of them has committed counts as this run's.",
-    )
-
     @model_validator(mode="before")
     @classmethod
-    def _write_mode_by_mode(cls, data: Any) -> Any:
+    def _default_write_mode(cls, data: Any) -> Any:
         """Set the default: a full extract that runs twice must not leave the table twice.
 
         With partitions from the run it is a series of snapshots, and earlier ones stay.
@@ -306,24 +50,8 @@ class ExtractSpec(SpecPart):
         return {**data, "target": target}
 
     @model_validator(mode="after")
-    def _modes_agree(self) -> Self:
-        problems = [*mode_problems(self), *catalog_problems(self)]
-        wrong = connection_problem(self.source_type, self.connection)
-        problems += [f"connection: {wrong}"] if wrong else []
-        if self.row_security != "refuse" and self.source_type not in ("postgres", "jdbc"):
-            problems.append("source.row_security is for sources of type postgres and jdbc")
-        if self.max_lag is not None and self.source_type != "postgres":
-            problems.append("source.max_lag is for sources of type postgres")
-        if self.engine == "processes" and registration(self.source_type).on_spark:
-            problems.append(
-                f"engine processes: sources of type {self.source_type} are read by Spark; leave it "
-                "out"
-            )
-        problems += [
-            f"{name} must not be inside target.uri, where readers would list it"
-            for name, uri in (("state_uri", self.state_uri), ("report_uri", self.report_uri))
-            if is_inside(uri, self.target.uri)
-        ]
+    def _keeps_the_rules(self) -> Self:
+        problems = list(broken_rules(self))
         if problems:
             raise ValueError("; ".join(problems))
         return self

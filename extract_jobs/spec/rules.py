@@ -1,18 +1,16 @@
-"""Rules between the parts of a spec: what would destroy or double data is refused."""
+"""Rules between the parts of a spec: what would destroy or duplicate data is refused."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterator
 from itertools import takewhile
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from extract_jobs.spec.parts import SpecFields, WatermarkSpec
+from extract_jobs.spec.source import connection_problem
 from extract_jobs.spec.source_types import registration
 from extract_jobs.spec.uris import is_inside, normal_uri
-
-if TYPE_CHECKING:
-    from extract_jobs.spec.extract_spec import ExtractSpec, WatermarkSpec
 
 PARTITION_FUNCTIONS = ("year", "month", "day", "hour")
 RUN_PARTITIONS = ("extract_date", "run_id")
@@ -26,8 +24,28 @@ def default_write_mode(mode: str, partition_by: Container[str]) -> str:
     return "overwrite_partitions" if by_run else "overwrite"
 
 
-def mode_problems(spec: ExtractSpec) -> Iterator[str]:
-    """Yield what would destroy or double data, and what a person would wrongly rely on."""
+def broken_rules(spec: SpecFields) -> Iterator[str]:
+    """Yield every rule that a spec breaks, as a message that says what to change."""
+    yield from _mode_problems(spec)
+    yield from _catalog_problems(spec)
+    wrong = connection_problem(spec.source_type, spec.connection)
+    if wrong:
+        yield f"connection: {wrong}"
+    if spec.row_security != "refuse" and spec.source_type not in ("postgres", "jdbc"):
+        yield "source.row_security is for sources of type postgres and jdbc"
+    if spec.max_lag is not None and spec.source_type != "postgres":
+        yield "source.max_lag is for sources of type postgres"
+    if spec.engine == "processes" and registration(spec.source_type).on_spark:
+        yield (
+            f"engine processes: sources of type {spec.source_type} are read by Spark; leave it out"
+        )
+    for name, uri in (("state_uri", spec.state_uri), ("report_uri", spec.report_uri)):
+        if is_inside(uri, spec.target.uri):
+            yield f"{name} must not be inside target.uri, where readers would list it"
+
+
+def _mode_problems(spec: SpecFields) -> Iterator[str]:
+    """Yield what would destroy or duplicate data, and what a person would wrongly rely on."""
     mode, target, key, watermark = spec.mode, spec.target, spec.columns.key, spec.watermark
     column = watermark.column if watermark else None
     if spec.source_type == "files" or spec.files is not None:
@@ -41,7 +59,7 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
     if mode == "incremental" and target.write_mode == "overwrite":
         yield "write_mode overwrite needs mode full: an increment would replace the whole table"
     if mode == "full" and watermark and (watermark.lower, watermark.upper) != (None, None):
-        yield "watermark.lower and upper need mode incremental: in mode full all rows would come"
+        yield "watermark.lower and upper need mode incremental: in mode full all rows are extracted"
     yield from _split_problems(spec)
     if mode == "incremental" and column in spec.columns.mask:
         yield (
@@ -49,7 +67,7 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
             "log and shown in reports: order rows by a column that is not masked"
         )
     if target.write_mode == "overwrite_partitions":
-        yield from _replacing_problems(spec, column)
+        yield from _overwrite_problems(spec, column)
     if mode == "full" or watermark is None or target.write_mode != "append":
         return
     if watermark.lag and not key and watermark.duplicates == "refuse":
@@ -59,11 +77,9 @@ def mode_problems(spec: ExtractSpec) -> Iterator[str]:
         )
 
 
-def _split_problems(spec: ExtractSpec) -> Iterator[str]:
+def _split_problems(spec: SpecFields) -> Iterator[str]:
     if spec.split.column in spec.columns.mask:
-        yield (
-            f"split.column {spec.split.column} is masked, but statements would show where it is cut"
-        )
+        yield f"split.column {spec.split.column} is masked, but statements would show its values"
     if spec.split.one_snapshot != "auto" and spec.source_type != "mysql":
         yield (
             "split.one_snapshot is for sources of type mysql: splits of postgres and sqlite always "
@@ -71,7 +87,7 @@ def _split_problems(spec: ExtractSpec) -> Iterator[str]:
         )
 
 
-def catalog_problems(spec: ExtractSpec) -> Iterator[str]:
+def _catalog_problems(spec: SpecFields) -> Iterator[str]:
     """Yield the names of a spec that the Glue Data Catalog or Athena cannot have."""
     catalog = spec.target.catalog
     if catalog is None:
@@ -79,20 +95,20 @@ def catalog_problems(spec: ExtractSpec) -> Iterator[str]:
     for kind, name in (("database", catalog.database), ("table", catalog.table)):
         if not re.fullmatch(r"[a-z0-9_]{1,255}", name):
             yield (
-                f"target.catalog.{kind} {name!r} is no name that Athena takes: lower-case letters, "
-                "digits and _ alone"
+                f"target.catalog.{kind} {name!r} is not valid for Athena: use only lower-case "
+                "letters, digits and _"
             )
     for column, name in spec.columns.rename.items():
         if not re.fullmatch(r"[A-Za-z0-9_]{1,255}", name):
             yield (
-                f"columns.rename.{column} {name!r} is no name that the catalog takes: letters, "
-                "digits and _ alone"
+                f"columns.rename.{column} {name!r} is not a valid name for the catalog: use only "
+                "letters, digits and _"
             )
 
 
-def _files_problems(spec: ExtractSpec) -> Iterator[str]:
+def _files_problems(spec: SpecFields) -> Iterator[str]:
     if spec.source_type != "files":
-        yield f"files is for sources of type files, and this one is of type {spec.source_type}"
+        yield f"files is for sources of type files; this one is of type {spec.source_type}"
         return
     if spec.files is None:
         yield "a source of type files needs files.glob for each table"
@@ -102,10 +118,10 @@ def _files_problems(spec: ExtractSpec) -> Iterator[str]:
         yield "a source of type files needs connection.uri, the folder that globs start from"
     elif spec.files is not None:
         for name in ("target.uri", "state_uri", "report_uri"):
-            place = spec.target.uri if name == "target.uri" else getattr(spec, name)
-            if finds(spec.connection.uri, spec.files.glob, place):
+            folder = spec.target.uri if name == "target.uri" else getattr(spec, name)
+            if glob_reaches(spec.connection.uri, spec.files.glob, folder):
                 yield (
-                    f"files.glob {spec.files.glob} may find what is written to {name}, {place}: "
+                    f"files.glob {spec.files.glob} may match what is written to {name}, {folder}: "
                     "narrow it, or write elsewhere"
                 )
     if spec.watermark is not None:
@@ -114,7 +130,7 @@ def _files_problems(spec: ExtractSpec) -> Iterator[str]:
             "replaced, whatever is in them"
         )
     if spec.query is not None or spec.where is not None:
-        yield "query and where are not for files, which no server reads: all rows are extracted"
+        yield "query and where are not for files: no server filters rows, so all are extracted"
     if spec.mode == "incremental" and spec.target.write_mode == "overwrite_partitions":
         yield (
             "write_mode overwrite_partitions needs mode full for files: a partition may hold rows "
@@ -122,51 +138,51 @@ def _files_problems(spec: ExtractSpec) -> Iterator[str]:
         )
 
 
-def finds(uri: str, glob: str, place: str) -> bool:
-    """Return whether a glob below a folder looks into a place, names aside that are hidden from it.
+def glob_reaches(uri: str, glob: str, folder: str) -> bool:
+    """Return whether a glob may match objects in a folder, other than hidden ones.
 
     Args:
-        uri: The folder that the glob starts from, in any form.
+        uri: Where the glob starts, in any form.
         glob: As in ``files.glob``.
-        place: A folder, in any form.
+        folder: The folder, in any form.
     """
-    *folders, last = glob.lstrip("/").split("/")
-    spelled = list(takewhile(lambda name: not re.search(r"[*?]", name), folders))
-    root = normal_uri("/".join([uri.rstrip("/"), *map(_as_in(uri), spelled)]))
-    if is_inside(root, place):
+    *parents, last = glob.lstrip("/").split("/")
+    literal = list(takewhile(lambda name: not re.search(r"[*?]", name), parents))
+    root = normal_uri("/".join([uri.rstrip("/"), *map(_encode_for(uri), literal)]))
+    if is_inside(root, folder):
         return True
-    if not is_inside(place, root):
+    if not is_inside(folder, root):
         return False
-    below = normal_uri(place).removeprefix(root.rstrip("/")).strip("/").split("/")
+    below = normal_uri(folder).removeprefix(root.rstrip("/")).strip("/").split("/")
     if any(name.startswith((".", "_")) and "=" not in name for name in below):
         return False
-    names = [*folders[len(spelled) :], last]
+    names = [*parents[len(literal) :], last]
     for name, wanted in zip(below, names, strict=False):
         if "**" in wanted:
             return True
         if not re.fullmatch(
-            _SEGMENT.sub(lambda m: _MEANS.get(m[0]) or re.escape(m[0]), wanted), name
+            _SEGMENT.sub(lambda m: _AS_REGEX.get(m[0]) or re.escape(m[0]), wanted), name
         ):
             return False
     return len(names) > len(below)
 
 
 _SEGMENT = re.compile(r"[*?]|[^*?]+")
-_MEANS = {"*": ".*", "?": "."}
+_AS_REGEX = {"*": ".*", "?": "."}
 
 
-def _as_in(uri: str) -> Callable[[str], str]:
-    """Return how names below a place are spelled: such URIs of files are decoded when used."""
+def _encode_for(uri: str) -> Callable[[str], str]:
+    """Return how names below a URI are spelled: ``file://`` URIs are decoded when used."""
     return (lambda name: quote(name, safe="")) if uri.startswith("file://") else (lambda name: name)
 
 
-def _snapshot_problems(spec: ExtractSpec, watermark: WatermarkSpec) -> Iterator[str]:
+def _snapshot_problems(spec: SpecFields, watermark: WatermarkSpec) -> Iterator[str]:
     names = ("column", "lag", "delay", "initial", "lower", "upper")
     given = [f"watermark.{name}" for name in names if getattr(watermark, name) is not None]
     if given:
         yield (
-            f"watermark.snapshot goes without {', '.join(given)}: its bounds are those of the "
-            "source's own transactions"
+            f"watermark.snapshot cannot be combined with {', '.join(given)}: its bounds are "
+            "transaction numbers of the source"
         )
     if spec.query is not None:
         yield "watermark.snapshot needs a table: rows of a query do not record their transaction"
@@ -178,11 +194,11 @@ def _snapshot_problems(spec: ExtractSpec, watermark: WatermarkSpec) -> Iterator[
     if spec.target.write_mode == "overwrite_partitions":
         yield (
             "watermark.snapshot needs write_mode append, or overwrite with mode full: the rows of "
-            "its interval are parts of any partition"
+            "its interval may belong to any partition"
         )
 
 
-def _replacing_problems(spec: ExtractSpec, column: str | None) -> Iterator[str]:
+def _overwrite_problems(spec: SpecFields, column: str | None) -> Iterator[str]:
     if not spec.target.partition_by:
         yield "write_mode overwrite_partitions needs target.partition_by"
     elif spec.mode == "incremental" and column is not None:

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.spec.extract_spec import RUN_PARTITIONS, ExtractSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.rules import RUN_PARTITIONS
 from extract_jobs.transform.casts import can_cast
 from extract_jobs.transform.partitions import PartitionField, parse_partitions, partition_problem
 from extract_jobs.transform.types import TYPE_NAMES, parse_type, stored_type

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from extract_jobs.errors import TypeNotRepresentable
-from extract_jobs.spec.extract_spec import PARTITION_FUNCTIONS, RUN_PARTITIONS
+from extract_jobs.spec.rules import PARTITION_FUNCTIONS, RUN_PARTITIONS
 from extract_jobs.transform.types import kind
 
 DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"

@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
-from extract_jobs.spec.extract_spec import ExtractSpec, Mask
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.parts import Mask
 from extract_jobs.transform.casts import cast, keep
 from extract_jobs.transform.columns import (
     AUDIT_FIELDS,

@@ -19,7 +19,7 @@ from extract_jobs import errors
 from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ExtractError
 from extract_jobs.spec.arguments import NAMES, parse_arguments
-from extract_jobs.spec.extract_spec import JobType
+from extract_jobs.spec.parts import JobType
 from extract_jobs.tracking.map_item import WORKER_ARGUMENTS, first_item, next_item
 from extract_jobs.tracking.service_errors import (
     DYNAMODB,

@@ -18,7 +18,7 @@ from extract_jobs.sources.files import blocks as blocks_module
 from extract_jobs.sources.files.blocks import Dialect, blocks, cut_csv, cut_lines
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, row_blocks
 from extract_jobs.sources.files.source import FilesSource
-from extract_jobs.spec.extract_spec import SplitSpec
+from extract_jobs.spec.parts import SplitSpec
 from extract_jobs.spec.source import FilesSpec
 from tests.support.files import files_spec
 from tests.support.sampling import examples

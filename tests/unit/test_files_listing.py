@@ -147,7 +147,7 @@ def test_a_list_that_is_none_is_refused() -> None:
         ({"query": "select 1"}, "query and where are not for files"),
         ({"files": None}, "needs files.glob"),
         ({"target": {"uri": "drop/out"}, "files": {"glob": "*/*.csv"}}, "written to target.uri"),
-        ({"target": {"uri": "dro"}, "connection": {"uri": "dro/p"}}, "may find what is written"),
+        ({"target": {"uri": "dro"}, "connection": {"uri": "dro/p"}}, "may match what is written"),
         ({"source_type": "sqlite", "connection": {"path": "x"}}, "files is for sources of type"),
         ({"mode": "incremental",
           "target": {"uri": "o/t", "write_mode": "overwrite_partitions", "partition_by": ["d"]}},

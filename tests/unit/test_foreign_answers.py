@@ -15,7 +15,7 @@ from extract_jobs.catalog import partitions
 from extract_jobs.catalog.table import create_table
 from extract_jobs.connections.secrets import secret_text
 from extract_jobs.errors import SourceUnavailable, WriteFailed
-from extract_jobs.spec.extract_spec import CatalogSpec
+from extract_jobs.spec.parts import CatalogSpec
 from extract_jobs.storage import open_storage
 from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
 

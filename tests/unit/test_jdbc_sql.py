@@ -33,7 +33,7 @@ from extract_jobs.sources.jdbc.sql import Relation, literal, quote_text
 from extract_jobs.sources.jdbc.types import Described, Typed, make_column, quote_name, typed
 from extract_jobs.sources.sql.names import readings
 from extract_jobs.sources.sql.splits import between
-from extract_jobs.spec.extract_spec import SplitSpec
+from extract_jobs.spec.parts import SplitSpec
 
 
 def column(dialect: Dialect, type_name: str, code: int, **more: Any) -> Column | str:

@@ -18,7 +18,7 @@ from extract_jobs.sources.mysql.driver import Connection
 from extract_jobs.sources.mysql.splits import cut
 from extract_jobs.sources.mysql.types import MysqlType
 from extract_jobs.sources.sql.statements import Relation
-from extract_jobs.spec.extract_spec import SplitSpec
+from extract_jobs.spec.parts import SplitSpec
 
 
 class Rows:

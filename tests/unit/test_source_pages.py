@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from extract_jobs.schema import TypeRule
-from extract_jobs.spec.extract_spec import SplitSpec
+from extract_jobs.spec.parts import SplitSpec
 from extract_jobs.spec.source_types import BUILT_IN
 from extract_jobs.transform.types import parse_type
 from infra.source_pages import (

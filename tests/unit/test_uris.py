@@ -9,7 +9,7 @@ import pytest
 from extract_jobs.config import load_config, specs_for
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract
-from extract_jobs.spec.rules import finds
+from extract_jobs.spec.rules import glob_reaches
 from extract_jobs.spec.uris import is_inside, normal_uri, overlap
 from extract_jobs.storage.local_files import to_path
 
@@ -108,12 +108,12 @@ def test_a_table_does_not_read_its_own_output(
     monkeypatch.chdir(tmp_path)
     names = (str(drop), str(tmp_path / "link"))
     text = config_text(drop_as.format(*names), target_as.format(*names), "**/*")
-    with pytest.raises(ConfigError, match=r"\*\*/\* may find what is written to target"):
+    with pytest.raises(ConfigError, match=r"\*\*/\* may match what is written to target"):
         load_config(text, "c.yml")
 
 
 def test_a_table_reads_neither_its_state_nor_what_another_table_writes(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"may find what is written to state_uri"):
+    with pytest.raises(ConfigError, match=r"may match what is written to state_uri"):
         load_config(
             config_text("/d", "/lake/t", "**/*.json", more=", state_uri: 'file:///d/st'"), "c.yml"
         )
@@ -144,6 +144,6 @@ def test_a_table_reads_neither_its_state_nor_what_another_table_writes(tmp_path:
     ],
 )
 def test_what_a_glob_can_find(glob: str, place: str, found: bool) -> None:
-    assert finds("/d", glob, place) is found
-    assert finds("file:///d/", glob, place) is found
-    assert finds("s3://b/d", glob, f"s3://b{place}") is found
+    assert glob_reaches("/d", glob, place) is found
+    assert glob_reaches("file:///d/", glob, place) is found
+    assert glob_reaches("s3://b/d", glob, f"s3://b{place}") is found

@@ -19,7 +19,7 @@ from extract_jobs.sources.jdbc.types import quote_name
 from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.splits import between, whole
 from extract_jobs.sources.sql.statements import select
-from extract_jobs.spec.extract_spec import SplitSpec
+from extract_jobs.spec.parts import SplitSpec
 
 _MAX_SPLITS = 10_000
 _INTEGERS = ("int16", "int32", "int64")

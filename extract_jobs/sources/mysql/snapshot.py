@@ -17,7 +17,8 @@ from extract_jobs.sources.mysql.session import execute, session
 from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import select
-from extract_jobs.spec.extract_spec import ExtractSpec, OneSnapshot
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.parts import OneSnapshot
 from extract_jobs.spec.predicates import reads_other_rows
 
 logger = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ from extract_jobs.sources.mysql.types import MysqlType
 from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import select
-from extract_jobs.spec.extract_spec import SplitSpec
+from extract_jobs.spec.parts import SplitSpec
 
 __all__ = ["KEYS", "cut"]
 

@@ -23,7 +23,8 @@ from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.columns import no_such_column
 from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import Relation, select
-from extract_jobs.spec.extract_spec import ExtractSpec, SplitSpec
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.parts import SplitSpec
 
 HEARTBEAT_SECONDS = 30.0
 

@@ -25,7 +25,7 @@ from extract_jobs.sources.postgres.sql import (
 from extract_jobs.sources.splits import Split
 from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import Relation, select, where_clause
-from extract_jobs.spec.extract_spec import SplitSpec
+from extract_jobs.spec.parts import SplitSpec
 
 TID_RANGE_SCANS_SINCE = 140000
 _SAMPLED_ROWS = 20_000

@@ -17,7 +17,7 @@ from extract_jobs.sources.sql.statements import Relation, select
 from extract_jobs.sources.sqlite.columns import SqliteColumn
 from extract_jobs.sources.sqlite.session import Rows
 from extract_jobs.sources.sqlite.sql import Value, byte_lengths, literal
-from extract_jobs.spec.extract_spec import SplitSpec
+from extract_jobs.spec.parts import SplitSpec
 
 _MAX_SPLITS = 10_000
 _SAMPLED_ROWS = 500
