@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from extract_jobs.commit.record_check import check_commit, check_files
+from extract_jobs.commit.record_check import (
+    check_columns,
+    check_files,
+    check_position,
+    is_below,
+    require,
+)
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import WrittenFile
-from extract_jobs.watermark import Interval
+from extract_jobs.watermark import Interval, WatermarkValue
 
 _COVERED = "ground"
 """Name of `Commit.covered` in stored records, from before it was renamed."""
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_OBJECTS = re.compile(r"objects/[A-Za-z0-9_.-]{1,128}/\d{1,20}-\d{1,9}\.parquet")
+_MORE_COLUMN_KEYS = {"mask": str, "folder": bool}
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class Commit:
             if unknown:
                 raise ValueError(f"it has {len(unknown)} keys that this version does not know")
             commit = _commits().validate_json(raw, strict=True)
-            check_commit(commit, seq)
+            _check(commit, seq)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(
                 f"{where} is not a commit record of version 1 ({_reason(error)}); another version "
@@ -158,6 +169,51 @@ class LiveFiles:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("it is damaged") from error
         return found
+
+
+def _check(commit: Commit, seq: int | None) -> None:
+    """Check a commit record whose fields have their types.
+
+    Args:
+        commit: The record.
+        seq: The sequence number in its name; None if it has no name yet.
+
+    Raises:
+        ValueError: It is not what a run wrote; the message says which field, never its value.
+    """
+    if seq is not None and commit.seq != seq:
+        raise ValueError("seq is not the number in its name")
+    require(1 <= commit.seq < 10**20, "seq is out of range")
+    require(0 <= commit.parent < commit.seq, "parent is not an earlier commit")
+    require(
+        commit.live_since == commit.seq or 1 <= commit.live_since <= commit.parent,
+        "live_since is neither the commit nor an earlier one",
+    )
+    require(bool(_RUN_ID.fullmatch(commit.run_id)), "run_id is not valid")
+    require(commit.attempt >= 1, "attempt is out of range")
+    require(
+        commit.objects is None or bool(_OBJECTS.fullmatch(commit.objects)),
+        "objects is not the name of a list",
+    )
+    check_files(commit.files, commit.target_uri)
+    uris = {file.staged.uri for file in commit.files}
+    require(len(uris) == len(commit.files), "files names a file twice")
+    for uri in commit.retire:
+        require(is_below(uri, commit.target_uri), "retire names a file outside the target")
+        require(uri not in uris, "retire names a file of the commit itself")
+    _check_positions(commit)
+    check_position(commit.position)
+    check_columns("schema", commit.schema)
+    check_columns("source_columns", commit.source_columns, _MORE_COLUMN_KEYS)
+
+
+def _check_positions(commit: Commit) -> None:
+    try:
+        WatermarkValue.from_json(commit.watermark)
+        for interval in (commit.interval, *commit.covered):
+            Interval.from_json(interval)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError("watermark, interval or ground is not valid") from None
 
 
 # Checks the types of a record's fields; created when the first record is read.

@@ -8,23 +8,15 @@ completely when it is read, before it is acted on.
 from __future__ import annotations
 
 import os.path
-import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import WrittenFile
 from extract_jobs.storage.local_files import to_path
-from extract_jobs.watermark import Interval, WatermarkValue
 
-if TYPE_CHECKING:
-    from extract_jobs.commit.record import Commit
-
-_RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_OBJECTS = re.compile(r"objects/[A-Za-z0-9_.-]{1,128}/\d{1,20}-\d{1,9}\.parquet")
 _COLUMN_KEYS = {"name": str, "type": str, "nullable": bool}
-_MORE_COLUMN_KEYS = {"mask": str, "folder": bool}
 
 
 def is_below(uri: str, folder: str) -> bool:
@@ -47,42 +39,6 @@ def is_below(uri: str, folder: str) -> bool:
     return inside not in {".", ".."} and not inside.startswith("../")
 
 
-def check_commit(commit: Commit, seq: int | None) -> None:
-    """Check a commit record whose fields have their types.
-
-    Args:
-        commit: The record.
-        seq: The sequence number in its name; None if it has no name yet.
-
-    Raises:
-        ValueError: It is not what a run wrote; the message says which field, never its value.
-    """
-    if seq is not None and commit.seq != seq:
-        raise ValueError("seq is not the number in its name")
-    _demand(1 <= commit.seq < 10**20, "seq is out of range")
-    _demand(0 <= commit.parent < commit.seq, "parent is not an earlier commit")
-    _demand(
-        commit.live_since == commit.seq or 1 <= commit.live_since <= commit.parent,
-        "live_since is neither the commit nor an earlier one",
-    )
-    _demand(bool(_RUN_ID.fullmatch(commit.run_id)), "run_id is not valid")
-    _demand(commit.attempt >= 1, "attempt is out of range")
-    _demand(
-        commit.objects is None or bool(_OBJECTS.fullmatch(commit.objects)),
-        "objects is not the name of a list",
-    )
-    check_files(commit.files, commit.target_uri)
-    uris = {file.staged.uri for file in commit.files}
-    _demand(len(uris) == len(commit.files), "files names a file twice")
-    for uri in commit.retire:
-        _demand(is_below(uri, commit.target_uri), "retire names a file outside the target")
-        _demand(uri not in uris, "retire names a file of the commit itself")
-    _check_positions(commit)
-    check_position(commit.position)
-    check_columns("schema", commit.schema)
-    check_columns("source_columns", commit.source_columns, _MORE_COLUMN_KEYS)
-
-
 def check_files(files: Iterable[WrittenFile], target_uri: str) -> None:
     """Check the files of a record.
 
@@ -90,9 +46,9 @@ def check_files(files: Iterable[WrittenFile], target_uri: str) -> None:
         ValueError: One lies outside the target, or its numbers are out of range.
     """
     for file in files:
-        _demand(is_below(file.staged.uri, target_uri), "files names a file outside the target")
-        _demand(file.staged.size >= 0 and file.rows >= 0, "a file's size or rows are out of range")
-        _demand(file.staged.token != "", "a file has no token")
+        require(is_below(file.staged.uri, target_uri), "files names a file outside the target")
+        require(file.staged.size >= 0 and file.rows >= 0, "a file's size or rows are out of range")
+        require(file.staged.token != "", "a file has no token")
 
 
 def check_columns(
@@ -113,7 +69,7 @@ def check_columns(
         right = _COLUMN_KEYS.keys() <= column.keys() and all(
             type(value) is {**_COLUMN_KEYS, **more}.get(key) for key, value in column.items()
         )
-        _demand(right, f"{name} holds what is no column")
+        require(right, f"{name} holds what is no column")
 
 
 def check_position(position: Any) -> None:
@@ -125,18 +81,10 @@ def check_position(position: Any) -> None:
     right = position is None or (
         isinstance(position, dict) and all(isinstance(v, str) for v in position.values())
     )
-    _demand(right, "position is not valid")
+    require(right, "position is not valid")
 
 
-def _check_positions(commit: Commit) -> None:
-    try:
-        WatermarkValue.from_json(commit.watermark)
-        for interval in (commit.interval, *commit.covered):
-            Interval.from_json(interval)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError("watermark, interval or ground is not what a run wrote") from None
-
-
-def _demand(right: bool, wrong: str) -> None:
-    if not right:
-        raise ValueError(wrong)
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with the message unless a condition of a record holds."""
+    if not condition:
+        raise ValueError(message)

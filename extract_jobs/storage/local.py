@@ -18,7 +18,14 @@ from typing import IO, Any, cast
 from urllib.parse import unquote
 
 from extract_jobs.errors import ConfigError, WriteFailed
-from extract_jobs.storage import PROBE, AbandonedUpload, ObjectInfo, StagedFile, encoded, join
+from extract_jobs.storage.contract import (
+    PROBE,
+    AbandonedUpload,
+    ObjectInfo,
+    StagedFile,
+    encoded,
+    join,
+)
 from extract_jobs.storage.local_files import (
     ATTEMPTS,
     STAGING,

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from extract_jobs.errors import ConfigError, SourceUnavailable, WriteFailed
-from extract_jobs.storage import ObjectInfo, changed_message
+from extract_jobs.storage.contract import ObjectInfo, changed_message
 
 STAGING = ".extract_staging"
 TEMPORARY = ".extract_tmp-"

@@ -20,7 +20,7 @@ from urllib.parse import unquote_plus
 from botocore.exceptions import BotoCoreError, ClientError
 
 from extract_jobs.errors import WriteFailed
-from extract_jobs.storage import PROBE, AbandonedUpload, ObjectInfo, StagedFile, join
+from extract_jobs.storage.contract import PROBE, AbandonedUpload, ObjectInfo, StagedFile, join
 from extract_jobs.storage.s3_client import (
     ROUNDS,
     client_from_environment,

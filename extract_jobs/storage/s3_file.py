@@ -9,7 +9,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from extract_jobs.errors import SourceUnavailable
-from extract_jobs.storage import changed_message
+from extract_jobs.storage.contract import changed_message
 from extract_jobs.storage.s3_client import error_code, get_body, is_absent, s3_errors
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from extract_jobs.errors import ConfigError, ExtractError, WriteFailed
-from extract_jobs.storage import AbandonedUpload, StagedFile
+from extract_jobs.storage.contract import AbandonedUpload, StagedFile
 from extract_jobs.storage.s3_client import s3_errors, split_uri
 
 TOKEN_KEY = "extract-file"  # noqa: S105 (a name, no secret)
