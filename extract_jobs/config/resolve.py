@@ -161,7 +161,7 @@ def located(source: SourceSettings, folder: str) -> SourceSettings:
     given = source.connection
     paths = {
         name: absolute(path, folder)
-        for name in ("path", "uri", "sslrootcert")
+        for name in ("path", "uri", "sslrootcert", "sslcert", "sslkey")
         if (path := getattr(given, name)) not in (None, "rds")
     }
     jars = tuple(absolute(jar, folder) for jar in given.jars)

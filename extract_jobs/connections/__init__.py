@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from extract_jobs.connections.certificates import certificate_file
+from extract_jobs.connections.certificates import certificate_file, client_certificate
 from extract_jobs.connections.connection import DatabaseConnection, is_local
 from extract_jobs.connections.engines import ENGINES, Engine
 from extract_jobs.connections.secrets import secret_text
@@ -58,7 +58,7 @@ def resolve_connection(
     """
     kind = ENGINES[engine]
     found = _looked_up(spec, kind, environment, secrets, parameters)
-    for name in ("host", "port", "database", "user", "sslmode", "sslrootcert"):
+    for name in ("host", "port", "database", "user", "sslmode", "sslrootcert", "sslcert", "sslkey"):
         value = getattr(spec, name)
         if value is not None:
             found[name] = value
@@ -76,14 +76,24 @@ def resolve_connection(
             region=spec.region,
         )
     certificate_file(found.get("sslrootcert"))
+    certificate = client_certificate(found.get("sslcert"), found.get("sslkey"))
+    if certificate and not kind.takes_certificate:
+        raise ConfigError(
+            f"a source of type {engine} takes no sslcert and sslkey, which its secret or URL has; "
+            "a driver's own words for them go into connection.properties"
+        )
+    sslmode = found.get("sslmode") or ("prefer" if is_local(host) else "require")
+    if certificate and sslmode == "disable":
+        raise ConfigError("connection.sslcert needs TLS, and connection.sslmode is disable")
     return DatabaseConnection(
         host=host,
         port=port,
         database=found.get("database", ""),
         user=found.get("user", ""),
         password=None if iam else found.get("password"),
-        sslmode=found.get("sslmode") or ("prefer" if is_local(host) else "require"),
+        sslmode=sslmode,
         trusts=found.get("sslrootcert"),
+        certificate=certificate,
         connect_timeout_seconds=spec.connect_timeout_seconds,
         pooled=spec.pooled,
         stall_seconds=spec.stall_timeout.total_seconds(),

@@ -1,13 +1,21 @@
-"""Which certificates are trusted, and where the bundle of RDS and Redshift is on this machine.
+"""Which certificates are trusted, and which one a client shows.
 
-No package that is kept up to date ships that bundle, and a job may have no way to the internet, so
-it is a file that the image or the job brings along. It is looked for in each process: the folder of
-a Glue executor is not that of its driver.
+No package that is kept up to date ships the bundle of RDS and Redshift, and a job may have no way
+to the internet, so it is a file that the image or the job brings along. It is looked for in each
+process: the folder of a Glue executor is not that of its driver.
+
+A client's certificate and key are read once, on the driver, and travel to the workers like a
+password. Libraries take them as files, so each process has them as files in memory.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import ssl
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from extract_jobs.errors import ConfigError
@@ -52,3 +60,90 @@ def certificate_file(trusts: str | None) -> str | None:
         f"(looked for: {looked}): download it with curl -fsSO {BUNDLE_URL} and put it there, name "
         f"it in {BUNDLE_VARIABLE}, or give it to the job (Glue: --extra-files; Spark: --files)"
     )
+
+
+@dataclass(frozen=True)
+class ClientCertificate:
+    """A client's certificate and private key, as PEM texts. Picklable; neither is in a ``repr``.
+
+    Attributes:
+        certificate: The certificate, and those of authorities between it and the root.
+        key: The private key, without a passphrase.
+    """
+
+    certificate: str = field(repr=False)
+    key: str = field(repr=False)
+
+    def files(self) -> tuple[str, str]:
+        """Return files of this process that hold certificate and key, unreadable to others."""
+        return _private_file(self.certificate), _private_file(self.key)
+
+
+def client_certificate(certificate: str | None, key: str | None) -> ClientCertificate | None:
+    """Read a client's certificate and key, and check that they belong together.
+
+    Args:
+        certificate: A file, or the PEM text itself.
+        key: Likewise.
+
+    Returns:
+        Both; None where neither is given.
+
+    Raises:
+        ConfigError: One is missing or unreadable, the key has a passphrase, or they do not belong
+            together.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        absent = "sslcert" if certificate is None else "sslkey"
+        raise ConfigError(f"connection.sslcert and connection.sslkey go together: add {absent}")
+    found = ClientCertificate(_pem(certificate, "sslcert"), _pem(key, "sslkey"))
+    asked = []
+
+    def no_passphrase() -> str:
+        asked.append(True)
+        return ""
+
+    try:
+        # Without a callback, OpenSSL asks at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*found.files(), no_passphrase)
+    except (ssl.SSLError, ValueError):
+        reason = (
+            "the key has a passphrase; remove it with openssl pkey -in KEY -out KEY"
+            if asked
+            else "they are not PEM, or do not belong together"
+        )
+    else:
+        return found
+    raise ConfigError(f"connection.sslcert and connection.sslkey cannot be used: {reason}")
+
+
+def _pem(text: str, key: str) -> str:
+    if is_pem(text):
+        return text
+    try:
+        return Path(text).read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"connection.{key}: {text!r} cannot be read as PEM ({type(error).__name__})"
+        ) from None
+
+
+def is_pem(text: str) -> bool:
+    """Return whether a text is PEM rather than a file's name."""
+    return "-----BEGIN" in text
+
+
+@functools.lru_cache(maxsize=64)
+def _private_file(text: str) -> str:
+    """Return a file of this process that nobody else can read, gone when the process is."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("extract-jobs")
+        name = f"/proc/self/fd/{descriptor}"
+    else:  # macOS
+        descriptor, name = tempfile.mkstemp()
+        atexit.register(Path(name).unlink, missing_ok=True)
+    os.fchmod(descriptor, 0o600)  # libpq refuses a key that others could read
+    os.write(descriptor, text.encode("ascii"))
+    return name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from extract_jobs.connections.certificates import certificate_file
+from extract_jobs.connections.certificates import ClientCertificate, certificate_file
 from extract_jobs.connections.tokens import IamLogin, Login, login_now
 
 
@@ -28,6 +28,7 @@ class DatabaseConnection:
             ``verify-full``.
         trusts: As configured: a file of trusted certificates, ``system``, or ``rds``; None is the
             driver's own default. See `sslrootcert`.
+        certificate: What this side shows of itself; None for no certificate.
         connect_timeout_seconds: For each address tried.
         pooled: Behind a pooler or proxy that may switch node or session.
         hostaddr: Address that ``host`` was resolved to, once something has connected; workers
@@ -47,6 +48,7 @@ class DatabaseConnection:
     password: str | None = field(default=None, repr=False)
     sslmode: str = "require"
     trusts: str | None = None
+    certificate: ClientCertificate | None = field(default=None, repr=False)
     connect_timeout_seconds: int = 10
     pooled: bool = False
     hostaddr: str | None = None
@@ -100,6 +102,7 @@ class DatabaseConnection:
         Raises:
             ConfigError: As `sslrootcert`.
         """
+        certificate, key = self.certificate.files() if self.certificate else (None, None)
         found = {
             "host": self.host,
             "hostaddr": self.hostaddr,
@@ -107,6 +110,8 @@ class DatabaseConnection:
             "dbname": self.database,
             "sslmode": self.sslmode,
             "sslrootcert": self.sslrootcert,
+            "sslcert": certificate,
+            "sslkey": key,
             "connect_timeout": str(self.connect_timeout_seconds),
             "application_name": "extract-jobs",
             "client_encoding": "UTF8",

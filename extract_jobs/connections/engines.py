@@ -16,6 +16,7 @@ class Engine:
         secret_words: A secret whose ``engine`` holds none of these is another database's. Empty
             takes any.
         takes_jdbc: Whether a ``jdbc:`` URL is accepted too, unchanged.
+        takes_certificate: Whether a client can show a certificate.
     """
 
     title: str
@@ -23,6 +24,7 @@ class Engine:
     schemes: tuple[str, ...]
     secret_words: tuple[str, ...]
     takes_jdbc: bool = False
+    takes_certificate: bool = False
 
     @property
     def example(self) -> str:
@@ -33,8 +35,12 @@ class Engine:
 
 
 ENGINES = {
-    "postgres": Engine("PostgreSQL", 5432, ("postgresql", "postgres"), ("postgres",)),
-    "mysql": Engine("MySQL", 3306, ("mysql", "mariadb"), ("mysql", "mariadb")),
+    "postgres": Engine(
+        "PostgreSQL", 5432, ("postgresql", "postgres"), ("postgres",), takes_certificate=True
+    ),
+    "mysql": Engine(
+        "MySQL", 3306, ("mysql", "mariadb"), ("mysql", "mariadb"), takes_certificate=True
+    ),
     "sqlserver": Engine(
         "SQL Server", 1433, ("sqlserver", "mssql"), ("sqlserver",), takes_jdbc=True
     ),

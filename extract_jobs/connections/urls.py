@@ -6,12 +6,23 @@ import json
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from extract_jobs.connections.certificates import is_pem
 from extract_jobs.connections.engines import Engine
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.source import holds_password
 
 SSLMODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
-_URL_PARAMETERS = {"sslmode", "sslrootcert", "host", "port", "user", "dbname", "password"}
+_URL_PARAMETERS = {
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "host",
+    "port",
+    "user",
+    "dbname",
+    "password",
+}
 
 
 def from_text(text: str, where: str, engine: Engine) -> dict[str, Any]:
@@ -31,7 +42,7 @@ def from_url(url: str, where: str, engine: Engine) -> dict[str, Any]:
 
     Returns:
         Among ``host``, ``port``, ``user``, ``password``, ``database``, ``sslmode``,
-        ``sslrootcert`` and ``url``, what it says.
+        ``sslrootcert``, ``sslcert``, ``sslkey`` and ``url``, what it says.
 
     Raises:
         ConfigError: It is malformed, another engine's, or a ``jdbc:`` URL with a password.
@@ -76,7 +87,7 @@ def from_url(url: str, where: str, engine: Engine) -> dict[str, Any]:
         "password": unquote(parts.password or "") or parameters.get("password"),
         "database": unquote(parts.path.removeprefix("/")) or parameters.get("dbname"),
     }
-    for name in ("sslmode", "sslrootcert"):
+    for name in ("sslmode", "sslrootcert", "sslcert", "sslkey"):
         found[name] = parameters.get(name)
     return {name: value for name, value in found.items() if value}
 
@@ -90,7 +101,8 @@ def from_secret(text: str, where: str, engine: Engine) -> dict[str, Any]:
         engine: Whose secret it should be.
 
     Returns:
-        ``user``, ``password`` and, where the secret says so, ``host``, ``port``, ``database``.
+        ``user``, ``password`` and, where the secret says so, ``host``, ``port``, ``database``, and
+        ``sslcert`` and ``sslkey`` as PEM texts, which make up for a password.
 
     Raises:
         ConfigError: It is malformed, lacks a key or is another engine's.
@@ -107,21 +119,27 @@ def from_secret(text: str, where: str, engine: Engine) -> dict[str, Any]:
         raise ConfigError(f"{where}: engine must be text")
     if theirs and engine.secret_words and not any(w in theirs for w in engine.secret_words):
         raise ConfigError(f"{where} is for the engine {theirs!r}, the source for {engine.title}")
-    absent = [key for key in ("username", "password") if not secret.get(key)]
+    needed = ("username",) if secret.get("sslcert") else ("username", "password")
+    absent = [key for key in needed if not secret.get(key)]
     if absent:
         raise ConfigError(f"{where} lacks {' and '.join(absent)}: it must be {expected}")
     found: dict[str, Any] = {
         "host": secret.get("host"),
         "port": _port(secret.get("port"), where),
         "user": secret["username"],
-        "password": secret["password"],
+        "password": secret.get("password"),
         "database": secret.get("dbname") or secret.get("database"),
+        "sslcert": secret.get("sslcert"),
+        "sslkey": secret.get("sslkey"),
     }
     wrong = [
         key for key, value in found.items() if key != "port" and not isinstance(value, str | None)
     ]
     if wrong:
         raise ConfigError(f"{where}: {', '.join(wrong)} must be text")
+    files = [key for key in ("sslcert", "sslkey") if found[key] and not is_pem(found[key])]
+    if files:
+        raise ConfigError(f"{where}: {', '.join(files)} must be PEM text, not a file's name")
     return {name: value for name, value in found.items() if value}
 
 

@@ -40,6 +40,10 @@ class ConnectionSpec(SpecPart):
     sslrootcert: Name | None = Field(
         None, description="File of trusted certificates; rds takes the bundle of RDS and Redshift."
     )
+    sslcert: Name | None = Field(None, description="File of the client's certificate, PEM.")
+    sslkey: Name | None = Field(
+        None, description="File of its private key, PEM, without a passphrase."
+    )
     auth: Literal["password", "iam"] = Field(
         "password", description="iam: a token of RDS or Redshift, a new one for each connection."
     )
@@ -70,6 +74,12 @@ class ConnectionSpec(SpecPart):
             raise ValueError(
                 "url holds a password; leave it out and name its environment variable in "
                 "password_env, or use secret_id"
+            )
+        pem = [name for name in ("sslcert", "sslkey") if "-----" in (getattr(self, name) or "")]
+        if pem:
+            raise ValueError(
+                f"{' and '.join(pem)} must be a file's name: a key itself is never in a config; "
+                "put it into the secret that secret_id names"
             )
         secret = [name for name in self.properties if _SECRET_NAME.search(name)]
         if secret:

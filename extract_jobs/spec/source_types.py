@@ -56,6 +56,7 @@ class SourceRegistration:
 _SECRETS = frozenset({"secret_id", "url", "url_env", "ssm_parameter", "password_env", "user"})
 _TIMEOUT = frozenset({"connect_timeout_seconds"})
 _SERVER = _SECRETS | _TIMEOUT | {"host", "port", "database", "sslmode", "sslrootcert"}
+_CERTIFICATE = frozenset({"sslcert", "sslkey"})
 _IAM = frozenset({"auth", "region"})
 _DRIVER = frozenset({"driver", "jars", "packages", "properties", "session_init"})
 
@@ -71,13 +72,13 @@ def _by_jdbc(takes: frozenset[str], where: str) -> SourceRegistration:
 BUILT_IN: Mapping[str, SourceRegistration] = {
     "postgres": SourceRegistration(
         "extract_jobs.sources.postgres.source:PostgresSource.open",
-        _SERVER | _IAM | {"pooled", "stall_timeout"},
+        _SERVER | _CERTIFICATE | _IAM | {"pooled", "stall_timeout"},
         where="postgres",
         strategies=("auto", "ctid", "range", "none"),
     ),
     "mysql": SourceRegistration(
         "extract_jobs.sources.mysql.source:MysqlSource.open",
-        _SERVER | _IAM | {"pooled"},
+        _SERVER | _CERTIFICATE | _IAM | {"pooled"},
         where="mysql",
         strategies=("auto", "range", "none"),
     ),

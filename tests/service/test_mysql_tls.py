@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.mysql.session import execute, session
+from tests.support.certificates import make_certificate
 from tests.support.mysql_servers import SERVERS, MysqlServer, run_server
 from tests.support.mysql_source import source
 
 Server = MysqlServer
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a self-signed certificate for 127.0.0.1 and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
-    now = dt.datetime.now(dt.UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=2))
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "cert.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return paths
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -56,7 +21,8 @@ def encrypted(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Server, Path]]:
     certificate, key = make_certificate(tmp_path_factory.mktemp("tls"))
-    with run_server(SERVERS[request.param], ssl_cert=str(certificate), ssl_key=str(key)) as server:
+    settings = {"ssl_cert": str(certificate), "ssl_key": str(key), "ssl_ca": str(certificate)}
+    with run_server(SERVERS[request.param], **settings) as server:
         yield server, certificate
 
 
@@ -101,4 +67,25 @@ def test_a_certificate_for_another_host_is_refused(
         given = connection | {"sslmode": mode}
         found = source(server, monkeypatch, extract_table="t", connection=given)
         with pytest.raises(ConfigError, match="no table" if works else "another host"):
+            found.describe()
+
+
+def test_a_client_certificate_is_shown(
+    encrypted: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, certificate = encrypted
+    server.execute(
+        "create user certain identified by 'p' require x509", "grant select on *.* to certain",
+        "create table shown (id int primary key)", "insert into shown values (1)",
+    )  # fmt: skip
+    files = {"sslcert": str(certificate), "sslkey": str(certificate.with_name("key.pem"))}
+    monkeypatch.setenv("CERTAIN", "p")
+    user = {"user": "certain", "password_env": "CERTAIN"}
+    for mode in ("prefer", "require", "verify-full"):
+        given = user | {"sslmode": mode, "sslrootcert": str(certificate)}
+        found = source(server, monkeypatch, extract_table="shown", connection=given | files)
+        with session(found.connection, "looking") as opened:
+            assert execute(opened, "select id from shown") == [(1,)]
+        found = source(server, monkeypatch, extract_table="shown", connection=given)
+        with pytest.raises(ConfigError, match="client certificate, which"):
             found.describe()

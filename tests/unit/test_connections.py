@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import pickle
 import traceback
+from pathlib import Path
 from urllib.parse import quote
 
 import boto3
 import pytest
 from botocore.stub import Stubber
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -24,6 +26,7 @@ from extract_jobs.connections.tokens import IamLogin, Login
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.source import ConnectionSpec, holds_password
+from tests.support.certificates import make_certificate
 from tests.support.specs import make_spec
 
 SECRET = "s3cr et'%\\\"@:/é"
@@ -531,3 +534,77 @@ def test_no_password_in_any_text_or_error(password, place, engine, cut):
     for secret in (password, repr(password)[1:-1], quote(password), json.dumps(password)[1:-1]):
         assert secret not in said
     assert "s3cr" not in said
+
+
+def pem(folder, name="tests"):
+    """Return the files of a new certificate and its key."""
+    folder.mkdir()
+    certificate, key = make_certificate(folder, name)
+    return {"sslcert": str(certificate), "sslkey": str(key)}
+
+
+def with_certificate(engine="postgres", **given):
+    spec = ConnectionSpec(host="127.0.0.1", database="d", user="u", **given)
+    return resolve_connection(spec, engine=engine)
+
+
+def test_a_client_certificate_is_read_once_and_handed_on_without_a_file(tmp_path):
+    given = pem(tmp_path / "a")
+    found = pickle.loads(pickle.dumps(with_certificate(**given)))
+    for file in given.values():
+        Path(file).unlink()
+    parameters = found.parameters()
+    assert "BEGIN CERTIFICATE" in Path(parameters["sslcert"]).read_text()
+    key = Path(parameters["sslkey"])
+    assert "PRIVATE KEY" in key.read_text()
+    assert key.stat().st_mode & 0o077 == 0
+    assert "BEGIN" not in repr(found)
+
+
+def test_what_is_wrong_with_a_client_certificate_is_said_before_anything_connects(tmp_path):
+    one, other = pem(tmp_path / "a"), pem(tmp_path / "b")
+    locked = tmp_path / "locked.pem"
+    key = serialization.load_pem_private_key(Path(one["sslkey"]).read_bytes(), None)
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"x"),
+        )
+    )
+    for wrong, reason in (
+        ({"sslcert": one["sslcert"]}, "add sslkey"),
+        ({"sslkey": one["sslkey"]}, "add sslcert"),
+        (one | {"sslkey": other["sslkey"]}, "do not belong together"),
+        (one | {"sslkey": str(locked)}, "passphrase"),
+        (one | {"sslkey": str(tmp_path / "none")}, "cannot be read"),
+        (one | {"sslmode": "disable"}, "needs TLS"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            with_certificate(**wrong)
+
+
+def test_a_key_itself_is_never_in_a_config(tmp_path):
+    text = Path(pem(tmp_path / "a")["sslkey"]).read_text()
+    with pytest.raises(ValidationError, match="must be a file's name"):
+        with_certificate(sslkey=text)
+
+
+def test_a_secrets_certificate_makes_up_for_its_password(tmp_path):
+    files = pem(tmp_path / "a")
+    own = {name: Path(file).read_text() for name, file in files.items()}
+    passwordless = {key: value for key, value in RDS.items() if key != "password"}
+    spec = ConnectionSpec(secret_id="lake/sales")
+
+    def resolved(secret, engine="postgres"):
+        client = secrets_client(json.dumps(secret))
+        return resolve_connection(spec, secrets=client, engine=engine)
+
+    found = resolved(passwordless | own)
+    assert (found.password, found.certificate.key) == (None, own["sslkey"])
+    with pytest.raises(ConfigError, match="must be PEM text"):
+        resolved(passwordless | files)
+    with pytest.raises(ConfigError, match="lacks password"):
+        resolved(passwordless)
+    with pytest.raises(ConfigError, match="takes no sslcert"):
+        resolved(RDS | own | {"engine": "sqlserver"}, "sqlserver")

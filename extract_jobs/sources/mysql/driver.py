@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pymysql.connections import Connection as PyMysqlConnection
 
+from extract_jobs.connections.certificates import ClientCertificate
+
 if TYPE_CHECKING:
     _Connection = PyMysqlConnection[Any]
 else:
@@ -35,11 +37,17 @@ class Connection(_Connection):
 
 
 @functools.cache
-def unverified_tls() -> ssl.SSLContext:
-    """Return settings of TLS that encrypt and verify nobody, the same for all connections."""
+def unverified_tls(certificate: ClientCertificate | None = None) -> ssl.SSLContext:
+    """Return settings of TLS that encrypt and verify nobody, the same for all connections.
+
+    Args:
+        certificate: What the client shows.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if certificate:
+        context.load_cert_chain(*certificate.files())
     return context
 
 

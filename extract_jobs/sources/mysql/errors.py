@@ -82,8 +82,13 @@ def connect_error(error: Exception, connection: DatabaseConnection) -> ExtractEr
         reason = _LOGIN[found]
         if found in _REFUSED and connection.sslmode == "disable":
             reason += (
-                ", or it admits that user by TLS alone, which it tells in no other words: "
+                ", or it admits that user by TLS alone, which it reports in no other words: "
                 "connection.sslmode is disable"
+            )
+        elif found in _REFUSED and connection.certificate is None:
+            reason += (
+                ", or it asks that user for a client certificate, which it reports in no other "
+                "words: connection.sslcert and sslkey"
             )
         return ConfigError(f"cannot log in to {connection.place}: {reason}")
     reason = _PASSES.get(found or 0) or _os_reason(error)

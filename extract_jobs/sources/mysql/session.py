@@ -108,19 +108,25 @@ def _socket(connection: DatabaseConnection) -> socket.socket:
 
 
 def _tls(connection: DatabaseConnection) -> dict[str, Any]:
-    """Map libpq's words for TLS. ``prefer`` takes it where the server has it, unverified."""
+    """Map libpq's words for TLS. ``prefer`` takes it where the server has it, unverified.
+
+    A client's certificate needs TLS, so with one ``prefer`` is ``require``.
+    """
     mode = connection.sslmode
     if mode == "disable" or connection.host.startswith("/"):
         return {"ssl_disabled": True}
-    if mode == "prefer":
+    certificate = connection.certificate
+    if mode == "prefer" and certificate is None:
         return {}
-    if mode == "require":
-        return {"ssl": unverified_tls()}
+    if mode in ("prefer", "require"):
+        return {"ssl": unverified_tls(certificate)}
     trusted = connection.sslrootcert
     context = ssl.create_default_context(cafile=None if trusted in (None, "system") else trusted)
     # RDS's older certificates lack a key identifier, which Python 3.13 asks for.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.check_hostname = mode == "verify-full"
+    if certificate:
+        context.load_cert_chain(*certificate.files())
     return {"ssl": context}
 
 

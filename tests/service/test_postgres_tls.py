@@ -1,0 +1,105 @@
+"""Client certificates of PostgreSQL, from files and from secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources.postgres.source import PostgresSource
+from tests.support.certificates import make_certificate
+from tests.support.postgres import Server, make_cluster
+from tests.support.postgres_source import ids, snapshot_of, source
+from tests.support.specs import make_spec
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """A server that admits the user ``certain`` by certificate alone (Debian's build has TLS)."""
+    folder = tmp_path_factory.mktemp("certificates")
+    for name in ("server", "certain"):
+        (folder / name).mkdir()
+        make_certificate(folder / name, name)
+    with make_cluster(15) as cluster:
+        for name in ("server/cert.pem", "server/key.pem", "certain/cert.pem"):
+            copied = cluster.directory / name.replace("/", "-")
+            shutil.copy(folder / name, copied)
+            copied.chmod(0o600)
+            if cluster.identity:
+                os.chown(copied, cluster.identity["user"], cluster.identity["group"])
+        (cluster.data / "pg_hba.conf").write_text(
+            "hostssl all certain 127.0.0.1/32 cert\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        )
+        settings = {
+            "ssl": "on",
+            "ssl_cert_file": str(cluster.directory / "server-cert.pem"),
+            "ssl_key_file": str(cluster.directory / "server-key.pem"),
+            "ssl_ca_file": str(cluster.directory / "certain-cert.pem"),
+        }
+        with cluster.serving(**settings) as server:
+            server.execute(
+                "create role certain login", "create table t (id int primary key)",
+                "insert into t select generate_series(1, 3)", "grant select on t to certain",
+            )  # fmt: skip
+            yield replace(server, user="certain", password=""), folder
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {"sslcert": str(folder / "cert.pem"), "sslkey": str(folder / "key.pem")}
+
+
+@pytest.mark.parametrize("mode", ["prefer", "require", "verify-full"])
+def test_a_certificate_makes_up_for_a_password(
+    certified: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Through psycopg, which plans, and DuckDB, which reads, in workers that have no such files."""
+    server, folder = certified
+    own = files(folder / "certain")
+    trusted = str(folder / "server" / "cert.pem")
+    connection = {"password_env": None, "sslmode": mode, "sslrootcert": trusted, **own}
+    found = source(server, monkeypatch, extract_table="public.t", connection=connection)
+    pickled = pickle.dumps(found.connection)
+    assert pickle.loads(pickled).certificate == found.connection.certificate
+    assert "PRIVATE" not in repr(found.connection)
+    with snapshot_of(found) as snapshot:
+        rows = [i for split in snapshot.splits(found.spec) for i in ids(snapshot, split)]
+    assert sorted(rows) == [1, 2, 3]
+
+
+def test_a_secret_holds_certificate_and_key(
+    certified: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, folder = certified
+    own = {name: Path(file).read_text() for name, file in files(folder / "certain").items()}
+    secret = {
+        "username": "certain", "host": server.host, "port": server.port,
+        "dbname": server.database, **own,
+    }  # fmt: skip
+    monkeypatch.setattr("extract_jobs.connections.secret_text", lambda **_: json.dumps(secret))
+    spec = make_spec(
+        extract_table="public.t",
+        connection={"host": None, "database": None, "user": None, "secret_id": "s"},
+    )
+    assert [c.name for c in PostgresSource.open(spec).describe().columns] == ["id"]
+
+
+def test_without_the_right_certificate_the_message_names_the_keys(
+    certified: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, folder = certified
+    for given in ({}, files(folder / "server")):  # none, and one that the server does not know
+        found = source(
+            server,
+            monkeypatch,
+            extract_table="public.t",
+            connection={"password_env": None, "sslmode": "require", **given},
+        )
+        with pytest.raises(ConfigError, match=r"connection\.sslcert"):
+            found.describe()
