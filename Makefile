@@ -32,6 +32,8 @@ BENCH ?= $(patsubst tests/bench/bench_%.py,%,$(sort $(wildcard tests/bench/bench
 # The interpreter is the one found above, never one that uv downloads.
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
+# The tests start hundreds of Python processes; without bytecode each compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -97,8 +97,9 @@ def start_emulator(
 ) -> Emulator:
     """Start ministack and wait until it answers.
 
-    It listens on 127.0.0.1 alone, keeps its state in memory and writes below ``data_dir`` only. It
-    ends when this process ends, however that happens, unless it is ``detached``.
+    It listens on 127.0.0.1 alone, keeps its state in memory and writes below ``data_dir`` only,
+    bytecode of what it imports aside. It ends when this process ends, however that happens, unless
+    it is ``detached``.
 
     Args:
         data_dir: Made if missing; `server.log` and `tmp` in it are the emulator's.
@@ -189,7 +190,6 @@ def _server_environment(data_dir: Path) -> dict[str, str]:
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "DOCKER_HOST": f"unix://{temporary}/no-docker.sock",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 

@@ -7,6 +7,7 @@ handed out by file, because of fixtures that last for a module.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ FIRST = (
 """Patterns of files by when they start; the others come last."""
 
 
+@cache
 def group_of(path: str) -> str:
     """Return what a test file is handed out with: the name of its group, or its own path."""
     names = (name for name, patterns in GROUPS.items() if _matches(path, *patterns))
@@ -40,6 +42,7 @@ def _matches(path: str, *patterns: str) -> bool:
     return any(PurePath(path).match(pattern) for pattern in patterns)
 
 
+@cache
 def _rank(path: str) -> int:
     ranks = (n for n, pattern in enumerate(FIRST) if _matches(path, pattern))
     return next(ranks, len(FIRST))
@@ -66,9 +69,10 @@ def pytest_xdist_make_scheduler(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files, and mark the tests that try more in an exhaustive run."""
     items.sort(key=lambda item: _rank(item.nodeid.partition("::")[0]))
+    samples = cache(lambda module: _uses_sampling(vars(module.obj)))
     for item in items:
         module = item.getparent(pytest.Module)
-        if module is not None and _uses_sampling(vars(module.obj)):
+        if module is not None and samples(module):
             item.add_marker(pytest.mark.exhaustive)
 
 
