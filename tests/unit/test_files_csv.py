@@ -107,6 +107,24 @@ def test_an_empty_last_column_without_a_name_is_left_out(tmp_path: Path) -> None
         rows(tmp_path, "id,,t\n1,x,y\n")
 
 
+@pytest.mark.parametrize("declared", [None, {"id": "int64", "t": "string"}])
+@pytest.mark.parametrize("header", [True, False])
+def test_rows_may_end_in_a_delimiter_that_the_header_lacks(
+    tmp_path: Path, header: bool, declared: dict[str, str] | None
+) -> None:
+    first = "id,t\n" if header else ""
+    given = {"types": declared, "header": header}
+    if header or declared:
+        assert rows(tmp_path, f"{first}1,x,\n2,,\n", **given) == [(1, "x"), (2, None)]
+        many = "".join(f"{n},x,\n" for n in range(40_000))
+        assert len(rows(tmp_path, first + many, split={"target_bytes": 65536}, **given)) == 40_000
+        for wrong, why in (("2,y,z", "a value behind the last"), ("2,y", "2 fields, expected 3")):
+            with pytest.raises(SourceQueryFailed, match=f"line {2 + header}: the row has {why}"):
+                rows(tmp_path, f"{first}1,x,\n{wrong}\n", **given)
+    with pytest.raises(SourceQueryFailed, match="fields, expected"):
+        rows(tmp_path, f"{first}1,x\n2,y,\n", **given)
+
+
 def test_quote_takes_one_character_or_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="quote"):
         files_spec(tmp_path, "*.csv", quote="no")

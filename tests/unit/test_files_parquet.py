@@ -199,6 +199,72 @@ def test_lists_of_wrapped_values_are_refused(tmp_path: Path) -> None:
         read_all(files_spec(tmp_path, "*.parquet"))
 
 
+# The bytes of a footer that pyarrow writes for a list, and what older writers have in their place.
+LIST = b"\x15\x06L<\x00\x00\x00"
+GROUP = b"5\x04\x18\x04list\x15\x02\x00"
+ELEMENT = b"%\x00\x18\x07element"
+COLUMNS, PATH = b"\x15\x04\x19L5", b"\x198\x01l\x04list\x07element"
+TWO_LEVELS = [(GROUP, b""), (COLUMNS, b"\x15\x04\x19<5")]
+OLD_LISTS = {
+    "two levels": [
+        *TWO_LEVELS,
+        (ELEMENT, b"%\x04\x18\x07element"),
+        (PATH, b"\x19(\x01l\x07element"),
+    ],
+    "two levels, Avro": [
+        *TWO_LEVELS,
+        (ELEMENT, b"%\x04\x18\x05array"),
+        (PATH, b"\x19(\x01l\x05array"),
+    ],
+    "three levels, Hive": [(b"\x04list", b"\x03bag"), (b"\x07element", b"\x0darray_element")],
+    "no logical type": [(LIST, b"\x15\x06\x00")],
+    "map without values": [(LIST[:4], b"\x15\x02L,")],
+    "map without values, old": [(LIST, b"\x15\x02\x00")],
+}
+STRUCTS = {
+    "Avro's element": [(b"\x04list", b"\x05array")],
+    "Thrift's element": [(b"\x04list", b"\x07l_tuple")],
+    "no list at all": [(LIST, b"\x00")],
+}
+
+
+def old_list(path: Path, changes: list[tuple[bytes, bytes]]) -> list[Any]:
+    """Write a list whose schema is as another writer has it, and return its values.
+
+    ``required`` elements take the same levels whether a group lies around them or not, so that the
+    schema and the column's path are all that differs.
+    """
+    values = [[1, 2], None, [], [3]]
+    lists = pa.array(values, pa.list_(pa.field("element", pa.int32(), nullable=False)))
+    pq.write_table(pa.table({"l": lists}), path, store_schema=False, write_statistics=False)
+    data = path.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    body, footer = data[: -8 - length], data[-8 - length : -8]
+    for theirs, others in changes:
+        assert theirs in footer
+        footer = footer.replace(theirs, others)
+    path.write_bytes(body + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    return values
+
+
+@pytest.mark.parametrize("writer", OLD_LISTS)
+def test_lists_of_older_writers_are_read_as_lists(tmp_path: Path, writer: str) -> None:
+    """A map without values is the list of its keys.
+
+    https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#nested-types
+    """
+    values = old_list(tmp_path / "a.parquet", OLD_LISTS[writer])
+    found = read_all(files_spec(tmp_path, "*.parquet")).column("l")
+    assert (found.type, found.to_pylist()) == (pa.list_(pa.int32()), values)
+
+
+@pytest.mark.parametrize("writer", STRUCTS)
+def test_lists_whose_elements_are_structs_are_refused(tmp_path: Path, writer: str) -> None:
+    old_list(tmp_path / "a.parquet", STRUCTS[writer])
+    with pytest.raises(TypeNotRepresentable, match=r"column 'l' is of type .*struct<element"):
+        read_all(files_spec(tmp_path, "*.parquet"))
+
+
 def bomb(path: Path, rows: int, width: int, **given: Any) -> None:
     """Write one wide value for many rows: its bytes are in the file once."""
     wide = pa.DictionaryArray.from_arrays(

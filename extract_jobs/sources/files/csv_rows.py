@@ -61,16 +61,21 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
         ConfigError: Two columns have one name, or one has none.
     """
     dialect = dialect_of(files)
-    starts = record_starts(first.data, dialect, 2)
+    starts = record_starts(first.data, dialect, 3)
     if not starts:
         return Header(())
-    end = starts[1] if len(starts) > 1 else len(first.data)
-    record = first.data[starts[0] : end]
-    fields = _fields(record, dialect, uri)
+    ends = [*starts[1:], len(first.data)]
+    records = [first.data[start:end] for start, end in zip(starts, ends, strict=True)]
+    end = ends[0]
     if not files.header:
         given = tuple(files.types or ())
-        names = given or tuple(f"c{i}" for i in range(1, len(fields) + 1))
-        return Header(names, first.offset, first.line)
+        names = given or tuple(f"c{i}" for i in range(1, len(_fields(records[0], dialect)) + 1))
+        unnamed = _has_empty_end(records[0], len(names), dialect)
+        return Header(names, first.offset, first.line, unnamed)
+    try:
+        fields = [field.decode() for field in _fields(records[0], dialect)]
+    except UnicodeDecodeError:
+        raise ConfigError(f"{uri}: its header is not UTF-8; set files.encoding") from None
     nameless_end = len(fields) > 1 and not fields[-1]
     if nameless_end:
         fields.pop()
@@ -88,10 +93,19 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
                 "fix the file, or set files.header to false and name the columns in files.types"
             )
     line = first.line + lines_in(first.data[:end])
-    return Header(tuple(fields), first.offset + end, line, nameless_end)
+    its_rows_are_longer = len(records) > 1 and _has_empty_end(records[1], len(fields), dialect)
+    return Header(tuple(fields), first.offset + end, line, nameless_end or its_rows_are_longer)
 
 
-def _fields(record: bytes, dialect: Dialect, uri: str) -> list[str]:
+def _has_empty_end(record: bytes, columns: int, dialect: Dialect) -> bool:
+    """Return whether a row ends in a delimiter behind its last column."""
+    if not record.rstrip(b"\r\n").endswith(dialect.delimiter.encode()):
+        return False
+    fields = _fields(record, dialect)
+    return len(fields) == columns + 1 and not fields[-1]
+
+
+def _fields(record: bytes, dialect: Dialect) -> list[bytes]:
     # Quoted delimiters make this more than there are, which does no harm.
     most = record.count(dialect.delimiter.encode()) + 1
     table = arrow_csv.read_csv(
@@ -106,10 +120,7 @@ def _fields(record: bytes, dialect: Dialect, uri: str) -> list[str]:
             check_utf8=False,
         ),
     )
-    try:
-        return [str(column[0].as_py().decode()) for column in table.columns]
-    except UnicodeDecodeError:
-        raise ConfigError(f"{uri}: its header is not UTF-8; set files.encoding") from None
+    return [column[0].as_py() for column in table.columns]
 
 
 def _parse_options(dialect: Dialect) -> arrow_csv.ParseOptions:
