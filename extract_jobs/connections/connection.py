@@ -99,6 +99,9 @@ class DatabaseConnection:
     def parameters(self) -> dict[str, str]:
         """Return libpq's connection parameters without user and password.
 
+        Where the connection may have no TLS, a server that asks for the password in clear text is
+        refused, except over a Unix socket.
+
         Raises:
             ConfigError: As `sslrootcert`.
         """
@@ -121,6 +124,8 @@ class DatabaseConnection:
             "keepalives_count": "3",
             "tcp_user_timeout": "60000",
         }
+        if self.sslmode in ("disable", "prefer") and not self.host.startswith("/"):
+            found["require_auth"] = "!password"
         return {key: value for key, value in found.items() if value is not None}
 
 

@@ -82,6 +82,13 @@ def is_encrypted(opened: Any) -> bool:
     return isinstance(socket_of(opened), ssl.SSLSocket)
 
 
+def wait_as_long_as_it_takes(opened: Connection) -> None:
+    """Lift the limit that each wait for the server had while the connection was opened."""
+    made = cast(Any, opened)
+    made._read_timeout = made._write_timeout = made._current_timeout = None  # noqa: SLF001
+    socket_of(opened).settimeout(None)
+
+
 def trust_socket(opened: Connection) -> None:
     """Tell PyMySQL that a socket it was given is a Unix socket.
 

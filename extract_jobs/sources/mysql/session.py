@@ -24,6 +24,7 @@ from extract_jobs.sources.mysql.driver import (
     server_version,
     trust_socket,
     unverified_tls,
+    wait_as_long_as_it_takes,
 )
 from extract_jobs.sources.mysql.errors import connect_error, statement_error
 from extract_jobs.sources.mysql.settings import SETTINGS
@@ -69,6 +70,8 @@ def connect(connection: DatabaseConnection) -> Connection:
             autocommit=True,
             local_infile=False,
             connect_timeout=connection.connect_timeout_seconds,
+            read_timeout=connection.connect_timeout_seconds,
+            write_timeout=connection.connect_timeout_seconds,
             defer_connect=True,
             program_name="extract-jobs",
             auth_plugin_map=_plugins(connection),
@@ -78,6 +81,7 @@ def connect(connection: DatabaseConnection) -> Connection:
             trust_socket(opened)
         opened.connect(_socket(connection))
         _configure(opened)
+        wait_as_long_as_it_takes(opened)
         return opened
     except (pymysql.Error, OSError, UnicodeError) as error:
         if opened is not None:

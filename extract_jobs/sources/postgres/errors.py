@@ -34,6 +34,10 @@ _REFUSED_LOGIN = (
     ("no such database", "the pooler knows no database of that name; check connection.database"),
     ("no such user", "the pooler does not know the user; check connection.user"),
     ("accepting connection over GSSAPI", "the server signs in by GSSAPI, which is not supported"),
+    (
+        "server requested a cleartext password",
+        "the server asks for the password in clear text; set connection.sslmode to require",
+    ),
     ("unsupported authentication method", "the server signs in by a method that is not supported"),
 )  # fmt: skip
 _MISSING = re.compile(r"FATAL:\s+(?:database|role) .* does not exist", re.DOTALL)
