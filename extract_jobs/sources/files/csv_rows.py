@@ -70,8 +70,8 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
     if not files.header:
         given = tuple(files.types or ())
         names = given or tuple(f"c{i}" for i in range(1, len(_fields(records[0], dialect)) + 1))
-        unnamed = _has_empty_end(records[0], len(names), dialect)
-        return Header(names, first.offset, first.line, unnamed)
+        longer = _has_empty_end(records[0], len(names), dialect)
+        return Header(names, first.offset, first.line, longer)
     try:
         fields = [field.decode() for field in _fields(records[0], dialect)]
     except UnicodeDecodeError:
