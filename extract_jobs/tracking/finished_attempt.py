@@ -18,7 +18,8 @@ from extract_jobs.commit.log import Commit, CommitLog
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.metrics import metrics_line
 from extract_jobs.reporting.report import Report
-from extract_jobs.storage import OpenStorage
+from extract_jobs.spec.attempt_names import report_name
+from extract_jobs.storage import OpenStorage, join
 from extract_jobs.tracking.map_item import Item
 from extract_jobs.tracking.retry_policy import Decision, decide
 from extract_jobs.tracking.table import Status, TrackedRun, Tracking
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 _MOST_HANDLER_ERROR = 400
 _METRICS = {"succeeded": "TablesSucceeded", "retry": "TablesRetried", "failed": "TablesFailed"}
+_SUCCEEDED: dict[str, Any] = {
+    "outcome": "succeeded", "wait_seconds": 0, "error_class": "", "error_message": ""
+}  # fmt: skip
 _STATUS: dict[str, Status] = {"succeeded": "SUCCEEDED", "retry": "RETRYING", "failed": "FAILED"}
 
 
@@ -47,16 +51,15 @@ def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decis
     report, note = _read_report(item, open_storage)
     if report is not None and report.status == "succeeded":
         decision = decide(item, report, None, published=False)
-        if decision.outcome == "retry" and last:  # only the catalog would have been tried again
-            return replace(
-                decision, outcome="succeeded", wait_seconds=0, error_class="", error_message=""
-            )
-        return decision
+        # Only the catalog would be tried again.
+        return replace(decision, **_SUCCEEDED) if last else decision
     log = _log_of(item, open_storage)
     commit, published = _read_commit(log, item)
     decision = decide(item, report, commit, published=published, note=note)
     if decision.outcome == "succeeded" or (decision.outcome == "retry" and not last):
         return decision
+    if commit is None and (nothing_new := _earlier_success(item, open_storage)) is not None:
+        return replace(decide(item, nothing_new, None, published=False), **_SUCCEEDED)
     try:
         commit = log.fence(item["run_id"], by="the pipeline, which calls the run failed")
         published = commit is not None and log.outcome(commit) == "published"
@@ -142,7 +145,10 @@ def ended(run: TrackedRun, item: Item, decision: Decision) -> TrackedRun:
         commit_seq=decision.commit_seq,
         error_class=decision.error_class,
         error_message=decision.error_message,
-        catalog_error=decision.catalog_error,
+        # What is known stays, if this attempt's worker did not say.
+        catalog_error=run.catalog_error
+        if decision.catalog_error is None
+        else decision.catalog_error,
     )
 
 
@@ -166,6 +172,21 @@ def _judge_what_can_be_read(item: Item, open_storage: OpenStorage) -> Decision:
         name, cause = item["job_error"]["Error"], item["job_error"]["Cause"]
         message = f"{cause}; its report and commit log cannot be read: {error}"
         return Decision("failed", error_class=name, error_message=message, final=False)
+
+
+def _earlier_success(item: Item, open_storage: OpenStorage) -> Report | None:
+    """Return an earlier attempt's report of success, newest first; None where there is none.
+
+    An attempt that found no new rows commits nothing. If its catalog was busy, another attempt
+    follows for the catalog alone, and the run has succeeded whatever becomes of that one.
+    """
+    folder = item["report_uri"].rsplit("/", 1)[0]
+    for attempt in range(int(item["attempt"]) - 1, 0, -1):
+        uri = join(folder, report_name(attempt))
+        report, _ = _read_report({**item, "attempt": attempt, "report_uri": uri}, open_storage)
+        if report is not None and report.status == "succeeded":
+            return report
+    return None
 
 
 def _read_report(item: Item, open_storage: OpenStorage) -> tuple[Report | None, str]:

@@ -15,7 +15,7 @@ from entrypoints.handle_extract_job_run_status import handle, summarize
 from extract_jobs import errors
 from extract_jobs.commit.log import Commit, CommitLog
 from extract_jobs.config.model import JobSettings
-from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
 from extract_jobs.reporting.report import Report, ReportedError
 from extract_jobs.storage import StagedFile, WrittenFile, join, open_storage
 from extract_jobs.tracking.map_item import first_item, next_item, worker_arguments
@@ -201,6 +201,45 @@ def test_what_became_of_the_catalog_is_not_forgotten_by_a_worker_that_died(job):
     job.go_on(job.handle())
     assert job.handle("States.TaskFailed", GLUE_FAILED)["outcome"] == "succeeded"
     assert job.tracked().catalog_error == "Glue is throttling"
+
+
+def test_the_summary_names_the_catalog_of_a_worker_that_died(job):
+    job.report(**BUSY, catalog_retryable=True)
+    job.commit("published")
+    job.go_on(job.handle())
+    job.start()
+    answer = asked(job.tracking, job.item["execution_id"], 1)
+    assert (answer["outcome"], answer["catalog_failed"]) == ("succeeded", 1)
+    assert job.tracked().catalog_error == "Glue is throttling"
+
+
+NOTHING_NEW = {"catalog": "failed", "catalog_error": "Glue is throttling"}
+
+
+@pytest.mark.parametrize("error", [SourceUnavailable("the server is down"), ConfigError("no")])
+def test_a_run_without_new_rows_does_not_fail_while_its_catalog_is_busy(tmp_path, table, error):
+    job = Job(tmp_path, table, retry={"max_attempts": 3})
+    job.report(**NOTHING_NEW, catalog_retryable=True)
+    answer = job.handle()
+    assert answer["outcome"] == "retry"
+    while answer["outcome"] == "retry":
+        job.go_on(answer)
+        job.start()
+        job.report(error)
+        answer = job.handle()
+    assert answer["outcome"] == "succeeded"
+    run = job.tracked()
+    assert (run.status, run.error_class, run.rows) == ("SUCCEEDED", "", 0)
+    assert run.catalog_error == "Glue is throttling"
+    assert run.attempt == (3 if error.retryable else 2)
+
+
+def test_nor_where_the_execution_ends_before_the_next_attempt_does(job):
+    job.report(**NOTHING_NEW, catalog_retryable=True)
+    job.go_on(job.handle())
+    job.start()
+    answer = asked(job.tracking, job.item["execution_id"], 1)
+    assert (answer["outcome"], answer["catalog_failed"]) == ("succeeded", 1)
 
 
 def test_a_catalog_that_refuses_for_good_is_told_and_not_tried_again(job):
