@@ -70,6 +70,10 @@ $(SPARK4)/.ready: pyproject.toml uv.lock | $(READY)
 	  --python $(BIN)/python --no-group spark3 --group spark4
 	@touch $@
 
+# Classes of Spark as a JVM lays them out in memory, for JVMs that tests start.
+%/spark.jsa: tests/support/java.py uv.lock | %/.ready
+	@$*/bin/python -m tests.support.java
+
 demo: $(READY)  ## Run the pipeline on this machine and show what it did
 	@$(BIN)/python -m infra.local demo
 
@@ -77,10 +81,10 @@ demo: $(READY)  ## Run the pipeline on this machine and show what it did
 PYTEST := $(BIN)/pytest -q -n 2 -m
 NOT_COVERED := bench or crash or e2e or image or spark
 
-test: $(READY) $(DEBIAN) $(AWSCLI) $(LOCAL_SFN)  ## Run all tests, with samples of the long enumerations
+test: $(READY) .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(LOCAL_SFN)  ## Run all tests, with samples of the long enumerations
 	@$(PYTEST) 'not (bench or image)' $(ARGS)
 
-test-exhaustive: $(READY) $(DEBIAN) $(AWSCLI)  ## Run the long enumerations in full; takes hours
+test-exhaustive: $(READY) .venv/spark.jsa $(DEBIAN) $(AWSCLI)  ## Run the long enumerations in full; takes hours
 	@EXHAUSTIVE=1 $(PYTEST) 'exhaustive and not (bench or image)' $(ARGS)
 
 coverage: $(READY) $(DEBIAN)  ## Measure coverage by the tests that run in one process
@@ -91,7 +95,7 @@ $(DEBIAN): tests/support/debian.py | $(READY)
 	@$(BIN)/python -m tests.support.debian
 	@touch $@
 
-test-spark4: $(SPARK4)/.ready $(DEBIAN)  ## Run what depends on Spark's version on Spark 4
+test-spark4: $(SPARK4)/.ready $(SPARK4)/spark.jsa $(DEBIAN)  ## Run what depends on Spark's version on Spark 4
 	@$(SPARK4)/bin/pytest -q -n 2 -m 'spark and not (any_spark or bench or image)' $(ARGS)
 
 # Installs buildah, debootstrap and runc where they are missing.

@@ -32,6 +32,7 @@ from infra import build
 from infra.archives import write_tar, write_zip
 from infra.locked import locked, provided, without
 from tests.support.artifacts import ROOT, WHEELS
+from tests.support.java import QUICK_JAVA
 
 UV = str(Path(sys.executable).with_name("uv"))
 SPARK = str(Path(pyspark.__file__).parent)
@@ -88,7 +89,7 @@ def extracted(python, script, elsewhere, database, *, spark=False):
     submit = [
         f"{SPARK}/bin/spark-submit", "--master", "local[2]",
         "--driver-memory", "512m", "--conf", "spark.ui.enabled=false",
-        "--driver-java-options", "-XX:TieredStopAtLevel=1",
+        "--driver-java-options", QUICK_JAVA,
     ]  # fmt: skip
     command = submit if spark else [str(python)]
     run(*command, script.name, "--spec_uri", json.dumps(spec), cwd=elsewhere,

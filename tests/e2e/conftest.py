@@ -18,6 +18,7 @@ from extract_jobs.tracking.table import TrackedRun
 from infra.local.board import Outcome, tracking
 from infra.local.stack import DEFINITION, Stack, start_stack
 from tests.e2e.paths import required, table, taken
+from tests.support.java import QUICK_JAVA_ENVIRONMENT
 
 STUB = (sys.executable, "-S", "-E", str(Path(__file__).with_name("stub_worker.py")))
 SECONDS = 120.0
@@ -133,7 +134,10 @@ def stubbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A pipeline with real workers, and waits that are a tenth."""
-    stack = start_stack(tmp_path_factory.mktemp("real"), environment={"SFN_WAIT_SCALE": "0.1"})
+    stack = start_stack(
+        tmp_path_factory.mktemp("real"),
+        environment={"SFN_WAIT_SCALE": "0.1", **QUICK_JAVA_ENVIRONMENT},
+    )
     yield Pipeline(stack)
     stack.stop()
 

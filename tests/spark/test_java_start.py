@@ -13,6 +13,7 @@ from py4j.protocol import Py4JError
 
 from extract_jobs.errors import WorkerOutOfMemory
 from extract_jobs.spark.session import _start_error
+from tests.support.java import QUICK_JAVA
 
 ROOT = Path(__file__).parents[2]
 START = """
@@ -51,7 +52,7 @@ def test_a_spark_with_too_little_memory_asks_for_a_bigger_worker():
 def test_a_network_on_which_spark_cannot_start_is_tried_again():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        options = f"-Dspark.driver.port={port} -Dspark.port.maxRetries=0"
+        options = f"{QUICK_JAVA} -Dspark.driver.port={port} -Dspark.port.maxRetries=0"
         said = started(JAVA_TOOL_OPTIONS=options)
     assert said.startswith("Interrupted True Spark could not be started")
     assert "java.net.BindException" in said

@@ -17,6 +17,7 @@ from extract_jobs.run import run_extract
 from extract_jobs.spark.java import bundled_java_home
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.crash import Lake
+from tests.support.java import QUICK_JAVA_ENVIRONMENT
 from tests.support.postgres import Server
 
 TEXT = "canary-5f1d0e7b"
@@ -156,6 +157,7 @@ def test_killed_before_its_commit(
         "JAVA_HOME": str(bundled_java_home()),
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": "127.0.0.1",
+        **QUICK_JAVA_ENVIRONMENT,
     }
     done = subprocess.run(
         [sys.executable, "-c", KILLED, file, work],

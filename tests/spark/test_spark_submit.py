@@ -11,6 +11,7 @@ import pytest
 
 from extract_jobs.spark.java import bundled_java_home
 from extract_jobs.spark.session import spark_is_set_up
+from tests.support.java import QUICK_JAVA_ENVIRONMENT
 
 pytestmark = pytest.mark.spark
 
@@ -30,7 +31,7 @@ def test_the_master_and_name_of_spark_submit_are_kept(tmp_path: Path) -> None:
         [Path(sys.executable).with_name("spark-submit"), "--master", "local[1,3]", "--name", "mine",
          tmp_path / "program.py"],
         env={**os.environ, "JAVA_HOME": str(bundled_java_home()), "PYSPARK_PYTHON": sys.executable,
-             "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1"},
+             "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1", **QUICK_JAVA_ENVIRONMENT},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ended.stdout.splitlines() == ["set up True", "master local[1,3] mine"]
