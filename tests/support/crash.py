@@ -133,12 +133,31 @@ class Lake:
 
     def visible(self) -> list[str]:
         """Return the URIs of all objects in the target."""
-        prefix = self.target + "/"
         if not self.uri.startswith("s3://"):
             return sorted(str(p) for p in Path(self.target).rglob("*") if p.is_file())
-        bucket, _, key = prefix.removeprefix("s3://").partition("/")
-        pages = self._s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-        return [f"s3://{bucket}/{o['Key']}" for page in pages for o in page.get("Contents", [])]
+        bucket, _, key = self.target.removeprefix("s3://").partition("/")
+        return [f"s3://{bucket}/{name}" for name in self._keys(bucket, key)]
+
+    def contents(self) -> dict[str, bytes]:
+        """Return all that is in a lake in a bucket, by key, staged uploads aside."""
+        bucket, _, key = self.uri.removeprefix("s3://").partition("/")
+        found = self._keys(bucket, key)
+        return {k: self._s3().get_object(Bucket=bucket, Key=k)["Body"].read() for k in found}
+
+    def restore(self, contents: dict[str, bytes]) -> None:
+        """Make a lake in a bucket hold what `contents` returned, and nothing else."""
+        bucket, _, key = self.uri.removeprefix("s3://").partition("/")
+        assert self.staged() == []
+        for name in self._keys(bucket, key):
+            if name not in contents:
+                self._s3().delete_object(Bucket=bucket, Key=name)
+        for name, body in contents.items():
+            self._s3().put_object(Bucket=bucket, Key=name, Body=body)
+
+    def _keys(self, bucket: str, folder: str) -> list[str]:
+        lister = self._s3().get_paginator("list_objects_v2")
+        pages = lister.paginate(Bucket=bucket, Prefix=f"{folder}/")
+        return [o["Key"] for page in pages for o in page.get("Contents", [])]
 
     def staged(self) -> list[str]:
         """Return what is staged and not completed."""

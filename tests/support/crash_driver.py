@@ -9,6 +9,8 @@ can stand before: positive n kills before the n-th call, negative after it.
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import os
 import signal
@@ -18,11 +20,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import boto3
+import botocore.session
 import duckdb  # noqa: F401 - imported before forking
 import psycopg  # noqa: F401 - imported before forking
 import pyarrow.parquet  # noqa: F401 - imported before forking
 
 from extract_jobs.attempt.context import utc_now
+from extract_jobs.commit import record
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import ExtractError, error_line
@@ -96,10 +101,21 @@ def extract(request: dict[str, Any]) -> int:
     return 0
 
 
+def warm_up() -> None:
+    """Make what an extract makes once a process, so that no child has to."""
+    record._commits()
+    record._live_files()
+    # The description of S3 is read once a loader, and each client here has a new session.
+    botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+    boto3.session.Session().client("s3", region_name="us-east-1")
+
+
 def main() -> None:
     """Serve requests until standard input ends."""
+    warm_up()
     # Loading the extension would be half of a child's time; with one thread, DuckDB forks well.
     loaded = reader._database()
+    gc.freeze()  # a child's collections then copy none of the parent's pages
     for line in sys.stdin:
         request = json.loads(line)
         read_end, write_end = os.pipe()
