@@ -72,6 +72,7 @@ def case(request: pytest.FixtureRequest) -> SourceCase:
 
 
 def test_what_a_source_lacks_is_a_behaviour_with_a_reason() -> None:
+    assert any(case.lacks for case in CASES.values())
     for case in CASES.values():
         assert set(case.lacks) <= set(BEHAVIOURS)
         assert all(len(reason) > 10 for reason in case.lacks.values())

@@ -94,6 +94,7 @@ def test_every_service_is_asked_for_the_item_and_again_for_the_next_one():
         cases.append((item, {
             state: [failed, value({"Id": 1})], HANDLER: [retry, handled("succeeded", item)],
         }))  # fmt: skip
+    assert len(cases) == 4
     for (item, _), kind, (output, asked) in zip(cases, JOB_STATES, run(*cases), strict=True):
         assert output == {"run_id": item["run_id"], "outcome": "succeeded"}
         states = [name for name, _ in asked]

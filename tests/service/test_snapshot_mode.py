@@ -322,6 +322,7 @@ def test_intervals_tile_the_counter_and_every_row_is_in_one(pg, following):
     bits += [bound % 2**32 for bound in bounds if bound % 2**32 >= 3]
     found = [chosen(pg, bits, following, None, bounds[0])]
     found += [chosen(pg, bits, following, *pair) for pair in itertools.pairwise(bounds)]
+    assert len(found[0]) == len(bits)
     for number, row in enumerate(zip(*found, strict=True)):
         value = widened(bits[number], following)
         expected = next(i for i, bound in enumerate(bounds) if value <= bound)

@@ -182,6 +182,8 @@ def test_every_error_that_a_service_lists_for_a_call_is_sorted():
 
 
 def test_a_state_tries_again_exactly_what_the_tables_leave_to_it():
+    tasks = [state for state in STATES.values() if state["Type"] == "Task"]
+    assert {service_of(state) for state in tasks} == set(CALLS)
     for name, state in STATES.items():
         if state["Type"] == "Task":
             _, _, tables = CALLS[service_of(state)]
@@ -199,6 +201,7 @@ def test_a_state_tries_again_exactly_what_the_tables_leave_to_it():
 
 
 def test_what_is_tried_again_is_enough_for_each_error_once():
+    assert {name for name, _ in handlers("Retry")} >= {MANAGER, HANDLER, SUMMARY, *JOBS}
     for name, entry in handlers("Retry"):
         assert len(entry["ErrorEquals"]) <= entry["MaxAttempts"], name
 
@@ -208,6 +211,8 @@ def test_the_machine_and_every_task_have_a_timeout():
 
 
 def test_all_stands_alone_and_last():
+    caught = {name for name, entry in handlers("Catch") if "States.ALL" in entry["ErrorEquals"]}
+    assert caught >= {MANAGER, HANDLER, SUMMARY, KEEPER, *JOBS}
     for kind in ("Retry", "Catch"):
         for state in STATES.values():
             entries = state.get(kind, [])
@@ -218,6 +223,7 @@ def test_all_stands_alone_and_last():
 
 
 def test_every_job_hands_whatever_went_wrong_to_the_status_handler():
+    assert len(JOBS) == 4
     for name, state in JOBS.items():
         assert state["Next"] == HANDLER, name
         [catch] = state["Catch"]
@@ -250,6 +256,7 @@ def test_lambda_that_is_throttled_is_waited_for_longer_than_a_minute():
 
 
 def test_every_retry_is_jittered_and_bounded():
+    assert {name for name, _ in handlers("Retry")} >= {MANAGER, HANDLER, SUMMARY, *JOBS}
     for name, entry in handlers("Retry"):
         assert entry["JitterStrategy"] == "FULL", name
         assert 0 < entry["MaxAttempts"] <= 20
@@ -441,6 +448,7 @@ def test_the_samples_are_what_the_functions_answer():
 
 
 def test_a_timeout_is_a_positive_number_and_longer_than_the_services_own():
+    assert (len(JobType.__args__), len(JOBS)) == (3, 4)
     for job_type in JobType.__args__:
         item = sample_item(job_type)
         for state in JOBS.values():

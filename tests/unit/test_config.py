@@ -711,6 +711,7 @@ def test_a_strategy_that_the_source_lacks_is_refused(
 
 
 def test_what_the_registrations_say_of_strategies_is_what_the_sources_say() -> None:
+    assert set(BUILT_IN) >= {"postgres", "mysql", "sqlite", "jdbc", "files"}
     for name, found in BUILT_IN.items():
         module = import_module(found.opens.partition(":")[0])
         assert module.FEATURES.strategies == found.strategies, name

@@ -77,12 +77,13 @@ def test_the_page_names_every_parameter_and_alarm_and_only_what_there_is():
 
 
 def test_the_defaults_that_the_page_names_are_the_templates():
+    said = {}
     for names, default in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ([^|]+?) \|", PAGE, re.MULTILINE):
         listed = re.findall(r"`(\w+)`", names)
-        if listed[0] not in template()["Parameters"]:
-            continue
-        for name, told in zip(listed, default.split(", "), strict=False):
-            assert str(template()["Parameters"][name]["Default"]) == told, name
+        if listed[0] in template()["Parameters"]:
+            said |= dict(zip(listed, default.split(", "), strict=False))
+    assert len(said) > 5
+    assert said == {name: str(template()["Parameters"][name]["Default"]) for name in said}
 
 
 def test_every_make_target_of_the_page_exists():

@@ -40,6 +40,7 @@ def granted():
 
 def test_every_kind_of_resource_of_the_templates_can_be_made():
     kinds = {r["Type"] for read in TEMPLATES for r in read["Resources"].values()}
+    assert kinds >= {"AWS::S3::Bucket", "AWS::Lambda::Function"}
     for kind in kinds:
         _, service, name = kind.lower().split("::")
         action = CREATES.get(kind, f"{service}:create{name}")
@@ -47,6 +48,7 @@ def test_every_kind_of_resource_of_the_templates_can_be_made():
 
 
 def test_every_action_exists_and_is_for_its_resource():
+    assert {action.split(":")[0] for action, *_ in granted()} >= {"s3", "iam", "cloudformation"}
     for action, resources, _ in granted():
         if "*" in action:
             continue
@@ -83,10 +85,11 @@ def test_no_data_and_no_secret_can_be_read():
 
 
 def test_only_roles_and_policies_of_the_stack_can_be_made_or_handed_on():
-    for action, resources, statement in granted():
-        if action.startswith("iam:"):
-            own = all("/a-stack-with-a-longer-name-" in arn for arn in resources)
-            assert own or statement["Condition"], action
+    of_iam = [one for one in granted() if one[0].startswith("iam:")]
+    assert {"iam:CreateRole", "iam:PassRole"} <= {action for action, *_ in of_iam}
+    for action, resources, statement in of_iam:
+        own = all("/a-stack-with-a-longer-name-" in arn for arn in resources)
+        assert own or statement["Condition"], action
 
 
 def test_a_key_can_be_deleted_by_cloudformation_alone():

@@ -88,7 +88,9 @@ def test_types_that_are_refused(dialect: Dialect, type_name: str, code: int) -> 
 
 
 def test_every_type_of_the_docs_has_one_row() -> None:
+    assert TYPE_RULES
     for rules in TYPE_RULES.values():
+        assert rules
         names = [name for rule in rules for name in rule.source_type.split(", ")]
         assert len(names) == len(set(names))
         assert all(rule.reason.endswith(".") and rule.arrives_as for rule in rules)

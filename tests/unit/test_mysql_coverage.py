@@ -28,6 +28,7 @@ def test_each_column_stands_for_one_type() -> None:
 def test_columns_have_the_type_of_their_rule(rule: TypeRule) -> None:
     columns = COLUMNS | MYSQL_ALONE
     bases = [name.split("(")[0].split()[0] for name in rule.source_type.split(", ")]
+    assert COLUMNS_OF_RULES[rule.source_type]
     for name in COLUMNS_OF_RULES[rule.source_type]:
         declared = columns[name].type.replace("boolean", "tinyint")
         assert declared.split("(")[0].split()[0] in bases

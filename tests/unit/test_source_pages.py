@@ -71,7 +71,9 @@ def test_a_rule_is_in_the_words_of_the_config(rule: TypeRule) -> None:
 
 
 def test_no_table_names_a_type_twice() -> None:
+    assert SOURCES
     for one in SOURCES:
+        assert one.rules
         for rules in one.rules.values():
             names = [rule.source_type for rule in rules]
             assert len(set(names)) == len(names)
@@ -79,6 +81,8 @@ def test_no_table_names_a_type_twice() -> None:
 
 def test_pages_are_tables_that_markdown_reads() -> None:
     for text in (sources_page(SOURCES), types_page(SOURCES)):
-        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+        assert tables
+        for table in tables:
             rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
             assert len({len(row) for row in rows}) == 1

@@ -108,6 +108,7 @@ def job_defaults(given):
 
 
 def test_emr_is_told_its_program_wherever_emr_may_run():
+    assert {given["Emr"] for given in combinations()} == {"yes", "no"}
     for given in combinations():
         for image in ("", "123456789012.dkr.ecr.eu-central-1.amazonaws.com/x:1"):
             emr = job_defaults({**given, "EmrImage": image})["emr"]
@@ -369,12 +370,13 @@ def test_only_what_knows_no_resource_is_allowed_on_all_of_them():
 
 
 def test_every_role_can_be_bounded_and_trusts_one_service():
-    for name, resource in template()["Resources"].items():
-        if resource["Type"] == "AWS::IAM::Role":
-            properties = resource["Properties"]
-            assert properties["PermissionsBoundary"]["If"][0] == "HasBoundary", name
-            (trust,) = properties["AssumeRolePolicyDocument"]["Statement"]
-            assert list(trust["Principal"]) == ["Service"], name
+    roles = {name: resource["Properties"] for name, resource in template()["Resources"].items()
+             if resource["Type"] == "AWS::IAM::Role"}  # fmt: skip
+    assert set(roles) >= {"GlueRole", "StateMachineRole"}
+    for name, properties in roles.items():
+        assert properties["PermissionsBoundary"]["If"][0] == "HasBoundary", name
+        (trust,) = properties["AssumeRolePolicyDocument"]["Statement"]
+        assert list(trust["Principal"]) == ["Service"], name
 
 
 def test_a_function_is_given_what_it_reads_and_nothing_else():
@@ -438,6 +440,7 @@ def test_the_tracking_table_is_the_one_that_the_code_knows():
 def test_what_holds_data_outlives_the_stack():
     resources = template()["Resources"]
     holding = {"AWS::S3::Bucket", "AWS::S3::BucketPolicy", "AWS::DynamoDB::Table", "AWS::KMS::Key"}
+    assert holding <= {resource["Type"] for resource in resources.values()}
     for name, resource in resources.items():
         if resource["Type"] in holding:
             # Except where the stack was never finished: an empty bucket would be in the way.

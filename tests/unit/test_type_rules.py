@@ -125,6 +125,7 @@ def test_every_mysql_type_is_tried() -> None:
 
 @pytest.mark.parametrize("rule", mysql_types.TYPE_RULES, ids=lambda rule: rule.source_type)
 def test_mysql(rule: TypeRule) -> None:
+    assert MYSQL[rule.source_type]
     for printed in MYSQL[rule.source_type]:
         base = re.match(r"\w+", printed)
         assert base is not None
@@ -214,7 +215,9 @@ def _files(rule: TypeRule, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]
 
 @pytest.mark.parametrize("rule", files_types.TYPE_RULES, ids=lambda rule: rule.source_type)
 def test_files(rule: TypeRule, tmp_path: Path) -> None:
-    for glob, more in _files(rule, tmp_path):
+    files = list(_files(rule, tmp_path))
+    assert files, f"no file has a column of {rule.source_type}"
+    for glob, more in files:
         spec = ExtractSpec.model_validate({
             "run_id": "r", "source_name": "s", "source_type": "files", "extract_table": "t",
             "connection": {"uri": str(tmp_path)}, "files": {"glob": glob} | more,
