@@ -105,6 +105,7 @@ def extracted(python, script, elsewhere, database, *, spark=False):
 
 
 def test_wheel_and_zips_are_the_same_bytes_whenever_they_are_built(tmp_path, monkeypatch, built):
+    """Takes over ten seconds: everything but the archive for EMR is built a second time."""
     parts = ("wheel", "scripts", "glue", "lambda", "image")
     first, second = built(*parts), tmp_path / "second"
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
@@ -158,6 +159,7 @@ def test_neither_times_nor_modes_nor_order_reach_an_archive(tmp_path):
 def test_the_wheel_runs_under_spark_submit_from_a_clean_environment(
     tmp_path, elsewhere, pg_database, built
 ):
+    """Takes over ten seconds: it installs an environment, and starts Spark from it."""
     dist, environment = built("wheel", "scripts"), tmp_path / "environment"
     wheel = next(dist.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
@@ -177,6 +179,7 @@ def test_the_wheel_runs_under_spark_submit_from_a_clean_environment(
 
 
 def test_glue_gets_what_it_lacks_and_nothing_that_it_has(tmp_path, elsewhere, pg_database, built):
+    """Takes over ten seconds: it installs what Glue has, and resolves all of it twice."""
     dist = built("wheel", "scripts", "glue")
     for version, python in build.GLUE_PYTHONS.items():
         there = provided(ROOT / "infra" / "runtimes" / f"glue-{version}.txt")
@@ -229,6 +232,7 @@ def test_what_a_runtime_has_is_left_out_however_it_is_spelled():
 
 
 def test_the_emr_archive_runs_wherever_it_is_unpacked(elsewhere, pg_database, built):
+    """Takes over ten seconds: an archive of 200 MB is built, unpacked and run by Spark."""
     dist = built("wheel", "scripts", "emr")
     # Spark unpacks it beside the job, under the name that follows the # in spark.archives.
     environment = elsewhere / "environment"

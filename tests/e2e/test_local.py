@@ -42,6 +42,7 @@ def local(*arguments, password=""):
 
 
 def test_two_stacks_side_by_side_from_up_to_down(tmp_path, pg_database):
+    """Takes over ten seconds: it is about processes, of which two stacks are many."""
     pg_database.execute("create table orders as select i as n from generate_series(1, 100) i")
     configs = tmp_path / "configs"
     configs.mkdir()

@@ -139,6 +139,7 @@ def check_logs_of_functions(pipeline, execution, runs):
 
 
 def test_tables_arrive_by_glue_emr_serverless_emr_step_and_ecs(real, source, pg_database):
+    """Takes over ten seconds: three of the four workers start a Spark of their own."""
     for kind in KINDS:
         pg_database.execute(
             f"create table {kind} as select i as n, md5(i::text) as text from "

@@ -36,6 +36,7 @@ def tables_of_each_kind(*behaviours):
 
 
 def test_each_service_runs_good_bad_retried_and_silent_jobs(stubbed):
+    """Takes over ten seconds: each attempt of 24 tables is a process."""
     tables = tables_of_each_kind("ok", "refused", "busy_once", "hungry_once", "killed_once", "busy")
     stubbed.configure("each", tables)
     outcome = stubbed.run({"source_name": "each", "extract_tables": "*"})

@@ -27,6 +27,7 @@ def told(outcome):
 
 
 def test_both_interpreters_bring_every_table_to_the_same_end(stubbed, monkeypatch):
+    """Takes over ten seconds: each attempt is a process, and moto runs them in turn."""
     tables = {
         f"{kind}.{behaviour}_1": settings
         for kind, settings in KINDS.items()
