@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,7 @@ def run_extract(
     progress: Progress | None = None,
     clock: Callable[[], datetime] = utc_now,
     open_storage: OpenStorage = open_storage,
+    workers: WorkerProcesses | None = None,
 ) -> Report:
     """Extract one table: recover, plan, extract, reconcile, commit, publish, report.
 
@@ -74,6 +76,8 @@ def run_extract(
         progress: Notified of every step, for people to watch.
         clock: Returns the current time, UTC.
         open_storage: Returns the storage of a URI; picklable.
+        workers: Worker processes that other extracts of this process use too, and that stay the
+            caller's to close; None starts others where they are needed.
 
     Returns:
         The report, which is also at ``spec.report_uri``.
@@ -93,8 +97,9 @@ def run_extract(
         extract_jobs.errors.ConfigError: connection.path: ... does not exist on this worker
     """
     try:
-        with WorkerProcesses(worker_modules(spec)) as workers:
-            context = RunContext(spark, progress or Progress(), clock, open_storage, workers)
+        own = nullcontext(workers) if workers else WorkerProcesses(worker_modules(spec))
+        with own as processes:
+            context = RunContext(spark, progress or Progress(), clock, open_storage, processes)
             return _run_and_report(spec, context)
     except StopRequested as stop:  # it came when all was done, or all was lost
         raise Interrupted(str(stop)) from stop

@@ -25,7 +25,7 @@ from extract_jobs.commit.deduplication import (
 from extract_jobs.commit.log import Commit, CommitLog, Replaces, next_commit
 from extract_jobs.commit.reconcile import reconcile, refuse_fewer
 from extract_jobs.connections.secrets import secret_text
-from extract_jobs.engine.choice import connections_here
+from extract_jobs.engine.choice import Placement, place_splits
 from extract_jobs.engine.run_splits import (
     SplitTask,
     abort_leftover_uploads,
@@ -46,7 +46,7 @@ from extract_jobs.planning.plan import Plan, partition_names
 from extract_jobs.planning.schema_change import columns_after, schema_json
 from extract_jobs.reporting.report import Report, identity, versions
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import DataFrameReader, JointSnapshot, Snapshot, VerifiedSnapshot
+from extract_jobs.sources import JointSnapshot, Snapshot, VerifiedSnapshot
 from extract_jobs.sources.splits import Split
 from extract_jobs.spark.session import spark_context
 from extract_jobs.spec.attempt_names import file_prefix
@@ -97,7 +97,12 @@ class Attempt:
         try:
             with self.context.phase("extract"):
                 splits = self.snapshot.splits(self.spec)
-                read_from = self.take_snapshot(task, splits)
+                assert task.reader is not None
+                placement = place_splits(
+                    self.spec.engine, task.reader, splits=len(splits),
+                    connections=self.spec.split.max_connections, spark=self.context.spark,
+                )  # fmt: skip
+                read_from = self.take_snapshot(len(splits), placement)
                 task = replace(task, reader=self.snapshot.reader)
                 # There is nothing to compare with a count in the same snapshot.
                 before = None if self.snapshot.shared else self.count()
@@ -107,11 +112,9 @@ class Attempt:
                 results = run_splits(
                     task,
                     splits,
-                    connections=self.spec.split.max_connections,
-                    spark=self.context.spark,
+                    placement=placement,
                     progress=self.context.progress,
                     committed=self.committed(task, splits),
-                    engine=self.spec.engine,
                     workers=self.context.workers,
                 )
                 files = tuple(f for r in results for f in r.files) or self.schema_file(task)
@@ -133,9 +136,9 @@ class Attempt:
                 )
                 if same_rows and self.reads_interval_once():
                     refuse_fewer(self.spec.extract_table, sum(r.rows for r in results), source_rows)
-            if len(splits) > 1 or isinstance(task.reader, DataFrameReader):
+            if placement.on != "here":
                 abort_leftover_uploads(task, files)  # of workers that were lost
-                check_driver(self.context.spark)
+            check_driver(placement.context)
             report = attempt_report(
                 self.spec, self.context, self.plan, self.columns, task.transform,
                 read_from=read_from,
@@ -163,13 +166,12 @@ class Attempt:
                 )
         return finish(self.spec, self.log, winner, self.context)
 
-    def take_snapshot(self, task: SplitTask, splits: Sequence[Split]) -> dict[str, Any]:
-        """Take a snapshot that is taken by all readers together; return what is read from."""
-        told = self.description.read_from
-        if not isinstance(self.snapshot, JointSnapshot) or task.reader is None:
-            return told
-        connections = connections_here(self.spec, len(splits), task.reader, self.context.spark)
-        return told | self.snapshot.take(len(splits), connections)
+    def take_snapshot(self, splits: int, placement: Placement) -> dict[str, Any]:
+        """Open the sessions of a joint snapshot, if it is one; return what is read from."""
+        read_from = self.description.read_from
+        if not isinstance(self.snapshot, JointSnapshot):
+            return read_from
+        return read_from | self.snapshot.take(splits, placement.connections_here)
 
     def task(self) -> SplitTask:
         """Return what is done with each split."""

@@ -143,16 +143,21 @@ def _client() -> Any:
     import boto3
     from botocore.config import Config
 
-    from extract_jobs.storage.aws_errors import refuse_foreign_answers
+    from extract_jobs.storage.aws_errors import default_session_lock, refuse_foreign_answers
 
     bounds = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3})
-    return refuse_foreign_answers(boto3.client("glue", config=bounds))
+    with default_session_lock:
+        client = boto3.client("glue", config=bounds)
+    return refuse_foreign_answers(client)
 
 
 def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Commit) -> None:
+    from extract_jobs.storage.aws_errors import default_session_lock
+
     columns, folders = table_columns(commit.columns, commit.partition_by)
     owner = owner_of(spec, commit.fingerprint)
-    with closing(_client()) as glue:
+    # awswrangler takes clients from the default session all the way.
+    with default_session_lock, closing(_client()) as glue:
         found = read_table(glue, catalog)
         if found is None:
             create_table(catalog, spec.target.uri, columns, folders, owner)

@@ -14,8 +14,9 @@ import sys
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -91,29 +92,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run tables one after another; one that fails does not stop the others."""
+    """Run tables, some at a time; one that fails does not stop the others."""
     from extract_jobs.cli.progress import display
-    from extract_jobs.cli.run import reports_only, run_one, worst
-    from extract_jobs.cli.selection import selected_specs
+    from extract_jobs.cli.run import one_by_one, reports_only, worst
+    from extract_jobs.cli.selection import read_config, specs_of
+    from extract_jobs.cli.side_by_side import jobs_of, side_by_side
     from extract_jobs.cli.views import result_line, summary
+    from extract_jobs.config import tables_at_a_time
     from extract_jobs.engine.pandas_free import skip_pandas
 
     skip_pandas()
 
     run_id = arguments.run_id or _new_run_id()
-    specs = selected_specs(arguments, run_id=run_id)
+    config = read_config(arguments.config)
+    specs = specs_of(config, arguments, run_id)
+    at_most = tables_at_a_time(config, [spec.split.max_connections for spec in specs])
+    jobs = jobs_of(arguments.jobs, specs, at_most)
+    run = one_by_one if jobs == 1 else partial(side_by_side, jobs=jobs)
     outcomes: list[tuple[Report, int]] = []
     with reports_only(arguments.json) as stdout, display() as shown:
-        for spec in specs:
-            report, code = run_one(spec, shown.table(spec.extract_table), trace=arguments.traceback)
-            outcomes.append((report, code))
-            stopped = report.error is not None and report.error.class_name == Interrupted.__name__
-            told_later = stopped if stop_requested() else len(specs) == 1
-            shown.finished(result_line(report, told_later=told_later))
-            if arguments.json:
-                print(report.to_json(), file=stdout, flush=True)
-            if stop_requested():
-                break
+        runs = run(specs, lambda spec: shown.table(spec.extract_table), trace=arguments.traceback)
+        with closing(runs):
+            for ended in runs:
+                report, error = ended.report, ended.report.error
+                outcomes.append((report, ended.code))
+                stopped = error is not None and error.class_name == Interrupted.__name__
+                told_later = stopped if stop_requested() else len(specs) == 1
+                shown.finished(ended.progress, result_line(report, told_later=told_later))
+                if arguments.json:
+                    print(report.to_json(), file=stdout, flush=True)
+    order = [spec.extract_table for spec in specs]
+    outcomes.sort(key=lambda outcome: order.index(outcome[0].extract_table))
     reports = [report for report, _ in outcomes]
     print(summary(reports), file=sys.stderr if arguments.json else sys.stdout, flush=True)
     failed = [(report, code) for report, code in outcomes if code != EXIT_DONE]

@@ -45,7 +45,7 @@ def argument_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True, parser_class=_Command
     )
-    run = _command(commands, "run", "extract tables, one after another")
+    run = _command(commands, "run", "extract tables, several at a time")
     _config_arguments(run, tables="*")
     run.add_argument("--json", action="store_true", help="one report per line on standard output")
     run.add_argument(
@@ -63,6 +63,13 @@ def argument_parser() -> argparse.ArgumentParser:
         "--engine",
         choices=get_args(Engine),
         help="what reads the splits of a table; overrides the key engine of the config",
+    )
+    run.add_argument(
+        "--jobs",
+        type=_count,
+        metavar="N",
+        help="tables to run at a time, default 4; fewer where the source's max_connections allow "
+        "no more, and one where Spark reads them",
     )
     run.add_argument("--run-id", help="name the run; a committed run is not repeated")
     _target_argument(run)

@@ -22,7 +22,9 @@ def stop_requested() -> bool:
 
 
 def stop_text() -> str:
-    """Return the message for a requested stop; it is always the same."""
+    """Return the message for a stop; it is always the same."""
+    if not _stop_signals:
+        return "stopped with the command; staged files are dropped"
     number = _stop_signals[0]
     by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     return f"stopped by {by}; staged files are dropped"

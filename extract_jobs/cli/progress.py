@@ -15,10 +15,9 @@ from rich.progress import Progress as Bars
 
 from extract_jobs.cli.figures import counted, size_text
 from extract_jobs.errors import printable
-from extract_jobs.reporting.progress import Progress
+from extract_jobs.reporting.progress import ENDS, Progress
 
 SECONDS_BETWEEN_LINES = 5.0
-_ENDS = ("done", "failed")
 
 
 class Meter(Progress):
@@ -128,7 +127,7 @@ class LineMeter(Meter):
     def changed(self, *, phase: bool) -> None:
         """Write a line if one is due."""
         now = self._clock()
-        if phase and self.current in _ENDS:
+        if phase and self.current in ENDS:
             return  # the caller reports how it ended
         if phase:
             self._write(f"{self.table}: {self.current}")
@@ -155,7 +154,7 @@ class _BarMeter(Meter):
 
 
 class Display(Protocol):
-    """Shows tables one after another while it is entered."""
+    """Shows tables while it is entered, several at a time. Safe to call from any thread."""
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -171,8 +170,13 @@ class Display(Protocol):
     def table(self, name: str) -> Progress:
         """Begin a table and return the progress to pass to its extract."""
 
-    def finished(self, line: str) -> None:
-        """End the table under way, with one line that stays."""
+    def finished(self, table: Progress, line: str) -> None:
+        """End a table, with one line that stays.
+
+        Args:
+            table: What `table` returned.
+            line: Names the table.
+        """
 
 
 class LineDisplay:
@@ -190,11 +194,15 @@ class LineDisplay:
 
     def table(self, name: str) -> Progress:
         """Begin a table."""
-        return LineMeter(name, self.finished)
+        return LineMeter(name, self._write)
 
-    def finished(self, line: str) -> None:
+    def finished(self, table: Progress, line: str) -> None:  # noqa: ARG002
         """Write a line at once."""
-        print(line, file=self._stream, flush=True)
+        self._write(line)
+
+    def _write(self, line: str) -> None:
+        self._stream.write(f"{line}\n")  # in one piece: other threads write lines too
+        self._stream.flush()
 
 
 class LiveDisplay:
@@ -212,7 +220,6 @@ class LiveDisplay:
             console=console,
             transient=True,
         )
-        self._meter: _BarMeter | None = None
 
     def __enter__(self) -> Self:
         """Begin to draw."""
@@ -225,14 +232,12 @@ class LiveDisplay:
 
     def table(self, name: str) -> Progress:
         """Begin a table's line."""
-        self._meter = _BarMeter(name, self._bars)
-        return self._meter
+        return _BarMeter(name, self._bars)
 
-    def finished(self, line: str) -> None:
+    def finished(self, table: Progress, line: str) -> None:
         """Replace the table's line with one that stays."""
-        if self._meter:
-            self._bars.remove_task(self._meter.bar)
-            self._meter = None
+        if isinstance(table, _BarMeter):
+            self._bars.remove_task(table.bar)
         self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

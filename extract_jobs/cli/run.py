@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TextIO
 
-from extract_jobs.cli.process import internal_error, note_stop
+from extract_jobs.cli.process import internal_error, note_stop, stop_requested
+from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import (
     EXIT_CATALOG,
     EXIT_CONFIG,
@@ -32,19 +34,54 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import open_storage
 
 
-def run_one(spec: ExtractSpec, progress: Progress, *, trace: bool) -> tuple[Report, int]:
+@dataclass(frozen=True)
+class Ended:
+    """A table whose run has ended: its report, and the exit code that it alone would give."""
+
+    spec: ExtractSpec
+    progress: Progress
+    report: Report
+    code: int
+
+
+def one_by_one(
+    specs: Sequence[ExtractSpec], begin: Callable[[ExtractSpec], Progress], *, trace: bool
+) -> Generator[Ended]:
+    """Run tables one after another and yield each when it has ended; after a signal, no other.
+
+    Args:
+        specs: The tables.
+        begin: Returns the progress to notify of a table.
+        trace: Whether the traceback of a failure is printed.
+    """
+    for spec in specs:
+        progress = begin(spec)
+        report, code = run_one(spec, progress, trace=trace)
+        yield Ended(spec, progress, report, code)
+        if stop_requested():
+            return
+
+
+def run_one(
+    spec: ExtractSpec,
+    progress: Progress,
+    *,
+    trace: bool,
+    workers: WorkerProcesses | None = None,
+) -> tuple[Report, int]:
     """Run one table.
 
     Args:
         spec: What to extract.
         progress: Notified of every step.
         trace: Whether the traceback of a failure is printed.
+        workers: Processes that it shares with other tables; None starts its own.
 
     Returns:
         Its report, also where it failed, and the exit code that it alone would give.
     """
     try:
-        report = run_extract(spec, progress=progress)
+        report = run_extract(spec, progress=progress, workers=workers)
         return report, EXIT_CATALOG if report.catalog == "failed" else EXIT_DONE
     except Exception as error:  # noqa: BLE001 - the next table may do better
         note_stop(error)

@@ -50,7 +50,15 @@ def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[
         ConfigError: The config, a table's name or an override is wrong; or a run would leave a
             part of a table in the place of all of it.
     """
-    config = read_config(arguments.config)
+    return specs_of(read_config(arguments.config), arguments, run_id)
+
+
+def specs_of(config: SourceConfig, arguments: argparse.Namespace, run_id: str) -> list[ExtractSpec]:
+    """Return the specs of those tables of a config that the command line names.
+
+    Raises:
+        ConfigError: As `selected_specs`.
+    """
     tables = resolve_tables(config, list(arguments.tables) or "*", as_event=False)
     given = vars(arguments)
     place, limit = given.get("target"), given.get("limit")

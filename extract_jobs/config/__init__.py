@@ -285,8 +285,18 @@ def map_concurrency(
 
     A table uses one connection more than it reads splits at a time, to hold the snapshot.
     """
-    need = max(t.config.split.max_connections + 1 for t in _overridden(config, tables, overrides))
-    return max(1, config.source.max_connections // need)
+    chosen = _overridden(config, tables, overrides)
+    return tables_at_a_time(config, [t.config.split.max_connections for t in chosen])
+
+
+def tables_at_a_time(config: SourceConfig, connections: Sequence[int]) -> int:
+    """Return how many tables of a source may run at a time, at least 1.
+
+    Args:
+        config: Has the budget of all of them.
+        connections: Each table's ``split.max_connections``.
+    """
+    return max(1, config.source.max_connections // (max(connections, default=0) + 1))
 
 
 def _overridden(

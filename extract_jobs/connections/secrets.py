@@ -117,10 +117,12 @@ def _client(given: Any, service: str, name: str) -> Iterator[Any]:
     # Imported here: a connection by URL or environment needs no boto3.
     import boto3
 
-    from extract_jobs.storage.aws_errors import refuse_foreign_answers
+    from extract_jobs.storage.aws_errors import default_session_lock, refuse_foreign_answers
 
     region = name.split(":")[3] if name.startswith("arn:") and name.count(":") >= 5 else None
-    with closing(boto3.client(service, region_name=region)) as client:
+    with default_session_lock:
+        client = boto3.client(service, region_name=region)
+    with closing(client):
         yield refuse_foreign_answers(client)
 
 

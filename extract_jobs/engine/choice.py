@@ -5,35 +5,78 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
 from extract_jobs.sources import DataFrameReader, Reader
-from extract_jobs.spark.session import spark_context, spark_is_set_up
+from extract_jobs.spark.session import running_context, spark_context, spark_is_set_up
 from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.source_types import registration
 
 if TYPE_CHECKING:
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
 
-def runs_on(
-    wanted: Engine, reader: Reader | DataFrameReader, spark: SparkSession | None
-) -> Literal["processes", "spark"]:
-    """Return where splits run. One split that Python reads runs in this process all the same.
+@dataclass(frozen=True)
+class Placement:
+    """Where the splits of an attempt run. Decided once, before the first of them is read.
+
+    Attributes:
+        on: ``here`` is this process, ``processes`` are worker processes of this machine.
+        connections: Most splits under way at a time, at least 1.
+        context: The Spark that runs them. Elsewhere the Spark that this process drives all the
+            same, or None. The attempt ends when it ends.
+        session: The caller's.
+    """
+
+    on: Literal["here", "processes", "spark"]
+    connections: int
+    context: SparkContext | None = None
+    session: SparkSession | None = None
+
+    @property
+    def connections_here(self) -> int:
+        """How many splits this machine reads at a time; 0 where other machines read them."""
+        if self.on != "spark":
+            return self.connections
+        assert self.context is not None
+        local = re.match(r"local(\[|$)", self.context.master or "")
+        return self.connections if local else 0
+
+
+def place_splits(
+    wanted: Engine,
+    reader: Reader | DataFrameReader,
+    *,
+    splits: int,
+    connections: int,
+    spark: SparkSession | None,
+) -> Placement:
+    """Decide where splits run, and start a Spark if they need one.
 
     Args:
         wanted: The spec's ``engine``. With ``auto`` it is Spark where somebody has set up a Spark:
             the caller has a session, one is active, or a master is configured, as by spark-submit,
             on Glue and on EMR. Elsewhere this machine is all there is.
-        reader: A `DataFrameReader` reads through Spark, whatever is wanted.
+        reader: A `DataFrameReader` reads through Spark, whatever is wanted. A single split that
+            Python reads is read in this process, whatever is wanted.
+        splits: How many there are.
+        connections: How many may be read at a time.
         spark: The caller's session.
+
+    Raises:
+        ConfigError: The engine is not available here.
+        ExtractError: As `extract_jobs.spark.session.spark_context`.
     """
-    if isinstance(reader, DataFrameReader):
-        return "spark"
-    return _of_arrow(wanted, spark)
+    most, dataframe = min(connections, splits), isinstance(reader, DataFrameReader)
+    if dataframe or (splits > 1 and _of_arrow(wanted, spark) == "spark"):
+        return Placement("spark", most, spark_context(spark, connections), spark)
+    most = processes_for(connections, splits)
+    return Placement("here" if most == 1 else "processes", most, running_context(spark), spark)
 
 
 def _of_arrow(wanted: Engine, spark: SparkSession | None) -> Literal["processes", "spark"]:
@@ -42,22 +85,6 @@ def _of_arrow(wanted: Engine, spark: SparkSession | None) -> Literal["processes"
     if sys.platform != "linux":  # forking and ending workers as they are here is Linux's
         return "spark"
     return "spark" if spark is not None or spark_is_set_up() else "processes"
-
-
-def connections_here(
-    spec: ExtractSpec, splits: int, reader: Reader | DataFrameReader, spark: SparkSession | None
-) -> int:
-    """Return how many splits are read at a time on this machine; 0 where other machines read them.
-
-    Starts a Spark where splits are to run on one, since only that can say where its executors are.
-    """
-    connections = spec.split.max_connections
-    if splits == 1:
-        return 1
-    if runs_on(spec.engine, reader, spark) == "processes":
-        return processes_for(connections, splits)
-    master = spark_context(spark, connections).master or ""
-    return min(connections, splits) if re.match(r"local(\[|$)", master) else 0
 
 
 def processes_for(connections: int, splits: int) -> int:
@@ -91,6 +118,11 @@ def will_need_workers(
         and _of_arrow(spec.engine, spark) == "processes"
         and processes_for(split.max_connections, 2) > 1
     )
+
+
+def may_use_spark(spec: ExtractSpec) -> bool:
+    """Return whether a spec's splits run on Spark where they are several, as far as it can tell."""
+    return registration(spec.source_type).on_spark or _of_arrow(spec.engine, None) == "spark"
 
 
 def worker_modules(spec: ExtractSpec) -> list[str]:

@@ -37,6 +37,8 @@ def run_on_process(
     workers: WorkerProcesses,
     progress: Progress,
     stop: threading.Event,
+    *,
+    owner: object,
 ) -> Results | SplitFailure:
     """Run some splits on a worker process; a lost worker costs one try.
 
@@ -47,13 +49,13 @@ def run_on_process(
         WorkerOutOfMemory: A worker was killed because memory was full.
     """
     for last in (False, True):
-        worker = workers.take()
+        worker = workers.take(owner, stop)
         try:
             outcome = worker.run(task, unit, progress)
         except Disconnected:
             lost = workers.lost(worker)
-            error = _as_told(lost, unit, last=last)
-            if last or stop.is_set() or isinstance(error, WorkerOutOfMemory):
+            error = _loss_error(lost, unit, last=last)
+            if last or stop.is_set() or worker.stopping or isinstance(error, WorkerOutOfMemory):
                 raise error from lost
             logger.warning("%s: %s; reading again", described(unit), lost)
         except BaseException:
@@ -65,14 +67,15 @@ def run_on_process(
     raise AssertionError("unreachable")
 
 
-def _as_told(lost: WorkerLost, unit: Sequence[Split], *, last: bool) -> ExtractError:
-    """Return what a lost worker means.
+def _loss_error(lost: WorkerLost, unit: Sequence[Split], *, last: bool) -> ExtractError:
+    """Return the error for a lost worker.
 
-    The system keeps no count of such kills everywhere; one SIGKILL after the other is its way too.
+    Not every system counts the processes that it kills for memory, so a second SIGKILL counts as
+    one, too.
     """
     if lost.memory or (last and lost.killed):
         return WorkerOutOfMemory(
             f"{described(unit)}: a worker process was killed, as the system does when memory is "
             "full; give the worker more, or read fewer splits at a time (max_connections)"
         )
-    return Interrupted(f"{described(unit)}: {lost}; what it said is on standard error")
+    return Interrupted(f"{described(unit)}: {lost}; its own messages are on standard error")

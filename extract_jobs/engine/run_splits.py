@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from extract_jobs.commit.deduplication import CommittedRows
 from extract_jobs.engine.arrow_splits import run_in_process, run_on_spark
-from extract_jobs.engine.choice import processes_for, runs_on
+from extract_jobs.engine.choice import Placement
 from extract_jobs.engine.dataframe_splits import run_dataframe
 from extract_jobs.engine.process_splits import pickled, run_on_process
 from extract_jobs.engine.split_task import (
@@ -40,8 +40,7 @@ from extract_jobs.errors import Interrupted
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.sources import DataFrameReader, Reader
 from extract_jobs.sources.splits import Split, slices
-from extract_jobs.spark.session import check_driver, spark_context, spark_session
-from extract_jobs.spec.engines import Engine
+from extract_jobs.spark.session import check_driver, spark_session
 from extract_jobs.storage import WrittenFile, join
 
 if TYPE_CHECKING:
@@ -66,25 +65,21 @@ def run_splits(
     task: SplitTask,
     splits: Sequence[Split],
     *,
-    connections: int,
-    spark: SparkSession | None,
+    placement: Placement,
     progress: Progress,
     committed: Callable[[Split], CommittedRows | None] | None = None,
-    engine: Engine = "auto",
     workers: WorkerProcesses | None = None,
 ) -> list[SplitResult]:
-    """Extract every split, at most ``connections`` at a time.
+    """Extract every split.
 
     Args:
         task: What to do with a split.
         splits: Disjoint and exhaustive.
-        connections: Most splits under way at a time, at least 1.
-        spark: The caller's session; None uses the active one, or starts one where it is needed.
+        placement: Where, and how many at a time.
         progress: Notified of every split.
         committed: Returns the rows of a split that are already committed. Called here when the
             split's turn comes; each split then has its own task. None if there are no such rows.
-        engine: Where splits run; see `extract_jobs.engine.choice.runs_on`.
-        workers: Processes for splits, which stay the caller's to close; None takes others.
+        workers: Processes for splits, which stay the caller's to close; None starts others.
 
     Returns:
         One result per split, in order of index.
@@ -94,21 +89,20 @@ def run_splits(
     """
     reader = task.reader
     assert reader is not None
-    on = runs_on(engine, reader, spark)
+    connections, context = placement.connections, placement.context
     scattered = task.transform.fixed_partition() is None and committed is None
-    if on == "processes":
-        connections = processes_for(connections, len(splits))
     units = slices(splits, connections if scattered else len(splits))
     of_split = committed or (lambda _: None)
-    if not isinstance(reader, DataFrameReader) and (on == "processes" or len(splits) == 1):
-        if connections == 1 or len(units) == 1:
-            here = _Here(task, reader, of_split, progress)
-            return [result for unit in units for result in here.run(unit)]
+    if placement.on == "here":
+        assert not isinstance(reader, DataFrameReader)
+        here = _Here(task, reader, of_split, progress)
+        return [result for unit in units for result in here.run(unit)]
+    if placement.on == "processes":
         with nullcontext(workers) if workers else WorkerProcesses() as processes:
             on_processes = _OnProcesses(task, of_split, progress, processes)
             return _side_by_side(on_processes, units, connections, progress)
-    context = spark_context(spark, connections)
-    on_spark = _OnSpark(task, reader, of_split, context, lambda: spark_session(spark))
+    assert context is not None
+    on_spark = _OnSpark(task, reader, of_split, context, lambda: spark_session(placement.session))
     return _side_by_side(on_spark, units, connections, progress)
 
 
@@ -128,7 +122,7 @@ class _Here:
         ready = replace(self.task, committed=self.of_split(unit[0]))
         results = run_in_process(ready, self.reader, unit, self.progress)
         if len(unit) > 1:
-            _tell_done(self.progress, results)
+            _report_done(self.progress, results)
         return results
 
 
@@ -142,7 +136,7 @@ class _Way(Protocol):
         """End the units that are under way; called again while any is."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _OnProcesses:
     task: SplitTask
     of_split: OfSplit
@@ -153,10 +147,10 @@ class _OnProcesses:
 
     def run(self, unit: Sequence[Split], stop: threading.Event) -> Results | SplitFailure:
         task = self._pickled(self.of_split(unit[0]))
-        return run_on_process(task, unit, self.workers, self.progress, stop)
+        return run_on_process(task, unit, self.workers, self.progress, stop, owner=self)
 
     def cancel(self) -> None:
-        self.workers.interrupt()
+        self.workers.interrupt(self)
 
     def _pickled(self, committed: CommittedRows | None) -> bytes:
         """Return the task as it is sent: the same bytes as long as the same rows are committed."""
@@ -209,7 +203,7 @@ def _side_by_side(
         outcome = way.run(unit, stop)
         if isinstance(outcome, SplitFailure):
             raise outcome.error()
-        _tell_done(progress, outcome)
+        _report_done(progress, outcome)
         return outcome
 
     pool = ThreadPoolExecutor(min(connections, len(units)), thread_name_prefix="split")
@@ -232,7 +226,7 @@ def _side_by_side(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _tell_done(progress: Progress, results: Results) -> None:
+def _report_done(progress: Progress, results: Results) -> None:
     for result in results:
         size = sum(f.staged.size for f in result.files)
         progress.split(result.index, result.rows, size, done=True)

@@ -102,13 +102,22 @@ def _last_resort(stop: Stop) -> None:
     error = Interrupted(f"{_MESSAGE}; the worker was waiting for the source and was ended")
     try:
         if stop.spec is not None:
-            with suppress(ExtractError):
-                drop_staged(stop.spec)
-            _report(stop.spec, error)
+            give_up(stop.spec, error)
         print(error_line(error), file=sys.stderr, flush=True)  # noqa: T201
     finally:
         # Whatever else fails, such as writing to a pipe that spark-submit no longer reads.
         os._exit(EXIT_RETRY)
+
+
+def give_up(spec: ExtractSpec, error: Interrupted) -> None:
+    """Drop what an attempt has staged and leave its report, whatever its own thread still does.
+
+    Should the attempt commit all the same, its commit is published or voided as a whole. The
+    report is not replaced if the attempt has left one.
+    """
+    with suppress(ExtractError):
+        drop_staged(spec)
+    _report(spec, error)
 
 
 def drop_staged(spec: ExtractSpec) -> int:

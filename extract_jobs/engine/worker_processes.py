@@ -36,6 +36,8 @@ _ANSWER_SECONDS = 300.0
 """How long the server may take to answer. Its first answer waits until it has imported all."""
 _END_SECONDS = 2.0
 """How long the server may take to end, once its socket is closed, before it is killed."""
+_LOOK_SECONDS = 0.5
+"""How often a thread that waits for a free worker looks whether its extract was stopped."""
 _VMSTAT = Path("/proc/vmstat")
 
 
@@ -68,13 +70,23 @@ class Worker:
     Attributes:
         pid: Its process id.
         connection: Leads to it.
+        owner: Who has taken it; None while it is idle.
         task: The pickled task that it was sent last.
+        stopping: Whether it was told to end.
     """
 
     pid: int
     connection: Connection
+    owner: object = None
     task: bytes | None = None
     stopping: bool = False
+
+    def interrupt(self) -> None:
+        """Have it drop what it does and end; kill it if it was told before."""
+        number = signal.SIGKILL if self.stopping else signal.SIGTERM
+        self.stopping = True
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def run(self, task: bytes, unit: Sequence[Split], progress: Progress) -> Results | SplitFailure:
         """Run some splits and return their outcome.
@@ -120,12 +132,15 @@ class WorkerProcesses:
     Its methods may be called from any thread.
     """
 
-    def __init__(self, modules: Sequence[str] = ()) -> None:
+    def __init__(self, modules: Sequence[str] = (), *, most: int | None = None) -> None:
         """Remember what to import.
 
         Args:
             modules: What workers need beside the engine, such as the source's module.
+            most: Most workers that are busy at a time, where several extracts share them; None
+                leaves that to the extract.
         """
+        self._most = most
         self._modules = tuple(modules)
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -135,6 +150,7 @@ class WorkerProcesses:
         self._closed = False
         # One request at a time to the server; and no signal to a process that is reaped already.
         self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
 
     def __enter__(self) -> Self:
         return self
@@ -147,15 +163,26 @@ class WorkerProcesses:
         with self._lock:
             self._start()
 
-    def take(self) -> Worker:
-        """Return an idle worker, or a new one.
+    def take(self, owner: object = None, stop: threading.Event | None = None) -> Worker:
+        """Return an idle worker or a new one; wait if as many as may be are busy.
+
+        Args:
+            owner: Whose it is until it is given back; see `interrupt`.
+            stop: Ends the wait when it is set.
 
         Raises:
+            Interrupted: The wait was ended.
             ExtractError: None can be started.
         """
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            while self._most and len(self._workers) - len(self._idle) >= self._most:
+                if self._closed or (stop is not None and stop.is_set()):
+                    raise Interrupted("the extract was stopped before a worker process was free")
+                self._freed.wait(_LOOK_SECONDS)
+            if self._idle and not self._closed:
+                worker = self._idle.pop()
+                worker.owner = owner
+                return worker
             self._start()
             ours, theirs = Pipe()
             try:
@@ -167,7 +194,7 @@ class WorkerProcesses:
                 raise
             finally:
                 theirs.close()
-            worker = Worker(pid, ours)
+            worker = Worker(pid, ours, owner)
             self._workers.add(worker)
             return worker
 
@@ -175,7 +202,9 @@ class WorkerProcesses:
         """Keep a worker that has given its outcome for the next unit, unless it is ending."""
         with self._lock:
             if not worker.stopping:
+                worker.owner = None
                 self._idle.append(worker)
+                self._freed.notify()
 
     def lost(self, worker: Worker) -> WorkerLost:
         """Kill a worker, if it has not ended by itself, and return how it ended.
@@ -187,18 +216,25 @@ class WorkerProcesses:
             with suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)
             self._workers.discard(worker)
+            self._freed.notify()
             worker.connection.close()
             by = self._ask(worker_server.WAIT + b" %d" % worker.pid)
             return WorkerLost(by, memory=_oom_kills() > self._oom_kills)
 
-    def interrupt(self) -> None:
-        """Have busy workers drop what they do and end; those that were told before are killed."""
+    def interrupt(self, owner: object) -> None:
+        """Have an owner's workers drop what they do and end; kill those that were told before."""
         with self._lock:
             for worker in self._workers.difference(self._idle):
-                number = signal.SIGKILL if worker.stopping else signal.SIGTERM
-                worker.stopping = True
-                with suppress(ProcessLookupError):
-                    os.kill(worker.pid, number)
+                if worker.owner is owner:
+                    worker.interrupt()
+
+    def stop(self) -> None:
+        """Start no other worker, and have the busy ones drop what they do and end."""
+        with self._lock:
+            self._closed = True
+            self._freed.notify_all()
+            for worker in self._workers.difference(self._idle):
+                worker.interrupt()
 
     def close(self) -> None:
         """End the server and all workers, for good; within seconds, whatever they do."""

@@ -28,10 +28,14 @@ from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import StopRequested
+
+if TYPE_CHECKING:
+    from extract_jobs.engine.split_task import SplitFailure, SplitTask
+    from extract_jobs.sources import Reader
 
 MODULE = "extract_jobs.engine.worker_server"
 SINGLE_THREADED = {
@@ -164,18 +168,17 @@ class _Worker(logging.Handler):
             def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
                 worker.progress(index, rows, size, done=done)
 
-        task = None
+        task: SplitTask | SplitFailure | None = None
         while True:
             level, sent, unit = self._connection.recv()
             logging.getLogger().setLevel(level)
-            try:
-                task = pickle.loads(sent) if sent is not None else task  # noqa: S301 - the driver's
-            except Exception as error:  # noqa: BLE001 - classes raise anything when they are loaded
-                failure = f"{type(error).__name__}: {error}"
-                self._send("outcome", SplitFailure("ConfigError", _not_importable(failure)))
+            if sent is not None:
+                task = _loaded(sent)
+            if isinstance(task, SplitFailure):
+                self._send("outcome", task)
                 continue
             assert task is not None
-            run = partial(run_in_process, task, task.reader, unit, Sent())
+            run = partial(run_in_process, task, cast("Reader", task.reader), unit, Sent())
             self._send("outcome", outcome_of(run, unit))
 
     def progress(self, index: int, rows: int, size: int, *, done: bool) -> None:
@@ -191,6 +194,18 @@ class _Worker(logging.Handler):
     def _send(self, kind: str, what: object) -> None:
         with self._sending:
             self._connection.send((kind, what))
+
+
+def _loaded(sent: bytes) -> SplitTask | SplitFailure:
+    """Return a task, or the failure to load it, which every unit of the task then has."""
+    from extract_jobs.engine.split_task import SplitFailure
+
+    try:
+        task: SplitTask = pickle.loads(sent)  # noqa: S301 - the driver's
+    except Exception as error:  # noqa: BLE001 - classes raise anything when they are loaded
+        failure = f"{type(error).__name__}: {error}"
+        return SplitFailure("ConfigError", _not_importable(failure))
+    return task
 
 
 def _not_importable(failure: str) -> str:

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from extract_jobs.reporting.report import Report
 
 
+ENDS = ("done", "failed")
+"""The last phases; an extract has one of them."""
+
+
 class Progress:
     """Receives the events of an extract; this one ignores them all.
 
@@ -15,7 +19,7 @@ class Progress:
     """
 
     def phase(self, name: str) -> None:
-        """A phase begins: recover, plan, extract, reconcile, commit, publish, catalog, done."""
+        """A phase begins: recover, plan, extract, reconcile, commit, publish, catalog, an end."""
 
     def planned(self, splits: int, rows: int | None, size: int | None) -> None:
         """So many splits are about to be read; rows and bytes are the source's own estimates."""

@@ -7,6 +7,7 @@ data in it.
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -217,6 +218,12 @@ def identity(spec: ExtractSpec) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return versions of what took part: extract-jobs, Python, DuckDB, pyarrow, Spark."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Look them up once a process: each lookup parses the metadata of a package, for 5 ms."""
     found = {"python": platform.python_version()}
     for package in ("extract-jobs", "duckdb", "pyarrow", "pyspark"):
         try:

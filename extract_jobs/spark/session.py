@@ -24,8 +24,8 @@ TASK_FAILURES = 4
 """Times that Spark itself runs a task."""
 
 
-def check_driver(spark: SparkSession | None) -> None:
-    """Raise if Spark was started for this extract and its JVM is gone.
+def check_driver(context: SparkContext | None) -> None:
+    """Raise if the JVM of a Spark that ran when splits were placed is gone.
 
     Under spark-submit a TERM kills the JVM and leaves Python running as an orphan, which must not
     commit.
@@ -33,7 +33,6 @@ def check_driver(spark: SparkSession | None) -> None:
     Raises:
         Interrupted: The JVM died.
     """
-    context = spark.sparkContext if spark else _active_context()
     if context is not None and _stopped(context):
         raise Interrupted("the Spark driver's JVM has died or was stopped; nothing was committed")
 
@@ -109,12 +108,13 @@ def spark_context(
             left as it is.
 
     Raises:
-        ConfigError: Spark is not installed.
+        ConfigError: Spark is not installed, or the session was stopped.
         WorkerOutOfMemory: Java has not the memory to start.
         Interrupted: Spark could not be started for another reason.
     """
     active = spark.sparkContext if spark else _active_context()
     if active is not None:
+        _refuse_stopped(active)
         return active
     try:
         from pyspark import SparkConf, SparkContext
@@ -158,6 +158,20 @@ def spark_context(
             return SparkContext.getOrCreate(conf)
         except Exception as error:
             raise _start_error(error, packages) from error
+
+
+def running_context(spark: SparkSession | None) -> SparkContext | None:
+    """Return the caller's or the active Spark context, if it runs. Starts none."""
+    context = spark.sparkContext if spark else _active_context()
+    return None if context is None or _stopped(context) else context
+
+
+def _refuse_stopped(context: SparkContext) -> None:
+    if context._jsc is None:  # noqa: SLF001 - what SparkContext.stop leaves
+        raise ConfigError(
+            "the Spark session of this extract was stopped: pass one that runs, or none"
+        )
+    check_driver(context)
 
 
 def _start_error(error: Exception, packages: Sequence[str]) -> Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from botocore.exceptions import (
@@ -57,6 +58,10 @@ class ForeignAnswer(HTTPClientError):  # type: ignore[misc]
         "{operation} was answered with HTML, which is not one of AWS's answers: a proxy or a login "
         "page stands between this job and AWS"
     )
+
+
+default_session_lock = threading.RLock()
+"""Held while boto3's default session makes clients, which is not safe between threads."""
 
 
 def refuse_foreign_answers(client: Any) -> Any:

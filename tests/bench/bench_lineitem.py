@@ -6,7 +6,7 @@ zstd everywhere. Afterwards each result is read back and its row count and colum
 with the source's, exactly.
 
     python -m tests.bench.bench_lineitem [--scale 1] [--rounds 3] [--connections 2]
-        [--engine both]
+        [--engine both] [--other NAME=COMMAND]
 
 Exits 1 if a result is wrong, or, from scale 1 on, if extract-jobs takes more than half of Spark
 JDBC's time or a Python process of it more than 600 MB. No test asserts these figures: they are
@@ -87,6 +87,10 @@ def main() -> int:
         "--engine", choices=("processes", "spark", "both"), default="both",
         help="what runs extract-jobs' splits; both take part",
     )  # fmt: skip
+    parser.add_argument(
+        "--other", metavar="NAME=COMMAND", type=lambda text: text.split("=", 1),
+        help="an extract-jobs of another environment, such as an earlier version's",
+    )  # fmt: skip
     parser.add_argument("--jdbc-jar", type=Path, help="PostgreSQL's JDBC driver")
     arguments = parser.parse_args()
     both = arguments.engine == "both"
@@ -100,6 +104,11 @@ def main() -> int:
             load(server, data)
             contenders = (
                 *(extract_jobs(server, arguments.connections, engine) for engine in engines),
+                *(
+                    [other(server, arguments.connections, *arguments.other)]
+                    if arguments.other
+                    else []
+                ),
                 spark_jdbc(server, jar),
                 duckdb_copy(server),
             )
@@ -156,6 +165,12 @@ def load(server: Server, data: Path) -> None:
 
 def extract_jobs(server: Server, connections: int, engine: str) -> Contender:
     """This project, by its command line, full extract into a folder."""
+    before = other(server, connections, f"{OURS}, {engine}", executable("extract-jobs"))
+    return Contender(before.name, lambda target: [*before.command(target), "--engine", engine])
+
+
+def other(server: Server, connections: int, name: str, program: str) -> Contender:
+    """An extract-jobs of any version, by its command line."""
     config = CACHE / "bench.yml"
 
     def command(target: Path) -> Sequence[str]:
@@ -175,12 +190,9 @@ def extract_jobs(server: Server, connections: int, engine: str) -> Contender:
             },
         }
         config.write_text(json.dumps(settings))  # JSON is YAML too
-        return [
-            executable("extract-jobs"), "run", str(config), "public.lineitem", "--json",
-            "--engine", engine,
-        ]  # fmt: skip
+        return [program, "run", str(config), "public.lineitem", "--json"]
 
-    return Contender(f"{OURS}, {engine}", command)
+    return Contender(name, command)
 
 
 def spark_jdbc(server: Server, jar: Path) -> Contender:

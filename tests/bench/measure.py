@@ -26,11 +26,13 @@ class Measured:
 
     Attributes:
         seconds: Wall clock from before the process was started until it was gone.
+        cpu_seconds: Of all processes of its tree, as sampled. The server's is not in it.
         python_peak_bytes: Highest resident set of any single Python process of its tree.
         tree_peak_bytes: Highest sum of the resident sets of all processes of its tree, as sampled.
     """
 
     seconds: float
+    cpu_seconds: float
     python_peak_bytes: int
     tree_peak_bytes: int
 
@@ -45,36 +47,56 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Path) -
     with log.open("wb") as output:
         start = time.perf_counter()
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-        memory = _Memory(process.pid)
-        sampler = threading.Thread(target=memory.watch, daemon=True)
+        tree = _Tree(process.pid)
+        sampler = threading.Thread(target=tree.watch, daemon=True)
         sampler.start()
-        code = process.wait()
+        _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
-    memory.done.set()
+    code = process.returncode = os.waitstatus_to_exitcode(status)
+    tree.done.set()
     sampler.join()
+    # Of the process itself and those that it has waited for the system knows all; of others, such
+    # as workers that end with their server, what was sampled last.
+    cpu = max(usage.ru_utime + usage.ru_stime, tree.cpu_seconds)
     if code:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
         raise CommandFailed(f"{command[0]} exited with {code}:\n{tail}")
-    return Measured(seconds, memory.python_peak, memory.tree_peak)
+    return Measured(seconds, cpu, tree.python_peak, tree.tree_peak)
 
 
-def print_runs(heading: str, runs: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
-    """Print all runs beside Spark JDBC, and return the median seconds by name."""
+def print_runs(
+    heading: str, runs: Mapping[str, Sequence[Measured]], baseline: str = "Spark JDBC"
+) -> dict[str, float]:
+    """Print all runs as a Markdown table, and return the median seconds by name.
+
+    Ratios are those of the runs of one round, which the machine's other load hurts alike.
+
+    Args:
+        heading: What was measured.
+        runs: By name, as many of each, in the order of the rounds.
+        baseline: What the ratios are to.
+    """
     median = {name: statistics.median(run.seconds for run in of) for name, of in runs.items()}
-    print(f"\n{heading}; {os.cpu_count()} cores, {platform.platform()}")
-    print(f"{'':24}{'median':>9}{'range':>15}{'of Spark':>10}{'Python peak':>13}{'all peak':>11}")
+    print(f"\n{heading}; {os.cpu_count()} cores, {platform.platform()}\n")
+    print(f"| | median | range | CPU | of {baseline} | Python peak | all peak |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, of in runs.items():
         seconds = [run.seconds for run in of]
+        ratios = [
+            run.seconds / other.seconds for run, other in zip(of, runs[baseline], strict=True)
+        ]
         print(
-            f"{name:<24}{median[name]:>7.1f} s{f'{min(seconds):.1f}-{max(seconds):.1f} s':>15}"
-            f"{median[name] / median['Spark JDBC']:>10.2f}"
-            f"{max(r.python_peak_bytes for r in of) / 1e6:>10.0f} MB"
-            f"{max(r.tree_peak_bytes for r in of) / 1e6:>8.0f} MB"
+            f"| {name} | {median[name]:.1f} s | {min(seconds):.1f}-{max(seconds):.1f} s "
+            f"| {statistics.median(run.cpu_seconds for run in of):.1f} s "
+            f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
+            f"| {max(r.python_peak_bytes for r in of) / 1e6:.0f} MB "
+            f"| {max(r.tree_peak_bytes for r in of) / 1e6:.0f} MB |"
         )
+    print(flush=True)
     return median
 
 
-class _Memory:
+class _Tree:
     """Samples the process tree below one process.
 
     A process's own peak is the kernel's high-water mark (``VmHWM``), so that only growth in the
@@ -85,7 +107,13 @@ class _Memory:
         self.root = root
         self.python_peak = 0
         self.tree_peak = 0
+        self._cpu_ticks: dict[int, int] = {}
         self.done = threading.Event()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of all processes that were seen."""
+        return sum(self._cpu_ticks.values()) / os.sysconf("SC_CLK_TCK")
 
     def watch(self) -> None:
         while not self.done.wait(SAMPLE_SECONDS):
@@ -97,8 +125,10 @@ class _Memory:
             try:
                 status = (PROC / str(pid) / "status").read_text()
                 executable = (PROC / str(pid) / "exe").readlink().name
+                fields = (PROC / str(pid) / "stat").read_text().rpartition(") ")[2].split()
             except OSError:  # gone meanwhile
                 continue
+            self._cpu_ticks[pid] = int(fields[11]) + int(fields[12])
             resident += _kilobytes(status, "VmRSS:") * 1024
             if executable.startswith("python"):
                 self.python_peak = max(self.python_peak, _kilobytes(status, "VmHWM:") * 1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -19,9 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.engine import worker_processes
-from extract_jobs.engine.choice import processes_for
+from extract_jobs.engine.choice import Placement, processes_for
+from extract_jobs.engine.process_splits import pickled
 from extract_jobs.engine.run_splits import abort_leftover_uploads, run_splits
-from extract_jobs.engine.split_task import SplitResult
+from extract_jobs.engine.split_task import SplitFailure, SplitResult
 from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import (
     ConfigError,
@@ -99,7 +101,7 @@ def run(
     units = [Split(i, estimated_bytes=10) for i in range(splits)]
     try:
         results = run_splits(
-            task, units, connections=2, spark=None, engine="processes",
+            task, units, placement=Placement("processes", 2),
             progress=progress or Progress(), workers=workers,
         )  # fmt: skip
     except BaseException:
@@ -313,7 +315,7 @@ def test_a_server_with_threads_starts_workers_anew(
         wait_until(lambda: "--work" in process.cmdline())
         processes.give_back(worker)
         results = run_splits(
-            task, [Split(0), Split(1)], connections=2, spark=None, engine="processes",
+            task, [Split(0), Split(1)], placement=Placement("processes", 2),
             progress=Progress(), workers=processes,
         )  # fmt: skip
     assert [r.rows for r in results] == [5, 5]
@@ -424,7 +426,7 @@ class Mine(ScatteredReader):
     pass
 task = replace(scattered_task(Path(sys.argv[1])), reader=Mine(rows=5, partitions=1))
 try:
-    run_splits(task, [Split(0), Split(1)], connections=2, spark=None, engine="processes",
+    run_splits(task, [Split(0), Split(1)], placement=Placement("processes", 2),
                progress=Progress())
 except ConfigError as error:
     print(error)
@@ -437,6 +439,30 @@ except ConfigError as error:
     assert "Mine" in ended.stdout
 
 
+def test_a_task_that_does_not_load_does_not_leave_its_predecessor_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "passing_source.py").write_text(
+        "from tests.support.scattered import ScatteredReader\n"
+        "class Passing(ScatteredReader):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    before = replace(
+        scattered_task(tmp_path / "lake"), reader=ScatteredReader(rows=5, partitions=1)
+    )
+    passing: Any = importlib.import_module("passing_source")
+    gone = pickled(replace(before, reader=passing.Passing(rows=7, partitions=1)))
+    (tmp_path / "passing_source.py").unlink()
+    with WorkerProcesses() as processes:
+        worker = processes.take()
+        assert not isinstance(worker.run(pickled(before), [Split(0)], Progress()), SplitFailure)
+        for _ in range(2):
+            outcome = worker.run(gone, [Split(1)], Progress())
+            assert isinstance(outcome, SplitFailure), "the rows of another task"
+            assert "cannot load its task" in outcome.message
+    abort_leftover_uploads(before, ())
+
+
 def test_a_lambda_is_told(tmp_path: Path) -> None:
     task = replace(
         scattered_task(tmp_path), reader=ScatteredReader(rows=5, partitions=1),
@@ -444,7 +470,7 @@ def test_a_lambda_is_told(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(ConfigError, match="cannot be sent to a worker process"):
         run_splits(
-            task, [Split(0), Split(1)], connections=2, spark=None, engine="processes",
+            task, [Split(0), Split(1)], placement=Placement("processes", 2),
             progress=Progress(),
         )  # fmt: skip
 

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from extract_jobs.engine.choice import Placement, place_splits
 from extract_jobs.engine.run_splits import Progress, abort_leftover_uploads, run_splits
+from extract_jobs.engine.split_task import SplitTask
 from extract_jobs.run import run_extract
 from extract_jobs.sources.splits import Split
 from extract_jobs.spec.engines import Engine
@@ -64,10 +66,8 @@ def test_slices_share_files_and_a_lost_worker_costs_a_slice(
     results = run_splits(
         task,
         splits,
-        connections=2,
-        spark=spark_or_none,
+        placement=placed(task, 7, spark_or_none),
         progress=seen,
-        engine=engine(spark_or_none),
     )
     assert (tmp_path / "died").exists()
     assert [r.index for r in results] == list(range(7))
@@ -79,8 +79,10 @@ def test_slices_share_files_and_a_lost_worker_costs_a_slice(
     publish_and_count(files, tmp_path / "lake/target", rows=14_000, partitions=30)
 
 
-def engine(spark: SparkSession | None) -> Engine:
-    return "spark" if spark else "processes"
+def placed(task: SplitTask, splits: int, spark: SparkSession | None) -> Placement:
+    engine: Engine = "spark" if spark else "processes"
+    assert task.reader is not None
+    return place_splits(engine, task.reader, splits=splits, connections=2, spark=spark)
 
 
 def publish_and_count(
@@ -121,7 +123,7 @@ def test_slices_that_spark_reads_share_files_too(tmp_path: Path, spark: SparkSes
     task = replace(scattered_task(tmp_path), reader=reader)
     seen = Seen()
     results = run_splits(
-        task, [Split(i) for i in range(5)], connections=2, spark=spark, progress=seen
+        task, [Split(i) for i in range(5)], placement=placed(task, 5, spark), progress=seen
     )
     assert [r.index for r in results] == list(range(5))
     assert sum(r.rows for r in results) == 5000
@@ -153,7 +155,7 @@ def test_a_table_of_many_splits_and_partitions_from_end_to_end(
             pg_database, "r", 1,
             target={"partition_by": ["country"], "max_open_partitions": 10},
             split={"target_bytes": 1_000_000, "max_connections": 2},
-            spill_folder=str(tmp_path), engine=engine(spark_or_none),
+            spill_folder=str(tmp_path), engine="spark" if spark_or_none else "processes",
         )
     )  # fmt: skip
     report = run_extract(spec, spark=spark_or_none)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
 from extract_jobs.engine import run_splits as engine
+from extract_jobs.engine.choice import Placement
 from extract_jobs.engine.split_task import Progress, SplitFailure
 from extract_jobs.errors import Interrupted, SourceQueryFailed
 from extract_jobs.sources.splits import Split
@@ -47,13 +49,12 @@ def test_a_job_that_begins_just_after_the_others_were_cancelled_is_cancelled_too
 
     ended: list[object] = []
     monkeypatch.setattr(engine, "run_on_spark", run)
-    monkeypatch.setattr(engine, "spark_context", lambda *_: context)
     monkeypatch.setattr(engine, "_CANCEL_SECONDS", 0.01, raising=False)
     reader = ScatteredReader(rows=1, partitions=1)
     task = replace(scattered_task(tmp_path), reader=reader)
     with pytest.raises(SourceQueryFailed, match="no"):
         engine.run_splits(
-            task, [Split(0), Split(1)], connections=2, spark=None, engine="spark",
+            task, [Split(0), Split(1)], placement=Placement("spark", 2, cast("Any", context)),
             progress=Progress(),
         )  # fmt: skip
     assert len(ended) == 1

@@ -102,8 +102,9 @@ def test_any_thread_may_tell() -> None:
 def test_plain_lines_off_a_terminal() -> None:
     stream = io.StringIO()
     with LineDisplay(stream) as shown:
-        shown.table("a [b]").phase("plan")
-        shown.finished("a [b]: done")
+        progress = shown.table("a [b]")
+        progress.phase("plan")
+        shown.finished(progress, "a [b]: done")
     assert stream.getvalue() == "a [b]: plan\na [b]: done\n"
 
 
@@ -116,7 +117,7 @@ def test_a_live_line_on_a_terminal() -> None:
         progress.planned(4, 1000, None)
         progress.split(0, 250, 2500, done=True)
         shown._bars.refresh()
-        shown.finished("public.[red]odd[/red]: succeeded")
+        shown.finished(progress, "public.[red]odd[/red]: succeeded")
         shown.table("next").phase("recover")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     assert re.search(
