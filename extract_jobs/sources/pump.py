@@ -10,8 +10,8 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -23,6 +23,7 @@ Item = TypeVar("Item")
 _GRACE_SECONDS = 1.0
 """How long a reader that is asked to stop may take by itself before its connection is shut down."""
 _END_SECONDS = 2.0
+_CONNECT_SECONDS = 30.0
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
@@ -39,7 +40,7 @@ class Sockets:
 
     def opened_by(self, connect: Callable[[], object]) -> None:
         """Call what connects, and keep which sockets to the server it opens."""
-        with _connecting:
+        with connecting():
             before = _sockets()
             connect()
             for descriptor, inode in _sockets().items():
@@ -66,6 +67,20 @@ class Sockets:
 
 
 _connecting = threading.Lock()
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Open a connection inside that `Sockets.opened_by` must not mistake for one of its own.
+
+    One thread at a time connects. Where one takes very long, the others no longer wait for it.
+    """
+    alone = _connecting.acquire(timeout=_CONNECT_SECONDS)
+    try:
+        yield
+    finally:
+        if alone:
+            _connecting.release()
 
 
 def _sockets() -> dict[int, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import boto3
+import psutil
 import pytest
 
 from extract_jobs.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_RETRY
@@ -378,6 +379,37 @@ def test_sigterm_stops_drops_and_reports(bench, worker, kind):
     report = bench.report()
     assert (report.status, report.error.class_name) == ("failed", "Interrupted")
     assert report.error.retryable
+    assert bench.lake.staged() == []
+    assert bench.lake.visible() == []
+
+
+def test_sigterm_ends_the_worker_processes_of_the_ecs_worker(bench):
+    bench.server.execute(
+        "insert into t select n, repeat('x', 1000) from generate_series(10000, 12000) n",
+        "analyze t",
+    )
+    slow = "length(repeat(name, 20000)) > 0"
+    bench.spec(where=slow, split={"target_bytes": 65536, "max_connections": 2})
+    with bench.start("ecs", bench.arguments()) as process:
+
+        def workers():
+            children = psutil.Process(process.pid).children(recursive=True)
+            return [child for child in children if "extract_jobs.engine.worker_server"
+                    in child.cmdline()]  # fmt: skip
+
+        wait_until(lambda: process.poll() is not None or len(workers()) == 3)
+        wait_until(lambda: process.poll() is not None or reading(bench, "repeat(name"))
+        server_and_workers = workers()
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        _, stderr = ended(process, 40)
+    assert time.monotonic() - started < 25
+    assert process.returncode == EXIT_RETRY, stderr
+    assert last_line(stderr).startswith("Interrupted: stopped by SIGTERM")
+    assert bench.report().error.class_name == "Interrupted"
+    assert len(server_and_workers) == 3
+    psutil.wait_procs(server_and_workers, timeout=10)
+    assert not [process for process in server_and_workers if process.is_running()]
     assert bench.lake.staged() == []
     assert bench.lake.visible() == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -71,6 +72,9 @@ class OddReader(ScatteredReader):
             raise SourceQueryFailed("no")
         elif self.odd == "memory":
             raise MemoryError
+        elif self.odd == "exhaust":
+            resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+            pa.allocate_buffer(2**32)
         elif self.odd == "defect":
             raise KeyError("row data")
         elif self.odd == "wait":
@@ -142,6 +146,11 @@ def test_a_lost_worker_costs_one_try(
 def test_a_worker_killed_twice_has_no_memory(workers: WorkerProcesses, tmp_path: Path) -> None:
     with pytest.raises(WorkerOutOfMemory, match="a worker process was killed"):
         run(tmp_path, workers, "kill", times=2)
+
+
+def test_an_allocation_that_the_system_refuses_is_an_error_of_memory(tmp_path: Path) -> None:
+    with pytest.raises(WorkerOutOfMemory, match="split 1: a Python worker ran out of memory"):
+        run(tmp_path, None, "exhaust")
 
 
 def test_a_kill_for_want_of_memory_is_not_tried_again_on_the_same_machine(

@@ -12,6 +12,7 @@ from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ExtractError, SourceUnavailable
 from extract_jobs.sources.postgres.errors import connect_error, statement_error
 from extract_jobs.sources.postgres.sql import quote_text, set_local
+from extract_jobs.sources.pump import connecting
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Isolation = Literal["repeatable read", "read committed"]
@@ -33,13 +34,14 @@ def connect(connection: DatabaseConnection) -> Connection:
     arguments: dict[str, Any] = connection.parameters()
     login = connection.login_now()
     try:
-        return psycopg.connect(
-            user=login.user,
-            password=login.password,
-            autocommit=True,
-            prepare_threshold=None,
-            **arguments,
-        )
+        with connecting():
+            return psycopg.connect(
+                user=login.user,
+                password=login.password,
+                autocommit=True,
+                prepare_threshold=None,
+                **arguments,
+            )
     except psycopg.Error as error:
         raise connect_error(error, connection) from error
 
