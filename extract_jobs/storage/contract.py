@@ -135,8 +135,15 @@ class Storage(Protocol):
                 later read raises `SourceUnavailable` if it was replaced or deleted.
         """
 
-    def put(self, uri: str, data: bytes) -> None:
-        """Write an object, replacing what is there, atomically."""
+    def put(self, uri: str, data: bytes, *, private: bool = False) -> None:
+        """Write an object, replacing what is there, atomically.
+
+        Args:
+            uri: The object's.
+            data: All of it.
+            private: Whether only this process's user may read it, where files have permissions of
+                their own. In S3 the bucket's policy says who may.
+        """
 
     def put_if_absent(self, uri: str, data: bytes) -> bytes:
         """Write an object only if there is none, atomically and durably.

@@ -66,9 +66,9 @@ class LocalStorage:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
-    def put(self, uri: str, data: bytes) -> None:
-        path = to_path(uri)
-        with local_errors("write", uri), temporary(path, data) as draft:
+    def put(self, uri: str, data: bytes, *, private: bool = False) -> None:
+        path, mode = to_path(uri), 0o600 if private else 0o666
+        with local_errors("write", uri), temporary(path, data, mode) as draft:
             draft.replace(path)
             sync_folder(path.parent)
 

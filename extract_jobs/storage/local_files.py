@@ -84,12 +84,16 @@ def local_errors(action: str, uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def temporary(target: Path, data: bytes) -> Iterator[Path]:
-    """Give a synced file with ``data`` beside ``target``; it is gone afterwards."""
+def temporary(target: Path, data: bytes, mode: int = 0o666) -> Iterator[Path]:
+    """Give a synced file with ``data`` beside ``target``; it is gone afterwards.
+
+    ``mode`` is its permissions, as far as the umask lets them.
+    """
     make_folders(target.parent)
     path = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
-        with path.open("xb") as file:
+        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(made, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

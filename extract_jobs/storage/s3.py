@@ -102,7 +102,8 @@ class S3Storage:
         etag = listed.etag if listed else None
         return cast("IO[bytes]", S3File(self._client, uri, found.size, etag))
 
-    def put(self, uri: str, data: bytes) -> None:
+    def put(self, uri: str, data: bytes, *, private: bool = False) -> None:
+        del private
         bucket, key = split_uri(uri)
         with s3_errors("PutObject", uri):
             self._client.put_object(Bucket=bucket, Key=key, Body=data)

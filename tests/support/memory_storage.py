@@ -118,7 +118,8 @@ class ProcessStorage:
             raise SourceUnavailable(changed_message(uri))
         return None if data is None else io.BytesIO(data)
 
-    def put(self, uri: str, data: bytes) -> None:
+    def put(self, uri: str, data: bytes, *, private: bool = False) -> None:
+        del private
         self.call("put", uri, lambda: self.bucket.objects.__setitem__(uri, (data, None)))
 
     def put_if_absent(self, uri: str, data: bytes) -> bytes:

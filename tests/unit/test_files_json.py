@@ -116,3 +116,13 @@ def test_joined_or_not_the_objects_are_the_same(
     apart = "".join(json.dumps(o) + "\n" for o, _ in objects)
     joined = "".join(json.dumps(o) + end for o, end in objects)
     assert rows(folder, joined, types=types) == rows(folder, apart, types=types)
+
+
+@pytest.mark.parametrize("declared", [None, {"a": "string"}])
+def test_arrays_of_any_depth_arrive_as_json(
+    tmp_path: Path, declared: dict[str, str] | None
+) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    assert rows(tmp_path, f'{{"a":{deep}}}\n', types=declared) == [{"a": deep}]
+    found = rows(tmp_path, '{"a":[[1]]}\n{"a":[2,{}]}\n{"a":[]}\n', types=declared)
+    assert [row["a"] for row in found] == ["[[1]]", "[2,{}]", "[]"]

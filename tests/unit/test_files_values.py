@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import os
+import stat
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -225,7 +226,8 @@ WRONG = [
     ({"a.txt": b"x\n"}, {}, ConfigError, r"a\.txt: its name tells no format; expected one of csv"),
     ({"a.csv": b"name\nx\n"}, {"types": {"nmae": "string"}}, ConfigError, r"'nmae'.*'name'"),
     ({"a.csv": b"id\n1\n"}, {"types": {"id": "integer"}}, ConfigError, r"no such type: id: integ"),
-    ({"a.csv": b"id\n1\n"}, {"encoding": "klingon"}, ConfigError, r"Python knows no 'klingon'"),
+    ({"a.csv": b"id\n1\n"}, {"encoding": "klingon"}, ConfigError, "'klingon' is no encoding"),
+    ({"a.csv": b"id\n1\n"}, {"encoding": "rot13"}, ConfigError, "'rot13' is no encoding of text"),
     ({"orders.csv": b"id\n1\n"}, {"glob": "oders.csv"}, ConfigError, r"no object.*'orders\.csv'"),
     ({}, {}, ConfigError, r"no object matches .*there is nothing in the folder at all"),
 ]  # fmt: skip
@@ -269,6 +271,7 @@ def test_rows_that_do_not_parse_are_put_aside_and_counted(tmp_path: Path) -> Non
             assert snapshot.reader.rejected_rows == 3
         assert snapshot.count() is None
     [file] = (tmp_path / "_out/state/rejected/r/1").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     told = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(r["line"], r["column"], r["reason"], r["row"]) for r in told] == [
         (3, None, "has 1 fields, expected 2", "2"),

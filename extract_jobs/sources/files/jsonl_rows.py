@@ -206,8 +206,11 @@ class JsonLines:
             return pa.array([], expected)
         return column.cast(expected) if column.type != expected else column
 
-    def _look(self, values: pa.Array, known: Evidence) -> Evidence:
-        """Return what is known of a key after more of its values, given as JSON."""
+    def _look(self, values: pa.Array, known: Evidence, *, inside: bool = False) -> Evidence:
+        """Return what is known of a key after more of its values, given as JSON.
+
+        Elements of arrays (``inside``) are not gone into: arrays of arrays arrive as JSON.
+        """
         values = values.drop_null()
         values = values.filter(pc.not_equal(values, "null"))
         found = known
@@ -216,9 +219,10 @@ class JsonLines:
             if not pc.any(begins).as_py():
                 continue
             found |= Evidence(frozenset({kind}))
-            if kind == ARRAY:
+            if kind == ARRAY and not inside:
                 items = self._items(values.filter(begins))
-                found |= Evidence(items=self._look(items, found.items or Evidence()))
+                known_items = found.items or Evidence()
+                found |= Evidence(items=self._look(items, known_items, inside=True))
             values = values.filter(pc.invert(begins))
         if found.is_settled:
             return found

@@ -63,5 +63,6 @@ class Rejects:
         if self._lines:
             self._parts += 1
             name = f"{self._split:05d}-{self._parts:05d}.jsonl"
-            self._storage.put(join(self._folder, name), "\n".join([*self._lines, ""]).encode())
+            text = "\n".join([*self._lines, ""]).encode()
+            self._storage.put(join(self._folder, name), text, private=True)
         self._lines, self._bytes = [], 0

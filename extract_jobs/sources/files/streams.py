@@ -164,11 +164,13 @@ def is_utf8(encoding: str) -> bool:
         ConfigError: There is no such encoding.
     """
     try:
-        return codecs.lookup(encoding).name in {"utf-8", "ascii", "utf-8-sig"}
-    except LookupError:
+        found = codecs.lookup(encoding)
+        "".encode(encoding)  # some codecs, such as rot13 and base64, are none of text
+        return found.name in {"utf-8", "ascii", "utf-8-sig"}
+    except (LookupError, ValueError):
         raise ConfigError(
-            f"files.encoding: Python knows no {encoding!r}; expected a name such as utf-8, latin-1 "
-            "or cp1252"
+            f"files.encoding: {encoding!r} is no encoding of text that Python knows; expected "
+            "a name such as utf-8, latin-1 or cp1252"
         ) from None
 
 
