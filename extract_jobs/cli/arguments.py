@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from datetime import timedelta
-from importlib import metadata
 from typing import Any, NoReturn, get_args
 
 from extract_jobs.errors import ConfigError
@@ -15,6 +14,17 @@ from extract_jobs.spec.engines import Engine
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(nargs=0, **given)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"extract-jobs {_version()}")
+        parser.exit()
 
 
 class _Command(_Parser):
@@ -41,7 +51,7 @@ def argument_parser() -> argparse.ArgumentParser:
     It raises `ConfigError` for what it cannot parse.
     """
     parser = _Parser(prog="extract-jobs", description="Extract tables to partitioned Parquet.")
-    parser.add_argument("--version", action="version", version=f"extract-jobs {_version()}")
+    parser.add_argument("--version", action=_Version, help="show program's version number and exit")
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True, parser_class=_Command
     )
@@ -104,6 +114,8 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
+    from importlib import metadata  # reads files, and imports a parser of mail
+
     try:
         return metadata.version("extract-jobs")
     except metadata.PackageNotFoundError:
