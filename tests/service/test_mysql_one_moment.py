@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -338,6 +339,24 @@ def test_sessions_that_reach_another_server_share_no_snapshot(
         assert sum(len(rows(snapshot, one)) for one in splits) == ROWS
 
 
+def test_a_server_that_ignores_the_lock_has_no_common_snapshot(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TiDB and Vitess answer LOCK TABLES with OK and lock nothing."""
+    monkeypatch.setattr(one_moment, "_lock", lambda opened, table: execute(opened, "do 0"))
+    with taken(server, monkeypatch) as (snapshot, _, told):
+        assert re.fullmatch(
+            r"the server \(.+\) accepts LOCK TABLES but does not enforce it, as TiDB and Vitess do",
+            told["one_snapshot_missing"],
+        )
+        assert not snapshot.shared
+    with (
+        pytest.raises(ConfigError, match="does not enforce it"),
+        taken(server, monkeypatch, split={"one_snapshot": "require"}),
+    ):
+        pass
+
+
 def test_a_user_who_may_not_lock_is_told_which_right_is_missing(
     server: MysqlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,19 +377,38 @@ def test_a_user_who_may_not_lock_is_told_which_right_is_missing(
     server.execute(f"drop user '{name}'@'%'")
 
 
-@pytest.mark.parametrize("sslmode", ["disable", "require"])
-def test_sessions_are_lent_with_tls_and_without(
-    server: MysqlServer, monkeypatch: pytest.MonkeyPatch, sslmode: str
+def end_all(server: MysqlServer) -> None:
+    """End every session in a database, as a server that restarts does."""
+    found = server.rows(
+        f"select id from information_schema.processlist where db = '{server.database}'"
+        " and id <> connection_id()"
+    )
+    for [number] in found:
+        with contextlib.suppress(pymysql.Error):
+            server.execute(f"kill {number}")
+
+
+def test_a_run_that_loses_all_sessions_fails_and_the_next_attempt_succeeds(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    if server.is_mariadb and sslmode == "require":
-        return  # MariaDB 10.11 has no TLS without a certificate of the tests'
-    server.execute("update t set note = repeat('x', 200)")
-    connection = {"sslmode": sslmode}
-    with taken(server, monkeypatch, connection=connection) as (snapshot, splits, told):
-        assert told == {"one_snapshot": True}
-        for _ in range(3):
-            assert sum(len(rows(snapshot, one)) for one in splits) == ROWS
-            assert len(rows(snapshot, Split(0))) == ROWS
+    """A session of now would see another moment than the splits that have been read."""
+    first = source(server, monkeypatch, tmp_path, extract_table="t", split=SPLIT).spec
+    take = MysqlSnapshot.take
+
+    def take_and_lose(snapshot: MysqlSnapshot, *given: int) -> dict[str, Any]:
+        told = take(snapshot, *given)
+        end_all(server)
+        return told
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MysqlSnapshot, "take", take_and_lose)
+        with pytest.raises(SourceUnavailable, match=r"all lost; run again.*one_snapshot") as error:
+            run_extract(first)
+    assert error.value.retryable
+    assert list(tmp_path.rglob("*.parquet")) == []
+    report = run_extract(first.model_copy(update={"attempt": 2}))
+    assert report.rows == report.source_rows == ROWS
+    assert report.read_from == {"one_snapshot": True}
 
 
 @pytest.mark.spark

@@ -10,8 +10,8 @@ import pytest
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.mysql.session import execute, session
 from tests.support.certificates import make_certificate
-from tests.support.mysql_servers import SERVERS, MysqlServer, run_server
-from tests.support.mysql_source import source
+from tests.support.mysql_servers import SERVERS, MysqlServer, database_of, run_server
+from tests.support.mysql_source import ids, snapshot_of, source
 
 Server = MysqlServer
 
@@ -89,3 +89,30 @@ def test_a_client_certificate_is_shown(
         found = source(server, monkeypatch, extract_table="shown", connection=given)
         with pytest.raises(ConfigError, match="client certificate, which"):
             found.describe()
+
+
+@pytest.mark.parametrize("mode", ["disable", "require"])
+def test_sessions_of_one_moment_are_lent_with_tls_and_without(
+    encrypted: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """With TLS the driver passes on what the server sends; the keys stay with it."""
+    rows = 4000
+    with database_of(encrypted[0]) as server:
+        server.execute("create table t (id int primary key, note varchar(200))")
+        server.insert("t", [(i, "n" * 200) for i in range(rows)])
+        server.execute("analyze table t")
+        found = source(
+            server, monkeypatch, extract_table="t", connection={"sslmode": mode},
+            split={"target_bytes": 49152},
+        )  # fmt: skip
+        with snapshot_of(found) as snapshot:
+            splits = snapshot.splits(found.spec)
+            assert snapshot.take(len(splits), 3) == {"one_snapshot": True}
+            assert len(splits) > 8
+            server.execute("delete from t")
+            with snapshot.reader.transaction("looking") as lent:
+                [[_, cipher]] = execute(lent, "show session status like 'Ssl_cipher'")
+            assert bool(cipher) == (mode == "require")
+            for _ in range(3):
+                read = [value for split in splits for value in ids(snapshot, split)]
+                assert sorted(read) == list(range(rows))

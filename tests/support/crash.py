@@ -232,9 +232,11 @@ class Story:
         lake: Lake,
         write_mode: str,
         proxy: FaultProxy | None,
+        **more: Any,
     ) -> None:
         self.driver, self.server, self.lake, self.proxy = driver, server, lake, proxy
         self.target = {"write_mode": write_mode, "partition_by": ["part"]}
+        self.more = more
 
     def environment(self, *, faulty: bool = False) -> dict[str, str]:
         base = {"CRASH_PASSWORD": self.server.password}
@@ -245,7 +247,7 @@ class Story:
     def extract(
         self, run_id: str, attempt: int = 1, *, faulty: bool = False, **more: object
     ) -> Ended:
-        spec = self.lake.spec(self.server, run_id, attempt, target=self.target)
+        spec = self.lake.spec(self.server, run_id, attempt, target=self.target, **self.more)
         return self.driver.run(spec, self.environment(faulty=faulty), **more)
 
     def assert_whole(self, context: str, attempt: int = 2) -> None:

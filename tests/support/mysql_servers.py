@@ -284,6 +284,8 @@ MYSQL = Flavour(
 """MySQL 9.7 or later, with the collation that it has by default."""
 SERVERS = {flavour.name: flavour for flavour in (MYSQL, MARIADB)}
 """What the whole suite runs on."""
+FLAVOURS = SERVERS | {LATER_MARIADB.name: LATER_MARIADB}
+"""What there is."""
 
 
 @contextlib.contextmanager
@@ -337,13 +339,12 @@ def _wait_until_ready(server: MysqlServer, process: subprocess.Popen[bytes]) -> 
 @pytest.fixture(scope="session")
 def mysql_servers() -> Iterator[Callable[[str], MysqlServer]]:
     """Give a server by its flavour's name; each is started once a session, when it is asked for."""
-    flavours = {flavour.name: flavour for flavour in (MYSQL, MARIADB, LATER_MARIADB)}
     started: dict[str, MysqlServer] = {}
     with contextlib.ExitStack() as running:
 
         def give(name: str) -> MysqlServer:
             if name not in started:
-                server = running.enter_context(run_server(flavours[name]))
+                server = running.enter_context(run_server(FLAVOURS[name]))
                 _check_version(server)
                 started[name] = server
             return started[name]

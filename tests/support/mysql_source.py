@@ -53,6 +53,12 @@ def read_all(found: MysqlSource, split: Split | None = None) -> pa.Table:
         return pa.Table.from_batches(list(reader.read(split or Split(0))), reader.schema)
 
 
+def rows_of(snapshot: MysqlSnapshot, split: Split) -> list[tuple[Any, ...]]:
+    """Read the rows of a split."""
+    batches = snapshot.reader.read(split)
+    return [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
+
+
 def ids(snapshot: MysqlSnapshot, split: Split, column: str = "id") -> list[Any]:
     """Read one column of a split."""
     batches = snapshot.reader.only([column]).read(split)

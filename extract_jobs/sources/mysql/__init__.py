@@ -1,6 +1,6 @@
 """MySQL, MariaDB and Aurora MySQL, read through their own protocol straight into Arrow.
 
-The tests run it against MySQL and MariaDB. Aurora has not been at hand.
+The tests run it against MySQL and MariaDB.
 
 **What splits see.** With `split.one_snapshot: auto`, the default, all splits of a table see one
 moment, as those of PostgreSQL do, and the source's own count in it must equal the rows read. For
@@ -15,10 +15,19 @@ once, but a row whose key, or watermark, is updated meanwhile may arrive twice o
 the count is reported, not enforced. The reasons: the user may not lock; a transaction does not end;
 a view or `query`, or a `where` with a subquery or an unknown function, any of which may read other
 tables; an engine other than InnoDB; a server that shows what others write (Galera, a reader of
-Aurora); a proxy that leads to several servers; executors on other machines than the driver, because
-sessions cannot be lent to them: so on Glue, and on EMR with a cluster. `require` fails with the
-same reasons instead, and `never` locks nothing. With `split.strategy: none` all rows are of
-one moment anyway.
+Aurora); a server that accepts ``LOCK TABLES`` and does not enforce it (TiDB, Vitess), which is
+asked for the table by a name that was not locked; a proxy that leads to several servers; executors
+on other machines than the driver, because sessions cannot be lent to them: so on Glue, and on EMR
+with a cluster. ``require`` fails with the same reasons instead, and ``never`` locks nothing. With
+``split.strategy: none`` all rows are of one moment anyway.
+
+A session that is lost is not replaced, since a new one would see another moment: the others read
+its split. When all are lost, the attempt fails and is retried. Where a server or a proxy ends every
+long transaction, set ``never``.
+
+Not tested: TiDB, Vitess and PlanetScale, Aurora and its readers, PolarDB, ProxySQL, MaxScale,
+MySQL Router, RDS Proxy. The checks for them are written from documentation. PolarDB's read-only nodes share storage as Aurora's readers do; whether they say so
+by ``innodb_read_only`` is not known: set ``never`` there.
 
 **Splits** are ranges of the primary key, or of the first unique index, cut by what the index itself
 tells of its ranges, so that sparse and skewed keys come out even; a key of several columns goes on

@@ -14,12 +14,15 @@ split is then read over another one, which shows the same moment.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import selectors
 import shutil
 import socket
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +35,15 @@ _POLL_SECONDS = 0.5
 _WAIT_SECONDS = 24 * 3600
 """Longest wait for a session that others are reading from."""
 _CHUNK = 2**18
+_PREFIX = "extract-lent-"
+_NAME = "sessions"
+_MOST_LEFTOVERS = 100
+_LEFTOVER_SECONDS = 60
+"""Age of a folder before it counts as a leftover: until then its owner may not hold it yet."""
+ALL_LOST = (
+    "the sessions that share its snapshot were all lost; run again, or, if the server ends long "
+    "transactions, set split.one_snapshot to never"
+)
 _READ = b"r"
 """What a worker says of a session that it has read to the end."""
 
@@ -47,18 +59,23 @@ class Lender:
         """Take over sessions, and lend them until `close`.
 
         Raises:
-            OSError: This machine has no such sockets; the sessions stay the caller's.
+            OSError: This machine has no room for it; the sessions stay the caller's.
+            AttributeError, ImportError: It has no Unix sockets.
         """
+        _remove_leftovers(Path(tempfile.gettempdir()))
         # Nobody else may look into it.
-        self._folder = tempfile.mkdtemp(prefix="extract-")
+        self._folder = tempfile.mkdtemp(prefix=_PREFIX)
+        self._held = -1
         try:
-            self.place = str(Path(self._folder, "sessions"))
+            self._held = os.open(self._folder, os.O_RDONLY)
+            _hold(self._held)
+            self.place = str(Path(self._folder, _NAME))
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(self.place)
             self._listener.listen(2 * len(sessions) + 16)
             self._listener.settimeout(_POLL_SECONDS)
         except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove_folder()
             raise
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -81,7 +98,13 @@ class Lender:
         for thread in self._threads:
             thread.join(2 * _POLL_SECONDS)
         self._listener.close()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def _lend(self, opened: Connection) -> None:
         """Lend one session to one asker after the other, as long as it comes back read."""
@@ -143,6 +166,37 @@ class Lender:
         return False
 
 
+def _hold(folder: int) -> None:
+    """Mark an open folder as in use until it is closed, by death too.
+
+    Raises:
+        OSError: It is in use already.
+        ImportError: This system has no such marks.
+    """
+    import fcntl  # of POSIX alone
+
+    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_leftovers(temporary: Path) -> None:
+    """Remove the folders of lenders that were killed: this user's, and held by no process.
+
+    At most `_MOST_LEFTOVERS` at a time. What cannot be removed stays.
+    """
+    for folder in itertools.islice(temporary.glob(f"{_PREFIX}*"), _MOST_LEFTOVERS):
+        with contextlib.suppress(OSError):
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                found = os.fstat(held)
+                if found.st_uid != os.geteuid() or found.st_mtime > time.time() - _LEFTOVER_SECONDS:
+                    continue
+                _hold(held)
+                (folder / _NAME).unlink(missing_ok=True)
+                folder.rmdir()
+            finally:
+                os.close(held)
+
+
 def _pass_on(server: ssl.SSLSocket, ours: socket.socket) -> bool:
     """Pass on all that the server has sent; return whether it goes on."""
     server.settimeout(0)  # what came may be TLS's own, with nothing for the worker
@@ -181,9 +235,7 @@ def borrowed(place: str, what: str) -> Iterator[Connection]:
         except OSError:
             found = []
         if not found:
-            raise SourceUnavailable(
-                f"{what} failed: the sessions that share its snapshot were all lost; run again"
-            )
+            raise SourceUnavailable(f"{what} failed: {ALL_LOST}")
         opened = on_socket(socket.socket(fileno=found[0]))
         try:
             with mapped_errors(what):

@@ -3,7 +3,7 @@
 MySQL cannot hand a snapshot from one session to another. But while one session holds
 ``LOCK TABLES … READ``, no transaction that wrote to the table is open and none can begin to write,
 so every snapshot that is taken meanwhile shows the same rows. The sessions log in first. Writers
-are held back only for the round trip in which the snapshots are taken.
+are held back only for the two round trips in which the snapshots are taken.
 
 https://dev.mysql.com/doc/refman/8.4/en/lock-tables.html
 """
@@ -20,7 +20,7 @@ import pymysql
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ExtractError
-from extract_jobs.sources.mysql.driver import Connection, hang_up, release
+from extract_jobs.sources.mysql.driver import Connection, hang_up, release, server_version
 from extract_jobs.sources.mysql.errors import number
 from extract_jobs.sources.mysql.session import START, connect, execute
 
@@ -36,6 +36,7 @@ _IDLE_SECONDS = 10
 _MOST_THREADS = 16
 
 _LOCK_WAIT = 1205
+_NOT_LOCKED = 1100
 _REFUSALS = {
     1044: "the user may not lock it (grant LOCK TABLES on its database)",
     1142: "the user may not lock it (grant LOCK TABLES and SELECT on it)",
@@ -60,7 +61,7 @@ class NoCommonSnapshot(Exception):
 def open_together(connection: DatabaseConnection, table: str, count: int) -> list[Connection]:
     """Open sessions whose snapshots are all of one moment; each is in its transaction.
 
-    Writers to the table wait for up to `LOCK_SECONDS` and the time of one statement, at most
+    Writers to the table wait for up to `LOCK_SECONDS` and the time of two statements, at most
     `LOCK_TRIES` times.
 
     Args:
@@ -79,6 +80,7 @@ def open_together(connection: DatabaseConnection, table: str, count: int) -> lis
             sessions = _opened(connection, count, undo)
             _check_one_server(sessions, mark)
             _lock(coordinator, table)
+            _check_lock(coordinator, table)
             started = _in_time(sessions, lambda one: execute(one, START))
             # Fails if the lock was lost meanwhile.
             execute(coordinator, "unlock tables")
@@ -185,6 +187,28 @@ def _lock(coordinator: Connection, table: str) -> None:
         f"{LOCK_TRIES} times a transaction that has written to the table, or a lock of somebody "
         f"else, did not end within {LOCK_SECONDS} s",
         passes=True,
+    )
+
+
+def _check_lock(coordinator: Connection, table: str) -> None:
+    """Check that the server knows of the lock.
+
+    Some servers of MySQL's protocol accept ``LOCK TABLES`` and do nothing: TiDB by default, Vitess.
+    One that enforces it refuses the same table under a name that was not locked.
+
+    Raises:
+        NoCommonSnapshot: It does not.
+    """
+    try:
+        execute(coordinator, f"select 1 from {table} as `not locked` limit 0")
+    except pymysql.Error as error:
+        if number(error) == _NOT_LOCKED:
+            return
+        raise
+    raise NoCommonSnapshot(
+        f"the server ({server_version(coordinator)}) accepts LOCK TABLES but does not enforce it, "
+        "as TiDB and Vitess do",
+        passes=False,
     )
 
 

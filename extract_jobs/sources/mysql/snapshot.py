@@ -10,7 +10,7 @@ from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources.mysql import splits as cutting
 from extract_jobs.sources.mysql.catalog import Found
 from extract_jobs.sources.mysql.driver import hang_up
-from extract_jobs.sources.mysql.lending import Lender
+from extract_jobs.sources.mysql.lending import ALL_LOST, Lender
 from extract_jobs.sources.mysql.one_moment import NoCommonSnapshot, open_together
 from extract_jobs.sources.mysql.reader import MysqlReader
 from extract_jobs.sources.mysql.session import execute, session
@@ -104,7 +104,11 @@ class MysqlSnapshot:
         sessions = open_together(self.reader.connection, table, count)
         try:
             self._lender = Lender(sessions)
-        except (OSError, AttributeError):  # no such sockets on this system, or no room for one
+        except (
+            OSError,
+            AttributeError,
+            ImportError,
+        ):  # no such sockets on this system, or no room for one
             for one in sessions:
                 hang_up(one)
             why = "this machine has no Unix socket to lend its sessions by"
@@ -139,10 +143,7 @@ class MysqlSnapshot:
     def check(self) -> None:
         """Raise SourceUnavailable if all sessions of the snapshot were lost."""
         if self._lender is not None and not self._lender.sessions:
-            raise SourceUnavailable(
-                f"the sessions that share the snapshot for {self.reader.what} were all lost; "
-                "run again"
-            )
+            raise SourceUnavailable(f"{self.reader.what} failed: {ALL_LOST}")
 
     def close(self) -> None:
         """Let go of its sessions."""
