@@ -26,8 +26,9 @@ its split. When all are lost, the attempt fails and is retried. Where a server o
 long transaction, set ``never``.
 
 Not tested: TiDB, Vitess and PlanetScale, Aurora and its readers, PolarDB, ProxySQL, MaxScale,
-MySQL Router, RDS Proxy. The checks for them are written from documentation. PolarDB's read-only nodes share storage as Aurora's readers do; whether they say so
-by ``innodb_read_only`` is not known: set ``never`` there.
+MySQL Router, RDS Proxy. The checks for them are written from documentation. PolarDB's read-only
+nodes share storage as Aurora's readers do; whether they say so by ``innodb_read_only`` is not
+known: set ``never`` there.
 
 **Splits** are ranges of the primary key, or of the first unique index, cut by what the index itself
 tells of its ranges, so that sparse and skewed keys come out even; a key of several columns goes on
