@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import botocore.session
 import pytest
 from hypothesis import settings
 
@@ -49,6 +51,8 @@ os.environ.update(
 )
 
 skip_pandas()  # as the command line and workers do
+# Each extract has sessions of its own, and a session reads the descriptions of services anew.
+botocore.session.create_loader = cache(botocore.session.create_loader)
 settings.register_profile("quick", max_examples=50, deadline=None)
 settings.register_profile("full", max_examples=500, deadline=None)
 settings.load_profile("full" if EXHAUSTIVE else "quick")
