@@ -412,6 +412,7 @@ def test_a_run_that_loses_all_sessions_fails_and_the_next_attempt_succeeds(
 
 
 @pytest.mark.spark
+@pytest.mark.any_spark
 def test_a_run_counts_in_its_snapshot(
     server: MysqlServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spark: SparkSession
 ) -> None:

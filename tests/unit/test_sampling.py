@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support import sampling
 from tests.support.sampling import examples, pairs, sample
 from tests.support.schedule import group_of
 
+SPARK = Path(__file__).parents[1] / "spark"
 CALLS = [(1, "put"), (2, "part"), (3, "part"), (4, "part"), (5, "part"), (6, "list"), (7, "put")]
 
 
@@ -46,5 +49,7 @@ def test_an_exhaustive_run_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch) -
 
 def test_files_of_a_slow_server_stay_together() -> None:
     assert group_of("tests/spark/test_jdbc.py") == group_of("tests/contract/test_sources.py")
+    found = {group_of(f"tests/spark/{path.name}") for path in SPARK.glob("test_*.py")}
+    assert found == {"spark", "more spark"}
     assert group_of("tests/service/test_mysql_types.py") == "mariadb"
     assert group_of("tests/unit/test_casts.py") == "tests/unit/test_casts.py"
