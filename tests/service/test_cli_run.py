@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from extract_jobs.cli import main
 from extract_jobs.reporting.report import Report
 from extract_jobs.storage.local import LocalStorage
 from tests.support.postgres import Server
@@ -36,7 +38,8 @@ def environment(pg_database: Server) -> dict[str, str]:
 
 
 @pytest.fixture
-def cli(pg_database: Server, environment: dict[str, str], tmp_path: Path) -> Cli:
+def folder(pg_database: Server, tmp_path: Path) -> Path:
+    """A folder with a config of two tables that are there."""
     pg_database.execute(
         "create table customers (id int primary key, email text)",
         "insert into customers select g, 'e' || g from generate_series(1, 1000) g",
@@ -45,22 +48,40 @@ def cli(pg_database: Server, environment: dict[str, str], tmp_path: Path) -> Cli
         "analyze",
     )
     (tmp_path / "shop.yml").write_text(CONFIG.format(url=pg_database.url))
+    return tmp_path
+
+
+@pytest.fixture
+def cli(
+    folder: Path,
+    pg_database: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Iterator[Cli]:
+    """Run commands in this process, which has imported what they need."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SHOP_PASSWORD", pg_database.password)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "extract_jobs.cli", *arguments],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        capfd.readouterr()
+        code = main(arguments)
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
-    return run
+    yield run
+    logging.getLogger("extract_jobs").setLevel(logging.NOTSET)
 
 
 def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_a_table_that_fails_stops_no_other(cli: Cli, tmp_path: Path) -> None:
-    done = cli("run", "shop.yml")
+def test_a_table_that_fails_stops_no_other(
+    folder: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "extract_jobs.cli", "run", "shop.yml"],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert done.returncode == 78
     lines = done.stderr.splitlines()
     assert lines[-1] == "ConfigError: 1 of 3 tables failed: missing"
@@ -178,13 +199,13 @@ def test_recover_drops_what_is_old_enough_and_only_tells_when_dry(cli: Cli, tmp_
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drops_what_is_staged_and_stops_the_rest(
-    cli: Cli,
+    folder: Path,
     pg_database: Server,
     environment: dict[str, str],
     tmp_path: Path,
     number: signal.Signals,
 ) -> None:
-    del cli
+    del folder
     # Rows take half a minute to come, so that the signal is in the middle of the extract.
     pg_database.execute(
         "create function nap(g int) returns int language plpgsql as "
