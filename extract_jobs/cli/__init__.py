@@ -174,6 +174,15 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _init(arguments: argparse.Namespace) -> int:
+    if arguments.source is not None or arguments.update:
+        from extract_jobs.cli.init import update_config, write_config
+        from extract_jobs.engine.pandas_free import skip_pandas
+
+        skip_pandas()
+        print(update_config(arguments) if arguments.update else write_config(arguments))
+        return EXIT_DONE
+    if arguments.password_env or arguments.select or arguments.exclude or arguments.target:
+        raise ConfigError("--password-env, --select, --exclude and --target go with --from")
     text = EXAMPLE_PATH.read_text(encoding="utf-8")
     try:
         with Path(arguments.path).open("x", encoding="utf-8") as file:

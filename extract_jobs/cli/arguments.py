@@ -92,8 +92,28 @@ def argument_parser() -> argparse.ArgumentParser:
     _config_arguments(spec, tables="1")
     _target_argument(spec)
     _config_arguments(_command(commands, "validate", "find every error of a config; offline"))
-    init = _command(commands, "init", "write an example config")
+    init = _command(commands, "init", "write a config, an example or from a database")
     init.add_argument("path", metavar="FILE", nargs="?", default="sales.yml", help="%(default)s")
+    init.add_argument(
+        "--from",
+        dest="source",
+        metavar="PLACE",
+        help="write it from what a database or folder holds: a URL without a password, a SQLite "
+        "file, a folder or s3:// URI, or secret:NAME, ssm:NAME, env:NAME",
+    )
+    init.add_argument(
+        "--update", action="store_true", help="add tables that are new to a config that exists"
+    )
+    init.add_argument("--password-env", metavar="VAR", help="variable with the URL's password")
+    init.add_argument(
+        "--select", action="append", default=[], metavar="GLOB", help="only such tables"
+    )
+    init.add_argument(
+        "--exclude", action="append", default=[], metavar="GLOB", help="no such tables"
+    )
+    init.add_argument(
+        "--target", metavar="BASE", help="folder or s3:// URI that files go below; default: lake"
+    )
     _command(commands, "schema", "print the JSON Schema of configs, for editors")
     status = _command(commands, "status", "show the last commits of tables")
     _config_arguments(status, tables="*")

@@ -237,6 +237,41 @@ class Source(Protocol):
         """Take a snapshot and hold it until the context ends."""
 
 
+@dataclass(frozen=True)
+class ListedTable:
+    """One table of a source, as a config names it.
+
+    Attributes:
+        name: ``schema.table``, parts quoted where a config needs it.
+        is_view: Whether rows are stored elsewhere.
+        indexed: Columns that an index, whole and usable, begins with.
+        glob: Of files, those that make the table; None for databases.
+        problem: Why it cannot be extracted as it is listed; None if it can.
+    """
+
+    name: str
+    is_view: bool = False
+    indexed: frozenset[str] = frozenset()
+    glob: str | None = None
+    problem: str | None = None
+
+
+@runtime_checkable
+class ListingSource(Source, Protocol):
+    """A source that can list its tables."""
+
+    def tables(self) -> list[ListedTable]:
+        """Return every table and view that the user may read, by name; the spec's own is ignored.
+
+        Read-only. System tables, partitions of other tables and what extensions brought along are
+        left out.
+
+        Raises:
+            ConfigError: Wrong credentials, or nothing there.
+            SourceUnavailable: Unreachable within the connection's timeout.
+        """
+
+
 @runtime_checkable
 class ObjectSource(Source, Protocol):
     """A source whose tables are objects, and whose increments are objects not read before.

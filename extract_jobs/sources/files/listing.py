@@ -157,18 +157,21 @@ def compression_of(uri: str, given: Compression | None) -> Compression:
     return given or _COMPRESSIONS.get(uri.rsplit(".", 1)[-1].lower(), "none")
 
 
+def named_format(uri: str) -> Format | None:
+    """Return the format that a file's name says; None if it says none."""
+    names = uri.rsplit("/", 1)[-1].lower().split(".")
+    if len(names) > 1 and names[-1] in _COMPRESSIONS:
+        names.pop()
+    return _FORMATS.get(names[-1]) if len(names) > 1 else None
+
+
 def format_of(uri: str, given: Format | None) -> Format:
     """Return a file's format: as given, else by its name without the ending of a compression.
 
     Raises:
         ConfigError: The name tells none.
     """
-    if given is not None:
-        return given
-    names = uri.rsplit("/", 1)[-1].lower().split(".")
-    if len(names) > 1 and names[-1] in _COMPRESSIONS:
-        names.pop()
-    found = _FORMATS.get(names[-1]) if len(names) > 1 else None
+    found = given or named_format(uri)
     if found is None:
         raise ConfigError(
             f"{uri}: its name tells no format; expected one of {', '.join(_FORMATS)} (with "

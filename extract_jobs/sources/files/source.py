@@ -12,8 +12,9 @@ from itertools import islice
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
-from extract_jobs.sources import Features, ReadRequest
+from extract_jobs.sources import Features, ListedTable, ReadRequest
 from extract_jobs.sources.files.folders import folders_of
+from extract_jobs.sources.files.globs import MOST_LISTED, globs_of
 from extract_jobs.sources.files.inspection import Columns, Looker, first_header
 from extract_jobs.sources.files.listing import (
     Format,
@@ -90,6 +91,14 @@ class FilesSource:
                 "doubled within quotes where no escape is given"
             )
         return source
+
+    def tables(self) -> list[ListedTable]:
+        """Return a table for each kind of file names. See `extract_jobs.sources.ListingSource`."""
+        uri = self.spec.connection.uri or ""
+        folder = folder_of(uri)
+        with source_errors(f"listing {uri}"):
+            listed = list(islice(list_objects(self.open_storage(uri), folder, "**"), MOST_LISTED))
+        return globs_of([info.uri[len(folder) :] for info in listed])
 
     # --- which objects ---------------------------------------------------------------------
 

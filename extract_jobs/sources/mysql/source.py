@@ -9,8 +9,8 @@ from datetime import timedelta
 
 from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import Features, ReadRequest
-from extract_jobs.sources.mysql.catalog import Found, find, fingerprint
+from extract_jobs.sources import Features, ListedTable, ReadRequest
+from extract_jobs.sources.mysql.catalog import Found, find, fingerprint, list_tables
 from extract_jobs.sources.mysql.columns import clock_bound
 from extract_jobs.sources.mysql.driver import Connection, peer_address
 from extract_jobs.sources.mysql.reader import MysqlReader
@@ -55,6 +55,11 @@ class MysqlSource(SqlSource[Connection, Found]):
             ConfigError: They cannot be resolved.
         """
         return cls(spec, resolve_connection(spec.connection, engine="mysql"))
+
+    def tables(self) -> list[ListedTable]:
+        """List what the user may see. See `extract_jobs.sources.ListingSource`."""
+        with session(self.connection, "listing the tables of the database") as opened:
+            return list_tables(opened, self.connection.database)
 
     @contextlib.contextmanager
     def _session(self, what: str) -> Iterator[tuple[Connection, Found]]:

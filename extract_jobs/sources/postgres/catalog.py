@@ -12,6 +12,7 @@ import psycopg
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError
+from extract_jobs.sources import ListedTable
 from extract_jobs.sources.postgres.expressions import PostgresType
 from extract_jobs.sources.postgres.session import Connection, execute
 from extract_jobs.sources.postgres.sql import (
@@ -20,7 +21,7 @@ from extract_jobs.sources.postgres.sql import (
     quote_name,
 )
 from extract_jobs.sources.postgres.user_sql import check_statement
-from extract_jobs.sources.sql.names import nearest, readings
+from extract_jobs.sources.sql.names import nearest, readings, spelled
 from extract_jobs.sources.sql.statements import Relation
 
 _READABLE = {"r": "table", "m": "table", "p": "partitioned", "v": "view", "f": "view"}
@@ -111,6 +112,31 @@ def find_table(opened: Connection, name: str) -> Table:
                 )
             return Table(oid, found_schema, found_name, relkind)
     raise ConfigError(f"there is no table {name!r} in the database{_nearest(opened, name)}")
+
+
+def list_tables(opened: Connection) -> list[ListedTable]:
+    """Return what the user may read. See `extract_jobs.sources.ListingSource`."""
+    rows = execute(
+        opened,
+        "select n.nspname, c.relname, c.relkind::pg_catalog.text, array("
+        "select a.attname::pg_catalog.text from pg_catalog.pg_index i"
+        f" join pg_catalog.pg_attribute a on a.attrelid {EQUALS} i.indrelid"
+        f" and a.attnum {EQUALS} (i.indkey::pg_catalog.int2[])[0]"
+        f" where i.indrelid {EQUALS} c.oid and i.indisvalid and i.indpred is null)"
+        f" from {_RELATIONS} where {_IS_READABLE} and not c.relispartition"
+        f" and n.nspname {operator('!~')} '^pg_'"
+        f" and n.nspname {operator('<>')} 'information_schema'"
+        " and pg_catalog.has_schema_privilege(n.oid, 'usage')"
+        " and pg_catalog.has_any_column_privilege(c.oid, 'select')"
+        " and not exists (select from pg_catalog.pg_depend d"
+        f" where d.classid {EQUALS} 'pg_catalog.pg_class'::pg_catalog.regclass"
+        f" and d.objid {EQUALS} c.oid and d.deptype {EQUALS} 'e')"
+        ' order by n.nspname collate "C", c.relname collate "C"',
+    )
+    return [
+        ListedTable(spelled(schema, name), relkind == "v", frozenset(indexed))
+        for schema, name, relkind, indexed in rows
+    ]
 
 
 def _nearest(opened: Connection, name: str) -> str:

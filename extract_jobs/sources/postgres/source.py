@@ -17,13 +17,14 @@ from extract_jobs.errors import (
     SourceUnavailable,
 )
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import Features, ReadRequest
+from extract_jobs.sources import Features, ListedTable, ReadRequest
 from extract_jobs.sources.postgres.catalog import (
     column_types,
     explain,
     find_table,
     fingerprint,
     leaves,
+    list_tables,
     nodes,
     relation_of,
     toast_below,
@@ -111,6 +112,11 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
         connection = resolve_connection(spec.connection)
         applied = "on" if spec.row_security == "apply" else "off"
         return cls(spec, replace(connection, settings={"row_security": applied}))
+
+    def tables(self) -> list[ListedTable]:
+        """List what the user may read. See `extract_jobs.sources.ListingSource`."""
+        with session(self.connection, "listing the tables of the database") as opened:
+            return list_tables(opened)
 
     def position(self) -> dict[str, str] | None:
         """Return where `highest` looked. See `extract_jobs.sources.ReplicatedSource`."""

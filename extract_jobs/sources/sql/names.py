@@ -29,6 +29,18 @@ def readings(name: str, quote: str = '"') -> list[tuple[str | None, str]]:
     return [*found, (None, name)]
 
 
+def spelled(schema: str | None, table: str, quote: str = '"') -> str:
+    """Return a name that `readings` first reads as this schema and table, quoted if needed."""
+    plain = table if schema is None else f"{schema}.{table}"
+    if readings(plain, quote)[0] == (schema, table):
+        return plain
+
+    def quoted(name: str) -> str:
+        return quote + name.replace(quote, quote * 2) + quote
+
+    return quoted(table) if schema is None else f"{quoted(schema)}.{quoted(table)}"
+
+
 def nearest(wanted: Iterable[str], known: Mapping[str, str], visible: int) -> str:
     """Return the end of a message about a table that is not there: the nearest names, or how many.
 

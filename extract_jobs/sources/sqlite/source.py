@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
-from extract_jobs.sources import Features, ReadRequest
+from extract_jobs.sources import Features, ListedTable, ReadRequest
 from extract_jobs.sources.sql.columns import SqlColumn, interval_condition
 from extract_jobs.sources.sql.source import Rows, SqlSource
 from extract_jobs.sources.sql.statements import select
 from extract_jobs.sources.sqlite import splits as cutting
-from extract_jobs.sources.sqlite.catalog import SqliteTable, find
+from extract_jobs.sources.sqlite.catalog import SqliteTable, find, list_tables
 from extract_jobs.sources.sqlite.columns import SqliteColumn
 from extract_jobs.sources.sqlite.reader import SqliteReader
 from extract_jobs.sources.sqlite.session import (
@@ -64,6 +64,12 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
                 "name a watermark.column"
             )
         return cls(spec, SqliteConnection.of(spec.connection))
+
+    def tables(self) -> list[ListedTable]:
+        """List all tables. See `extract_jobs.sources.ListingSource`."""
+        with contextlib.closing(connect(self.connection)) as opened:
+            begin(opened, self.connection, "listing its tables")
+            return list_tables(opened, self.connection)
 
     @contextlib.contextmanager
     def _session(self, what: str) -> Iterator[tuple[Session, SqliteTable]]:

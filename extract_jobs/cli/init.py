@@ -1,0 +1,307 @@
+"""``init``: a config written from what a source holds, and one brought up to date with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.progress import track
+
+from extract_jobs.cli.selection import read_config
+from extract_jobs.cli.suggest import Suggestion, plain_or_quoted, quoted, suggest
+from extract_jobs.config import SourceConfig, load_config, specs_for
+from extract_jobs.config.file import parse_yaml
+from extract_jobs.config.locations import collisions
+from extract_jobs.connections import secret_text
+from extract_jobs.connections.engines import ENGINES
+from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.sources import ListedTable, ListingSource, open_source
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.uris import absolute, is_inside
+
+_ANY_TABLE = "any"
+_FILE_ENTRY = 'files: {glob: "**"}'
+_HEADER = """\
+# The tables of {place}.
+# Lines with a # are suggestions, or tables that cannot be extracted as they are.
+# `extract-jobs validate {file}` checks this file, `extract-jobs run {file}` runs it.
+# `extract-jobs init {file} --update` adds tables that are new, and changes nothing else.
+version: 1
+
+source:
+  name: {name}
+  type: {type}
+  connection:
+{connection}
+defaults:
+  mode: full                       # all rows every time; the target holds the newest run
+  target:
+    uri: {uri}
+  # job_type: ecs                  # on AWS, where small tables start sooner than on glue
+
+tables:
+"""
+
+
+def write_config(arguments: argparse.Namespace) -> str:
+    """Write a config of what a source holds to a new file.
+
+    Args:
+        arguments: Of the command ``init``, with ``--from``.
+
+    Returns:
+        What was done, for a person.
+
+    Raises:
+        ConfigError: The file exists, the source cannot be listed, or it has no tables.
+        SourceUnavailable: The source cannot be reached.
+    """
+    path = Path(arguments.path)
+    if path.exists():
+        raise ConfigError(
+            f"{path} already exists and was not changed; --update adds the tables that are new"
+        )
+    header = _header(path, arguments)
+    suggestions = _suggestions(header, path, arguments)
+    text = header + "".join(s.text("  ") for s in suggestions)
+    load_config(text, str(path), str(path.absolute().parent))
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    return f"{path} written, {_counts(suggestions)}; next: extract-jobs validate {path}"
+
+
+def update_config(arguments: argparse.Namespace) -> str:
+    """Add tables that a source has and its config lacks; everything else stays as it is written.
+
+    Tables that stand in a comment, as ``# name:``, count as known.
+
+    Raises:
+        ConfigError: The config is wrong or cannot be extended, or the source cannot be listed.
+        SourceUnavailable: The source cannot be reached.
+    """
+    path = Path(arguments.path)
+    config = read_config(str(path))
+    text = path.read_text(encoding="utf-8-sig")
+    line, indent = _end_of_tables(text, str(path))
+    written = parse_yaml(text, str(path)).data
+    head = {key: value for key, value in written.items() if key != "tables"}
+    header = f"{yaml.safe_dump(head)}tables:\n"
+    suggestions = _suggestions(header, path, arguments, _Known(config, text))
+    if not suggestions:
+        return f"{path}: no table is new"
+    lines = text.splitlines(keepends=True)
+    if line and not lines[line - 1].endswith("\n"):
+        lines[line - 1] += "\n"
+    added = "".join(s.text(indent) for s in suggestions)
+    changed = "".join([*lines[:line], added, *lines[line:]])
+    after = load_config(changed, str(path), config.folder)
+    if any(after.tables[n].config != t.config for n, t in config.tables.items()):
+        raise ConfigError(f"{path} was not changed; add these lines to tables by hand:\n{added}")
+    _replace(path, changed)
+    return f"{path}: added {_counts(suggestions)}"
+
+
+def _counts(suggestions: Sequence[Suggestion]) -> str:
+    left = sum(s.problem is not None for s in suggestions)
+    count = len(suggestions) - left
+    text = f"{count} table{'' if count == 1 else 's'}"
+    return f"{text}, and {left} as comments with the reason" if left else text
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put a text in a file's place at one moment, with its permissions."""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            shutil.copymode(path, name)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+
+
+# --- the head of a new config --------------------------------------------------------------------
+
+
+def _header(path: Path, arguments: argparse.Namespace) -> str:
+    place = arguments.source
+    kind, connection = _connection(place, arguments.password_env)
+    base = (arguments.target or "lake").rstrip("/") or "/"
+    if kind == "files" and is_inside(
+        absolute(base, str(path.absolute().parent)), connection["uri"]
+    ):
+        raise ConfigError(
+            f"--target {base} lies in {place}, whose files are read: name a folder elsewhere"
+        )
+    inner = (
+        "{source_name}/{table}" if kind in ("files", "sqlite") else "{source_name}/{schema}/{table}"
+    )
+    return _HEADER.format(
+        place=" ".join(place.split()) if place.isprintable() else "a source",
+        file=path,
+        name=plain_or_quoted(path.stem),
+        type=kind,
+        connection="".join(f"    {key}: {quoted(text)}\n" for key, text in connection.items()),
+        uri=quoted(f"{base}/{inner}"),
+    )
+
+
+def _connection(place: str, password_env: str | None) -> tuple[str, dict[str, str]]:
+    """Return the source's type and its connection's keys."""
+    password = {"password_env": password_env} if password_env else {}
+    prefix, _, name = place.partition(":")
+    if prefix in _SECRETS and name and not name.startswith("//"):
+        key = _SECRETS[prefix]
+        text = secret_text(
+            secret_id=name if key == "secret_id" else None,
+            ssm_parameter=name if key == "ssm_parameter" else None,
+            env=name if key == "url_env" else None,
+            key="--from",
+        )
+        return _engine(text, place), {key: name, **password}
+    if "://" in place and prefix not in ("s3", "file"):
+        return _engine(place, place), {"url": place, **password}
+    local = absolute(place, str(Path.cwd()))
+    if place.startswith("s3://") or Path(local.removeprefix("file://")).is_dir():
+        return "files", {"uri": local}
+    if Path(local.removeprefix("file://")).is_file():
+        return "sqlite", {"path": local}
+    raise ConfigError(
+        f"--from {place}: there is no such file or folder, and it is none of a database's URL, "
+        "secret:NAME, ssm:NAME and env:NAME"
+    )
+
+
+_SECRETS = {"secret": "secret_id", "ssm": "ssm_parameter", "env": "url_env"}
+
+
+def _engine(text: str, place: str) -> str:
+    """Return the type of source that a URL or a secret is of; the text is in no message."""
+    word = text.strip().partition("://")[0].lower()
+    if text.lstrip().startswith("{"):
+        try:
+            word = str(json.loads(text).get("engine") or "postgres")
+        except (ValueError, AttributeError):
+            word = ""
+    listing = {name: kind for name, kind in ENGINES.items() if name in ("postgres", "mysql")}
+    for name, kind in listing.items():
+        if word in kind.schemes or any(word.startswith(w) for w in kind.secret_words):
+            return name
+    shown = place if place.partition(":")[0] in _SECRETS else f"{place.partition('://')[0]}://…"
+    raise ConfigError(
+        f"--from {shown}: tables of PostgreSQL, MySQL, SQLite and of folders of files can be "
+        "listed; for another source write the config by hand (extract-jobs init shows an example)"
+    )
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+class _Known:
+    """Tables that a config has already, as entries or as comments."""
+
+    def __init__(self, config: SourceConfig, text: str) -> None:
+        self._names = set(config.tables)
+        self._bare = {name for name in config.tables if "." not in name}
+        self._globs = {t.config.files.glob for t in config.tables.values() if t.config.files}
+        self._text = text
+
+    def __contains__(self, listed: ListedTable) -> bool:
+        return (
+            listed.name in self._names
+            or listed.name.partition(".")[2] in self._bare
+            or listed.glob in self._globs
+            or re.search(rf"(?m)^\s*#\s*{re.escape(plain_or_quoted(listed.name))}:", self._text)
+            is not None
+        )
+
+
+def _suggestions(
+    header: str, path: Path, arguments: argparse.Namespace, known: _Known | None = None
+) -> list[Suggestion]:
+    folder = str(path.absolute().parent)
+
+    def config_of(name: str, entry: str) -> SourceConfig:
+        return load_config(f"{header}  {quoted(name)}: {{{entry}}}\n", str(path), folder)
+
+    def spec_of(config: SourceConfig) -> ExtractSpec:
+        [spec] = specs_for(config, list(config.tables), run_id_for=lambda _: "none", confirmed=True)
+        return spec
+
+    is_files = re.search(r"(?m)^  type: ['\"]?files\b", header) is not None
+    source = open_source(spec_of(config_of(_ANY_TABLE, _FILE_ENTRY if is_files else "")))
+    if not isinstance(source, ListingSource):
+        raise ConfigError(f"{path}: tables of this type of source cannot be listed")
+    listed = [table for table in source.tables() if _is_wanted(table.name, arguments)]
+    if known is None and not listed:
+        raise ConfigError("no table that the user may read fits --select and --exclude")
+    suggestions, locations = [], {}
+    for table in _shown([one for one in listed if known is None or one not in known]):
+        entry = f"files: {{glob: {quoted(table.glob)}}}" if table.glob else ""
+        try:
+            config = config_of(table.name, entry)
+            found = suggest(table, open_source(spec_of(config)).describe())
+            locations[table.name] = config.tables[table.name].location
+        except ExtractError as error:
+            if error.retryable:
+                raise
+            found = Suggestion(table.name, problem=str(error))
+        problem = table.problem or ("a view" if table.is_view and not found.problem else None)
+        suggestions.append(
+            Suggestion(found.name, found.about, found.lines, problem or found.problem)
+        )
+    collided = dict(collisions(locations))
+    return [
+        Suggestion(s.name, problem=collided[s.name]) if s.name in collided else s
+        for s in suggestions
+    ]
+
+
+def _shown(tables: Sequence[ListedTable]) -> Iterator[ListedTable]:
+    console = Console(stderr=True)
+    yield from track(
+        tables, "describing tables", console=console, transient=True,
+        disable=not sys.stderr.isatty(),
+    )  # fmt: skip
+
+
+def _is_wanted(name: str, arguments: argparse.Namespace) -> bool:
+    def fits(globs: Sequence[str]) -> bool:
+        return any(fnmatchcase(name, glob) for glob in globs)
+
+    return (not arguments.select or fits(arguments.select)) and not fits(arguments.exclude)
+
+
+def _end_of_tables(text: str, where: str) -> tuple[int, str]:
+    """Return the line, from 0, that a new table goes before, and its indentation.
+
+    Raises:
+        ConfigError: The key ``tables`` is not written as a block, one table below the other.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode)
+    tables = next(value for key, value in root.value if key.value == "tables")
+    if not isinstance(tables, yaml.MappingNode) or tables.flow_style or not tables.value:
+        raise ConfigError(f"{where}: write tables as a block, one table below the other, first")
+    lines = text.splitlines()
+    end = tables.end_mark.line if tables.end_mark.column == 0 else len(lines)
+    while end > 0 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
+        end -= 1
+    return end, " " * tables.value[0][0].start_mark.column

@@ -1,0 +1,138 @@
+"""How a table could be extracted, judged by what the source's catalogue says of it.
+
+Suggestions are safe where they stand: what could leave rows out is only ever a comment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from extract_jobs.cli.figures import counted, size_text
+from extract_jobs.errors import printable
+from extract_jobs.schema import Column, TableDescription
+from extract_jobs.sources import ListedTable
+
+SMALL_BYTES = 128 * 2**20
+"""Tables below are read whole: an increment would save nothing that anybody notices."""
+
+_CHANGED = re.compile(
+    r"(?:.*_)?(?:updated|modified|changed|last_?(?:update|modified|change)|(?:sys)?mod(?:ify)?)"
+    r"_?(?:at|on|ts|time|timestamp|date|datetime|dt)?",
+    re.IGNORECASE,
+)
+_PERSONAL = re.compile(
+    r"e[-_ ]?mail|phone|mobile|fax|birth|\bdob\b|ssn|social_sec|passport|iban|credit_?card|card_n"
+    r"|first_?name|last_?name|full_?name|sur_?name|given_?name|maiden|street|address|zip_?code"
+    r"|postal|\bip\b|ip_addr|password|passwd|secret|token|salary|gender|religion",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One table's part of a config.
+
+    Attributes:
+        name: Its key.
+        about: What it is, for a comment beside the key.
+        lines: YAML below the key, without indentation; those that begin with ``#`` are comments.
+        problem: Why it cannot be extracted as it is; then the whole part is a comment.
+    """
+
+    name: str
+    about: str = ""
+    lines: tuple[str, ...] = ()
+    problem: str | None = None
+
+    def text(self, indent: str) -> str:
+        """Return the part as lines of YAML that end with a newline."""
+        key = plain_or_quoted(self.name)
+        if self.problem is not None:
+            reason = " ".join(printable(self.problem).split())
+            return f"{indent}# {key}:  # {reason}\n"
+        about = f"  # {printable(self.about)}" if self.about else ""
+        return "".join(
+            [f"{indent}{key}:{about}\n", *(f"{indent}  {line}\n" for line in self.lines)]
+        )
+
+
+def suggest(listed: ListedTable, found: TableDescription) -> Suggestion:
+    """Return how a table could be extracted, each choice with its reason.
+
+    Args:
+        listed: The table as its source lists it.
+        found: The same table, described.
+    """
+    parts = []
+    if found.estimated_bytes is not None and found.kind != "view":
+        parts.append(size_text(found.estimated_bytes))
+    if found.estimated_rows is not None:
+        parts.append(f"about {counted(found.estimated_rows, 'row')}")
+    if found.kind != "table":
+        parts.append({"files": "", "view": "view or foreign table"}.get(found.kind, found.kind))
+    parts.append(f"key {', '.join(found.key)}" if found.key else "")
+    lines = [*_files(listed), *_mode(listed, found), *_masks(found)]
+    return Suggestion(listed.name, ", ".join(filter(None, parts)), tuple(lines))
+
+
+def _files(listed: ListedTable) -> Iterator[str]:
+    if listed.glob is not None:
+        yield f"files: {{glob: {quoted(listed.glob)}}}"
+        yield "# mode: incremental        # only files that are new or were replaced"
+
+
+def _mode(listed: ListedTable, found: TableDescription) -> Iterator[str]:
+    if listed.glob is not None or found.kind == "view":
+        return
+    if (found.estimated_bytes or 0) < SMALL_BYTES:
+        return  # the default, full, is right
+    changed = [column for column in found.columns if _tells_changes(column)]
+    indexed = [column for column in changed if column.name in listed.indexed]
+    if indexed:
+        column = next((column for column in indexed if not column.nullable), indexed[0])
+        yield f"# {column.name} is indexed, and its name says when a row changed. If every change"
+        yield "# sets it, runs can take only what is newer than the last run; deletes are not seen."
+        yield "# mode: incremental"
+        yield f"# watermark: {{column: {quoted(column.name)}, delay: 1m}}"
+        partition = quoted(f"day({column.name})")
+        yield f"# target: {{partition_by: [{partition}]}}"
+    elif changed:
+        yield f"# An index on {changed[0].name} would allow mode: incremental by it."
+    elif found.kind == "table" and found.source_version.startswith("PostgreSQL"):
+        yield "# No column orders changes. PostgreSQL can read only what later transactions wrote:"
+        yield "# mode: incremental"
+        yield "# watermark: {snapshot: true}"
+
+
+def _tells_changes(column: Column) -> bool:
+    return column.watermark in ("timestamp", "timestamptz") and bool(
+        _CHANGED.fullmatch(column.name)
+    )
+
+
+def _masks(found: TableDescription) -> Iterator[str]:
+    personal = [column.name for column in found.columns if _PERSONAL.search(column.name)]
+    if personal:
+        masks = ", ".join(f"{quoted(name)}: redact" for name in personal[:20])
+        yield f"# columns: {{mask: {{{masks}}}}}   # names that look personal"
+
+
+def plain_or_quoted(text: str) -> str:
+    """Return text as a YAML key, quoted only where it must be."""
+    return text if re.fullmatch(r"[A-Za-z_][\w.$-]*", text, re.ASCII) else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """Return text as a YAML scalar on one line, whatever is in it."""
+    if re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII) and text.lower() not in _WORDS:
+        return text
+    inner = (
+        {'"': '\\"', "\\": "\\\\"}.get(c, c) if c.isprintable() else f"\\U{ord(c):08x}"
+        for c in text
+    )
+    return f'"{"".join(inner)}"'
+
+
+_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n", "none"})

@@ -1,0 +1,79 @@
+"""Which tables the files of a folder make, by their names: one glob for each.
+
+Files of one table differ in digits (dates, sequence numbers) and in folders of partitions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources import ListedTable
+from extract_jobs.sources.files.listing import glob_pattern, named_format
+
+MOST_LISTED = 20_000
+"""Objects of a folder that are looked at."""
+MOST_TABLES = 500
+
+_PARTITION = re.compile(r"[^=]+=.*|[\d\-_]+")
+_NUMBERS = re.compile(r"\d[\dT:\-_]*\d|\d")
+_DATE_DIGITS = 8
+_PART_FILE = re.compile(r"part-.*")
+
+
+def globs_of(paths: Sequence[str]) -> list[ListedTable]:
+    """Group files into tables.
+
+    Args:
+        paths: Of files, below the source's folder.
+
+    Returns:
+        One table for each group, by name; a glob that also matches files of another group is its
+        table's ``problem``. Files whose names say no format are left out.
+
+    Raises:
+        ConfigError: The names show no tables.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        *folders, name = path.split("/")
+        if named_format(name) is not None:
+            outer = next((i for i, f in enumerate(folders) if _PARTITION.fullmatch(f)), None)
+            base = [*folders[:outer], *([] if outer is None else ["**"])]
+            found["/".join([*base, _wild_name(name)])].append(path)
+    if len(found) > MOST_TABLES:
+        raise ConfigError(
+            f"the files have names of more than {MOST_TABLES} kinds, which do not show what the "
+            "tables are: write files.glob by hand"
+        )
+    tables = []
+    for glob, members in found.items():
+        own, other = set(members), None
+        for written in (glob, members[0]) if len(members) == 1 else (glob,):
+            matching = glob_pattern(written)
+            other = next((p for p in paths if p not in own and matching.fullmatch(p)), None)
+            if other is None:
+                break
+        problem = other and f"its glob matches files of other tables too: {other}"
+        tables.append(ListedTable(_name(written), glob=written, problem=problem))
+    return sorted(tables, key=lambda table: table.name)
+
+
+def _wild_name(name: str) -> str:
+    """Return the glob of all files that are named as one is, but for numbers."""
+    if _PART_FILE.fullmatch(name):
+        return "*" + name[name.index(".") :]
+    return _NUMBERS.sub(lambda found: _wild(found[0]), name)
+
+
+def _wild(number: str) -> str:
+    """Return what matches a file's number: a date keeps its length, and a counter grows."""
+    return "?" * len(number) if len(number) >= _DATE_DIGITS else "*"
+
+
+def _name(glob: str) -> str:
+    stem = glob.replace("**/", "").split(".", 1)[0]
+    words = re.sub(r"[*?/]+", " ", stem).split()
+    return "_".join(word.strip("-_") for word in words if word.strip("-_")) or "files"

@@ -1,0 +1,220 @@
+"""``init --from``: what it writes for real sources is valid, runs as it is, and can be extended."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from extract_jobs.cli import main
+from extract_jobs.config import load_config
+from tests.support.mysql_servers import MysqlServer
+from tests.support.postgres import Server
+
+Cli = Callable[..., tuple[int, str, str]]
+PERSONS_COMMENT = "  # a person's own words\n"
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command in a folder of its own; returns exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def written(path: str = "shop.yml") -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def tables(path: str = "shop.yml") -> list[str]:
+    return list(load_config(written(path), path, str(Path.cwd())).tables)
+
+
+@pytest.fixture
+def place(pg_database: Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The options that lead to the database."""
+    monkeypatch.setenv("SHOP_PASSWORD", pg_database.password)
+    host = f"{pg_database.host}:{pg_database.port}"
+    database = pg_database.database.replace(" ", "%20")
+    return [
+        "--from", f"postgresql://{pg_database.user}@{host}/{database}",
+        "--password-env", "SHOP_PASSWORD",
+    ]  # fmt: skip
+
+
+HOSTILE = (
+    'We.ird "T', "ta\nb", "#x: {y}", "null", "{table}", "CASE", "case", "tab\t le", "- a", "'q'",
+    "*", "&a", "!b", "%41", "..", "ünï", "a" * 63, "@x", "[1]", "? k", "| p", "{source_name}", "~",
+)  # fmt: skip
+
+
+def test_hostile_names_and_types_that_are_refused_run_without_an_edit(
+    pg_database: Server, place: list[str], cli: Cli
+) -> None:
+    for name in HOSTILE:
+        quoted = name.replace('"', '""')
+        pg_database.execute(f'create table "{quoted}" ("{quoted}" int)')
+    pg_database.execute(
+        "create table money (id int, m money)", "create view v as select 1 as a",
+        "create table p (a int) partition by range (a)",
+        "create table p1 partition of p for values from (1) to (5)",
+        "create materialized view mv as select 1 as a",
+        "insert into p values (2)",
+    )  # fmt: skip
+    code, said, _ = cli("init", "shop.yml", *place)
+    assert code == 0, said
+    found = tables()
+    whole = {f"public.{name}" for name in HOSTILE} - {'public.We.ird "T', "public.case"}
+    assert {*whole, "public.p", "public.mv"} <= set(found)
+    text = written()
+    assert "# public.v:  # a view" in text
+    assert "# public.money:  # public.money: m is money" in text
+    assert "# public.case:  # has the same" in text
+    assert "public.p1" not in text
+    assert cli("validate", "shop.yml")[0] == 0
+    code, out, err = cli("run", "shop.yml")
+    assert code == 0, err
+    assert out.count("succeeded") == len(found)
+
+
+def test_update_adds_what_is_new_and_changes_no_other_byte(
+    pg_database: Server, place: list[str], cli: Cli
+) -> None:
+    pg_database.execute("create table a (id int)", "create table dropped (id int)")
+    assert cli("init", "shop.yml", *place, "--exclude", "*.secret*")[0] == 0
+    before = written().replace(
+        "  public.a:", f"{PERSONS_COMMENT}  public.a: {{max_connections: 3}}"
+    )
+    before = before.replace("  public.dropped:", "  # public.dropped:") + "\n# the end\n"
+    Path("shop.yml").write_text(before)
+    Path("shop.yml").chmod(0o640)
+    pg_database.execute(
+        "create schema s", "create table s.b (id int)", "create table secret (id int)"
+    )
+    code, said, _ = cli("init", "shop.yml", "--update", "--exclude", "*.secret*")
+    assert (code, said) == (0, "shop.yml: added 1 table\n")
+    assert tables() == ["public.a", "s.b"]
+    after = written()
+    added = [line for line in after.splitlines() if line not in before.splitlines()]
+    assert [line.partition(":")[0] for line in added] == ["  s.b"]
+    assert "".join(line for line in after.splitlines(True) if "s.b" not in line) == before
+    assert Path("shop.yml").stat().st_mode & 0o777 == 0o640
+    assert cli("init", "shop.yml", "--update", "--exclude", "*.secret*")[1].endswith("is new\n")
+    assert written() == after
+
+
+def test_update_finds_tables_above_other_keys_and_refuses_a_flow(
+    pg_database: Server, place: list[str], cli: Cli
+) -> None:
+    pg_database.execute("create table a (id int)", "create table b (id int)")
+    assert cli("init", "shop.yml", *place, "--select", "public.a")[0] == 0
+    head, _, entries = written().partition("tables:\n")
+    Path("shop.yml").write_text(f"tables:\n{entries}\n{head}")
+    assert cli("init", "shop.yml", "--update")[0] == 0
+    assert tables() == ["public.a", "public.b"]
+    Path("shop.yml").write_text(f"{head}tables: {{public.a: }}\n")
+    code, _, err = cli("init", "shop.yml", "--update")
+    assert code == 78
+    assert "write tables as a block" in err
+    assert tables() == ["public.a"]
+
+
+def test_only_what_the_user_may_read_is_listed(
+    pg_database: Server, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
+    role = "init_reader"
+    pg_database.execute(
+        "create table seen (id int primary key)", "create table hidden (id int)",
+        "create table partly (id int, b int)", f"create role {role} login password 'x'",
+        f"grant select on seen to {role}", f"grant select (id) on partly to {role}",
+    )  # fmt: skip
+    try:
+        monkeypatch.setenv("P", "x")
+        database = pg_database.database.replace(" ", "%20")
+        url = f"postgresql://{role}@{pg_database.host}:{pg_database.port}/{database}"
+        assert cli("init", "shop.yml", "--from", url, "--password-env", "P")[0] == 0
+        assert "public.seen" in tables()
+        assert "hidden" not in written()
+        assert "public.partly" in written()
+    finally:
+        pg_database.execute(f"drop owned by {role}", f"drop role {role}")
+
+
+def test_two_hundred_tables(pg_database: Server, place: list[str], cli: Cli) -> None:
+    pg_database.execute(
+        *(f"create table t{i:03} (id int primary key, u timestamptz)" for i in range(200))
+    )
+    code, said, _ = cli("init", "shop.yml", *place)
+    assert code == 0
+    assert "200 tables" in said
+    assert len(tables()) == 200
+
+
+def test_mysql(mysql_database: MysqlServer, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    server = mysql_database
+    server.execute(
+        "create table orders (id int primary key, updated_at datetime not null, email text,"
+        " key (updated_at), key (email(10)))",
+        "insert into orders values (1, now(), 'x')", "create table `a.b` (`c.d` int)",
+        "create view v as select 1 as a",
+    )  # fmt: skip
+    monkeypatch.setenv("P", server.password)
+    monkeypatch.setattr("extract_jobs.cli.suggest.SMALL_BYTES", 0)
+    url = f"mysql://{server.user}@{server.host}:{server.port}/{server.database}"
+    assert cli("init", "shop.yml", "--from", url, "--password-env", "P")[0] == 0
+    assert tables() == [f"{server.database}.a.b", f"{server.database}.orders"]
+    assert "watermark: {column: updated_at" in written()
+    code, out, err = cli("run", "shop.yml")
+    assert code == 0, err
+    assert out.count("succeeded") == 2
+
+
+def test_sqlite_and_files(tmp_path: Path, cli: Cli) -> None:
+    with sqlite3.connect("shop.db") as database:
+        database.execute('create table "a b" (id integer primary key, updated_at text)')
+        database.execute("create table sqlitelike (a)")
+        database.execute("create view v as select 1")
+    database.close()
+    assert cli("init", "shop.yml", "--from", "shop.db")[0] == 0
+    assert tables() == ["a b", "sqlitelike"]
+    assert cli("run", "shop.yml")[0] == 0
+    drop = tmp_path / "in"
+    drop.mkdir()
+    for day in ("2026-01-01", "2026-01-02"):
+        (drop / f"orders_{day}.csv").write_text("a,b\n1,2\n")
+    assert cli("init", "drop.yml", "--from", "in")[0] == 0
+    code, out, err = cli("run", "drop.yml")
+    assert code == 0, err
+    assert "orders  succeeded  2" in out
+    (drop / "new.jsonl").write_text('{"a": 1}\n')
+    assert cli("init", "drop.yml", "--update")[0] == 0
+    assert tables("drop.yml") == ["orders", "new"]
+    code, _, err = cli("init", "other.yml", "--from", "in", "--target", "in/lake")
+    assert code == 78
+    assert "lies in in, whose files are read" in err
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["--from", "postgresql://a:hidden@h/db"], "url holds a password"),
+    (["--from", "oracle://a@h/db"], "can be listed"),
+    (["--from", "nowhere"], "no such file or folder"),
+    (["--from", "env:ABSENT"], "ABSENT, which is not set"),
+    (["--select", "a"], "go with --from"),
+    (["--update"], "there is no such file"),
+])  # fmt: skip
+def test_what_cannot_be_listed_is_refused_and_nothing_is_written(
+    cli: Cli, arguments: list[str], expected: str
+) -> None:
+    code, out, err = cli("init", "shop.yml", *arguments)
+    assert code == 78
+    assert expected in err
+    assert "hidden" not in out + err
+    assert not Path("shop.yml").exists()

@@ -1,0 +1,63 @@
+"""Which tables the names of files make."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extract_jobs.errors import ConfigError
+from extract_jobs.sources.files import globs
+from extract_jobs.sources.files.globs import globs_of
+from extract_jobs.sources.files.listing import glob_pattern, named_format
+
+
+@pytest.mark.parametrize(("paths", "expected"), [
+    (["orders_2026-01-01.csv", "orders_2026-01-02.csv"], {"orders": "orders_??????????.csv"}),
+    (["o/20260101T0000.csv.gz"], {"o": "o/?????????????.csv.gz"}),
+    (["x_1.csv", "x_10.csv"], {"x": "x_*.csv"}),
+    (["a/b/year=2024/x.parquet", "a/b/year=2025/x.parquet"], {"a_b_x": "a/b/**/x.parquet"}),
+    (["e/2026/01/02/e1.jsonl", "e/2026/01/03/e12.jsonl"], {"e_e": "e/**/e*.jsonl"}),
+    (["c/part-0001-ab.snappy.parquet", "c/part-0002-ff.snappy.parquet"],
+     {"c": "c/*.snappy.parquet"}),
+    (["v1.csv", "v2_old.csv"], {"v1": "v1.csv", "v_old": "v*_old.csv"}),
+    (["data.csv", "data.txt", "README"], {"data": "data.csv"}),
+    ([], {}),
+])  # fmt: skip
+def test_files_that_differ_in_numbers_are_one_table(
+    paths: list[str], expected: dict[str, str]
+) -> None:
+    found = globs_of(paths)
+    assert {table.name: table.glob for table in found} == expected
+    assert all(table.problem is None for table in found)
+
+
+def test_a_glob_that_takes_other_tables_files_is_a_problem() -> None:
+    found = {table.name: table for table in globs_of(["o_1.csv", "o_2.csv", "o_all.csv"])}
+    assert found["o"].problem == "its glob matches files of other tables too: o_all.csv"
+    assert found["o_all"].problem is None
+
+
+_NAMES = st.from_regex(
+    r"([ab]|k=1|2026)(/([ab]|k=1|2026)){0,2}_?[0-9-]{0,9}\.(csv|pq|txt)", fullmatch=True
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(_NAMES, max_size=8, unique=True))
+def test_every_file_with_a_format_is_in_one_table_or_named_as_a_problem(paths: list[str]) -> None:
+    found = globs_of(paths)
+    good = [glob_pattern(table.glob or "") for table in found if table.problem is None]
+    bad = [glob_pattern(table.glob or "") for table in found if table.problem is not None]
+    for path in paths:
+        if named_format(path) is None:
+            continue
+        times = sum(pattern.fullmatch(path) is not None for pattern in good)
+        assert times <= 1
+        assert times == 1 or any(pattern.fullmatch(path) for pattern in bad)
+
+
+def test_a_folder_of_nothing_alike_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(globs, "MOST_TABLES", 3)
+    with pytest.raises(ConfigError, match="more than 3 kinds"):
+        globs_of([f"{name}.csv" for name in "abcd"])
