@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-image check bench soak dist image \
-	deploy destroy clean
+	audit deploy destroy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -23,6 +23,8 @@ TEMPLATES := $(wildcard infra/*.yaml)
 # Tools whose dependencies do not go with ours: each has an environment of its own.
 CHECKOV_VERSION := 3.3.30
 CHECKOV := .tools/checkov-$(CHECKOV_VERSION)/bin/checkov
+PIP_AUDIT_VERSION := 2.10.1
+PIP_AUDIT := .tools/pip-audit-$(PIP_AUDIT_VERSION)/bin/pip-audit
 COSMIC_RAY_VERSION := 8.7.0
 COSMIC_RAY := .tools/cosmic-ray-$(COSMIC_RAY_VERSION)/bin/cosmic-ray
 AWSCLI_VERSION := 1.46.2
@@ -99,7 +101,7 @@ test-spark4: $(SPARK4)/.ready $(SPARK4)/spark.jsa $(DEBIAN)  ## Run what depends
 	@$(SPARK4)/bin/pytest -q -n 2 -m 'spark and not (any_spark or bench or image)' $(ARGS)
 
 # Installs buildah, debootstrap and runc where they are missing.
-test-image: $(READY) $(DEBIAN)  ## Build and run the image, and artifacts in chroots, as root
+test-image: $(READY) $(DEBIAN) $(SPARK4)/.ready $(PIP_AUDIT)  ## Run the image, and artifacts in chroots and on a cluster, as root
 	@$(BIN)/pytest -q -m image $(ARGS)
 
 check: $(READY) $(ASL_VALIDATOR) $(CHECKOV)  ## Format, lint, types, imports, ASL, templates
@@ -132,6 +134,11 @@ $(AWSCLI): | $(READY)
 	@$(BIN)/uv pip install -q --compile-bytecode --python .tools/awscli-$(AWSCLI_VERSION) \
 	  'awscli==$(AWSCLI_VERSION)'
 
+$(PIP_AUDIT): | $(READY)
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .tools/pip-audit-$(PIP_AUDIT_VERSION)
+	@$(BIN)/uv pip install -q --python .tools/pip-audit-$(PIP_AUDIT_VERSION) \
+	  'pip-audit==$(PIP_AUDIT_VERSION)'
+
 $(COSMIC_RAY): | $(READY)
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .tools/cosmic-ray-$(COSMIC_RAY_VERSION)
 	@$(BIN)/uv pip install -q --python .tools/cosmic-ray-$(COSMIC_RAY_VERSION) \
@@ -152,6 +159,9 @@ dist: $(READY)  ## Build what is shipped into dist/
 
 image: dist  ## Build the image by docker, podman or buildah; ARGS='--tag NAME --target emr'
 	@$(BIN)/python -m infra.image.build $(ARGS)
+
+audit: $(READY) $(PIP_AUDIT)  ## Look up known vulnerabilities of the image's packages; needs a network
+	@$(BIN)/python -m infra.image.audit --pip-audit $(PIP_AUDIT) $(ARGS)
 
 # The AWS CLI for this is yours, with your credentials; ARGS='--yes --set Emr=yes'.
 deploy: dist  ## Deploy dist/ and the template to AWS

@@ -6,12 +6,16 @@ What `infra/Dockerfile` copies has to be in dist/ already. Labels name the versi
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from extract_jobs import __version__
 from infra.locked import ROOT, BuildFailed, run
@@ -19,6 +23,8 @@ from infra.locked import ROOT, BuildFailed, run
 TOOLS = ("docker", "podman", "buildah")
 TARGETS = {"ecs": "extract-jobs", "emr": "extract-jobs-emr"}
 """Names of the images, by stage of the Dockerfile."""
+FORMAT = dict.fromkeys(("podman", "buildah"), ("--format", "docker"))
+"""Their own default, OCI's, has no health check."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tag = options.tag or f"{TARGETS[options.target]}:{__version__}"
     secrets = {"pip.conf": options.pip_conf, "ca.pem": options.ca}
     command = [
-        tool, "build", "--platform", "linux/amd64",
+        tool, "build", "--platform", "linux/amd64", *FORMAT.get(tool, ()),
         "--file", "infra/Dockerfile", "--target", options.target, "--tag", tag,
         *(word for name, path in secrets.items() if path
           for word in ("--secret", f"id={name},src={path.resolve()}")),
@@ -43,7 +49,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *options.more, ".",
     ]  # fmt: skip
     print(f"{tool} builds {tag}", flush=True)
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
+        return code
+    for size, step in layers(tool, tag):
+        print(f"{size / 1e6:8.1f} MB  {step}")
+    return 0
+
+
+def layers(tool: str, tag: str) -> list[tuple[int, str]]:
+    """Return the bytes of each layer of an image and what made it, lowest layer first.
+
+    They are read from the image as the tool saves it, because buildah shows no sizes of layers.
+    That takes as much room in the temporary folder as the image has bytes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "image.tar"
+        if tool == "buildah":
+            run(tool, "push", "--quiet", tag, f"docker-archive:{saved}")
+        else:
+            run(tool, "save", "--output", str(saved), tag)
+        with tarfile.open(saved) as archive:
+            [image] = _json(archive, "manifest.json")
+            made = [x for x in _json(archive, image["Config"])["history"] if "empty_layer" not in x]
+            sizes = [archive.getmember(name).size for name in image["Layers"]]
+    return list(zip(sizes, (_step(each) for each in made), strict=True))
 
 
 def find_tool() -> str | None:
@@ -80,6 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ca", type=Path, help="certificates that it names as /run/secrets/ca.pem")
     parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
     return parser
+
+
+def _json(archive: tarfile.TarFile, name: str) -> Any:
+    file = archive.extractfile(name)
+    assert file is not None  # it is no folder
+    return json.load(file)
+
+
+def _step(entry: dict[str, Any]) -> str:
+    """Return what made a layer, as far as fits into a line."""
+    words = str(entry.get("created_by", "")).removeprefix("/bin/sh -c ").removeprefix("#(nop) ")
+    return " ".join(words.split())[:70] or "the base"
 
 
 def _answers(tool: str) -> bool:

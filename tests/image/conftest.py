@@ -20,5 +20,5 @@ def builder() -> Iterator[Builder]:
 @pytest.fixture(scope="session")
 def image(builder: Builder) -> Image:
     """The image of ECS."""
-    builder.build("ecs", "localhost/extract-jobs:test")
+    print(builder.build("ecs", "localhost/extract-jobs:test"))
     return builder.image("localhost/extract-jobs:test")

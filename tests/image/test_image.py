@@ -9,19 +9,22 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
 import pytest
+from packaging.utils import canonicalize_name
 
 from extract_jobs import __version__
 from extract_jobs.errors import EXIT_CONFIG, EXIT_RETRY
 from extract_jobs.reporting.report import Report
 from extract_jobs.tracking.table import Tracking, create_table, utc_now
+from infra.locked import ROOT
 from tests.support.containers import Image
 from tests.support.crash import Lake, bucket_of, s3_client
 from tests.support.debian import jar
@@ -251,6 +254,33 @@ def _state(name):
     return json.loads(ended.stdout)["status"] if ended.returncode == 0 else ""
 
 
+def test_the_health_check_tells_a_worker_that_is_well(task):
+    task.spec(query="select n as id, pg_sleep(60)::text from generate_series(1, 2) n")
+    with mounted(task.folder / "small", "16m") as spill, task.start(spill=spill) as container:
+        wait_until(lambda: reading(task.server) or container.process.poll() is not None)
+        check = task.image.health
+        assert container.execute(check) == (0, "")
+        container.signal("STOP")
+        assert container.execute(check) == (1, "the worker is stopped\n")
+        container.signal("CONT")
+        assert container.execute(check) == (0, "")
+        with (spill / "full").open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(b"x" * 65536):
+                pass
+        said = "/spill cannot be written: No space left on device\n"
+        assert container.execute(check) == (1, said)
+        assert [path.name for path in spill.iterdir() if path.name.startswith("tmp")] == []
+
+
+def reading(server):
+    with server.connect() as connection:
+        [[count]] = connection.execute(
+            "select count(*) from pg_stat_activity where query like '%pg_sleep%' "
+            "and state = 'active' and pid <> pg_backend_pid()"
+        ).fetchall()
+    return count
+
+
 def test_a_secret_that_is_missing_is_reported(task):
     task.spec(connection={"secret_id": "lake/absent"})
     line = failed(task.run(), EXIT_CONFIG, "ConfigError")
@@ -325,6 +355,70 @@ def test_no_bytecode_depends_on_times(image):
     compiled = [path.read_bytes()[4:8] for path in (image.root / "opt").rglob("*.pyc")]
     assert len(compiled) > 1000
     assert set(compiled) == {b"\1\0\0\0"}  # checked against nothing, PEP 552
+
+
+def test_a_release_changes_the_last_layer_alone(builder, image, tmp_path):
+    """Where the layers of the release before are at hand, as in a builder's cache."""
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for name in ("extract_jobs", "entrypoints", "asl", "infra", "docs"):
+        shutil.copytree(ROOT / name, sources / name)
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, sources / name)
+    for name in ("extract_jobs/__init__.py", "pyproject.toml"):
+        text = (sources / name).read_text()
+        assert text.count(f'"{__version__}"') == 1
+        (sources / name).write_text(text.replace(f'"{__version__}"', '"9.9.9"'))
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run(
+        [uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path / "next", sources], check=True
+    )
+    [wheel] = (ROOT / "dist").glob("extract_jobs-*.whl")
+    try:
+        wheel.rename(tmp_path / wheel.name)
+        [newer] = (tmp_path / "next").glob("*.whl")
+        shutil.copyfile(newer, wheel.with_name(newer.name))
+        builder.build(
+            "ecs", "localhost/extract-jobs:next", "--build-arg", "VERSION=9.9.9",
+            "--build-arg", "CREATED=2030-01-01T00:00:00Z",
+        )  # fmt: skip
+    finally:
+        wheel.with_name(newer.name).unlink(missing_ok=True)
+        (tmp_path / wheel.name).rename(wheel)
+    released = builder.image("localhost/extract-jobs:next")
+    assert released.config["Labels"]["org.opencontainers.image.version"] == "9.9.9"
+    assert len(image.layers) > 3
+    assert released.layers[:-1] == image.layers[:-1]
+    assert released.layers[-1] != image.layers[-1]
+    assert (released.root / "opt/extract_jobs/lib/extract_jobs-9.9.9.dist-info").is_dir()
+
+
+def test_the_bill_of_materials_lists_what_the_image_holds(image, task):
+    """Python's packages are those that the image's Python finds, Debian's those that dpkg lists."""
+    bom = json.loads((image.root / "opt/extract_jobs/sbom.cdx.json").read_text())
+    assert (bom["bomFormat"], bom["metadata"]["component"]["version"]) == ("CycloneDX", __version__)
+    listed = {each.get("purl", each["bom-ref"]).partition("?")[0] for each in bom["components"]}
+    python = json.loads(task.python(
+        "import json, importlib.metadata as m\n"
+        "print(json.dumps([[d.metadata['Name'], d.version] for d in m.distributions()]))"
+    ))  # fmt: skip
+    # The package itself is not on PyPI.
+    assert ["extract-jobs", __version__] in python
+    expected = {f"pkg:pypi/{canonicalize_name(name)}@{version}" for name, version in python}
+    expected -= {f"pkg:pypi/extract-jobs@{__version__}"}
+    assert len(expected) > 30
+    assert {each for each in listed if each.startswith("pkg:pypi/")} == expected
+    jars = {path.name for path in image.root.joinpath(SITE[1:], "pyspark/jars").glob("*.jar")}
+    refs = {each["bom-ref"] for each in bom["components"]}
+    assert {ref.removeprefix("jar:") for ref in refs if ref.startswith("jar:")} == jars
+    assert "pkg:maven/com.fasterxml.jackson.core/jackson-databind@2.15.2" in listed
+    debian = subprocess.run(
+        ["dpkg-query", "--admindir", image.root / "var/lib/dpkg", "-W", "-f", "${Package}\n"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    names = {each["name"] for each in bom["components"] if "pkg:deb/" in each["bom-ref"]}
+    assert names == set(debian)
+    assert {"openjdk", "cpython"} <= refs
 
 
 def test_labels_name_the_version_and_the_commit(image):

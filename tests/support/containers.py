@@ -35,12 +35,14 @@ class Image:
         root: Its files.
         config: As OCI has it: ``Env``, ``Entrypoint``, ``User``, ``Labels`` and more.
         layers: Digests of the layers' contents, lowest first.
+        health: The command of its health check.
     """
 
     name: str
     root: Path
     config: dict[str, Any]
     layers: tuple[str, ...]
+    health: tuple[str, ...]
 
     def environment(self) -> dict[str, str]:
         """Return the variables that the image sets."""
@@ -111,7 +113,19 @@ class Container:
 
     def stop(self) -> None:
         """Send SIGTERM to its PID 1."""
-        run("runc", "kill", self.name, "TERM")
+        self.signal("TERM")
+
+    def signal(self, name: str) -> None:
+        """Send a signal to its PID 1."""
+        run("runc", "kill", self.name, name)
+
+    def execute(self, command: Sequence[str]) -> tuple[int, str]:
+        """Run a command beside its PID 1, as its user; return the exit code and what it printed."""
+        ended = subprocess.run(
+            ["runc", "exec", self.name, *command], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        return ended.returncode, ended.stdout
 
     def ended(self, seconds: float) -> tuple[int, str, str]:
         """Return its exit code, standard output and standard error, once it has ended by itself."""
@@ -157,9 +171,9 @@ class Builder:
         """Run buildah on this storage and return what it printed."""
         return run("buildah", *arguments, environment=self.environment).strip()
 
-    def build(self, target: str, tag: str, *more: str) -> None:
-        """Build a stage of `infra/Dockerfile` as `make image` does."""
-        run(
+    def build(self, target: str, tag: str, *more: str) -> str:
+        """Build a stage of `infra/Dockerfile` as `make image` does; return what that printed."""
+        return run(
             sys.executable, "-m", "infra.image.build", "--tool", "buildah", "--target", target,
             "--tag", tag, *self._index(), "--", "--layers", "--pull-never", "--network", "host",
             *more, environment=self.environment,
@@ -167,10 +181,13 @@ class Builder:
 
     def image(self, tag: str) -> Image:
         """Return a built image, mounted; `close` unmounts it."""
-        shown = json.loads(self.buildah("inspect", "--type", "image", tag))["OCIv1"]
+        described = json.loads(self.buildah("inspect", "--type", "image", tag))
+        shown, health = described["OCIv1"], described["Docker"]["config"].get("Healthcheck", {})
         container = self.buildah("from", "--pull-never", tag)
         root = Path(self.buildah("mount", container))
-        return Image(tag, root, shown["config"], tuple(shown["rootfs"]["diff_ids"]))
+        kind, *command = health.get("Test", ["NONE"])
+        assert kind in {"CMD", "NONE"}
+        return Image(tag, root, shown["config"], tuple(shown["rootfs"]["diff_ids"]), tuple(command))
 
     def close(self) -> None:
         """Unmount everything."""

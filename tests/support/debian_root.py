@@ -50,7 +50,9 @@ def debian_root(suite: str, packages: Sequence[str]) -> Path:
     work = root.with_name(f"{root.name}.new")
     for folder in (work, root):
         shutil.rmtree(folder, ignore_errors=True)
+    # In mounts of its own: where its /proc is in use, debootstrap leaves it mounted.
     run(
+        "unshare", "--mount",
         "debootstrap", "--variant=minbase", f"--include={','.join(packages)}", suite,
         str(work), archive(),
     )  # fmt: skip
