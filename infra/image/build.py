@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -119,8 +120,8 @@ def _json(archive: tarfile.TarFile, name: str) -> Any:
 
 def _step(entry: dict[str, Any]) -> str:
     """Return what made a layer, as far as fits into a line."""
-    words = str(entry.get("created_by", "")).removeprefix("/bin/sh -c ").removeprefix("#(nop) ")
-    return " ".join(words.split())[:70] or "the base"
+    step = re.sub(r"^/bin/sh -c (#\(nop\) )?|\b(dir|file|multi):\w+ in ", "", entry["created_by"])
+    return " ".join(step.split())[:70] or "the base"
 
 
 def _answers(tool: str) -> bool:

@@ -357,6 +357,26 @@ def test_no_bytecode_depends_on_times(image):
     assert set(compiled) == {b"\1\0\0\0"}  # checked against nothing, PEP 552
 
 
+def test_the_stage_of_emr_builds_and_its_python_imports_the_package(builder):
+    """Over Debian with EMR's user and Python: EMR's own base is in a registry of AWS."""
+    builder.base(
+        "localhost/emr-base:test", "sh", "-c",
+        "groupadd --gid 999 hadoop && useradd --uid 999 --gid 999 hadoop",
+    )  # fmt: skip
+    tag = "localhost/extract-jobs-emr:test"
+    builder.build("emr", tag, "--build-arg", "EMR_IMAGE=localhost/emr-base:test")
+    image = builder.image(tag)
+    python = image.environment()["PYSPARK_PYTHON"]
+    assert image.config["User"] == "hadoop:hadoop"
+    assert image.config.get("Entrypoint") is None
+    ended = subprocess.run(
+        ["chroot", "--userspec=999:999", image.root, python, "-c",
+         "import duckdb, extract_jobs, pyarrow.parquet; print(extract_jobs.__version__)"],
+        env={"PATH": "/usr/bin"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.stdout, ended.stderr) == (f"{__version__}\n", "")
+
+
 def test_a_release_changes_the_last_layer_alone(builder, image, tmp_path):
     """Where the layers of the release before are at hand, as in a builder's cache."""
     sources = tmp_path / "sources"

@@ -179,6 +179,12 @@ class Builder:
             *more, environment=self.environment,
         )  # fmt: skip
 
+    def base(self, tag: str, *command: str) -> None:
+        """Commit a base: ours, after a command has been run in it."""
+        container = self.buildah("from", "--pull-never", BASE)
+        self.buildah("run", container, "--", *command)
+        self.buildah("commit", "--rm", container, tag)
+
     def image(self, tag: str) -> Image:
         """Return a built image, mounted; `close` unmounts it."""
         described = json.loads(self.buildah("inspect", "--type", "image", tag))
