@@ -370,7 +370,7 @@ def test_the_stage_of_emr_builds_and_its_python_imports_the_package(builder):
     assert image.config["User"] == "hadoop:hadoop"
     assert image.config.get("Entrypoint") is None
     ended = subprocess.run(
-        ["chroot", "--userspec=999:999", image.root, python, "-c",
+        ["/usr/sbin/chroot", "--userspec=999:999", image.root, python, "-c",
          "import duckdb, extract_jobs, pyarrow.parquet; print(extract_jobs.__version__)"],
         env={"PATH": "/usr/bin"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
