@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 import psutil
 import pytest
@@ -19,12 +18,10 @@ from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
-from infra.local.emulator import Emulator
-from tests.support.crash import Lake, bucket_of
-from tests.support.emulators import set_environment
+from tests.support.crash import Lake
 from tests.support.postgres import Server
 
-ROWS = 60_000
+ROWS = 30_000
 WORKERS = ("extract_jobs.engine.worker_server", "pyspark.daemon")
 """Modules whose processes have workers for children, without Spark and with it."""
 
@@ -49,23 +46,14 @@ class Scene:
 
 
 @pytest.fixture
-def scene(
-    spark_or_none: SparkSession | None,
-    pg_database: Server,
-    ministack: Emulator,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Scene:
-    set_environment(
-        {**ministack.environment(), "CRASH_PASSWORD": pg_database.password}, monkeypatch
-    )
-    lake = Lake(bucket_of(ministack, f"spark-{uuid4().hex[:8]}") + "/x", ministack.environment())
+def scene(spark_or_none: SparkSession | None, pg_database: Server, bucket_lake: Lake) -> Scene:
     pg_database.execute(
         "create table public.t (id int primary key, version int not null, padding text)",
         "insert into public.t select g, 1, repeat(md5(g::text), 4)"
         f" from generate_series(1, {ROWS}) g",
         "analyze public.t",
     )
-    return Scene(pg_database, lake, spark_or_none)
+    return Scene(pg_database, bucket_lake, spark_or_none)
 
 
 class During(Progress):

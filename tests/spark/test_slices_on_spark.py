@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
@@ -24,9 +23,7 @@ from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import WrittenFile
 from extract_jobs.storage.local import LocalStorage
-from infra.local.emulator import Emulator
-from tests.support.crash import Lake, bucket_of
-from tests.support.emulators import set_environment
+from tests.support.crash import Lake
 from tests.support.postgres import Server
 from tests.support.scattered import ScatteredReader, scattered_task
 
@@ -135,15 +132,10 @@ def test_slices_that_spark_reads_share_files_too(tmp_path: Path, spark: SparkSes
 
 def test_a_table_of_many_splits_and_partitions_from_end_to_end(
     pg_database: Server,
-    ministack: Emulator,
-    monkeypatch: pytest.MonkeyPatch,
+    bucket_lake: Lake,
     spark_or_none: SparkSession | None,
     tmp_path: Path,
 ) -> None:
-    set_environment(
-        {**ministack.environment(), "CRASH_PASSWORD": pg_database.password}, monkeypatch
-    )
-    lake = Lake(bucket_of(ministack, f"slices-{uuid4().hex[:8]}") + "/x", ministack.environment())
     pg_database.execute(
         "create table public.t (id int primary key, country text, padding text)",
         "insert into public.t select g, 'c' || (g * 7919 % 90), repeat(md5(g::text), 4)"
@@ -151,7 +143,7 @@ def test_a_table_of_many_splits_and_partitions_from_end_to_end(
         "analyze public.t",
     )
     spec = ExtractSpec.model_validate(
-        lake.spec(
+        bucket_lake.spec(
             pg_database, "r", 1,
             target={"partition_by": ["country"], "max_open_partitions": 10},
             split={"target_bytes": 1_000_000, "max_connections": 2},
@@ -162,6 +154,6 @@ def test_a_table_of_many_splits_and_partitions_from_end_to_end(
     assert report.splits > 4
     assert (report.rows, report.source_rows, report.reconciled) == (30_000, 30_000, True)
     assert report.files == 2 * 90
-    assert lake.read() == list(range(1, 30_001))
-    assert lake.staged() == []
+    assert bucket_lake.read() == list(range(1, 30_001))
+    assert bucket_lake.staged() == []
     assert list(tmp_path.iterdir()) == []
