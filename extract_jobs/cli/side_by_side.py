@@ -95,6 +95,8 @@ class _Tables:
         self._waiting = deque(specs)
         self._under_way: dict[str, tuple[ExtractSpec, _Stoppable]] = {}
         self._ended: queue.SimpleQueue[Ended | BaseException] = queue.SimpleQueue()
+        # By table: a signal may come when an item has just left the queue.
+        self._outcomes: dict[str, Ended] = {}
         self._stop = threading.Event()
         self._lock = threading.Lock()  # over which tables wait and which are under way
 
@@ -107,7 +109,9 @@ class _Tables:
             except BaseException as error:  # noqa: BLE001 - raised again in the main thread
                 self._ended.put(error)
                 return
-            self._ended.put(Ended(spec, progress.shown, report, code))
+            outcome = Ended(spec, progress.shown, report, code)
+            self._outcomes[spec.extract_table] = outcome
+            self._ended.put(outcome)
 
     def next(self, seconds: float | None = None) -> Ended:
         """Wait for the next table to end; raises `queue.Empty` if it takes longer."""
@@ -130,7 +134,10 @@ class _Tables:
         if any(progress.noticed for _, progress in self._under_way.values()):
             yield from self._until(time.monotonic() + CLEAN_UP_SECONDS)
         while self._under_way:
-            _, (spec, progress) = self._under_way.popitem()
+            table, (spec, progress) = self._under_way.popitem()
+            if table in self._outcomes:
+                yield self._outcomes[table]
+                continue
             error = Interrupted(f"{stop_text()}; it was waiting for its source or its storage")
             give_up(spec, error)
             report = failed_report(spec, reported(error))

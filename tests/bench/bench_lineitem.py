@@ -171,7 +171,7 @@ def extract_jobs(server: Server, connections: int, engine: str) -> Contender:
 
 def other(server: Server, connections: int, name: str, program: str) -> Contender:
     """An extract-jobs of any version, by its command line."""
-    config = CACHE / "bench.yml"
+    config = CACHE.absolute() / "bench.yml"
 
     def command(target: Path) -> Sequence[str]:
         settings = {
@@ -190,7 +190,8 @@ def other(server: Server, connections: int, name: str, program: str) -> Contende
             },
         }
         config.write_text(json.dumps(settings))  # JSON is YAML too
-        return [program, "run", str(config), "public.lineitem", "--json"]
+        # Elsewhere than here, where Python would import this version's package.
+        return ["env", "--chdir=/", program, "run", str(config), "public.lineitem", "--json"]
 
     return Contender(name, command)
 

@@ -116,7 +116,8 @@ def command(version: Version, server: Server, *tables: str) -> Sequence[str]:
     path = version.folder.with_suffix(".yml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(config))
-    return [version.program, "run", str(path), *tables]
+    # Elsewhere than here, where Python would import this version's package.
+    return ["env", "--chdir=/", version.program, "run", str(path), *tables]
 
 
 def race(versions: Sequence[Version], rounds: int, server: Server) -> None:

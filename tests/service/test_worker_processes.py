@@ -149,7 +149,7 @@ def test_a_worker_killed_twice_has_no_memory(workers: WorkerProcesses, tmp_path:
 
 
 def test_an_allocation_that_the_system_refuses_is_an_error_of_memory(tmp_path: Path) -> None:
-    with pytest.raises(WorkerOutOfMemory, match="split 1: a Python worker ran out of memory"):
+    with pytest.raises(WorkerOutOfMemory, match="0 to 1: a Python worker ran out of memory"):
         run(tmp_path, None, "exhaust")
 
 
