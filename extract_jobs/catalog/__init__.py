@@ -33,7 +33,8 @@ from extract_jobs.catalog.table import (
     read_table,
     state_of,
 )
-from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.parts import CatalogSpec

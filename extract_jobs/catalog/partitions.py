@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Commit
 from extract_jobs.spec.parts import CatalogSpec
 from extract_jobs.storage import join
 from extract_jobs.transform.partitions import DEFAULT_PARTITION, values_of

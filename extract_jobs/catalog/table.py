@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from extract_jobs.commit.log import Commit
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.parts import CatalogSpec

@@ -11,7 +11,7 @@ from extract_jobs.attempt.attempt import make_transform
 from extract_jobs.catalog import check_catalog
 from extract_jobs.cli.figures import aligned, count_text, counted, size_text
 from extract_jobs.cli.history import commit_log, last_published
-from extract_jobs.commit.log import Base
+from extract_jobs.commit.record import Base
 from extract_jobs.errors import printable
 from extract_jobs.planning.new_files import Objects, choose_objects
 from extract_jobs.planning.plan import Plan, make_plan, partition_names, read_request

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from extract_jobs.commit.log import LiveFiles
+from extract_jobs.commit.record import LiveFiles
 from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import Storage, WrittenFile

@@ -7,7 +7,7 @@ State lives under the table's ``state_uri``, outside the target:
 - ``commits/<20-digit seq>.json``: every staged file of a commit, and every file it retires;
 - ``claims/<run_id>/<number>.json``: whether a run's commit stands, or the run was given up on;
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
-- ``live/<20-digit seq>.json``: now and then, the live files as of a published commit;
+- ``live/<20-digit seq>.json``: every 64 commits, the files live at a published commit;
 - ``hint.json``: a sequence number from which the newest commit is found;
 - ``catalog.json``: while the catalog's table is to be moved here, its old location.
 
@@ -22,17 +22,18 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from extract_jobs.commit.claims import Claims
+from extract_jobs.commit.live_files import LiveFilesLog
+from extract_jobs.commit.plans import Plans
 from extract_jobs.commit.record import Base, Commit, LiveFiles
-from extract_jobs.errors import ConfigError, WriteFailed
+from extract_jobs.commit.record_check import json_object, number_in
+from extract_jobs.errors import ConfigError
 from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import (
     PROBE,
@@ -42,15 +43,10 @@ from extract_jobs.storage import (
     join,
 )
 
-__all__ = ["Base", "Commit", "CommitLog", "LiveFiles", "next_commit"]
-
 logger = logging.getLogger(__name__)
 
 Outcome = Literal["published", "voided"]
 ABANDON_AFTER = timedelta(hours=48)
-LIVE_EVERY = 64
-"""Number of commits between two records of the live files: at most so many are read, however long
-the history is."""
 _CONCURRENT_CALLS = 16
 Replaces = Callable[[WrittenFile], bool] | None
 _Item = TypeVar("_Item")
@@ -66,7 +62,7 @@ class CommitLog:
         state_uri: The table's state folder.
         target: Storage of the table's files.
         target_uri: The table's folder, if the caller knows it. A commit to another folder is then
-            neither published nor withdrawn.
+            neither published nor discarded.
     """
 
     state: Storage
@@ -116,55 +112,24 @@ class CommitLog:
         return [file for live in self.live(commit) for file in live.files]
 
     def live(self, commit: Commit | None) -> list[LiveFiles]:
-        """Return the live files by the commits that wrote them, newest first.
+        """Return the live files by the commits that wrote them, newest first."""
+        return self._live_log().at(commit)
 
-        Reads back to the last overwrite or the last record of live files, whichever is nearer.
-        """
-        found: list[LiveFiles] = []
-        retired: set[str] = set()
-        while commit is not None:
-            files = tuple(self._placed(file, commit.target_uri) for file in commit.files)
-            found.append(_left(LiveFiles(commit.seq, commit.interval, files), retired))
-            retired.update(self._place(uri, commit.target_uri) for uri in commit.retire)
-            if commit.seq == commit.live_since or commit.parent == 0:
-                break
-            recorded = self._recorded(commit)
-            if recorded is not None:
-                for live in recorded:
-                    files = tuple(self._placed(file, commit.target_uri) for file in live.files)
-                    found.append(_left(replace(live, files=files), retired))
-                break
-            commit = self._known(commit.parent)
-        return [live for live in found if live.files]
+    def _live_log(self) -> LiveFilesLog:
+        return LiveFilesLog(self.state, self.state_uri, self.target_uri, self._known)
 
-    def _placed(self, file: WrittenFile, folder: str) -> WrittenFile:
-        uri = self._place(file.staged.uri, folder)
-        return (
-            file if uri == file.staged.uri else replace(file, staged=replace(file.staged, uri=uri))
-        )
-
-    def _place(self, uri: str, folder: str) -> str:
-        """Return a file's URI in a form that does not depend on the working folder.
-
-        Records of older versions may have relative paths of files and their target.
-        """
-        if self.target_uri is None or "://" in uri or uri.startswith("/"):
-            return uri
-        below = uri.removeprefix(folder.rstrip("/") + "/")
-        return join(self.target_uri, below) if below != uri else str(Path(uri).absolute())
+    @property
+    def plans(self) -> Plans:
+        """What runs have pinned for a base."""
+        return Plans(self.state, self.state_uri)
 
     def find_run(self, run_id: str) -> Commit | None:
         """Return the published commit of a run, or None.
 
         A run can only commit onto a base that it has planned for, so its plans say where to look.
         """
-        folder = join(self.state_uri, "plans", run_id) + "/"
-        for info in self.state.list(folder):
-            base_seq = _number(info.uri)
-            if base_seq is None:
-                continue
-            seq = base_seq + 1
-            commit = self.read(seq)
+        for base_seq in self.plans.bases(run_id):
+            commit = self.read(base_seq + 1)
             if commit and commit.run_id == run_id and self.outcome(commit) == "published":
                 return commit
         return None
@@ -197,35 +162,6 @@ class CommitLog:
         )
 
     # --- writing ---------------------------------------------------------------------------
-
-    def read_plan(self, run_id: str, base_seq: int) -> dict[str, Any] | None:
-        """Return the plan that a run has pinned for a base, or None."""
-        uri = self.plan_uri(run_id, base_seq)
-        raw = self.state.read(uri)
-        return None if raw is None else _plan_of(raw, uri)
-
-    def pin_plan(self, run_id: str, base_seq: int, plan: dict[str, Any]) -> dict[str, Any]:
-        """Write a run's plan for a base if it has none yet, and return the stored one."""
-        uri = self.plan_uri(run_id, base_seq)
-        return _plan_of(
-            self.state.put_if_absent(uri, json.dumps({"version": 1, **plan}).encode()), uri
-        )
-
-    def plan_uri(self, run_id: str, base_seq: int) -> str:
-        """Return where a run's plan for a base is."""
-        return join(self.state_uri, "plans", run_id, f"{base_seq}.json")
-
-    def objects_name(self, run_id: str, base_seq: int, number: int) -> str:
-        """Return where a run's list of objects for a base is, below the state folder."""
-        return f"objects/{run_id}/{base_seq}-{number}.parquet"
-
-    def read_objects(self, name: str) -> bytes | None:
-        """Return a list of objects, or None."""
-        return self.state.read(join(self.state_uri, name))
-
-    def pin_objects(self, name: str, data: bytes) -> bytes:
-        """Write a list of objects if there is none yet, and return the stored one."""
-        return self.state.put_if_absent(join(self.state_uri, name), data)
 
     def prepare(self, commit: Commit) -> Commit:
         """Write a commit record: the commit point.
@@ -265,9 +201,9 @@ class CommitLog:
                 self.state.put_if_absent(uri, json.dumps(record).encode()), uri, commit
             )
         if outcome == "voided":
-            self._withdraw(commit)
-        elif commit.seq % LIVE_EVERY == 0:
-            self._record(commit)
+            self._discard_files(commit)
+        else:
+            self._live_log().record(commit)
         self.state.put(join(self.state_uri, "hint.json"), json.dumps({"seq": commit.seq}).encode())
         return outcome
 
@@ -285,8 +221,8 @@ class CommitLog:
                         newest.run_id)  # fmt: skip
             outcome = self.publish(newest)
         elif outcome == "voided":
-            # The process that voided it may have died before withdrawing every file.
-            self._withdraw(newest)
+            # The process that voided it may have died before it discarded every file.
+            self._discard_files(newest)
         if outcome == "published":
             return Base(newest.seq, newest)
         return Base(newest.seq, self._known(newest.parent) if newest.parent else None)
@@ -325,7 +261,7 @@ class CommitLog:
             _each(self.target.delete, [probe.uri for probe in probes])
         return found
 
-    def _withdraw(self, commit: Commit) -> None:
+    def _discard_files(self, commit: Commit) -> None:
         """Make sure that no file of a voided commit is or becomes visible."""
         self._check_target(commit)
 
@@ -349,25 +285,6 @@ class CommitLog:
             f"target.uri is {self.target_uri}. Nothing was touched. Move the target back, or start "
             "over with another state_uri"
         )
-
-    def _record(self, commit: Commit) -> None:
-        """Record the live files as of a published commit; every process writes the same."""
-        try:
-            record = [live.to_json() for live in self.live(commit)]
-            self.state.put_if_absent(self._uri("live", commit.seq), json.dumps(record).encode())
-        except WriteFailed as error:
-            logger.warning("%s; the commit is published anyway", error)
-
-    def _recorded(self, commit: Commit) -> list[LiveFiles] | None:
-        """Return the live files as of a commit's parent, if they were recorded."""
-        seq = commit.parent
-        raw = self.state.read(self._uri("live", seq)) if seq % LIVE_EVERY == 0 else None
-        try:
-            return None if raw is None else LiveFiles.from_bytes(raw, commit)
-        except ValueError as error:
-            # It only saves time: the commits before it hold the same.
-            logger.warning("%s is not used: %s", self._uri("live", seq), error)
-            return None
 
     def _known(self, seq: int) -> Commit:
         """Return a commit that must be there.
@@ -400,7 +317,7 @@ class CommitLog:
         folder = join(self.state_uri, "commits") + "/"
         start_after = self._uri("commits", hint - 1) if hint > 1 else None
         for info in self.state.list(folder, start_after):
-            seq = _number(info.uri)
+            seq = number_in(info.uri)
             if seq is not None:
                 yield seq
 
@@ -435,39 +352,8 @@ def next_commit(
     return commit
 
 
-def _left(live: LiveFiles, retired: set[str]) -> LiveFiles:
-    return replace(live, files=tuple(f for f in live.files if f.staged.uri not in retired))
-
-
-def _number(uri: str) -> int | None:
-    """Return the number in a record's name; None if the file is not a record."""
-    name = uri.rsplit("/", 1)[1]
-    found = re.fullmatch(r"(\d+)\.json", name)
-    return int(found[1]) if found else None
-
-
-def _json_object(raw: bytes, uri: str) -> dict[str, Any]:
-    try:
-        found = json.loads(raw)
-        if isinstance(found, dict):
-            return found
-    except (ValueError, RecursionError):
-        pass
-    raise ConfigError(f"{uri} is damaged: a run did not write it; restore it")
-
-
-def _plan_of(raw: bytes, uri: str) -> dict[str, Any]:
-    found = _json_object(raw, uri)
-    if found.get("version") != 1:
-        raise ConfigError(
-            f"{uri} is not a plan of version 1: another version of extract-jobs wrote it, or it is "
-            "damaged; start a new run"
-        )
-    return found
-
-
 def _outcome_of(raw: bytes, uri: str, commit: Commit) -> Outcome:
-    record = _json_object(raw, uri)
+    record = json_object(raw, uri)
     found = record.get("outcome")
     if found in {"published", "voided"} and record.get("commit_id") == commit.commit_id:
         return "published" if found == "published" else "voided"

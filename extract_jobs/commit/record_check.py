@@ -7,7 +7,9 @@ completely when it is read, before it is acted on.
 
 from __future__ import annotations
 
+import json
 import os.path
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -88,3 +90,25 @@ def require(condition: bool, message: str) -> None:
     """Raise ValueError with the message unless a condition of a record holds."""
     if not condition:
         raise ValueError(message)
+
+
+def number_in(uri: str) -> int | None:
+    """Return the number in a record's name; None if the file is not a record."""
+    name = uri.rsplit("/", 1)[1]
+    found = re.fullmatch(r"(\d+)\.json", name)
+    return int(found[1]) if found else None
+
+
+def json_object(raw: bytes, uri: str) -> dict[str, Any]:
+    """Return a record's JSON object.
+
+    Raises:
+        ConfigError: It is not one.
+    """
+    try:
+        found = json.loads(raw)
+        if isinstance(found, dict):
+            return found
+    except (ValueError, RecursionError):
+        pass
+    raise ConfigError(f"{uri} is damaged: a run did not write it; restore it")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from extract_jobs.commit.log import Commit
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.planning.overwrite_partitions import widened
 from extract_jobs.schema import ROW_XMIN, Column, TableDescription

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from extract_jobs.commit.log import Base, CommitLog
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Base
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources import ObjectSource, Source
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -58,8 +59,8 @@ def choose_objects(
     before = _before(spec, log, base)
     number = 0
     while True:
-        name = log.objects_name(spec.run_id, base.seq, number)
-        pinned = log.read_objects(name)
+        name = log.plans.objects_name(spec.run_id, base.seq, number)
+        pinned = log.plans.read_objects(name)
         if pinned is None:
             found = source.choose(before, now)
             chosen = source.at(found)
@@ -67,7 +68,7 @@ def choose_objects(
                 # Attempts have nothing to agree on, and lists are never deleted.
                 return chosen, Objects(name, nothing_new=True)
             # Another attempt may pin its list at the same instant: then that one holds.
-            pinned = log.pin_objects(name, found)
+            pinned = log.plans.pin_objects(name, found)
         elif not source.is_current(pinned):
             number += 1
             continue
@@ -80,7 +81,7 @@ def _before(spec: ExtractSpec, log: CommitLog, base: Base) -> bytes | None:
     last = base.published
     if last is None or last.objects is None or spec.target.write_mode == "overwrite":
         return None
-    found = log.read_objects(last.objects)
+    found = log.plans.read_objects(last.objects)
     if found is None:
         raise ConfigError(
             f"{spec.state_uri}: {last.objects}, the list of objects that commit {last.seq} and "

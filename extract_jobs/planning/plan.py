@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from extract_jobs.commit.log import Base, Commit, CommitLog
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Base, Commit
 from extract_jobs.commit.record_check import check_columns, check_position
 from extract_jobs.errors import CommitConflict, ConfigError, SourceMoved
 from extract_jobs.planning.interval import (
@@ -112,7 +113,7 @@ def make_plan(
         check_unoccupied(spec, log, base)
     columns = schema_json(schema)
     drift.check(spec, base.published)
-    pinned = None if replan else log.read_plan(spec.run_id, base.seq)
+    pinned = None if replan else log.plans.read(spec.run_id, base.seq)
     if pinned is None:
         source = known_at(source, base.published.position if base.published else None)
         step = next_step(spec, base.published, description, source)
@@ -127,8 +128,8 @@ def make_plan(
         }
         # A new plan is this attempt's own: a commit records its interval itself, and only one of a
         # run's attempts can make it.
-        pinned = pinned if replan else log.pin_plan(spec.run_id, base.seq, pinned)
-    held = _held(pinned, log.plan_uri(spec.run_id, base.seq))
+        pinned = pinned if replan else log.plans.pin(spec.run_id, base.seq, pinned)
+    held = _held(pinned, log.plans.uri(spec.run_id, base.seq))
     if pinned["schema"] != columns:
         raise SourceMoved(
             f"{spec.extract_table} was altered while run {spec.run_id} was under way: "

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from extract_jobs.commit.log import Commit
+from extract_jobs.commit.record import Commit
 from extract_jobs.planning.schema_comparison import AUDIT_NAMES, Comparison, Drift
 from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec

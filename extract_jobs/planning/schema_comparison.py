@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from extract_jobs.commit.log import Commit
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import SchemaChanged
 from extract_jobs.reporting.report import ChangeKind, SchemaChange
 from extract_jobs.schema import Column

@@ -14,7 +14,8 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.metrics import metrics_line
 from extract_jobs.reporting.report import Report

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from extract_jobs import errors
-from extract_jobs.commit.log import Commit
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import (
     CatalogFailed,
     ConfigError,

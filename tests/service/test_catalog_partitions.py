@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from extract_jobs.catalog import CatalogOutcome, update_catalog
-from extract_jobs.commit.log import Base, Commit, CommitLog, next_commit
+from extract_jobs.commit.log import CommitLog, next_commit
+from extract_jobs.commit.record import Base, Commit
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import StagedFile, WrittenFile, join
 from extract_jobs.storage.local import LocalStorage

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import SchemaChanged, TypeNotRepresentable
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract

@@ -15,7 +15,8 @@ import yaml
 
 from entrypoints import extract_config_manager as manager
 from entrypoints.extract_config_manager import Settings, list_tables, run_id_of
-from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.arguments import NAMES, parse_arguments
 from extract_jobs.spec.extract_spec import parse_spec
@@ -323,7 +324,7 @@ def publish(item):
     uri = item["state_uri"]
     storage = open_storage(uri)
     log = CommitLog(storage, uri, storage)
-    log.pin_plan(item["run_id"], 0, {"any": "plan"})
+    log.plans.pin(item["run_id"], 0, {"any": "plan"})
     log.prepare(Commit(
         commit_id="c", seq=1, parent=0, live_since=1, run_id=item["run_id"], attempt=1,
         table_id="x", target_uri="x", fingerprint={}, interval=None, watermark=None, schema=[],

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.attempt.attempt import make_transform
-from extract_jobs.commit.log import Commit
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import SchemaChanged
 from extract_jobs.planning.schema_change import Drift, columns_after, find_drift, schema_json
 from extract_jobs.schema import Column

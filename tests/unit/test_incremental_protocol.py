@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import extract_jobs.commit.log
+import extract_jobs.commit.live_files
 import extract_jobs.run
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import CommitConflict, ReconcileFailed, WriteFailed
@@ -42,7 +42,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> MemorySource:
     source = MemorySource([])
     monkeypatch.setattr(extract_jobs.run, "open_source", lambda *_: source)
     # So that records of live files take part, as after a long history.
-    monkeypatch.setattr(extract_jobs.commit.log, "LIVE_EVERY", 2)
+    monkeypatch.setattr(extract_jobs.commit.live_files, "LIVE_EVERY", 2)
     return source
 
 

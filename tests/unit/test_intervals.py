@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from extract_jobs.commit.log import Commit
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.planning.interval import Step, covered_after, next_step, overlap, with_interval
 from extract_jobs.planning.overwrite_partitions import replaced_by_interval, widened

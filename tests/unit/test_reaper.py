@@ -17,7 +17,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from entrypoints.reap_extract_job_runs import DAYS, Settings, count_overdue, reap
-from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Commit
 from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.reporting.report import Report, ReportedError
@@ -304,7 +305,7 @@ def commit(left, *outcomes):
     uri = left.item["state_uri"]
     storage = open_storage(uri)
     log = CommitLog(storage, uri, storage)
-    log.pin_plan(left.run.run_id, 0, {"any": "plan"})
+    log.plans.pin(left.run.run_id, 0, {"any": "plan"})
     made = Commit(
         commit_id="c", seq=1, parent=0, live_since=1, run_id=left.run.run_id, attempt=1,
         table_id=left.run.table_id, target_uri="x", fingerprint={}, interval=None, watermark=None,

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import extract_jobs.run
-from extract_jobs.commit.log import LIVE_EVERY, CommitLog
+from extract_jobs.commit.live_files import LIVE_EVERY
+from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.record_check import is_below
 from extract_jobs.errors import ConfigError

@@ -13,7 +13,8 @@ import pytest
 from entrypoints import handle_extract_job_run_status as status_handler
 from entrypoints.handle_extract_job_run_status import handle, summarize
 from extract_jobs import errors
-from extract_jobs.commit.log import Commit, CommitLog
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Commit
 from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
 from extract_jobs.reporting.report import Report, ReportedError
@@ -104,7 +105,7 @@ class Job:
         uri = self.item["state_uri"]
         storage = open_storage(uri)
         log = CommitLog(storage, uri, storage)
-        log.pin_plan(self.item["run_id"], 0, {"any": "plan"})
+        log.plans.pin(self.item["run_id"], 0, {"any": "plan"})
         files = tuple(
             WrittenFile(StagedFile(f"{uri}/target/{n}", f"t{n}", 512, {}), 7, {}) for n in (1, 2)
         )
