@@ -74,7 +74,7 @@ class Attempt:
         columns: Those that are read.
         snapshot: Of the source.
         left_out: Rows that are not read because their watermark is NULL.
-        key: Key of the mask ``hash``, where a column has it.
+        key: Key of the mask ``hash``, if a column has that mask.
     """
 
     spec: ExtractSpec
@@ -90,9 +90,9 @@ class Attempt:
     def extract_and_commit(self) -> Report:
         """Read and stage every split, reconcile, commit, publish.
 
-        Nothing stays staged when this raises before the commit point. At the commit point and
-        after it nothing is aborted: it may be unknown whether the commit exists, and the next
-        attempt or `recover` brings it to its outcome.
+        Nothing stays staged when this raises before the commit point. From the commit point on
+        nothing is aborted: it may be unknown whether the commit exists, and the next attempt or
+        `recover` finishes it.
         """
         task = self.task()
         try:
@@ -105,7 +105,7 @@ class Attempt:
                 )  # fmt: skip
                 read_from = self.take_snapshot(len(splits), placement)
                 task = replace(task, reader=self.snapshot.reader)
-                # There is nothing to compare with a count in the same snapshot.
+                # There is no count from the same snapshot to compare with.
                 before = None if self.snapshot.shared else self.count()
                 self.context.progress.planned(
                     len(splits), self.description.estimated_rows, self.description.estimated_bytes
@@ -124,8 +124,8 @@ class Attempt:
                     self.snapshot.verify()
                 source_rows = self.count()
                 same_rows = self.selects_same_rows()
-                # A count from a different snapshot is reported; that fewer rows were read than
-                # there were both before and after is enforced.
+                # Counts from a different snapshot are reported. Reading fewer rows than there were
+                # both before and after is an error.
                 comparable = source_rows if self.snapshot.shared and same_rows else None
                 around = (before, source_rows) if same_rows else (None, None)
                 reconcile(
@@ -175,7 +175,7 @@ class Attempt:
         return read_from | self.snapshot.take(splits, placement.connections_here)
 
     def task(self) -> SplitTask:
-        """Return what is done with each split."""
+        """Return the task that is run for each split."""
         spec, now = self.spec, self.context.clock()
         planned = datetime.combine(self.plan.extract_date, datetime.min.time(), UTC)
         return SplitTask(
@@ -232,7 +232,7 @@ class Attempt:
             raise
 
     def count(self) -> int | None:
-        """Return the source's own count in the snapshot, None where it is not wanted."""
+        """Return the source's own count in the snapshot; None if it is not wanted."""
         size = self.description.estimated_bytes
         if not self.spec.reconcile or size is None or size > self.spec.reconcile_max_bytes:
             return None
@@ -248,9 +248,9 @@ class Attempt:
         return not any(reads_clock(text, dialect) for text in texts)
 
     def reads_interval_once(self) -> bool:
-        """Return whether rows that arrive in the interval from now on are read by no later run.
+        """Return whether no later run would read rows that arrive in the interval from now on.
 
-        A lag reads them with the next run, and so do partitions that are replaced as a whole: their
+        With a lag the next run reads them, and so does one that replaces whole partitions, whose
         interval reaches beyond the watermark, where rows arrive all the time.
         """
         lag = self.spec.watermark and self.spec.watermark.lag
@@ -260,7 +260,7 @@ class Attempt:
     def commit(
         self, transform: Transform, files: tuple[WrittenFile, ...], report: Report
     ) -> Commit:
-        """Return the record that would make this attempt's files the table's newest commit."""
+        """Return the commit record for this attempt's files."""
         spec, plan = self.spec, self.plan
         return next_commit(
             plan.base,
@@ -287,7 +287,7 @@ class Attempt:
         )
 
     def replaces(self, files: tuple[WrittenFile, ...]) -> Replaces:
-        """Return a predicate for the live files that these replace, where not all or none."""
+        """Return a predicate for the live files that these replace; None if that is all or none."""
         if self.spec.target.write_mode != "overwrite_partitions":
             return None
         if self.plan.interval is None:
@@ -297,7 +297,7 @@ class Attempt:
         return replaced_by_interval(self.spec, self.plan.interval, column.watermark)
 
     def changes_nothing(self, commit: Commit, report: Report) -> bool:
-        """Return whether a commit would change nothing but the log: no row is new."""
+        """Return whether a commit would only change the log, because no row is new."""
         if self.plan.interval is None or commit.files or commit.retire:
             return False
         moves = commit.watermark != self.plan.base.watermark
@@ -315,7 +315,7 @@ class Attempt:
 
 
 def mask_key(spec: ExtractSpec) -> MaskKey | None:
-    """Return the key of the mask ``hash``, read once, here; None where no column has that mask.
+    """Read the key of the mask ``hash``, once per attempt; None if no column has that mask.
 
     Raises:
         ConfigError: It is missing, denied, or too short.
@@ -343,7 +343,7 @@ def make_transform(
     layout: pa.Schema | None = None,
     key: MaskKey | None = None,
 ) -> Transform:
-    """Return what is done with each batch; ``planned`` dates the run, ``extracted_at`` its rows."""
+    """Return the transform of each batch; ``planned`` dates the run, ``extracted_at`` its rows."""
     return Transform.build(
         columns,
         spec,
@@ -356,10 +356,10 @@ def make_transform(
 
 
 def refuse_fenced(spec: ExtractSpec, log: CommitLog) -> None:
-    """Go on only where nobody has given the run up.
+    """Check that nobody has given up on the run.
 
     Raises:
-        Outdated: Somebody has.
+        Outdated: Somebody has given up on it.
     """
     by = log.fenced_by(spec.run_id)
     if by:
@@ -372,11 +372,11 @@ def refuse_fenced(spec: ExtractSpec, log: CommitLog) -> None:
 def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContext) -> Report:
     """Publish a prepared commit of this run, update the catalog, return its report.
 
-    The commit may be another run's, which this one takes the place of.
+    The commit may belong to another run, which this one replaces.
 
     Raises:
-        Outdated: The run was given up before its commit stood: the commit was voided.
-        WriteFailed: A staged file had gone before it could be published: the commit was voided.
+        Outdated: The run was given up on before its commit was claimed: the commit was voided.
+        WriteFailed: A staged file was gone before it could be published: the commit was voided.
     """
     with context.phase("publish"):
         outcome = log.publish(commit)
@@ -385,7 +385,7 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
         raise WriteFailed(
             f"{spec.extract_table}: staged files of commit {commit.seq} were gone before they "
             "could be published (deleted, or expired by a lifecycle rule below 14 days); the "
-            "commit was voided, nothing of it is visible, and its rows come with the next attempt"
+            "commit was voided, nothing of it is visible, and the next attempt extracts its rows"
         )
     told = {**commit.report, **identity(spec), "commit_seq": commit.seq}
     report = Report.model_validate({**told, "timings": context.timings})
@@ -395,13 +395,13 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
 def with_catalog(
     report: Report, spec: ExtractSpec, log: CommitLog, commit: Commit | None, context: RunContext
 ) -> Report:
-    """Bring the catalog to the newest published commit, and return the report with the outcome.
+    """Update the catalog to the newest published commit, and return the report with the result.
 
     Args:
-        report: Of an attempt whose rows are published, or that has none.
+        report: Report of an attempt whose rows are published, or that has none.
         spec: The run's.
         log: The table's.
-        commit: The newest published one; None where there is none.
+        commit: The newest published commit; None if there is none.
         context: Keeps the time.
     """
     if commit is None or spec.target.catalog is None:

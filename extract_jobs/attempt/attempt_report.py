@@ -1,4 +1,4 @@
-"""Makes an attempt's report and leaves it where the status handler looks."""
+"""Builds an attempt's report and writes it where the status handler expects it."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def attempt_report(
     reconciled: bool = False,
     left_out: int = 0,
 ) -> Report:
-    """Return the report of an attempt that is about to commit, or has nothing to.
+    """Return the report of an attempt that is about to commit or has nothing to commit.
 
     Args:
         spec: The run's.
-        context: Hold the timings so far.
+        context: Holds the timings so far.
         plan: What the run extracts.
         columns: What was read.
         read_from: See `TableDescription.read_from`.
-        transform: Knows the files' schema.
-        results: What each split gave.
+        transform: Has the files' schema.
+        results: The result of each split.
         files: What the commit will hold.
-        source_rows: The source's own count, None where it was not requested.
+        source_rows: The source's own count; None if it was not requested.
         reconciled: Whether it was compared.
         left_out: Rows that were not read because their watermark is NULL.
     """
@@ -94,14 +94,14 @@ def as_text(columns: Sequence[Column], spec: ExtractSpec) -> list[str]:
 
 
 def leave_report(spec: ExtractSpec, report: Report, context: RunContext) -> None:
-    """Write the report; if that fails, the outcome of the extract stays the same.
+    """Write the report; a failure does not change the outcome of the extract.
 
-    So it does for a stop that comes now: all is done but this, and this is begun again.
+    Neither does a stop now: only the report is missing, and writing it is started again.
     """
     try:
         context.open_storage(spec.report_uri).put(spec.report_uri, report.to_json().encode())
     except ExtractError as error:
         logger.warning("the report could not be written to %s: %s", spec.report_uri, error)
     except StopRequested as stop:
-        logger.warning("%s; the report is written all the same", stop)
+        logger.warning("%s; the report is written anyway", stop)
         leave_report(spec, report, context)

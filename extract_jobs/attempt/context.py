@@ -1,4 +1,4 @@
-"""What an extract works with: Spark, worker processes, clock, storage, and who watches it."""
+"""What an extract works with: Spark, worker processes, clock, storage and progress."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """The Glue Data Catalog: a table over the target's folder and its partitions.
 
-Outside the commit's outcome and repeatable: what one run could not do, the next one does, whether
-or not it has new rows. The table's parameter ``extract_commit`` says up to which commit it is
-complete, and is written last. A run that finds its own base there only adds and drops the
-partitions that its commit touched, so the cost does not grow with history; any other compares all
-partitions with the log's live files.
+Updates are outside the commit's outcome and repeatable: if one run fails to update the catalog, the
+next one does it, whether or not it has new rows. The table's parameter ``extract_commit`` holds the
+commit up to which the table is complete, and is written last. A run that finds its own base there
+adds and drops only the partitions that its commit touched, so the cost does not grow with history.
+Any other run compares all partitions with the log's live files.
 
-Partitions have no columns of their own: engines take the table's, so that a type that widened holds
-for older partitions too.
+Partitions have no columns of their own: engines use the table's, so a widened type applies to older
+partitions too.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CatalogOutcome:
-    """What became of the catalog's table.
+    """The result of updating the catalog's table.
 
     Attributes:
-        state: ``none`` where the spec names no table.
-        error: Why it failed.
-        retryable: Whether the same update may succeed later: Glue was busy or not reachable.
+        state: ``none`` if the spec names no table.
+        error: Why the update failed.
+        retryable: Whether the same update may succeed later, because Glue was busy or not
+            reachable.
     """
 
     state: Literal["none", "updated", "failed"]
@@ -61,19 +62,19 @@ class CatalogOutcome:
 
 
 def update_catalog(spec: ExtractSpec, log: CommitLog, commit: Commit) -> CatalogOutcome:
-    """Create or evolve the catalog table, and bring its partitions to those of this commit.
+    """Create or evolve the catalog table, and update its partitions to this commit.
 
-    A table that is marked with this commit or a later one is left alone, at the price of one call.
+    A table marked with this commit or a later one is left alone, which costs one call.
 
     Args:
-        spec: Names the catalog table, and how long a busy Glue is waited for; without a table
-            nothing is done.
-        log: Gives the live files where earlier commits are not in the catalog.
+        spec: Names the catalog table and how long to wait for a busy Glue. Without a table nothing
+            is done.
+        log: Has the live files, which are needed if earlier commits are not in the catalog.
         commit: The newest published commit.
 
     Returns:
-        ``none`` without a catalog table, ``updated``, or ``failed`` where anything went wrong:
-        the data is published all the same, and the reason is in the log too.
+        ``none`` without a catalog table, ``updated``, or ``failed`` if anything went wrong. The
+        data is published even then, and the reason is logged too.
     """
     catalog = spec.target.catalog
     if catalog is None:
@@ -83,8 +84,8 @@ def update_catalog(spec: ExtractSpec, log: CommitLog, commit: Commit) -> Catalog
     except Exception as error:  # noqa: BLE001 - nothing here may fail a published extract
         told = reason(error)
         logger.warning(
-            "catalog table %s.%s was not brought up to date: %s; the data is published, and the "
-            "next run updates the catalog, also if it finds no new rows",
+            "catalog table %s.%s was not updated: %s; the data is published, and the next run "
+            "updates the catalog, even if it finds no new rows",
             catalog.database, catalog.table, told,
         )  # fmt: skip
         return CatalogOutcome("failed", told, is_passing(error))
@@ -100,22 +101,22 @@ def check_catalog(
     *,
     first: bool,
 ) -> None:
-    """Refuse, before a row is read, what the catalog could not take or what is not ours in it.
+    """Check before any row is read that the catalog can take the table, and that it is ours.
 
-    Where Glue cannot be asked, that is logged and nothing is refused: a denied permission does not
-    keep a table from being extracted.
+    If Glue cannot be queried, that is logged and nothing is refused: a denied permission does not
+    stop an extract.
 
     Args:
         spec: Names the catalog table; without one nothing is checked.
-        log: Keeps that the catalog's table is to be moved.
-        fingerprint: Of the source.
+        log: Records that the catalog's table is to be moved.
+        fingerprint: The source's.
         columns: Arrow's type of each column that the files will have.
         partition_by: Names of the partition fields, in path order.
         first: Whether the table has no commit yet.
 
     Raises:
-        ConfigError: Names or types that Glue or Athena cannot have; a catalog table that is
-            somebody else's, of another location, or partitioned by other fields.
+        ConfigError: Glue or Athena does not support a name or type, or the catalog table belongs to
+            someone else, has another location or is partitioned by other fields.
     """
     catalog = spec.target.catalog
     if catalog is None:
@@ -130,7 +131,7 @@ def check_catalog(
         with closing(_client()) as glue:
             found = read_table(glue, catalog)
     except (BotoCoreError, ClientError) as error:
-        logger.warning("%s: the catalog was not looked at: %s", spec.extract_table, reason(error))
+        logger.warning("%s: the catalog was not checked: %s", spec.extract_table, reason(error))
         return
     if found is not None:
         try:
@@ -175,7 +176,7 @@ def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Com
             assert found is not None
         known = complete_up_to(found, commit.table_id)
         if known >= commit.seq and not moved:
-            return  # complete already; or a later run was faster, and has seen these files
+            return  # complete already, or a later run was faster and has added these files
         if folders:
             if known and known == commit.parent:
                 added, dropped = touched(spec.target.uri, commit)
@@ -196,9 +197,9 @@ def _moves(
     *,
     first: bool,
 ) -> bool:
-    """Return what `is_moved` does, also for the runs after one that could not move the table.
+    """Return `is_moved`, and True for runs after one that could not move the table.
 
-    The first run leaves a note in the state, which lasts until the catalog's table has moved.
+    The first run leaves a note in the state until the catalog's table is moved.
     """
     note = json.dumps({"version": 1, "moves_from": state_of(found)}).encode()
     try:

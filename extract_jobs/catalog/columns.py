@@ -1,4 +1,4 @@
-"""What the catalog calls columns and types: Athena's names of both."""
+"""Athena's names of columns and types."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def table_columns(
 ) -> tuple[dict[str, str], list[str]]:
     """Return Athena's type of every column by its name in the catalog, and the partition fields.
 
-    Names are in lower case: that is how Athena finds columns of Parquet files.
+    Names are in lower case, which is how Athena matches columns of Parquet files.
 
     Args:
         columns_of_files: Arrow's type of each column that any live file has.
         partition_by: Names of the partition fields, in path order.
 
     Raises:
-        ValueError: A column has no type in Athena or no name in the catalog, or two share one; the
-            message names all such columns.
+        ValueError: A column has no type in Athena or no valid name in the catalog, or two columns
+            share a name. The message names all such columns.
     """
     columns: dict[str, str] = {}
     wrong: list[str] = []
@@ -56,7 +56,9 @@ def table_columns(
             wrong.append(f"column {name!r}: {error}")
             continue
         if column in columns:
-            wrong.append(f"column {name!r}: another one is {column!r} too; see columns.rename")
+            wrong.append(
+                f"column {name!r}: another column is also named {column!r}; see columns.rename"
+            )
         columns[column] = athena
     folders = []
     for name in partition_by:
@@ -66,7 +68,7 @@ def table_columns(
             wrong.append(f"partition {name!r}: {error}")
             continue
         if folder in columns or folder in folders:
-            wrong.append(f"partition {name!r}: another column is {folder!r} too")
+            wrong.append(f"partition {name!r}: another column is also named {folder!r}")
         folders.append(folder)
     if wrong:
         raise ValueError("; ".join(wrong))
@@ -78,5 +80,5 @@ def _column(name: str) -> str:
 
     found: str = awswrangler.catalog.sanitize_column_name(name)
     if found != name.lower():
-        raise ValueError("the catalog takes letters, digits and _ alone; see columns.rename")
+        raise ValueError("the catalog accepts only letters, digits and _; see columns.rename")
     return found

@@ -1,4 +1,4 @@
-"""Errors of Glue: which ones pass by themselves, how long they are waited for, and what is said."""
+"""Errors of Glue: which ones are transient, how long to retry, and their messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from extract_jobs.errors import ConfigError
 _LONGEST_REASON = 500
 _LONGEST_SLEEP = 20.0
 _PASSING = (
-    # Another writer was in between.
+    # Another writer interfered.
     "ConcurrentModification", "VersionMismatch",
     # Too many requests, from whoever in the account sends them.
     "Throttl", "TooManyRequests", "RequestLimitExceeded", "SlowDown",
@@ -24,13 +24,13 @@ _PASSING = (
 
 
 def patiently(update: Callable[[], None], seconds: float) -> None:
-    """Repeat an update while what stops it is expected to pass.
+    """Repeat an update while its errors are transient.
 
-    The whole update is repeated, because the table may be another one by then.
+    The whole update is repeated, because the table may have changed by then.
 
     Args:
         update: Safe to repeat.
-        seconds: No try begins later than this. The first one always runs.
+        seconds: No try starts later than this. The first one always runs.
     """
     deadline = time.monotonic() + seconds
     for number in range(1_000):
@@ -45,7 +45,7 @@ def patiently(update: Callable[[], None], seconds: float) -> None:
 
 
 def is_passing(error: Exception) -> bool:
-    """Return whether the same call may succeed later without anybody changing anything."""
+    """Return whether the same call may succeed later without any change."""
     from botocore.exceptions import ConnectionError as NotConnected
     from botocore.exceptions import HTTPClientError
 
@@ -57,7 +57,7 @@ def is_passing(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Return what a message may say of an error: AWS's own texts may quote partition values."""
+    """Describe an error without AWS's own text, which may quote partition values."""
     from botocore.exceptions import ClientError
 
     if isinstance(error, ClientError):
@@ -68,7 +68,7 @@ def reason(error: Exception) -> str:
     elif isinstance(error, ValueError | ConfigError):
         said = str(error)
     elif isinstance(error, NotDropped):
-        said = f"Glue kept partitions that have no files any more ({error})"
+        said = f"Glue kept partitions that no longer have files ({error})"
     else:
         said = type(error).__name__
     return said[:_LONGEST_REASON]

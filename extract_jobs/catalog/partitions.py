@@ -1,4 +1,4 @@
-"""Partitions of the catalog's table: which a commit touched, and which are missing or too many."""
+"""Partitions of the catalog's table: touched by a commit, missing, or superfluous."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from extract_jobs.transform.partitions import DEFAULT_PARTITION, values_of
 _DELETED_AT_ONCE = 25  # what BatchDeletePartition takes
 
 Partitions = dict[str, list[str]]
-"""Values by location, as awswrangler has them."""
+"""Values by location, in awswrangler's form."""
 
 
 def touched(target_uri: str, commit: Commit) -> tuple[Partitions, list[list[str]]]:
-    """Return the partitions that a commit has files in, and those that it left none in.
+    """Return the partitions that a commit has files in, and those that it emptied.
 
     A commit that retires files replaces either all of the table or whole partitions.
     """
@@ -33,7 +33,7 @@ def touched(target_uri: str, commit: Commit) -> tuple[Partitions, list[list[str]
 def difference(
     catalog: CatalogSpec, target_uri: str, log: CommitLog, commit: Commit
 ) -> tuple[Partitions, list[list[str]]]:
-    """Return the partitions that live files have and the catalog has not, and the reverse."""
+    """Return the partitions that only live files have, and those that only the catalog has."""
     import awswrangler
 
     from extract_jobs.storage.aws_errors import session_without_foreign_answers
@@ -51,7 +51,7 @@ def difference(
     base = join(target_uri, "")
     there = {location.rstrip("/") + "/" for location in listed}
     added = {location: values for location, values in live.items() if location not in there}
-    # What a person has added, of another folder, is theirs.
+    # Partitions of other folders were added by a person and stay.
     dropped = [
         values
         for location, values in listed.items()
@@ -84,7 +84,7 @@ def _values(values: Iterable[str | None]) -> list[str]:
 
 
 def add(catalog: CatalogSpec, partitions: Partitions) -> None:
-    """Add partitions by the hundred; those that are there already stay."""
+    """Add partitions, a hundred per call; existing ones stay."""
     import awswrangler
 
     from extract_jobs.storage.aws_errors import session_without_foreign_answers
@@ -99,7 +99,7 @@ def add(catalog: CatalogSpec, partitions: Partitions) -> None:
 
 
 def drop(glue: Any, catalog: CatalogSpec, partitions: list[list[str]]) -> None:
-    """Drop partitions; those that are gone already do not count. awswrangler tells no errors."""
+    """Drop partitions; missing ones are no error. awswrangler does not report errors."""
     for batch in _batches(partitions):
         answer = glue.batch_delete_partition(
             DatabaseName=catalog.database,
@@ -113,7 +113,7 @@ def drop(glue: Any, catalog: CatalogSpec, partitions: list[list[str]]) -> None:
 
 
 class NotDropped(Exception):
-    """Glue kept some partitions; its message is Glue's codes."""
+    """Glue kept some partitions; the message holds Glue's codes."""
 
 
 def _batches(partitions: list[list[str]]) -> Iterator[list[list[str]]]:

@@ -1,4 +1,4 @@
-"""The table itself: made, checked, evolved, and marked with the commit it is complete up to."""
+"""The catalog's table: create, check and evolve it, and mark it with the last commit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SOURCE = "extract_source"
 
 
 def read_table(glue: Any, catalog: CatalogSpec) -> dict[str, Any] | None:
-    """Return the table as Glue has it, None where there is none. Read-only.
+    """Return the table as Glue has it, or None. Read-only.
 
     Args:
         glue: A boto3 Glue client.
@@ -41,7 +41,7 @@ def create_table(
     folders: list[str],
     owner: Mapping[str, str],
 ) -> None:
-    """Create the table, and its database where there is none; a table that is there stays.
+    """Create the table, and its database if needed; an existing table stays.
 
     Args:
         catalog: Names both.
@@ -65,12 +65,12 @@ def create_table(
         compression=None,
         parameters={"EXTERNAL": "TRUE", **owner},
         boto3_session=session,
-        mode="append",  # of one that another run has made meanwhile, nothing is lost
+        mode="append",  # another run may have created it in the meantime; nothing is lost
     )
 
 
 def owner_of(spec: ExtractSpec, fingerprint: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters that say whose a table of the catalog is.
+    """Return the parameters that identify the owner of a catalog table.
 
     Args:
         spec: Of the extracted table.
@@ -81,34 +81,34 @@ def owner_of(spec: ExtractSpec, fingerprint: Mapping[str, str]) -> dict[str, str
 
 
 def state_of(found: Mapping[str, Any]) -> str:
-    """Return the state folder that a table of the catalog was kept by; empty where nobody says."""
+    """Return the state folder that a catalog table belongs to; empty if it names none."""
     return str(found.get("Parameters", {}).get(_STATE, ""))
 
 
 def is_moved(
     found: Mapping[str, Any], spec: ExtractSpec, fingerprint: Mapping[str, str], *, first: bool
 ) -> bool:
-    """Return whether a table of the catalog is ours; and if it is, whether it is of an older place.
+    """Check that a catalog table is ours, and return whether it has an older location.
 
-    A table has moved whole where its state is a new one without a commit, and the same table of the
-    same source had the catalog's table before.
+    A table has moved if its state is new and without a commit, and the catalog's table belonged to
+    the same table of the same source before.
 
     Args:
         found: The catalog's table.
         spec: Of the extracted table.
         fingerprint: Of its source.
-        first: Whether the state has no commit before the one that is being made.
+        first: Whether the state has no earlier commit.
 
     Returns:
-        False where it is of this state and this location.
+        False if it has this state and this location.
 
     Raises:
-        ConfigError: It is a view, not Parquet, or somebody else's.
+        ConfigError: It is a view, not Parquet, or belongs to someone else.
     """
     catalog = spec.target.catalog
     assert catalog is not None
     name = f"catalog table {catalog.database}.{catalog.table}"
-    way_out = "name another in target.catalog, or drop it in the catalog if nobody needs it"
+    way_out = "choose another name in target.catalog, or drop it in the catalog if nobody needs it"
     descriptor = found.get("StorageDescriptor", {})
     if found.get("TableType") == "VIRTUAL_VIEW":
         raise ConfigError(f"{name} is a view: {way_out}")
@@ -117,7 +117,7 @@ def is_moved(
         raise ConfigError(f"{name} is not a table of Parquet files: {way_out}")
     given, own = found.get("Parameters", {}), owner_of(spec, fingerprint)
     if given.get(_TABLE) != spec.table_id:
-        whose = f"is kept for {given[_TABLE]}" if _TABLE in given else "was made by somebody else"
+        whose = f"belongs to {given[_TABLE]}" if _TABLE in given else "was created by someone else"
         raise ConfigError(f"{name} {whose}, and not for {spec.table_id}: {way_out}")
     location = descriptor.get("Location", "")
     state = given.get(_STATE, spec.state_uri)
@@ -127,8 +127,9 @@ def is_moved(
     if first and given.get(_SOURCE) == own[_SOURCE]:
         return True
     raise ConfigError(
-        f"{name} is kept for {spec.table_id} at {location}, with its state at {state}, and not at "
-        f"{spec.target.uri} with {spec.state_uri}: {way_out}; the next run then makes it anew"
+        f"{name} belongs to {spec.table_id} at {location} with state {state}, not at "
+        f"{spec.target.uri} with state {spec.state_uri}: {way_out}; the next run then creates it "
+        "again"
     )
 
 
@@ -141,7 +142,7 @@ def move_table(
     columns: Mapping[str, str],
     owner: Mapping[str, str],
 ) -> None:
-    """Give the table another location, other columns and another owner; no commit marks it yet."""
+    """Give the table a new location, new columns and a new owner; no commit marks it yet."""
     descriptor = {
         **found["StorageDescriptor"],
         "Location": join(target_uri, ""),
@@ -153,7 +154,7 @@ def move_table(
 
 
 def check_keys(found: Mapping[str, Any], folders: list[str]) -> None:
-    """Refuse a table whose partition fields are others: Glue cannot change them.
+    """Refuse a table with other partition fields: Glue cannot change them.
 
     Raises:
         ConfigError: They differ; the message names both.
@@ -162,8 +163,8 @@ def check_keys(found: Mapping[str, Any], folders: list[str]) -> None:
     if keys != folders:
         raise ConfigError(
             f"the catalog's table is partitioned by {', '.join(keys) or 'nothing'}, the target by "
-            f"{', '.join(folders) or 'nothing'}: drop the table in the catalog, the next run makes "
-            "it anew"
+            f"{', '.join(folders) or 'nothing'}: drop the table in the catalog; the next run "
+            "creates it again"
         )
 
 
@@ -176,9 +177,9 @@ def mark_table(
     commit: Commit,
     owner: Mapping[str, str],
 ) -> None:
-    """Give the table new columns and new types, and the parameters that name run and schema.
+    """Update the table's columns, types, and the parameters that name run and schema.
 
-    Columns that the extract no longer has keep their place: older files may hold them.
+    Columns that the extract no longer has keep their position: older files may hold them.
     """
     descriptor = found["StorageDescriptor"]
     there = {column["Name"] for column in descriptor["Columns"]}
@@ -211,16 +212,16 @@ def _update_table(
     table = {name: found[name] for name in taken if name in found}
     table["StorageDescriptor"] = descriptor
     table["Parameters"] = parameters
-    # The version makes Glue refuse what another run has changed meanwhile; archives would pile up.
+    # With the version Glue refuses to overwrite another run's change; archives would pile up.
     version = {"VersionId": found["VersionId"]} if "VersionId" in found else {}
     glue.update_table(DatabaseName=catalog.database, TableInput=table, SkipArchive=True, **version)
 
 
 def complete_up_to(found: Mapping[str, Any], table_id: str) -> int:
-    """Return the commit of an extracted table that the catalog's table was marked with last.
+    """Return the commit that the catalog's table was last marked with.
 
     Returns:
-        Its ``seq``; 0 where nothing of ours, or of another table's log, has marked it.
+        Its ``seq``; 0 if neither this nor another table's log has marked it.
     """
     parameters = found.get("Parameters", {})
     text = parameters.get(_COMMIT, "")

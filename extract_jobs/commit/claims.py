@@ -1,12 +1,12 @@
-"""Decides whether a run may still publish: once, by a put-if-absent and never by a clock.
+"""Decides whether a run may still publish: once, with a put-if-absent, never by a clock.
 
 ``claims/<run_id>/<number>.json`` holds one of two records, whichever was written first:
 
-- *stands*: the run's prepared commit is to be published. Whoever publishes it writes this first.
-- *fenced*: nothing of the run is published any more. Whoever gives up on a run writes this.
+- *stands*: the run's prepared commit is to be published. The publisher writes this first.
+- *fenced*: nothing of the run will be published. Whoever gives up on a run writes this.
 
-So an abandoned worker may sleep for any time: its commit and the verdict on its run cannot both
-be true. After a voided commit the run uses its next number.
+So an abandoned worker may sleep for any length of time: it cannot publish once its run is fenced.
+After a voided commit the run uses its next number.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Claims:
                 return claim
         raise ConfigError(
             f"{MAX_CLAIMS} commits of run {run_id} were voided, according to its claims in "
-            f"{self.state_uri}: start the table again with a new run"
+            f"{self.state_uri}: start a new run of the table"
         )
 
     def _uri(self, run_id: str, number: int) -> str:

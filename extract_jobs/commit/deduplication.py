@@ -1,8 +1,7 @@
-"""Finds the rows of a batch that are already committed, by key and watermark.
+"""Finds rows that are already committed, by key and watermark.
 
-A row is identified by the values of its key and its watermark, as files hold them. Only those
-columns are read back, and only from files and row groups that may have rows in the given
-intervals.
+A row is identified by its key and watermark, in the form that files hold. Only those columns are
+read back, and only from files and row groups that may have rows in the given intervals.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from extract_jobs.transform.types import kind
 from extract_jobs.watermark import Interval, WatermarkValue, is_before, python_value
 
 MAX_IN_MEMORY = 4_000_000
-"""Keys that one process may hold, of 16 bytes each. Beyond that Spark finds the rows."""
+"""Number of keys, of 16 bytes each, that one process may hold. Above it Spark finds the rows."""
 _DIGEST_BYTES = 16
 _DIGESTED_ROWS = 100_000
-"""Keys that are Python objects at a time."""
+"""Number of keys that are Python objects at a time."""
 _CONCURRENT_READS = 16
 
 
@@ -44,8 +43,8 @@ class RowKey:
 
     Attributes:
         columns: The key's columns and the watermark's, by their names in the source, once each.
-        places: For each, its name in the files, or None if it is a folder's value.
-        folders: For each, the partition that holds it, or None.
+        places: For each column, its name in the files; None if it is in the folder's name.
+        folders: For each column, the partition that holds it, or None.
         watermark: Index of the watermark's column.
     """
 
@@ -76,8 +75,8 @@ class RowKey:
 
         Args:
             batch: As the source gave it; columns beyond the key's may be missing.
-            transform: Knows how files hold its values.
-            checked: Whether NULL is refused; else the row's key is NULL.
+            transform: Converts values to the form that files hold.
+            checked: Whether to refuse NULL; otherwise the row's key is NULL.
 
         Raises:
             ConfigError: A value is NULL, so the columns do not identify rows.
@@ -124,7 +123,7 @@ class CommittedRows:
             return batch
         wanted = _digests_of(keys)
         at = np.searchsorted(self.digests, wanted)
-        # A digest above the greatest one is compared with the first, which differs.
+        # A digest above the greatest one is compared with the first, from which it differs.
         known = self.digests[np.where(at < len(self.digests), at, 0)] == wanted
         return batch.filter(pa.array(~known)) if known.any() else batch
 
@@ -164,7 +163,7 @@ def read_keys(
     harmless.
 
     Args:
-        file: A live file. If it was deleted, its rows are gone and so are written again.
+        file: A live file. If it was deleted, its rows are gone and are written again.
         covered: Intervals of the watermark.
         key: How rows are identified.
         storage: Where the file is.
@@ -186,8 +185,8 @@ def read_keys(
         if missing:
             raise ConfigError(
                 f"{file.staged.uri} has no column {', '.join(missing)}, so columns.key cannot "
-                "identify its rows. All files need the columns of key and watermark under one "
-                "name: restore them, accept duplicates with watermark.duplicates: accept, or "
+                "identify its rows. All files need the key and watermark columns under the same "
+                "names: restore them, accept duplicates with watermark.duplicates: accept, or "
                 "start over with another state_uri and target"
             )
         table = opened.read_row_groups(groups, columns=names)
@@ -234,7 +233,7 @@ def _reading(uri: str) -> Iterator[None]:
         # Arrow's message may quote a value.
         raise WriteFailed(
             f"{uri}: its keys could not be read back ({type(error).__name__}), so rows that are "
-            "already committed cannot be determined; is it the file that was committed?"
+            "already committed cannot be determined; check that it is the file that was committed"
         ) from None
 
 
@@ -290,7 +289,7 @@ def _group_meets(group: Any, place: str | None, covered: Sequence[Interval]) -> 
         upper = python_value(piece.upper) if piece.upper else None
         sample = lower if lower is not None else upper
         if type(least) is not type(sample):
-            return True  # not every version of Arrow returns a decimal's
+            return True  # not every version of Arrow returns those of decimals
         if (lower is None or greatest > lower) and (upper is None or least <= upper):
             return True
     return False

@@ -1,4 +1,4 @@
-"""Which files of a table are live: written by a published commit and retired by no later one.
+"""A table's live files: written by a published commit and not retired by a later one.
 
 They are read from the commits, back to the last overwrite. Every `LIVE_EVERY` commits
 ``live/<20-digit seq>.json`` records them, so that few commits are read however long the history is.

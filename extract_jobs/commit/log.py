@@ -3,13 +3,13 @@
 State lives under the table's ``state_uri``, outside the target:
 
 - ``plans/<run_id>/<base_seq>.json``: what a run decided to extract, and onto which commit;
-- ``objects/<run_id>/<base_seq>-<number>.parquet``: which objects, where the source has such;
+- ``objects/<run_id>/<base_seq>-<number>.parquet``: which objects, if the source has them;
 - ``commits/<20-digit seq>.json``: every staged file of a commit, and every file it retires;
 - ``claims/<run_id>/<number>.json``: whether a run's commit stands, or the run was given up on;
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
 - ``live/<20-digit seq>.json``: every 64 commits, the files live at a published commit;
 - ``hint.json``: a sequence number from which the newest commit is found;
-- ``catalog.json``: while the catalog's table is to be moved here, its old location.
+- ``catalog.json``: the old location of the catalog's table, until it is moved here.
 
 All but the last two are written once with put-if-absent and never change. The order is: stage all
 files, *prepare* (write the commit record: the commit point), claim that it stands, complete every
@@ -91,7 +91,7 @@ class CommitLog:
     def newest(self) -> Commit | None:
         """Return the newest commit, whatever its outcome, or None for an empty log.
 
-        Lists from a hint on, so that the cost does not grow with history.
+        Lists from a hint on, so the cost does not grow with history.
         """
         last, hint = 0, self._hint()
         for seq in self._sequences(hint):
@@ -144,8 +144,8 @@ class CommitLog:
             by: Who gives up on it, for the worker's error message.
 
         Returns:
-            The run's commit, if one stands, published or about to be; else None, and the run will
-            never have one.
+            The run's commit, if one stands, published or about to be. None: the run will never have
+            one.
         """
         claim = self._claims().fence(run_id, by)
         if claim.seq is None:
@@ -181,10 +181,10 @@ class CommitLog:
 
         Returns:
             ``published``: every file was seen in place, by this process or another one.
-            ``voided``: the run was given up on before, or a staged file was gone for good, so none
-            of the commit's files is visible, and the table is as it was before; except that files
-            which this commit retires may be gone too, where a person deleted one of its files
-            between a first publisher's check and this one's. The next run writes them again.
+            ``voided``: the run was given up on before, or a staged file is gone for good. None of
+            the commit's files is visible, and the table is as it was. One exception: if a person
+            deleted one of its files between a first publisher's check and this one's, files that
+            this commit retires may be gone too. The next run writes them again.
         """
         outcome = self.outcome(commit)
         self._check_target(commit)
@@ -232,9 +232,9 @@ class CommitLog:
     ) -> list[AbandonedUpload]:
         """Finish the newest commit, then abort staged files that nobody can publish any more.
 
-        After that no staged file belongs to a commit. Files younger than ``abandon_after`` may
-        belong to a run that is still extracting and are left alone. A run that takes longer than
-        that has its commit voided, and the next run extracts its rows again.
+        After finishing, no staged file belongs to a commit. Files younger than ``abandon_after``
+        may belong to a running extract and are left alone. A run that takes longer than that has
+        its commit voided, and the next run extracts its rows again.
 
         Args:
             target_uri: The table's folder.

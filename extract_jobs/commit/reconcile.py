@@ -34,7 +34,7 @@ def reconcile(
         raise ReconcileFailed(
             f"{table}: the source counts {counted} rows in the snapshot but {read} were read; "
             "nothing was committed. A view or function that reads the clock, or random(), returns "
-            "something else each time: leave it out of the extract. Otherwise run again with "
+            "different rows each time: leave it out of the extract. Otherwise run again with "
             "split.strategy: none to see whether splitting or the source is at fault (a damaged "
             "index has the same effect)"
         )
@@ -42,10 +42,10 @@ def reconcile(
     if before is not None and after is not None and read < min(before, after):
         raise ReconcileFailed(
             f"{table}: the source counted {before} rows before and {after} after, but {read} were "
-            "read; nothing was committed. Rows that moved between splits while they were read are "
-            "one cause, a server's limit on SELECT another. Run again; if it "
-            "repeats, set split.strategy: none, or reconcile: false for a table whose rows are "
-            "deleted and added all the time"
+            "read; nothing was committed. Possible causes are rows that moved between splits "
+            "during the read and a server's limit on SELECT. Run again; if it repeats, set "
+            "split.strategy: none, or reconcile: false for a table whose rows are constantly "
+            "deleted and added"
         )
 
 
@@ -57,10 +57,10 @@ def refuse_fewer(table: str, read: int, counted: int | None) -> None:
     Args:
         table: For the message.
         read: Rows that the splits yielded.
-        counted: The source's own count of the interval; None where it was not requested.
+        counted: The source's own count of the interval; None if it was not requested.
 
     Raises:
-        ReconcileFailed: There are fewer.
+        ReconcileFailed: Fewer rows were read.
     """
     if counted is not None and read < counted:
         raise ReconcileFailed(

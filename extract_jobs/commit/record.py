@@ -37,7 +37,7 @@ class Commit:
         commit_id: Random; distinguishes this record from any other writer's.
         seq: Position in the log, from 1.
         parent: The last *published* commit when this one was prepared, 0 if there was none.
-        live_since: The commit from which the live files count: itself where it overwrites.
+        live_since: The commit from which live files count; this commit if it overwrites.
         run_id: The run that made it.
         attempt: That run's attempt.
         table_id: ``<source_name>/<extract_table>``.
@@ -47,7 +47,7 @@ class Commit:
         watermark: JSON of the `WatermarkValue` that the next interval starts above.
         schema: Columns of its files, ``[{"name", "type", "nullable"}]``.
         files: Every staged file.
-        retire: URIs to delete once every file of this commit was seen to be there.
+        retire: URIs to delete once every file of this commit was seen in place.
         report: The figures in the run's report.
         watermark_column: The column of intervals and watermark; None in a full extract.
         covered: JSON of the intervals that commits cover since the last overwrite, this one
@@ -55,12 +55,12 @@ class Commit:
         increments: Whether live files hold rows of incremental runs; None in records of versions
             that did not keep it.
         partition_by: Names of its files' partition fields, in path order.
-        objects: Where a source of objects keeps the list of those that were read up to this commit,
-            below the state folder; None for other sources.
-        columns: Type by name of every column that any live file has, also of dropped ones.
+        objects: Where the list of objects read up to this commit is, below the state folder; None
+            for sources without objects.
+        columns: Type by name of every column in any live file, including dropped ones.
         source_columns: The source's columns under their names in the files, in the source's order:
             ``[{"name", "type", "nullable", "mask", "folder"}]``, where the type is the one that
-            files would have without older files; ``folder`` marks a column that is only in the
+            files would have without older files; ``folder`` marks a column that exists only in the
             path.
         position: The source's position in its history when the run was planned; None if it has
             no positions.
@@ -111,8 +111,8 @@ class Commit:
             seq: The sequence number in its name.
 
         Raises:
-            ConfigError: It is not one that this version can read, or not one that a run of this
-                table could have written. Then nothing that it names may be touched.
+            ConfigError: This version cannot read it, or no run of this table could have written it.
+                Nothing that it names may be touched then.
         """
         try:
             data = json.loads(raw)
@@ -134,7 +134,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class LiveFiles:
-    """Files of one commit that no later one has retired.
+    """Files of one commit that no later commit has retired.
 
     Attributes:
         seq: The commit's.
@@ -156,7 +156,7 @@ class LiveFiles:
 
     @classmethod
     def from_bytes(cls, raw: bytes, commit: Commit) -> list[LiveFiles]:
-        """Read a stored record of the files live as of a commit.
+        """Read a stored record of the files live at a commit.
 
         Raises:
             ValueError: It is damaged, or names a file outside the commit's target.
@@ -179,7 +179,7 @@ def _check(commit: Commit, seq: int | None) -> None:
         seq: The sequence number in its name; None if it has no name yet.
 
     Raises:
-        ValueError: It is not what a run wrote; the message says which field, never its value.
+        ValueError: No run could have written it; the message names the field, never its value.
     """
     if seq is not None and commit.seq != seq:
         raise ValueError("seq is not the number in its name")
@@ -235,7 +235,7 @@ def _names() -> set[str]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong, with no value of the record in it."""
+    """Return what is wrong, without values of the record."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         return ".".join(map(str, first["loc"])) + ": " + first["msg"]
@@ -249,7 +249,7 @@ class Base:
     """The state that a new commit is built on.
 
     Attributes:
-        seq: The newest commit, which has its outcome; 0 for an empty log.
+        seq: The newest commit, which has an outcome; 0 for an empty log.
         published: The last published commit, None before the first.
     """
 
@@ -258,5 +258,5 @@ class Base:
 
     @property
     def watermark(self) -> dict[str, str] | None:
-        """JSON of the watermark that holds before the new commit."""
+        """JSON of the watermark before the new commit."""
         return self.published.watermark if self.published else None

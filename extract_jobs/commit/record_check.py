@@ -1,8 +1,8 @@
-"""Checks that a state record is one that a run could have written.
+"""Checks that a run could have written a state record.
 
-Whoever can write state can make a run fail, and nothing else: a record names files to complete, to
-delete and to read, and none of them may be outside the table's own target. A record is checked
-completely when it is read, before it is acted on.
+Someone who can write state can make a run fail, but nothing else: a record names files to complete,
+delete and read, and none of them may be outside the table's own target. A record is checked
+completely before it is used.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _COLUMN_KEYS = {"name": str, "type": str, "nullable": bool}
 
 
 def is_below(uri: str, folder: str) -> bool:
-    """Return whether a URI is below a folder, in whatever form.
+    """Return whether a URI is below a folder; both may have any form.
 
     A URI with a segment ``..`` or ``.`` never is, nor is the folder itself. Symbolic links are not
-    followed: only who can write to the target could have made one there.
+    followed: creating one takes write access to the target.
     """
     if uri.startswith("s3://") or folder.startswith("s3://"):
         below = uri.startswith(folder.rstrip("/") + "/")
@@ -56,29 +56,29 @@ def check_files(files: Iterable[WrittenFile], target_uri: str) -> None:
 def check_columns(
     name: str, columns: list[dict[str, Any]], more: Mapping[str, type] = MappingProxyType({})
 ) -> None:
-    """Check columns as records keep them, ``[{"name", "type", "nullable"}]``.
+    """Check columns in the form of records, ``[{"name", "type", "nullable"}]``.
 
     Args:
         name: What the message calls them.
         columns: The columns.
-        more: Keys that a column may have beside those, and their types.
+        more: Further keys that a column may have, and their types.
 
     Raises:
-        ValueError: One is not what a run wrote.
+        ValueError: One is not valid.
         TypeError: Likewise.
     """
     for column in columns:
         right = _COLUMN_KEYS.keys() <= column.keys() and all(
             type(value) is {**_COLUMN_KEYS, **more}.get(key) for key, value in column.items()
         )
-        require(right, f"{name} holds what is no column")
+        require(right, f"{name} holds something that is not a column")
 
 
 def check_position(position: Any) -> None:
-    """Check a source's position as records keep it: text by name, or None.
+    """Check a source's position in the form of records: text by name, or None.
 
     Raises:
-        ValueError: It is not what a run wrote.
+        ValueError: It is not valid.
     """
     right = position is None or (
         isinstance(position, dict) and all(isinstance(v, str) for v in position.values())
@@ -111,4 +111,4 @@ def json_object(raw: bytes, uri: str) -> dict[str, Any]:
             return found
     except (ValueError, RecursionError):
         pass
-    raise ConfigError(f"{uri} is damaged: a run did not write it; restore it")
+    raise ConfigError(f"{uri} is damaged: it is not what a run wrote; restore it")

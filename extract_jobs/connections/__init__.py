@@ -1,7 +1,7 @@
-"""Resolves a `ConnectionSpec`, which only names credentials, into one that holds them.
+"""Resolves a `ConnectionSpec`, which only names credentials, into one that has them.
 
-Happens once, on the driver; what comes out is pickled to the workers, so that they need no right
-to read secrets. Passwords are in no ``repr`` and in no error message.
+This happens once, on the driver. The result is pickled to the workers, so they need no permission
+to read secrets. Passwords appear in no ``repr`` and in no error message.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ def resolve_connection(
 ) -> DatabaseConnection:
     """Look up the credentials that a spec names.
 
-    The URL overrides what the secret says, and single fields of the spec override both. TLS is
-    required by default unless the host is this machine.
+    The URL overrides the secret, and single fields of the spec override both. TLS is required by
+    default unless the host is this machine.
 
     Args:
-        spec: What names them.
+        spec: The spec that names them.
         engine: The source's type, one of `ENGINES`.
         environment: Environment variables; by default the process's own.
         secrets: A boto3 Secrets Manager client; by default one is made if ``secret_id`` is given.
         parameters: A boto3 SSM client; by default one is made if ``ssm_parameter`` is given.
 
     Returns:
-        The connection; nothing was connected yet, and no token was made.
+        The connection. It is not opened, and no token is created.
 
     Raises:
         ConfigError: A variable, parameter or secret is missing, denied or malformed, or host,
-            database or user is nowhere named. The message says which.
+            database or user is missing. The message says which.
         SourceUnavailable: Secrets Manager or SSM cannot be reached or is throttling.
     """
     kind = ENGINES[engine]
@@ -111,7 +111,7 @@ def _looked_up(
     secrets: Any,
     parameters: Any,
 ) -> dict[str, Any]:
-    """Return what secret, parameter, variables and URL say, the later over the earlier."""
+    """Merge secret, parameter, variables and URL; later ones override earlier ones."""
     found: dict[str, Any] = {}
     if spec.secret_id:
         text = secret_text(secret_id=spec.secret_id, key="connection.secret_id", secrets=secrets)
@@ -126,7 +126,7 @@ def _looked_up(
         found = from_url(text, spec.url_env, kind)
     if spec.url:
         located = from_url(spec.url, "connection.url", kind)
-        if "url" in located:  # a JDBC URL says where, whatever the secret says
+        if "url" in located:  # a JDBC URL gives the location, whatever the secret holds
             located |= {name: found[name] for name in ("user", "password") if name in found}
             found = {}
         found |= located
@@ -142,11 +142,13 @@ def _check_complete(spec: ConnectionSpec, engine: str, found: Mapping[str, Any])
         located = [name for name in ("host", "port", "database") if found.get(name)]
         if located:
             raise ConfigError(
-                f"connection has a jdbc: URL and {', '.join(located)} as well: say it in one place"
+                f"connection has a jdbc: URL and {', '.join(located)} as well: keep only one of "
+                "them"
             )
         if spec.auth == "iam":
             raise ConfigError(
-                "connection.auth iam needs host, database and user by themselves, not a jdbc: URL"
+                "connection.auth iam needs host, database and user as separate keys, not a jdbc: "
+                "URL"
             )
         return
     if engine == "jdbc":
@@ -157,7 +159,7 @@ def _check_complete(spec: ConnectionSpec, engine: str, found: Mapping[str, Any])
     missing = [name for name in needed if not found.get(name)]
     if missing:
         raise ConfigError(
-            f"connection does not say {' and '.join(missing)}: add "
+            f"connection lacks {' and '.join(missing)}: add "
             + " and ".join(f"connection.{name}" for name in missing)
             + _origin(spec)
         )

@@ -1,11 +1,11 @@
 """Which certificates are trusted, and which one a client shows.
 
-No package that is kept up to date ships the bundle of RDS and Redshift, and a job may have no way
-to the internet, so it is a file that the image or the job brings along. It is looked for in each
-process: the folder of a Glue executor is not that of its driver.
+No maintained package ships the bundle of RDS and Redshift, and a job may have no internet access, so
+the image or the job brings the file along. Each process looks for it, because a Glue executor's
+folder is not its driver's.
 
-A client's certificate and key are read once, on the driver, and travel to the workers like a
-password. Libraries take them as files, so each process has them as files in memory.
+A client's certificate and key are read once, on the driver, and sent to the workers like a
+password. Libraries expect files, so each process keeps them as files in memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BUNDLE_PLACES = (
     Path("/etc/extract-jobs/global-bundle.pem"),
     Path("/etc/ssl/certs/global-bundle.pem"),
 )
-"""Where the bundle is looked for unless `BUNDLE_VARIABLE` names it; the first that exists wins."""
+"""Where to look for the bundle if `BUNDLE_VARIABLE` is not set; the first that exists wins."""
 
 
 def certificate_file(trusts: str | None) -> str | None:
@@ -39,7 +39,7 @@ def certificate_file(trusts: str | None) -> str | None:
         trusts: A file, ``system``, ``rds`` or None.
 
     Returns:
-        The file; ``system`` and None as they are.
+        The file; ``system`` and None unchanged.
 
     Raises:
         ConfigError: There is no such file, or no bundle in any of its places.

@@ -1,7 +1,7 @@
 """`DatabaseConnection`: where a database is and how to log in to it, with nothing left to look up.
 
-Plain and picklable: the driver resolves it once, and workers need no right to read secrets. Only
-IAM tokens are made where they are used, since they live for minutes.
+Plain and picklable: the driver resolves it once, and workers need no permission to read secrets.
+Only IAM tokens are created where they are used, since they expire within minutes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class DatabaseConnection:
     """Everything needed to connect to one database. Frozen and picklable.
 
     Attributes:
-        host: Name, address, or the folder of a Unix socket (starts with ``/``); empty where
-            ``url`` says it.
-        port: TCP port, or the number in the socket's name; 0 where ``url`` says it.
-        database: Its name, on Oracle the service's; empty where ``url`` says it.
+        host: Name, address, or the folder of a Unix socket (starts with ``/``); empty if ``url``
+            has it.
+        port: TCP port, or the number in the socket's name; 0 if ``url`` has it.
+        database: Its name, on Oracle the service's; empty if ``url`` has it.
         user: Role to log in as; empty if the server needs none, or the token has one.
-        password: Kept out of ``repr``; None if the server needs none, and with IAM. To log
-            in, ask `login_now` or `password_now`.
+        password: Kept out of ``repr``; None if the server needs none, and with IAM. To log in, use
+            `login_now` or `password_now`.
         sslmode: TLS, in libpq's words: ``disable``, ``prefer``, ``require``, ``verify-ca``,
             ``verify-full``.
         trusts: As configured: a file of trusted certificates, ``system``, or ``rds``; None is the
@@ -34,9 +34,9 @@ class DatabaseConnection:
         hostaddr: Address that ``host`` was resolved to, once something has connected; workers
             connect to it so that all of them reach the same node.
         engine: ``postgres``, ``mysql``, ``sqlserver``, ``oracle``, ``redshift`` or ``jdbc``.
-        url: A ``jdbc:`` URL as it was given, without a password; None where there is none.
+        url: A ``jdbc:`` URL as configured, without a password; None if there is none.
         properties: Properties of the JDBC driver, without credentials.
-        iam: What a token is made for, in place of a password.
+        iam: What to request a token for, instead of a password.
         stall_seconds: How long the source may send nothing while rows are read.
         settings: Settings of each session, over those that the source makes itself.
     """
@@ -61,9 +61,9 @@ class DatabaseConnection:
 
     @property
     def place(self) -> str:
-        """Where it leads, for messages: host, port, database and user, never the password."""
+        """Host, port, database and user for messages, never the password."""
         if self.url:
-            # What follows may be anything, so it is not shown.
+            # The rest may be anything, so it is not shown.
             where = self.url.partition("?")[0].partition(";")[0]
             return f"{where}, user {self.user!r}" if self.user else where
         return f"{self.host}:{self.port}, database {self.database!r}, user {self.user!r}"
@@ -82,7 +82,7 @@ class DatabaseConnection:
         return replace(self, hostaddr=hostaddr) if hostaddr else self
 
     def login_now(self) -> Login:
-        """Return user and password to connect with now; ask again for each connection.
+        """Return user and password to connect with now; call it again for each connection.
 
         With IAM it may call AWS, and the user may be another than `user`: Redshift prefixes it.
 
@@ -93,7 +93,7 @@ class DatabaseConnection:
         return login_now(self.iam) if self.iam else Login(self.user, self.password)
 
     def password_now(self) -> str | None:
-        """Return the password to connect with now, as `login_now`; None where there is none."""
+        """Return the password to connect with now, as in `login_now`; None if there is none."""
         return self.login_now().password
 
     def parameters(self) -> dict[str, str]:

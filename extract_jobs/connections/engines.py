@@ -1,4 +1,4 @@
-"""What the kinds of databases differ in when a connection is resolved: one row each."""
+"""Differences between kinds of databases when a connection is resolved, one row each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Engine:
     Attributes:
         title: Its name, for messages.
         port: The default.
-        schemes: Of URLs that are taken apart; the first is the one to show.
-        secret_words: A secret whose ``engine`` holds none of these is another database's. Empty
-            takes any.
+        schemes: Schemes of URLs that are parsed; the first is used in examples.
+        secret_words: A secret whose ``engine`` contains none of these belongs to another database.
+            Empty accepts any.
         takes_jdbc: Whether a ``jdbc:`` URL is accepted too, unchanged.
         takes_certificate: Whether a client can show a certificate.
     """
@@ -28,7 +28,7 @@ class Engine:
 
     @property
     def example(self) -> str:
-        """A URL as it should be."""
+        """An example of a valid URL."""
         if not self.schemes:
             return "jdbc:h2:tcp://host/database"
         return f"{self.schemes[0]}://user@host:{self.port}/database"
@@ -50,4 +50,4 @@ ENGINES = {
     ),
     "jdbc": Engine("any JDBC database", 0, (), (), takes_jdbc=True),
 }
-"""By ``source_type``, those that have a server."""
+"""By ``source_type``, only databases with a server."""

@@ -1,4 +1,4 @@
-"""Secret texts from Secrets Manager, SSM and the environment. They are in no message.
+"""Secret texts from Secrets Manager, SSM and the environment. Messages never hold them.
 
 Read-only. AWS is called with the job's own credentials, in the region of an ARN or else of the
 environment.
@@ -35,7 +35,7 @@ def secret_text(
     secrets: Any = None,
     parameters: Any = None,
 ) -> str:
-    """Return the text of one secret, from the one place that is named.
+    """Return the text of one secret, from the one place that is given.
 
     Args:
         secret_id: Name or ARN of a Secrets Manager secret.
@@ -43,8 +43,8 @@ def secret_text(
         env: Name of an environment variable.
         key: Config key that the place was named in, for messages, such as ``columns.mask_key``.
         environment: Environment variables; by default the process's own.
-        secrets: A boto3 Secrets Manager client; by default one is made where it is needed.
-        parameters: A boto3 SSM client; by default one is made where it is needed.
+        secrets: A boto3 Secrets Manager client; by default one is created if needed.
+        parameters: A boto3 SSM client; by default one is created if needed.
 
     Returns:
         The text as it is stored, never empty.
@@ -110,7 +110,7 @@ def _filled(text: str, label: str) -> str:
 
 @contextmanager
 def _client(given: Any, service: str, name: str) -> Iterator[Any]:
-    """Give the caller's client, or one of our own that is closed at the end."""
+    """Yield the caller's client, or a new one that is closed at the end."""
     if given is not None:
         yield given
         return
@@ -128,12 +128,12 @@ def _client(given: Any, service: str, name: str) -> Iterator[Any]:
 
 @contextmanager
 def aws_errors(what: str, service: str, *, absent: str, rights: str) -> Iterator[None]:
-    """Map what boto3 raises when it gets credentials.
+    """Map boto3's errors while reading credentials.
 
     Args:
-        what: What could not be done, such as ``cannot read secret 'x'``.
+        what: What failed, such as ``cannot read secret 'x'``.
         service: Its name, for messages.
-        absent: The message where the thing does not exist.
+        absent: The message if the resource does not exist.
         rights: What the role needs.
 
     Raises:

@@ -1,11 +1,11 @@
-"""Logins by IAM: a token in place of a password, made where and when a connection is opened.
+"""Logins with IAM: a token instead of a password, created when a connection is opened.
 
-RDS: a token is a URL signed on this machine, good for 15 minutes, and asked for only while the
+RDS: a token is a URL signed on this machine, valid for 15 minutes, and needed only while the
 connection is being opened
-(https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html). An API call
-to Redshift returns a password of its own, and a user name with a prefix
-(https://docs.aws.amazon.com/redshift/latest/mgmt/generating-user-credentials.html). Both are made
-with the credentials of the process that connects, so executors need the role too.
+(https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html). An API call to
+Redshift returns a password of its own, and a user name with a prefix
+(https://docs.aws.amazon.com/redshift/latest/mgmt/generating-user-credentials.html). Both need the
+credentials of the process that connects, so executors need the role too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from extract_jobs.connections.secrets import aws_errors
 from extract_jobs.errors import ConfigError
 
 TOKEN_SECONDS = 300
-"""How long a process uses one token: a third of the shortest life that a token has."""
+"""How long a process uses one token: a third of the shortest lifetime of a token."""
 
 _LIFE_SECONDS = 900
 
@@ -42,7 +42,7 @@ class IamLogin:
     Attributes:
         service: ``rds``, ``redshift`` (a cluster) or ``redshift-serverless`` (a workgroup).
         region: AWS region of the database.
-        host: The endpoint that RDS gave; a token is good for no other name of it.
+        host: The endpoint that RDS gave; a token is not valid for any other name.
         port: Its port.
         user: Database user; empty lets Redshift name the caller's own.
         database: Database to request from Redshift.
@@ -65,7 +65,7 @@ _made: dict[tuple[int, IamLogin], tuple[float, Login]] = {}
 def iam_login(
     engine: str, *, host: str, port: int, user: str, database: str, region: str | None
 ) -> IamLogin:
-    """Return what tokens for a database will be asked for. Calls nothing.
+    """Return what to request tokens for. Makes no calls.
 
     Args:
         engine: ``postgres``, ``mysql`` or ``redshift``.
@@ -73,7 +73,7 @@ def iam_login(
         port: Its port.
         user: Database user; may be empty for Redshift.
         database: Its name.
-        region: As configured; None reads it off the endpoint, else from the environment.
+        region: As configured; None takes it from the endpoint, or else from the environment.
 
     Raises:
         ConfigError: Region, cluster or workgroup cannot be derived from the endpoint.
@@ -86,7 +86,7 @@ def iam_login(
     region = region or (own[2] if own else None) or _region_of_environment()
     if region is None:
         raise ConfigError(
-            f"connection.auth is iam, but the AWS region of {host!r} is nowhere named: set "
+            f"connection.auth is iam, but the AWS region of {host!r} is unknown: set "
             "connection.region or AWS_REGION"
         )
     if engine != "redshift":
@@ -102,7 +102,7 @@ def iam_login(
 
 
 def login_now(iam: IamLogin) -> Login:
-    """Return a login that is good for connecting now, at most `TOKEN_SECONDS` old.
+    """Return a login that is valid now and at most `TOKEN_SECONDS` old.
 
     Safe between threads and across fork. Calls AWS for Redshift; for RDS it signs on this machine.
 
@@ -177,7 +177,7 @@ def _cluster(client: Any, iam: IamLogin) -> Login:
         "DurationSeconds": _LIFE_SECONDS,
     }
     if iam.user:
-        # A missing user is not created: an extract only reads.
+        # A missing user is not created, because an extract only reads.
         found = client.get_cluster_credentials(**asked, DbUser=iam.user, AutoCreate=False)
     else:
         found = client.get_cluster_credentials_with_iam(**asked)

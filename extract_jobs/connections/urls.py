@@ -1,4 +1,4 @@
-"""Takes URLs and JSON secrets apart. Their text is in no message: it may hold the password."""
+"""Parses URLs and JSON secrets. Messages never hold their text, which may have the password."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _URL_PARAMETERS = {
 
 
 def from_text(text: str, where: str, engine: Engine) -> dict[str, Any]:
-    """Read what a secret place holds: JSON as RDS writes it, or a URL."""
+    """Parse a secret: JSON in RDS's form, or a URL."""
     if text.lstrip().startswith("{"):
         return from_secret(text, where, engine)
     return from_url(text.strip(), where, engine)
 
 
 def from_url(url: str, where: str, engine: Engine) -> dict[str, Any]:
-    """Take a URL apart; a ``jdbc:`` URL is kept whole, as ``url``.
+    """Parse a URL; a ``jdbc:`` URL is kept whole, as ``url``.
 
     Args:
-        url: The URL, perhaps with a password in it.
-        where: What messages call it.
+        url: The URL, which may have a password.
+        where: Its name in messages.
         engine: Whose URL it should be.
 
     Returns:
-        Among ``host``, ``port``, ``user``, ``password``, ``database``, ``sslmode``,
-        ``sslrootcert``, ``sslcert``, ``sslkey`` and ``url``, what it says.
+        What it has of ``host``, ``port``, ``user``, ``password``, ``database``, ``sslmode``,
+        ``sslrootcert``, ``sslcert``, ``sslkey`` and ``url``.
 
     Raises:
         ConfigError: It is malformed, another engine's, or a ``jdbc:`` URL with a password.
@@ -75,8 +75,8 @@ def from_url(url: str, where: str, engine: Engine) -> dict[str, Any]:
     unknown = sorted(set(parameters) - _URL_PARAMETERS)
     if unknown:
         raise ConfigError(
-            f"{where} has parameters that are not understood: {', '.join(unknown)}; expected "
-            f"among {', '.join(sorted(_URL_PARAMETERS - {'password'}))}"
+            f"{where} has unknown parameters: {', '.join(unknown)}; expected some of "
+            f"{', '.join(sorted(_URL_PARAMETERS - {'password'}))}"
         )
     if parameters.get("sslmode", "prefer") not in SSLMODES:
         raise ConfigError(f"{where}: sslmode must be one of {', '.join(SSLMODES)}")
@@ -97,12 +97,12 @@ def from_secret(text: str, where: str, engine: Engine) -> dict[str, Any]:
 
     Args:
         text: JSON.
-        where: What messages call it.
+        where: Its name in messages.
         engine: Whose secret it should be.
 
     Returns:
-        ``user``, ``password`` and, where the secret says so, ``host``, ``port``, ``database``, and
-        ``sslcert`` and ``sslkey`` as PEM texts, which make up for a password.
+        ``user``, ``password`` and, if the secret has them, ``host``, ``port``, ``database``, and
+        ``sslcert`` and ``sslkey`` as PEM text, which replace a password.
 
     Raises:
         ConfigError: It is malformed, lacks a key or is another engine's.

@@ -23,15 +23,15 @@ _WIDE_BYTES = 1024
 _HAS_PAGE_ROWS = "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters
 
 _CALENDAR = {"org.apache.spark.version": "3.0.0"}
-"""How Spark learns that dates are proleptic Gregorian, as Arrow's are and as it has written them
-itself since 3.0. Without it, Spark 3 stops at dates before 1582-10-15 and at timestamps before
-1900 (``INCONSISTENT_BEHAVIOR_CROSS_VERSION.READ_ANCIENT_DATETIME``, SPARK-31404)."""
+"""Tells Spark that dates are proleptic Gregorian, like Arrow's and its own since 3.0. Without it,
+Spark 3 fails on dates before 1582-10-15 and timestamps before 1900
+(``INCONSISTENT_BEHAVIOR_CROSS_VERSION.READ_ANCIENT_DATETIME``, SPARK-31404)."""
 
 
 class _Sink:
-    """What pyarrow writes into. Closing it is the writer's decision, never pyarrow's.
+    """The file that pyarrow writes to. The writer closes it, never pyarrow.
 
-    Once ``dead`` it swallows all: the destructor of an unfinished ParquetWriter writes a footer.
+    Once ``dead`` it discards all writes: an unfinished ParquetWriter's destructor writes a footer.
     """
 
     closed = False
@@ -90,7 +90,7 @@ class ParquetFile:
         wide: frozenset[str],
         metadata: dict[str, str],
     ) -> ParquetFile:
-        """Begin a file; what was staged is dropped if that fails.
+        """Start a file; what was staged is dropped if that fails.
 
         Args:
             staging: Takes the bytes.
@@ -98,7 +98,7 @@ class ParquetFile:
             schema: Of every row group.
             target: Its compression.
             dictionaries: Columns to encode with one, see `dictionary_columns`.
-            wide: Columns to spare both, see `wide_columns`.
+            wide: Columns without dictionary and statistics, see `wide_columns`.
             metadata: Key-value metadata.
         """
         sink = _Sink(staging)
@@ -138,7 +138,7 @@ class ParquetFile:
         """Write the footer, check it, and stage what is left.
 
         Raises:
-            ReconcileFailed: The footer counts other rows than were handed in.
+            ReconcileFailed: The footer's row count differs from the rows handed in.
             WriteFailed: Storage failed.
         """
         with arrow_errors(self.uri):
@@ -164,10 +164,10 @@ class ParquetFile:
 def dictionary_columns(table: pa.Table) -> frozenset[str]:
     """Return the columns that a dictionary makes smaller.
 
-    pyarrow tries a dictionary on every column and gives up where it outgrows a page, which costs
+    pyarrow tries a dictionary on every column and gives up when it outgrows a page, which costs
     time and leaves a useless dictionary in each row group. TPC-H lineitem at scale 1 on one core,
-    zstd 1: every column 3.5 s and 162 MB, none 3.8 s and 179 MB, those chosen here 3.1 s and
-    151 MB; with pages of up to 100,000 rows instead of 20,000 2.9 s and 150 MB.
+    zstd 1: every column 3.5 s and 162 MB, none 3.8 s and 179 MB, those chosen here 3.1 s and 151
+    MB; with pages of up to 100,000 rows instead of 20,000 2.9 s and 150 MB.
 
     Args:
         table: The first row group of a writer. A sample, spread over it, decides for all files.
@@ -178,7 +178,7 @@ def dictionary_columns(table: pa.Table) -> frozenset[str]:
     if table.num_rows > 2 * _SAMPLE_ROWS:
         starts = range(0, table.num_rows - rows, table.num_rows // pieces)
         sample = pa.concat_tables(table.slice(start, rows) for start in starts)
-    # Counting would copy wide values, and repeats of them are the compressor's to find.
+    # Counting would copy wide values; the compressor finds their repeats.
     skipped = wide_columns(sample)
     found = set()
     for column in sample.schema:
@@ -206,16 +206,16 @@ def wide_columns(table: pa.Table) -> frozenset[str]:
 def _with_statistics(schema: pa.Schema, wide: frozenset[str]) -> list[str]:
     """Return the Parquet paths of the columns that get statistics.
 
-    Floats get none. Their least and greatest value leave NaN out, as the format has it, and readers
-    that skip row groups by them lose rows: of 1, 2 and NaN, DuckDB answers ``x > 100`` with no row
-    and ``max(x)`` with 2, where without statistics both find NaN.
+    Floats get none. In Parquet, minimum and maximum leave NaN out, and readers that skip row groups
+    by them lose rows: of 1, 2 and NaN, DuckDB answers ``x > 100`` with no row and ``max(x)`` with
+    2; without statistics both find NaN.
     """
     leaves = _leaves(schema, set(schema.names) - wide)
     return [path for path, data_type in leaves if not pa.types.is_floating(data_type)]
 
 
 def _leaves(schema: pa.Schema, names: Iterable[str]) -> Iterator[tuple[str, pa.DataType]]:
-    """Yield Parquet path and type of everything that columns are made of."""
+    """Yield Parquet path and type of every leaf of the columns."""
     for name in names:
         yield from _leaves_of(name, schema.field(name).type)
 
@@ -253,7 +253,7 @@ def _options(target: TargetSpec) -> dict[str, Any]:
 
 @contextmanager
 def arrow_errors(uri: str) -> Iterator[None]:
-    """Map what Arrow raises to WriteFailed; what storage raised passes through as it was."""
+    """Map Arrow's errors to WriteFailed; errors of storage pass through."""
     try:
         yield
     except MemoryError:  # Arrow's is both

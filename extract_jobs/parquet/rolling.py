@@ -23,19 +23,19 @@ from extract_jobs.transform.partitions import folder
 
 OPEN_FILES = 256
 """Files open at a time in one writer, below what systems allow a process (1,024), whatever
-``target.max_open_partitions`` says. Beyond it the largest is closed, and its partition's next rows
-begin another."""
+``target.max_open_partitions`` is. Above it the largest is closed, and its partition's next rows
+start another."""
 
 OPEN_BYTES = 256 * 2**20
-"""Encoded bytes that storage may hold back for open files, at most `HELD_BYTES` for each. Beyond
-it the largest file is closed."""
+"""Encoded bytes of open files that storage may buffer, at most `HELD_BYTES` each. Above it the
+largest file is closed."""
 
 HELD_BYTES = 8 * 2**20
-"""What storage holds of a file before it sends it on: one part of an S3 upload."""
+"""Bytes of a file that storage buffers before it sends them: one part of an S3 upload."""
 
 ENDING_FILES = 16
-"""Files whose last bytes are on their way to storage at the same time when the writer is closed. A
-small file is two calls of S3, a tenth of a second: thousands of them are not sent one by one."""
+"""Number of files whose last bytes are sent at the same time when the writer is closed. A small
+file takes two S3 calls, a tenth of a second, so thousands of them are not sent one by one."""
 
 Values = dict[str, str | None]
 
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 class RollingFiles:
     """The files of partitions that are written at the same time. Not thread-safe.
 
-    The caller numbers the partitions as it likes. After any exception, `abort` drops all files.
+    The caller assigns the partition numbers. After any exception, `abort` drops all files.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class RollingFiles:
         file_prefix: str,
         metadata: dict[str, str],
     ) -> None:
-        """Touch nothing yet: files are begun with their first row group.
+        """Create nothing yet: files are started with their first row group.
 
         Args:
             storage: Where the target lives.
             target: Folder, sizes and compression.
             schema: Of the files.
             values_of: Returns the folder of a partition, see `transform.partitions.folder`.
-            file_prefix: Begins the name of every file.
+            file_prefix: Prefix of every file's name.
             metadata: Key-value metadata of every file.
         """
         self._storage = storage
@@ -80,23 +80,23 @@ class RollingFiles:
         self._finished_bytes = 0
         self._dictionaries: frozenset[str] | None = None
         self._wide: frozenset[str] = frozenset()
-        # Bytes in the file per Arrow byte, of the last row group; 1 at first, to err on small.
+        # Bytes in the file per Arrow byte of the last row group; 1 at first, to be conservative.
         self._ratio = 1.0
         self.held_bytes = 0
-        """Arrow bytes that wait for their row group."""
+        """Arrow bytes that are buffered for their row group."""
         self.finished: list[WrittenFile] = []
         """Staged files, in the order they were finished."""
 
     @property
     def bytes(self) -> int:
-        """Compressed bytes handed to storage so far; rows that wait do not count."""
+        """Compressed bytes handed to storage so far, without buffered rows."""
         return self._finished_bytes + sum(f.size for f in self._open.values())
 
     def append(self, key: int, rows: pa.RecordBatch) -> None:
-        """Let rows wait for their row group; write it when it is full.
+        """Buffer rows for their row group; write it when it is full.
 
-        Rows that do not fit are halved until they do, so that a row group is nearly full, yet
-        never above its limit except by a single row.
+        Rows that do not fit are halved until they do, so a row group is nearly full but never
+        exceeds its limit by more than a single row.
 
         Raises:
             WriteFailed: Storage failed.
@@ -133,14 +133,14 @@ class RollingFiles:
         """
         if self.held_bytes <= limit:
             return
-        # A little below, so that the partitions are not ranked again for every batch.
+        # A little lower, so that the partitions are not ranked again for every batch.
         for key, _ in sorted(self._partitions.items(), key=lambda item: -item[1].held_bytes):
             self._flush(key)
             if self.held_bytes <= limit // 8 * 7:
                 return
 
     def finish(self, key: int, pool: ThreadPoolExecutor | None = None) -> None:
-        """Write the buffered rows of a partition and finish its file; later rows begin another.
+        """Write a partition's buffered rows and finish its file; later rows start another.
 
         Args:
             key: The partition.
@@ -199,7 +199,7 @@ class RollingFiles:
                 logger.warning("%s; it is left, invisible, for `extract-jobs recover`", error)
 
     def _row_group_bytes(self, partition: WaitingRows) -> int:
-        """Return the Arrow bytes of the next row group, less where the file is nearly full."""
+        """Return the Arrow bytes of the next row group; fewer if the file is nearly full."""
         written = partition.file.size if partition.file else 0
         room = int((self._target.file_bytes - written) / self._ratio)
         return max(min(self._target.row_group_bytes, room), 1)
@@ -215,7 +215,7 @@ class RollingFiles:
         wide = wide_columns(table)
         self._wide |= wide
         if partition.file is not None and not wide <= partition.file.wide:
-            self._roll(key)  # how a column is encoded is settled when its file is begun
+            self._roll(key)  # a column's encoding is fixed when its file is started
         if partition.file is None:
             self._open[key] = partition.file = self._begin(partition.values)
         file = partition.file
@@ -224,12 +224,12 @@ class RollingFiles:
         self._ratio = max((file.size - before) / max(partition.arrow_bytes, 1), 0.001)
         self.held_bytes -= partition.held_bytes
         partition.clear()
-        # Nearer to the size asked for than one more row group would be.
+        # Closer to the requested size than with one more row group.
         next_group = min(self._target.row_group_bytes * self._ratio, self._target.file_bytes)
         if file.size + next_group / 2 >= self._target.file_bytes:
             self._roll(key)
         while len(self._open) > OPEN_FILES or self._open_bytes() > OPEN_BYTES:
-            # Not the one used longest ago: rows that come round robin would close every file.
+            # Not the least recently used one: rows in round-robin order would close every file.
             self._roll(max(self._open, key=lambda k: self._open[k].size))
 
     def _begin(self, values: Values) -> ParquetFile:
@@ -251,7 +251,7 @@ class RollingFiles:
         return sum(min(f.size, HELD_BYTES) for f in self._open.values())
 
     def _roll(self, key: int) -> None:
-        """Finish the partition's file, if it has one; its next rows begin another."""
+        """Finish the partition's file, if it has one; its next rows start another."""
         partition = self._partitions[key]
         file = partition.file
         if file is None:
@@ -273,7 +273,7 @@ class RollingFiles:
             self._await_one()
 
     def _await_one(self) -> None:
-        """Wait for the file that was finished first; one that fails stays for `abort`."""
+        """Wait for the file that was finished first; a failed one is left to `abort`."""
         future, file, values = self._ending[0]
         staged = future.result()
         self._ending.popleft()

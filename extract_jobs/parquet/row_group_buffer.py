@@ -1,4 +1,4 @@
-"""Rows of one partition that wait for their row group, and what they cost in memory."""
+"""Buffers one partition's rows for their row group, and counts their memory."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
     from extract_jobs.parquet.file import ParquetFile
 
 _CHUNK_BYTES = 512
-"""What an Arrow array costs beside its values: padding of its buffers, and its own structs."""
+"""Overhead of an Arrow array: padding of its buffers, and its own structs."""
 
 _FEW_ROWS = 1024
 _SMALL_BYTES = 2**20
-"""Chunks below both, on average, are copied together: the encoder's cost is per chunk."""
+"""Chunks below both, on average, are copied into one: the encoder's cost is per chunk."""
 _MERGED_CHUNKS = 8
 
 
 @dataclass
 class WaitingRows:
-    """Rows of a partition that wait, and the file that they will go to.
+    """A partition's buffered rows, and the file that they will go to.
 
     Attributes:
-        values: Of the partition, by field.
-        waiting: The rows, in their order.
-        arrow_bytes: Of their values.
-        held_bytes: Of their values, and of what each chunk costs beside them.
+        values: The partition's values, by field.
+        waiting: The rows, in order.
+        arrow_bytes: Size of their values.
+        held_bytes: Size of their values and each chunk's overhead.
         file: The partition's open file; None before its first row group.
     """
 
@@ -38,7 +38,7 @@ class WaitingRows:
     file: ParquetFile | None = None
 
     def add(self, rows: pa.RecordBatch) -> None:
-        """Let rows wait. Chunks of few rows are copied into one now and then."""
+        """Add rows. Chunks of few rows are occasionally copied into one."""
         self.waiting.append(rows)
         self.arrow_bytes += rows.nbytes
         self.held_bytes += _cost(rows)
@@ -47,7 +47,7 @@ class WaitingRows:
             self.held_bytes = _cost(self.waiting[0])
 
     def table(self, schema: pa.Schema) -> pa.Table:
-        """Return the rows that wait as a table, small chunks copied together."""
+        """Return the buffered rows as a table, with small chunks copied into one."""
         table = pa.Table.from_batches(self.waiting, schema)
         chunks = len(self.waiting)
         if table.num_rows < _FEW_ROWS * chunks and table.nbytes < _SMALL_BYTES * chunks:
@@ -55,7 +55,7 @@ class WaitingRows:
         return table
 
     def clear(self) -> None:
-        """Forget the rows."""
+        """Drop the rows."""
         self.waiting, self.arrow_bytes, self.held_bytes = [], 0, 0
 
     def _are_small(self) -> bool:

@@ -1,7 +1,7 @@
-"""Rows that wait for their Parquet file: in memory, and above a budget on the worker's own disk.
+"""Buffers rows for their Parquet file: in memory, and above a budget on local disk.
 
-On disk they are Arrow IPC messages, LZ4-compressed, in one file without a name: the system frees
-it with the process, however that ends, so nothing is ever left behind.
+On disk they are Arrow IPC messages, LZ4-compressed, in one unnamed file: the system deletes it with
+the process, however that ends, so nothing is left behind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from extract_jobs.errors import WriteFailed
 from extract_jobs.transform.partitions import rows_by_id
 
 SPARE_BYTES = 256 * 2**20
-"""Free space that is left to others on the disk: a worker that fills it takes Spark down too."""
+"""Disk space to leave free: a worker that fills the disk takes Spark down too."""
 
 _SORTED_BYTES = 8 * 2**20
 _CODEC = "lz4"
@@ -29,7 +29,7 @@ class Spill:
     """Record batches of one schema on the local disk. Not thread-safe."""
 
     def __init__(self, folder: str | None, schema: pa.Schema) -> None:
-        """Touch nothing yet: the file is made with the first batch.
+        """Create nothing yet: the file is created with the first batch.
 
         Args:
             folder: Where; None is the system's folder for temporary files (``TMPDIR``).
@@ -42,7 +42,7 @@ class Spill:
         """Bytes on disk."""
 
     def check(self, size: int = 0) -> None:
-        """Raise if the disk has no room left. Read-only.
+        """Raise if the disk has no space left. Read-only.
 
         Args:
             size: Bytes that are about to be written.
@@ -57,8 +57,8 @@ class Spill:
         if free < size + SPARE_BYTES:
             raise WriteFailed(
                 f"{self._folder} has {free / 2**20:.0f} MiB free, {self.size / 2**20:.0f} MiB hold "
-                f"rows that wait for their partition's file, and {(size + SPARE_BYTES) / 2**20:.0f}"
-                " MiB more are needed: name a folder on a larger disk in spill_folder, or take "
+                f"rows buffered for their partition's file, and {(size + SPARE_BYTES) / 2**20:.0f} "
+                "MiB more are needed: name a folder on a larger disk in spill_folder, or use "
                 "coarser partitions in target.partition_by; nothing was committed"
             )
 
@@ -83,7 +83,7 @@ class Spill:
         return start, packed.size, message.size
 
     def read(self, start: int, size: int, decompressed: int) -> pa.RecordBatch:
-        """Return a batch that `write` put there.
+        """Return a batch that `write` stored.
 
         Raises:
             WriteFailed: The disk fails.
@@ -98,7 +98,7 @@ class Spill:
         return pa.ipc.read_record_batch(message, self._schema)
 
     def truncate(self, size: int) -> None:
-        """Free what lies behind ``size`` bytes.
+        """Free everything after the first ``size`` bytes.
 
         Raises:
             WriteFailed: The disk fails.
@@ -112,7 +112,7 @@ class Spill:
         self.size = size
 
     def close(self) -> None:
-        """Free all of it; again and again. Raises nothing."""
+        """Free all of it. Safe to repeat; raises nothing."""
         file, self._file, self.size = self._file, None, 0
         if file is not None:
             try:
@@ -122,19 +122,19 @@ class Spill:
 
     def _failed(self, error: OSError) -> WriteFailed:
         return WriteFailed(
-            f"rows that wait for their partition's file could not be kept in {self._folder}: "
+            f"rows buffered for their partition's file could not be stored in {self._folder}: "
             f"{error.strerror}; name another folder in spill_folder; nothing was committed"
         )
 
 
 class Shelf:
-    """Rows of many partitions that wait, in no order within a partition. Not thread-safe.
+    """Buffered rows of many partitions, in no order within a partition. Not thread-safe.
 
     A partition is identified by a number, see `extract_jobs.transform.partitions.PartitionIds`.
     """
 
     def __init__(self, spill: Spill) -> None:
-        """Take where rows go that memory should not hold; several shelves may share it."""
+        """Use a spill file, which several shelves may share."""
         self._spill = spill
         self._memory: list[tuple[pa.RecordBatch, pa.Array]] = []
         self._disk: dict[int, array[int]] = {}
@@ -142,7 +142,7 @@ class Shelf:
         """Arrow bytes in memory."""
 
     def add(self, rows: pa.RecordBatch, ids: pa.Array) -> None:
-        """Take rows into memory, with the number of each row's partition."""
+        """Add rows in memory, with the number of each row's partition."""
         self._memory.append((rows, ids))
         self.held_bytes += rows.nbytes + ids.nbytes
 
@@ -160,19 +160,19 @@ class Shelf:
             segments.extend(self._spill.write(rows))
 
     def take_memory(self) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
-        """Yield what was added and is still in memory, and forget it."""
+        """Yield and drop what is still in memory."""
         memory, self._memory, self.held_bytes = self._memory, [], 0
         memory.reverse()
         while memory:
             yield memory.pop()
 
     def take_disk(self) -> dict[int, array[int]]:
-        """Return where each partition's rows are on disk, for `rows_at` or `adopt`; forget it."""
+        """Return and drop each partition's locations on disk, for `rows_at` or `adopt`."""
         disk, self._disk = self._disk, {}
         return disk
 
     def adopt(self, partition: int, segments: array[int]) -> None:
-        """Take rows that are on disk already."""
+        """Add rows that are already on disk."""
         self._disk.setdefault(partition, array("q")).extend(segments)
 
     def rows_at(self, segments: array[int]) -> Iterator[pa.RecordBatch]:
@@ -185,7 +185,7 @@ class Shelf:
             yield self._spill.read(*segments[at : at + 3])
 
     def drain(self) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield all rows, partition by partition, and forget them.
+        """Yield and drop all rows, partition by partition.
 
         Raises:
             WriteFailed: The disk fails.
@@ -202,11 +202,11 @@ class Shelf:
                 yield partition, rows
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Drop all rows."""
         self._memory, self._disk, self.held_bytes = [], {}, 0
 
     def _sorted(self) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield what is in memory by partition, sorted a piece at a time, and forget it."""
+        """Yield and drop what is in memory by partition, sorted a piece at a time."""
         if not self._memory:
             return
         batches, ids = zip(*self._memory, strict=True)

@@ -1,18 +1,17 @@
-"""Batches to staged Parquet files, split by Hive partition and rolled by bytes.
+"""Writes batches to staged Parquet files, split by Hive partition and rolled by bytes.
 
-What a reader gets: timestamps as INT64 microseconds, decimals in the smallest form of the Parquet
-specification, statistics for every column but those of wide values, pages of about 1 MiB, row
-groups of at most ``target.row_group_bytes`` of Arrow memory (a single row larger than that is a
-row group of its own) and the Arrow schema, so that zones survive.
+The files have timestamps as INT64 microseconds, decimals in the smallest form of the Parquet
+specification, statistics for every column except wide ones, pages of about 1 MiB, row groups of at
+most ``target.row_group_bytes`` of Arrow memory (a single row larger than that is a row group of its
+own) and the Arrow schema, so that zones are kept.
 
-Many partitions: ``target.max_open_partitions`` are written as their rows come; one that no rows
-come for any more gives its place to another. Rows of all others are parked, in memory and on the
-worker's disk, and written at the end, a partition at a time: each then has one file, in whatever
-order its rows came, where writing it as they come would give it one file per few rows.
+Many partitions: ``target.max_open_partitions`` are written as their rows arrive; one without new
+rows is replaced by another. Rows of all others are parked, in memory and on local disk, and written
+at the end, one partition at a time. Each of those then has one file, whatever the order of its
+rows, instead of one file per few rows.
 
-Memory: unpartitioned, one row group and one batch; partitioned, `BUFFER_BYTES` over all
-partitions (for moments half as much again), one batch, and `rolling.OPEN_BYTES` that storage has
-not sent yet.
+Memory: unpartitioned, one row group and one batch; partitioned, `BUFFER_BYTES` over all partitions
+(briefly half as much again), one batch, and `rolling.OPEN_BYTES` that storage has not sent yet.
 """
 
 from __future__ import annotations
@@ -35,22 +34,22 @@ from extract_jobs.transform.transform import Transform
 __all__ = ["PartitionedWriter", "WrittenFile"]
 
 BUFFER_BYTES = 128 * 2**20
-"""Arrow bytes that wait in memory, over all partitions of a writer. Beyond half of it parked rows
-go to disk, and beyond all of it the largest partitions are written, as row groups smaller than
-asked for."""
+"""Arrow bytes buffered in memory, over all partitions of a writer. Above half of it parked rows go
+to disk; above all of it the largest partitions are written, as smaller row groups than
+requested."""
 
 _IDLE_TURNS = 16
-"""Batches without rows of a partition after which it may give its place to another."""
+"""Number of batches without rows of a partition after which it may be replaced."""
 
 _TURNS_OF_WHOLE = 8
-"""For how many batches all rows of one `PartitionedWriter.whole` count."""
+"""How many batches all rows of one `PartitionedWriter.whole` count as."""
 
 
 class PartitionedWriter:
     """Writes batches into staged Parquet files, one set of files per Hive partition.
 
-    Nothing that it writes is visible to a reader. Not thread-safe. After any exception outside of
-    `whole`, `abort` drops everything.
+    Readers cannot see what it writes. Not thread-safe. After any exception outside of `whole`,
+    `abort` drops everything.
     """
 
     def __init__(
@@ -68,13 +67,13 @@ class PartitionedWriter:
         Args:
             storage: Where the target lives.
             target: Folder, sizes and compression.
-            transform: Makes file batches and partition values of source batches.
-            file_prefix: Begins the name of every file; it should name run, attempt and split.
+            transform: Turns source batches into file batches and partition values.
+            file_prefix: Prefix of every file's name; it should name run, attempt and split.
             metadata: Key-value metadata of every file.
-            spill_folder: Where rows wait on disk; None is the folder for temporary files.
+            spill_folder: Where rows are buffered on disk; None is the folder for temporary files.
 
         Raises:
-            WriteFailed: Partitions depend on the row, and the spill folder has no room.
+            WriteFailed: Partitions depend on the row, and the spill folder has no space.
         """
         self._target = target
         self._transform = transform
@@ -88,8 +87,8 @@ class PartitionedWriter:
         self._parked = Shelf(self._spill)
         self._pending: Shelf | None = None
         self._kept_bytes = 0  # of the spill, up to the last parked row
-        # Partitions that are written as their rows come, the one used longest ago first, with the
-        # turn of their last rows.
+        # Partitions that are written as their rows arrive, least recently used first, with the turn
+        # of their last rows.
         self._direct: dict[int, int] = {}
         self._waiting: set[int] = set()  # all that ever had rows parked
         self._parted: set[int] = set()  # gave their place to another
@@ -102,16 +101,16 @@ class PartitionedWriter:
 
     @property
     def rows(self) -> int:
-        """Rows handed in so far, but those of a `whole` that failed."""
+        """Rows handed in so far, without those of a failed `whole`."""
         return self._rows
 
     @property
     def bytes(self) -> int:
-        """Compressed bytes handed to storage so far; rows that wait do not count."""
+        """Compressed bytes handed to storage so far, without buffered rows."""
         return self._files.bytes
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Take rows as the source gave them.
+        """Write rows as the source gave them.
 
         Raises:
             TypeNotRepresentable: A value cannot be cast, or has no folder of its own.
@@ -134,14 +133,14 @@ class PartitionedWriter:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Take the rows that are handed in within it all or not at all.
+        """Write the rows that are handed in within it all together or not at all.
 
-        They wait until it ends; if it ends by an exception they are forgotten, and the writer is
-        as it was before. Only for partitions that depend on the row.
+        They are buffered until it ends. If it ends with an exception they are dropped, and the
+        writer is as it was before. Only for partitions that depend on the row.
 
         Raises:
-            WriteFailed: Storage failed, or the spill folder has no room: `abort` is all that is
-                left.
+            WriteFailed: Storage failed, or the spill folder has no space; only `abort` can be
+                called then.
         """
         assert self._fixed is None
         self._pending = pending = Shelf(self._spill)
@@ -170,19 +169,18 @@ class PartitionedWriter:
         self._spill.truncate(self._kept_bytes)
 
     def close(self, *, schema_file: bool = False) -> list[WrittenFile]:
-        """Write what waits, finish every file, and hand the files over to the caller.
+        """Write buffered rows, finish every file, and hand the files over to the caller.
 
         Args:
-            schema_file: Whether a writer that was given no rows leaves one file without rows, so
-                that readers find the schema. Where partitions depend on the row it has none, and
-                is at the target's root.
+            schema_file: Whether a writer without rows leaves one file without rows, so that readers
+                find the schema. If partitions depend on the row, it is at the target's root.
 
         Returns:
             Staged files in the order they were finished; from here on the caller's to commit or
             abort: `abort` no longer touches them.
 
         Raises:
-            ReconcileFailed: Rows in the footers are not the rows handed in.
+            ReconcileFailed: The footers' row counts differ from the rows handed in.
             WriteFailed: Storage failed.
         """
         with ThreadPoolExecutor(ENDING_FILES, thread_name_prefix="extract-finish") as pool:
@@ -228,7 +226,7 @@ class PartitionedWriter:
         return dict(zip(names, self._ids.key(partition), strict=True))
 
     def _place(self, rows: pa.RecordBatch, ids: pa.Array) -> None:
-        """Let rows wait for the row group of their partition, or park them."""
+        """Buffer rows for the row group of their partition, or park them."""
         found = pc.unique(ids).to_pylist()
         direct = [partition for partition in found if self._writes_directly(partition)]
         if len(direct) < len(found):
@@ -241,11 +239,11 @@ class PartitionedWriter:
                 self._files.append(partition, part)
 
     def _writes_directly(self, partition: int) -> bool:
-        """Return whether a partition's rows go to a file as they come; if not, they are parked.
+        """Return whether a partition's rows go to a file as they arrive; if not, they are parked.
 
-        A partition that had no rows for a while gives its place to one that has, so rows in the
-        order of their partitions never wait. Each that comes back costs a file: when as many have
-        come back as may be open, the rows are in no order, and none gives way any more.
+        A partition without rows for a while is replaced by one with rows, so rows in partition
+        order are never parked. Each partition that comes back costs a file. When as many have come
+        back as may be open, the rows are in no order, and no more partitions are replaced.
         """
         if partition in self._waiting:
             return False

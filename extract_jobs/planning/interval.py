@@ -1,8 +1,8 @@
-"""Which interval an incremental run extracts, and where the watermark is after it.
+"""Which interval an incremental run extracts, and the watermark after it.
 
-Commits remember the intervals that they cover since the last overwrite; no two of them touch. They
-say which rows of an interval may have been committed before. The watermark alone does not: a
-backfill may lie above it.
+Each commit records the intervals that commits cover since the last overwrite; no two of them touch.
+They show which rows of an interval may already be committed. The watermark alone does not, because
+a backfill may lie above it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from extract_jobs.watermark import (
 )
 
 Precedes = Callable[[WatermarkValue, WatermarkValue], bool]
-"""Whether one value lies before another in the order of the watermark column."""
+"""Whether one value comes before another in the order of the watermark column."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The bounds of a spec, as values of the column's type."""
+    """The spec's bounds, as values of the column's type."""
 
     initial: WatermarkValue | None
     lower: WatermarkValue | None
@@ -59,12 +59,12 @@ class Step:
 def next_step(
     spec: ExtractSpec, last: Commit | None, description: TableDescription, source: Source
 ) -> Step | None:
-    """Return the rows that an incremental run is to extract; None for a full extract, and of files.
+    """Return what an incremental run extracts; None for a full extract and for files.
 
     ``(lower, upper]``: ``lower`` is the spec's own, else the last watermark less the lag, else
     ``initial``, else unbounded; ``upper`` is the greatest value that the source has above
-    ``lower``, at most the spec's own and at most the source's clock less ``delay``. A backfill,
-    which an explicit ``lower`` causes, moves the watermark only if it continues from it.
+    ``lower``, at most the spec's own and at most the source's clock less ``delay``. A backfill (an
+    explicit ``lower``) moves the watermark only if it continues from it.
 
     Args:
         spec: The run's spec.
@@ -73,8 +73,8 @@ def next_step(
         source: Queried for the greatest value, and for the order of strings.
 
     Raises:
-        ConfigError: The column cannot be a watermark, is another than the last commit's, or a
-            bound, lag or delay does not fit its type; all at once.
+        ConfigError: The column cannot be a watermark, is not the last commit's, or a bound, lag or
+            delay does not fit its type. The message names all problems.
         TypeNotRepresentable: The greatest value is infinite or not a number.
     """
     if spec.mode == "full" or spec.files is not None:
@@ -96,7 +96,7 @@ def next_step(
         return Step(Interval(lower, None, empty=True), previous)
     if not replaces:
         return Step(Interval(lower, found), watermark)
-    # A backfill empties the partitions in which no row is left, also above the greatest value.
+    # A backfill also empties partitions without rows above the greatest value.
     upper = bounds.upper or (None if bounds.lower else found)
     return Step(widened(Interval(lower, upper), spec), watermark)
 
@@ -105,7 +105,7 @@ def watermark_column(spec: ExtractSpec, description: TableDescription) -> Column
     """Return the watermark column of an incremental spec; in snapshot mode the system column.
 
     Raises:
-        ConfigError: There is none of that name, or its type does not order rows.
+        ConfigError: There is no such column, or its type does not order rows.
     """
     if spec.watermark and spec.watermark.snapshot:
         return ROW_XMIN
@@ -122,7 +122,7 @@ def watermark_column(spec: ExtractSpec, description: TableDescription) -> Column
 
 
 def order_of(source: Source, column: str) -> Precedes:
-    """Return the order of a column's values: exact here, but for strings the source's own."""
+    """Return the order of a column's values; strings are compared by the source."""
 
     def precedes(left: WatermarkValue, right: WatermarkValue) -> bool:
         if left.type == right.type == "string":
@@ -151,7 +151,7 @@ def _bounds(
     last: Commit | None,
     before: Precedes,
 ) -> Bounds:
-    """Parse the bounds of the spec, and reject all that do not fit the column at once."""
+    """Parse the spec's bounds. The error names every bound that does not fit the column."""
     wanted = spec.watermark or WatermarkSpec()
     problems = list(_unit_problems(wanted, column, kind))
     if kind == "string" and spec.target.write_mode == "overwrite_partitions":
@@ -196,7 +196,7 @@ def _unit_problems(wanted: WatermarkSpec, column: Column, kind: WatermarkType) -
     if wanted.lag is None:
         return
     if kind == "string":
-        yield f"watermark.lag cannot be taken from {of}: text has no distance"
+        yield f"watermark.lag cannot be subtracted from {of}: text has no distance"
     elif kind in TIME_TYPES and not isinstance(wanted.lag, timedelta):
         yield f"watermark.lag is {wanted.lag}: use a duration such as 90s, 1h or 2d for {of}"
     elif kind not in TIME_TYPES and isinstance(wanted.lag, timedelta):
@@ -207,7 +207,7 @@ def _unit_problems(wanted: WatermarkSpec, column: Column, kind: WatermarkType) -
 
 
 def covered_by(commit: Commit | None) -> tuple[Interval, ...]:
-    """Return what the commits up to this one cover, since the last overwrite."""
+    """Return the intervals that commits cover since the last overwrite, up to this one."""
     found = (Interval.from_json(item) for item in (commit.covered if commit else ()))
     return tuple(interval for interval in found if interval is not None)
 
@@ -218,9 +218,9 @@ def covered_after(
     interval: Interval | None,
     files: Sequence[WrittenFile],
 ) -> dict[str, Any]:
-    """Return the fields of a commit about what is covered, and whether increments are live.
+    """Return a commit's fields for covered intervals and whether increments are live.
 
-    A full extract covers all values, unless it found no row.
+    A full extract covers all values, unless it finds no rows.
     """
     overwrites = spec.target.write_mode == "overwrite"
     covered = () if overwrites else covered_by(last)
@@ -265,8 +265,8 @@ def _extreme(values: list[WatermarkValue], better: Precedes) -> WatermarkValue |
 def with_interval(covered: Iterable[Interval], interval: Interval) -> tuple[Interval, ...]:
     """Return covered intervals with one more interval; adjacent intervals are merged.
 
-    Intervals of strings become one only where one begins with the very value that the other ends
-    with: their order is not known here.
+    Intervals of strings are merged only if one begins with exactly the value that the other ends
+    with, because the order of strings is not known here.
     """
     if interval.empty:
         return tuple(covered)
@@ -277,12 +277,12 @@ def with_interval(covered: Iterable[Interval], interval: Interval) -> tuple[Inte
             apart.append(piece)
         else:
             merged = joined
-    # What was apart may touch by now: of two neighbours the new one may fill the gap.
+    # The new interval may fill the gap between two neighbours.
     return (*apart, merged) if merged == interval else with_interval(apart, merged)
 
 
 def _joined(left: Interval, right: Interval) -> Interval | None:
-    """Return two intervals as one, or None where there is a gap between them."""
+    """Merge two intervals; None if there is a gap between them."""
     if Interval() in (left, right):
         return Interval()
     if any(v and v.type == "string" for v in (left.lower, left.upper, right.lower, right.upper)):

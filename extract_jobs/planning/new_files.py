@@ -1,9 +1,9 @@
-"""Which objects a run reads, where a table's increments are objects: files new or replaced.
+"""Which objects a run reads if a table's increments are objects: new and replaced files.
 
 The list of a run is pinned for its base before anything is read, so that all its attempts extract
-the same objects; the commit names the list, and with that one put-if-absent its rows and what is
-known to be read become true together. So every object is read by exactly one commit, whatever
-crashes, and however many attempts and runs there are at once.
+the same objects. The commit names the list, so one put-if-absent commits both its rows and the
+objects that count as read. Every object is therefore read by exactly one commit, whatever crashes
+and however many attempts and runs there are at once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 
 @dataclass(frozen=True)
 class Objects:
-    """What a run reads of a source of objects.
+    """The objects that a run reads.
 
     Attributes:
-        name: Of the list, below the state folder: what the commit keeps.
-        nothing_new: Whether it has nothing to be read.
+        name: Name of the list, below the state folder, as the commit keeps it.
+        nothing_new: Whether there is nothing to read.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Objects:
 def choose_objects(
     spec: ExtractSpec, log: CommitLog, base: Base, source: Source, now: datetime
 ) -> tuple[Source, Objects | None]:
-    """Pin the objects that a run reads onto a base; of other sources nothing.
+    """Pin the objects that a run reads for a base. Other sources have none.
 
-    A list that an earlier attempt pinned holds as long as all of its objects are unchanged: what
-    is no longer there cannot be read, and a commit of the rest would lose nothing, so the run
-    then continues with its own list.
+    A list that an earlier attempt pinned applies as long as all of its objects are unchanged.
+    Otherwise the run pins a new list: an object that is gone cannot be read, and committing the
+    rest loses nothing.
 
     Args:
         spec: The run's spec.
@@ -48,11 +48,11 @@ def choose_objects(
         now: The present, UTC.
 
     Returns:
-        The source of these very objects, and where their list is, if there is any to be read.
+        The source of exactly these objects, and where their list is, if there are any.
 
     Raises:
         ConfigError: There is no object, or the list of the last commit is gone.
-        ExtractError: As the source raises when it looks into objects.
+        ExtractError: As the source raises when it inspects objects.
     """
     if not isinstance(source, ObjectSource):
         return source, None
@@ -67,7 +67,7 @@ def choose_objects(
             if chosen.has_nothing_new():
                 # Attempts have nothing to agree on, and lists are never deleted.
                 return chosen, Objects(name, nothing_new=True)
-            # Another attempt may pin its list at the same instant: then that one holds.
+            # Another attempt may have pinned its list first; then that one applies.
             pinned = log.plans.pin_objects(name, found)
         elif not source.is_current(pinned):
             number += 1
@@ -77,15 +77,14 @@ def choose_objects(
 
 
 def _before(spec: ExtractSpec, log: CommitLog, base: Base) -> bytes | None:
-    """Return the list of the last commit; None where its files are replaced, or it has none."""
+    """Return the last commit's list; None if its files are replaced or it has no list."""
     last = base.published
     if last is None or last.objects is None or spec.target.write_mode == "overwrite":
         return None
     found = log.plans.read_objects(last.objects)
     if found is None:
         raise ConfigError(
-            f"{spec.state_uri}: {last.objects}, the list of objects that commit {last.seq} and "
-            "those before it have read, is gone: restore it, or start the table over with another "
-            "state_uri and target"
+            f"{spec.state_uri}: {last.objects}, the list of objects read up to commit {last.seq}, "
+            "is gone: restore it, or start the table over with another state_uri and target"
         )
     return found

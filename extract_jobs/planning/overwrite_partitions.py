@@ -1,9 +1,9 @@
-"""``write_mode: overwrite_partitions``: whole partitions are read, and whole ones replaced.
+"""``write_mode: overwrite_partitions``: whole partitions are read and replaced.
 
-In mode incremental the partitions are those that the interval touches, widened to their ends, so
-that a partition is never replaced by a part of its rows. In mode full they are those that the run
-wrote; where partitions come from the run itself (``extract_date``, ``run_id``), all that have the
-run's own values, so that a snapshot taken again holds no row of the first.
+In mode incremental, the interval is widened to whole partitions, so that a partition is never
+replaced by a part of its rows. In mode full, the partitions that the run wrote are replaced. If
+partitions come from the run itself (``extract_date``, ``run_id``), all with the run's own values
+are replaced, so that a repeated snapshot keeps no row of the first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BEGINNINGS = {"year": "-01-01", "month": "-01", "day": "", "hour": ""}
 
 
 def widened(interval: Interval, spec: ExtractSpec) -> Interval:
-    """Return an interval with the whole of every partition that it touches.
+    """Widen an interval to the whole of every partition that it touches.
 
     Args:
         interval: Not empty.
@@ -54,19 +54,19 @@ def replaced_by_interval(
 ) -> Callable[[WrittenFile], bool]:
     """Return a predicate for the files that a commit of an interval replaces.
 
-    Those of partitions inside it, also where no row of them is left. Rows with a NULL watermark
-    are no part of an interval, and neither is their partition.
+    These are the files of partitions inside it, including partitions without rows left. Rows with a
+    NULL watermark are in no interval, and neither is their partition.
 
     Args:
         spec: Names a partition of the watermark column.
-        interval: What was read: as `widened`.
-        kind: The watermark column's; not ``string``, whose order only the source knows.
+        interval: What was read, from `widened`.
+        kind: The watermark column's type; not ``string``, whose order only the source knows.
     """
     field = _finest(spec)
 
     def replaces(file: WrittenFile) -> bool:
         if not file.rows and field.name not in file.partition:
-            return False  # it holds nothing but the schema
+            return False  # it holds only the schema
         if field.name not in file.partition:
             raise ConfigError(
                 f"{spec.extract_table}: {file.staged.uri} was written when target.partition_by "
@@ -94,7 +94,8 @@ def replaced_by_snapshot(
     Args:
         spec: The run's.
         extract_date: The run's, UTC.
-        files: What the run wrote: without run partitions, files in the same partitions go.
+        files: What the run wrote. Without run partitions, files in the same partitions are
+            replaced.
     """
     written = {tuple(sorted(f.partition.items())) for f in files}
     own = run_partition(spec, extract_date)
@@ -108,7 +109,7 @@ def replaced_by_snapshot(
 
 
 def _finest(spec: ExtractSpec) -> PartitionField:
-    """Return the partition of the watermark column that has the fewest values."""
+    """Return the watermark column's finest partition: the one with the fewest values."""
     column = spec.watermark.column if spec.watermark else None
     fields = [f for f in partition_fields(spec) if f.column == column]
     order = (*PARTITION_FUNCTIONS, None)

@@ -34,18 +34,18 @@ from extract_jobs.watermark import Interval, WatermarkValue
 
 @dataclass(frozen=True)
 class Plan:
-    """What all attempts of a run on the same base have in common.
+    """What all attempts of a run on the same base share.
 
     Attributes:
         base: The commit to build on.
-        interval: Rows to extract; None is all of them.
-        watermark: What the table's watermark will be after the commit.
+        interval: Rows to extract; None means all.
+        watermark: The table's watermark after the commit.
         extract_date: Date of the run's planning, UTC; partitions by ``extract_date`` use it, so
             that an attempt after midnight writes where the first did.
-        drift: What became of the columns since the last commit.
+        drift: How the columns have changed since the last commit.
         repeated: Parts of the interval that commits already cover; their rows are deduplicated.
-        objects: What is read of a source of objects; None of other sources.
-        position: Where in its history the source stood then; no node that lags behind it is read.
+        objects: The objects to read; None for sources without objects.
+        position: The source's position in its history then; a node that lags behind it is not read.
     """
 
     base: Base
@@ -59,12 +59,12 @@ class Plan:
 
     @property
     def is_first(self) -> bool:
-        """Whether no commit of the table is published yet."""
+        """Whether the table has no published commit yet."""
         return self.base.published is None
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is to be read: no value in the interval, no object; and no first run."""
+        """Whether there is nothing to read (an empty interval, no objects) after the first run."""
         empty = self.interval.empty if self.interval else self.objects and self.objects.nothing_new
         return bool(empty and not self.is_first)
 
@@ -90,7 +90,7 @@ def make_plan(
         base: What `CommitLog.finish_last` returned.
         description: The table as it is now.
         schema: Schema of the files to be written.
-        drift: What became of the columns since the last commit.
+        drift: How the columns have changed since the last commit.
         source: Queried for the upper bound of an incremental extract.
         now: The present, UTC.
         objects: From `choose_objects`.
@@ -100,8 +100,8 @@ def make_plan(
         The plan that holds: this one, or the one that an earlier attempt pinned.
 
     Raises:
-        ConfigError: Another target or source than the first commit's, a target that other data
-            occupies, or an interval that cannot be, or that would double rows.
+        ConfigError: The target or source is not the first commit's, the target holds other data, or
+            the interval is not possible or would duplicate rows.
         SchemaChanged: The policy refuses a change.
         SourceMoved: The table changed since an earlier attempt pinned its plan.
         CommitConflict: Another run committed the table's first commit just now.
@@ -126,8 +126,8 @@ def make_plan(
             "schema": columns,
             "position": source.position() if isinstance(source, ReplicatedSource) else None,
         }
-        # A new plan is this attempt's own: a commit records its interval itself, and only one of a
-        # run's attempts can make it.
+        # A new plan belongs to this attempt alone: the commit records its interval, and only one of
+        # a run's attempts can commit.
         pinned = pinned if replan else log.plans.pin(spec.run_id, base.seq, pinned)
     held = _held(pinned, log.plans.uri(spec.run_id, base.seq))
     if pinned["schema"] != columns:
@@ -183,12 +183,12 @@ def _held(pinned: dict[str, Any], uri: str) -> _Held:
 def repeated(
     spec: ExtractSpec, last: Commit | None, interval: Interval, source: Source
 ) -> tuple[Interval, ...]:
-    """Return the parts of an interval whose rows may have been committed before.
+    """Return the parts of an interval whose rows may already be committed.
 
-    None where they are replaced anyway, or where doubles are accepted.
+    None if they are replaced anyway or duplicates are accepted.
 
     Raises:
-        ConfigError: There are some, and nothing deduplicates such rows.
+        ConfigError: There are some, and nothing deduplicates them.
     """
     watermark = spec.watermark
     if watermark is None or watermark.orders_by is None or spec.target.write_mode != "append":
@@ -200,14 +200,14 @@ def repeated(
         raise ConfigError(
             f"{spec.extract_table}: transactions {interval} overlap what commits hold already "
             f"({', '.join(map(str, found))}), as after an extract in mode full: rows would be "
-            "doubled. Accept that with watermark.duplicates: accept, or start over with another "
-            "state_uri and target"
+            "duplicated. Accept that with watermark.duplicates: accept, or start over with "
+            "another state_uri and target"
         )
     if found and not spec.columns.key:
         raise ConfigError(
             f"{spec.extract_table}: the interval {interval} overlaps what commits hold already "
-            f"({', '.join(map(str, found))}), and write_mode append would double those rows. Name "
-            "the key that identifies them in columns.key, accept duplicates with "
+            f"({', '.join(map(str, found))}), and write_mode append would duplicate those rows. "
+            "Name the key that identifies them in columns.key, accept duplicates with "
             "watermark.duplicates: accept, or bound the interval with watermark.initial, lower "
             "and upper"
         )
@@ -220,7 +220,7 @@ def read_request(
     interval: Interval | None,
     last: Commit | None,
 ) -> ReadRequest:
-    """Return what to read of the source. NULL watermarks belong to the first run alone."""
+    """Return what to read. Rows with a NULL watermark belong to the first run."""
     watermark = spec.watermark
     if watermark is None or interval is None:
         return ReadRequest(columns)
@@ -237,12 +237,12 @@ def count_null_watermarks(
 ) -> int:
     """Count the rows that an incremental run leaves out because their watermark is NULL.
 
-    The source is queried only where the column admits NULL and the rows are not extracted anyway.
+    The source is queried only if the column is nullable and the rows are not extracted anyway.
 
     Args:
         spec: The run's spec.
-        description: Says whether the column admits NULL.
-        source: Queried.
+        description: Has the column's nullability.
+        source: Counts the rows.
         first: Whether no commit is published yet.
 
     Raises:
@@ -257,14 +257,14 @@ def count_null_watermarks(
     if count and spec.watermark.nulls == "refuse":
         raise ConfigError(
             f"{spec.extract_table}: {count} rows have NULL in watermark column {column.name}, and "
-            "watermark.nulls is refuse; nothing was written. Fill it in the source, or choose "
-            "include (they come with the first run) or exclude"
+            "watermark.nulls is refuse; nothing was written. Fill the column in the source, or "
+            "choose include (the first run extracts them) or exclude"
         )
     return count
 
 
 def check_identity(spec: ExtractSpec, last: Commit | None, description: TableDescription) -> None:
-    """Refuse another target or another source with the same state.
+    """Refuse to use one state for another target or source.
 
     Raises:
         ConfigError: Either differs from the last commit's.
@@ -279,8 +279,9 @@ def check_identity(spec: ExtractSpec, last: Commit | None, description: TableDes
     if last.fingerprint != description.fingerprint:
         raise ConfigError(
             f"{spec.extract_table}: its commits came from source {last.fingerprint}, but the "
-            f"connection now leads to {description.fingerprint}. A restored or other server has "
-            "other rows: point the connection back, or start over with another state_uri and target"
+            f"connection now leads to {description.fingerprint}. A restored or different server "
+            "has different rows: point the connection back, or start over with another state_uri "
+            "and target"
         )
 
 
@@ -290,12 +291,12 @@ def partition_names(spec: ExtractSpec) -> tuple[str, ...]:
 
 
 def check_layout(spec: ExtractSpec, last: Commit | None) -> None:
-    """Refuse files of another folder layout beside those that stay.
+    """Refuse to add files with another folder layout to those that stay.
 
-    Readers could not read them together, and whole partitions could not be matched.
+    Readers could not read both, and partitions could not be matched.
 
     Raises:
-        ConfigError: ``partition_by`` is not what the last commit had, and files stay.
+        ConfigError: ``partition_by`` differs from the last commit's, and files stay.
     """
     if last is None or spec.target.write_mode == "overwrite":
         return
@@ -309,7 +310,7 @@ def check_layout(spec: ExtractSpec, last: Commit | None) -> None:
 
 
 def check_beside_increments(spec: ExtractSpec, last: Commit | None) -> None:
-    """Refuse to put all rows beside increments, which hold the same rows.
+    """Refuse to add a full extract to increments that hold the same rows.
 
     Raises:
         ConfigError: Increments are live, and the run would keep them.
@@ -333,11 +334,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def check_unoccupied(spec: ExtractSpec, log: CommitLog, base: Base) -> None:
-    """Refuse a target that holds data of which the commit log knows nothing.
+    """Refuse a target with data that is not in the commit log.
 
     Raises:
         ConfigError: There is some; the message names one object.
-        CommitConflict: It is another run's first commit, made just now.
+        CommitConflict: The data is from another run's first commit, made just now.
     """
     folder = join(spec.target.uri, "")
     found = next(
@@ -358,5 +359,5 @@ def check_unoccupied(spec: ExtractSpec, log: CommitLog, base: Base) -> None:
 
 
 def fidelity(columns: Sequence[Column]) -> dict[str, str]:
-    """Return by column how faithfully its type arrives, for the report."""
+    """Return how faithfully each column's type is preserved, for the report."""
     return {c.name: f"{c.source_type}: {c.fidelity}; {c.rule}" for c in columns}

@@ -1,4 +1,4 @@
-"""What a run would retire of the table's live files, as far as it is known before it reads."""
+"""Which live files a run would retire, as far as that is known before it reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from extract_jobs.storage import WrittenFile
 
 @dataclass(frozen=True)
 class Amount:
-    """How much some files are.
+    """The number and size of some files.
 
     Attributes:
         files: How many.
@@ -44,9 +44,9 @@ class Retired:
     """What a run would do to the live files.
 
     Attributes:
-        goes: What it would retire. Where ``depends`` is true, at most that: the partitions that
-            the rows turn out to be in.
-        stays: What it would leave. Where ``depends`` is true, nothing that is certain.
+        goes: What it would retire. If ``depends`` is true this is an upper bound: the run retires
+            the partitions that its rows fall into.
+        stays: What it would leave. If ``depends`` is true, nothing is certain to stay.
         depends: Whether it depends on the rows themselves.
     """
 

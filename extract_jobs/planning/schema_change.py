@@ -1,4 +1,4 @@
-"""What a table's columns were at its last commit, and what became of them since.
+"""How a table's columns have changed since its last commit.
 
 The source's columns are kept with each commit, so that a change is reported once; the files'
 columns, so that readers find one type and one spelling for each name. See `schema_comparison`.
@@ -35,7 +35,7 @@ def source_columns(
     Args:
         spec: Renames and masks.
         columns: The chosen ones.
-        schema: What the files would hold of them, were there no older files.
+        schema: What the files would hold if there were no older files.
         key: Fingerprint of the key of the mask ``hash``.
     """
     found = []
@@ -67,7 +67,7 @@ def find_drift(
         spec: Its ``on_schema_change`` and ``target.write_mode`` decide.
         last: The last published commit.
         columns: The chosen ones.
-        schema: What the files would hold of them, were there no older files.
+        schema: What the files would hold if there were no older files.
         key: Fingerprint of the key of the mask ``hash``.
     """
     wanted = pa.schema([f for f in schema if f.name not in AUDIT_NAMES])
@@ -80,13 +80,13 @@ def find_drift(
 def columns_after(
     spec: ExtractSpec, last: Commit | None, columns: list[dict[str, Any]]
 ) -> dict[str, str]:
-    """Return type by name of every column that a live file has once ``columns`` are committed."""
+    """Return the type by name of every column in live files once ``columns`` are committed."""
     older = {} if last is None or spec.target.write_mode == "overwrite" else last.columns
     return older | {c["name"]: c["type"] for c in columns}
 
 
 def differences(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
-    """Return one sentence for each column that was added, dropped or changed its type."""
+    """Describe each column that was added, dropped or retyped in one sentence."""
     old = {c["name"]: c["type"] for c in before}
     new = {c["name"]: c["type"] for c in after}
     return [

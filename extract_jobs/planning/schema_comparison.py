@@ -1,14 +1,14 @@
-"""The comparison of a table's columns with those of its last commit.
+"""Compares a table's columns with those of its last commit.
 
-Two questions with two answers. What *changed* follows from the source's columns then and now: it is
-reported once, and `fail` refuses it. What the files *hold* follows from the existing files: as
-long as older ones stay beside the new ones, a column keeps its type, its place and its case.
+There are two questions. What *changed* follows from the source's columns then and now: it is
+reported once, and `fail` refuses it. What the files *hold* follows from the existing files: as long
+as older files stay, a column keeps its type, its position and its case.
 
-A type beside another is never written, because no pair of types can be read together everywhere:
-Spark 3.5 cannot read INT32 where other files say INT64, reads INT32 as int8 or int16 by cutting
-bits off, and Athena reads another type in Parquet only under separate partitions. So values are
-cast to the older files' type where that loses nothing, and rejected otherwise. The matrix of
-readers and types is in tests/spark/test_files_together.py.
+A column never gets a second type, because no pair of types can be read together everywhere: Spark
+3.5 cannot read INT32 where other files say INT64, reads INT32 as int8 or int16 by truncating, and
+Athena reads a different type in Parquet only in separate partitions. So values are cast to the
+older files' type if that loses nothing, and rejected otherwise. The matrix of readers and types is
+in tests/spark/test_files_together.py.
 https://docs.aws.amazon.com/athena/latest/ug/updates-changing-column-type.html
 """
 
@@ -31,21 +31,21 @@ from extract_jobs.transform.columns import AUDIT_FIELDS, clashes, partition_fiel
 from extract_jobs.transform.types import kind, printed_type
 
 AUDIT_NAMES = frozenset(f.name for f in AUDIT_FIELDS)
-"""Columns of every file that are not the source's."""
+"""Columns that are in every file and do not come from the source."""
 
 _NAMES_TOLD = 20
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What became of the table's columns since its last commit.
+    """How the table's columns have changed since its last commit.
 
     Attributes:
-        columns: Those to read: a column that the policy leaves out is not.
-        layout: Columns of the files, without the audit columns, in their order.
+        columns: Those to read, without the ones that the policy leaves out.
+        layout: Columns of the files in order, without the audit columns.
         source: The source's columns, as the commit keeps them.
-        changes: What changed, and what the files have of it.
-        refused: One sentence for each change that is not possible; empty if the run may continue.
+        changes: What changed, and its effect on the files.
+        refused: One sentence per change that is not allowed; empty if the run may continue.
     """
 
     columns: tuple[Column, ...]
@@ -58,7 +58,7 @@ class Drift:
         """Refuse the run if anything is refused.
 
         Raises:
-            SchemaChanged: With all that is refused, and the ways out.
+            SchemaChanged: Names every refused change and what to do.
         """
         if self.refused and last is not None:
             files = (
@@ -68,25 +68,25 @@ class Drift:
             )
             raise SchemaChanged(
                 f"{spec.extract_table}: {'; '.join(self.refused)}, since commit {last.seq}. "
-                "Nothing was written. Let it through with on_schema_change where that refuses it; "
-                "give a column its old type or name with columns.cast and columns.rename, replace "
-                "the table with mode full and write_mode overwrite, or start over with another "
+                "Nothing was written. Accept it with on_schema_change if that refuses it; give a "
+                "column its old type or name with columns.cast and columns.rename, replace the "
+                "table with mode full and write_mode overwrite, or start over with another "
                 f"state_uri and target{files}"
             )
 
 
 @dataclass
 class Comparison:
-    """One comparison under way.
+    """A comparison in progress.
 
     Attributes:
         spec: Its ``on_schema_change`` and ``target.write_mode`` decide.
         last: The last published commit.
         columns: The chosen ones.
         source: The same, as the commit keeps them.
-        wanted: What the files would hold of them, were there no older files.
-        changes: What it finds.
-        refused: What cannot be.
+        wanted: What the files would hold if there were no older files.
+        changes: Changes found so far.
+        refused: Changes that are not allowed, so far.
     """
 
     spec: ExtractSpec
@@ -98,7 +98,7 @@ class Comparison:
     refused: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Take apart what was there."""
+        """Index the last commit's columns."""
         policies = self.spec.on_schema_change
         if not isinstance(policies, SchemaChangeSpec):
             policies = SchemaChangeSpec.model_validate(
@@ -110,7 +110,7 @@ class Comparison:
         schema = [c for c in self.last.schema if c["name"] not in AUDIT_NAMES]
         live = {n: t for n, t in self.last.columns.items() if n not in AUDIT_NAMES}
         self.older = {c["name"]: c["type"] for c in schema} | (live if self.beside else {})
-        """Type by name of what the files hold: all that stay, or those of the last commit."""
+        """Type by name of the files' columns: of all files that stay, or of the last commit's."""
         before = self.last.source_columns or schema
         self.before = {c["name"]: c for c in before}
         self.was = {
@@ -121,7 +121,7 @@ class Comparison:
         self.now = {c["name"]: c for c in self.source if "folder" not in c}
 
     def drift(self) -> Drift:
-        """Return what the comparison finds."""
+        """Run the comparison."""
         types = dict(self._kept()) | dict(self._filled())
         self._nullability()
         self._masks()
@@ -142,7 +142,7 @@ class Comparison:
     def _tell(
         self, kind: ChangeKind, column: str | None, before: Any, after: Any, effect: str
     ) -> None:
-        """Report a change; refuse it where the policy is to fail."""
+        """Report a change, and refuse it if its policy is ``fail``."""
         change = SchemaChange(kind=kind, column=column, before=before, after=after, effect=effect)
         self.changes.append(change)
         if kind != "masked" and self._policy(kind) == "fail":
@@ -153,7 +153,7 @@ class Comparison:
         return found
 
     def _kept(self) -> Iterator[tuple[str, pa.DataType]]:
-        """Yield name and type in the files of the source's columns, but of those left out."""
+        """Yield name and file type of the source's columns, without those left out."""
         needed = self._needed()
         for name in self.now:
             data_type = self.wanted.field(name).type
@@ -178,7 +178,7 @@ class Comparison:
                     yield name, data_type  # what needs it is built before `check`
 
     def _needed(self) -> dict[str, str]:
-        """Return by name in the files which key of the spec cannot do without a column."""
+        """Return which columns the spec needs: by name in the files, the key that names each."""
         spec = self.spec
         found = {f.column: "target.partition_by" for f in partition_fields(spec)}
         found |= dict.fromkeys(spec.columns.key, "columns.key")
@@ -188,7 +188,7 @@ class Comparison:
         return {rename.get(name, name): where for name, where in found.items() if name}
 
     def _type(self, name: str, data_type: pa.DataType) -> pa.DataType:
-        """Return the type in the files of a column that they have already."""
+        """Return the file type of a column that the files already have."""
         now, old = str(data_type), self.older[name]
         was = self.was.get(name, {}).get("type", old)
         if now == old == was:
@@ -210,7 +210,7 @@ class Comparison:
         return data_type if kept is None else kept
 
     def _filled(self) -> Iterator[tuple[str, pa.DataType]]:
-        """Yield name and type of columns that stay in the files, all NULL."""
+        """Yield name and type of columns that stay in the files, filled with NULL."""
         policy = self._policy("dropped")
         fill = self.beside or policy != "evolve"
         for name in dict.fromkeys([*self.was, *self.older]):
@@ -241,8 +241,8 @@ class Comparison:
             self._tell(_kind(old, new), name, was["type"], now, "a folder's name")
             if self.beside and not _spelled_alike(old, new):
                 self.refused.append(
-                    f"partition column {name} was {was['type']} and is now {now}, so that one "
-                    "value would have folders of two names"
+                    f"partition column {name} was {was['type']} and is now {now}, so one value "
+                    "would have two folder names"
                 )
 
     def _masks(self) -> None:
@@ -256,12 +256,12 @@ class Comparison:
                 self._tell("masked", name, before or "no mask", after or "no mask", effect)
                 if where := self._telling().get(name):
                     self.refused.append(
-                        f"column {name} has another mask or key of its mask, and {where} would not "
-                        "know the rows again that are there"
+                        f"column {name} has a new mask or mask key, so {where} would not recognize "
+                        "existing rows"
                     )
 
     def _telling(self) -> dict[str, str]:
-        """Return by name in the files which key of the spec deduplicates by a column."""
+        """Return by name in the files which key of the spec recognizes rows by that column."""
         spec, found = self.spec, dict[str, str]()
         if spec.target.write_mode == "overwrite_partitions":
             found = {f.column: "target.partition_by" for f in partition_fields(spec) if f.column}
@@ -270,7 +270,7 @@ class Comparison:
         return {spec.columns.rename.get(name, name): where for name, where in found.items()}
 
     def _ordered(self, types: Mapping[str, pa.DataType]) -> list[str]:
-        """Return the files' columns in their order; older ones keep their places."""
+        """Return the files' columns in order; older ones keep their positions."""
         both = [name for name in self.now if name in self.was]
         before = [name for name in self.was if name in self.now]
         keeps = self.beside or self._policy("reordered") != "evolve"
@@ -288,9 +288,9 @@ def _kind(before: pa.DataType | None, after: pa.DataType | None) -> ChangeKind:
 
 
 def _moved(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
-    """Return two orders of the same names without what both begin and end with, and not at length.
+    """Return two orders of the same names, without their common ends, and shortened.
 
-    A report of a very wide table would be all names.
+    Otherwise the report of a very wide table would be all names.
     """
     differs = [i for i, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]]
     span = slice(differs[0], differs[-1] + 1)

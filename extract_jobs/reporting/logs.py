@@ -1,8 +1,8 @@
 """Logs of workers and functions: one JSON object a line, on standard output.
 
-Each line has ``time`` (UTC, ISO 8601), ``level``, ``logger`` and ``message``, what `in_every_line`
-was told, and ``exception`` where there was one. Standard error is left to the JVM, which writes
-text there, and to the last line of a worker that failed.
+Each line has ``time`` (UTC, ISO 8601), ``level``, ``logger`` and ``message``, the fields given to
+`in_every_line`, and ``exception`` if there was one. Standard error is left to the JVM, which writes
+text there, and to the last line of a failed worker.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class JsonLines(logging.Formatter):
 
 
 def log_json_lines() -> None:
-    """Log from INFO on as lines of JSON, warnings of Python included.
+    """Log from INFO on as lines of JSON, including Python warnings.
 
-    Handlers that a runtime has given the root logger, as Lambda does, keep their stream.
+    Existing handlers of the root logger, such as Lambda's, keep their stream.
     """
     root = logging.getLogger()
     if not root.handlers:
@@ -50,7 +50,7 @@ def log_json_lines() -> None:
 def in_every_line(**fields: Any) -> None:
     """Put these fields, and no others, into every line that this process logs from now on.
 
-    They are the process's, not a thread's: one process works on one run at a time.
+    They apply to the whole process: one process works on one run at a time.
     """
     _fields.clear()
     _fields.update(fields)

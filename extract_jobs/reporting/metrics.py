@@ -1,8 +1,8 @@
 """Metrics in CloudWatch's embedded metric format: lines of the log that CloudWatch counts.
 
 The metrics' dimensions are the pipeline (the name of the stack and of its tracking table) and the
-source. Run, table and attempt are fields of the line, to be searched for: as dimensions they would
-make every table a metric that is paid for.
+source. Run, table and attempt are searchable fields of the line: as dimensions they would make
+every table a billed metric.
 
 Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -23,14 +23,14 @@ _UNITS = {"Bytes": "Bytes"}
 def metrics_line(
     values: Mapping[str, float], *, pipeline: str, source_name: str, now: datetime, **fields: Any
 ) -> str:
-    """Return the line of JSON that counts some values.
+    """Return the JSON line that records some values.
 
     Args:
         values: By name of the metric; names that end in ``Seconds`` are in seconds.
         pipeline: The tracking table's name.
         source_name: The source.
         now: The present, UTC.
-        fields: What else the line says, such as run and table.
+        fields: Further fields of the line, such as run and table.
     """
     metrics = [{"Name": name, "Unit": _unit(name)} for name in values]
     line = {
@@ -53,11 +53,11 @@ def metrics_line(
 
 
 def attempt_metrics(report: Report) -> dict[str, float]:
-    """Return what an attempt's report counts.
+    """Return the metrics of an attempt's report.
 
-    ``Rows``, ``Bytes`` and ``Files`` as the report has them, ``CatalogFailed`` (1 where the catalog
-    is not up to date), ``Retries`` (1 where an attempt came
-    before this one), and ``<Phase>Seconds`` for each phase.
+    ``Rows``, ``Bytes`` and ``Files`` as the report has them, ``CatalogFailed`` (1 if the catalog is
+    not up to date), ``Retries`` (1 if there was an earlier attempt), and ``<Phase>Seconds`` for
+    each phase.
     """
     return {
         "Rows": report.rows,

@@ -22,10 +22,10 @@ class Progress:
         """A phase begins: recover, plan, extract, reconcile, commit, publish, catalog, an end."""
 
     def planned(self, splits: int, rows: int | None, size: int | None) -> None:
-        """So many splits are about to be read; rows and bytes are the source's own estimates."""
+        """The splits are about to be read; rows and bytes are the source's estimates."""
 
     def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
-        """A split has so many rows read and bytes written, cumulative; ``done`` is its last."""
+        """Rows read and bytes written of a split so far; ``done`` marks its last call."""
 
     def reported(self, report: Report) -> None:
-        """The report, of a failed attempt too, was left where the status handler looks."""
+        """The report, even of a failed attempt, is where the status handler expects it."""

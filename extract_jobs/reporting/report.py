@@ -1,7 +1,7 @@
 """The report: the JSON that a worker leaves for the status handler and for a person.
 
-Written last and always, also on failure and on SIGTERM; under 200 KB; never a credential or row
-data in it.
+It is written last and always, even on failure and SIGTERM. It is under 200 KB and never holds
+credentials or row data.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ ChangeKind = Literal[
 
 
 class SchemaChange(BaseModel):
-    """One way in which a table's columns differ from what they were at its last commit.
+    """One difference between a table's columns and those of its last commit.
 
     ``before`` and ``after`` are types, except that ``reordered`` has the names that moved,
-    ``nullability`` says ``NULL`` or ``NOT NULL``, and ``masked`` has masks. ``effect`` says what
-    the files have of it.
+    ``nullability`` has ``NULL`` or ``NOT NULL``, and ``masked`` has masks. ``effect`` describes the
+    effect on the files.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -56,7 +56,7 @@ class SchemaChange(BaseModel):
 
     @property
     def difference(self) -> str:
-        """What changed, without what became of it."""
+        """What changed, without its effect."""
         what = f"column {self.column}" if self.column is not None else "columns"
         both = " to ".join(filter(None, (self.before, self.after)))
         if self.kind in ("added", "dropped"):
@@ -68,19 +68,19 @@ class SchemaChange(BaseModel):
 
 
 class Report(BaseModel):
-    """What became of one attempt.
+    """The result of one attempt.
 
     ``rows``, ``bytes`` and ``files`` are what the commit holds; ``repeated_rows`` were read and not
-    written, because they are committed already; ``rejected_rows`` did not parse and were put aside
-    below the state's ``rejected`` folder; ``null_watermark_rows`` were extracted by a full
-    extract or a first run, and are what an incremental one leaves out; ``source_rows`` is the
-    source's own count in the same snapshot, None where it was not asked; ``reconciled`` says
-    whether they were compared; ``nulled`` counts by column the values that became NULL, and
-    ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
-    allowed it; ``catalog_error`` says why the catalog ``failed`` although the data is published,
-    and ``catalog_retryable`` whether a retry may help; ``timings`` are seconds by phase;
-    ``read_from`` says of a database whether it was a standby (``in_recovery``, ``lag_seconds``),
-    whether policies hid rows (``row_security``), and of MySQL, whether all rows are of one moment
+    written, because they are committed already; ``rejected_rows`` did not parse and were set aside
+    below the state's ``rejected`` folder; ``null_watermark_rows`` were extracted by a full extract
+    or a first run, and are what an incremental one leaves out; ``source_rows`` is the source's own
+    count in the same snapshot, None if it was not requested; ``reconciled`` is whether both were
+    compared; ``nulled`` counts by column the values that became NULL, and ``as_text`` names the
+    columns that arrived as the source's own text, because ``lossy_types`` allowed it;
+    ``catalog_error`` is why the catalog ``failed`` although the data is published, and
+    ``catalog_retryable`` whether a retry may help; ``timings`` are seconds by phase; ``read_from``
+    describes the database: whether it was a standby (``in_recovery``, ``lag_seconds``), whether
+    policies hid rows (``row_security``), and for MySQL whether all rows come from one snapshot
     (``one_snapshot``) and why not (``one_snapshot_missing``).
 
     Example:
@@ -135,8 +135,7 @@ class Report(BaseModel):
     def to_json(self) -> str:
         """Return one line of JSON, under `MAX_REPORT_BYTES`.
 
-        A table so wide that it would be larger leaves its per-column parts out and says so in
-        ``truncated``.
+        A very wide table's report leaves out the per-column parts and sets ``truncated``.
         """
         text = self.model_dump_json(by_alias=True)
         if len(text.encode()) > MAX_REPORT_BYTES:
@@ -168,15 +167,15 @@ def catalog_failure(report: Report) -> str:
     """Return the error message for a published report whose catalog is not up to date."""
     return (
         f"{report.extract_table}: the data is published, and the catalog table is not up to date: "
-        f"{report.catalog_error}. The next run updates it, also if it finds no new rows"
+        f"{report.catalog_error}. The next run updates it, even if it finds no new rows"
     )
 
 
 def reported(error: BaseException) -> ReportedError:
-    """Return what a report may say of an error.
+    """Return how a report describes an error.
 
     The text of an error that is not an `ExtractError` may hold anything, so only its class is
-    told.
+    reported.
     """
     if isinstance(error, ExtractError):
         return ReportedError(
@@ -217,13 +216,13 @@ def identity(spec: ExtractSpec) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return versions of what took part: extract-jobs, Python, DuckDB, pyarrow, Spark."""
+    """Return the versions of extract-jobs, Python, DuckDB, pyarrow and Spark."""
     return dict(_versions())
 
 
 @cache
 def _versions() -> dict[str, str]:
-    """Look them up once a process: each lookup parses the metadata of a package, for 5 ms."""
+    """Look them up once per process: each lookup parses a package's metadata, which takes 5 ms."""
     found = {"python": platform.python_version()}
     for package in ("extract-jobs", "duckdb", "pyarrow", "pyspark"):
         try:

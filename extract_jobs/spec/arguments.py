@@ -18,12 +18,12 @@ class JobArguments:
         attempt: Overrides the spec's: the spec is written once, attempts come later.
         generation: Of the run; with ``attempt`` the fence in the tracking table. Default 1.
         execution_id: ARN of the execution.
-        source_name: The source, for logs; the spec's counts.
-        source_type: For logs; the spec's counts.
-        extract_table: For logs; the spec's counts.
-        job_type: For logs; the spec's counts.
+        source_name: The source, for logs; the spec's value applies.
+        source_type: For logs; the spec's value applies.
+        extract_table: For logs; the spec's value applies.
+        job_type: For logs; the spec's value applies.
         report_uri: Overrides the spec's: each attempt has a report of its own.
-        tracking_table: Overrides the spec's; empty, and none in the spec: nothing is tracked.
+        tracking_table: Overrides the spec's. If neither is given, nothing is tracked.
     """
 
     spec_uri: str = ""
@@ -46,10 +46,10 @@ NAMES = frozenset(field.name for field in fields(JobArguments))
 def parse_arguments(argv: Sequence[str]) -> JobArguments:
     """Read a worker's command line.
 
-    ``--key value`` and ``--key=value`` mean the same; if a key is repeated, the last one counts,
-    as in Glue. Whatever is not a key of `JobArguments` is ignored, with its value, because Glue
-    and EMR add arguments of their own. A known key takes what follows as its value even if that
-    begins with dashes.
+    ``--key value`` and ``--key=value`` mean the same; if a key is repeated, the last one counts, as
+    in Glue. Arguments that are not a key of `JobArguments` are ignored with their values, because
+    Glue and EMR add arguments of their own. A known key takes what follows as its value even if
+    that begins with dashes.
 
     Args:
         argv: The arguments, without the program's name.

@@ -1,4 +1,4 @@
-"""Names of the files that an attempt leaves, by which others find them."""
+"""Names of an attempt's files, so that others can find them."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class ExtractSpec(SpecFields):
     @model_validator(mode="before")
     @classmethod
     def _default_write_mode(cls, data: Any) -> Any:
-        """Set the default: a full extract that runs twice must not leave the table twice.
+        """Set the default: running a full extract twice must not store the table twice.
 
         With partitions from the run it is a series of snapshots, and earlier ones stay.
         """

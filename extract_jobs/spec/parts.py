@@ -81,7 +81,7 @@ class ColumnsSpec(SpecPart):
 
     ``include`` and ``exclude`` are globs over source names, ``exclude`` wins. ``rename``, ``cast``
     and ``mask`` are keyed by source name. ``key`` names the columns that identify a row, so that a
-    row that is read again is recognized.
+    repeated row is recognized.
     """
 
     include: tuple[Name, ...] | None = None

@@ -1,4 +1,4 @@
-"""Parts of a spec that are about the source: how to reach it, and its files."""
+"""A spec's parts about the source: its connection, and its files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class ConnectionSpec(SpecPart):
     """How to reach a database, and where its credentials are; never the credentials.
 
     ``secret_id`` names a Secrets Manager secret with the keys that RDS writes (``host``, ``port``,
-    ``username``, ``password``, ``dbname``). ``url`` is ``postgresql://user@host:port/database``,
-    or a ``jdbc:`` URL, without a password, which ``password_env`` names the environment variable
-    of. ``url_env`` names a variable that holds the whole URL, ``ssm_parameter`` an SSM parameter
-    that holds either form. Single fields override what the secret or URL says; beside a secret,
-    ``url`` says where and the secret who. ``path`` is a SQLite file, ``uri`` the folder of a file
-    drop. Which fields mean something depends on the type of source:
-    see `extract_jobs.spec.source_types`.
+    ``username``, ``password``, ``dbname``). ``url`` is ``postgresql://user@host:port/database``, or
+    a ``jdbc:`` URL, without a password; ``password_env`` names the password's environment variable.
+    ``url_env`` names a variable that holds the whole URL, ``ssm_parameter`` an SSM parameter that
+    holds either form. Single fields override what the secret or URL says; next to a secret, ``url``
+    gives the location and the secret the login. ``path`` is a SQLite file, ``uri`` the folder of a
+    file drop. Which fields apply depends on the type of source: see
+    `extract_jobs.spec.source_types`.
     """
 
     secret_id: Name | None = None
@@ -92,25 +92,25 @@ class ConnectionSpec(SpecPart):
             raise ValueError(
                 "one of secret_id, ssm_parameter, url, url_env, host, path or uri is needed"
             )
-        # A url beside a secret says where; the secret, who.
+        # A url next to a secret gives the location, the secret the login.
         if sum(map(bool, origins)) > 1 or (self.url and self.url_env):
             raise ValueError(
-                "only one of secret_id, ssm_parameter and url_env can be given, and no url beside "
-                "url_env"
+                "only one of secret_id, ssm_parameter and url_env can be given, and url cannot be "
+                "combined with url_env"
             )
         return self
 
     @model_validator(mode="after")
     def _token_replaces_password(self) -> Self:
         if self.auth == "iam" and self.password_env:
-            raise ValueError("auth iam makes a token in place of a password: drop password_env")
+            raise ValueError("auth iam uses a token instead of a password: drop password_env")
         if self.auth == "iam" and self.sslmode in ("disable", "prefer"):
             raise ValueError(
                 f"auth iam needs TLS, sslmode is {self.sslmode}: the token would cross the network "
                 "in the clear"
             )
         if self.region and self.auth != "iam":
-            raise ValueError("region is where an IAM token is made for: it needs auth iam")
+            raise ValueError("region is the region of an IAM token: it needs auth iam")
         return self
 
 
@@ -124,21 +124,21 @@ _SECRET_PROPERTY = re.compile(
 
 
 def holds_password(url: str) -> bool:
-    """Return whether a URL, ``jdbc:`` or not, has a password in it, in any of the usual places."""
+    """Return whether a URL, ``jdbc:`` or not, has a password in any of the usual places."""
     if _SECRET_PROPERTY.search(url):
         return True
     # Oracle: user/password@host. A lone slash takes them from a wallet.
     if re.match(r"jdbc:oracle:[^:]*:[^@]*/[^@]+@", url, re.IGNORECASE):
         return True
-    # Up to the last @: a password may hold a slash or an @ that somebody forgot to encode. What
-    # follows a semicolon are properties, in which an @ may stand.
+    # Up to the last @, since a password may hold an unencoded slash or @. Properties follow a
+    # semicolon and may hold an @.
     return re.match(r"(?:jdbc:)?(?:[^:/@;]+:)+//[^@;]*:[^;]*@", url, re.DOTALL) is not None
 
 
 def connection_problem(source_type: str, connection: ConnectionSpec) -> str | None:
-    """Return which fields of a connection a type of source does not take, None if it takes all.
+    """Describe the connection's fields that a type of source does not take; None if it takes all.
 
-    A field that has its default value counts as not given.
+    A field with its default value counts as not given.
     """
     kind = registration(source_type)
     strange = [
@@ -148,7 +148,7 @@ def connection_problem(source_type: str, connection: ConnectionSpec) -> str | No
     ]
     if strange:
         return (
-            f"a source of type {source_type} takes no {', '.join(strange)}; it takes "
+            f"a source of type {source_type} does not take {', '.join(strange)}; it takes "
             f"{', '.join(name for name in ConnectionSpec.model_fields if name in kind.takes)}"
         )
     if kind.needs and getattr(connection, kind.needs) is None:
@@ -165,7 +165,9 @@ class FilesSpec(SpecPart):
     @classmethod
     def _stays_below(cls, glob: str) -> str:
         if {".", ".."}.intersection(glob.split("/")):
-            raise ValueError("the glob leaves connection.uri by . or ..: name folders below it")
+            raise ValueError(
+                "the glob leaves connection.uri through . or ..: name folders below it"
+            )
         return glob
 
     format: Literal["csv", "jsonl", "parquet"] | None = Field(

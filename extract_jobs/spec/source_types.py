@@ -1,8 +1,8 @@
-"""The types of source that there are: our own, and those that installed packages register.
+"""The types of source: built-in ones, and those that installed packages register.
 
-A package registers a source by an entry point of the group ``extract_jobs.sources``, whose name is
-the word for ``source.type`` and which leads to a `SourceRegistration`. Our own are a table here and
-no entry points: the archives that Lambda and EMR unpack have no metadata to find one by.
+A package registers a source with an entry point of the group ``extract_jobs.sources``: its name is
+the value of ``source.type``, and it loads a `SourceRegistration`. Built-in types are a table here,
+not entry points, because the archives that Lambda and EMR unpack have no package metadata.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ GROUP = "extract_jobs.sources"
 
 @dataclass(frozen=True)
 class SourceRegistration:
-    """A type of source, as configs are checked against it; nothing of the source is imported.
+    """What configs are checked against for a type of source; does not import the source.
 
     Attributes:
         opens: ``package.module:Class.open``: what returns a `extract_jobs.sources.Source` of a
-            spec. Imported when one is opened.
-        takes: Fields of a `ConnectionSpec` that mean something to it.
-        needs: The one of them that must be given; None leaves that to the source.
-        where: The dialect of ``where``, as `extract_jobs.spec.predicates` names it; None where the
-            source takes none.
-        strategies: Values of ``split.strategy`` that it has; None leaves that to the source.
+            spec. Imported when a source is opened.
+        takes: Fields of a `ConnectionSpec` that it uses.
+        needs: The required one of them; None leaves that to the source.
+        where: The dialect of ``where``, as `extract_jobs.spec.predicates` names it; None if the
+            source has no ``where``.
+        strategies: Values of ``split.strategy`` that it supports; None leaves that to the source.
         on_spark: Whether ``opens`` is also given the caller's Spark session, or None.
     """
 
@@ -105,17 +105,17 @@ BUILT_IN: Mapping[str, SourceRegistration] = {
 
 @cache
 def registrations() -> Mapping[str, SourceRegistration]:
-    """Return every type of source; one of ours is never replaced.
+    """Return every type of source; built-in types are never replaced.
 
     Raises:
-        ConfigError: An installed package registers something else than a `SourceRegistration`.
+        ConfigError: An installed package registers something that is not a `SourceRegistration`.
     """
     found = dict(BUILT_IN)
     for entry in entry_points(group=GROUP):
         loaded = entry.load()
         if not isinstance(loaded, SourceRegistration):
             raise ConfigError(
-                f"the entry point {entry.name} of {GROUP} is {entry.value}, which is no "
+                f"the entry point {entry.name} of {GROUP} is {entry.value}, which is not a "
                 "SourceRegistration"
             )
         found.setdefault(entry.name, loaded)
@@ -123,7 +123,7 @@ def registrations() -> Mapping[str, SourceRegistration]:
 
 
 def registration(source_type: str) -> SourceRegistration:
-    """Return a type of source by its word, which a spec has checked."""
+    """Return a type of source by its name, which a spec has checked."""
     return registrations()[source_type]
 
 
@@ -131,7 +131,7 @@ def _known(source_type: str) -> str:
     known = [*registrations()]
     if source_type not in known:
         expected = f"{', '.join(known[:-1])} or {known[-1]}"
-        # Of the type that pydantic's own Literal has, so that it is reported in the same words.
+        # Has the error type of pydantic's own Literal, so that it is reported in the same way.
         raise PydanticCustomError(
             "literal_error", "Input should be {expected}", {"expected": expected}
         )
@@ -141,7 +141,7 @@ def _known(source_type: str) -> str:
 SourceType = Annotated[
     str,
     AfterValidator(_known),
-    # Editors complete our own; another's is a string to them.
+    # Editors complete the built-in types; other names are strings to them.
     WithJsonSchema({"anyOf": [{"enum": [*BUILT_IN]}, {"type": "string"}]}),
 ]
-"""A word of `registrations`."""
+"""A name in `registrations`."""

@@ -1,4 +1,4 @@
-"""What botocore raises without an answer from AWS, and codes that mean the same everywhere."""
+"""Errors that botocore raises without an answer from AWS, and codes that all services share."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ PASSING_CODES = frozenset(
         "TokenRefreshRequired",
     }
 )
-"""Expired credentials and a wrong clock may be right again by the next attempt."""
+"""Expired credentials and a wrong clock may be fixed by the next attempt."""
 
 
 class ForeignAnswer(HTTPClientError):  # type: ignore[misc]
-    """A page of HTML came back for a call: a proxy or a login page stands before AWS."""
+    """A call was answered with a page of HTML, from a proxy or login page in front of AWS."""
 
     fmt = (
-        "{operation} was answered with HTML, which is not one of AWS's answers: a proxy or a login "
-        "page stands between this job and AWS"
+        "{operation} was answered with HTML, which AWS never sends: there is a proxy or login "
+        "page between this job and AWS"
     )
 
 
@@ -65,11 +65,11 @@ default_session_lock = threading.RLock()
 
 
 def refuse_foreign_answers(client: Any) -> Any:
-    """Let a boto3 client raise `ForeignAnswer` where something else than AWS says 200.
+    """Make a boto3 client raise `ForeignAnswer` if something other than AWS answers 200.
 
-    Without this botocore finds no fields in such an answer and reports success: an item that is
-    absent, a write that was done, a list that is empty. No answer of AWS is HTML without the id of
-    its request; an object of S3 may be HTML and has one.
+    Otherwise botocore finds no fields in such an answer and reports success: an absent item, a
+    completed write, an empty list. AWS never answers HTML without a request id; an S3 object may be
+    HTML, but has one.
 
     Returns:
         The client.
@@ -79,9 +79,9 @@ def refuse_foreign_answers(client: Any) -> Any:
 
 
 def session_without_foreign_answers() -> Any:
-    """Return a boto3 session whose clients do so, for a library that makes clients by itself.
+    """Return a boto3 session whose clients do so, for a library that creates its own clients.
 
-    It is the process's default session, which such a library would take too.
+    It is the process's default session, which such a library uses too.
     """
     import boto3
 

@@ -85,7 +85,7 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class AbandonedUpload:
-    """A staged file found by listing: nobody's commit may know of it.
+    """A staged file found by listing, which may belong to no commit.
 
     Attributes:
         uri: Where it would have appeared.
@@ -102,7 +102,7 @@ class StagingWriter(Protocol):
     """A binary file being staged. Not thread-safe; memory is bounded by a few parts."""
 
     def write(self, data: Any) -> int:
-        """Take bytes (any buffer), return how many."""
+        """Write bytes (any buffer) and return how many."""
 
     def tell(self) -> int:
         """Return how many bytes were written so far."""
@@ -125,14 +125,14 @@ class Storage(Protocol):
         """Return an object's bytes, or None if there is none."""
 
     def open(self, uri: str, listed: ObjectInfo | None = None) -> IO[bytes] | None:
-        """Open an object to read parts of it, or return None if there is none.
+        """Open an object for reading parts of it; None if there is none.
 
         The object must not change while it is open; the caller closes it.
 
         Args:
             uri: The object's.
-            listed: The object as it was listed. Then exactly that content is read: opening or any
-                later read raises `SourceUnavailable` if it was replaced or deleted.
+            listed: The object as it was listed. If given, exactly that content is read: opening or
+                any later read raises `SourceUnavailable` if it was replaced or deleted.
         """
 
     def put(self, uri: str, data: bytes, *, private: bool = False) -> None:
@@ -149,8 +149,8 @@ class Storage(Protocol):
         """Write an object only if there is none, atomically and durably.
 
         Returns:
-            What the object holds now: ``data`` if this call created it (also where the response
-            was lost and the object was read back), else what was there before.
+            What the object holds now: ``data`` if this call created it (even if the response was
+            lost and the object was read back), else the earlier content.
         """
 
     def head(self, uri: str) -> ObjectInfo | None:
@@ -168,7 +168,7 @@ class Storage(Protocol):
         """Delete an object; succeeds if there is none."""
 
     def stage(self, uri: str, root: str, token: str) -> StagingWriter:
-        """Begin a file that stays invisible until completed.
+        """Start a file that stays invisible until completed.
 
         Args:
             uri: Where it will appear.
@@ -185,13 +185,13 @@ class Storage(Protocol):
         """
 
     def abort(self, root: str, upload: AbandonedUpload | StagedFile) -> None:
-        """Drop a staged file that was not completed, until storage says it is gone."""
+        """Drop a staged file that was not completed, until storage confirms that it is gone."""
 
     def abandoned(self, root: str) -> Iterator[AbandonedUpload]:
         """Yield every staged, uncompleted file below ``root``."""
 
     def probe(self, root: str) -> None:
-        """Show that files can be staged, completed, deleted and aborted below ``root``.
+        """Check that files can be staged, completed, deleted and aborted below ``root``.
 
         Raises:
             ConfigError: Bucket or folder absent or denied, naming the permission that is missing.
@@ -208,7 +208,7 @@ def encoded(path: str) -> str:
 
 
 def join(base: str, *segments: str) -> str:
-    """Join a URI and path segments, as they stand, with single slashes.
+    """Join a URI and path segments with single slashes.
 
     Segments below a ``file://`` URI are percent-encoded, since such a URI is decoded when it is
     used; keys and plain paths are never decoded, so theirs are not.
@@ -227,5 +227,5 @@ def changed_message(uri: str) -> str:
     """Return the message for an object that changed after it was listed."""
     return (
         f"{uri} was replaced or deleted since it was listed; the next attempt lists again. Write "
-        "files under other names and rename them, or add new ones, while they may be read"
+        "files under other names and rename them, or add new ones, while a run may read them"
     )

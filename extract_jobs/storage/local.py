@@ -1,7 +1,7 @@
 """A local folder as storage: a staged file is in a hidden folder of the same file system.
 
-What POSIX promises and this relies on: ``rename`` and ``link`` are atomic, and what was written is
-there after a power cut once the file *and* the folders that name it were synced.
+It relies on what POSIX promises: ``rename`` and ``link`` are atomic, and a write survives a power
+cut once the file *and* the folders that name it are synced.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class LocalStorage:
         with local_errors("write", uri), temporary(path, data) as draft:
             for _ in range(ATTEMPTS):
                 try:
-                    # Atomic, and refuses to replace; the content is whole before the name is.
+                    # Atomic, and never replaces a file; the content is complete before the name
+                    # exists.
                     os.link(draft, path)
                     held: bytes | None = data
                 except FileExistsError:
@@ -85,10 +86,10 @@ class LocalStorage:
                         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
                     held = self.read(uri)
                 if held is not None:
-                    # Also for a loser: the winner may die before it syncs what we build upon.
+                    # Also for a loser: the winner may die before it syncs what we build on.
                     sync_folder(path.parent)
                     return held
-        raise WriteFailed(f"{uri}: is there, yet cannot be read; is it a broken link?")
+        raise WriteFailed(f"{uri} exists but cannot be read; it may be a broken link")
 
     def head(self, uri: str) -> ObjectInfo | None:
         with local_errors("look at", uri):
@@ -99,7 +100,7 @@ class LocalStorage:
                 return None
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        """List files; staging folders and half-written files are left out."""
+        """List files, without staging folders and unfinished files."""
         folder_uri = prefix[: prefix.rfind("/") + 1]
         is_uri = prefix.startswith("file://")
         folder = to_path(folder_uri or ".")
@@ -130,7 +131,7 @@ class LocalStorage:
             sync_folder(path.parent)
 
     def stage(self, uri: str, root: str, token: str) -> LocalStagingWriter:
-        """Begin a staged file; ``uri`` must be below ``root``.
+        """Start a staged file; ``uri`` must be below ``root``.
 
         Raises:
             ConfigError: Access was denied, or ``uri`` is not below ``root``.
@@ -149,7 +150,7 @@ class LocalStorage:
                 break
             if not _is_same(target, staged):
                 return False
-            # Also where another process renamed it: it may die before it syncs.
+            # Also if another process renamed it: that process may die before it syncs.
             sync_folder(target.parent)
             prune(source)
         return True
@@ -197,7 +198,7 @@ class LocalStagingWriter:
     def __init__(self, uri: str, root: str, token: str) -> None:
         """Open ``<root>/.extract_staging/<token>/<path below root>.staged``.
 
-        The path says where the file would have appeared, also when its writer is gone.
+        The path shows where the file would have appeared, even after its writer is gone.
         """
         self._uri, self._root, self._token = uri, root, token
         folder = to_path(root).absolute()
@@ -236,7 +237,7 @@ class LocalStagingWriter:
         return len(view)
 
     def close(self) -> StagedFile:
-        """Sync the file to disk and return the staged file; again and again the same one.
+        """Sync the file to disk and return the staged file; repeated calls return the same one.
 
         Raises:
             WriteFailed: The disk is full or failed, or the writer was aborted.
@@ -247,7 +248,7 @@ class LocalStagingWriter:
             with local_errors("write", self._uri):
                 self._file.flush()
                 seen = os.fstat(self._file.fileno())
-                # Rename keeps the time of modification: it carries the token to the target.
+                # Renaming keeps the modification time, which carries the token to the target.
                 mark = int(hashlib.sha256(self._token.encode()).hexdigest(), 16) % 10**9
                 os.utime(
                     self._path, ns=(seen.st_atime_ns, seen.st_mtime_ns // 10**9 * 10**9 + mark)
@@ -262,7 +263,7 @@ class LocalStagingWriter:
 
     def abort(self) -> None:
         """Drop what was staged. Safe at any time and any number of times; raises nothing."""
-        # What could not be written is dropped anyway.
+        # Data that could not be written is dropped anyway.
         with suppress(OSError):
             self._file.close()
         try:
@@ -282,10 +283,10 @@ class LocalStagingWriter:
 
 
 def _staged_path(upload: AbandonedUpload | StagedFile) -> Path:
-    """Return where a file is staged, once it is seen to be staged for the place that it names.
+    """Return where a file is staged, after checking that it is staged for its own URI.
 
     Raises:
-        ConfigError: The path is another file's, so something else than a run wrote it down.
+        ConfigError: The path is another file's, so the record was not written by a run.
     """
     given, mark = upload.upload.get("path"), upload.upload.get("mtime_ns", 0)
     path = Path(given) if isinstance(given, str) and "\0" not in given else Path()

@@ -21,7 +21,7 @@ TEMPORARY = ".extract_tmp-"
 SUFFIX = ".staged"
 
 ATTEMPTS = 100
-"""How often a race with another process is entered again before it counts as something else."""
+"""How often a race with another process is retried before it counts as another problem."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WRONG = {
@@ -61,8 +61,8 @@ def local_errors(action: str, uri: str) -> Iterator[None]:
     """Map what the file system raises to the tree of `extract_jobs.errors`.
 
     Args:
-        action: What was being done, in words.
-        uri: To what.
+        action: What was being done, for the message.
+        uri: The file or folder.
 
     Raises:
         ConfigError: Permission denied, read-only, a file where a folder should be, a bad name.
@@ -85,9 +85,9 @@ def local_errors(action: str, uri: str) -> Iterator[None]:
 
 @contextmanager
 def temporary(target: Path, data: bytes, mode: int = 0o666) -> Iterator[Path]:
-    """Give a synced file with ``data`` beside ``target``; it is gone afterwards.
+    """Yield a synced temporary file with ``data`` next to ``target``; delete it afterwards.
 
-    ``mode`` is its permissions, as far as the umask lets them.
+    ``mode`` is its permissions, before the umask.
     """
     make_folders(target.parent)
     path = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
@@ -103,15 +103,15 @@ def temporary(target: Path, data: bytes, mode: int = 0o666) -> Iterator[Path]:
 
 
 def make_folders(folder: Path, *, sync: bool = True) -> None:
-    """Make a folder and its parents, and sync the parents of those that were made.
+    """Create a folder and its parents, and sync the parents of new ones.
 
     Args:
         folder: The innermost.
-        sync: Whether to; False where the caller does it later.
+        sync: Whether to sync; False if the caller does it later.
 
     Raises:
-        FileNotFoundError: A parent was removed in the meantime; worth another try.
-        OSError: It cannot be; ``strerror`` names the folder that cannot be made.
+        FileNotFoundError: A parent was removed in the meantime; can be retried.
+        OSError: The folder cannot be created; ``strerror`` names it.
     """
     missing = []
     while not folder.is_dir():
@@ -133,13 +133,12 @@ def _make_folder(folder: Path) -> None:
             if not folder.parent.is_dir():
                 raise
         except FileExistsError:
-            pass  # it was removed before it could be looked at, or is no folder
+            pass  # it was removed in the meantime, or is not a folder
         except OSError as error:
             raise _not_made(folder, error.errno or errno.EINVAL) from error
         else:
             return
-    # The parent is there all the time: its file system takes no folders (/proc), or a broken link
-    # has the name.
+    # The parent exists: its file system takes no folders (/proc), or a broken link has the name.
     raise _not_made(folder, errno.ENOTDIR if folder.is_symlink() else errno.ENOTSUP)
 
 
@@ -148,7 +147,7 @@ def _not_made(folder: Path, number: int) -> OSError:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make durable which names a folder holds."""
+    """Sync the names in a folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -166,7 +165,7 @@ def sync_folders(folder: Path, stop: Path) -> None:
 
 
 def prune(staged: Path) -> None:
-    """Remove the empty folders that a staged file leaves, the staging folder being the last."""
+    """Remove the empty folders that a staged file leaves, up to the staging folder."""
     folder = staged.parent
     while STAGING in folder.parts:
         try:
@@ -211,7 +210,7 @@ class ListedFile(io.FileIO):
         """Open it.
 
         Raises:
-            SourceUnavailable: It is another one by now.
+            SourceUnavailable: The file has changed.
             OSError: As `open` raises it.
         """
         self._listed = listed

@@ -1,6 +1,6 @@
 """S3 as storage: a staged file is a multipart upload that is not completed.
 
-What S3 promises and this relies on: reads and listings after a write are strongly consistent,
+It relies on what S3 promises: reads and listings after a write are strongly consistent,
 ``PutObject`` with ``If-None-Match: *`` has one winner
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html), and an upload that
 is not completed is in no listing of objects.
@@ -57,7 +57,7 @@ class S3Storage:
         page_items: int = 1000,
         parallel_parts: int = 4,
     ) -> None:
-        """Take how to make a client; a module's function, so that it can be pickled.
+        """Create a storage; ``make_client`` must be a module's function, so that it can be pickled.
 
         Args:
             make_client: Called once per process.
@@ -77,7 +77,7 @@ class S3Storage:
     def from_environment(cls) -> S3Storage:
         """Return the storage of this process for the current ``AWS_*`` variables.
 
-        The same one while process and variables stay the same, so that asking is cheap.
+        It is cached while process and variables stay the same.
         """
         aws = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
         return _from_environment(os.getpid(), aws)
@@ -168,15 +168,15 @@ class S3Storage:
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def stage(self, uri: str, root: str, token: str) -> S3StagingWriter:  # noqa: ARG002
-        """Begin an upload. ``root`` is not needed: an upload is invisible anyway."""
+        """Start an upload. ``root`` is not needed: an upload is invisible anyway."""
         split_uri(uri)
         empty = StagedFile(uri, token, 0, {})
         return S3StagingWriter(self._shared, empty, self._drop, self._first_part_bytes)
 
     def complete(self, staged: StagedFile) -> bool:
-        """Complete an upload; whatever the answer, only a HEAD with token and size counts.
+        """Complete an upload; only a HEAD with token and size counts, whatever the answer.
 
-        False is returned only after the upload was gone twice while the object was not there.
+        False is returned only if the upload was gone twice while the object did not exist.
         """
         gone = 0
         for last in rounds():
@@ -197,7 +197,7 @@ class S3Storage:
                 with s3_errors("CompleteMultipartUpload", staged.uri):
                     raise problem
         raise WriteFailed(
-            f"{staged.uri}: completed, yet HEAD does not show token {staged.token} and "
+            f"{staged.uri}: completed, but HEAD does not show token {staged.token} and "
             f"{staged.size} bytes; a retry is safe"
         )
 
@@ -211,7 +211,7 @@ class S3Storage:
         while True:
             with s3_errors("ListMultipartUploads", root):
                 page = self._client.list_multipart_uploads(**request, MaxUploads=self._page_items)
-            # Keys may hold what XML cannot; not every emulator encodes them as asked.
+            # Keys may hold characters that XML cannot; not every emulator encodes them on request.
             decode = unquote_plus if page.get("EncodingType") == "url" else str
             for item in page.get("Uploads", ()):
                 upload = {"upload_id": item["UploadId"]}
@@ -262,7 +262,7 @@ class S3Storage:
             raise
 
     def _complete(self, staged: StagedFile) -> Exception | None:
-        """Ask for the completion once; return what came back instead of an answer."""
+        """Request the completion once; return the error that came back, if any."""
         bucket, key = split_uri(staged.uri)
         parts = parts_of(staged)
         try:
@@ -293,7 +293,7 @@ class S3Storage:
         return False
 
     def _drop(self, upload: AbandonedUpload | StagedFile) -> None:
-        """Abort until ListParts says it is gone: a part in flight may outlive one abort."""
+        """Abort until ListParts reports it gone: a part in flight may outlive one abort."""
         bucket, key = split_uri(upload.uri)
         upload_id = upload_id_of(upload)
         for _ in rounds(2 * ROUNDS):
@@ -305,7 +305,7 @@ class S3Storage:
                         raise
             if self._is_upload_gone(upload.uri, upload_id):
                 return
-        raise WriteFailed(f"{upload.uri}: upload {upload_id} was aborted, yet lists parts")
+        raise WriteFailed(f"{upload.uri}: upload {upload_id} was aborted, but still lists parts")
 
 
 def _rebuilt(

@@ -1,4 +1,4 @@
-"""The S3 client and what its errors mean: the one place where botocore is configured and mapped."""
+"""The S3 client: the one place where botocore is configured and its errors are mapped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from extract_jobs.storage.aws_errors import (
 )
 
 ROUNDS = 4
-"""How often a sequence of calls is tried again; each call has botocore's own attempts besides."""
+"""How often a sequence of calls is retried, on top of botocore's own retries of each call."""
 
 PERMISSIONS = {
     "GetObject": "s3:GetObject",
@@ -51,7 +51,7 @@ _WRONG = {
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Return bucket and key of ``s3://bucket/key``; keys are taken as they stand, undecoded.
+    """Return bucket and key of ``s3://bucket/key``; keys are not decoded.
 
     Raises:
         ConfigError: Not an S3 URI, or no bucket in it.
@@ -111,20 +111,20 @@ def http_status(error: BaseException) -> int:
 
 
 def is_absent(error: BaseException) -> bool:
-    """Return whether S3 said that the object (not the bucket) is not there."""
+    """Return whether S3 answered that the object (not the bucket) does not exist."""
     return error_code(error) in {"NoSuchKey", "404"}
 
 
 def is_upload_gone(error: BaseException) -> bool:
-    """Return whether S3 said that the multipart upload is gone (completed, aborted, expired)."""
+    """Return whether S3 answered that the upload is gone (completed, aborted, expired)."""
     return error_code(error) == "NoSuchUpload"
 
 
 def is_uncertain(error: BaseException) -> bool:
-    """Return whether the request may have taken effect although an error came back.
+    """Return whether the request may have taken effect despite the error.
 
-    So for no answer at all (reset, timeout), for 5xx, and for 409 and 412, which are also what a
-    second try of a lost but successful write gets.
+    True for no answer (reset, timeout), 5xx, and 409 and 412, which a retry of a successful write
+    whose answer was lost also gets.
     """
     if isinstance(error, (*NO_CREDENTIALS, *BAD_CONFIGURATION, CredentialRetrievalError)):
         return False
@@ -162,7 +162,7 @@ def s3_errors(action: str, uri: str) -> Iterator[None]:
 
     Args:
         action: The S3 call, as in `PERMISSIONS`.
-        uri: What it was called for.
+        uri: The bucket or object.
 
     Raises:
         ConfigError: No credentials, access denied, bucket absent or misnamed.
@@ -203,7 +203,7 @@ def get_body(client: Any, uri: str, **arguments: str) -> bytes:
 
 
 def rounds(count: int = ROUNDS) -> Iterator[bool]:
-    """Yield ``count`` times whether this is the last time, waiting longer in between."""
+    """Yield ``count`` times whether this is the last time, with growing waits in between."""
     for number in range(count):
         if number:
             time.sleep(min(0.05 * 4 ** (number - 1), 2.0))

@@ -14,7 +14,7 @@ from extract_jobs.storage.s3_client import error_code, get_body, is_absent, s3_e
 
 
 class S3File(io.RawIOBase):
-    """Reads an object that does not change. Not for several threads at once."""
+    """Reads an object that does not change. Not thread-safe."""
 
     def __init__(self, client: Any, uri: str, size: int, etag: str | None = None) -> None:
         """Take the object's size as HEAD or a listing gave it; nothing is read yet.
@@ -50,7 +50,7 @@ class S3File(io.RawIOBase):
 
         Raises:
             WriteFailed: S3 failed after several tries.
-            SourceUnavailable: The object has another ETag than the one given, or is gone.
+            SourceUnavailable: The object's ETag is not the given one, or the object is gone.
         """
         rest = max(0, self._size - self._position)
         wanted = rest if size is None or size < 0 else min(size, rest)

@@ -51,7 +51,7 @@ def parts_of(staged: StagedFile) -> list[dict[str, Any]]:
     """Return the parts of a staged file as CompleteMultipartUpload takes them.
 
     Raises:
-        ConfigError: They are not what a run wrote down.
+        ConfigError: They are not what a run wrote.
     """
     found = staged.upload.get("parts")
     if isinstance(found, list) and 0 < len(found) <= MAX_PARTS and all(map(_is_part, found)):
@@ -74,13 +74,13 @@ class Uploads:
     """What all staging writers of one storage in one process share: client, threads, slots.
 
     Attributes:
-        pid: The process it was made in; a forked child must make its own.
-        slots: One for each part in flight, so that memory is bounded over all writers. A part
-            needs nothing but its slot to finish, so writers cannot wait for each other forever.
+        pid: The process that created it; a forked child must create its own.
+        slots: One for each part in flight, so that memory is bounded over all writers. A part needs
+            only its slot to finish, so writers cannot deadlock.
     """
 
     def __init__(self, client: Any, parallel_parts: int) -> None:
-        """Take a client; threads start with the first part."""
+        """Use a client; threads start with the first part."""
         self.pid = os.getpid()
         self.client = client
         self.pool = ThreadPoolExecutor(parallel_parts, thread_name_prefix="extract-upload")
@@ -97,7 +97,7 @@ class S3StagingWriter:
     def __init__(
         self, uploads: Uploads, staged: StagedFile, drop: Callable[[StagedFile], None], first: int
     ) -> None:
-        """Take where the file will appear.
+        """Start a writer; nothing is sent yet.
 
         Args:
             uploads: Client and threads.
@@ -151,7 +151,7 @@ class S3StagingWriter:
         return len(view)
 
     def close(self) -> StagedFile:
-        """Send what is left and return the staged file; again and again the same one.
+        """Send what is left and return the staged file; repeated calls return the same one.
 
         Raises:
             WriteFailed: A part could not be sent.
@@ -169,7 +169,8 @@ class S3StagingWriter:
         self._buffer = bytearray()
         for part in self._parts:
             part.cancel()
-        # A part that lands after the abort would live on; the drop repeats until S3 says gone.
+        # A part that arrives after the abort would remain; the drop repeats until S3 reports it
+        # gone.
         wait(self._parts, timeout=ABORT_WAIT_SECONDS)
         if not self._upload_id:
             return
@@ -186,7 +187,7 @@ class S3StagingWriter:
             raise
 
     def _check(self) -> None:
-        """Raise what a part has failed with. Only the last few can be in flight still."""
+        """Raise the error of a failed part. Only the last few can still be in flight."""
         for part in self._parts[-64:]:
             if part.done() and not part.cancelled():
                 part.result()

@@ -1,6 +1,6 @@
-"""From batches as the source returns them to batches as the files hold them.
+"""Turns batches as the source returns them into batches as the files hold them.
 
-Promises that no value is changed in silence: a value which a column's type cannot hold is
-rejected, or turned into NULL or text where the spec allows it, and counted. Knows neither sources
-nor storage.
+Promises that no value changes silently: a value that does not fit a column's type is rejected, or
+turned into NULL or text if the spec allows it, and counted. Imports neither `sources` nor
+`storage`.
 """

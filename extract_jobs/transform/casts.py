@@ -1,12 +1,12 @@
-"""Casts from the config, and casts to the types of older files; none silently loses anything.
+"""Casts from the config and to the types of older files; none silently loses anything.
 
 `cast` refuses what `exact_cast` refuses. A cast to a floating-point type is itself the permission
 to round to its nearest value; only a finite value that would become infinite is refused. Naive
-timestamps are taken for UTC when cast to ``timestamptz``, and UTC is what ``timestamptz`` becomes
-when cast to ``timestamp``.
+timestamps count as UTC when cast to ``timestamptz``, and ``timestamptz`` is converted to UTC when
+cast to ``timestamp``.
 
-`keep` is stricter than `cast`: nobody asked for it by name. What it makes of a value must give the
-very value back.
+`keep` is stricter than `cast`, because nobody requested it: casting its result back must give
+exactly the same value.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _KEPT = {
     "timestamp": {"date"},
     "string": {"integer", "decimal", "boolean", "date"},
 }
-"""Kinds that `keep` takes, by kind of the target. Not text to numbers, whose spelling would be
-lost; not timestamps with a zone to ones without, which say another thing."""
+"""Kinds that `keep` takes, by kind of the target. Text to numbers is missing because the spelling
+would be lost, and timestamps with a zone to timestamps without because they mean something else."""
 
 
 def can_cast(source: pa.DataType, target: pa.DataType) -> bool:
@@ -50,12 +50,12 @@ def can_cast(source: pa.DataType, target: pa.DataType) -> bool:
 
 
 def can_keep(source: pa.DataType, target: pa.DataType) -> bool:
-    """Whether `keep` may bring values of ``source`` to ``target``, if they fit."""
+    """Whether `keep` may cast values of ``source`` to ``target``, if they fit."""
     return source == target or kind(source) in _KEPT.get(kind(target), ())
 
 
 def is_wider(data_type: pa.DataType, than: pa.DataType) -> bool:
-    """Whether a type holds every value of another, as the same kind of thing."""
+    """Whether a type holds every value of another type of the same kind."""
     pair = kind(data_type), kind(than)
     if pair == ("timestamp", "date"):
         return True
@@ -107,7 +107,7 @@ def cast(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
 
 
 def keep(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
-    """Bring every value to the type that older files have, or none.
+    """Cast every value to the type that older files have, or none.
 
     Args:
         array: Values of a type that `can_keep` at ``target``.
@@ -121,8 +121,8 @@ def keep(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
         TypeNotRepresentable: Some value does not fit. The message never holds it.
     """
     text = (
-        f"column {column!r} is {array.type} now and {target} in the files that are there, and a "
-        "value does not fit. Replace the table with mode full, write_mode overwrite and "
+        f"column {column!r} is {array.type} now and {target} in the existing files, and a value "
+        "does not fit. Replace the table with mode full, write_mode overwrite and "
         "on_schema_change: evolve, or start over with another state_uri and target"
     )
     kept = _cast(array, target, text)

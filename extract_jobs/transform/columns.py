@@ -1,4 +1,4 @@
-"""Which columns of a table are extracted, and under which names they may meet in the files.
+"""Which columns of a table are extracted, and under which names.
 
 Every problem of names, casts and partitions is found before a row is read, and all are reported at
 once.
@@ -27,10 +27,10 @@ AUDIT_FIELDS = (
     pa.field(RUN_ID_COLUMN, pa.string()),
     pa.field(EXTRACTED_AT_COLUMN, pa.timestamp("us", "UTC")),
 )
-"""Added to every file: the run, and when its attempt began to extract, UTC."""
+"""Added to every file: the run, and when its attempt started to extract, UTC."""
 
 NEAR = 0.7
-"""How like a wrong name one must be to be suggested, as `difflib` measures it, 0 to 1."""
+"""How similar a name must be to be suggested for a wrong one: `difflib`'s ratio, 0 to 1."""
 
 
 def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Column, ...]:
@@ -39,33 +39,34 @@ def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Co
     A glob may match nothing, a name may not.
 
     Args:
-        description: What the source says of the table.
+        description: The table as the source describes it.
         spec: Names columns in ``columns``, ``target.partition_by`` and ``watermark``.
 
     Returns:
         At least one column, fit for `Transform.build`.
 
     Raises:
-        ConfigError: Names of columns that the table lacks (with the nearest that it has), names
-            that collide in the files, casts and partitions that cannot be; all at once.
+        ConfigError: The table lacks a named column (the message has the nearest name), names
+            collide in the files, or a cast or partition is not possible. The message names all
+            problems.
     """
     names = [c.name for c in description.columns]
     chosen = tuple(c for c in description.columns if is_chosen(c.name, spec, names))
     found = list(_unknown(spec, names))
     if not chosen:
-        found.append(f"columns: nothing is left of {', '.join(map(repr, names)) or 'no column'}")
+        found.append(f"columns: no column is left of {', '.join(map(repr, names)) or 'no column'}")
     refuse(spec, [*found, *problems(chosen, spec, names)])
     return chosen
 
 
 def cast_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
-    """Return the type that a column is cast to, None where its cast names no type."""
+    """Return the type that a column is cast to; None if its cast does not name a type."""
     wanted = spec.columns.cast.get(column.name)
     return parse_type(wanted) if wanted else stored_type(column.arrow_type)
 
 
 def file_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
-    """Return the type that files hold for a column, None where its cast names no type."""
+    """Return a column's type in the files; None if its cast does not name a type."""
     if spec.columns.mask.get(column.name) == "hash":
         return pa.string()
     return cast_type(column, spec)
@@ -90,7 +91,7 @@ def is_chosen(name: str, spec: ExtractSpec, names: Sequence[str]) -> bool:
     Args:
         name: The column.
         spec: Its ``columns`` decide.
-        names: All columns of the table: a pattern spelled like one of them is no glob.
+        names: All columns of the table: a pattern equal to one of them is not a glob.
     """
     include, exclude = spec.columns.include, spec.columns.exclude
     wanted = include is None or _matches(name, include, names)
@@ -98,10 +99,10 @@ def is_chosen(name: str, spec: ExtractSpec, names: Sequence[str]) -> bool:
 
 
 def refuse_doubled(names: Sequence[str]) -> None:
-    """Refuse a query that gives two columns one name.
+    """Refuse a query with two columns of the same name.
 
     Raises:
-        ConfigError: It does; the message has every such name.
+        ConfigError: Names are repeated; the message has every such name.
     """
     doubled = sorted(name for name, count in Counter(names).items() if count > 1)
     if doubled:
@@ -109,12 +110,12 @@ def refuse_doubled(names: Sequence[str]) -> None:
 
 
 def _matches(name: str, patterns: Iterable[str], names: Sequence[str]) -> bool:
-    """Whether a pattern is that name or, where no column is spelled like it, a glob that fits."""
+    """Whether a pattern is that name, or a matching glob that is not itself a column's name."""
     return any(p == name or (p not in names and fnmatchcase(name, p)) for p in patterns)
 
 
 def _unknown(spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
-    """Yield one problem for each name that the table has no column for."""
+    """Yield one problem for each name that is not a column of the table."""
     columns = spec.columns
     fields = [f for f in parse_partitions(spec.target.partition_by) if f.column]
     partition = [f.column for f in fields if f.column]
@@ -149,7 +150,7 @@ def _nearest(name: str, names: Sequence[str], own: Iterable[str]) -> str:
 
 
 def problems(columns: Sequence[Column], spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
-    """Yield what keeps these columns from becoming files under the spec.
+    """Yield every problem with writing these columns under the spec.
 
     Args:
         columns: The chosen ones.
@@ -177,8 +178,8 @@ def _cast_problems(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str
         target = parse_type(wanted) if wanted else column.arrow_type
         if target is None:
             yield (
-                f"columns.cast: {column.name!r} to {wanted!r}: no such type; "
-                f"there are {', '.join(TYPE_NAMES)}"
+                f"columns.cast: {column.name!r} to {wanted!r}: no such type; the types are "
+                f"{', '.join(TYPE_NAMES)}"
             )
         elif wanted and not can_cast(column.arrow_type, target):
             yield (
@@ -203,8 +204,8 @@ def _partition_problems(
             continue
         if spec.columns.mask.get(field.column, "hash") != "hash":
             yield (
-                f"target.partition_by: {field.column!r} is masked, so that all its rows would be "
-                "in one folder; only mask hash leaves values apart"
+                f"target.partition_by: {field.column!r} is masked, so all its rows would be in one "
+                "folder; only mask hash keeps values apart"
             )
         data_type = file_type(chosen[field.column], spec)
         problem = None if data_type is None else partition_problem(field, data_type)
@@ -220,7 +221,7 @@ def _partition_problems(
 
 
 def _collisions(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str]:
-    """Yield names that would meet in the files, or in a catalogue that ignores case."""
+    """Yield names that would collide in the files, or in a catalog that ignores case."""
     fields = list(partition_fields(spec))
     folders = {f.column for f in fields if not f.function}
     taken = [
@@ -236,7 +237,7 @@ def _collisions(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str]:
         if other is None:
             seen[name.casefold()] = origin
         else:
-            yield f"{other} and {origin} would meet under one name; use columns.rename or exclude"
+            yield f"{other} and {origin} would have the same name; use columns.rename or exclude"
 
 
 def _origin(column: Column, spec: ExtractSpec) -> str:
@@ -245,13 +246,13 @@ def _origin(column: Column, spec: ExtractSpec) -> str:
 
 
 def clashes(names: Sequence[str]) -> list[str]:
-    """Return one sentence for each column that differs from an earlier one in its case alone."""
+    """Describe each column that differs from an earlier one only in its case."""
     seen: dict[str, str] = {}
     found = []
     for name in dict.fromkeys(names):
         other = seen.setdefault(name.casefold(), name)
         if other != name:
-            found.append(f"column {name} differs from {other} of older files in its case alone")
+            found.append(f"column {name} differs from {other} of older files only in its case")
     return found
 
 

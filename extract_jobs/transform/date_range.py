@@ -1,4 +1,4 @@
-"""Dates and timestamps that no reader of the lake is sure to understand."""
+"""Finds dates and timestamps that some readers of the lake cannot represent."""
 
 from __future__ import annotations
 

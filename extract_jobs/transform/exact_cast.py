@@ -1,4 +1,4 @@
-"""The one way from a value of one Arrow type, or from text, to a value of another.
+"""Casts values from one Arrow type, or from text, to another without loss.
 
 Every cast of the package goes through `exact_cast`: ``columns.cast`` of every source, the fields of
 CSV, the values of JSON, Parquet files of another type. What a text means therefore never depends on
@@ -12,14 +12,15 @@ where it came from:
   ``hh:mm`` or ``hh:mm:ss`` with up to six digits of a fraction. A timestamp with a zone has a time
   and ``Z``, ``±hh``, ``±hhmm`` or ``±hh:mm`` behind it. Years are 1 to 9999, in UTC too.
 
-Blanks, other digits than ASCII's, underscores and hexadecimal numbers are part of no number.
+Blanks, non-ASCII digits, underscores and hexadecimal numbers are not accepted in numbers.
 
-Arrow's own safe cast agrees with that except where it is not safe (25.0): text to integer reads
-``0x10``; text to float makes infinity of ``1e999`` and reads ``nan(x)``; text and numbers to
-decimals wrap around at 128 bits, so that 70.57 as decimal(38,37) is 2.51…, and lose exponents far
-below the scale; text to dates knows a year 0, and a zone leads to the year 10000. Other losses pass
-on purpose: the time of day of a timestamp cast to a date, the fraction of a double cast to a
-decimal, any number but 0 cast to a boolean. Each is found here by looking at what came out.
+Arrow's own safe cast does the same, except that it is not safe in these cases (25.0): text to
+integer reads ``0x10``; text to float turns ``1e999`` into infinity and reads ``nan(x)``; text and
+numbers to decimals wrap around at 128 bits, so 70.57 as decimal(38,37) is 2.51…, and lose exponents
+far below the scale; text to dates accepts the year 0, and a zone can lead to the year 10000. Arrow
+allows other losses on purpose: the time of day of a timestamp cast to a date, the fraction of a
+double cast to a decimal, any number but 0 cast to a boolean. All of these are detected here by
+checking the result.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ _CAST_BACK = {
     ("date", "timestamptz"),
     ("decimal", "float"),
 }
-"""(target, source) kinds of which Arrow drops a part without a word."""
+"""(target, source) kinds for which Arrow silently drops a part of the value."""
 _NOT_FINITE = r"^[+-]?(?i:nan|inf|infinity)$"
 _WRAPS = 1e-6
-"""A decimal that wrapped around is wrong by two thirds at least; a double is right to 1e-15."""
+"""A decimal that wrapped around is off by at least two thirds; a double is exact to 1e-15."""
 
 
 def exact_cast(array: pa.Array, target: pa.DataType) -> pa.Array:
@@ -65,7 +66,7 @@ def exact_cast(array: pa.Array, target: pa.DataType) -> pa.Array:
     source = array
     pair = kind(target), kind(array.type)
     if pair == ("decimal", "integer"):
-        # Arrow asks for room for the type's widest value, whatever the values are.
+        # Arrow requires room for the type's widest value, whatever the values are.
         source = array.cast(pa.decimal128(20, 0))
     found = source.cast(target)
     if _is_lost(array, found):
@@ -94,7 +95,7 @@ def _is_lost(before: pa.Array, after: pa.Array) -> bool:
 def _is_another_number(before: pa.Array, after: pa.Array) -> bool:
     if kind(before.type) == "string":
         raised = pc.or_(*(pc.greater_equal(pc.find_substring(before, e), 0) for e in "eE"))
-        # Of an exponent far below the scale Arrow makes 0, or something near.
+        # Arrow turns an exponent far below the scale into 0 or something near it.
         texts, values = before.filter(raised).to_pylist(), after.filter(raised).to_pylist()
         if any(Decimal(t) != v for t, v in zip(texts, values, strict=True)):
             return True

@@ -1,16 +1,16 @@
 """The mask ``hash``: HMAC-SHA256 of a value under a secret key, in hexadecimal digits.
 
-Equal values give equal hashes, in every table, run and source that has the same key, so that
-masked columns can still be joined and counted. Without the key nobody can try out values.
+Equal values give equal hashes in every table, run and source with the same key, so masked columns
+can still be joined and counted. Without the key, values cannot be guessed by hashing candidates.
 
-What is hashed is a value's canonical form, in UTF-8:
+A value is hashed in its canonical form, in UTF-8:
 
 - text: as it is, neither trimmed nor normalized; binary: its bytes;
 - numbers: decimal digits without exponent, leading or trailing zeros, so that 5, 5.00 and the
   double 5 are equal; of floats the fewest digits that read back; ``NaN``, ``Infinity``,
   ``-Infinity``;
 - booleans: ``true`` and ``false``; dates: ``2026-01-31``;
-- timestamps: ``2026-01-31T13:14:15.000000``, with a ``Z`` behind those that have a zone, in UTC;
+- timestamps: ``2026-01-31T13:14:15.000000``, in UTC with a final ``Z`` if they have a zone;
 - lists and structs: JSON of the values in them, each in its canonical form, NULL as ``null``.
 
 NULL stays NULL. https://www.rfc-editor.org/rfc/rfc2104
@@ -32,14 +32,14 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.transform.types import kind
 
 MIN_KEY_BYTES = 16
-"""Keys are refused below this length: a short one can be tried out like a value."""
+"""Shorter keys are refused, because they can be guessed."""
 
 _CHECKED = b"extract-jobs: which key is it"
 
 
 @dataclass(frozen=True)
 class MaskKey:
-    """The key of the mask ``hash``. Picklable; in no ``repr``.
+    """The key of the mask ``hash``. Picklable; hidden from ``repr``.
 
     Attributes:
         secret: Its bytes.
@@ -49,11 +49,11 @@ class MaskKey:
 
     @classmethod
     def of(cls, text: str, where: str) -> MaskKey:
-        """Return the key of a secret's text, white space around it left out.
+        """Return the key from a secret's text, without surrounding white space.
 
         Args:
             text: The secret.
-            where: What names it, for the message.
+            where: Where it is configured, for the message.
 
         Raises:
             ConfigError: It is shorter than `MIN_KEY_BYTES`.
@@ -88,23 +88,23 @@ class MaskKey:
 
 def _distinct(array: pa.Array) -> pa.DictionaryArray:
     if pa.types.is_nested(array.type):
-        # Arrow does not compare them: each row's is a value of its own.
+        # Arrow cannot compare them, so each row counts as a distinct value.
         return pa.DictionaryArray.from_arrays(pa.array(range(len(array)), pa.int32()), array)
     return array.dictionary_encode()
 
 
 def _values(array: pa.Array) -> list[Any]:
-    """Return what `_speller` takes of each value."""
+    """Convert values to the form that `_speller` expects."""
     if pa.types.is_nested(array.type):
         return _as_json(array)
     if kind(array.type) not in ("string", "binary", "boolean", "integer", "decimal"):
-        # Of floats Arrow prints the shortest text that reads back, and it knows all years.
+        # Arrow prints floats as the shortest text that reads back, and supports all years.
         array = array.cast(pa.string())
     return list(array.to_pylist())
 
 
 def _speller(data_type: pa.DataType) -> Callable[[Any], bytes]:
-    """Return what gives the canonical form of a type's values, see above."""
+    """Return a function to the canonical form of a type's values."""
     spellers: dict[str, Callable[[Any], bytes]] = {
         "string": str.encode,
         "binary": bytes,
@@ -127,7 +127,7 @@ def _nested(value: Any) -> bytes:
 
 
 def _as_json(array: pa.Array) -> list[Any]:
-    """Return values as JSON holds them: nested as they are, their leaves in canonical form."""
+    """Return values for JSON: nesting is kept, leaves are in canonical form."""
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         items = iter(_as_json(array.flatten()))
         lengths = array.value_lengths().to_pylist()

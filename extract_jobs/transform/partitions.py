@@ -1,13 +1,13 @@
-"""Hive partitions of the target: which folder each row belongs to, and how the folder is spelled.
+"""Hive partitions of the target: each row's folder, and how the folder is spelled.
 
 Values are spelled as Hive spells them: integers plain, dates ISO, booleans ``true`` and ``false``,
 decimals with their scale, timestamps ``YYYY-MM-DD HH:MM:SS[.ffffff]``; ``year()`` ``2026``,
 ``month()`` ``2026-01``, ``day()`` ``2026-01-31``, ``hour()`` ``2026-01-31-13``. Timestamps with a
 zone are in UTC. NULL is the folder ``__HIVE_DEFAULT_PARTITION__``.
 
-Hive puts the empty string into that same folder, where it reads back as NULL, and Spark stops at a
-folder without a value. So neither it nor a text that spells the NULL folder has a faithful form:
-both are refused, or become NULL where ``lossy_types: null`` allows it.
+Hive puts the empty string into the same folder, where it reads back as NULL, and Spark fails on a
+folder without a value. So neither the empty string nor a text equal to the NULL folder's name can
+be represented: both are refused, or become NULL if ``lossy_types: null`` allows it.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class PartitionField:
 def parse_partitions(partition_by: Sequence[str]) -> tuple[PartitionField, ...]:
     """Read ``partition_by``.
 
-    A column ``c`` gives a field of its name, ``day(c)`` the field ``c_day``; blanks around the
-    column of a function do not count. ``extract_date`` and ``run_id`` are the run's own, whatever
-    columns the table has.
+    A column ``c`` gives a field of its name, ``day(c)`` the field ``c_day``; blanks around a
+    function's column are ignored. ``extract_date`` and ``run_id`` are always the run's own, even if
+    the table has such columns.
     """
     return tuple(_parse(text) for text in partition_by)
 
@@ -75,7 +75,7 @@ def _parse(text: str) -> PartitionField:
 
 
 def partition_problem(field: PartitionField, data_type: pa.DataType) -> str | None:
-    """Return what is wrong with a field over a column of that type, None if nothing is."""
+    """Return why a field cannot use a column of that type; None if it can."""
     found = kind(data_type)
     if field.function:
         allowed: tuple[str, ...] = ("timestamp", "timestamptz")
@@ -88,10 +88,7 @@ def partition_problem(field: PartitionField, data_type: pa.DataType) -> str | No
     if found in allowed:
         return None
     what = f"{field.function}({field.column})" if field.function else field.column
-    return (
-        f"target.partition_by: {what} is over type {data_type}, "
-        f"which it cannot be; it takes {', '.join(allowed)}"
-    )
+    return f"target.partition_by: {what} cannot use type {data_type}; it takes {', '.join(allowed)}"
 
 
 def partition_values(
@@ -101,9 +98,9 @@ def partition_values(
 
     Args:
         array: Values of the field's column, of a type that has no `partition_problem`.
-        field: What is made of them.
-        empty_is_null: Whether the empty string, a text that spells the NULL folder, and a year
-            that has no four digits may become NULL.
+        field: The partition field.
+        empty_is_null: Whether the empty string, a text equal to the NULL folder's name, and a year
+            without four digits may become NULL.
 
     Returns:
         Dictionary-encoded strings, not escaped; NULL is the NULL partition. The dictionary itself
@@ -132,7 +129,7 @@ def partition_values(
 
 
 def _naive(array: pa.Array) -> pa.Array:
-    """Return timestamps as UTC wall clock without a zone; others as they are."""
+    """Return timestamps as UTC wall clock without a zone; other values unchanged."""
     return array.cast(pa.timestamp("us")) if pa.types.is_timestamp(array.type) else array
 
 
@@ -147,18 +144,17 @@ def _text(values: pa.Array) -> pa.Array:
 def _homeless(
     texts: pa.Array, field: PartitionField, data_type: pa.DataType
 ) -> tuple[pa.Array, str]:
-    """Return which values have no folder of their own, and why that is."""
+    """Return which values have no folder of their own, and why."""
     if field.function:
         # Cut off after four digits, the year 12000 would be the year 1200.
         known = pc.match_substring_regex(texts, r"^\d{4}-")
         return pc.invert(known), (
-            f"a year below 0 or above 9999, which {field.function}() has no folder for"
+            f"a year below 0 or above 9999, for which {field.function}() has no folder"
         )
     if kind(data_type) != "string":
         return pa.repeat(pa.scalar(False), len(texts)), ""
     return pc.is_in(texts, pa.array(["", DEFAULT_PARTITION])), (
-        f"an empty text, or one that spells {DEFAULT_PARTITION}: in a folder's name both would "
-        "read back as NULL"
+        f"an empty text or the text {DEFAULT_PARTITION}: as a folder's name both read back as NULL"
     )
 
 
@@ -166,7 +162,7 @@ class PartitionIds:
     """Numbers the partitions that a writer meets, from 0. Not thread-safe."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start without partitions."""
         self._ids: dict[PartitionKey, int] = {}
         self._keys: list[PartitionKey] = []
 
@@ -209,7 +205,7 @@ def _decoded(code: int, texts: Sequence[Sequence[str | None]]) -> PartitionKey:
 
 
 def rows_by_id(rows: pa.RecordBatch, ids: pa.Array) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield the rows of each partition, in their order, copied so that no batch is held by a part.
+    """Yield each partition's rows in order, copied so that they do not keep the batch in memory.
 
     A batch of one partition is passed on as it is.
 
@@ -228,9 +224,9 @@ def rows_by_id(rows: pa.RecordBatch, ids: pa.Array) -> Iterator[tuple[int, pa.Re
 def folder(partition: dict[str, str | None]) -> str:
     """Return the path of a partition below the target, ``a=1/b=2``; empty for no fields.
 
-    Names and values are escaped as Hive does, ``%XX`` for each character that a path cannot hold.
-    So is the first letter of the text ``NULL`` in any case, which DuckDB takes for NULL whatever
-    type it is told.
+    Names and values are escaped as in Hive: ``%XX`` for each character that a path cannot hold. The
+    first letter of the text ``NULL``, in any case, is escaped too, because DuckDB reads it as NULL
+    whatever type is declared.
     """
     return "/".join(
         f"{_escape(name)}={DEFAULT_PARTITION if value is None else _value(value)}"
@@ -239,7 +235,7 @@ def folder(partition: dict[str, str | None]) -> str:
 
 
 def values_of(path: str) -> list[str | None]:
-    """Return the values of a partition by its path below the target: what `folder` had spelled."""
+    """Return a partition's values from its path below the target, the inverse of `folder`."""
     values = (part.partition("=")[2] for part in path.strip("/").split("/"))
     return [None if v == DEFAULT_PARTITION else _HEX.sub(_character, v) for v in values]
 

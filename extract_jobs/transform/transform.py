@@ -1,14 +1,14 @@
-"""From batches as the source gives them to batches as the files hold them.
+"""Turns the source's batches into batches as the files hold them.
 
 Columns are chosen, renamed, cast and masked, two audit columns are added, and every row gets the
-value of each of its Hive partitions; all with Arrow compute, never row by row.
+value of each of its Hive partitions. All of it uses Arrow compute, never row by row.
 
-Masks: ``hash`` puts a keyed hash in place of each value, see `masks`; ``redact`` puts `REDACTED` in
-place of each text, NULL staying NULL, and NULL in place of every value of another type, for which
-no fixed value would be honest; ``null`` makes all NULL.
+Masks: ``hash`` replaces each value with a keyed hash, see `masks`; ``redact`` replaces each text
+with `REDACTED` (NULL stays NULL) and each value of another type with NULL, since any fixed value
+could be taken for a real one; ``null`` makes all values NULL.
 
-Where older files stay beside the new ones, or the policy keeps columns as they were, a layout says
-which columns the files have, in which order and of which types: see `drift`.
+If older files stay, or the policy keeps columns as they were, a layout lists the files' columns,
+their order and their types: see `extract_jobs.planning.schema_comparison`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from extract_jobs.transform.partitions import PartitionField, parse_partitions, 
 __all__ = ["PartitionField", "Transform", "choose_columns", "parse_partitions"]
 
 REDACTED = "***"
-"""What the mask ``redact`` puts in place of a text."""
+"""What the mask ``redact`` replaces a text with."""
 
 SOURCE_TYPE_KEY = b"extract.source_type"
 """Key of each field's metadata that holds the column's type as the source prints it."""
@@ -51,8 +51,8 @@ SOURCE_TYPE_KEY = b"extract.source_type"
 class _Output:
     """How one column of the source becomes one of the files.
 
-    ``cast_type`` is what the spec requests, ``file_type`` what the files finally have: text of a
-    hash, or the type of older files.
+    ``cast_type`` is what the spec requests, ``file_type`` what the files have in the end: text for
+    a hash, or the type of older files.
     """
 
     position: int
@@ -76,11 +76,11 @@ class _Output:
 
 @dataclass(frozen=True)
 class Transform:
-    """From source batches to file batches; frozen and picklable.
+    """Converts source batches to file batches; frozen and picklable.
 
     Attributes:
-        schema: Of the files. Every field is nullable: a type's loss by permission, a mask or a
-            column dropped later make NULLs of what the source promised to be none.
+        schema: Schema of the files. Every field is nullable: a lossy type, a mask or a column that
+            is dropped later put NULL where the source has none.
         partitions: Fields of the target's folders, in path order, under their final names.
         run_id: Value of ``_run_id``, and of the partition ``run_id``.
         extracted_at: Value of ``_extracted_at``, UTC.
@@ -113,17 +113,18 @@ class Transform:
         """Decide everything that does not depend on rows.
 
         Args:
-            columns: What batches will have, in their order: from `choose_columns`.
+            columns: Columns of the batches, in order, from `choose_columns`.
             spec: Renames, casts, masks and partitions.
             run_id: The run.
-            extracted_at: When the attempt began to extract; an instant, with its zone.
+            extracted_at: When the attempt started to extract; with a zone.
             extract_date: The run's date, UTC.
-            layout: Columns of the files but the audit columns; those that ``columns`` lack are
-                NULL. None takes ``columns`` as they are.
-            mask_key: Key of the mask ``hash``; without it such columns have a type and no values.
+            layout: Columns of the files without the audit columns; those missing in ``columns`` are
+                NULL. None uses ``columns`` unchanged.
+            mask_key: Key of the mask ``hash``; without it only the schema can be built.
 
         Raises:
-            ConfigError: Names that collide, casts and partitions that cannot be; all at once.
+            ConfigError: Names collide, or a cast or partition is not possible. The message names
+                all problems.
         """
         refuse(spec, list(problems(columns, spec, [c.name for c in columns])))
         rename = spec.columns.rename
@@ -162,8 +163,8 @@ class Transform:
         """Return the batch in `schema`, row for row.
 
         Raises:
-            TypeNotRepresentable: A value cannot be cast, or the batch is not of the columns that
-                this was built for. The message never holds a value.
+            TypeNotRepresentable: A value cannot be cast, or the batch has other columns than this
+                was built for. The message never holds a value.
         """
         self._check(batch)
         columns = [
@@ -181,7 +182,7 @@ class Transform:
         """Return each row's value of every partition field.
 
         Args:
-            batch: As the source gave it, the very rows of an `apply`.
+            batch: As the source gave it; the same rows as in `apply`.
 
         Returns:
             One array per field, dictionary-encoded strings, not escaped; NULL is the NULL
@@ -203,14 +204,14 @@ class Transform:
         ]
 
     def stored(self, batch: pa.RecordBatch, columns: Sequence[str]) -> list[pa.Array]:
-        """Return values of some source columns as files hold them, or else their folder's text.
+        """Return values of some source columns as files hold them, or their folder's text.
 
         Args:
             batch: As the source gave it; it may lack other columns.
             columns: Names in the source.
 
         Raises:
-            TypeNotRepresentable: As `apply` and `partition_keys` raise it.
+            TypeNotRepresentable: As in `apply` and `partition_keys`.
         """
         outputs = {output.column: output for output in self._outputs if output}
         folders = {
@@ -230,13 +231,13 @@ class Transform:
         return found
 
     def fixed_partition(self) -> dict[str, str | None] | None:
-        """Return the one partition of all rows, or None where it depends on the row."""
+        """Return the one partition of all rows; None if it depends on the row."""
         if any(f.column for f in self.partitions):
             return None
         return {f.name: self._fixed(f) for f in self.partitions}
 
     def text_partitions(self) -> list[str]:
-        """Return the names of partitions that hold a column's text as it is."""
+        """Return the names of partitions that hold a column's text unchanged."""
         return [
             field.name
             for key, field in zip(self._keys, self.partitions, strict=True)
@@ -262,7 +263,7 @@ class Transform:
 
 
 def _constant(value: str | datetime, data_type: pa.DataType, length: int) -> pa.Array:
-    """Return a slice of an array made once: lengths of batches vary, powers of two hardly do."""
+    """Return a slice of a cached array: its length is rounded up to a power of two."""
     return _repeated(value, data_type, 1 << max(10, (length - 1).bit_length())).slice(0, length)
 
 

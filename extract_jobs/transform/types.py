@@ -33,7 +33,7 @@ _SIMPLE = {
 
 
 def kind(data_type: pa.DataType) -> str:
-    """Return the kind of a type: a key of the cast table, or the type's own text for others."""
+    """Return the kind of a type: a key of the cast table, or else the type's text."""
     types = pa.types
     tests = {
         "string": types.is_string(data_type)
@@ -54,7 +54,7 @@ def kind(data_type: pa.DataType) -> str:
 
 
 def parse_type(name: str) -> pa.DataType | None:
-    """Return the Arrow type that a cast names, None where there is no such type."""
+    """Return the Arrow type that a cast names; None if there is no such type."""
     match = re.fullmatch(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)", name)
     if match:
         precision, scale = int(match[1]), int(match[2])
@@ -64,16 +64,16 @@ def parse_type(name: str) -> pa.DataType | None:
 
 
 def stored_type(data_type: pa.DataType) -> pa.DataType:
-    """Return the type that files hold for a source's: timestamps in microseconds, zones as UTC."""
+    """Return the file type for a source's type: timestamps in microseconds, zones as UTC."""
     if pa.types.is_timestamp(data_type):
         return pa.timestamp("us", "UTC" if data_type.tz else None)
     return data_type
 
 
 def printed_type(text: str) -> pa.DataType | None:
-    """Return the type that pyarrow prints like this, None if it is unknown.
+    """Return the type that pyarrow prints this way; None if it is unknown.
 
-    Commits keep types as text. Lists and decimals are understood, structs and maps are not.
+    Commits keep types as text. Lists and decimals are supported, structs and maps are not.
     """
     if found := _SIMPLE.get(text):
         return found

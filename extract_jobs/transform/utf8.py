@@ -1,4 +1,4 @@
-"""Finds text that is not valid UTF-8, which readers of Parquet stop at or show damaged."""
+"""Finds text that is not valid UTF-8: readers of Parquet fail on it or show it damaged."""
 
 from __future__ import annotations
 

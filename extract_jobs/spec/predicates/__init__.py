@@ -1,9 +1,9 @@
 """Checks ``where``: only one boolean expression of the source's dialect is accepted.
 
-The text is sent as written, between parentheses, so it is checked twice. `scanner` makes sure that
+The text is sent unchanged, between parentheses, so it is checked twice. `scanner` makes sure that
 no server, whatever its settings, can read the text as leaving those parentheses. Then sqlglot
-parses it, and anything that is not a condition on one row, or that may return something else each
-time, is refused with the reason.
+parses it, and anything that is not a condition on one row, or that may return something different
+each time, is refused with the reason.
 
 https://github.com/tobymao/sqlglot
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _WAY_OUT = "if the source accepts this form, use a query instead"
 _CACHED_TEXTS = 20_000
-"""Tables of a large config, many of which share their condition."""
+"""Enough for a large config, in which many tables share a condition."""
 
 
 def check_where(text: str, dialect: str, *, where: str = "where") -> None:
@@ -38,7 +38,7 @@ def check_where(text: str, dialect: str, *, where: str = "where") -> None:
         where: How messages refer to it, such as by its path in a config.
 
     Raises:
-        ConfigError: With the reason, and its line and column in the text.
+        ConfigError: The text is refused; the message has the reason, and its line and column.
     """
     problem = where_problem(text, dialect)
     if problem is not None:
@@ -47,7 +47,7 @@ def check_where(text: str, dialect: str, *, where: str = "where") -> None:
 
 @lru_cache(_CACHED_TEXTS)
 def where_problem(text: str, dialect: str) -> str | None:
-    """Return why `check_where` refuses a text; None where it does not."""
+    """Return why `check_where` refuses a text; None if it does not."""
     problem = problem_of(text, dialect)
     if problem is not None:
         return problem
@@ -79,10 +79,10 @@ def where_problem(text: str, dialect: str) -> str | None:
 
 @lru_cache(_CACHED_TEXTS)
 def reads_clock(text: str, dialect: str) -> bool:
-    """Return whether SQL, a condition or a query, may return something else when it is run again.
+    """Return whether a condition or query may return something different when it is run again.
 
-    By the names in it: the clock's, and those of functions that `check_where` refuses in a
-    condition. A table that happens to have a column of such a name makes it True too.
+    This is decided by the names in it: those of the clock and of functions that `check_where`
+    refuses. A column that happens to have such a name makes it True too.
 
     Args:
         text: SQL. If it cannot be parsed, the result is True.
@@ -100,11 +100,11 @@ def reads_clock(text: str, dialect: str) -> bool:
 
 @lru_cache(_CACHED_TEXTS)
 def reads_other_rows(text: str, dialect: str) -> bool:
-    """Return whether a condition may depend on other rows than the one that it is about.
+    """Return whether a condition may depend on rows other than the one it is evaluated for.
 
     Args:
-        text: A condition that `check_where` lets pass. One with a function that is not known
-            answers True: it may be the server's own.
+        text: A condition that `check_where` lets pass. An unknown function makes it True: it may be
+            defined on the server.
         dialect: As a `SourceRegistration` names it.
     """
     from sqlglot import exp
@@ -116,7 +116,7 @@ def reads_other_rows(text: str, dialect: str) -> bool:
 
 
 def _read_as(text: str, dialect: str) -> str:
-    """Return sqlglot's name of a dialect; of generic SQL with MySQL's quotes, that of MySQL."""
+    """Return sqlglot's name of a dialect; for generic SQL with MySQL's quotes, MySQL's."""
     if dialect != "generic":
         return dialect
     return "mysql" if "`" in text else ""
@@ -153,7 +153,7 @@ def _outside_subqueries(tree: exp.Expr) -> Iterator[exp.Expr]:
 
 
 def _operands(tree: exp.Expr) -> Iterator[exp.Expr]:
-    """Yield what must be true or false: the tree, or what AND, OR and NOT join in it."""
+    """Yield the nodes that must be boolean: the tree, or the operands of AND, OR and NOT."""
     from sqlglot import exp
 
     todo = [tree]
@@ -168,7 +168,7 @@ def _operands(tree: exp.Expr) -> Iterator[exp.Expr]:
 
 
 def _is_no_condition(node: exp.Expr, dialect: str) -> bool:
-    """Return whether a node's value is certainly no boolean."""
+    """Return whether a node's value is certainly not a boolean."""
     from sqlglot import exp
 
     if isinstance(node, exp.Literal | exp.Null | exp.Star | exp.Tuple | exp.Interval | exp.Neg):

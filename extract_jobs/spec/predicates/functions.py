@@ -1,8 +1,8 @@
-"""Functions that a condition must not use, and those that make it depend on the clock.
+"""Functions that a condition must not use, and functions that depend on the clock.
 
 The splits of an attempt, the count that they are reconciled with and a retry all evaluate the same
-condition. One that returns something else each time loses or duplicates rows, and one with side
-effects repeats them.
+condition. A function that returns something different each time loses or duplicates rows, and one
+with side effects repeats them.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def effect_in(tokens: Sequence[Token], dialect: str) -> str | None:
         if _is_name(token) and (called or package or name in bare):
             clock = name in ("clock_timestamp", "timeofday", "sysdate")
             return (
-                f"uses {name}, which returns something else each time, or does more "
-                f"than answer{'; there is current_timestamp' if clock else ''}"
+                f"uses {name}, which returns something different each time or has side "
+                f"effects{'; there is current_timestamp' if clock else ''}"
             )
         if name == "next value for" or (name == "next" and sign == "value"):
             return "takes the next value of a sequence, which changes the source"
@@ -93,7 +93,7 @@ def effect_in(tokens: Sequence[Token], dialect: str) -> str | None:
 
 
 def clock_in(tokens: Sequence[Token]) -> bool:
-    """Return whether text asks for the time."""
+    """Return whether a text stands for the time."""
     texts = [token.text.lower() for token in tokens]
     for at, (token, name) in enumerate(zip(tokens, texts, strict=True)):
         if not _is_name(token):

@@ -1,10 +1,10 @@
-"""Whether text stays between parentheses put around it, whatever the server's settings.
+"""Checks that text stays inside the parentheses around it, whatever the server's settings.
 
 Where a quotation ends can depend on settings that are not ours: backslashes escape in MySQL unless
-``NO_BACKSLASH_ESCAPES`` is on, in PostgreSQL if ``standard_conforming_strings`` is off, and
-elsewhere who knows. So text is read in each way that a server of the dialect may read it, and
-what ends anywhere else in one way than in another is refused. Comments, dollar quotes and Oracle's
-``q'[…]'``, by which text hides from one reader and not from another, have no place in a condition.
+``NO_BACKSLASH_ESCAPES`` is on, in PostgreSQL if ``standard_conforming_strings`` is off, and in
+other databases it is unknown. So text is read in every way that a server of the dialect may read
+it, and is refused if a quotation ends in different places. Comments, dollar quotes and Oracle's
+``q'[…]'``, which hide text from one reader but not from another, are not allowed in a condition.
 
 https://dev.mysql.com/doc/refman/8.4/en/string-literals.html
 https://www.postgresql.org/docs/current/sql-syntax-lexical.html
@@ -22,11 +22,11 @@ class _Lexis:
     """How a dialect quotes.
 
     Attributes:
-        names: What opens a quoted name, beside ``"``.
+        names: What opens a quoted name, besides ``"``.
         backslash: Quotes between which a backslash may, or may not, escape.
         escapes: Whether ``E'…'`` is a string in which it does.
-        refused: Signs that have no place outside quotes.
-        ambiguous: Signs of ``names`` that may, or may not, quote.
+        refused: Characters that are refused outside quotes.
+        ambiguous: Characters of ``names`` that may, or may not, quote.
     """
 
     names: str = ""
@@ -62,12 +62,12 @@ class _Refused(Exception):
 
 
 def place(text: str, at: int) -> str:
-    """Return ``line 1, column 5`` of a position; both count from 1."""
+    """Return a position as ``line 1, column 5``; both count from 1."""
     return f"line {text.count(chr(10), 0, at) + 1}, column {at - text.rfind(chr(10), 0, at)}"
 
 
 def problem_of(text: str, dialect: str) -> str | None:
-    """Return why text may reach beyond parentheses around it, None where it cannot.
+    """Return why text may reach beyond the parentheses around it; None if it cannot.
 
     Args:
         text: A condition.
@@ -94,7 +94,7 @@ def _spans(text: str, dialect: str, *, escaping: bool) -> list[tuple[int, int, s
     while at < len(text):
         sign = text[at]
         if text.startswith(_COMMENTS, at):
-            raise _Refused("holds a comment; put it beside the text, not into it", at)
+            raise _Refused("holds a comment; leave it out of the text", at)
         if sign not in "'\"" and sign not in lexis.names:
             at += 1
             continue
@@ -106,7 +106,7 @@ def _spans(text: str, dialect: str, *, escaping: bool) -> list[tuple[int, int, s
         if sign in lexis.ambiguous and _UNSAFE_WHERE_AMBIGUOUS.search(text, at + 1, end - 1):
             raise _Refused(f"holds quotes or parentheses between {sign}{sign}", at)
         if sign == "'" and found and found[-1][2] == "'" and not text[found[-1][1] : at].strip():
-            # PostgreSQL joins them, and reads the second as it read the first: E'…' too.
+            # PostgreSQL joins them and reads the second like the first, also after E'…'.
             raise _Refused("holds two strings in a row; write them as one", at)
         found.append((at, end, sign))
         at = end
@@ -154,7 +154,7 @@ def _end(text: str, start: int, dialect: str, *, escapes: bool) -> int:
 
 
 def _check_between(text: str, spans: list[tuple[int, int, str]], lexis: _Lexis) -> None:
-    """Check parentheses and single signs outside quotes, and control characters anywhere."""
+    """Check parentheses and single characters outside quotes, and control characters anywhere."""
     if "\0" in text:
         raise _Refused("holds the character NUL", text.index("\0"))
     quoted = iter([*spans, (len(text), len(text), "")])
