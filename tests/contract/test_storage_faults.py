@@ -329,7 +329,7 @@ def test_an_abort_is_repeated_until_the_upload_is_gone(
     S3Storage(lambda: Slow(client_from_environment(), 2, dict)).abort(root, staged)
     assert list(direct.abandoned(root)) == []
     staged = stage(direct, root)
-    with pytest.raises(WriteFailed, match="yet lists parts"):
+    with pytest.raises(WriteFailed, match="but still lists parts"):
         S3Storage(lambda: Slow(client_from_environment(), 99, dict)).abort(root, staged)
 
 

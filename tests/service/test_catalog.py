@@ -165,11 +165,11 @@ def seen(scene: Scene) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({}, "was made by somebody else"),
+        ({}, "was created by someone else"),
         ({"TableType": "VIRTUAL_VIEW", "ViewOriginalText": "/* x */"}, "is a view"),
         ({"StorageDescriptor": {"InputFormat": "org.apache.hadoop.mapred.TextInputFormat"}},
          "is not a table of Parquet"),
-        ({"Parameters": {"extract_table": "other/public.t"}}, "is kept for other/public.t"),
+        ({"Parameters": {"extract_table": "other/public.t"}}, "belongs to other/public.t"),
     ],
 )  # fmt: skip
 def test_a_catalog_table_of_somebody_else_is_not_touched(
@@ -195,7 +195,7 @@ def test_another_state_s_table_of_the_same_name_is_not_touched(scene: Scene) -> 
         glue.update_table(
             DatabaseName=scene.where["database"], TableInput={**given, "Parameters": parameters}
         )
-    with pytest.raises(ConfigError, match=r"is kept for .* with its state at .* makes it anew"):
+    with pytest.raises(ConfigError, match=r"belongs to .* with state .* creates it again"):
         scene.run("b", uri=f"{scene.lake.target}-2", state="2")
 
 
@@ -210,7 +210,7 @@ def test_a_table_that_moves_takes_its_catalog_table_with_it(scene: Scene) -> Non
     located = awswrangler.catalog.get_partitions(**scene.where)
     assert located == {f"{moved}/country=de/": ["de"]}
     # Who still runs at the old place is told, and changes nothing.
-    with pytest.raises(ConfigError, match="is kept for"):
+    with pytest.raises(ConfigError, match="belongs to"):
         scene.run("c")
     scene.server.execute("insert into t (id, country) values (3, 'it')")
     assert scene.run("d", uri=moved, state="2").catalog == "updated"
@@ -278,7 +278,7 @@ def test_a_move_that_failed_is_made_by_the_next_run(
     assert scene.run("c", write_mode="overwrite", **place).catalog == "updated"
     assert seen(scene)["StorageDescriptor"]["Location"] == f"{place['uri']}/"
     assert scene.partitions() == [["de"]]
-    with pytest.raises(ConfigError, match="is kept for"):
+    with pytest.raises(ConfigError, match="belongs to"):
         scene.run("d")
 
 
@@ -287,7 +287,7 @@ def test_a_state_that_never_was_to_take_the_table_over_does_not(scene: Scene) ->
     scene.run("a")
     elsewhere: dict[str, Any] = {"uri": f"{scene.lake.target}-2", "state": "2"}
     scene.run("b", catalog=None, **elsewhere)
-    with pytest.raises(ConfigError, match="is kept for"):
+    with pytest.raises(ConfigError, match="belongs to"):
         scene.run("c", **elsewhere)
 
 

@@ -237,22 +237,22 @@ def test_partitions_that_a_person_added_elsewhere_stay(lake: Lake) -> None:
     assert lake.partitions() == ["b", "x"]
 
 
-def test_columns_that_athena_cannot_have_are_told_all_at_once(lake: Lake) -> None:
+def test_all_columns_that_athena_does_not_support_are_reported_at_once(lake: Lake) -> None:
     lake.columns = {
         "id": "int32", "ID": "int32", "up per": "string", "t": "time64[us]",
         "n": "decimal256(40, 2)", "k": "string",
     }  # fmt: skip
     outcome = lake.update(lake.commit(["a"]))
     assert outcome.error == (
-        "column 'ID': another one is 'id' too; see columns.rename; column 'up per': the catalog "
-        "takes letters, digits and _ alone; see columns.rename; column 't': Athena has no type for "
-        "time64[us]; column 'n': Athena has no type for decimal256(40, 2); partition 'k': another "
-        "column is 'k' too"
+        "column 'ID': another column is also named 'id'; see columns.rename; column 'up per': the "
+        "catalog accepts only letters, digits and _; see columns.rename; column 't': Athena has no "
+        "type for time64[us]; column 'n': Athena has no type for decimal256(40, 2); partition 'k': "
+        "another column is also named 'k'"
     )
     assert lake.calls == {}
 
 
-def test_other_partition_fields_than_the_table_has_are_told(lake: Lake) -> None:
+def test_other_partition_fields_are_refused(lake: Lake) -> None:
     lake.update(lake.commit(["a"]))
     lake.partition_by = ("k", "m")
     outcome = lake.update(lake.commit(["a"]))
@@ -263,7 +263,7 @@ def test_other_partition_fields_than_the_table_has_are_told(lake: Lake) -> None:
 def test_a_name_that_the_catalog_would_change_is_refused(lake: Lake) -> None:
     catalog = {"database": "db", "table": "My-Orders"}
     target = lake.spec.target.model_dump() | {"catalog": catalog}
-    with pytest.raises(ValidationError, match=r"target\.catalog\.table 'My-Orders' is no name"):
+    with pytest.raises(ValidationError, match=r"target\.catalog\.table 'My-Orders' is not valid"):
         make_spec(connection={"host": "h"}, target=target)
 
 

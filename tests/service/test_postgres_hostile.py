@@ -201,7 +201,9 @@ def test_hostile_names_in_the_catalog(
         if all(c.isascii() and (c.isalnum() or c == "_") for c in at + part + value):
             assert run_extract(renamed_back(spec)).catalog == "updated", name
         else:
-            with pytest.raises(ConfigError, match=r"the catalog takes letters.*columns\.rename"):
+            with pytest.raises(
+                ConfigError, match=r"the catalog accepts only letters.*columns\.rename"
+            ):
                 run_extract(renamed_back(spec))
 
 

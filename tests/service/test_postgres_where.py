@@ -58,7 +58,7 @@ def test_the_server_never_reads_what_passes_as_more_than_a_condition(server_chec
 @pytest.mark.parametrize(
     ("where", "says"),
     [
-        ("random() < 0.5", "^where: uses random, which returns something else each time"),
+        ("random() < 0.5", "^where: uses random, which returns something different each time"),
         ("a = 1 -- why", "^where: holds a comment"),
         ("nowhere = 1", "where is refused by the server"),
         ("b", "where is refused by the server"),

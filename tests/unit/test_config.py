@@ -410,7 +410,7 @@ extra: 1
         "sales.yml:3: source.name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$'",
         (
             "sales.yml:5: source.connection: only one of secret_id, ssm_parameter and url_env can "
-            "be given, and no url beside url_env"
+            "be given, and url cannot be combined with url_env"
         ),
         "sales.yml:6: source.max_connection: unknown key; did you mean max_connections?",
         "sales.yml:8: defaults.job_type: 'gleu' is not glue, emr or ecs; did you mean glue?",

@@ -290,7 +290,7 @@ def test_a_jdbc_url_stays_whole_and_its_login_comes_from_elsewhere():
 
 
 def test_a_jdbc_url_and_a_host_are_one_place_too_many():
-    with pytest.raises(ConfigError, match="as well: say it in one place"):
+    with pytest.raises(ConfigError, match="as well: keep only one of them"):
         resolve(url="jdbc:oracle:thin:@//h/d", host="other", engine="oracle")
 
 
@@ -380,7 +380,7 @@ def test_a_spec_read_back_from_its_json_takes_the_same_fields():
 @pytest.mark.parametrize(
     ("connection", "says"),
     [
-        ({"host": "h", "auth": "iam", "password_env": "P"}, "in place of a password"),
+        ({"host": "h", "auth": "iam", "password_env": "P"}, "instead of a password"),
         ({"host": "h", "auth": "iam", "sslmode": "disable"}, "needs TLS"),
         ({"host": "h", "region": "eu-west-1"}, "needs auth iam"),
         ({"host": "h", "secret_id": "a", "ssm_parameter": "b"}, "only one of"),

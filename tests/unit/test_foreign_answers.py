@@ -71,7 +71,7 @@ RUN = TrackedRun(table_id="sales/t", run_id="r", execution_id="e")
 ])  # fmt: skip
 @pytest.mark.usefixtures("portal")
 def test_nothing_is_taken_as_written_or_absent_in_the_tracking_table(ask):
-    with pytest.raises(WriteFailed, match="not one of AWS"):
+    with pytest.raises(WriteFailed, match="which AWS never sends"):
         ask(Tracking(client_from_environment(), "tracking", utc_now))
 
 
@@ -83,7 +83,7 @@ def test_nothing_is_taken_as_written_or_absent_in_the_tracking_table(ask):
 ])  # fmt: skip
 @pytest.mark.usefixtures("portal")
 def test_nothing_is_taken_as_stored_read_or_absent_in_s3(ask):
-    with pytest.raises(WriteFailed, match="not one of AWS"):
+    with pytest.raises(WriteFailed, match="which AWS never sends"):
         ask(open_storage("s3://b/x"))
 
 
@@ -98,7 +98,7 @@ def test_no_page_is_taken_for_a_secret():
 def test_the_reaper_does_not_take_a_page_for_the_word_that_no_job_runs():
     since = datetime.now(UTC) - timedelta(days=1)
     for service in ("glue", "ecs", "emr", "emr-serverless"):
-        with pytest.raises(HTTPClientError, match="not one of AWS"):
+        with pytest.raises(HTTPClientError, match="which AWS never sends"):
             list(reaper._RUNNING[service](reaper._client.__wrapped__(service), "x", since))
 
 
@@ -112,5 +112,5 @@ CATALOG = CatalogSpec(database="lake", table="t")
 ])  # fmt: skip
 @pytest.mark.usefixtures("portal")
 def test_nothing_is_taken_as_kept_or_absent_in_the_catalog(ask):
-    with pytest.raises(HTTPClientError, match="not one of AWS"):
+    with pytest.raises(HTTPClientError, match="which AWS never sends"):
         ask()

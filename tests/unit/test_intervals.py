@@ -326,7 +326,7 @@ def test_specs_that_do_neither(fields: dict[str, Any]) -> None:
         ("integer", {"delay": "1m"}, "watermark.delay needs a watermark that is a time, not"),
         ("integer", {"lag": "1h"}, "watermark.lag is a duration: use a whole number"),
         ("timestamptz", {"lag": 3600}, "watermark.lag is 3600: use a duration"),
-        ("string", {"lag": 1}, "watermark.lag cannot be taken from .* text has no distance"),
+        ("string", {"lag": 1}, "watermark.lag cannot be subtracted from .* text has no distance"),
         (
             "date",
             {"initial": "today", "lower": "2026-01-01 10:00", "upper": "1", "lag": 3},
@@ -378,7 +378,7 @@ def test_a_backfill_of_committed_ground_needs_a_key_or_consent(
     table.run(incremental())
     table.source.rows += [6, 7, 8, 9]
     if overlaps:
-        with pytest.raises(ConfigError, match=r"would double those rows.*columns.key"):
+        with pytest.raises(ConfigError, match=r"would duplicate those rows.*columns.key"):
             table.run(incremental(**bounds))
     else:
         table.run(incremental(**bounds))

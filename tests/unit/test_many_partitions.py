@@ -301,7 +301,7 @@ def test_an_error_of_the_disk_is_told(tmp_path, monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
-        with pytest.raises(WriteFailed, match=r"could not be kept in .*: File too large"):
+        with pytest.raises(WriteFailed, match=r"could not be stored in .*: File too large"):
             run_in_process(task, ScatteredReader(20_000, 50), [Split(0)], Progress())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
