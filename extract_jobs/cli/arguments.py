@@ -1,4 +1,4 @@
-"""Arguments of the command line. Nothing else is imported, so that help appears at once."""
+"""Arguments of the command line. Imports nothing else, so that help appears at once."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class _Version(argparse.Action):
 
 
 class _Command(_Parser):
-    """A command, whose tables may be given before, between and after its options."""
+    """A command whose tables may come before, between and after its options."""
 
     # As in the standard library's stub, without its overloads.
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        # `parse_intermixed_args` does not work with subcommands: argparse gives TABLE… whatever
-        # follow CONFIG, and leaves what follows a later option.
+        # `parse_intermixed_args` does not work with subcommands: argparse assigns to TABLE… only
+        # what directly follows CONFIG, and leaves what follows a later option.
         found, left = super().parse_known_args(args, namespace)
         dashes = left.index("--") if "--" in left else len(left)
         options = [a for a in left[:dashes] if a.startswith("-")]
@@ -46,9 +46,9 @@ class _Command(_Parser):
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Return the parser; ``command`` of what it parses is the command's name.
+    """Return the parser; the result's ``command`` is the command's name.
 
-    It raises `ConfigError` for what it cannot parse.
+    It raises `ConfigError` for arguments that it cannot parse.
     """
     parser = _Parser(prog="extract-jobs", description="Extract tables to partitioned Parquet.")
     parser.add_argument("--version", action=_Version, help="show program's version number and exit")
@@ -156,7 +156,7 @@ def _config_arguments(parser: argparse.ArgumentParser, tables: str | None = None
         parser.add_argument("tables", metavar="TABLE", nargs=1, help="a table of the config")
     elif tables:
         about = "names or globs; default: all tables"
-        # Without a default, argparse says that it is required.
+        # Without a default, argparse would require it.
         parser.add_argument("tables", metavar="TABLE", nargs="*", default=[], help=about)
         parser.set_defaults(takes_tables=True)
     parser.add_argument(
@@ -172,7 +172,7 @@ def _target_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         metavar="FOLDER",
-        help="a scratch folder: the tables go below it, with a state of their own, and no catalog",
+        help="a scratch folder: tables are written below it, with their own state and no catalog",
     )
 
 

@@ -10,7 +10,7 @@ _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def size_text(size: float | None) -> str:
-    """Return bytes as people read them, decimal: ``4.2 MB``; ``?`` for what is unknown."""
+    """Return bytes in readable decimal form, ``4.2 MB``; ``?`` if unknown."""
     if size is None:
         return "?"
     power = 0
@@ -24,7 +24,7 @@ def size_text(size: float | None) -> str:
 
 
 def count_text(count: int | None) -> str:
-    """Return a count with its thousands apart; ``?`` for what is unknown."""
+    """Return a count with separated thousands; ``?`` if unknown."""
     return "?" if count is None else f"{count:,}"
 
 
@@ -34,7 +34,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as lines with their columns aligned, no blanks at the end.
+    """Return rows of cells as lines with aligned columns, without trailing blanks.
 
     A name's control characters are shown escaped.
     """

@@ -1,4 +1,4 @@
-"""Commit logs as text, read without the imports of an extract, so that it answers at once."""
+"""Commit logs as text, without the imports of an extract, so that it is fast."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def last_published(log: CommitLog) -> Commit | None:
 
 
 def younger(log: CommitLog, target_uri: str, than: datetime) -> int:
-    """Return how many staged files of a table began after ``than``; a commit's own do not count."""
+    """Count staged files of a table that started after ``than``, without those of a commit."""
     newest = log.newest()
     committed = {f.staged.uri for f in newest.files} if newest else set()
     staged = log.target.abandoned(target_uri)

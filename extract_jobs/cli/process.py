@@ -1,4 +1,4 @@
-"""The command line as a process: how it stops, logs, and reports its own defects."""
+"""The command line as a process: how it stops, logs, and reports defects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _stop_signals: list[int] = []
 
 
 def stop_requested() -> bool:
-    """Whether a person or a service has asked this process to stop."""
+    """Whether a user or service has asked this process to stop."""
     return bool(_stop_signals)
 
 
@@ -31,7 +31,7 @@ def stop_text() -> str:
 
 
 def note_stop(error: BaseException) -> None:
-    """Note a Ctrl-C that came through Spark's handler, which replaces ours once Spark runs."""
+    """Record a Ctrl-C from Spark's handler, which replaces ours once Spark runs."""
     if isinstance(error.__cause__, KeyboardInterrupt):
         _stop_signals.append(signal.SIGINT)
 
@@ -40,7 +40,7 @@ def note_stop(error: BaseException) -> None:
 def stoppable() -> Iterator[None]:
     """Make the first SIGINT or SIGTERM stop the main thread's work; the next one kills.
 
-    So staged files are dropped if there is time.
+    This leaves time to drop staged files.
 
     Raises:
         Interrupted: A signal came.
@@ -62,7 +62,7 @@ def stoppable() -> Iterator[None]:
         yield
     except StopRequested as error:
         raise Interrupted(str(error)) from error
-    except KeyboardInterrupt as error:  # Spark replaces our handler by its own
+    except KeyboardInterrupt as error:  # Spark replaces our handler with its own
         _stop_signals.append(signal.SIGINT)
         raise Interrupted(stop_text()) from error
     finally:
@@ -82,7 +82,7 @@ class _Stderr(logging.StreamHandler[Any]):
 
 
 def log_to_stderr() -> None:
-    """Log warnings, and more for loggers that are set so, to standard error."""
+    """Log warnings, and more for loggers with a lower level, to standard error."""
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -25,7 +25,7 @@ class Meter(Progress):
 
     Attributes:
         table: The table's name, control characters escaped.
-        current: The phase under way.
+        current: The current phase.
         splits: How many splits the plan has, 0 before it is known.
         estimated_rows: The source's estimate, None when unknown.
     """
@@ -51,7 +51,7 @@ class Meter(Progress):
             self.changed(phase=True)
 
     def planned(self, splits: int, rows: int | None, size: int | None) -> None:  # noqa: ARG002
-        """Note the plan; what an earlier plan of the run has read no longer counts."""
+        """Record the plan; rows read under an earlier plan no longer count."""
         with self._lock:
             self.splits, self.estimated_rows = splits, rows
             self._latest.clear()
@@ -59,7 +59,7 @@ class Meter(Progress):
             self.changed(phase=False)
 
     def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
-        """Note how far a split is."""
+        """Record a split's progress."""
         with self._lock:
             self._latest[index] = rows, size
             if done:
@@ -67,7 +67,7 @@ class Meter(Progress):
             self.changed(phase=False)
 
     def changed(self, *, phase: bool) -> None:
-        """Called, under the lock, after every change; ``phase`` says whether it was a phase."""
+        """Called, under the lock, after every change; ``phase`` is whether it was a phase."""
 
     @property
     def rows(self) -> int:
@@ -81,17 +81,17 @@ class Meter(Progress):
 
     @property
     def splits_done(self) -> int:
-        """Splits read to their end."""
+        """Splits that are complete."""
         return len(self._done)
 
     @property
     def seconds(self) -> float:
-        """Seconds since the table was begun."""
+        """Seconds since the table was started."""
         return self._clock() - self._started
 
     @property
     def fraction(self) -> float:
-        """How much is read, 0 to 1: by rows if the source gave an estimate, else by splits."""
+        """The fraction read, 0 to 1: by rows if the source gave an estimate, else by splits."""
         if self.splits and self.splits_done == self.splits:
             return 1.0
         if self.estimated_rows:
@@ -147,7 +147,7 @@ class _BarMeter(Meter):
         self.bar: TaskID = bars.add_task(table, total=1.0, phase="start", figures="")
 
     def changed(self, *, phase: bool) -> None:
-        """Hand the figures to the display, which draws at its own pace."""
+        """Pass the figures to the display, which draws at its own pace."""
         del phase
         figures = self.figures() if self.splits else ""
         self._bars.update(self.bar, completed=self.fraction, phase=self.current, figures=figures)
@@ -165,10 +165,10 @@ class Display(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
 
     def table(self, name: str) -> Progress:
-        """Begin a table and return the progress to pass to its extract."""
+        """Start a table and return the progress for its extract."""
 
     def finished(self, table: Progress, line: str) -> None:
         """End a table, with one line that stays.
@@ -209,7 +209,7 @@ class LiveDisplay:
     """A line per table that changes in place, with a bar; log lines scroll above it."""
 
     def __init__(self, console: Console) -> None:
-        # Names come from a database: none of them is markup.
+        # Names come from a database and are not markup.
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),

@@ -78,7 +78,7 @@ def run_one(
         workers: Processes that it shares with other tables; None starts its own.
 
     Returns:
-        Its report, also where it failed, and the exit code that it alone would give.
+        Its report, even on failure, and the exit code for this table alone.
     """
     try:
         report = run_extract(spec, progress=progress, workers=workers)
@@ -98,7 +98,7 @@ def run_one(
 
 
 def _left_behind(spec: ExtractSpec, failed: Report) -> Report | None:
-    """Return the report that the run itself left, which has more detail; None if it left none."""
+    """Return the report that the run itself wrote, which has more detail; None without one."""
     try:
         raw = open_storage(spec.report_uri).read(spec.report_uri)
         found = Report.parse(raw) if raw else None
@@ -110,12 +110,12 @@ def _left_behind(spec: ExtractSpec, failed: Report) -> Report | None:
 def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[str, int]:
     """Return the last line and the exit code of a command some of whose tables failed.
 
-    Configuration comes first, then what a retry may fix, then the rest. Where the tables failed
-    in different ways, the line's class is the command's own, and each table has its class.
+    Configuration errors come first, then what a retry may fix, then the rest. If tables failed in
+    different ways, the line has the command's own class, and each table its class.
 
     Args:
         failed: Reports and exit codes of the tables that failed, at least one.
-        of: How many tables were to run.
+        of: How many tables were requested.
         run_id: The run, for trying again.
     """
     order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED, EXIT_CATALOG)
@@ -139,9 +139,9 @@ def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[s
 
 @contextmanager
 def reports_only(wanted: bool) -> Iterator[TextIO]:
-    """Give standard output to reports alone: what others write there goes to standard error.
+    """Reserve standard output for reports: other writes to it go to standard error.
 
-    Others are not only Python: the JVM that Spark starts inherits the descriptor.
+    Not only Python writes: the JVM that Spark starts inherits the descriptor.
     """
     if not wanted:
         yield sys.stdout

@@ -1,4 +1,4 @@
-"""What a command line names: a config, tables of it, and overrides."""
+"""What a command line selects: a config, its tables, and overrides."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from extract_jobs.spec.uris import absolute
 
 
 def overrides_of(settings: Sequence[str]) -> dict[str, Any]:
-    """Return the overrides that ``--set key.path=value`` options make; later ones win.
+    """Return the overrides of ``--set key.path=value`` options; later ones win.
 
     Args:
-        settings: The options' values. What is right of the first ``=`` is YAML; nothing at all
-            takes the key's value away.
+        settings: The options' values. Text after the first ``=`` is YAML; nothing there removes the
+            key's value.
 
     Raises:
         ConfigError: One is not ``key.path=value``, or its value is not YAML.
@@ -47,8 +47,8 @@ def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[
     """Return the specs of the tables that the command line names.
 
     Raises:
-        ConfigError: The config, a table's name or an override is wrong; or a run would leave a
-            part of a table in the place of all of it.
+        ConfigError: The config, a table's name or an override is wrong; or a run would replace a
+            whole table with a part of it.
     """
     return specs_of(read_config(arguments.config), arguments, run_id)
 
@@ -72,7 +72,7 @@ def specs_of(config: SourceConfig, arguments: argparse.Namespace, run_id: str) -
             )
         layers.append(sample_overrides())
     if place is not None:
-        place = absolute(place, str(Path.cwd()))  # as a shell means it, not as the config does
+        place = absolute(place, str(Path.cwd()))  # relative to the shell's folder
         check_scratch(config.tables, place)
         layers.append(scratch_overrides(place))
     try:
@@ -84,7 +84,7 @@ def specs_of(config: SourceConfig, arguments: argparse.Namespace, run_id: str) -
             limit=limit,
             confirmed=given.get("yes", True),  # the other commands write no rows
         )
-    except ConfigError as error:  # a person has typed --set, and no overrides
+    except ConfigError as error:  # the user has typed --set, not overrides
         message = re.sub(r"(?m)^(.*?: )overrides\.", r"\1--set ", str(error))
         raise ConfigError(message) from error
 

@@ -35,11 +35,11 @@ class Preview:
 
     Attributes:
         description: The table as the source describes it.
-        columns: The columns chosen of it.
-        transform: What the files will hold.
+        columns: The chosen columns.
+        transform: The transform to the files' columns.
         plan: The plan that the run would pin.
-        splits: The parallel reads, cut as they would be.
-        retired: What would become of the live files.
+        splits: The splits that the run would read.
+        retired: What would happen to the live files.
     """
 
     description: TableDescription
@@ -51,7 +51,7 @@ class Preview:
 
 
 class _ReadOnly:
-    """A storage to read; what is put into it is dropped, as if it had gone well."""
+    """A storage to read from; writes are dropped as if they had succeeded."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -75,7 +75,7 @@ def preview(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
         open_storage: Gives the storage of a URI.
 
     Raises:
-        ExtractError: As the run would, up to the point where it would begin to read.
+        ExtractError: As the run would, before it starts to read.
     """
 
     def open_read_only(uri: str) -> Storage:
@@ -154,7 +154,7 @@ def preview_text(spec: ExtractSpec, seen: Preview) -> str:
 
 
 def _guessed_facts(transform: Transform) -> list[tuple[str, str]]:
-    """Return a note on folders of text, whose type readers guess that do not use a catalog."""
+    """Return a note on text folders, whose type readers without a catalog guess."""
     names = transform.text_partitions()
     if not names:
         return []
@@ -204,7 +204,7 @@ def _interval_text(interval: Interval | None, objects: Objects | None = None) ->
 
 
 def summary(reports: Sequence[Report]) -> str:
-    """Return one line per table: what became of it."""
+    """Return one line per table with its result."""
     rows = [["table", "status", "rows", "bytes", "files", "splits", "seconds", "commit"]]
     for report in reports:
         failed = report.error.class_name if report.error else None
@@ -224,7 +224,7 @@ def summary(reports: Sequence[Report]) -> str:
 
 
 def result_line(report: Report, *, told_later: bool = False) -> str:
-    """Return what became of one table, in a line.
+    """Return one table's result in a line.
 
     Args:
         report: The table's.

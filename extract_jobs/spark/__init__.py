@@ -1,5 +1,5 @@
-"""The Spark session that splits run on, and the Java that it is started with.
+"""The Spark session that splits run on, and the Java that starts it.
 
-Promises that Spark's errors arrive as ours. Imports `extract_jobs.errors` alone; pyspark is
-imported when a session is first asked for.
+Promises that Spark's errors are mapped to ours. Imports `extract_jobs.errors` alone; pyspark is
+imported when a session is first needed.
 """

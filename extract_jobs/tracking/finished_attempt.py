@@ -1,9 +1,9 @@
-"""Decides the outcome of a run whose attempt has ended, or that nobody works on any more.
+"""Decides the outcome of a run whose attempt has ended, or that is no longer worked on.
 
 The status handler, the summary, the reaper and a rerun all decide here, in the same way: by the
-attempt's report, then the table's commit log, then what the service reported. Before a run is
-called *failed* it is fenced off in the commit log, so that a worker that is still alive somewhere
-cannot publish it afterwards.
+attempt's report, then the table's commit log, then the service's error. Before a run is marked
+*failed* it is fenced off in the commit log, so that a worker that is still alive cannot publish it
+afterwards.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _STATUS: dict[str, Status] = {"succeeded": "SUCCEEDED", "retry": "RETRYING", "fa
 def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decision:
     """Decide a run's outcome from its attempt's report and the table's commit log.
 
-    A run that is called failed can no longer publish anything, unless the decision is not `final`:
-    then its commit was accepted and waits to be published, or the commit log could not be reached.
+    A failed run can no longer publish anything, unless the decision is not `final`: then its commit
+    exists and is not published yet, or the commit log could not be reached.
 
     Args:
         item: The attempt that ended, with what its service reported.
         open_storage: Returns the storage of a URI.
-        last: Whether no further attempt is possible: what would be retried has then failed.
+        last: Whether no further attempt is possible; a run to be retried has then failed.
 
     Raises:
         WriteFailed: Storage failed; calling again is safe.
@@ -52,7 +52,7 @@ def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decis
     report, note = _read_report(item, open_storage)
     if report is not None and report.status == "succeeded":
         decision = decide(item, report, None, published=False)
-        # Only the catalog would be tried again.
+        # Only the catalog would be retried.
         return replace(decision, **_SUCCEEDED) if last else decision
     log = _log_of(item, open_storage)
     commit, published = _read_commit(log, item)
@@ -62,7 +62,7 @@ def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decis
     if commit is None and (nothing_new := _earlier_success(item, open_storage)) is not None:
         return replace(decide(item, nothing_new, None, published=False), **_SUCCEEDED)
     try:
-        commit = log.fence(item["run_id"], by="the pipeline, which calls the run failed")
+        commit = log.fence(item["run_id"], by="the pipeline, which marked the run as failed")
         published = commit is not None and log.outcome(commit) == "published"
     except ConfigError as error:
         message = f"{decision.error_message}; it could not be fenced off in its commit log: {error}"
@@ -86,11 +86,11 @@ def resolve_run(
     tracking: Tracking,
     open_storage: OpenStorage,
 ) -> TrackedRun | None:
-    """Record the outcome of a run that nobody works on any more, or correct a wrong one.
+    """Record the outcome of a run that is no longer worked on, or correct a wrong one.
 
     Args:
-        run: The run as the tracking table has it.
-        item: Its Map item; None if that is gone.
+        run: The run in the tracking table.
+        item: Its Map item; None if it is gone.
         name: Error class to record if neither report nor commit log shows what happened.
         cause: Error message to record then.
         tracking: The tracking table.
@@ -126,7 +126,7 @@ def resolve_run(
 
 
 def is_unresolved(run: TrackedRun) -> bool:
-    """Return whether a run has no outcome yet, or one that may turn out to be wrong."""
+    """Return whether a run has no outcome yet, or one that may be wrong."""
     if run.status == "FAILED" and run.decision:
         return not Decision.from_json(run.decision).final
     return not run.ended
@@ -166,7 +166,7 @@ def _error_in(caught: str) -> str:
 
 
 def _judge_what_can_be_read(item: Item, open_storage: OpenStorage) -> Decision:
-    """Judge without retries; a report or commit log that may not be read counts for nothing."""
+    """Decide without retries; a report or commit log that cannot be read is ignored."""
     try:
         return judge(item, open_storage, last=True)
     except ConfigError as error:
@@ -191,7 +191,7 @@ def _earlier_success(item: Item, open_storage: OpenStorage) -> Report | None:
 
 
 def _read_report(item: Item, open_storage: OpenStorage) -> tuple[Report | None, str]:
-    """Return the attempt's own report, or None and why there is none."""
+    """Return the attempt's report, or None and why there is none."""
     uri = item["report_uri"]
     raw = open_storage(uri).read(uri)
     if raw is None:
@@ -201,7 +201,7 @@ def _read_report(item: Item, open_storage: OpenStorage) -> tuple[Report | None, 
     except ConfigError as error:
         return None, str(error)
     if (report.run_id, report.attempt) != (item["run_id"], int(item["attempt"])):
-        return None, f"the report at {uri} is attempt {report.attempt}'s of run {report.run_id}"
+        return None, f"the report at {uri} is from attempt {report.attempt} of run {report.run_id}"
     return report, ""
 
 
@@ -211,9 +211,9 @@ def _log_of(item: Item, open_storage: OpenStorage) -> CommitLog:
 
 
 def _read_commit(log: CommitLog, item: Item) -> tuple[Commit | None, bool]:
-    """Return the run's commit, if it made one, and whether it is published.
+    """Return the run's commit, if there is one, and whether it is published.
 
-    A log that cannot be read counts as empty: a retry is safe whatever it holds.
+    A log that cannot be read counts as empty: a retry is always safe.
     """
     try:
         found = log.find_run(item["run_id"])
@@ -235,7 +235,7 @@ def fields_of(run: TrackedRun) -> dict[str, Any]:
 
 
 def count_outcome(decision: Decision, run: TrackedRun, tracking: Tracking) -> None:
-    """Emit an outcome's metric. Whoever wrote the outcome calls this, so it is counted once."""
+    """Emit an outcome's metric. The writer of the outcome calls this, so it is counted once."""
     line = metrics_line(
         {_METRICS[decision.outcome]: 1},
         pipeline=tracking.table,

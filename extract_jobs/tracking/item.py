@@ -9,7 +9,7 @@ Status = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "RETRYING"]
 LATEST = "LATEST"
 EXECUTION_INDEX = "execution_id-index"
 MAX_MESSAGE = 1_000
-"""Characters of an error that an item keeps; the report has the whole of it."""
+"""Maximum characters of an error in an item; the report has all of it."""
 
 NOT_BEHIND = "(generation < :generation OR (generation = :generation AND attempt <= :attempt))"
 """The stored fence is this writer's or an older one."""
@@ -28,8 +28,8 @@ CAN_RUN = (
     f" OR (#status = :RETRYING AND {STRICTLY_AHEAD})"
     " OR (#status = :FAILED AND generation < :generation)"
 )
-"""An attempt may start unless it was already given up on: a service that starts the same attempt
-twice is let through, one whose outcome the status handler has decided is not."""
+"""An attempt may start unless it was given up on: a service may start the same attempt twice, but
+not after the status handler has decided its outcome."""
 
 CAN_END = (
     f"{UNKNOWN} OR (#status IN (:PENDING, :RUNNING, :RETRYING) AND {NOT_BEHIND})"
@@ -38,17 +38,17 @@ CAN_END = (
 """An outcome may be written for this attempt or a later one, never over a terminal status."""
 
 IS_WRONG = "#status = :FAILED AND generation = :generation AND attempt = :attempt"
-"""A failure, still of this very attempt, that turned out to be a success."""
+"""A failure of this same attempt that turned out to be a success."""
 
 IS_LATEST = "attribute_not_exists(commit_seq) OR commit_seq < :commit_seq"
-"""`LATEST` only ever moves to a later commit."""
+"""`LATEST` only moves to a later commit."""
 
 _NUMBERS = {"generation", "attempt", "failures", "rows", "bytes", "files", "commit_seq"}
 _IDENTITY = frozenset({
     "status", "generation", "attempt", "execution_id", "source_name", "extract_table", "job_type",
     "spec_uri", "report_uri", "updated_at",
 })  # fmt: skip
-# A worker knows nothing of earlier failures, and its start takes back an earlier decision.
+# A worker does not know earlier failures, and its start revokes an earlier decision.
 STARTED = _IDENTITY | {"decision"}
 ENDED = STARTED | {
     "failures", "rows", "bytes", "files", "commit_seq", "error_class", "error_message",
@@ -58,7 +58,7 @@ ENDED = STARTED | {
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run as the tracking table knows it.
+    """A run in the tracking table.
 
     Attributes:
         table_id: ``<source_name>/<extract_table>``.
@@ -78,12 +78,11 @@ class TrackedRun:
         bytes: Bytes of Parquet committed.
         files: Files committed.
         commit_seq: The commit that holds them; None without one.
-        error_class: Name of what failed last; empty where nothing did.
+        error_class: Name of the last error; empty without one.
         error_message: Its message, cut to `MAX_MESSAGE`.
-        catalog_error: Why the catalog does not show the commit; empty where it does, None where
-            nobody has said.
-        handler_error: JSON of the error that the status handler ended with for good, as the state
-            machine wrote it; empty where it did its work.
+        catalog_error: Why the catalog does not show the commit; empty if it does, None if unknown.
+        handler_error: JSON of the error that the status handler finally failed with, written by the
+            state machine; empty if it succeeded.
         updated_at: When the item was written, ISO 8601, UTC.
     """
 
@@ -127,7 +126,7 @@ def key(table_id: str, run_id: str) -> dict[str, Any]:
 
 
 def operands(run: TrackedRun, condition: str) -> dict[str, Any]:
-    """Return the placeholders that a condition uses; DynamoDB refuses ones that it does not."""
+    """Return the placeholders that a condition uses; DynamoDB refuses unused ones."""
     values: dict[str, Any] = {
         f":{status}": {"S": status}
         for status in ("PENDING", "RUNNING", "SUCCEEDED", "FAILED", "RETRYING")
@@ -145,8 +144,8 @@ def operands(run: TrackedRun, condition: str) -> dict[str, Any]:
 def encode(run: TrackedRun) -> dict[str, Any]:
     """Return the item of a run.
 
-    An attribute that a table's index has as its key must not be empty, so an unknown execution is
-    left out; so is what is None.
+    An index's key attribute must not be empty, so an unknown execution is left out; so are None
+    values.
     """
     message = run.error_message
     if len(message) > MAX_MESSAGE:
@@ -160,13 +159,13 @@ def encode(run: TrackedRun) -> dict[str, Any]:
 
 
 def decode(item: dict[str, Any]) -> TrackedRun:
-    """Return the run that an item holds; attributes that are not known here are left out."""
+    """Return the run of an item; unknown attributes are left out."""
     known = TrackedRun.__dataclass_fields__
     return TrackedRun(**{name: value for name, value in plain(item).items() if name in known})
 
 
 def plain(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an item's attributes as Python values: whole numbers and text are all there are."""
+    """Return an item's attributes as Python values, which are whole numbers and text."""
     return {
         name: int(value["N"]) if "N" in value else value.get("S", "")
         for name, value in item.items()

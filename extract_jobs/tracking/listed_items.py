@@ -1,4 +1,4 @@
-"""Finds the Map item of a run again, after its state machine has gone on or ended."""
+"""Finds the Map item of a run after its state machine has moved on or ended."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from extract_jobs.tracking.map_item import Item
 
 @dataclass(frozen=True)
 class ListedItems:
-    """The lists that the config manager wrote, each read once. Safe to share between threads."""
+    """The config manager's lists, each read once. Safe to share between threads."""
 
     open_storage: OpenStorage
     lists: dict[str, dict[str, Item]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, run: TrackedRun) -> Item | None:
-        """Return the item of the attempt that a run is at; None where the list is gone.
+        """Return the item of a run's current attempt; None if the list is gone.
 
         Raises:
-            WriteFailed: Storage failed; asking again is safe.
+            WriteFailed: Storage failed; calling again is safe.
         """
         folder, found, _ = run.spec_uri.rpartition("/specs/")
         if not found:

@@ -1,8 +1,9 @@
-"""The Map item: what the state machine needs to know of one table to run its job.
+"""The Map item: what the state machine needs to run one table's job.
 
-An item is flat JSON: the worker's arguments, the sections of every job type, and places for what a
-job gives back. Every key is always there, because a JSONPath that misses is an error that no Catch
-sees. The config manager makes the first item of a run; the status handler makes the next attempt's.
+An item is flat JSON: the worker's arguments, the sections of every job type, and fields for the
+job's result. Every key is always present, because a missing JSONPath is an error that no Catch
+handles. The config manager makes the first item of a run; the status handler makes the next
+attempt's.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ WORKER_ARGUMENTS = (
     "run_id", "attempt", "generation", "execution_id", "source_name", "source_type",
     "extract_table", "job_type", "spec_uri", "report_uri", "tracking_table",
 )  # fmt: skip
-"""What every worker is started with, as ``--key value``; never anything secret."""
+"""Every worker's arguments, as ``--key value``; never anything secret."""
 
 NO_RESULT: dict[str, Any] = {}
 NO_ERROR = {"Error": "", "Cause": ""}
 _PLACES = ("application_id", "cluster_id")
 _STOP_MARGIN_SECONDS = 600
-"""The state machine waits this much longer than the service's own limit, whose error says more."""
+"""The state machine waits this much longer than the service's limit, whose error has more
+detail."""
 
 _QUEUE_SECONDS = 24 * 3600
-"""So much longer for a Glue job, which Glue may keep in its queue."""
+"""Extra time for a Glue job, which may wait in Glue's queue."""
 _DRIVER_CPUS = 2
 
 
@@ -61,11 +63,11 @@ def first_item(
         spec_uri: Where the spec was written.
         execution_id: ARN of the execution.
         generation: 1, or more for a rerun.
-        job_defaults: What the deployment says for values that the config leaves out, by section:
-            ``{"ecs": {"subnets": […]}}``.
+        job_defaults: The deployment's values for what the config leaves out, by section: ``{"ecs":
+            {"subnets": […]}}``.
 
     Raises:
-        ConfigError: The deployment's defaults do not fit, or EMR would have no program to run.
+        ConfigError: The deployment's defaults are invalid, or EMR would have no program to run.
     """
     emr = _section("emr", settings.emr, job_defaults)
     place = emr["application_id"] or emr["cluster_id"]
@@ -127,9 +129,9 @@ def worker_arguments(item: Mapping[str, Any]) -> list[str]:
 def _section(
     name: str, settings: BaseModel, job_defaults: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return one section as JSON: the config's word first, then the deployment's, then ours."""
+    """Return one section as JSON: the config's values, then the deployment's, then defaults."""
     given = settings.model_dump(exclude_unset=True)
-    # A config that names one place of EMR does not want the deployment's other one.
+    # A config that names one kind of EMR does not want the deployment's other one.
     beaten = _PLACES if any(given.get(key) for key in _PLACES) else ()
     unset = {
         key: value
@@ -151,7 +153,7 @@ def _given(settings: BaseModel) -> dict[str, Any]:
 
 
 def _rendered(item: Item) -> Item:
-    """Return the item with everything that follows from its numbers filled in."""
+    """Return the item with all values that are derived from its numbers."""
     glue, emr, ecs = dict(item["glue"]), dict(item["emr"]), dict(item["ecs"])
     for section in (glue, emr, ecs):
         section["timeout_seconds"] = section["timeout_minutes"] * 60 + _STOP_MARGIN_SECONDS
@@ -159,7 +161,7 @@ def _rendered(item: Item) -> Item:
     emr["spark_submit_parameters"] = " ".join(
         f"--conf {key}={value}" for key, value in _serverless_settings(emr).items()
     )
-    # Fargate takes both as text.
+    # Fargate expects both as text.
     ecs["cpu_text"], ecs["memory_text"] = str(ecs["cpu"]), str(ecs["memory"])
     cluster = {
         "cluster_id": emr["cluster_id"],
@@ -202,7 +204,7 @@ def _serverless_settings(emr: Mapping[str, Any]) -> dict[str, str]:
     (_, driver_size), (_, executor_size) = _emr_workers(emr)
     settings = {
         **_spark_settings(emr),
-        # So that memory and overhead together are a size that there is.
+        # So that memory and overhead add up to an existing size.
         "spark.driver.memoryOverhead": f"{driver_size - emr['driver_memory_gb']}g",
         "spark.executor.memoryOverhead": f"{executor_size - emr['executor_memory_gb']}g",
     }
@@ -220,7 +222,7 @@ def _serverless_settings(emr: Mapping[str, Any]) -> dict[str, str]:
 def _cluster_command(emr: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
     """Return the step's whole command: ASL cannot join two lists."""
     settings = _spark_settings(emr)
-    # YARN would start the driver again by itself; trying again is the state machine's to decide.
+    # Otherwise YARN would restart the driver; retries are the state machine's decision.
     settings["spark.yarn.maxAppAttempts"] = "1"
     if emr["archive"]:
         python = "./environment/bin/python"
@@ -241,7 +243,7 @@ def _bigger_glue(item: Item) -> Item:
 
 
 def _bigger_emr(item: Item) -> Item:
-    """Twice the memory for driver and executors, as far as EMR Serverless has workers."""
+    """Twice the memory for driver and executors, up to the largest EMR Serverless worker."""
     emr = item["emr"]
     sizes = {k: max(emr[k], min(EMR_MOST_GB, emr[k] * 2))
              for k in ("driver_memory_gb", "executor_memory_gb")}  # fmt: skip
@@ -249,7 +251,7 @@ def _bigger_emr(item: Item) -> Item:
 
 
 def _bigger_ecs(item: Item) -> Item:
-    """Twice the memory, and the fewest CPUs that Fargate sells it with."""
+    """Twice the memory, with the fewest CPUs that Fargate offers for it."""
     ecs = item["ecs"]
     cpu, memory = bigger_fargate_task(ecs["cpu"], ecs["memory"])
     return {"ecs": {**ecs, "cpu": cpu, "memory": memory}}
@@ -259,7 +261,7 @@ _BIGGER = {"glue": _bigger_glue, "emr": _bigger_emr, "ecs": _bigger_ecs}
 
 
 def run_of(item: Item) -> TrackedRun:
-    """Return the tracked run that an item is of."""
+    """Return the tracked run of an item."""
     return TrackedRun(
         table_id=f"{item['source_name']}/{item['extract_table']}",
         run_id=item["run_id"],

@@ -1,7 +1,7 @@
-"""What becomes of a table after a job has ended: succeeded, tried again, or failed.
+"""Decides a table's outcome after a job has ended: succeeded, retried, or failed.
 
-Pure: evidence in, decision out. The same evidence always gives the same decision, so that a
-handler that is called twice answers alike.
+A pure function: the same input always gives the same decision, so a handler that is called twice
+gives the same answer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from extract_jobs.tracking.service_errors import no_retry_helps
 
 Outcome = Literal["succeeded", "retry", "failed"]
 ROLL_FORWARD_LIMIT = 5
-"""Attempts beyond ``max_attempts`` that only roll a commit forward, before the table fails."""
+"""Attempts beyond ``max_attempts`` that only finish a commit, before the table fails."""
 _MOST_WAIT_SECONDS = 6 * 3600
 _ROLL_FORWARD_WAIT_SECONDS = 10
 _MOST_CAUSE = 500
@@ -37,47 +37,46 @@ _NO_MEMORY_WORDS = (
     # The JVM and Python; ECS: "OutOfMemoryError: Container killed due to memory usage", see
     # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
     "OutOfMemory", "out of memory", "OOM ?Killed", r"\bMemoryError\b",
-    # Spark of YARN's containers, and YARN's own node manager.
+    # Spark about YARN's containers, and YARN's node manager.
     r"exceeding ((physical|virtual) )?memory limits",
     r"beyond (the )?'?(physical|virtual)'? memory limit",
-    # The operating system's ENOMEM, and a JVM that does not start for it.
+    # The operating system's ENOMEM, and a JVM that cannot start because of it.
     "Cannot allocate memory", "insufficient memory for the Java Runtime Environment",
     # Spark's driver: "Total size of serialized results … is bigger than …".
     r"bigger than (local )?(spark\.driver\.)?maxResultSize",
 )  # fmt: skip
-"""How services, Spark and systems say that there was too little memory."""
+"""How services, Spark and systems report too little memory."""
 _OUT_OF_MEMORY = re.compile("|".join(_NO_MEMORY_WORDS), re.IGNORECASE)
 _KILLED = re.compile(r"exit ?code(\s+is)?[\"':= ]*\s*137\b", re.IGNORECASE)
-"""Ended by SIGKILL, which is how a container without memory ends where nothing else is said."""
+"""Ended by SIGKILL, as a container out of memory does; used if there is no other reason."""
 _TAKEN_AWAY = re.compile(
     r"SpotInterruption|TerminationNotice"
     r"|spot (task|instance|capacity)\b.{0,40}(interrupt|terminat)",
     re.IGNORECASE,
 )
-"""Capacity that AWS took back, which ends in SIGKILL too:
+"""Capacity that AWS reclaimed, which ends in SIGKILL too:
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Task.html (stopCode)."""
 _EXIT_CODE = re.compile(r"exit ?code(\s+is)?[\"':= ]*\s*(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided for one attempt.
+    """The decision for one attempt.
 
     Attributes:
         outcome: ``retry`` means another attempt.
-        wait_seconds: Before that attempt.
+        wait_seconds: Wait before that attempt.
         counted: Whether this attempt counts against ``max_attempts``.
         bigger: Whether the next worker gets more memory.
-        error_class: What failed: a class of `extract_jobs.errors`, or a service's error name.
+        error_class: A class of `extract_jobs.errors`, or a service's error name.
         error_message: Its message.
         rows: Rows committed by the run.
         bytes: Bytes of Parquet committed.
         files: Files committed.
-        commit_seq: The commit that holds them, None where nothing was committed. Of a failed run:
-            the commit that stands and still has to be published.
+        commit_seq: The commit that holds them; None if nothing was committed. For a failed run: the
+            prepared commit that is still to be published.
         final: Whether a failure can never turn out to be a success.
-        catalog_error: Why the catalog does not show the commit; empty where it does, None where
-            nobody has said.
+        catalog_error: Why the catalog does not show the commit; empty if it does, None if unknown.
     """
 
     outcome: Outcome
@@ -94,7 +93,7 @@ class Decision:
     catalog_error: str | None = None
 
     def to_json(self) -> str:
-        """Return what the tracking table keeps of it, to answer alike when asked again."""
+        """Return the form stored in the tracking table, to repeat the answer later."""
         kept = {k: getattr(self, k) for k in ("outcome", "wait_seconds", "counted", "bigger")}
         if not self.final:
             kept["final"] = False
@@ -119,14 +118,14 @@ class Failure:
 def decide(
     item: Item, report: Report | None, commit: Commit | None, *, published: bool, note: str = ""
 ) -> Decision:
-    """Decide what becomes of a table.
+    """Decide a table's outcome.
 
     Args:
         item: The attempt that ended, with ``job_result`` and ``job_error`` as the state machine
             filled them in.
-        report: The attempt's own report; None where there is none that can be read.
-        commit: The run's commit, whatever attempt made it; None where it has none.
-        published: Whether that commit is published; else it has no outcome yet.
+        report: The attempt's report; None if there is none that can be read.
+        commit: The run's commit, from any attempt; None if it has none.
+        published: Whether that commit is published; otherwise it has no outcome yet.
         note: Why there is no report, for the message.
     """
     if report is not None and report.status == "succeeded":
@@ -151,11 +150,11 @@ def decide(
 
 
 def _succeeded(item: Item, report: Report) -> Decision:
-    """The data is published. A catalog that was busy is asked again, by another attempt."""
+    """The data is published. Another attempt retries a busy catalog."""
     figures = {k: getattr(report, k) for k in ("rows", "bytes", "files", "commit_seq")}
     if report.catalog != "failed":
         return Decision("succeeded", **figures, catalog_error="")
-    error = report.catalog_error or "the worker did not say why"
+    error = report.catalog_error or "the worker gave no reason"
     decision = Decision("succeeded", **figures, catalog_error=error)
     failures = int(item["failures"]) + 1
     if report.catalog_retryable and failures < int(item["retry"]["max_attempts"]):
@@ -168,16 +167,16 @@ def _succeeded(item: Item, report: Report) -> Decision:
 
 
 def _roll_forward(item: Item, failure: Failure, commit: Commit) -> Decision:
-    """The run's commit stands, only its outcome is missing: the next attempt brings it there."""
+    """The run's commit exists and only its outcome is missing: the next attempt finishes it."""
     limit = int(item["retry"]["max_attempts"]) + ROLL_FORWARD_LIMIT
-    message = f"commit {commit.seq} is prepared and not published yet; {failure.message}"
+    message = f"commit {commit.seq} is prepared but not published yet; {failure.message}"
     outcome: Outcome = "retry" if int(item["attempt"]) < limit else "failed"
     wait = min(_ROLL_FORWARD_WAIT_SECONDS, int(item["retry"]["backoff_seconds"]))
     return Decision(outcome, wait, False, failure.bigger, failure.name, message)
 
 
 def _backoff_seconds(item: Item, failures: int) -> int:
-    """Double with each failure; spread by a quarter either way, the same for the same attempt."""
+    """Doubles with each failure, with jitter of a quarter that depends only on the attempt."""
     base = int(item["retry"]["backoff_seconds"]) << (failures - 1)
     seed = f"{item['run_id']}/{item['generation']}/{item['attempt']}"
     spread = hashlib.sha256(seed.encode()).digest()[0] / 255 * 0.5 + 0.75
@@ -193,7 +192,7 @@ def _reported(report: Report | None) -> Failure | None:
 
 
 def _seen_from_outside(item: Item, note: str) -> Failure:
-    """Judge by what the service says, where the worker could say nothing."""
+    """Decide by the service's error if the worker reported nothing."""
     name, whole = _service_error(item)
     cause = whole[:_MOST_CAUSE]
     message = f"{cause or 'the job ended'}; {note}" if note else cause
@@ -212,7 +211,7 @@ def _seen_from_outside(item: Item, note: str) -> Failure:
 
 
 def _service_error(item: Item) -> tuple[str, str]:
-    """Return the error's name and what matters of its cause, which may be cut or not be JSON."""
+    """Return the error's name and the relevant part of its cause, which may be truncated."""
     caught = item.get("job_error")
     caught = caught if isinstance(caught, dict) else {}
     name, cause = str(caught.get("Error") or ""), str(caught.get("Cause") or "")
@@ -228,7 +227,7 @@ _TELLING = ("ErrorMessage", "StateDetails", "StoppedReason", "StopCode", "Reason
 
 
 def _telling(value: Any) -> Iterator[str]:
-    """Yield the fields of a service's description that say why a job ended, in order."""
+    """Yield the fields of a service's description that show why a job ended, in order."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if key in _TELLING and isinstance(inner, str | int) and inner != "":
@@ -241,7 +240,7 @@ def _telling(value: Any) -> Iterator[str]:
 
 
 def _class_in(text: str) -> type[ExtractError] | None:
-    """Return the class of ours that a worker's last line names, if the service passed it on."""
+    """Return our class named in a worker's last line, if the service passed it on."""
     for match in re.finditer(r"\b([A-Z][A-Za-z]+): ", text):
         found = getattr(errors, match[1], None)
         if isinstance(found, type) and issubclass(found, ExtractError):

@@ -1,4 +1,4 @@
-"""The errors that AWS services give to the state machine, sorted once.
+"""Classifies the errors that AWS services return to the state machine.
 
 A name is ``<service>.<error>``, the error being a class of the service's Java SDK: one that its API
 reference lists for the call, or the service's base class for all others, such as throttling. The
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Who = Literal["state", "state, then fail", "handler", "fail"]
-"""Who tries again: the state, the state (after which the table fails), the handler, or nobody."""
+"""Who retries: the state, the state (then the table fails), the handler, or nobody."""
 
 
 @dataclass(frozen=True, slots=True)

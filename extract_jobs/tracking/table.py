@@ -1,16 +1,16 @@
-"""The tracking table: what became of every run, in DynamoDB.
+"""The tracking table in DynamoDB: the status of every run.
 
-One item a run, keyed by ``table_id`` (``<source_name>/<extract_table>``) and ``run_id``, and one
-item a table with the sort key `LATEST` that has its last commit. An index on ``execution_id``
-finds the runs of an execution. A run's status goes::
+One item per run, keyed by ``table_id`` (``<source_name>/<extract_table>``) and ``run_id``, and one
+item a table with the sort key `LATEST` that has its last commit. An index on ``execution_id`` finds
+the runs of an execution. A run's status goes::
 
     PENDING ──► RUNNING ──► SUCCEEDED            never left
                    │  ▲ └──► FAILED               left only by a new generation: a rerun
                    ▼  │ next attempt
                  RETRYING
 
-Every write is conditional on the *fence* ``(generation, attempt)``, so that a worker or handler
-that was given up on can never overwrite what its successor wrote. The conditions have names, in
+Every write is conditional on the *fence* ``(generation, attempt)``, so an abandoned worker or
+handler can never overwrite what its successor wrote. The conditions have names, in
 `extract_jobs.tracking.item`.
 """
 
@@ -61,14 +61,14 @@ _TRANSACTION_TRIES = 8
 class Tracking:
     """Reads and writes one tracking table. Safe to share between threads.
 
-    Every method raises `ConfigError` where the table is absent or access is denied, `WriteFailed`
-    where DynamoDB still fails after the client's own retries.
+    Every method raises `ConfigError` if the table is absent or access is denied, and `WriteFailed`
+    if DynamoDB still fails after the client's own retries.
 
     Attributes:
         client: A DynamoDB client (boto3).
         table: Name of the table.
-        clock: Gives the present, UTC.
-        sleep: Waits some seconds; for transactions that collide.
+        clock: Returns the present, UTC.
+        sleep: Waits some seconds, for colliding transactions.
     """
 
     client: Any
@@ -79,9 +79,9 @@ class Tracking:
     # --- writing ---------------------------------------------------------------------------
 
     def announce(self, runs: Iterable[TrackedRun]) -> int:
-        """Put a PENDING item for each run, many at a time (`CAN_BE_PENDING`).
+        """Put a PENDING item for each run, in batches (`CAN_BE_PENDING`).
 
-        Doing it again for the same runs changes nothing: what they have become since stays.
+        Repeating it for the same runs changes nothing: their newer status stays.
 
         Returns:
             How many items were new.
@@ -90,7 +90,7 @@ class Tracking:
             return sum(pool.map(self._announce_many, _chunks(runs, _BATCH)))
 
     def start(self, run: TrackedRun) -> bool:
-        """Say that a worker runs an attempt (`CAN_RUN`).
+        """Mark an attempt as running (`CAN_RUN`).
 
         Returns:
             False if the attempt is outdated: it was given up on, or the run has ended. The worker
@@ -101,8 +101,8 @@ class Tracking:
     def end(self, run: TrackedRun) -> bool:
         """Write an attempt's outcome: SUCCEEDED, FAILED or RETRYING (`CAN_END`).
 
-        A run that succeeded moves the table's `LATEST` in the same transaction: when, and unless a
-        later commit is there already, to its commit.
+        A run that succeeded updates the table's `LATEST` in the same transaction: the time, and its
+        commit unless there is a later one.
 
         Returns:
             False if the item holds a terminal status or a newer fence, and so was left alone.
@@ -112,12 +112,12 @@ class Tracking:
         return self._update(run, CAN_END, ENDED)
 
     def correct(self, run: TrackedRun) -> bool:
-        """Set a failed run to SUCCEEDED that turned out to be published (`IS_WRONG`).
+        """Set a failed run that is published after all to SUCCEEDED (`IS_WRONG`).
 
         Moves the table's `LATEST` as `end` does.
 
         Returns:
-            False if the item is not that failure any more, and so was left alone.
+            False if the item is no longer that failure, and so was left alone.
         """
         return self._end_with_latest(run, IS_WRONG)
 
@@ -134,7 +134,7 @@ class Tracking:
     def latest(self, table_id: str) -> dict[str, Any] | None:
         """Return the table's `LATEST` item, or None before the first commit.
 
-        Its attributes: ``succeeded_at`` (of the last run that did), and of the last commit
+        Its attributes: ``succeeded_at`` (of the last successful run), and of the last commit
         ``latest_run_id``, ``latest_execution_id``, ``commit_seq``, ``rows``, ``bytes``,
         ``updated_at``.
         """
@@ -157,8 +157,8 @@ class Tracking:
     def by_execution(self, execution_id: str) -> Iterator[TrackedRun]:
         """Yield every run of an execution, ordered by table, over all pages.
 
-        The index follows the table within moments; a run that it shows as not ended is read again
-        from the table itself, so that an outcome written before this call is never missed.
+        The index lags the table by moments. A run that it shows as not ended is read again from the
+        table, so an outcome written before this call is never missed.
         """
         start: dict[str, Any] = {}
         while True:
@@ -201,9 +201,9 @@ class Tracking:
                 self.sleep(min(5.0, 0.05 * 2.0**tries))
 
     def _announce_many(self, runs: Sequence[TrackedRun]) -> int:
-        """Put many items with one call, which costs a tenth of the CPU of as many calls.
+        """Put many items in one call, which takes a tenth of the CPU of single calls.
 
-        All of them are written or none; where one is there already, each is put by itself.
+        All or none are written; if one exists already, each is put by itself.
         """
         with _mapped(self.table):
             try:
@@ -285,7 +285,7 @@ class Tracking:
                 "UpdateExpression": "SET succeeded_at = :now",
                 "ExpressionAttributeValues": {":now": {"S": self._now()}},
             }
-        # Not named execution_id: the item would show up in the index as a run of its own.
+        # Not named execution_id: the item would appear in the index as a run.
         return {
             "TableName": self.table,
             "Key": key(run.table_id, LATEST),
@@ -316,7 +316,7 @@ def client_from_environment() -> Any:
     ``AWS_ENDPOINT_URL`` and everything else that botocore reads is honoured.
 
     Raises:
-        ConfigError: The environment cannot be understood, or has no region.
+        ConfigError: The environment is invalid, or has no region.
     """
     import boto3
     from botocore.config import Config
@@ -340,7 +340,7 @@ def utc_now() -> datetime:
 
 
 def create_table(client: Any, table: str) -> None:
-    """Create the tracking table as infra/template.yaml does; for tests and the laptop."""
+    """Create the tracking table as in infra/template.yaml, for tests and local use."""
     attributes = ("table_id", "run_id", "execution_id")
     client.create_table(
         TableName=table,
@@ -372,7 +372,7 @@ def _chunks(runs: Iterable[TrackedRun], size: int) -> Iterator[list[TrackedRun]]
 
 @contextlib.contextmanager
 def _mapped(table: str) -> Iterator[None]:
-    """Turn what botocore raises into the errors of this package."""
+    """Map botocore's errors to those of this package."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     from extract_jobs.storage.aws_errors import PASSING_CODES, unanswered

@@ -133,7 +133,7 @@ def test_names_that_the_catalog_cannot_have_are_refused_before_a_row_is_read(sce
     for where in ({"database": "Lake"}, {"table": "or-ders"}):
         with pytest.raises(ValidationError, match=r"target\.catalog\..*is not valid for Athena"):
             scene.run("a", catalog={**scene.where, **where})
-    with pytest.raises(ValidationError, match=r"columns\.rename\.id 'i d' is no name"):
+    with pytest.raises(ValidationError, match=r"columns\.rename\.id 'i d' is not a valid name"):
         make_spec(target={"catalog": scene.where}, columns={"rename": {"id": "i d"}})
 
 

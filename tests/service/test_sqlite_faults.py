@@ -38,7 +38,7 @@ def test_a_path_may_be_a_url(path, monkeypatch):
     assert values(source(odd.name)) == [1, 2]
     assert source(odd.name).describe().fingerprint == source(odd).describe().fingerprint
     for elsewhere in ("s3://bucket/x.db", "file://server/x.db", "https://x/y.db"):
-        with pytest.raises(ConfigError, match="no local file"):
+        with pytest.raises(ConfigError, match="not a local file"):
             source(elsewhere)
 
 
@@ -48,7 +48,7 @@ def test_what_is_no_database(path, tmp_path):
     for wrong, says in (
         (tmp_path / "nowhere.db", "does not exist on this worker"),
         (tmp_path, "is a folder"),
-        (text, "is no SQLite database, or an encrypted one"),
+        (text, "is not a SQLite database, or is encrypted"),
     ):
         with pytest.raises(ConfigError, match=says):
             source(wrong).describe()
@@ -245,7 +245,7 @@ def test_snapshot_mode_and_delay_are_refused(path):
 
 def test_an_old_sqlite_is_told(path, monkeypatch):
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 31, 1))
-    with pytest.raises(ConfigError, match=r"3\.37 is the oldest"):
+    with pytest.raises(ConfigError, match=r"at least 3\.37 is needed"):
         source(path).describe()
 
 

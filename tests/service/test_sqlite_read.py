@@ -388,7 +388,7 @@ def test_a_watermark_of_texts_that_holds_others_is_refused_where_rows_would_be_l
         lambda: values(found, interval=Interval(bound), watermark_column="w"),
     ):
         with pytest.raises(
-            ConfigError, match=r"w is .*holds values that are no text.*columns\.cast"
+            ConfigError, match=r"w is .*holds values that are not text.*columns\.cast"
         ):
             ask()
 

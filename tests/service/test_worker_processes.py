@@ -422,7 +422,7 @@ def test_a_script_without_guard_and_without_spark_extracts_in_several_splits(
 
 def test_an_engine_that_is_not_installed_is_told(shop: Path) -> None:
     ended = script(shop, "spark")
-    assert "ConfigError: this extract runs on Spark, and the package pyspark" in ended.stderr
+    assert "ConfigError: this extract runs on Spark, but the package pyspark" in ended.stderr
 
 
 def test_a_reader_of_the_script_itself_is_told(tmp_path: Path) -> None:

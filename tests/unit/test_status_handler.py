@@ -660,7 +660,7 @@ def test_a_commit_that_stands_when_nobody_can_try_again_is_looked_at_later(job):
     assert summed_up(job)["outcome"] == "failed"
     run = job.tracked()
     assert (run.status, run.commit_seq) == ("FAILED", 1)
-    assert "commit 1 is prepared and not published yet" in run.error_message
+    assert "commit 1 is prepared but not published yet" in run.error_message
     storage = open_storage(job.item["state_uri"])
     name = join(job.item["state_uri"], "outcomes", f"{1:020d}.json")
     storage.put(name, json.dumps({"outcome": "published", "commit_id": "c"}).encode())

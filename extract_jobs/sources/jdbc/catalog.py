@@ -1,4 +1,4 @@
-"""What a database's catalogue says through JDBC: names, columns, keys, sizes. No row is read."""
+"""A database's catalog through JDBC: names, columns, keys, sizes. No row is read."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 
 @dataclass(frozen=True)
 class Table:
-    """A table or view as ``DatabaseMetaData.getTables`` has it.
+    """A table or view from ``DatabaseMetaData.getTables``.
 
     Attributes:
-        catalog: Its catalog; None where the database has none.
-        schema: Its schema; None where the database has none.
+        catalog: Its catalog; None if the database has none.
+        schema: Its schema; None if the database has none.
         name: Its name.
-        is_view: Whether it is one.
+        is_view: Whether it is a view.
     """
 
     catalog: str | None
@@ -39,15 +39,15 @@ class Table:
 
 @dataclass(frozen=True)
 class JdbcTable:
-    """A spec's table or query as the catalogue has it.
+    """A spec's table or query, as the catalog describes it.
 
     Attributes:
         table: None for a query.
-        relation: How it is written in a FROM clause.
+        relation: The table or query in a FROM clause.
         columns: In the source's order.
         key: Its primary key.
-        rows: By the database's statistics; None where there are none.
-        bytes: The same; if they have only rows, estimated by the columns' types.
+        rows: From the database's statistics; None if there are none.
+        bytes: Likewise; if they have only rows, estimated from the columns' types.
     """
 
     table: Table | None
@@ -58,9 +58,9 @@ class JdbcTable:
     bytes: int | None = None
 
     def row_bytes(self, columns: Sequence[str]) -> int:
-        """Return how many bytes a row of some columns may well take.
+        """Return the estimated size of a large row of some columns, in bytes.
 
-        By the columns' types, and no more than eight times what the database's statistics say.
+        Estimated from the columns' types, and at most eight times the statistics' average.
         """
         most = sum(most_of(c) for c in self.columns if c.described.name in columns)
         if not self.rows or not self.bytes or self.table is None:
@@ -69,11 +69,11 @@ class JdbcTable:
 
     @property
     def dialect(self) -> Dialect:
-        """What the database speaks."""
+        """The database's dialect."""
         return self.relation.dialect
 
     def column(self, name: str) -> JdbcColumn:
-        """Return the column of that exact name, as conditions compare it.
+        """Return the column of that exact name, for conditions.
 
         Raises:
             ConfigError: There is no such column.
@@ -85,7 +85,7 @@ class JdbcTable:
 
 
 def look_up(opened: Opened, spec: ExtractSpec, dialect: Dialect) -> JdbcTable:
-    """Find what a spec names, and let the database describe its columns.
+    """Find a spec's table or query, and let the database describe its columns.
 
     Raises:
         ConfigError: There is no such table (the nearest are named), or several.
@@ -105,7 +105,7 @@ def look_up(opened: Opened, spec: ExtractSpec, dialect: Dialect) -> JdbcTable:
 
 
 def _columns(opened: Opened, relation: Relation) -> tuple[Typed, ...]:
-    # With the person's own condition, so that the database has seen it before anything is read.
+    # With the spec's condition, so that the database checks it before anything is read.
     none = where_clause(relation.where, "1 = 0")
     described = opened.columns(f"select * from {relation.source}{none}")
     return tuple(typed(column, relation.dialect) for column in described)
@@ -140,7 +140,7 @@ def _preferred(
 
 def _named(opened: Opened, name: str, dialect: Dialect) -> list[Table]:
     escape = str(opened.java.getMetaData().getSearchStringEscape() or "")
-    # What cannot be escaped is compared below; so is letter case, which some drivers ignore.
+    # Names that cannot be escaped are compared below; so is case, which some drivers ignore.
     pattern = re.sub(r"([_%\\])", lambda m: escape + m[1] if m[1] in "_%" + escape else m[1], name)
     return [found for found in _all(opened, pattern, dialect) if found.name == name]
 
@@ -172,7 +172,7 @@ def qualified(table: Table, dialect: Dialect) -> str:
 
 
 def _estimated(opened: Opened, table: Table, dialect: Dialect) -> tuple[int | None, int | None]:
-    """Return rows and bytes as the database's statistics have them; None where it has none."""
+    """Return rows and bytes from the database's statistics; None if it has none."""
     if dialect.estimate is None or table.is_view or table.schema is None:
         return None, None
     statement = dialect.estimate.replace("{schema}", quote_text(table.schema, dialect))
@@ -192,7 +192,7 @@ _LOBS = ("clob", "nclob", "blob")
 
 
 def width_of(column: Typed) -> int:
-    """Return about how many bytes a value of a column takes, by its type alone."""
+    """Estimate a value's size in bytes from its column's type alone."""
     if column.kind not in ("string", "binary", "other", "wide decimal"):
         return _WIDTHS.get(column.kind, 12)
     if _is_unbounded(column):
@@ -201,7 +201,7 @@ def width_of(column: Typed) -> int:
 
 
 def most_of(column: Typed) -> int:
-    """Return how many bytes a value may well take, so that memory is planned for it."""
+    """Estimate the size of a large value in bytes, to plan memory."""
     if not _is_unbounded(column):
         is_text = column.kind in ("string", "binary")
         return min(column.described.precision, _WIDE_TEXT) if is_text else width_of(column)

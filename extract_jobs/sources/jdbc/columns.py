@@ -1,4 +1,4 @@
-"""A JDBC column as conditions compare it: literals, watermarks, the server's clock."""
+"""A JDBC column in conditions: literals, watermarks, the server's clock."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class JdbcColumn(SqlColumn):
     """A column.
 
     Attributes:
-        typed: Its type, and the rule that it goes by.
-        dialect: What the database speaks.
+        typed: Its type and rule.
+        dialect: The database's dialect.
     """
 
     typed: Typed
@@ -38,7 +38,7 @@ class JdbcColumn(SqlColumn):
 
     @classmethod
     def of(cls, typed: Typed, dialect: Dialect) -> JdbcColumn:
-        """Return a column as the driver describes it."""
+        """Return a column from the driver's description."""
         described = typed.described
         return cls(
             name=described.name,
@@ -62,9 +62,9 @@ class JdbcColumn(SqlColumn):
         return select([highest], relation, *conditions)
 
     def value(self, found: Any) -> WatermarkValue | str:
-        """Return a value printed by the server, cut to the microsecond.
+        """Return a value printed by the server, truncated to the microsecond.
 
-        The value that has parts of a microsecond comes with a later one.
+        The rest of that microsecond is extracted with a later value.
         """
         value = as_watermark(found, self.typed)
         return value or "infinite, NaN, before year 1 or after year 9999"

@@ -1,7 +1,7 @@
-"""From batches as Spark gives them to batches of the request's columns.
+"""Converts Spark's batches to batches of the request's columns.
 
-Dates and times come as text that the server made, because JDBC's own classes for them read a wall
-clock in the JVM's zone: an hour that a change to summer time leaves out would come as another.
+Dates and times arrive as text that the server formats, because JDBC's own classes read a wall clock
+in the JVM's zone: an hour that daylight saving skips would arrive as another.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _YEAR_0 = "0000"
 
 @dataclass(frozen=True)
 class JdbcConform:
-    """Gives batches the request's columns. Picklable; knows no connection.
+    """Converts batches to the request's columns. Picklable; has no connection.
 
     Attributes:
-        columns: Of the request, in its order, which is that of the batches.
+        columns: The request's columns, in the order of the batches.
         null_what_fails: ``lossy_types: null``.
     """
 
@@ -39,7 +39,7 @@ class JdbcConform:
     null_what_fails: bool
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Mapping[str, int]]:
-        """Return a batch's rows in the request's columns, and what became NULL, by column.
+        """Return a batch in the request's columns, and the values that became NULL, by column.
 
         Raises:
             TypeNotRepresentable: A value has no faithful form and ``lossy_types`` is ``refuse``.
@@ -60,7 +60,7 @@ class JdbcConform:
 
 
 def parse(texts: pa.Array, target: pa.DataType) -> tuple[pa.Array, int]:
-    """Parse dates or timestamps of the server's texts; invalid ones become NULL and are counted.
+    """Parse dates or timestamps from the server's text; invalid ones become NULL and are counted.
 
     Args:
         texts: ISO 8601, with a blank or a T; fractions of any length whose digits beyond the sixth
@@ -76,7 +76,7 @@ def parse(texts: pa.Array, target: pa.DataType) -> tuple[pa.Array, int]:
         parts = pc.extract_regex(texts, pattern=_PARTS)
         day, time, fraction = (pc.struct_field(parts, name) for name in ("day", "time", "fraction"))
         if pa.types.is_date(naive):
-            # A time of day that is not midnight is no date.
+            # A value with a time of day other than midnight is not a date.
             whole = pc.and_(
                 pc.match_substring_regex(time, "^(00:00:00)?$"),
                 pc.match_substring_regex(fraction, "^0*$"),
@@ -89,19 +89,19 @@ def parse(texts: pa.Array, target: pa.DataType) -> tuple[pa.Array, int]:
             joined = pc.replace_substring(joined, pattern=" .", replacement=" ")
         found = _one_by_one(joined, naive)
     lost = found.null_count - texts.null_count
-    # The wall clock was UTC's.
+    # The wall clock was in UTC.
     return (found.cast(target) if pa.types.is_date(naive) else found.view(target)), lost
 
 
 def _checked(texts: pa.Array, found: pa.Array) -> pa.Array | None:
-    """Return what was parsed; None where some text has a year 0, which Arrow takes."""
+    """Return the parsed values; None if a text has the year 0, which Arrow accepts."""
     if pc.any(pc.starts_with(texts, pattern=_YEAR_0)).as_py():
         return None
     return found
 
 
 def _one_by_one(texts: pa.Array, naive: pa.DataType) -> pa.Array:
-    """Parse texts of the right form; days and times that there are not become NULL."""
+    """Parse well-formed texts; days and times that do not exist become NULL."""
     texts = pc.if_else(pc.starts_with(texts, pattern=_YEAR_0), pa.scalar(None, pa.string()), texts)
     try:
         return texts.cast(naive)
@@ -119,13 +119,13 @@ def _value(text: str | None, naive: pa.DataType) -> object:
 
 def _refused(column: Column) -> TypeNotRepresentable:
     what = (
-        "a value that is infinite, no date of the calendar, or outside years 1 to 9999"
+        "a value that is infinite, not a valid date, or outside years 1 to 9999"
         if pa.types.is_date(column.arrow_type)
-        else "a value that is infinite, finer than microseconds, no time of the calendar, or "
-        "outside years 1 to 9999"
+        else "a value that is infinite, finer than microseconds, not a valid time, or outside "
+        "years 1 to 9999"
     )
     return TypeNotRepresentable(
         f"column {column.name} ({column.source_type}) holds {what}. Set lossy_types: null to write "
-        f"NULL for it, set columns.cast {{{column.name}: string}} to take the server's text, or "
+        f"NULL for it, set columns.cast {{{column.name}: string}} to use the server's text, or "
         "leave such rows out with where"
     )

@@ -1,8 +1,8 @@
-"""How databases differ in SQL: one `Dialect` each, and no branch elsewhere.
+"""How databases differ in SQL: one `Dialect` each, without branches elsewhere.
 
-Values whose JDBC classes depend on a JVM's time zone, or hide what they cannot hold, are fetched
-as text that the server makes, always in one form: dates and timestamps as ISO 8601 prints them,
-instants in UTC. ``{}`` stands for a column or expression, ``{text}`` for a literal's text.
+Values whose JDBC classes depend on the JVM's time zone or hide invalid values are fetched as text
+that the server formats, always in one form: dates and timestamps in ISO 8601, instants in UTC.
+``{}`` stands for a column or expression, ``{text}`` for a literal's text.
 
 https://learn.microsoft.com/sql/t-sql/functions/cast-and-convert-transact-sql
 https://docs.oracle.com/en/database/oracle/oracle-database/23/sqlrf/Format-Models.html
@@ -47,32 +47,32 @@ _POSTGRES_TEXT: dict[Kind, str] = {
     "wide decimal": "cast({} as varchar)",
     "other": "cast({} as text)",
 }
-# Whatever the sign of the remainder of a negative number is, this one is not negative.
+# Never negative, whatever sign the database gives the remainder of a negative number.
 _MODULUS = "mod(mod({}, {count}) + {count}, {count})"
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one kind of database is spoken to.
+    """The SQL of one kind of database.
 
     Attributes:
         name: For messages and the docs.
-        rules: Its types, by name; types that it does not name go by `PLAIN_RULES`.
-        quotes: What a quoted name begins and ends with; the end is escaped by doubling it.
-        text: SQL that gives values of a kind as text.
+        rules: Its types by name; other types use `PLAIN_RULES`.
+        quotes: The start and end of a quoted name; the end is escaped by doubling it.
+        text: SQL that converts values of a kind to text.
         literals: SQL of a value of a kind.
-        quoted_text: SQL of a text whose quotation marks are doubled.
-        backslashes: What they do in a quoted text.
+        quoted_text: SQL of a text with doubled quotation marks.
+        backslashes: What backslashes do in quoted text.
         hash_integer: SQL of a number from 0 to ``{count} - 1`` for an integer column.
-        hash_text: The same for a column of text; None where the database has none.
-        hash_row: The same for a row's address; None where it has none.
+        hash_text: The same for a text column; None if the database has no hash.
+        hash_row: The same for a row's address; None if there is none.
         quantiles: Whether it has ``ntile``.
-        one_row: What a SELECT without a table ends with.
-        utc_clock: SQL of its clock's time in UTC, as text; None where it cannot be had.
+        one_row: The end of a SELECT without a table.
+        utc_clock: SQL of its clock's time in UTC, as text; None if not available.
         local_clock: SQL of the wall clock that its ``current_timestamp`` shows, as text.
-        estimate: A query for rows and bytes of a table as its statistics have them.
-        schemas_are_catalogs: Whether what JDBC calls a catalog is what people call a schema.
-        system_schemas: Schemas whose tables are never the nearest to a name.
+        estimate: A query for a table's rows and bytes from its statistics.
+        schemas_are_catalogs: Whether JDBC's catalogs are what users call schemas.
+        system_schemas: Schemas whose tables are never suggested.
     """
 
     name: str
@@ -150,7 +150,7 @@ MYSQL = Dialect(
     MYSQL_RULES,
     quotes=("`", "`"),
     text={
-        # Not date_format, which turns what is no date into NULL.
+        # Not date_format, which turns invalid dates into NULL.
         "date": "cast({} as char)",
         "timestamp": "cast({} as char)",
         "timestamptz": "cast({} as char)",
@@ -167,7 +167,7 @@ MYSQL = Dialect(
     hash_text="mod(crc32({}), {count})",
     quantiles=True,
     utc_clock="cast(utc_timestamp(6) as char)",
-    # Of the server's own zone, not the session's.
+    # In the server's zone, not the session's.
     local_clock="cast(sysdate(6) as char)",
     estimate="select table_rows, data_length from information_schema.tables"
     " where table_schema = {schema} and table_name = {table}",
@@ -186,7 +186,7 @@ ORACLE = Dialect(
         "other": "to_char({})",
     },
     literals={
-        # A DATE compared with a TIMESTAMP would be converted, and its index of no use.
+        # A DATE compared with a TIMESTAMP would be converted, and its index not used.
         "date": "to_date('{seconds}', 'YYYY-MM-DD HH24:MI:SS')",
         "timestamp": "timestamp '{text}'",
         "timestamptz": "timestamp '{text} +00:00'",
@@ -252,4 +252,4 @@ REDSHIFT = Dialect(
 )
 
 BY_SOURCE_TYPE = {"oracle": ORACLE, "sqlserver": SQLSERVER, "redshift": REDSHIFT}
-"""Dialects that are given, whatever the URL says."""
+"""Dialects that do not depend on the URL."""

@@ -31,9 +31,9 @@ from extract_jobs.sources.jdbc.dialects import (
 _MYSQL_PROPERTIES = {
     "connectTimeout": "{milliseconds}",
     "sessionVariables": "time_zone='+00:00',sql_select_limit=18446744073709551615",
-    # Rows as they come, in place of the whole result; with it `fetchsize` counts.
+    # Rows as they arrive instead of the whole result; required for `fetchsize`.
     "useCursorFetch": "true",
-    # TINYINT(1) holds more than true and false, and YEAR is no date.
+    # TINYINT(1) holds more than true and false, and YEAR is not a date.
     "tinyInt1isBit": "false",
     "yearIsDateType": "false",
     "tcpKeepAlive": "true",
@@ -43,20 +43,20 @@ _POSTGRES_TLS = {"sslmode": "{sslmode}"}
 
 @dataclass(frozen=True)
 class Driver:
-    """What is known of the driver of some URLs.
+    """The driver of some URLs.
 
     Attributes:
-        prefix: Of its URLs, after ``jdbc:``.
-        classes: Of the driver, the likeliest first.
-        dialect: What its database speaks.
-        properties: Given to it, unless configured otherwise. ``{seconds}``, ``{milliseconds}`` and
-            ``{sslmode}`` are those of the connection.
-        tls: Additional ones if ``sslmode`` requires TLS (not ``prefer``).
+        prefix: Start of its URLs, after ``jdbc:``.
+        classes: Classes of the driver, the likeliest first.
+        dialect: Its database's dialect.
+        properties: Default properties. ``{seconds}``, ``{milliseconds}`` and ``{sslmode}`` are
+            those of the connection.
+        tls: Additional properties if ``sslmode`` requires TLS (not ``prefer``).
         session: The statement that a session begins with, unless ``session_init`` is given.
-        refuses_hidden_rows: Statement after which the server refuses a SELECT whose rows policies
-            hide from the user; it comes before any other. None where there is no such thing.
-        url: For a host, port and database; None where only a URL will do.
-        package: Where its jar is to be had, for messages.
+        refuses_hidden_rows: First statement of a session, after which the server refuses a SELECT
+            if policies hide rows from the user. None if there is no such statement.
+        url: URL for a host, port and database; None if only a configured URL works.
+        package: Maven package of its jar, for messages.
     """
 
     prefix: str
@@ -80,12 +80,12 @@ DRIVERS = (
             "loginTimeout": "{seconds}",
             "tcpKeepAlive": "true",
             "ApplicationName": "extract-jobs",
-            # Spark switches autocommit off, without which the driver would fetch all rows at once;
-            # in a transaction this one refuses to write.
+            # Spark switches autocommit off, since otherwise the driver would fetch all rows at
+            # once; in a transaction this setting refuses writes.
             "readOnly": "true",
         },
         _POSTGRES_TLS,
-        # Other servers speak the protocol, and not all have the setting.
+        # Other servers speak the same protocol, and not all have the setting.
         refuses_hidden_rows="select set_config(name, 'off', false) from pg_settings"
         " where name = 'row_security'",
         package="org.postgresql:postgresql",
@@ -102,7 +102,7 @@ DRIVERS = (
         "mariadb:",
         ("org.mariadb.jdbc.Driver",),
         MYSQL,
-        # Spark knows MySQL's way to quote names by the URL alone: see `url_for_spark`.
+        # Spark chooses MySQL's quotes only by the URL: see `url_for_spark`.
         {**_MYSQL_PROPERTIES, "permitMysqlScheme": "true"},
         session="set session transaction read only",
         package="org.mariadb.jdbc:mariadb-java-client",
@@ -128,7 +128,7 @@ DRIVERS = (
         {
             "loginTimeout": "{seconds}",
             "applicationName": "extract-jobs",
-            # Rows as they come; the driver's default, which a data source may have changed.
+            # Rows as they arrive; the driver's default, which a data source may have changed.
             "responseBuffering": "adaptive",
             "encrypt": "true",
         },
@@ -158,8 +158,7 @@ DRIVERS = (
             "tcpKeepAlive": "true",
             "ApplicationName": "extract-jobs",
             "readOnly": "true",
-            # What the driver may hold of a result that comes faster than it is read; its default
-            # is a gigabyte.
+            # How much of a result the driver may buffer; its default is a gigabyte.
             "fetchRingBufferSize": "64M",
         },
         _POSTGRES_TLS,
@@ -171,7 +170,7 @@ UNKNOWN = Driver("", (), PLAIN)
 
 
 def driver_of(url: str) -> Driver:
-    """Return what is known of the driver of a URL."""
+    """Return the driver of a URL."""
     rest = url[len("jdbc:") :].lower()
     return next((driver for driver in DRIVERS if rest.startswith(driver.prefix)), UNKNOWN)
 
@@ -180,7 +179,7 @@ def url_of(connection: DatabaseConnection) -> str:
     """Return the JDBC URL of a connection.
 
     Raises:
-        ConfigError: It has none, and none can be made of host, port and database.
+        ConfigError: It has no URL, and none can be built from host, port and database.
     """
     if connection.url:
         return connection.url
@@ -199,10 +198,10 @@ def url_of(connection: DatabaseConnection) -> str:
 
 
 def url_for_spark(url: str) -> str:
-    """Return the URL that Spark is given.
+    """Return the URL for Spark.
 
-    Spark quotes names as the URL's database does, and of ``jdbc:mariadb:`` it knows nothing: it
-    would put names between double quotes, which make them texts there.
+    Spark quotes names as the URL's database does, but does not know ``jdbc:mariadb:``: it would put
+    names in double quotes, which make them text there.
     """
     prefix = "jdbc:mariadb:"
     if not url.lower().startswith(prefix):
@@ -214,7 +213,7 @@ def url_for_spark(url: str) -> str:
 
 
 def driver_properties(connection: DatabaseConnection, driver: Driver) -> dict[str, str]:
-    """Return the driver's properties: the known ones, and over them those configured."""
+    """Return the driver's properties: the defaults, overridden by the configured ones."""
     tls = driver.tls if connection.sslmode != "prefer" and not connection.url else {}
     words = {
         "seconds": str(connection.connect_timeout_seconds),
@@ -232,7 +231,7 @@ def jar_files(jars: Sequence[str]) -> list[str]:
     """Return the jars that ``connection.jars`` names: files, all of a folder, or URIs.
 
     Raises:
-        ConfigError: A file or folder is not there, or the folder has no jar.
+        ConfigError: A file or folder does not exist, or the folder has no jar.
     """
     found = []
     for name in jars:

@@ -1,4 +1,4 @@
-"""Maps what a JDBC driver throws to `extract_jobs.errors`, without credentials or row data."""
+"""Maps a JDBC driver's exceptions to `extract_jobs.errors`, without credentials or row data."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ _SQL_CLASS = re.compile(
 
 @dataclass(frozen=True)
 class Thrown:
-    """What a driver threw, taken over from the JVM.
+    """An exception of a driver, copied from the JVM.
 
     Attributes:
         name: The class, without its package.
-        names: Those of its causes too, itself first.
+        names: Its class name and those of its causes.
         state: ``SQLSTATE``; empty if it has none.
         code: The vendor's; 0 if it has none.
         message: The driver's text, which may quote anything.
-        product: ``oracle``, ``sqlserver``, ``derby`` or another, by the class's package.
+        product: ``oracle``, ``sqlserver``, ``derby`` or another, from the class's package.
     """
 
     name: str
@@ -63,13 +63,13 @@ class Thrown:
 
     @property
     def condition(self) -> str:
-        """The part that may be shown anywhere."""
+        """The part that is safe to show anywhere."""
         state = f", SQLSTATE {self.state}" if self.state else ""
         return f"({self.name}{state}{f', code {self.code}' if self.code else ''})"
 
     @property
     def is_login(self) -> bool:
-        """Whether user or password were refused."""
+        """Whether the server refused user or password."""
         return (
             self.state.startswith(_LOGIN_STATES)
             or any(name.endswith(_LOGIN_CLASSES) for name in self.names)
@@ -79,7 +79,7 @@ class Thrown:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the connection broke or was refused, or what failed passes by itself."""
+        """Whether the connection broke or was refused, or the failure is transient."""
         return (
             self.state.startswith(_CUT_STATES)
             or self.state in _PASSING_STATES
@@ -89,7 +89,7 @@ class Thrown:
 
 
 def thrown(error: Exception) -> Thrown | None:
-    """Return what a driver threw, of an exception of py4j or PySpark; None if none did."""
+    """Return the driver's exception behind one of py4j or PySpark; None if there is none."""
     chain = list(_causes(getattr(error, "java_exception", None) or getattr(error, "_origin", None)))
     sql = next((i for i, (_, java) in enumerate(chain) if is_sql_exception(java)), None)
     if sql is not None:
@@ -103,8 +103,8 @@ def thrown(error: Exception) -> Thrown | None:
             str(java.getMessage() or ""),
             _product(name),
         )
-    # Of a task's failure the driver often has the text alone. A lost worker's has an EOFException,
-    # and nothing of SQL.
+    # For a failed task the Spark driver often has only the text. A lost worker's text has an
+    # EOFException and nothing about SQL.
     found = _SQL_CLASS.findall(str(error))
     names = tuple(short for long, short in found if not long.startswith("org.apache.spark."))
     known = [name for name in names if "SQL" in name]
@@ -137,7 +137,7 @@ def _product(name: str) -> str:
 
 
 def connect_error(found: Thrown, place: str, seconds: int) -> ExtractError:
-    """Return what a failed connection means."""
+    """Return the error for a failed connection."""
     if found.is_login:
         return ConfigError(
             f"cannot log in to {place}: the server refused user or password {found.condition}"
@@ -154,13 +154,13 @@ def connect_error(found: Thrown, place: str, seconds: int) -> ExtractError:
 
 
 def statement_error(found: Thrown, what: str, *, shows: bool) -> ExtractError:
-    """Return what a failed statement means.
+    """Return the error for a failed statement.
 
     Args:
-        found: What the driver threw.
+        found: The driver's exception.
         what: What was being done, such as ``counting sales.orders``.
-        shows: Whether the driver's text may be shown, up to what may be data: if no row was read,
-            it shows what is wrong with a query.
+        shows: Whether the driver's text may be shown, up to the first part that may be data. If no
+            row was read, it shows what is wrong with a query.
     """
     said = f"{scrub(found.message)} " if shows and found.message else ""
     if found.is_cut:
@@ -179,12 +179,12 @@ def statement_error(found: Thrown, what: str, *, shows: bool) -> ExtractError:
         return WorkerOutOfMemory(f"{what} failed: the JVM ran out of memory")
     if found.state.startswith(("42", "3F", "S0")) and shows:
         return ConfigError(f"{what} failed: {said}{found.condition}")
-    hint = "" if said else "; the executors' logs have the server's words"
+    hint = "" if said else "; the executors' logs have the server's message"
     return SourceQueryFailed(f"{what} failed: {said}{found.condition}{hint}")
 
 
 def scrub(text: str) -> str:
-    """Keep what a message says before its first quote, bracket, long number or line break."""
+    """Keep a message up to its first quote, bracket, long number or line break."""
     cut = _QUOTE.search(text)
     kept = (text[: cut.start()] if cut else text).strip()
     return f"{kept[:300]}…" if cut else kept[:300]

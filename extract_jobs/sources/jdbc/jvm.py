@@ -1,7 +1,6 @@
-"""A connection of the driver's own, through the JDBC driver in Spark's JVM.
+"""Connections from Spark's driver, through the JDBC driver in its JVM.
 
-For the catalog and watermarks: a few rows of text. The rows of a table
-never come this way.
+They serve the catalog and watermarks: a few rows of text. A table's rows never come this way.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ _COUNTED_TABLES = 20_000
 
 @dataclass(frozen=True)
 class Jvm:
-    """A Spark session whose JVM has the driver, and how to connect with it.
+    """A Spark session whose JVM has the driver, and the connection.
 
     Attributes:
         spark: The session.
-        driver_class: Loaded.
-        connection: Where to, credentials resolved.
-        session_init: The statement that a session begins with; None for none.
+        driver_class: The driver's loaded class.
+        connection: The connection, with credentials resolved.
+        session_init: The first statement of a session; None for none.
     """
 
     spark: SparkSession
@@ -54,7 +53,7 @@ class Jvm:
 
     @property
     def driver(self) -> Driver:
-        """What is known of the driver."""
+        """The driver's known settings."""
         return driver_of(self.url)
 
     @property
@@ -63,19 +62,19 @@ class Jvm:
         return url_of(self.connection)
 
     def login(self) -> dict[str, str]:
-        """Return user and password for one connection, as properties of the driver."""
+        """Return user and password for one connection, as driver properties."""
         found = self.connection.login_now()
         given = {"user": found.user, "password": found.password}
         return {key: value for key, value in given.items() if value}
 
     def use_added_jars(self) -> None:
-        """Let this thread of the JVM find classes of jars that were added to the session."""
+        """Let this JVM thread find classes of jars that were added to the session."""
         loader = self.spark._jsparkSession.sharedState().jarClassLoader()  # noqa: SLF001
         _java(self.spark).java.lang.Thread.currentThread().setContextClassLoader(loader)
 
     @contextlib.contextmanager
     def connect(self, what: str) -> Iterator[Opened]:
-        """Open a connection, read-only where the driver lets it, and close it at the end.
+        """Open a connection, read-only if the driver allows it, and close it at the end.
 
         Args:
             what: What it is for, such as ``describing sales.orders``.
@@ -105,7 +104,7 @@ class Jvm:
             with contextlib.suppress(Exception):  # it may be broken
                 java.close()
         if failure is not None:
-            # Not from within the handler: the original may quote rows.
+            # Raised outside the handler: the original may quote rows.
             raise failure
 
     def _connected(self) -> Any:
@@ -135,12 +134,12 @@ class Jvm:
 
 @dataclass(frozen=True)
 class Opened:
-    """An open connection; what fails is thrown as py4j has it."""
+    """An open connection. Its methods raise py4j's errors."""
 
     java: Any
 
     def execute(self, statement: str) -> None:
-        """Run a statement whose result is of no interest."""
+        """Run a statement and ignore its result."""
         with contextlib.closing(self.java.createStatement()) as made:
             made.execute(statement)
 
@@ -150,13 +149,13 @@ class Opened:
             return _fetched(made.executeQuery(statement))
 
     def columns(self, statement: str) -> list[Described]:
-        """Return the columns that a query would give; it should give no rows."""
+        """Return a query's columns; it should select no rows."""
         with contextlib.closing(self.java.createStatement()) as made:
             data = made.executeQuery(statement).getMetaData()
             return [_described(data, i) for i in range(1, data.getColumnCount() + 1)]
 
     def tables(self, catalog: str | None, schema: str | None, name: str) -> list[tuple[Any, ...]]:
-        """Return (catalog, schema, name, type) of tables that fit patterns, ``%`` for any."""
+        """Return (catalog, schema, name, type) of tables that match patterns, ``%`` for any."""
         data = self.java.getMetaData()
         found = data.getTables(catalog, schema, name, None)
         labels = ("TABLE_CAT", "TABLE_SCHEM", "TABLE_NAME", "TABLE_TYPE")
@@ -167,7 +166,7 @@ class Opened:
         return rows
 
     def primary_key(self, catalog: str | None, schema: str | None, name: str) -> tuple[str, ...]:
-        """Return the columns of a table's primary key, in the key's order; none if it has none."""
+        """Return the columns of a table's primary key, in the key's order; empty if it has none."""
         found = self.java.getMetaData().getPrimaryKeys(catalog, schema, name)
         columns = []
         while found.next():
@@ -203,7 +202,8 @@ def open_jvm(spec: ExtractSpec, connection: DatabaseConnection, spark: SparkSess
     ``connection.packages``, which Spark fetches from Maven. A new session starts with them.
 
     Raises:
-        ConfigError: It is nowhere; the message names what was looked for, and where.
+        ConfigError: The driver was not found; the message names the classes and the places
+            searched.
     """
     wanted = spec.connection
     url = url_of(connection)
@@ -228,7 +228,7 @@ def open_jvm(spec: ExtractSpec, connection: DatabaseConnection, spark: SparkSess
 def _load(
     session: SparkSession, classes: Sequence[str], jars: Sequence[str], packages: Sequence[str]
 ) -> str | None:
-    """Return the class that can be loaded, jars added to the session only if it takes them."""
+    """Return the class that can be loaded; jars are added to the session only if needed."""
     found = _loaded(session, classes)
     if found is not None:
         return found
@@ -239,10 +239,10 @@ def _load(
         except Exception as error:  # noqa: BLE001 - whatever Hadoop or Ivy raised
             name = type(error).__name__
             key = "packages" if place.startswith("ivy://") else "jars"
-            # Maven's text is long: it lists every repository.
+            # Maven's message is long: it lists every repository.
             raise ConfigError(
                 f"connection.{key}: {place.removeprefix('ivy://')} could not be added to the Spark "
-                f"session ({name}); is it there, and can Spark's driver reach it?"
+                f"session ({name}); check that it exists and that Spark's driver can reach it"
             ) from None
         found = _loaded(session, classes)
         if found is not None:

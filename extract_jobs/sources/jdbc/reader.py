@@ -1,7 +1,7 @@
 """Reads splits through Spark's JDBC source: one query, one Spark partition and one connection each.
 
-The password goes to Spark as the option ``password``, which it prints nowhere: neither in plans nor
-in the event log, nor in the UI. The URL, which it may print, has none.
+The password is passed to Spark as the option ``password``, which Spark never prints: not in plans,
+the event log or the UI. The URL, which Spark may print, has no password.
 
 https://spark.apache.org/docs/latest/sql-data-sources-jdbc.html
 """
@@ -35,15 +35,15 @@ _BATCH_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class JdbcReader:
-    """Reads splits of one table. Meets `extract_jobs.sources.DataFrameReader`.
+    """Reads splits of one table. Implements `extract_jobs.sources.DataFrameReader`.
 
     Attributes:
         jvm: Has the driver.
-        relation: What is read, with the spec's own condition.
+        relation: What is read, with the spec's condition.
         interval: The interval's condition; None reads all rows.
         columns: What is read of each row, in the order of the batches.
         fetch_rows: Rows that the driver fetches at a time.
-        row_bytes: How large a row may well be.
+        row_bytes: Estimated size of a large row.
         null_what_fails: ``lossy_types: null``.
         what: What is read, for messages.
     """
@@ -64,18 +64,18 @@ class JdbcReader:
 
     @property
     def schema(self) -> pa.Schema:
-        """The schema of every batch, once it conforms."""
+        """The schema of every batch after conversion."""
         return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
 
     @property
     def batch_rows(self) -> int:
-        """Rows in a batch, and the most that are fetched at a time, to bound both by bytes."""
+        """Rows per batch and per fetch, so that both are bounded by bytes."""
         return max(64, min(_MOST_ROWS, _BATCH_BYTES // max(1, self.row_bytes)))
 
     def dataframe(self, spark: SparkSession, splits: Sequence[Split]) -> DataFrame:
         """Return the rows of splits. See `extract_jobs.sources.DataFrameReader.dataframe`."""
         self.jvm.use_added_jars()
-        # Settings of its own: the caller's session stays as it is.
+        # A session with its own settings: the caller's stays unchanged.
         session = spark.newSession()
         session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(self.batch_rows))
         session.conf.set("spark.sql.session.timeZone", "UTC")
@@ -94,14 +94,14 @@ class JdbcReader:
             "driver": jvm.driver_class,
             "dbtable": self.statement(split),
             "fetchsize": str(min(self.fetch_rows, self.batch_rows)),
-            # Not what each version of Spark makes of the driver's types.
+            # Explicit types, because versions of Spark map the driver's types differently.
             "customSchema": ", ".join(f"{n} {t}" for n, t in zip(names, types, strict=True)),
             **({"sessionInitStatement": jvm.session_init} if jvm.session_init else {}),
         }
         return driver_properties(connection, jvm.driver) | options | jvm.login()
 
     def statement(self, split: Split) -> str:
-        """Return what a split reads, as SQL for a FROM clause."""
+        """Return a split's rows as SQL for a FROM clause."""
         expressions = [column.expression for column in self.columns]
         text = select(expressions, self.relation, self.interval, split.predicate)
         return f"{in_parentheses(text)} {quote_name('split', self.relation.dialect)}"
@@ -119,10 +119,10 @@ class JdbcReader:
         return self._by_asking()
 
     def _by_asking(self) -> ExtractError | None:
-        """Return what keeps the source from answering now.
+        """Connect again and return why the source cannot answer.
 
-        Of a driver in a jar that was added to a running session, Spark cannot take the exception
-        back from its executors: all it says is that a task failed.
+        If the driver's jar was added to a running session, Spark cannot deserialize its exceptions
+        from executors, and only reports that a task failed.
         """
         try:
             with self.jvm.connect(self.what) as opened:
@@ -134,6 +134,6 @@ class JdbcReader:
         except ExtractError as found:
             return found
         return SourceQueryFailed(
-            f"{self.what} failed: the executors' logs have the server's words, which Spark could "
-            "not take back because the JDBC driver was added to a running session"
+            f"{self.what} failed: the executors' logs have the server's message, which Spark could "
+            "not return because the JDBC driver was added to a running session"
         )

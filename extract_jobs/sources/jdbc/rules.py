@@ -1,8 +1,8 @@
-"""How types arrive: one table for each dialect, one row for each of its types.
+"""How types arrive: one table per dialect, one row per type.
 
-`extract_jobs.sources.jdbc.types` is driven by these tables; the tables in the docs are made of
-them. A type that a dialect's table does not name goes by what JDBC calls it (`PLAIN_RULES`). SQL
-Server, Oracle and Redshift are described by their documentation, not by a server.
+`extract_jobs.sources.jdbc.types` uses these tables; the tables in the docs are generated from them.
+A type that is not in a dialect's table uses the rule for its JDBC type (`PLAIN_RULES`). SQL Server,
+Oracle and Redshift follow their documentation, not a server.
 
 https://docs.oracle.com/en/java/javase/17/docs/api/java.sql/java/sql/Types.html
 https://learn.microsoft.com/sql/connect/jdbc/using-basic-data-types
@@ -21,7 +21,7 @@ Kind = Literal[
     "bool", "int16", "int32", "int64", "uint64", "decimal", "wide decimal", "float32", "float64",
     "string", "binary", "date", "timestamp", "timestamptz", "time", "other", "refused",
 ]  # fmt: skip
-"""What values are, whatever a database calls them. Dates and all times are fetched as text."""
+"""Kinds of values, whatever a database calls them. Dates and all times are fetched as text."""
 
 _ARRIVES: dict[Kind, str] = {
     "bool": "boolean", "int16": "int16", "int32": "int32", "int64": "int64",
@@ -49,13 +49,13 @@ class Rule:
     """How one type arrives.
 
     Attributes:
-        names: What the driver calls it, in lower case; the first one is for the docs.
-        kind: What its values are.
-        reason: One sentence: why it arrives so.
-        expression: SQL that reads it, ``{}`` for the column; None is the dialect's for the kind.
-        literal: SQL of a value of it, ``{text}`` for the text; None is the dialect's.
-        permitted: Whether it is read only where ``columns.cast`` names it.
-        jdbc: What JDBC must call it too; empty for anything.
+        names: The driver's names in lower case; the first one is for the docs.
+        kind: The kind of its values.
+        reason: One sentence: why it arrives this way.
+        expression: SQL that reads it, ``{}`` for the column; None uses the dialect's for the kind.
+        literal: SQL of a value, ``{text}`` for the text; None uses the dialect's.
+        permitted: Whether it is read only if ``columns.cast`` names it.
+        jdbc: The JDBC type that it must also have; empty for any.
     """
 
     names: tuple[str, ...]
@@ -110,7 +110,7 @@ PLAIN_RULES = (
     Rule(("array", "struct"), "other",
          "Arrives as text where the dialect can make it; refused where it cannot."),
 )  # fmt: skip
-"""By JDBC's own names, for databases without a table of their own."""
+"""By JDBC's own names, for databases without their own table."""
 
 EMBEDDED_RULES = (
     Rule(
@@ -130,8 +130,8 @@ POSTGRES_RULES = (
 
 MYSQL_RULES = (
     Rule(("timestamp",), "timestamptz", _INSTANT),
-    # MySQL 5.7 and MariaDB take 64 for 2064 where it is compared with a year. There are none from
-    # 1 to 1900, so 0 bounds the same rows.
+    # MySQL 5.7 and MariaDB read 64 as 2064 when comparing with a year. There are no years from 1 to
+    # 1900, so 0 selects the same rows.
     Rule(("year",), "int16", _AS_IT_IS, "cast({} as signed)",
          literal="if({text} between 1 and 1900, 0, {text})"),
     Rule(("bit",), "refused", "The driver gives a number or bytes by its width; cast it in a "
@@ -156,7 +156,7 @@ SQLSERVER_RULES = (
     Rule(("datetime", "smalldatetime"), "timestamp",
          "Steps of 1/300 s arrive as the three digits that the server prints.",
          "cast(cast({} as datetime2(3)) as varchar(33))",
-         # Compared with a datetime2 it would be wider, and so above itself.
+         # Compared with a datetime2 it would be widened, and so be above itself.
          "cast(cast('{text}' as datetime2(3)) as datetime)"),
     Rule(("datetime2",), "timestamp", "To the microsecond; a value with a seventh digit has no "
          "faithful form."),
@@ -223,4 +223,4 @@ TYPE_RULES = {
     "oracle": tuple(rule.row for rule in ORACLE_RULES),
     "redshift": tuple(rule.row for rule in REDSHIFT_RULES),
 }
-"""By ``source_type``, the tables of the docs."""
+"""The tables of the docs by ``source_type``."""

@@ -1,9 +1,9 @@
 """Any JDBC database as a source: describe a table, cut it into splits, count it.
 
-Spark's own session reads the rows; all other statements go through the same driver in its
-JVM. Splits share no snapshot: each reads its rows when its turn comes, so that rows which move
-between splits meanwhile may come twice or not at all. Where that matters, split by a column that
-never changes, or not at all.
+Spark reads the rows; all other statements use the same driver in Spark's JVM. Splits share no
+snapshot: each reads its rows when its turn comes, so rows that move between splits in the meantime
+may arrive twice or not at all. If that matters, split by a column that never changes, or do not
+split.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class JdbcSource(SqlSource[Opened, JdbcTable]):
 
     Attributes:
         spec: What is extracted.
-        connection: Where from, credentials resolved.
+        connection: The connection, with credentials resolved.
         jvm: Has the driver.
-        dialect: What the database speaks.
+        dialect: The database's dialect.
     """
 
     spec: ExtractSpec
@@ -77,11 +77,11 @@ class JdbcSource(SqlSource[Opened, JdbcTable]):
     def open(cls, spec: ExtractSpec, spark: SparkSession | None) -> JdbcSource:
         """Resolve credentials and find the driver; nothing is connected yet.
 
-        Starts Spark where none runs.
+        Starts Spark if none is running.
 
         Raises:
-            ConfigError: Credentials or driver cannot be found, or ``where`` or ``query`` is not
-                one condition or statement.
+            ConfigError: Credentials or driver cannot be found, or ``where`` or ``query`` is not a
+                single condition or statement.
         """
         dialect = registration(spec.source_type).where or "generic"
         if spec.where is not None:
@@ -136,7 +136,7 @@ class JdbcSource(SqlSource[Opened, JdbcTable]):
     def snapshot(self, request: ReadRequest) -> Iterator[JdbcSnapshot]:
         """Look the table up once more.
 
-        Nothing is held: the splits share no snapshot, and no connection stays open.
+        No snapshot is held, and no connection stays open.
         """
         with self._session(f"looking up {self.name}") as (_, found):
             interval = interval_condition(request, found.column)
@@ -155,10 +155,10 @@ class JdbcSource(SqlSource[Opened, JdbcTable]):
 
 @dataclass(frozen=True)
 class JdbcSnapshot:
-    """What an attempt reads; no snapshot is shared. Meets `extract_jobs.sources.Snapshot`.
+    """What an attempt reads, without a shared snapshot. Implements `extract_jobs.sources.Snapshot`.
 
     Attributes:
-        found: What is read, as the catalogue has it.
+        found: What is read, as the catalog describes it.
         reader: Reads its splits.
     """
 
@@ -167,20 +167,20 @@ class JdbcSnapshot:
 
     @property
     def shared(self) -> bool:
-        """False: what `count` says is of another moment."""
+        """False: `count` is taken at a different moment."""
         return False
 
     def splits(self, spec: ExtractSpec) -> list[Split]:
-        """Cut the request into splits. See `extract_jobs.sources.Snapshot.splits`."""
+        """See `extract_jobs.sources.Snapshot.splits`."""
         reader, found = self.reader, self.found
         if set(found.key) & set(spec.columns.mask):
-            # Spark's event log shows statements, and bounds of a key are values of it.
+            # Spark's event log shows statements, and a key's bounds are values of it.
             found = replace(found, key=())
         with reader.jvm.connect(f"cutting {spec.extract_table} into splits") as opened:
             return cut(opened, found, spec.split, reader.interval)
 
     def count(self) -> int:
-        """Count the request's rows under the very same predicate, now."""
+        """Count the request's rows under the same predicate, now."""
         reader = self.reader
         statement = select(["count(*)"], reader.relation, reader.interval)
         with reader.jvm.connect(reader.what.replace("reading", "counting", 1)) as opened:

@@ -1,8 +1,8 @@
-"""Cuts a table into splits: by ranges of a column, by a hash of it, or by a hash of rows' places.
+"""Cuts a table into splits: by ranges of a column, by its hash, or by a hash of row addresses.
 
-A range's bounds are quantiles that the database computes (``ntile``), so that skewed and sparse
-values are cut evenly and any type with an order works. That reads the column once, by its index
-where it has one. Databases without ``ntile`` cut evenly between least and greatest value.
+A range's bounds are quantiles that the database computes (``ntile``), so skewed and sparse values
+are cut evenly and any ordered type works. This reads the column once, through its index if it has
+one. Without ``ntile``, the range between the least and greatest value is cut evenly.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _DAYS = ("date", "timestamp", "timestamptz")
 def cut(opened: Opened, found: JdbcTable, split: SplitSpec, condition: str | None) -> list[Split]:
     """Cut a request into splits: disjoint, exhaustive, at least one.
 
-    ``auto`` cuts by range over the first column of the primary key, where statistics or a count
-    of the rows say that one split would be too large.
+    ``auto`` cuts by range over the first column of the primary key, if statistics or a row count
+    show that one split would be too large.
 
     Args:
         opened: A connection.
         found: What is read.
-        split: The spec's wishes.
+        split: The spec's settings.
         condition: The interval's condition, if any.
 
     Raises:
-        ConfigError: The strategy is not to be had here, or not for the column.
+        ConfigError: The strategy is not available here, or not for the column.
     """
     strategy, column = split.strategy, split.column
     if strategy == "ctid":
@@ -69,10 +69,10 @@ def _count(
     *,
     at_least_connections: bool,
 ) -> int:
-    """Return how many splits there shall be; who names a column gets as many as connections."""
+    """Return how many splits to cut; with a named column, one per connection."""
     size = found.bytes
     if condition is not None or (size is None and not at_least_connections):
-        # No statistics cover an interval.
+        # There are no statistics for an interval.
         counted = opened.rows(select(["count(*)"], found.relation, condition))
         rows = int(counted[0][0] or 0)
         width = (size or 0) // found.rows if found.rows else 0
@@ -86,11 +86,11 @@ def _count(
 
 
 def _by_row(found: JdbcTable, split: SplitSpec) -> list[Split]:
-    """Cut by a hash of where rows lie. Each split scans the table, and sends its own part."""
+    """Cut by a hash of row addresses. Each split scans the table and sends its own part."""
     dialect = found.dialect
     if dialect.hash_row is None or found.relation.kind != "table":
         raise ConfigError(
-            f"split.strategy rowid: {dialect.name} has no rowid of a {found.relation.kind}; use "
+            f"split.strategy rowid: {dialect.name} has no rowid for a {found.relation.kind}; use "
             "auto, range, hash or none"
         )
     size = found.bytes or 0
@@ -141,14 +141,14 @@ def _quantiles(
     highest = text_of(f"max({c0})", column.typed, dialect)
     rows = opened.rows(f"select {c1}, {highest} from ({tiles}) {alias} group by {c1}")
     ordered = sorted((int(tile or 0), text or "") for tile, text in rows)
-    # The greatest value is no bound: what comes above it meanwhile belongs to the last split.
+    # The greatest value is not a bound: new rows above it belong to the last split.
     return _distinct(text for _, text in ordered[:-1]) if ordered else []
 
 
 def _even(
     opened: Opened, relation: Relation, column: JdbcColumn, count: int, condition: str | None
 ) -> list[str]:
-    """Return bounds evenly between least and greatest value of a number or day; none of others."""
+    """Return evenly spaced bounds between the least and greatest number or day; none for others."""
     dialect = relation.dialect
     extremes = [
         text_of(f"{function}({column.sql})", column.typed, dialect) for function in ("min", "max")

@@ -1,7 +1,7 @@
 """The SQL that the JDBC source sends: relations, conditions, literals. Text in, text out.
 
-A person's own text (``query``, ``where``) is only ever put between parentheses that it was checked
-not to reach beyond (`extract_jobs.spec.predicates`).
+The user's own text (``query``, ``where``) is only put between parentheses, after a check that it
+cannot reach beyond them (`extract_jobs.spec.predicates`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from extract_jobs.spec.predicates.scanner import problem_of
 
 @dataclass(frozen=True, kw_only=True)
 class Relation(statements.Relation):
-    """A table or query as it is written in a FROM clause.
+    """A table or query as written in a FROM clause.
 
     Attributes:
-        dialect: That it is written in.
+        dialect: The database's dialect.
     """
 
     dialect: Dialect
@@ -33,14 +33,15 @@ class Relation(statements.Relation):
 
 
 def check_query(query: str, dialect: str) -> None:
-    """Refuse a query that may reach beyond parentheses around it. Offline.
+    """Refuse a query that may reach beyond the parentheses around it. Offline.
 
     Args:
         query: One SELECT.
-        dialect: As `extract_jobs.spec.predicates` calls it.
+        dialect: Its name in `extract_jobs.spec.predicates`.
 
     Raises:
-        ConfigError: It may, or holds a comment, which hides text from one reader and not another.
+        ConfigError: It may do so, or holds a comment, which hides text from one reader but not
+            another.
     """
     problem = problem_of(trim_statement(query), dialect)
     if problem is not None:
@@ -49,7 +50,7 @@ def check_query(query: str, dialect: str) -> None:
 
 def query_relation(query: str, where: str | None, dialect: Dialect) -> Relation:
     """Return a query as a relation for a FROM clause."""
-    # Without `as`, which Oracle does not have there.
+    # Without `as`, which Oracle does not accept here.
     return Relation(
         f"{in_parentheses(trim_statement(query))} {quote_name('extracted', dialect)}",
         "query",
@@ -59,7 +60,7 @@ def query_relation(query: str, where: str | None, dialect: Dialect) -> Relation:
 
 
 def text_of(expression: str, found: Typed, dialect: Dialect) -> str:
-    """Return SQL that gives values of a column's type as text, as the column itself is read."""
+    """Return SQL that converts values of a column's type to text, as when the column is read."""
     template = found.rule.expression
     if template is None or found.kind == "decimal":
         kind = "wide decimal" if found.kind == "decimal" else found.kind
@@ -68,7 +69,7 @@ def text_of(expression: str, found: Typed, dialect: Dialect) -> str:
 
 
 def literal(text: str, found: Typed, dialect: Dialect) -> str:
-    """Return a literal that compares with a column, of text as watermarks have it."""
+    """Return a literal that compares with a column, from a watermark's text."""
     if found.kind == "string":
         return quote_text(text, dialect)
     if found.watermark in ("integer", "decimal"):
@@ -83,12 +84,12 @@ def quote_text(text: str, dialect: Dialect) -> str:
     """Quote a string literal.
 
     Raises:
-        ConfigError: The text holds a NUL, or a backslash where that may, or may not, escape.
+        ConfigError: The text holds a NUL, or a backslash that may or may not escape.
     """
     if "\0" in text:
         raise ConfigError("SQL cannot contain text with a NUL character")
     if dialect.backslashes == "escape" and "\\" in text:
-        # By its bytes, which no sql_mode reads otherwise.
+        # As bytes, which do not depend on sql_mode.
         return f"convert(x'{text.encode().hex()}' using utf8mb4)"
     if dialect.backslashes == "unknown" and "\\" in text:
         raise ConfigError(

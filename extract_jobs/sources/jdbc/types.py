@@ -1,4 +1,4 @@
-"""From a column as JDBC describes it to a column as it is read: SQL, Spark type, Arrow type."""
+"""Decides how a JDBC column is read: SQL, Spark type, Arrow type."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ _WATERMARKS: dict[Kind, WatermarkType] = {
 }
 _TEMPORAL = ("date", "timestamp", "timestamptz")
 _BY_SERVER = (*_TEMPORAL, "time", "wide decimal", "other")
-"""Kinds that are fetched as text which the server makes."""
+"""Kinds that are fetched as text formatted by the server."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """A column of a result as its ``ResultSetMetaData`` has it.
+    """A column of a result from its ``ResultSetMetaData``.
 
     Attributes:
         name: Its label.
         code: Its number in ``java.sql.Types``.
-        type_name: What the driver calls its type.
-        precision: Digits or characters; 0 if it does not apply or has no bound.
+        type_name: The driver's name of its type.
+        precision: Digits or characters; 0 if not applicable or unbounded.
         scale: Digits after the point.
-        nullable: False only where the driver is sure.
-        signed: Of numbers.
+        nullable: False only if the driver is sure.
+        signed: Whether a number is signed.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Described:
 
     @property
     def printed(self) -> str:
-        """The type as people write it."""
+        """The type as users write it."""
         jdbc = JDBC_NAMES.get(self.code, "other")
         if jdbc in ("numeric", "decimal") and "(" not in self.type_name and self.precision > 0:
             return f"{self.type_name}({self.precision},{self.scale})"
@@ -84,12 +84,12 @@ class Described:
 
 @dataclass(frozen=True)
 class Typed:
-    """A column with the rule that it goes by.
+    """A column and its rule.
 
     Attributes:
-        described: As the driver has it.
-        rule: Of the dialect, or of JDBC.
-        kind: What its values are, precision and sign considered.
+        described: The driver's description.
+        rule: A rule of the dialect, or of JDBC.
+        kind: The kind of its values, considering precision and sign.
     """
 
     described: Described
@@ -98,12 +98,12 @@ class Typed:
 
     @property
     def watermark(self) -> WatermarkType | None:
-        """Its kind as a watermark; None where it does not order rows."""
+        """Its kind as a watermark; None if it does not order rows."""
         return _WATERMARKS.get(self.kind)
 
 
 def typed(described: Described, dialect: Dialect) -> Typed:
-    """Find the rule that a column goes by."""
+    """Find a column's rule."""
     name = described.type_name.lower().partition("(")[0].strip()
     jdbc = JDBC_NAMES.get(described.code, "other")
     plain = next(rule for rule in PLAIN_RULES if jdbc in rule.names)
@@ -128,12 +128,12 @@ def make_column(found: Typed, dialect: Dialect, *, cast: str | None, lossy: str)
     Args:
         found: The column.
         dialect: The database's.
-        cast: What ``columns.cast`` makes of it, if anything: it permits what is read by permission
-            alone, and ``string`` takes dates and times as the server's text, so that any passes.
+        cast: Its ``columns.cast``, if any. It permits types that are read only with a cast, and
+            ``string`` reads dates and times as the server's text, whatever they are.
         lossy: ``lossy_types``.
 
     Returns:
-        The column, or a sentence why it cannot be read.
+        The column, or a sentence that explains why it cannot be read.
     """
     described, rule, kind = found.described, found.rule, found.kind
     template = rule.expression
@@ -141,13 +141,13 @@ def make_column(found: Typed, dialect: Dialect, *, cast: str | None, lossy: str)
         template = dialect.text.get(kind)
     if kind == "refused" or (template is None and kind in _BY_SERVER):
         reason = rule.reason if kind == "refused" else (
-            "no text can be made of it for every database; cast it in a query, or exclude it"
+            "it cannot be converted to text on every database; cast it in a query, or exclude it"
         )  # fmt: skip
         return f"{described.name} is {described.printed}: {reason.rstrip('.')}"
     if rule.permitted and cast is None:
         return (
-            f"{described.name} is {described.printed}: {rule.reason.rstrip('.')}; cast it with "
-            "columns.cast to say so, or exclude it"
+            f"{described.name} is {described.printed}: {rule.reason.rstrip('.')}; confirm that "
+            "with columns.cast, or exclude it"
         )
     arrow = _arrow(found)
     as_text = kind in _BY_SERVER and kind not in _TEMPORAL
@@ -156,7 +156,7 @@ def make_column(found: Typed, dialect: Dialect, *, cast: str | None, lossy: str)
         arrow, as_text, sentence = pa.string(), True, "Arrives as the database's own text."
     elif kind in _TEMPORAL:
         outcome = "become NULL and are counted" if lossy == "null" else "are refused"
-        sentence = f"{sentence.rstrip('.')}; values that are none of these {outcome}."
+        sentence = f"{sentence.rstrip('.')}; other values {outcome}."
         nullable = nullable or lossy == "null"
     fidelity = "by_permission" if rule.permitted else "as_text" if as_text else "lossless"
     quoted = quote_name(described.name, dialect)
@@ -173,7 +173,7 @@ def make_column(found: Typed, dialect: Dialect, *, cast: str | None, lossy: str)
 
 
 def unread_column(found: Typed, dialect: Dialect) -> Column:
-    """Return a column that is left out: it is described, and never read."""
+    """Return a column that is left out: it is described but never read."""
     name = found.described.name
     return Column(
         name, found.described.printed, pa.string(), found.described.nullable, "as_text",

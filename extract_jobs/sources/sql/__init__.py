@@ -1,6 +1,6 @@
-"""What the sources that speak SQL have in common.
+"""What the SQL sources have in common.
 
-`source` has the questions that every one of them answers, `columns` what a dialect has to say about
-a column, `statements` the SQL that all write alike, `splits` ranges of a column's values. A source
-of its own adds its difference: literals, the catalogue, how a snapshot is held, how rows are read.
+`source` has the queries that all of them need, `columns` what a dialect defines for a column,
+`statements` the SQL that is the same everywhere, `splits` ranges of a column's values. Each source
+adds what differs: literals, the catalog, how a snapshot is held, how rows are read.
 """

@@ -1,4 +1,4 @@
-"""A column that rows are selected by: what a dialect says of it, and conditions made of that."""
+"""A column that selects rows: what a dialect defines for it, and conditions on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SqlColumn(ABC):
         name: Its name.
         sql: Its name as SQL.
         source_type: Its type as messages name it.
-        kind: Its kind as a watermark; None where its type does not order rows.
+        kind: Its kind as a watermark; None if its type does not order rows.
     """
 
     name: str
@@ -37,13 +37,13 @@ class SqlColumn(ABC):
 
     @abstractmethod
     def literal(self, text: str) -> str:
-        """Return a value, as `WatermarkValue` spells it, so that it compares with the column."""
+        """Return SQL of a value in `WatermarkValue`'s form that compares with the column."""
 
     @abstractmethod
     def value(self, found: Any) -> WatermarkValue | str:
-        """Return a value that `greatest` found, or in words why it cannot be a watermark.
+        """Return a value that `greatest` found, or the reason why it cannot be a watermark.
 
-        The words never hold the value, which is row data.
+        The reason never holds the value, which is row data.
         """
 
     def compare(self, sign: str, literal: str) -> str:
@@ -52,7 +52,7 @@ class SqlColumn(ABC):
 
     @property
     def is_null(self) -> str:
-        """A condition that is true where the column is NULL."""
+        """A condition that is true if the column is NULL."""
         return f"{self.sql} is null"
 
     @property
@@ -61,7 +61,7 @@ class SqlColumn(ABC):
         return f"{self.sql} is not null"
 
     def greatest(self, relation: Relation, conditions: Sequence[str]) -> str:
-        """Return a SELECT of the greatest value, in one row; of no row, or NULL, without any."""
+        """Return a SELECT of the greatest value, in one row; without any, no row or NULL."""
         return select([f"max({self.sql})"], relation, *conditions)
 
     def one_row(self, literal: str) -> str:
@@ -72,10 +72,10 @@ class SqlColumn(ABC):
         """Refuse a column whose type does not order rows.
 
         Args:
-            use: What it cannot be used for, for example ``be a watermark``.
+            use: What it is to be used for, for example ``be a watermark``.
 
         Raises:
-            ConfigError: It does not.
+            ConfigError: Its type does not order rows.
         """
         if self.kind is None:
             raise ConfigError(
@@ -84,10 +84,10 @@ class SqlColumn(ABC):
             )
 
     def check_bound(self, bound: WatermarkValue) -> None:
-        """Refuse a bound of another kind than the column.
+        """Refuse a bound whose kind is not the column's.
 
         Raises:
-            ConfigError: It is.
+            ConfigError: The kinds differ.
         """
         if bound.type != self.kind:
             raise ConfigError(
@@ -106,8 +106,8 @@ class SqlColumn(ABC):
 
 
 def no_such_column(name: str, names: Sequence[str]) -> ConfigError:
-    """Return the refusal of a column that a table lacks."""
-    return ConfigError(f"there is no column {name!r}; there are {', '.join(names)}")
+    """Return the error for a column that a table lacks."""
+    return ConfigError(f"there is no column {name!r}; the columns are {', '.join(names)}")
 
 
 def interval_condition(request: ReadRequest, column: Callable[[str], SqlColumn]) -> str | None:
@@ -115,10 +115,10 @@ def interval_condition(request: ReadRequest, column: Callable[[str], SqlColumn])
 
     Args:
         request: What is read.
-        column: Gives the watermark column by its name.
+        column: Returns the watermark column by its name.
 
     Raises:
-        ConfigError: The column is gone, or of another kind than the bounds.
+        ConfigError: The column is gone, or its kind is not that of the bounds.
     """
     interval = request.interval
     if interval is None or request.watermark_column is None:

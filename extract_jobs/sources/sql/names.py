@@ -1,4 +1,4 @@
-"""Table names as a person writes them: what they may mean, and which are near one that is wrong."""
+"""Table names as users write them: what they may mean, and suggestions for wrong ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def readings(name: str, quote: str = '"') -> list[tuple[str | None, str]]:
     Args:
         name: ``schema.table`` or ``table``, where either part may be quoted; without any quotes,
             either may hold dots.
-        quote: What the dialect quotes names with.
+        quote: The dialect's quote for names.
     """
     part = rf"(?:{quote}((?:[^{quote}]|{quote}{quote})+){quote}|([^{quote}.]+))"
     found: list[tuple[str | None, str]] = []
@@ -42,11 +42,11 @@ def spelled(schema: str | None, table: str, quote: str = '"') -> str:
 
 
 def nearest(wanted: Iterable[str], known: Mapping[str, str], visible: int) -> str:
-    """Return the end of a message about a table that is not there: the nearest names, or how many.
+    """Return the end of a message about a missing table: the nearest names, or how many.
 
     Args:
         wanted: What it may have meant.
-        known: Names that there are, by what they are compared as, in small letters.
+        known: Existing names by the form they are compared in, in lower case.
         visible: How many tables the user can see.
     """
     close: dict[str, None] = {}

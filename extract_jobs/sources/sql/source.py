@@ -1,4 +1,4 @@
-"""What every SQL source answers alike, by the questions that its subclass sends to the database."""
+"""The parts of `Source` that all SQL sources share; subclasses send the queries."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Rows = list[tuple[Any, ...]]
 
 
 class SqlTable(Protocol):
-    """A spec's table or query as the catalogue has it."""
+    """A spec's table or query, described by the database's catalog."""
 
     @property
     def relation(self) -> Relation:
-        """How it is written in a FROM clause."""
+        """The table or query in a FROM clause."""
 
     def column(self, name: str) -> SqlColumn:
         """Return a column. Raises ConfigError if there is no such column."""
@@ -37,7 +37,7 @@ TypeT = TypeVar("TypeT")
 
 
 class SqlSource(ABC, Generic[OpenedT, TableT]):
-    """One table, view or query of a SQL database: `extract_jobs.sources.Source` but `snapshot`.
+    """One table, view or query of a SQL database: `extract_jobs.sources.Source` without `snapshot`.
 
     Attributes:
         spec: What is extracted.
@@ -47,7 +47,7 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
 
     @abstractmethod
     def _session(self, what: str) -> AbstractContextManager[tuple[OpenedT, TableT]]:
-        """Connect and find the table; ``what`` is being done, for messages."""
+        """Connect and find the table; ``what`` names the action in messages."""
 
     @abstractmethod
     def _rows(self, opened: OpenedT, statement: str) -> Rows:
@@ -58,22 +58,22 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
         """Return what `describe` promises."""
 
     def _latest(self, opened: OpenedT, column: SqlColumn, delay: timedelta) -> str:
-        """Return SQL of the latest value that a time may have by the server's clock less a delay.
+        """Return SQL of the latest time to extract: the server's clock less a delay.
 
-        Of dates it is the last day that was over by then: later rows of a day still come. A wall
-        clock without a zone is taken for UTC or for the server's own zone, whichever is earlier:
-        writers use either, and too early loses nothing.
+        For dates it is the last day that was over by then, because more rows of an unfinished day
+        may arrive. A wall clock without a zone counts as UTC or as the server's zone, whichever is
+        earlier: writers use either, and too early loses nothing.
         """
         del opened, delay
-        raise AssertionError(f"{column.name} is no time, nor is any column of this source")
+        raise AssertionError(f"{column.name} is not a time; this source has no time columns")
 
     def _check_bound(self, opened: OpenedT, column: SqlColumn, bound: WatermarkValue) -> None:
-        """Refuse a bound that is no value of the column."""
+        """Refuse a bound that is not a value of the column."""
         del opened
         column.check_bound(bound)
 
     def describe(self) -> TableDescription:
-        """Read the catalogue. See `extract_jobs.sources.Source.describe`."""
+        """See `extract_jobs.sources.Source.describe`."""
         with self._session(f"describing {self.name}") as (opened, table):
             return self._describe(opened, table)
 
@@ -85,7 +85,7 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
         upper: WatermarkValue | None = None,
         delay: timedelta | None = None,
     ) -> WatermarkValue | None:
-        """Return the greatest value. See `extract_jobs.sources.Source.highest`."""
+        """See `extract_jobs.sources.Source.highest`."""
         with self._session(f"reading the highest {column} of {self.name}") as (opened, table):
             found = self._watermark(opened, table, column, lower, upper)
             conditions = found.within(lower, upper)
@@ -105,16 +105,17 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
                 "as a watermark it would hide every later row; correct it, leave it out with "
                 "where, or give watermark.upper"
             )
-        # Cut to a microsecond it may be the lower bound itself: nothing that can be named is new.
+        # Truncated to microseconds it may equal the lower bound: then there is no new value to
+        # name.
         return None if value == lower else value
 
     def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
-        """Compare two values. See `extract_jobs.sources.Source.precedes`."""
+        """See `extract_jobs.sources.Source.precedes`."""
         with self._session(f"comparing values of {column} of {self.name}") as (opened, table):
             found, relation = self._watermark(opened, table, column, left, right), table.relation
             if found.kind != "string":
                 return is_before(left, right)
-            # The column lends the literals its type and collation; no row is read.
+            # The column gives the literals its type and collation; no row is read.
             nothing = select([found.sql], relation, found.never)
             values = f"{nothing} union all {found.one_row(found.literal(left.text))}"
             condition = replace(found, sql=relation.alias("c0")).compare(
@@ -127,7 +128,7 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
             return int(rows[0][0]) == 1
 
     def null_watermarks(self, column: str) -> int:
-        """Count NULLs. See `extract_jobs.sources.Source.null_watermarks`."""
+        """See `extract_jobs.sources.Source.null_watermarks`."""
         with self._session(f"counting NULL in {column} of {self.name}") as (opened, table):
             found = table.column(column)
             statement = select([found.count], table.relation, found.is_null)
@@ -135,7 +136,7 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
 
     @property
     def name(self) -> str:
-        """The table's, for messages."""
+        """The table's name, for messages."""
         return self.spec.extract_table
 
     def _watermark(
@@ -157,12 +158,12 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
 
         Args:
             types: Name, nullability and type of each, in their order.
-            make: Makes a column of these and of what the spec casts it to, or says in words why it
-                cannot be read. A column that is not chosen is never read, so it is
-                made as cast to string, which leaves least to refuse.
+            make: Builds a column from these and the spec's cast, or returns the reason why it
+                cannot be read. A column that is not chosen is never read, so it is built as cast to
+                string, which is refused least often.
 
         Raises:
-            ConfigError: There is none, or two have the same name.
+            ConfigError: There are no columns, or two have the same name.
             TypeNotRepresentable: Some cannot be read; all of them are named.
         """
         names = [name for name, _, _ in types]

@@ -1,4 +1,4 @@
-"""Splits by ranges of a column's values, as every dialect cuts them."""
+"""Splits by ranges of a column's values, for every dialect."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from extract_jobs.sources.sql.columns import SqlColumn
 
 
 def whole(estimated_bytes: int, why: str = "") -> list[Split]:
-    """Return the one split that reads everything, and why there is no other."""
+    """Return the one split that reads everything, and why there is only one."""
     return [Split(0, None, estimated_bytes, note=why)]
 
 
 def between(edges: Sequence[str], column: SqlColumn, estimated_bytes: int) -> list[Split]:
-    """Return splits between values, and one below and one above; NULL is in the first.
+    """Return the splits below, between and above some values; NULL is in the first.
 
     Args:
-        edges: Literals in ascending order, at least one. Between equal ones, in whatever collation,
-            there is nothing.
-        column: Whose values they are.
+        edges: Literals in ascending order, at least one. There is nothing between equal ones, in
+            any collation.
+        column: The column of the values.
         estimated_bytes: Size of everything.
     """
     conditions = [f"{column.compare('<=', edges[0])} or {column.is_null}"]

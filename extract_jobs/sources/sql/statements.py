@@ -1,4 +1,4 @@
-"""SQL that every dialect writes alike: FROM, SELECT, and where a person's own text stands."""
+"""SQL that is the same in every dialect: FROM, SELECT, and the user's own text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Relation:
-    """A table or query as it is written in a FROM clause.
+    """A table or query as written in a FROM clause.
 
     Attributes:
         source: A quoted name, or a query in parentheses with its alias.
-        kind: What it is.
-        where: The spec's own condition; None reads all rows.
+        kind: Table, view or query.
+        where: The spec's condition; None reads all rows.
     """
 
     source: str
@@ -23,15 +23,15 @@ class Relation:
     where: str | None = None
 
     def alias(self, name: str) -> str:
-        """Return a name that the SQL gives to a column or subquery, quoted where it has to be."""
+        """Return an alias for a column or subquery, quoted if necessary."""
         return name
 
 
 def select(expressions: Sequence[str], relation: Relation, *conditions: str | None) -> str:
-    """Return the SELECT of expressions, named c0, c1, …, under conditions and the spec's own.
+    """Return a SELECT of expressions, named c0, c1, …, with these and the spec's conditions.
 
-    Names are positions, because a table's columns may be called anything: DuckDB folds case, where
-    PostgreSQL has ``a`` beside ``A``.
+    Names are positions, because columns may have any name: DuckDB ignores case, while PostgreSQL
+    distinguishes ``a`` and ``A``.
     """
     named = (f"{text} as {relation.alias(f'c{i}')}" for i, text in enumerate(expressions))
     return (

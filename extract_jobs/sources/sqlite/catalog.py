@@ -1,4 +1,4 @@
-"""What a SQLite database says of its tables: names, columns, keys. No row is read here."""
+"""The catalog of a SQLite database: names, columns, keys. No row is read here."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _TOKEN = re.compile(r"""--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\[[^\]]*\]|`[^`]*`|"((
 
 @dataclass(frozen=True)
 class SqliteTable:
-    """A spec's table or query as the database has it.
+    """A spec's table or query, as described by the database.
 
     Attributes:
-        relation: How it is written in a FROM clause.
-        columns: In their order.
+        relation: The table or query in a FROM clause.
+        columns: In order.
         key: Primary key columns in the key's order; empty without one.
-        rowid: SQL of its rowid; None where it has none, or columns hide its names.
+        rowid: SQL of its rowid; None if it has none, or columns hide its names.
     """
 
     relation: Relation
@@ -47,7 +47,7 @@ class SqliteTable:
     rowid: str | None = None
 
     def column(self, name: str) -> SqliteColumn:
-        """Return a column as conditions compare it.
+        """Return a column for conditions.
 
         Raises:
             ConfigError: There is no such column.
@@ -61,7 +61,7 @@ class SqliteTable:
 def find(
     opened: sqlite3.Connection, connection: SqliteConnection, spec: ExtractSpec
 ) -> SqliteTable:
-    """Find what a spec names, its query and condition checked to be what they must be.
+    """Find a spec's table or query, and check query and condition.
 
     Raises:
         ConfigError: No such table (the nearest are named), or a query or condition that is refused.
@@ -113,7 +113,7 @@ def _table(
             row[1],
             row[2],
             expression=relation.column(row[1]),
-            # Old versions let NULL into primary keys, and so do new ones for their sake.
+            # SQLite allows NULL in primary keys, for compatibility with old versions.
             nullable=not (row[3] or row[1] == alias or (without_rowid and row[5])),
             exact=bool(strict) or row[1] == alias,
             cast=spec.columns.cast.get(row[1]),
@@ -165,7 +165,8 @@ def _columns(opened: sqlite3.Connection, connection: SqliteConnection, name: str
     rows = execute(
         opened,
         'select cid, name, type, "notnull", dflt_value, pk from pragma_table_xinfo(?)'
-        # 1 are the hidden columns of virtual tables; 2 and 3 are generated, and read like others.
+        # 1: hidden columns of virtual tables; 2 and 3: generated columns, which are read like
+        # others.
         " where hidden <> 1 order by cid",
         name,
         what=f"describing {name}",
@@ -197,15 +198,14 @@ def _query(
 ) -> SqliteTable:
     query = trim_statement(spec.query or "")
     source = f"{in_parentheses(query)} as {QUERY}"
-    # Alone too, so that it cannot close a parenthesis that it did not open.
+    # Parsed alone too, so that it cannot close a parenthesis that it did not open.
     for text in (f"select * from {source}", query):
         _check_text(opened, text, "query")
     names = _names(opened, source)
     doubled = sorted(set(_doubled(names)))
     if doubled:
         raise ConfigError(f"query gives several columns named {', '.join(doubled)}: alias them")
-    # Only views need this to report types. One in this connection's own temporary schema writes
-    # nothing.
+    # Only views report types. A view in this connection's temporary schema writes nothing.
     execute(
         opened,
         f"create temp view described as select * from {source}",
@@ -233,7 +233,7 @@ def _query(
 
 
 def _doubled(names: list[str]) -> Iterator[str]:
-    """Yield names that SQLite had to disambiguate: of ``a`` and ``A`` it calls one ``A:1``."""
+    """Yield names that SQLite had to disambiguate: of ``a`` and ``A`` it renames one to ``A:1``."""
     folded = {name.lower() for name in names}
     for name in names:
         base, colon, number = name.rpartition(":")
@@ -262,8 +262,8 @@ def _check_where(opened: sqlite3.Connection, found: SqliteTable, where: str) -> 
         quoted = token[1]
         if quoted is not None and quoted.replace('""', '"').lower() not in names:
             raise ConfigError(
-                f'where: "{quoted}" is no column, and SQLite would take it for a text: put texts '
-                "between single quotes"
+                f'where: "{quoted}" is not a column, and SQLite would read it as text: put text '
+                "in single quotes"
             )
     relation = found.relation
     for form in (in_parentheses(where), where):
@@ -271,10 +271,10 @@ def _check_where(opened: sqlite3.Connection, found: SqliteTable, where: str) -> 
 
 
 def _check_text(opened: sqlite3.Connection, text: str, what: str) -> None:
-    """Let SQLite parse one statement that reads and does nothing else; it is not run.
+    """Let SQLite parse one statement that only reads; it is not run.
 
     Raises:
-        ConfigError: It is refused.
+        ConfigError: The statement is refused.
     """
     with _reading_only(opened):
         try:
@@ -288,13 +288,13 @@ def _check_text(opened: sqlite3.Connection, text: str, what: str) -> None:
 
 @contextlib.contextmanager
 def _reading_only(opened: sqlite3.Connection) -> Iterator[None]:
-    """Let statements be prepared that read tables and call functions, and no others."""
+    """Allow only statements that read tables and call functions."""
 
     def judge(action: int, first: str | None, second: str | None, *_: str | None) -> int:
         if action == sqlite3.SQLITE_FUNCTION:
             allowed = second not in _DENIED_FUNCTIONS
         elif action in (sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_INSERT):
-            # What a virtual table does when it is first used; nobody else can write there.
+            # A virtual table writes these when first used; nobody else can write there.
             allowed = first in _SCHEMA_TABLES
         else:
             allowed = action in _READS or action == sqlite3.SQLITE_PRAGMA

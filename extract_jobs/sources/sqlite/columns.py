@@ -1,4 +1,4 @@
-"""A SQLite column as conditions compare it: its literals, and its values as watermarks."""
+"""A SQLite column in conditions: its literals, and its values as watermarks."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ class SqliteColumn(SqlColumn):
         if self.kind == "decimal":
             number = Decimal(text)
             whole = number == number.to_integral_value() and abs(number) < 2**63
-            # A column's digits are kept as doubles, and SQLite does not read each of those exactly.
+            # Decimal digits are stored as doubles, and SQLite does not parse all of them exactly.
             return str(int(number)) if whole else literal(float(number))
-        # Digits, checked; beyond 64 bits SQLite takes them for a real.
+        # Digits, checked; beyond 64 bits SQLite reads them as a real.
         return text if self.kind == "integer" else literal(text)
 
     @property
     def is_no_text(self) -> str:
-        """A condition that is true of a number or blob in a column that orders rows as texts.
+        """A condition that is true for a number or blob in a column that orders rows as text.
 
         Numbers sort before every text, and blobs after.
         """
         return f"{self.sql} < '' or {self.sql} >= x''"
 
     def value(self, found: Any) -> WatermarkValue | str:
-        """Return a value of the column's own storage class; one of another would hide others."""
+        """Return a value of the column's storage class; another class would hide rows."""
         if self.kind == "integer" and type(found) is int:
             return WatermarkValue("integer", str(found))
         if self.kind == "decimal" and isinstance(found, int | float) and math.isfinite(found):

@@ -1,4 +1,4 @@
-"""Maps what Python's ``sqlite3`` raises to `extract_jobs.errors`, without row data."""
+"""Maps errors of Python's ``sqlite3`` to `extract_jobs.errors`, without row data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from extract_jobs.errors import (
 )
 
 RAISED = (sqlite3.Error, sqlite3.Warning, MemoryError)
-"""What the module raises; until Python 3.12 a second statement is a `sqlite3.Warning`."""
+"""Exceptions of the module; before Python 3.12 a second statement raises `sqlite3.Warning`."""
 
 _NOT_UTF8 = re.compile(r"Could not decode to UTF-8 column 'c(\d+)'")
 _QUOTE = re.compile("[\"'`]")
@@ -30,7 +30,7 @@ def name_of(error: BaseException) -> str:
 
 
 def sqlite_error(error: BaseException, what: str, path: str) -> ExtractError:
-    """Return what an error means.
+    """Return the error to raise.
 
     Args:
         error: One of `RAISED`.
@@ -53,15 +53,15 @@ def sqlite_error(error: BaseException, what: str, path: str) -> ExtractError:
         )
     if name == "SQLITE_NOTADB":
         return ConfigError(
-            f"connection.path: {path} is no SQLite database, or an encrypted one ({name})"
+            f"connection.path: {path} is not a SQLite database, or is encrypted ({name})"
         )
     if name.startswith("SQLITE_CANTOPEN"):
         return ConfigError(
             f"{what} failed: {path} cannot be opened ({name}). A database in WAL mode needs its "
-            "-wal and -shm files beside it, or a folder in which they can be made"
+            "-wal and -shm files next to it, or a folder in which they can be created"
         )
     if name.startswith(("SQLITE_PERM", "SQLITE_AUTH", "SQLITE_READONLY")):
-        return ConfigError(f"{what} failed: {path} may not be read in that way ({name})")
+        return ConfigError(f"{what} failed: {path} cannot be read this way ({name})")
     if name.startswith(_PASSES):
         return SourceUnavailable(f"{what} failed: {name} on {path}; run again")
     if name.startswith("SQLITE_CORRUPT"):
@@ -72,35 +72,35 @@ def sqlite_error(error: BaseException, what: str, path: str) -> ExtractError:
 
 
 def refused_text(error: BaseException) -> str:
-    """Return why a person's statement does not even parse; no row has been read by then."""
+    """Return why a user's statement does not parse; no row has been read by then."""
     text = " ".join(str(error).split())[:300]
     return text if name_of(error) else f"{text} (one statement, without a semicolon inside)"
 
 
 def scrub(text: str) -> str:
-    """Keep what a message says before its first quote: what is quoted may be row data."""
+    """Keep a message up to its first quote: quoted text may be row data."""
     line = text.strip().splitlines()[0] if text.strip() else ""
     found = _QUOTE.search(line)
     return (line[: found.start()] + "…" if found else line)[:300]
 
 
 def undecodable(error: BaseException) -> int | None:
-    """Return the position of the column whose text is no UTF-8; None for other errors."""
+    """Return the position of the column whose text is not UTF-8; None for other errors."""
     found = _NOT_UTF8.match(str(error))
     return int(found[1]) if found and isinstance(error, sqlite3.OperationalError) else None
 
 
 def not_faithful(name: str, source_type: str, rule: str, value: str) -> TypeNotRepresentable:
-    """Return the refusal of a column that holds a value without a faithful form.
+    """Return the error for a column that holds a value without a faithful form.
 
     Args:
         name: The column's.
         source_type: As it is declared.
-        rule: What its type arrives as.
+        rule: How its type arrives.
         value: What it holds, such as ``a value of storage class text``.
     """
     return TypeNotRepresentable(
         f"column {name} ({source_type or 'no type'}) holds {value}: {rule}. Set lossy_types: null "
-        f"to write NULL for it, set columns.cast {{{name}: string}} to take every value as text, "
+        f"to write NULL for it, set columns.cast {{{name}: string}} to read every value as text, "
         "or leave such rows out with where and typeof()"
     )

@@ -23,28 +23,28 @@ from extract_jobs.sources.sqlite.values import Unfaithful, convert
 BATCH_BYTES = 16 * 2**20
 LARGE_ROW_BYTES = 2_048
 BATCH_ROWS = BATCH_BYTES // LARGE_ROW_BYTES
-"""So many rows that are not large make no batch above its bytes."""
+"""Rows per batch; rows that are not large stay below the batch's bytes."""
 _BATCH_VALUES = 500_000
-"""Python keeps some 50 bytes for a value, whatever its size."""
+"""Python's overhead per value, about 50 bytes."""
 _MAX_RESULT_COLUMNS = 2_000
 """SQLite's own limit, on tables too."""
 
 
 @dataclass(frozen=True)
 class SqliteReader:
-    """Reads splits of one snapshot. Picklable; a copy opens one connection a split.
+    """Reads splits of one snapshot. Picklable; a copy opens one connection per split.
 
     Attributes:
-        connection: Where to.
-        version: What a connection of its own must see; None where none can be sure to.
-        relation: What is read, with the spec's own condition.
+        connection: The database's file.
+        version: The version that a new connection must see; None if that cannot be ensured.
+        relation: What is read, with the spec's condition.
         interval: The interval's condition; None reads all rows.
         columns: What is read of each row, in the order of the batches.
         lossy_types: The spec's.
         what: What is read, for messages.
-        held: The snapshot's own connection, which reads where the snapshot is. Not pickled.
-        nulled: Values that became NULL because they had no faithful form, by column, in the read
-            that this copy of the reader began last. Not pickled.
+        held: The snapshot's own connection, used in its process. Not pickled.
+        nulled: Values that became NULL because they had no faithful form, by column, in this copy's
+            latest read. Not pickled.
     """
 
     connection: SqliteConnection
@@ -58,7 +58,7 @@ class SqliteReader:
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what belongs to this process: the connection, and its last read's counts."""
+        """Drop what belongs to this process: the connection and its last read's counts."""
         return self.__dict__ | {"held": None, "nulled": {}}
 
     @property
@@ -67,15 +67,15 @@ class SqliteReader:
         return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
 
     def only(self, columns: Sequence[str]) -> SqliteReader:
-        """Give some columns alone. See `extract_jobs.sources.Reader.only`."""
+        """See `extract_jobs.sources.Reader.only`."""
         chosen = tuple(column for column in self.columns if column.name in columns)
         return replace(self, columns=chosen, nulled={})
 
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows. See `extract_jobs.sources.Reader.read`.
 
-        Through the snapshot's own connection where this reader has it, else through a new one that
-        is sure to see the same.
+        Uses the snapshot's own connection if this reader has it, else a new one that is checked to
+        see the same version.
         """
         self.nulled.clear()
         if self.held is not None:
@@ -104,12 +104,12 @@ class SqliteReader:
     def _rows(
         self, opened: sqlite3.Connection, statement: str, *, flagged: bool
     ) -> Generator[Rows]:
-        """Yield rows, as many as make a batch; if flagged, the last item marks a large one."""
+        """Yield the rows of a batch; if flagged, the last item marks a large row."""
         failure: ExtractError | None = None
         most = min(BATCH_ROWS, max(1, _BATCH_VALUES // len(self.columns)))
         cursor = opened.cursor()
         try:
-            # Strict decoding is faster, and takes no text that is no UTF-8.
+            # Strict decoding is faster, and refuses text that is not UTF-8.
             opened.text_factory = str if self._is_strict() else any_text
             rows: Rows = []
             size = 0
@@ -127,12 +127,12 @@ class SqliteReader:
         finally:
             cursor.close()
             opened.text_factory = any_text
-        # Not from within the handler: the original may quote rows.
+        # Raised outside the handler: the original may quote rows.
         if failure is not None:
             raise failure
 
     def _is_strict(self) -> bool:
-        """Return whether text that is no UTF-8 is refused, whatever column it is in."""
+        """Return whether text that is not UTF-8 is refused in every column."""
         takes_any = any(kind_of(column) == "all" for column in self.columns)
         return self.lossy_types == "refuse" and not takes_any
 
@@ -141,7 +141,7 @@ class SqliteReader:
         if position is None:
             return sqlite_error(error, self.what, self.connection.path)
         column = self.columns[position]
-        return not_faithful(column.name, column.source_type, column.rule, "text that is no UTF-8")
+        return not_faithful(column.name, column.source_type, column.rule, "text that is not UTF-8")
 
     def _batch(self, rows: Rows, schema: pa.Schema) -> pa.RecordBatch:
         arrays = []

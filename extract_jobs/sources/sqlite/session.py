@@ -1,10 +1,9 @@
-"""Connections to a SQLite file: read-only, patient with locks, and sure to see one version.
+"""Connections to a SQLite file: read-only, waiting for locks, and on one version.
 
-Nobody here opens the file but SQLite itself, and only one copy of SQLite, Python's own: when any
-other handle on the file is closed by the same process, POSIX drops the locks that the process holds
-on it, and with them the promise that nobody writes (https://sqlite.org/howtocorrupt.html, sections
-2.2 and 2.2.1). That is why DuckDB's SQLite extension, which brings a second copy, does not read
-here. Files are looked at by ``stat`` alone.
+Only SQLite itself opens the file, and only one copy of SQLite, Python's own: when a process closes
+any other handle on the file, POSIX drops all locks of the process on it, and then others can write
+(https://sqlite.org/howtocorrupt.html, sections 2.2 and 2.2.1). This is why DuckDB's SQLite
+extension, a second copy, is not used. Files are only inspected with ``stat``.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ OLDEST = (3, 37, 0)
 """First version with ``pragma table_list``, which identifies STRICT and WITHOUT ROWID tables."""
 
 any_text = functools.partial(str, encoding="utf-8", errors="surrogateescape")
-"""A ``text_factory`` that takes bytes that are no UTF-8 too, marked as Python marks file names."""
+"""A ``text_factory`` that also accepts bytes that are not UTF-8, escaped like file names."""
 
 _TICK_NS = 20_000_000
-"""Files' times move in steps of the kernel's clock, at most 10 ms."""
+"""Files' times have the resolution of the kernel's clock, at most 10 ms."""
 _QUIET_TRIES = 25
 
 Rows = list[tuple[Any, ...]]
@@ -49,19 +48,19 @@ class SqliteConnection:
 
     @classmethod
     def of(cls, spec: ConnectionSpec) -> SqliteConnection:
-        """Read it off a spec; ``path`` may be a ``file://`` URL.
+        """Return a spec's connection; ``path`` may be a ``file://`` URL.
 
         Raises:
-            ConfigError: There is no path, or one that leads elsewhere than to a local file.
+            ConfigError: There is no path, or it is not a local file's.
         """
         if spec.path is None:
-            raise ConfigError("connection does not say path: add connection.path, a SQLite file")
+            raise ConfigError("connection.path is missing: add it, a SQLite file")
         path = spec.path
         if "://" in path:
             parts = urlsplit(path)
             if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
                 raise ConfigError(
-                    f"connection.path {path} is no local file: SQLite reads files where they lie; "
+                    f"connection.path {path} is not a local file: SQLite reads files in place; "
                     "copy it to the worker's disk first"
                 )
             path = unquote(parts.path)
@@ -87,15 +86,15 @@ class Version:
 def connect(connection: SqliteConnection) -> sqlite3.Connection:
     """Open a database read-only, in autocommit mode; the caller closes it.
 
-    Never ``immutable``: a writer that is at work would then not be seen.
+    Never ``immutable``: a concurrent writer would then go unnoticed.
 
     Raises:
-        ConfigError: There is no such file, it may not be read, or it is no database.
+        ConfigError: There is no such file, it cannot be read, or it is not a database.
         SourceUnavailable: It is locked for longer than the timeout.
     """
     if sqlite3.sqlite_version_info < OLDEST:
         raise ConfigError(
-            f"Python's SQLite is {sqlite3.sqlite_version}, and 3.37 is the oldest that can be used"
+            f"Python's SQLite is {sqlite3.sqlite_version}, and at least 3.37 is needed"
         )
     path = Path(connection.path)
     if not path.is_file():
@@ -125,7 +124,7 @@ def connect(connection: SqliteConnection) -> sqlite3.Connection:
 
 
 def _no_texts_in_double_quotes(opened: Any) -> None:
-    """Let a double-quoted name that no column has be an error, where Python can: from 3.12 on."""
+    """Make a double-quoted name that is not a column an error; possible since Python 3.12."""
     if setting := getattr(sqlite3, "SQLITE_DBCONFIG_DQS_DML", None):
         opened.setconfig(setting, False)
 
@@ -138,7 +137,7 @@ def execute(
     Raises:
         SourceUnavailable: The database is locked, or cannot be read just now.
         SourceQueryFailed: SQLite failed the statement.
-        ConfigError: The file is no database.
+        ConfigError: The file is not a database.
     """
     try:
         return opened.execute(statement, parameters).fetchall()
@@ -168,7 +167,7 @@ class Session:
 
 
 def begin(opened: sqlite3.Connection, connection: SqliteConnection, what: str) -> None:
-    """Begin a read transaction, with its lock or its mark in the WAL from now on."""
+    """Begin a read transaction, which holds its lock or its mark in the WAL from now on."""
     for statement in ("begin", "select 1 from sqlite_schema limit 1"):
         execute(opened, statement, what=what, path=connection.path)
 
@@ -179,19 +178,19 @@ def begin_version(
     """Begin a read transaction and return the version that it sees.
 
     Outside WAL mode the transaction's lock keeps every writer from committing, so the version holds
-    until it ends. In WAL mode writers go on, and every commit changes the ``-wal`` file: while that
-    stays as it was, other connections see the same.
+    until it ends. In WAL mode writers continue, and every commit changes the ``-wal`` file: as long
+    as that is unchanged, other connections see the same version.
 
     Returns:
-        The version; None where somebody writes to the WAL all the time, so that no two
-        connections can be known to see the same.
+        The version; None if somebody writes to the WAL all the time, so that two connections cannot
+        be shown to see the same version.
     """
     mode = execute(opened, "pragma journal_mode", what=what, path=connection.path)[0][0]
     for _ in range(_QUIET_TRIES):
         before = version(connection, wal=mode == "wal")
         begin(opened, connection, what)
         after = version(connection, wal=mode == "wal")
-        # A time of this very moment could be that of the next write too.
+        # The current time could also be that of the next write.
         if mode != "wal" or (before == after and time.time_ns() - after.written[1] > _TICK_NS):
             return after
         execute(opened, "rollback", what=what, path=connection.path)
@@ -201,7 +200,7 @@ def begin_version(
 
 
 def version(connection: SqliteConnection, *, wal: bool) -> Version:
-    """Return the version that is on disk; nothing is opened for that."""
+    """Return the version on disk, without opening anything."""
     try:
         file = Path(connection.path).stat()
         written = Path(f"{connection.path}-wal").stat() if wal else file
@@ -211,7 +210,7 @@ def version(connection: SqliteConnection, *, wal: bool) -> Version:
 
 
 def join(connection: SqliteConnection, wanted: Version | None, what: str) -> sqlite3.Connection:
-    """Open a connection that sees a version; the caller closes it.
+    """Open a connection that sees this version; the caller closes it.
 
     Raises:
         SourceUnavailable: The database has moved on, or its file was replaced.
@@ -222,8 +221,8 @@ def join(connection: SqliteConnection, wanted: Version | None, what: str) -> sql
         if wanted is None or version(connection, wal=wanted.wal) != wanted:
             raise SourceUnavailable(
                 f"{what} failed: {connection.path} was written to or replaced since the snapshot "
-                "was taken; run again, and if it is in WAL mode and never still, with "
-                "split.strategy auto or none, which reads it through one connection"
+                "was taken; run again, and if it is in WAL mode and written to all the time, use "
+                "split.strategy auto or none, which reads through one connection"
             )
     except BaseException:
         opened.close()

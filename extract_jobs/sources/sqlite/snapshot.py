@@ -21,8 +21,8 @@ STRATEGIES = ("auto", "rowid", "range", "none")
 class SqliteSnapshot:
     """A snapshot held by a read transaction. Meets `extract_jobs.sources.Snapshot`.
 
-    Outside WAL mode its lock keeps writers from committing until it ends. In WAL mode writers go
-    on, and every other connection that reads a split makes sure that none has committed since.
+    Outside WAL mode its lock keeps writers from committing until it ends. In WAL mode writers
+    continue, and every other connection that reads a split checks that none has committed since.
 
     Attributes:
         reader: Reads its splits.
@@ -34,16 +34,16 @@ class SqliteSnapshot:
     def __init__(
         self, opened: sqlite3.Connection, found: SqliteTable, reader: SqliteReader
     ) -> None:
-        """Hold what `SqliteSource.snapshot` found; not for other callers."""
+        """Created by `SqliteSource.snapshot` only."""
         self._opened = opened
         self._found = found
         self.reader = reader
 
     def splits(self, spec: ExtractSpec) -> list[Split]:
-        """Cut the request into splits. See `extract_jobs.sources.Snapshot.splits`.
+        """See `extract_jobs.sources.Snapshot.splits`.
 
         Raises:
-            ConfigError: A strategy that there is not here, or no column of that name.
+            ConfigError: The strategy is not available here, or there is no such column.
         """
         try:
             return self._cut(spec)
@@ -51,7 +51,7 @@ class SqliteSnapshot:
             failure = sqlite_error(
                 error, f"cutting {spec.extract_table} into splits", self.reader.connection.path
             )
-        # Not from within the handler: the original may quote rows.
+        # Raised outside the handler: the original may quote rows.
         raise failure
 
     def _cut(self, spec: ExtractSpec) -> list[Split]:
@@ -59,8 +59,8 @@ class SqliteSnapshot:
         run = cutting.runner(self._opened)
         self._check(spec)
         database = cutting.file_bytes(run)
-        # A writer in WAL mode may commit at any time, and other connections could not join: left to
-        # itself, such a database is read through the snapshot's own one.
+        # A writer in WAL mode may commit at any time, and other connections could not join: with
+        # auto such a database is read through the snapshot's own connection.
         alone = reader.version is None or (reader.version.wal and wanted.strategy == "auto")
         if alone or wanted.strategy == "none":
             return whole(database)
@@ -72,7 +72,7 @@ class SqliteSnapshot:
         size = min(rows * width, database)
         count = cutting.how_many(wanted, rows, size)
         if wanted.strategy == "range" and relation.kind != "table":
-            # The size of a query's result is a guess; the person asked for splits.
+            # The size of a query's result is only a guess, and splits were requested explicitly.
             count = max(count, min(wanted.max_connections, max(1, rows)))
         if count == 1:
             return whole(size)
@@ -89,14 +89,16 @@ class SqliteSnapshot:
         if wanted.strategy == "rowid" and self._found.rowid is None:
             raise ConfigError(
                 f"split.strategy rowid: {spec.extract_table} is a {self._found.relation.kind} "
-                "without a rowid that can be named; use range with split.column, auto or none"
+                "without an accessible rowid; use range with split.column, auto or none"
             )
         names = [column.name for column in self._found.columns]
         if wanted.strategy == "range" and wanted.column not in names:
-            raise ConfigError(f"there is no column {wanted.column!r}; there are {', '.join(names)}")
+            raise ConfigError(
+                f"there is no column {wanted.column!r}; the columns are {', '.join(names)}"
+            )
 
     def _column(self, spec: ExtractSpec) -> str | None:
-        """Return what to cut by: the rowid, the first column of the key, or the one asked for."""
+        """Return what to split by: the rowid, the key's first column, or the requested one."""
         found, wanted = self._found, spec.split
         if wanted.column is not None and wanted.strategy in ("auto", "range"):
             return found.relation.column(wanted.column)
@@ -105,7 +107,7 @@ class SqliteSnapshot:
         return found.relation.column(found.key[0]) if found.key else None
 
     def count(self) -> int:
-        """Count the request's rows in this snapshot, under the very same predicate."""
+        """Count the request's rows in this snapshot, under the same predicate."""
         reader = self.reader
         statement = select(["count(*)"], reader.relation, reader.interval)
         what = reader.what.replace("reading", "counting", 1)

@@ -45,7 +45,7 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
 
     Attributes:
         spec: What is extracted.
-        connection: Where from.
+        connection: The database's file.
     """
 
     spec: ExtractSpec
@@ -53,10 +53,11 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
 
     @classmethod
     def open(cls, spec: ExtractSpec) -> SqliteSource:
-        """Read the file's place off a spec; nothing is opened yet.
+        """Find the file of a spec; nothing is opened yet.
 
         Raises:
-            ConfigError: The spec names no local file, or requests something that SQLite lacks.
+            ConfigError: The spec names no local file, or requests something that SQLite does not
+                have.
         """
         if spec.watermark and spec.watermark.snapshot:
             raise ConfigError(
@@ -92,7 +93,7 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
         return column
 
     def _describe(self, opened: Session, found: SqliteTable) -> TableDescription:
-        """Size is that of the whole file; rows are what the last ANALYZE left, if there was one."""
+        """The size is the whole file's; rows are from the last ANALYZE, if there was one."""
         return TableDescription(
             table=self.name,
             kind=found.relation.kind,
@@ -128,10 +129,10 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
 
 
 def _refuse_mixed(opened: Session, found: SqliteTable, column: SqlColumn) -> None:
-    """Refuse a watermark that is compared as text while some of its values are none.
+    """Refuse a watermark that is compared as text if some values are not text.
 
-    A bound is kept as text then. SQLite sorts every number before every text, so a number would
-    never be above the bound, and its row would be lost without a word.
+    The bound is text then. SQLite sorts every number before every text, so a number would never be
+    above the bound, and its row would be lost silently.
 
     Raises:
         ConfigError: There is such a value.
@@ -143,14 +144,14 @@ def _refuse_mixed(opened: Session, found: SqliteTable, column: SqlColumn) -> Non
     if opened.execute(statement):
         raise ConfigError(
             f"watermark column {column.name} is {column.source_type}, is compared as text, and "
-            "holds values that are no text. SQLite sorts numbers before every text, so their rows "
-            f"would be lost: name the type of its values, for example columns.cast: "
+            "holds values that are not text. SQLite sorts numbers before every text, so their "
+            "rows would be lost: name the type of its values, for example columns.cast: "
             f"{{{column.name}: int64}}"
         )
 
 
 def _analysed(opened: sqlite3.Connection, found: SqliteTable) -> int | None:
-    """Return the rows that ``ANALYZE`` counted, where it has been run."""
+    """Return the rows that ``ANALYZE`` counted, if it was run."""
     with contextlib.suppress(sqlite3.Error, ValueError, IndexError):
         name = found.relation.name[1:-1].replace('""', '"')
         rows = opened.execute(

@@ -1,7 +1,7 @@
 """The SQL that the SQLite source sends: quoting, literals, relations, predicates. Text in and out.
 
-Columns are always qualified by their table: what SQLite takes for a string where no column has a
-double-quoted name (https://sqlite.org/quirks.html, section 8) is an error then.
+Columns are always qualified with their table: otherwise SQLite reads a double-quoted name that
+matches no column as a string (https://sqlite.org/quirks.html, section 8).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from extract_jobs.sources.sql import statements
 
 Value = int | float | str | bytes
-"""What a column can hold beside NULL."""
+"""What a column can hold besides NULL."""
 
 QUERY = '"extracted"'
-"""What a query goes by in a FROM clause."""
+"""The alias of a query in a FROM clause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Relation(statements.Relation):
-    """A table or query as it is written in a FROM clause.
+    """A table or query as written in a FROM clause.
 
     Attributes:
         name: What qualifies its columns, quoted.

@@ -1,9 +1,9 @@
 """How SQLite's declared types become Arrow types.
 
-A declared type is a wish (https://sqlite.org/datatype3.html): outside STRICT tables every value has
-a storage class of its own. So a column's Arrow type follows from its declaration, by the first of
-`RULES` that fits, and every value that is read is checked against it, in `values`: one of another
-storage class has no faithful form.
+A declared type is only a preference (https://sqlite.org/datatype3.html): outside STRICT tables
+every value has its own storage class. So the first of `RULES` that matches the declaration gives a
+column's Arrow type, and `values` checks every value against it: a value of another storage class
+has no faithful form.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from extract_jobs.schema import Column, TypeRule
 from extract_jobs.watermark import WatermarkType
 
 Kind = Literal["integer", "boolean", "text", "binary", "real", "decimal", "any", "all"]
-"""How a column is read: by storage class; ``any`` takes integers, reals and text as text, ``all``
-blobs and text that is no UTF-8 as well."""
+"""How a column is read: by storage class; ``any`` reads integers, reals and text as text, ``all``
+also blobs and text that is not UTF-8."""
 
 MAX_PRECISION = 38
-"""Digits of Arrow's decimal128, and of what Athena and Spark know."""
+"""Maximum digits of Arrow's decimal128, and of decimals in Athena and Spark."""
 
 _OTHERS = "values of another storage class have no faithful form"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One row of the mapping: declared types that a pattern fits, and how they arrive."""
+    """One row of the mapping: a pattern of declared types, and how they arrive."""
 
     pattern: re.Pattern[str]
     kind: Kind
@@ -53,16 +53,16 @@ RULES = (
     _rule(r".*int.*", "integer", "INTEGER, INT, BIGINT, … (any name with INT)", "int64", "lossless",
           f"64-bit integers; {_OTHERS}"),
     _rule(r".*(char|clob|text).*", "text", "TEXT, VARCHAR(n), CLOB, … (CHAR, CLOB or TEXT)",
-          "string", "lossless", "text in UTF-8; blobs, and text that is no UTF-8, have no faithful "
-          "form"),
+          "string", "lossless", "text in UTF-8; blobs, and text that is not UTF-8, have no "
+          "faithful form"),
     _rule(r".*blob.*", "binary", "BLOB, … (any name with BLOB)", "binary", "lossless",
           f"bytes; {_OTHERS}"),
     _rule(r".*(real|floa|doub).*", "real", "REAL, DOUBLE, FLOAT, … (REAL, FLOA or DOUB)",
           "float64", "lossless", f"64-bit floating point, infinities kept; {_OTHERS}"),
     _rule(rf"\s*(decimal|numeric|dec|number){_DIGITS}\s*", "decimal",
           "DECIMAL(p,s), NUMERIC(p,s) with p up to 38", "decimal(p,s)", "lossless",
-          "SQLite keeps integers or doubles; a double arrives as the shortest decimal that reads "
-          "back as it, and one with more digits than declared has no faithful form"),
+          "SQLite keeps integers or doubles; a double arrives as the shortest decimal that "
+          "reads back equal; one with more digits than declared has no faithful form"),
     _rule(r"\s*(date|datetime|time|timestamp).*", "any", "DATE, DATETIME, TIME, TIMESTAMP",
           "string", "as_text", "SQLite has no such type: text arrives as it is, numbers as their "
           "digits; columns.cast makes ISO text a date or timestamp; blobs have no faithful form"),
@@ -72,7 +72,7 @@ RULES = (
           "boolean or binary reads the column as of that type"),
 )  # fmt: skip
 TYPE_RULES = tuple(rule.row for rule in RULES)
-"""The table of types in the docs; the mapping itself goes by `RULES`."""
+"""The table of types in the docs; the mapping itself uses `RULES`."""
 
 _ARROW: dict[Kind, pa.DataType] = {
     "integer": pa.int64(),
@@ -91,12 +91,12 @@ _WATERMARKS: dict[Kind, WatermarkType] = {"integer": "integer", "decimal": "deci
 
 
 def rule_of(declared: str) -> Rule:
-    """Return the first rule that fits a declared type."""
+    """Return the first rule that matches a declared type."""
     for rule in RULES:
         found = rule.pattern.fullmatch(declared)
         if found and (rule.kind != "decimal" or _decimal_type(found)):
             return rule
-    raise AssertionError("the last rule fits all")
+    raise AssertionError("the last rule matches everything")
 
 
 def _decimal_type(found: re.Match[str]) -> pa.DataType | None:
@@ -120,11 +120,11 @@ def make_column(
     Args:
         name: The column's name.
         declared: Its type as declared; empty for none.
-        expression: What reads it.
-        nullable: Whether it admits NULL.
-        exact: Whether SQLite itself sees to it that values are of the declared type: in STRICT
-            tables, and for the alias of the rowid.
-        cast: What the spec casts it to, if anything. ``string`` takes every value as text.
+        expression: SQL that reads it.
+        nullable: Whether it is nullable.
+        exact: Whether SQLite itself enforces the declared type: in STRICT tables, and for the alias
+            of the rowid.
+        cast: What the spec casts it to, if anything. ``string`` reads every value as text.
         lossy_types: The spec's.
     """
     rule = rule_of(declared)
@@ -143,7 +143,7 @@ def make_column(
         if by_cast is not None:
             kind, arrow = by_cast
             orders = kind if rule.kind == "any" else orders
-            fidelity, reason = "lossless", f"read as {cast}, as columns.cast says; {_OTHERS}"
+            fidelity, reason = "lossless", f"read as {cast}, as set in columns.cast; {_OTHERS}"
     arrow = _ARROW.get(kind, arrow)
     may_fail = kind != "all" and not (exact and kind in ("integer", "real"))
     nulled = may_fail and lossy_types == "null"
@@ -177,7 +177,7 @@ def _watermark(kind: Kind) -> WatermarkType | None:
 
 
 def kind_of(column: Column) -> Kind:
-    """Return how a column that `make_column` made is read."""
+    """Return how a column from `make_column` is read."""
     arrow = column.arrow_type
     if pa.types.is_decimal(arrow):
         return "decimal"

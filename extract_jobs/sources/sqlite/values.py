@@ -1,4 +1,4 @@
-"""SQLite's values, each of a storage class of its own, brought to their column's Arrow type."""
+"""Converts SQLite's values, each with its own storage class, to their column's Arrow type."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Unfaithful(Exception):
 def convert(
     values: Sequence[Any], column: Column, *, null_what_fails: bool
 ) -> tuple[pa.Array, int]:
-    """Bring a column's values to its Arrow type.
+    """Convert a column's values to its Arrow type.
 
     Args:
-        values: As Python's ``sqlite3`` gives them.
+        values: As Python's ``sqlite3`` returns them.
         column: The column.
-        null_what_fails: Values without a faithful form become NULL and are counted.
+        null_what_fails: Whether values without a faithful form become NULL and are counted.
 
     Returns:
         The array, and how many of its NULLs were values.
@@ -54,7 +54,7 @@ def convert(
         try:
             return _QUICK[kind](values, found, column.arrow_type), 0
         except (pa.ArrowException, UnicodeError, Unfaithful):
-            pass  # one by one, to find which
+            pass  # one by one, to find the invalid ones
     form = _FORMS[kind]
     made: list[Any] = []
     failed = 0
@@ -70,7 +70,7 @@ def convert(
 
 
 def _as_they_are(values: Sequence[Any], _: set[type], arrow: pa.DataType) -> pa.Array:
-    # Arrow refuses integers that a double cannot hold, and text that is no UTF-8.
+    # Arrow refuses integers that a double cannot hold, and text that is not UTF-8.
     return pa.array(values, arrow)
 
 
@@ -108,7 +108,7 @@ _QUICK: dict[Kind, Callable[[Sequence[Any], set[type], pa.DataType], pa.Array]] 
 def printed(value: Any) -> str:
     """Return a value as text: reals as the shortest decimal that reads back equal, blobs as X'…'.
 
-    Text that is no UTF-8 is printed as the blob of its bytes.
+    Text that is not UTF-8 is printed as the blob of its bytes.
     """
     if isinstance(value, bytes):
         return f"X'{value.hex().upper()}'"
@@ -122,7 +122,7 @@ def printed(value: Any) -> str:
 
 
 def storage_class(value: Any) -> str:
-    """Return what kind of value one is, for messages."""
+    """Describe the kind of a value, for messages."""
     return f"a value of storage class {_STORAGE_CLASS[type(value)]}"
 
 
@@ -139,7 +139,7 @@ def _of_class(*accepted: type) -> Callable[[Any, pa.DataType], Any]:
         if type(value) not in accepted:
             raise Unfaithful(storage_class(value))
         if isinstance(value, str) and not _is_utf8(value):
-            raise Unfaithful("text that is no UTF-8")
+            raise Unfaithful("text that is not UTF-8")
         return value
 
     return form
@@ -169,8 +169,10 @@ def _decimal(value: Any, arrow: pa.DataType) -> Decimal:
     number = Decimal(repr(value))
     scaled = number.scaleb(arrow.scale, _EXACT)
     if scaled != scaled.to_integral_value() or abs(scaled) >= 10**arrow.precision:
-        raise Unfaithful(f"a number that has no form in {arrow.precision} digits, {arrow.scale} of "
-                         "them after the point")  # fmt: skip
+        raise Unfaithful(
+            f"a number that does not fit {arrow.precision} digits, {arrow.scale} of them after "
+            "the point"
+        )
     return number
 
 
