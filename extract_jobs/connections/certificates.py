@@ -1,7 +1,7 @@
 """Which certificates are trusted, and which one a client shows.
 
-No maintained package ships the bundle of RDS and Redshift, and a job may have no internet access, so
-the image or the job brings the file along. Each process looks for it, because a Glue executor's
+No maintained package ships the bundle of RDS and Redshift, and a job may have no internet access,
+so the image or the job brings the file along. Each process looks for it, because a Glue executor's
 folder is not its driver's.
 
 A client's certificate and key are read once, on the driver, and sent to the workers like a

@@ -148,7 +148,7 @@ def connection_problem(source_type: str, connection: ConnectionSpec) -> str | No
     ]
     if strange:
         return (
-            f"a source of type {source_type} does not take {', '.join(strange)}; it takes "
+            f"a source of type {source_type} takes no {', '.join(strange)}; it takes "
             f"{', '.join(name for name in ConnectionSpec.model_fields if name in kind.takes)}"
         )
     if kind.needs and getattr(connection, kind.needs) is None:

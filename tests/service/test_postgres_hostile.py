@@ -161,7 +161,7 @@ def test_names_that_meet_without_regard_to_case_are_refused_with_both(hostile, m
         del data["tables"]["Case.t"]
         config = load_config(json.dumps(data), "x.yml")
         (spec,) = specs_for(config, ["Case.T"], run_id_for=lambda _: "r")
-        with pytest.raises(ConfigError, match="column 'a' and column 'A' would meet"):
+        with pytest.raises(ConfigError, match="column 'a' and column 'A' would have the same name"):
             run_extract(spec)
     finally:
         hostile.execute('drop schema "Case" cascade')

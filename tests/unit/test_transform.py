@@ -150,10 +150,10 @@ def test_unknown_names_are_told_at_once_with_the_nearest() -> None:
 
 
 def test_names_that_collide_are_told_with_both_origins() -> None:
-    assert "column 'Id' and column 'id' would meet" in refusal(["Id", "id"])
-    assert "column 'id' and column 'id' would meet" in refusal(["id", "id"])
+    assert "column 'Id' and column 'id' would have the same name" in refusal(["Id", "id"])
+    assert "column 'id' and column 'id' would have the same name" in refusal(["id", "id"])
     renamed = refusal(["a", "b"], columns={"rename": {"b": "A"}})
-    assert "column 'a' and column 'b' (renamed to 'A') would meet" in renamed
+    assert "column 'a' and column 'b' (renamed to 'A') would have the same name" in renamed
     assert "column '_RUN_ID' and the audit column '_run_id'" in refusal(["_RUN_ID"])
     by_run = refusal(["Extract_Date"], target={"partition_by": ["extract_date"]})
     assert "column 'Extract_Date' and the partition 'extract_date'" in by_run
