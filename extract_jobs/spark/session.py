@@ -97,18 +97,18 @@ def spark_context(
 ) -> SparkContext:
     """Return the caller's, the active or a new Spark context.
 
-        Without a configured master, a new one is local: no UI, and nothing listens beyond loopback.
+    Without a configured master, a new one is local: no UI, and nothing listens beyond loopback.
 
-        Args:
-            spark: The caller's session; None for the active one.
-            connections: Maximum splits read at a time: the cores of a new one.
-            jars: Files, and
-            packages: Maven coordinates, which a new one starts with. A running one is not changed.
+    Args:
+        spark: The caller's session; None for the active one.
+        connections: Maximum splits read at a time: the cores of a new one.
+        jars: Files, and
+        packages: Maven coordinates, which a new one starts with. A running one is not changed.
 
-        Raises:
-                ConfigError: Spark is not installed, or the session was stopped.
-            WorkerOutOfMemory: Java has not the memory to start.
-                Interrupted: Spark could not be started for another reason.
+    Raises:
+            ConfigError: Spark is not installed, or the session was stopped.
+        WorkerOutOfMemory: Java has not the memory to start.
+            Interrupted: Spark could not be started for another reason.
     """
     active = spark.sparkContext if spark else _active_context()
     if active is not None:

@@ -121,7 +121,7 @@ def keep(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
         TypeNotRepresentable: Some value does not fit. The message never holds it.
     """
     text = (
-        f"column {column!r} is {array.type} now and {target} in the existing files, and a value "
+        f"column {column!r} is {array.type} now and {target} in the files that exist, and a value "
         "does not fit. Replace the table with mode full, write_mode overwrite and "
         "on_schema_change: evolve, or start over with another state_uri and target"
     )

@@ -186,7 +186,7 @@ WHERES = [
     ("id = 1) or (1", "where"),
     ("id = 1 union select 1", "where"),
     ("nope = 1", "no such column: nope"),
-    ('note = "SECRET"', '"SECRET" is no column'),
+    ('note = "SECRET"', '"SECRET" is not a column'),
     ("random() > 0", "where"),
     ("load_extension('x')", "where"),
 ]

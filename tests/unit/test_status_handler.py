@@ -307,7 +307,7 @@ def test_a_report_of_an_older_attempt_counts_as_none(job):
     job.go_on(job.handle("States.TaskFailed"))
     job.report(attempt=1, rows=9)
     assert job.handle("States.TaskFailed")["outcome"] == "retry"
-    assert "is attempt 1's" in job.tracked().error_message
+    assert "is from attempt 1 " in job.tracked().error_message
 
 
 def test_the_last_attempt_without_a_report_fails_and_says_why(tmp_path, table):
