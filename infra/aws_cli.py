@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _UNMADE = "REVIEW_IN_PROGRESS"
 """Status of a stack of which there is a change set and nothing else."""
+_LONGEST_SECONDS = 3600
+"""How long the end of a change is waited for."""
 
 
 class DeployFailed(RuntimeError):
@@ -125,7 +129,6 @@ class Stack:
         """
         upload = ("--s3-bucket", bucket, "--s3-prefix", "templates") if bucket else ()
         pairs = [f"{name}={value}" for name, value in parameters.items()]
-        is_new = self._described() is None
         said = self.aws.run(
             "cloudformation", "deploy", "--stack-name", self.name,
             "--template-file", str(template), *upload,
@@ -149,7 +152,7 @@ class Stack:
             "cloudformation", "execute-change-set", "--stack-name", self.name,
             "--change-set-name", change_set,
         )  # fmt: skip
-        self._wait("create" if is_new else "update")
+        self._wait({"CREATE_COMPLETE", "UPDATE_COMPLETE"})
         return True
 
     def delete(self) -> None:
@@ -159,16 +162,32 @@ class Stack:
             DeployFailed: CloudFormation could not; the message names the resources.
         """
         self.aws.run("cloudformation", "delete-stack", "--stack-name", self.name)
-        self._wait("delete")
+        self._wait({"", "DELETE_COMPLETE"})
 
-    def _wait(self, what: str) -> None:
-        """Wait for the end of a change; raise with the resources that failed where it did."""
-        try:
-            self.aws.run(
-                "cloudformation", "wait", f"stack-{what}-complete", "--stack-name", self.name
-            )
-        except DeployFailed as error:
-            raise DeployFailed(f"{error}\n{self._failures()}") from error
+    def _wait(self, wanted: Collection[str]) -> None:
+        """Wait for the end of a change; the CLI's own ``wait`` looks every 30 s only.
+
+        Args:
+            wanted: How it should end; empty stands for a stack that is not there.
+
+        Raises:
+            DeployFailed: It ended otherwise, with the resources that failed, or it has not ended
+                after an hour.
+        """
+        deadline = time.monotonic() + _LONGEST_SECONDS
+        for seconds in itertools.chain((0.5, 1, 2, 4), itertools.repeat(8)):
+            found = self._found()
+            status = str(found["StackStatus"]) if found else ""
+            if not status.endswith("_IN_PROGRESS"):
+                break
+            if time.monotonic() > deadline:
+                raise DeployFailed(
+                    f"stack {self.name} is still {status} after an hour; CloudFormation goes on, "
+                    "and its events say what it waits for"
+                )
+            time.sleep(seconds)
+        if status not in wanted:
+            raise DeployFailed(f"stack {self.name} is {status or 'gone'}\n{self._failures()}")
 
     def _failures(self) -> str:
         events = self.aws.json(
@@ -182,6 +201,11 @@ class Stack:
 
     def _described(self) -> dict[str, Any] | None:
         """Return the stack as CloudFormation describes it, or None if it was never made."""
+        found = self._found()
+        return None if found is None or found["StackStatus"] == _UNMADE else found
+
+    def _found(self) -> dict[str, Any] | None:
+        """Return what CloudFormation describes by the stack's name, or None if there is nothing."""
         try:
             answer = self.aws.json("cloudformation", "describe-stacks", "--stack-name", self.name)
         except DeployFailed as error:
@@ -189,7 +213,7 @@ class Stack:
                 return None
             raise
         found: dict[str, Any] = answer["Stacks"][0]
-        return None if found["StackStatus"] == _UNMADE else found
+        return found
 
 
 def _printed_change(change: Mapping[str, Any]) -> str:

@@ -24,7 +24,9 @@ from infra.local.permissions import ACCOUNT, REGION
 from infra.local.postgres import run_postgres
 from infra.local.stack import Stack
 from tests.support.artifacts import ROOT, WHEELS
+from tests.support.java import QUICK_JAVA_ENVIRONMENT
 from tests.support.permissions import SEEN, WORKER, WORKER_ROLES
+from tests.support.warm_aws import warm_aws
 
 pytestmark = pytest.mark.e2e
 DEMO = ROOT / "infra" / "local" / "demo"
@@ -44,14 +46,14 @@ def aws_cli():
     """Return the AWS CLI that the Makefile installs."""
     found = sorted((ROOT / ".tools").glob("awscli-*/bin/aws"))
     assert found, "the AWS CLI is missing: make test installs it"
-    return str(found[-1])
+    return found[-1]
 
 
 class Deployed:
     """An emulator that judges every call, and commands of infra.deploy against it."""
 
-    def __init__(self, emulator, dist, capsys):
-        self.emulator, self.dist, self.capsys = emulator, dist, capsys
+    def __init__(self, emulator, dist, capsys, aws):
+        self.emulator, self.dist, self.capsys, self.aws = emulator, dist, capsys, aws
         self.stack = Stack(emulator.data_dir, emulator.endpoint_url, emulator.pid)
         self.deployer = self._make_deployer()
 
@@ -74,7 +76,7 @@ class Deployed:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.deployer.items():
                 patch.setenv(name, value)
-            code = deploy.main([*arguments, "--aws", aws_cli()])
+            code = deploy.main([*arguments, "--aws", self.aws])
         said = self.capsys.readouterr()
         return code, said.out + said.err
 
@@ -138,13 +140,13 @@ def deployed(tmp_path, monkeypatch, capsys, built):
         shutil.copy(wheel, dist)
     build.build(dist, WHEELS, ())
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
-    with start_emulator(
+    with warm_aws(aws_cli()) as aws, start_emulator(
         tmp_path / "emulator", options=["--pipeline"],
-        environment={"AUTH": "true", "SFN_WAIT_SCALE": "0.1"},
+        environment={"AUTH": "true", "SFN_WAIT_SCALE": "0.1", **QUICK_JAVA_ENVIRONMENT},
     ) as emulator:  # fmt: skip
         for name, value in aws_environment(emulator.endpoint_url).items():
             monkeypatch.setenv(name, value)
-        yield Deployed(emulator, dist, capsys)
+        yield Deployed(emulator, dist, capsys, aws)
 
 
 @contextlib.contextmanager
@@ -238,6 +240,7 @@ def reap_what_is_left(deployed, outcome, outputs):
 def test_the_demo_runs_on_a_deployed_stack_that_is_then_changed_and_destroyed(
     deployed, monkeypatch
 ):
+    """Takes over a minute: three deployments by the AWS CLI, and nine extracts by processes."""
     said = deployed.up(**ON_THE_EMULATOR)
     outputs = deployed.outputs()
     assert f"aws s3 cp sales.yml {outputs['ConfigUri']}/sales.yml" in said
@@ -315,6 +318,7 @@ def test_the_demo_runs_on_a_deployed_stack_that_is_then_changed_and_destroyed(
 def test_an_execution_under_way_ends_by_what_it_began_with_when_its_stack_is_updated(
     deployed, tmp_path
 ):
+    """Takes over ten seconds: two deployments by the AWS CLI, and extracts on ECS and Spark."""
     cluster, arn = make_cluster(deployed.stack)
     # A cluster unpacks it on its own machines; here it only has to be there.
     (deployed.dist / f"{build.NAME}-emr.tar.gz").write_bytes(b"")
