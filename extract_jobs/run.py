@@ -154,7 +154,8 @@ def _extract(spec: ExtractSpec, context: RunContext, *, replan: bool) -> Report:
         now = context.clock()
         source, objects = choose_objects(spec, log, base, open_source(spec, context.spark), now)
         description = source.describe()
-        if will_need_workers(spec, description, context.spark):
+        first = base.published is None
+        if will_need_workers(spec, description, context.spark, first=first):
             context.workers.start()
         chosen, key = choose_columns(description, spec), mask_key(spec)
         wanted = make_transform(spec, chosen, now, now).schema

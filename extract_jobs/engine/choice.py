@@ -102,16 +102,27 @@ def processes_for(connections: int, splits: int) -> int:
 
 
 def will_need_workers(
-    spec: ExtractSpec, description: TableDescription, spark: SparkSession | None
+    spec: ExtractSpec,
+    description: TableDescription,
+    spark: SparkSession | None,
+    *,
+    first: bool,
 ) -> bool:
     """Return whether worker processes are worth starting before the table is cut: it looks large.
 
     Those that are needed all the same are started later, those that are not cost a second of
-    another core.
+    another core. Most increments are small, whatever the size of their table.
+
+    Args:
+        spec: What is extracted.
+        description: Has the table's size.
+        spark: The caller's session.
+        first: Whether nothing of the table is committed yet.
     """
     size, split = description.estimated_bytes or 0, spec.split
     return (
         size > split.target_bytes
+        and (first or spec.mode == "full")
         and split.strategy != "none"
         and spec.limit is None
         and not registration(spec.source_type).on_spark

@@ -13,15 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.cli.side_by_side import DEFAULT_JOBS, jobs_of
+from extract_jobs.engine import choice
 from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import Interrupted
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.postgres import Server
-from tests.support.specs import make_spec
+from tests.support.specs import make_description, make_spec
 
 ROOT = Path(__file__).parents[2]
 
@@ -160,6 +162,22 @@ def test_no_more_tables_than_the_source_allows() -> None:
     assert jobs_of(7, specs, 40) == 7
     assert jobs_of(7, specs, 2) == 2
     assert jobs_of(7, specs[:3], 40) == 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "first", "expected"),
+    [("full", True, True), ("full", False, True), ("incremental", True, True),
+     ("incremental", False, False)],
+)  # fmt: skip
+def test_workers_start_early_only_where_much_is_read(
+    monkeypatch: pytest.MonkeyPatch, mode: str, first: bool, expected: bool
+) -> None:
+    monkeypatch.setattr(choice, "spark_is_set_up", lambda: False)
+    monkeypatch.setattr(choice, "processes_for", lambda *_: 2)
+    more: dict[str, Any] = {"watermark": {"column": "id"}} if mode == "incremental" else {}
+    spec = make_spec(mode=mode, **more)
+    large = make_description(pa.schema([("id", pa.int64())]), estimated_bytes=2**40)
+    assert choice.will_need_workers(spec, large, None, first=first) is expected
 
 
 @pytest.mark.parametrize("more", [{"engine": "spark"}, {"source_type": "oracle"}])
