@@ -280,7 +280,7 @@ def unused_listener():
 def test_an_unknown_split_or_watermark_column(pg_database, monkeypatch):
     pg_database.execute("create table t (a int, j jsonb)")
     found = source(pg_database, monkeypatch, extract_table="t")
-    with pytest.raises(ConfigError, match="there is no column 'b'; there are a, j"):
+    with pytest.raises(ConfigError, match="there is no column 'b'; the columns are a, j"):
         found.highest("b")
     with pytest.raises(ConfigError, match="cannot be a watermark"):
         found.highest("j")

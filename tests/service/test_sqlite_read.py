@@ -232,7 +232,7 @@ def test_hostile_names_in_every_statement(path, name):
     [
         ({"strategy": "ctid"}, "SQLite has auto, rowid, range, none"),
         ({"strategy": "hash", "column": "id"}, "SQLite has auto"),
-        ({"strategy": "range", "column": "idd"}, "no column 'idd'; there are id, note"),
+        ({"strategy": "range", "column": "idd"}, "no column 'idd'; the columns are id, note"),
     ],
 )
 def test_strategies_that_cannot_be(path, split, says):
