@@ -101,7 +101,7 @@ test-spark4: $(SPARK4)/.ready $(SPARK4)/spark.jsa $(DEBIAN)  ## Run what depends
 	@$(SPARK4)/bin/pytest -q -n 2 -m 'spark and not (any_spark or bench or image)' $(ARGS)
 
 # Installs buildah, debootstrap and runc where they are missing.
-test-image: $(READY) $(DEBIAN) $(PIP_AUDIT)  ## Build and run the image, and EMR's archive on a cluster, as root
+test-image: $(READY) $(DEBIAN) $(SPARK4)/.ready $(PIP_AUDIT)  ## Run the image, and artifacts in chroots and on a cluster, as root
 	@$(BIN)/pytest -q -m image $(ARGS)
 
 check: $(READY) $(ASL_VALIDATOR) $(CHECKOV)  ## Format, lint, types, imports, ASL, templates
