@@ -34,6 +34,7 @@ from extract_jobs.engine.run_splits import (
     run_splits,
 )
 from extract_jobs.engine.spark_deduplication import committed_by_split
+from extract_jobs.engine.value_limit import ValueLimit
 from extract_jobs.errors import (
     CommitConflict,
     ExtractError,
@@ -199,6 +200,7 @@ class Attempt:
             open_storage=self.context.open_storage,
             watermark_column=spec.watermark.column if spec.watermark else None,
             spill_folder=spec.spill_folder,
+            value_limit=ValueLimit(spec.extract_table, spec.max_value_bytes),
         )
 
     def committed(

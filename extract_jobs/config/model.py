@@ -176,6 +176,9 @@ class TableConfig(SpecPart):
     )
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
     lossy_types: Literal["refuse", "null", "string"] = "refuse"
+    max_value_bytes: Bytes = Field(
+        256 * 2**20, ge=1024, description="Size of the largest value; a larger one fails the run."
+    )
     row_security: RowSecurity | None = Field(
         None, description="As source.row_security, which is the default."
     )

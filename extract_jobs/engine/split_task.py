@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from extract_jobs import errors
 from extract_jobs.commit.deduplication import CommittedRows
+from extract_jobs.engine.value_limit import ValueLimit
 from extract_jobs.errors import ExtractError
 from extract_jobs.parquet.writer import PartitionedWriter
 from extract_jobs.reporting.progress import Progress
@@ -87,6 +88,7 @@ class SplitTask:
         watermark_column: Its NULLs are counted; None counts nothing.
         committed: Rows that are committed already, and so not written again; None for none.
         spill_folder: Where rows wait on a worker's disk; None is its folder for temporary files.
+        value_limit: How large a value may be; None for any size.
     """
 
     reader: Reader | DataFrameReader | None
@@ -98,6 +100,7 @@ class SplitTask:
     watermark_column: str | None = None
     committed: CommittedRows | None = None
     spill_folder: str | None = None
+    value_limit: ValueLimit | None = None
 
     def stage(
         self,
@@ -148,6 +151,8 @@ class SplitTask:
         """
         rows = nulls = repeated = 0
         for batch in batches:
+            if self.value_limit:
+                self.value_limit.check(batch, split)
             fresh = batch
             if self.committed:
                 fresh = self.committed.without(batch, self.transform)

@@ -241,6 +241,9 @@ class SpecFields(SpecPart):
     spill_folder: Name | None = None
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
     lossy_types: Literal["refuse", "null", "string"] = "refuse"
+    max_value_bytes: Bytes = Field(
+        256 * 2**20, ge=1024, description="Size of the largest value; a larger one fails the run."
+    )
     row_security: RowSecurity = "refuse"
     max_lag: Duration | None = None
     reconcile: bool = True

@@ -15,7 +15,7 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 # Of what a spec says for itself: all else is about files.
 OUTER = (
     "run_id", "attempt", "mode", "split", "columns", "target", "state_uri", "connection", "where",
-    "engine",
+    "engine", "max_value_bytes",
 )  # fmt: skip
 
 
