@@ -238,7 +238,7 @@ INCREMENT = {"mode": "incremental", "watermark": {"column": "b"}}
         ("overwrite_partitions", [], {}, "target.partition_by"),
     ],
 )
-def test_rows_that_a_hash_tells_need_its_key_again(
+def test_rows_recognized_by_a_hash_need_its_key_again(
     write_mode: str, key: list[str], more: dict[str, Any], refused: str | None
 ) -> None:
     """With another key the same rows would be other ones, and so be there twice."""
@@ -255,7 +255,7 @@ def test_rows_that_a_hash_tells_need_its_key_again(
     assert find_drift(spec, last, columns, schema, key="0001").refused == ()
     found = find_drift(spec, last, columns, schema, key="0002").refused
     assert found == (() if refused is None else found[:1])
-    assert not refused or f"and {refused} would not recognize" in found[0]
+    assert not refused or f"so {refused} would not recognize" in found[0]
 
 
 @pytest.mark.parametrize(
