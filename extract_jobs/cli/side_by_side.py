@@ -102,16 +102,15 @@ class _Tables:
 
     def work(self) -> None:
         """Run one table after the other, in a thread, until none is left or all are stopped."""
-        while begun := self._next_spec():
-            spec, progress = begun
-            try:
+        try:
+            while begun := self._next_spec():
+                spec, progress = begun
                 report, code = run_one(spec, progress, trace=self._trace, workers=self._workers)
-            except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-                self._ended.put(error)
-                return
-            outcome = Ended(spec, progress.shown, report, code)
-            self._outcomes[spec.extract_table] = outcome
-            self._ended.put(outcome)
+                outcome = Ended(spec, progress.shown, report, code)
+                self._outcomes[spec.extract_table] = outcome
+                self._ended.put(outcome)
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            self._ended.put(error)
 
     def next(self, seconds: float | None = None) -> Ended:
         """Wait for the next table to end; raises `queue.Empty` if it takes longer."""

@@ -201,7 +201,7 @@ class WorkerProcesses:
     def give_back(self, worker: Worker) -> None:
         """Keep a worker that has given its outcome for the next unit, unless it is ending."""
         with self._lock:
-            if not worker.stopping:
+            if worker in self._workers and not worker.stopping:
                 worker.owner = None
                 self._idle.append(worker)
                 self._freed.notify()
@@ -213,11 +213,14 @@ class WorkerProcesses:
             ExtractError: The server is gone too.
         """
         with self._lock:
-            with suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGKILL)
-            self._workers.discard(worker)
-            self._freed.notify()
             worker.connection.close()
+            if worker in self._workers:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
+                self._workers.discard(worker)
+                self._freed.notify()
+            elif not self._closed:  # it has ended with its server, which was replaced
+                return WorkerLost(-signal.SIGKILL, memory=_oom_kills() > self._oom_kills)
             by = self._ask(worker_server.WAIT + b" %d" % worker.pid)
             return WorkerLost(by, memory=_oom_kills() > self._oom_kills)
 
@@ -292,8 +295,17 @@ class WorkerProcesses:
         return int(answer)
 
     def _server_lost(self) -> ExtractError:
+        """Forget the server and its workers, so that the next extract starts another."""
         assert self._server is not None
+        assert self._control is not None
         code = _ended(self._server)
+        self._control.close()
+        self._control = self._server = None
+        for worker in self._idle:
+            worker.connection.close()
+        self._workers.clear()  # the system ends them with the server
+        self._idle.clear()
+        self._freed.notify_all()
         if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
             return WorkerOutOfMemory(
                 "the worker processes were killed: the machine's memory is full"

@@ -175,6 +175,16 @@ def test_a_lost_server_is_retryable(tmp_path: Path) -> None:
     assert caught.value.retryable
 
 
+def test_a_lost_server_is_replaced_for_the_next_extract(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with WorkerProcesses(most=2) as workers:
+        with pytest.raises(Interrupted, match="server of worker processes was lost"):
+            run(first, workers, "kill server")
+        assert len(run(second, workers)) == 3
+
+
 @pytest.mark.parametrize(
     ("odd", "error", "text"),
     [
@@ -224,7 +234,7 @@ def test_a_progress_that_fails_is_no_lost_worker(tmp_path: Path) -> None:
 def test_a_worker_that_was_told_to_end_gets_no_other_split() -> None:
     with WorkerProcesses() as processes:
         worker = processes.take()
-        processes.interrupt()  # just as it gives its outcome
+        processes.interrupt(None)  # just as it gives its outcome
         processes.give_back(worker)
         assert processes.take() is not worker
 
