@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.uris import absolute, is_inside
 
 _ANY_TABLE = "any"
+_MOST_REASONS = 3
 _FILE_ENTRY = 'files: {glob: "**"}'
 _HEADER = """\
 # The tables of {place}.
@@ -73,6 +75,9 @@ def write_config(arguments: argparse.Namespace) -> str:
         )
     header = _header(path, arguments)
     suggestions = _suggestions(header, path, arguments)
+    if all(s.problem is not None for s in suggestions):
+        reasons = (f"{s.name}: {s.problem}" for s in suggestions[:_MOST_REASONS])
+        raise ConfigError(f"no table can be extracted as it is; {'; '.join(reasons)}")
     text = header + "".join(s.text("  ") for s in suggestions)
     load_config(text, str(path), str(path.absolute().parent))
     try:
@@ -92,9 +97,12 @@ def update_config(arguments: argparse.Namespace) -> str:
         ConfigError: The config is wrong or cannot be extended, or the source cannot be listed.
         SourceUnavailable: The source cannot be reached.
     """
+    if "://" in arguments.path:
+        raise ConfigError(f"{arguments.path}: --update changes files of this machine only")
     path = Path(arguments.path)
     config = read_config(str(path))
-    text = path.read_text(encoding="utf-8-sig")
+    before = path.read_bytes()
+    text = before.decode("utf-8-sig")
     line, indent = _end_of_tables(text, str(path))
     written = parse_yaml(text, str(path)).data
     head = {key: value for key, value in written.items() if key != "tables"}
@@ -102,15 +110,17 @@ def update_config(arguments: argparse.Namespace) -> str:
     suggestions = _suggestions(header, path, arguments, _Known(config, text))
     if not suggestions:
         return f"{path}: no table is new"
+    newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines(keepends=True)
     if line and not lines[line - 1].endswith("\n"):
-        lines[line - 1] += "\n"
-    added = "".join(s.text(indent) for s in suggestions)
+        lines[line - 1] += newline
+    added = "".join(s.text(indent) for s in suggestions).replace("\n", newline)
     changed = "".join([*lines[:line], added, *lines[line:]])
     after = load_config(changed, str(path), config.folder)
     if any(after.tables[n].config != t.config for n, t in config.tables.items()):
         raise ConfigError(f"{path} was not changed; add these lines to tables by hand:\n{added}")
-    _replace(path, changed)
+    encoding = "utf-8-sig" if before.startswith(codecs.BOM_UTF8) else "utf-8"
+    _replace(path, before, changed.encode(encoding))
     return f"{path}: added {_counts(suggestions)}"
 
 
@@ -121,15 +131,22 @@ def _counts(suggestions: Sequence[Suggestion]) -> str:
     return f"{text}, and {left} as comments with the reason" if left else text
 
 
-def _replace(path: Path, text: str) -> None:
-    """Put a text in a file's place at one moment, with its permissions."""
+def _replace(path: Path, before: bytes, after: bytes) -> None:
+    """Replace a file's content at one moment, and keep its permissions and links to it.
+
+    Raises:
+        ConfigError: The file has other content than before, or cannot be written.
+    """
+    target = path.resolve()
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            shutil.copymode(path, name)
-            Path(name).replace(path)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(after)
+            shutil.copymode(target, name)
+            if target.read_bytes() != before:
+                raise ConfigError(f"{path} was edited meanwhile and was not changed; run it again")
+            Path(name).replace(target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -156,7 +173,7 @@ def _header(path: Path, arguments: argparse.Namespace) -> str:
     return _HEADER.format(
         place=" ".join(place.split()) if place.isprintable() else "a source",
         file=path,
-        name=plain_or_quoted(path.stem),
+        name=quoted(path.stem),
         type=kind,
         connection="".join(f"    {key}: {quoted(text)}\n" for key, text in connection.items()),
         uri=quoted(f"{base}/{inner}"),
@@ -219,14 +236,13 @@ class _Known:
 
     def __init__(self, config: SourceConfig, text: str) -> None:
         self._names = set(config.tables)
-        self._bare = {name for name in config.tables if "." not in name}
         self._globs = {t.config.files.glob for t in config.tables.values() if t.config.files}
         self._text = text
 
     def __contains__(self, listed: ListedTable) -> bool:
         return (
             listed.name in self._names
-            or listed.name.partition(".")[2] in self._bare
+            or listed.bare in self._names
             or listed.glob in self._globs
             or re.search(rf"(?m)^\s*#\s*{re.escape(plain_or_quoted(listed.name))}:", self._text)
             is not None

@@ -92,14 +92,15 @@ def _mode(listed: ListedTable, found: TableDescription) -> Iterator[str]:
     indexed = [column for column in changed if column.name in listed.indexed]
     if indexed:
         column = next((column for column in indexed if not column.nullable), indexed[0])
-        yield f"# {column.name} is indexed, and its name says when a row changed. If every change"
-        yield "# sets it, runs can take only what is newer than the last run; deletes are not seen."
+        name = printable(column.name)
+        yield f"# {name} is indexed, and its name says when a row changed. If every"
+        yield "# change sets it, runs can take only newer rows. Deletes are missed."
         yield "# mode: incremental"
         yield f"# watermark: {{column: {quoted(column.name)}, delay: 1m}}"
         partition = quoted(f"day({column.name})")
         yield f"# target: {{partition_by: [{partition}]}}"
     elif changed:
-        yield f"# An index on {changed[0].name} would allow mode: incremental by it."
+        yield f"# An index on {printable(changed[0].name)} would allow mode: incremental by it."
     elif found.kind == "table" and found.source_version.startswith("PostgreSQL"):
         yield "# No column orders changes. PostgreSQL can read only what later transactions wrote:"
         yield "# mode: incremental"

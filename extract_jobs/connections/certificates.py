@@ -124,7 +124,7 @@ def _pem(text: str, key: str) -> str:
         return text
     try:
         return Path(text).read_text("ascii")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"connection.{key}: {text!r} cannot be read as PEM ({type(error).__name__})"
         ) from None

@@ -247,6 +247,7 @@ class ListedTable:
         indexed: Columns that an index, whole and usable, begins with.
         glob: Of files, those that make the table; None for databases.
         problem: Why it cannot be extracted as it is listed; None if it can.
+        bare: Its name without the schema, if that finds it too.
     """
 
     name: str
@@ -254,6 +255,7 @@ class ListedTable:
     indexed: frozenset[str] = frozenset()
     glob: str | None = None
     problem: str | None = None
+    bare: str | None = None
 
 
 @runtime_checkable

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from extract_jobs.cli import main
+from extract_jobs.cli import init, main
+from extract_jobs.cli.init import _suggestions
 from extract_jobs.config import load_config
 from tests.support.mysql_servers import MysqlServer
 from tests.support.postgres import Server
@@ -36,6 +39,13 @@ def written(path: str = "shop.yml") -> str:
 
 def tables(path: str = "shop.yml") -> list[str]:
     return list(load_config(written(path), path, str(Path.cwd())).tables)
+
+
+def shop(*statements: str) -> None:
+    """Run statements in the SQLite file shop.db."""
+    with closing(sqlite3.connect("shop.db", isolation_level=None)) as database:
+        for statement in statements:
+            database.execute(statement)
 
 
 @pytest.fixture
@@ -127,6 +137,68 @@ def test_update_finds_tables_above_other_keys_and_refuses_a_flow(
     assert tables() == ["public.a"]
 
 
+def test_update_adds_a_table_whose_bare_name_means_another(
+    pg_database: Server, place: list[str], cli: Cli
+) -> None:
+    pg_database.execute(
+        "create table orders (id int)", "create schema audit", "create table audit.orders (id int)"
+    )
+    assert cli("init", "shop.yml", *place, "--select", "public.*")[0] == 0
+    Path("shop.yml").write_text(written().replace("  public.orders:", "  orders:"))
+    assert cli("init", "shop.yml", "--update")[0] == 0
+    assert tables() == ["orders", "audit.orders"]
+
+
+def test_update_keeps_line_ends_byte_order_mark_and_link(cli: Cli) -> None:
+    shop("create table a (x)")
+    assert cli("init", "real.yml", "--from", "shop.db")[0] == 0
+    before = b"\xef\xbb\xbf" + written("real.yml").rstrip("\n").replace("\n", "\r\n").encode()
+    Path("real.yml").write_bytes(before)
+    Path("shop.yml").symlink_to("real.yml")
+    shop("create table b (x)")
+    assert cli("init", "shop.yml", "--update")[0] == 0
+    assert Path("shop.yml").is_symlink()
+    after = Path("real.yml").read_bytes()
+    assert after.startswith(before + b"\r\n  b:")
+    assert after.endswith(b"\r\n")
+    assert after.count(b"\n") == after.count(b"\r\n")
+    assert tables() == ["a", "b"]
+
+
+def test_update_leaves_a_file_alone_that_is_edited_meanwhile(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop("create table a (x)")
+    assert cli("init", "shop.yml", "--from", "shop.db")[0] == 0
+    shop("create table b (x)")
+
+    def edited(*arguments: Any) -> Any:
+        Path("shop.yml").write_text(written() + "# mine\n")
+        return _suggestions(*arguments)
+
+    monkeypatch.setattr(init, "_suggestions", edited)
+    code, _, err = cli("init", "shop.yml", "--update")
+    assert code == 78
+    assert "was edited meanwhile" in err
+    assert written().endswith("# mine\n")
+    assert tables() == ["a"]
+    assert sorted(path.name for path in Path().iterdir()) == ["shop.db", "shop.yml"]
+
+
+def test_a_source_of_views_alone_is_refused_with_the_reason(cli: Cli) -> None:
+    shop("create view v as select 1 as a")
+    code, _, err = cli("init", "shop.yml", "--from", "shop.db")
+    assert code == 78
+    assert "no table can be extracted as it is; v: a view" in err
+    assert not Path("shop.yml").exists()
+
+
+def test_a_config_may_be_called_null(cli: Cli) -> None:
+    shop("create table a (x)")
+    assert cli("init", "null.yml", "--from", "shop.db")[0] == 0
+    assert tables("null.yml") == ["a"]
+
+
 def test_only_what_the_user_may_read_is_listed(
     pg_database: Server, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
@@ -209,11 +281,13 @@ def test_sqlite_and_files(tmp_path: Path, cli: Cli) -> None:
     (["--from", "env:ABSENT"], "ABSENT, which is not set"),
     (["--select", "a"], "go with --from"),
     (["--update"], "there is no such file"),
+    (["s3://lake/shop.yml", "--update"], "files of this machine only"),
 ])  # fmt: skip
 def test_what_cannot_be_listed_is_refused_and_nothing_is_written(
     cli: Cli, arguments: list[str], expected: str
 ) -> None:
-    code, out, err = cli("init", "shop.yml", *arguments)
+    path = [] if arguments[0].startswith("s3:") else ["shop.yml"]
+    code, out, err = cli("init", *path, *arguments)
     assert code == 78
     assert expected in err
     assert "hidden" not in out + err

@@ -22,6 +22,11 @@ from extract_jobs.sources.files.listing import glob_pattern, named_format
      {"c": "c/*.snappy.parquet"}),
     (["v1.csv", "v2_old.csv"], {"v1": "v1.csv", "v_old": "v*_old.csv"}),
     (["data.csv", "data.txt", "README"], {"data": "data.csv"}),
+    (["o.csv", "o.jsonl", "o.csv.gz", "p.csv"],
+     {"o_csv": "o.csv", "o_csv_gz": "o.csv.gz", "o_jsonl": "o.jsonl", "p": "p.csv"}),
+    (["o_12345678.csv", "o_123456789.csv"],
+     {"o_csv": "o_????????.csv", "o_csv_2": "o_?????????.csv"}),
+    (["v1.2/a.csv", "v1.2/b.csv"], {"v1_2_a": "v1.2/a.csv", "v1_2_b": "v1.2/b.csv"}),
     ([], {}),
 ])  # fmt: skip
 def test_files_that_differ_in_numbers_are_one_table(
@@ -47,6 +52,7 @@ _NAMES = st.from_regex(
 @given(st.lists(_NAMES, max_size=8, unique=True))
 def test_every_file_with_a_format_is_in_one_table_or_named_as_a_problem(paths: list[str]) -> None:
     found = globs_of(paths)
+    assert len({table.name for table in found}) == len(found)
     good = [glob_pattern(table.glob or "") for table in found if table.problem is None]
     bad = [glob_pattern(table.glob or "") for table in found if table.problem is not None]
     for path in paths:

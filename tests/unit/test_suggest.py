@@ -42,6 +42,14 @@ def test_an_indexed_time_of_change_is_suggested_as_watermark() -> None:
     assert yaml.safe_load(text) == {"t": None}, "a suggestion that may leave rows out is a comment"
 
 
+def test_a_column_name_never_ends_its_comment() -> None:
+    name = "x\r    mode: incremental #_updated_at"
+    found = table(column(name, "timestamptz"))
+    for text in (lines(found, name), lines(found)):
+        assert "updated_at" in text
+        assert parse_yaml(text, "here").data == {"t": None}
+
+
 def test_without_an_index_it_is_said_and_without_a_column_transactions_are() -> None:
     by_name = table(column("updated_at", "timestamp"))
     assert "An index on updated_at would allow" in lines(by_name)

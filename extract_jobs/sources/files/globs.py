@@ -5,9 +5,11 @@ Files of one table differ in digits (dates, sequence numbers) and in folders of 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources import ListedTable
@@ -58,7 +60,25 @@ def globs_of(paths: Sequence[str]) -> list[ListedTable]:
                 break
         problem = other and f"its glob matches files of other tables too: {other}"
         tables.append(ListedTable(_name(written), glob=written, problem=problem))
-    return sorted(tables, key=lambda table: table.name)
+    return sorted(_told_apart(tables), key=lambda table: table.name)
+
+
+def _told_apart(tables: Sequence[ListedTable]) -> list[ListedTable]:
+    """Add the files' endings to names that several tables have, and numbers if still needed."""
+    often = Counter(table.name for table in tables)
+    taken = {name for name, times in often.items() if times == 1}
+    found = []
+    for table in sorted(tables, key=lambda table: table.glob or ""):
+        name = table.name
+        if often[name] > 1:
+            ending = (table.glob or "").rpartition("/")[2].partition(".")[2]
+            longer = name = "_".join([name, *re.findall(r"\w+", ending)])
+            numbers = itertools.count(2)
+            while name in taken:
+                name = f"{longer}_{next(numbers)}"
+            taken.add(name)
+        found.append(replace(table, name=name))
+    return found
 
 
 def _wild_name(name: str) -> str:
@@ -74,6 +94,6 @@ def _wild(number: str) -> str:
 
 
 def _name(glob: str) -> str:
-    stem = glob.replace("**/", "").split(".", 1)[0]
-    words = re.sub(r"[*?/]+", " ", stem).split()
+    folder, _, file = glob.replace("**/", "").rpartition("/")
+    words = re.sub(r"[*?/.]+", " ", f"{folder}/{file.partition('.')[0]}").split()
     return "_".join(word.strip("-_") for word in words if word.strip("-_")) or "files"

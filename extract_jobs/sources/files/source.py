@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage, join, open_storage
 from extract_jobs.transform.columns import is_chosen
 from extract_jobs.watermark import WatermarkValue
+
+logger = logging.getLogger(__name__)
 
 FEATURES = Features(
     reads_by="pyarrow (CSV, Parquet), DuckDB (JSON lines)",
@@ -97,7 +100,14 @@ class FilesSource:
         uri = self.spec.connection.uri or ""
         folder = folder_of(uri)
         with source_errors(f"listing {uri}"):
-            listed = list(islice(list_objects(self.open_storage(uri), folder, "**"), MOST_LISTED))
+            objects = list_objects(self.open_storage(uri), folder, "**")
+            listed = list(islice(objects, MOST_LISTED))
+            if next(objects, None) is not None:
+                logger.warning(
+                    "%s has more than %d files; those after the first are not looked at, so tables "
+                    "may be missing",
+                    uri, MOST_LISTED,
+                )  # fmt: skip
         return globs_of([info.uri[len(folder) :] for info in listed])
 
     # --- which objects ---------------------------------------------------------------------

@@ -197,6 +197,7 @@ def list_tables(opened: Connection, database: str) -> list[ListedTable]:
             names.spelled(database, table, "`"),
             kind not in _STORED,
             frozenset(indexed.get(table, ())),
+            bare=names.spelled(None, table, "`"),
         )
         for table, kind in tables
         if kind != "SEQUENCE"

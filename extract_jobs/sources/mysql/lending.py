@@ -191,7 +191,8 @@ def _remove_leftovers(temporary: Path) -> None:
                 if found.st_uid != os.geteuid() or found.st_mtime > time.time() - _LEFTOVER_SECONDS:
                     continue
                 _hold(held)
-                (folder / _NAME).unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(_NAME, dir_fd=held)
                 folder.rmdir()
             finally:
                 os.close(held)

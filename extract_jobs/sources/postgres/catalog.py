@@ -118,7 +118,8 @@ def list_tables(opened: Connection) -> list[ListedTable]:
     """Return what the user may read. See `extract_jobs.sources.ListingSource`."""
     rows = execute(
         opened,
-        "select n.nspname, c.relname, c.relkind::pg_catalog.text, array("
+        "select n.nspname, c.relname, pg_catalog.pg_table_is_visible(c.oid),"
+        " c.relkind::pg_catalog.text, array("
         "select a.attname::pg_catalog.text from pg_catalog.pg_index i"
         f" join pg_catalog.pg_attribute a on a.attrelid {EQUALS} i.indrelid"
         f" and a.attnum {EQUALS} (i.indkey::pg_catalog.int2[])[0]"
@@ -134,8 +135,13 @@ def list_tables(opened: Connection) -> list[ListedTable]:
         ' order by n.nspname collate "C", c.relname collate "C"',
     )
     return [
-        ListedTable(spelled(schema, name), relkind == "v", frozenset(indexed))
-        for schema, name, relkind, indexed in rows
+        ListedTable(
+            spelled(schema, name),
+            relkind == "v",
+            frozenset(indexed),
+            bare=spelled(None, name) if is_visible else None,
+        )
+        for schema, name, is_visible, relkind, indexed in rows
     ]
 
 

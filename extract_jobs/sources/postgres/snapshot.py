@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
 
-from extract_jobs.errors import ConfigError, SourceMoved, SourceUnavailable
+from extract_jobs.errors import ConfigError, ExtractError, SourceMoved, SourceUnavailable
 from extract_jobs.sources.postgres import splits as cutting
 from extract_jobs.sources.postgres.catalog import Leaf, Table
 from extract_jobs.sources.postgres.columns import PostgresColumn
@@ -25,6 +26,8 @@ from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import Relation, select
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.parts import SplitSpec
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 30.0
 
@@ -204,8 +207,12 @@ class PostgresSnapshot:
             )
 
     def _wake_wal_writer(self) -> None:
-        with contextlib.closing(connect(self.reader.connection)) as opened:
-            wake_wal_writer(opened)
+        """Wake it over a connection of its own; where there is none to spare, it is waited for."""
+        try:
+            with contextlib.closing(connect(self.reader.connection)) as opened:
+                wake_wal_writer(opened)
+        except (ExtractError, psycopg.Error) as error:
+            logger.info("the WAL writer was not woken (%s)", type(error).__name__)
 
     def check(self) -> None:
         """Raise SourceUnavailable if the snapshot's connection was lost."""
