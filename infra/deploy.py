@@ -200,7 +200,7 @@ def _whereabouts(name: str, aws: Aws) -> tuple[str, str]:
 
 
 def _taken_over(kept: Kept, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters with those by which a new stack takes over what is there."""
+    """Return the parameters, with those that let a new stack take over what is there."""
     found = kept.parameters(given)
     if kept.names:
         names = ", ".join(kept.names.values())

@@ -29,7 +29,7 @@ class Kept:
     differences: tuple[str, ...]
 
     def parameters(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the parameters by which a new stack takes over what is there.
+        """Return the parameters that let a new stack take over what is there.
 
         Args:
             given: What the person gave; a key among it must be the one of what is there.

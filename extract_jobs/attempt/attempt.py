@@ -389,8 +389,8 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
             "could be published (deleted, or expired by a lifecycle rule below 14 days); the "
             "commit was voided, nothing of it is visible, and the next attempt extracts its rows"
         )
-    told = {**commit.report, **identity(spec), "commit_seq": commit.seq}
-    report = Report.model_validate({**told, "timings": context.timings})
+    fields = {**commit.report, **identity(spec), "commit_seq": commit.seq}
+    report = Report.model_validate({**fields, "timings": context.timings})
     return with_catalog(report, spec, log, commit, context)
 
 

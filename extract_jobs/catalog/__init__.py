@@ -82,13 +82,13 @@ def update_catalog(spec: ExtractSpec, log: CommitLog, commit: Commit) -> Catalog
     try:
         patiently(lambda: _update(catalog, spec, log, commit), spec.target.catalog_wait_seconds)
     except Exception as error:  # noqa: BLE001 - nothing here may fail a published extract
-        told = reason(error)
+        said = reason(error)
         logger.warning(
             "catalog table %s.%s was not updated: %s; the data is published, and the next run "
             "updates the catalog, even if it finds no new rows",
-            catalog.database, catalog.table, told,
+            catalog.database, catalog.table, said,
         )  # fmt: skip
-        return CatalogOutcome("failed", told, is_passing(error))
+        return CatalogOutcome("failed", said, is_passing(error))
     return CatalogOutcome("updated")
 
 

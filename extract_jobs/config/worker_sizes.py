@@ -64,7 +64,7 @@ def emr_worker(memory_gb: int, at_least: int) -> tuple[int, int]:
 def emr_problem(memory_gb: int, cores: int) -> str | None:
     """Say why EMR Serverless has no worker for an executor; None where it has."""
     if cores not in EMR_GB:
-        return f"executor_cores: {cores} is none of {_listed(tuple(EMR_GB))}"
+        return f"executor_cores: {cores} is not one of {_listed(tuple(EMR_GB))}"
     need, least = emr_container_gb(memory_gb), EMR_GB[cores][0]
     if need < least:
         fits = next(gb for gb in range(memory_gb, 200) if emr_container_gb(gb) >= least)
@@ -79,7 +79,7 @@ def emr_problem(memory_gb: int, cores: int) -> str | None:
 def fargate_problem(cpu: int, memory: int) -> str | None:
     """Say why Fargate has no task of that size; None where it has."""
     if cpu not in FARGATE_MIB:
-        return f"cpu: {cpu} is none of {_listed(tuple(FARGATE_MIB))}"
+        return f"cpu: {cpu} is not one of {_listed(tuple(FARGATE_MIB))}"
     sizes = FARGATE_MIB[cpu]
     if memory in sizes:
         return None

@@ -132,7 +132,7 @@ def will_need_workers(
 
 
 def may_use_spark(spec: ExtractSpec) -> bool:
-    """Return whether a spec's splits run on Spark where they are several, as far as it can tell."""
+    """Return whether a spec's splits run on Spark if there are several, as the spec has it."""
     return registration(spec.source_type).on_spark or _of_arrow(spec.engine, None) == "spark"
 
 

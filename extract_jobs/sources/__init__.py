@@ -159,11 +159,11 @@ class JointSnapshot(Snapshot, Protocol):
                 other machines read them.
 
         Returns:
-            What the report tells of it, as a part of ``read_from``.
+            What the report says about it, as a part of ``read_from``.
 
         Raises:
-            ConfigError: It is required, and not to be had.
-            SourceUnavailable: It is required, and not to be had now.
+            ConfigError: It is required and cannot be taken.
+            SourceUnavailable: It is required and cannot be taken now.
         """
 
 
@@ -323,7 +323,7 @@ class ReplicatedSource(Source, Protocol):
 
 
 def known_at(source: Source, position: Mapping[str, str] | None) -> Source:
-    """Return a source that is known to have been at a position; None knows of none."""
+    """Return a source that is known to have been at a position; None changes nothing."""
     if position is None or not isinstance(source, ReplicatedSource):
         return source
     return source.having_reached(position)

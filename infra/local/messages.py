@@ -61,7 +61,7 @@ def reason(error: str, cause: str) -> str:
 
 
 def _object(text: str) -> object:
-    """Return what a text is in JSON; None if it is none."""
+    """Return what a text is in JSON; None if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:

@@ -3,7 +3,7 @@
 Where a record of CSV ends depends on quotes: a newline within quotes is data. A quote opens a field
 only at its begin; anywhere else in an unquoted field it stands for itself, which is what Arrow's
 parser does too. As long as every quote that would open one stands behind a delimiter, a line end or
-another quote, counting quotes tells what lies within: that is done with numpy. Any other block is
+another quote, counting quotes shows what lies within: that is done with numpy. Any other block is
 cut by a regular expression of a record, exact and slower.
 """
 
@@ -63,7 +63,7 @@ class Block:
 
 
 Cut = Callable[[bytes, bool], int]
-"""Gives the end of the last whole record; the flag tells that no byte follows."""
+"""Gives the end of the last whole record; the flag says that no byte follows."""
 
 
 def blocks(

@@ -31,7 +31,7 @@ def batch_of(
 
     Raises:
         SourceQueryFailed: A record is no row.
-        TypeNotRepresentable: A value is none of its column's type.
+        TypeNotRepresentable: A value is not of its column's type.
     """
     faults, arrays = list(texts.faults), []
     for column, values in zip(columns, texts.columns, strict=True):
@@ -63,10 +63,10 @@ def refuse(texts: Texts, faults: Sequence[Fault], uri: str, rejects: Rejects | N
 
     Raises:
         SourceQueryFailed: A record is no row.
-        TypeNotRepresentable: A value is none of its column's type.
+        TypeNotRepresentable: A value is not of its column's type.
     """
     places = texts.locate()
-    # The first reason of a record is the one that is told.
+    # Only the first reason of a record is reported.
     by_record: dict[int, Fault] = {}
     for fault in sorted(faults, key=lambda f: (f.record, f.column is not None)):
         by_record.setdefault(fault.record, fault)

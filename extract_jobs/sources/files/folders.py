@@ -70,7 +70,7 @@ def folder_column(value: str | None, column: Column, rows: int, uri: str) -> pa.
     """Return a folder's value as a column.
 
     Raises:
-        TypeNotRepresentable: It is none of that type.
+        TypeNotRepresentable: It is not a value of that type.
     """
     [converted], failed = to_type(pa.array([value], pa.string()), column.arrow_type)
     if failed:

@@ -1,7 +1,7 @@
 """A look into files before they are read: their columns, their rows, and where they can be cut.
 
 Every byte of CSV and JSON lines is looked at, so that a type holds for all of a column and a row
-that does not parse is told before anything is extracted; of Parquet the footers.
+that does not parse is reported before anything is extracted; of Parquet the footers.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Looker:
             known: From files before.
 
         Returns:
-            What each of them tells, in order, and what is known of the columns then.
+            What each of them shows, in order, and what is then known of the columns.
 
         Raises:
             SourceQueryFailed: A file is damaged, or one of its records is no row.

@@ -92,8 +92,8 @@ class JsonLines:
 
         Args:
             block: Of whole lines.
-            before: What the file's blocks before this one told.
-            known: What files before this one told of keys that it may have.
+            before: What the file's earlier blocks showed.
+            known: What earlier files showed of keys that it may have.
             lenient: As `parse` takes it.
         """
         lines, shapes, texts = self._objects(block, lenient=lenient)

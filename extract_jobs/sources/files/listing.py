@@ -169,7 +169,7 @@ def format_of(uri: str, given: Format | None) -> Format:
     """Return a file's format: as given, else by its name without the ending of a compression.
 
     Raises:
-        ConfigError: The name tells none.
+        ConfigError: The name does not say.
     """
     found = given or named_format(uri)
     if found is None:

@@ -1,7 +1,7 @@
 """The list of objects that a run reads and that commits have read, as it is kept with the state.
 
 One list is pinned for each run and base, so that all attempts extract the same objects; the commit
-names it, and so it tells the next run what was read. It is Parquet: 100,000 objects are a few
+names it, so the next run knows what was read. It is Parquet: 100,000 objects are a few
 megabytes.
 """
 
@@ -40,7 +40,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Listed:
-    """One object, and what a look into it told.
+    """One object, and what was found in it.
 
     Attributes:
         info: As it was listed.
@@ -59,7 +59,7 @@ class ObjectList:
     """Objects that a run reads, objects read before, and what is known of their columns.
 
     Attributes:
-        table: One row for each object; ``read`` tells those that this run reads.
+        table: One row for each object; ``read`` marks those that this run reads.
         about: JSON of what was found out about the columns.
     """
 

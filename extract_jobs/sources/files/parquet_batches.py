@@ -1,9 +1,9 @@
 """Row groups of Parquet as batches of bounded bytes, also where a dictionary holds wide values.
 
 A dictionary stores a value once and each row as its number, so 900 bytes of a file may stand for
-gigabytes of rows, and no size in the footer tells. So the dictionaries of a row group are looked at
-first. A column whose rows could be too wide is read as numbers and its dictionary, and only parts
-of a batch that are small enough are made into values.
+gigabytes of rows, and no size in the footer shows that. So the dictionaries of a row group are
+read first. A column whose rows could be too wide is read as numbers and a dictionary, and only
+parts of a batch that are small enough are made into values.
 """
 
 from __future__ import annotations

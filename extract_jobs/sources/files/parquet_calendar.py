@@ -47,7 +47,7 @@ class Calendars:
     Attributes:
         hybrid: Whether dates and timestamps are of the hybrid calendar.
         hybrid_int96: Whether timestamps of the physical type INT96 are.
-        zone: Time zone of the writer, where the file tells it.
+        zone: Time zone of the writer, if the file says so.
     """
 
     hybrid: bool
@@ -58,7 +58,7 @@ class Calendars:
 def calendars_of(metadata: Mapping[bytes, bytes] | None) -> Calendars:
     """Return what a footer's key-value metadata says of calendars.
 
-    Spark tells its version since 3.0 and marks what it wrote the old way; Hive tells
+    Spark has written its version since 3.0 and marks what it wrote the old way; Hive writes
     ``writer.date.proleptic`` since 3.1, and only its version before. Of any other writer the
     format is believed.
     """
@@ -83,7 +83,7 @@ def rebased(values: pa.Array, zone: str | None) -> pa.Array:
 
     Args:
         values: Of any type; lists are gone into, other types are returned as they are.
-        zone: Time zone of the writer; None where the file does not tell it.
+        zone: Time zone of the writer; None if the file does not say.
 
     Raises:
         OldCalendarError: A day that the new calendar lacks, or a timestamp before 1900 in a zone
@@ -110,7 +110,7 @@ def _rebased_timestamps(values: pa.Array, zone: str | None) -> pa.Array:
     instants = values.view(pa.int64()).fill_null(0).to_numpy()
     if zone not in _UTC:
         if (instants < _OLD_ZONES_US // _DAY_US * per_day).any():
-            where = f"in the zone {zone}" if zone else "in a zone that it does not tell"
+            where = f"in the zone {zone}" if zone else "in a zone that it does not name"
             raise OldCalendarError(
                 f"the file's writer counted days in the old calendar {where}, so that a timestamp "
                 "before 1900 is not known to the day and minute"

@@ -131,7 +131,7 @@ def unify(
     for name, raw in zip(schema.names, schema.types, strict=True):
         wanted = arrives_as(raw) or (None if name in chosen else pa.string())
         if is_geometry(raw):
-            wanted = raw  # so that files with other reference systems are told apart
+            wanted = raw  # so that files with other reference systems are distinguished
         if wanted is None:
             raise TypeNotRepresentable(
                 f"{uri}: column {name!r} is of type {spelled(raw)}, which has no faithful form "

@@ -92,7 +92,7 @@ class FilesReader:
             SourceUnavailable: An object was replaced or deleted since it was listed.
             SourceQueryFailed: A file is damaged, or a record of it is no row; where such are put
                 aside, none is one.
-            TypeNotRepresentable: A value is none of its column's type.
+            TypeNotRepresentable: A value is not of its column's type.
         """
         self.rejected_rows = 0
         rejects = None

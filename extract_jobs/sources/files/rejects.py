@@ -2,7 +2,7 @@
 
 They hold row data, since that is what they are for; logs and reports only get their number. If the
 spec masks columns or leaves some out, the text of the row is left out too, because the columns of
-a row that does not parse cannot be told apart.
+a row that does not parse cannot be distinguished.
 """
 
 from __future__ import annotations

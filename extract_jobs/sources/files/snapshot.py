@@ -82,7 +82,7 @@ class FilesSnapshot:
         return sum(known)
 
     def check(self) -> None:
-        """Do nothing: every read tells for itself whether its object is as it was listed."""
+        """Do nothing: every read checks for itself whether its object is as it was listed."""
 
 
 def _groups(

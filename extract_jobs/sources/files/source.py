@@ -259,7 +259,7 @@ class FilesSource:
         upper: WatermarkValue | None = None,
         delay: timedelta | None = None,
     ) -> WatermarkValue | None:
-        """Raise ConfigError: files have no watermark, what is new is told by objects."""
+        """Raise ConfigError: files have no watermark; new objects are what is new."""
         del lower, upper, delay
         raise ConfigError(f"{self.spec.extract_table}: files have no watermark such as {column}")
 

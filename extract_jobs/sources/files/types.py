@@ -122,7 +122,7 @@ def declared_columns(files: FilesSpec, form: Format) -> tuple[Column, ...]:
     """Return the columns that a table's files are declared to have, without those of folders.
 
     Raises:
-        ConfigError: A type is none, or files of this format bring their types themselves.
+        ConfigError: A type is unknown, or files of this format bring their types themselves.
     """
     declared = files.types or {}
     if form == "parquet":

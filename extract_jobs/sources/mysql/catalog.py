@@ -354,7 +354,7 @@ def _index(name: str, parts: list[dict[str, Any]], known: set[str]) -> Index:
 
 
 def fingerprint(opened: Connection, connection: DatabaseConnection) -> dict[str, str]:
-    """Return what tells this database from others.
+    """Return what identifies this database.
 
     MySQL's ``server_uuid`` differs between a primary and its replicas, and a failover changes it:
     host and port say which service it is, as they do in the config.

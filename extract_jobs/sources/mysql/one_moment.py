@@ -46,7 +46,7 @@ _REFUSALS = {
 
 
 class NoCommonSnapshot(Exception):
-    """Sessions of one moment are not to be had; the message says why.
+    """Sessions cannot share one moment; the message says why.
 
     Attributes:
         passes: Whether trying again may help.
@@ -70,7 +70,7 @@ def open_together(connection: DatabaseConnection, table: str, count: int) -> lis
         count: How many.
 
     Raises:
-        NoCommonSnapshot: They are not to be had. None is left open.
+        NoCommonSnapshot: They cannot share one. None is left open.
     """
     with contextlib.ExitStack() as undo:
         try:

@@ -1,4 +1,4 @@
-"""Text that the server printed, parsed into a column's Arrow type, or told to be unfaithful."""
+"""Text that the server printed, parsed into a column's Arrow type, or refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def parse(values: pa.Array, column: Column, *, null_what_fails: bool) -> tuple[p
 
 
 def _try(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
-    """Return the values parsed; None if one of them cannot be. No message tells which."""
+    """Return the values parsed; None if one of them cannot be. No message says which."""
     try:
         texts = values.cast(pa.string())
         if pa.types.is_string(kind):

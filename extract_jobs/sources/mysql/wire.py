@@ -117,7 +117,7 @@ def decode(
         One binary array a column.
 
     Returns:
-        How many warnings the packet after the last row tells of.
+        The number of warnings in the packet after the last row.
 
     Raises:
         pymysql.Error: The rows end with an error, or without an end.

@@ -1,7 +1,7 @@
 """How wide rows are, from the catalogue, and how to read them within a bounded memory.
 
 DuckDB fills vectors of 2,048 rows whatever their bytes, so 2,048 rows of 20 MB would need 40 GB.
-The server can tell a value's length without fetching it from TOAST (``octet_length`` of text and
+The server knows a value's length without fetching it from TOAST (``octet_length`` of text and
 bytea reads only the pointer), so wide rows can be distinguished from narrow ones during an ordinary
 scan.
 """
@@ -47,7 +47,7 @@ def size_expression(columns: Sequence[Column], server_version: int) -> str:
     """Return SQL for about how many bytes a row's variable columns have once read.
 
     Exact for text and bytea. For others only the stored size can be had cheaply; it is taken
-    tenfold where the value is compressed, or where the server cannot tell (before 14).
+    tenfold where the value is compressed, or where the server does not know (before 14).
     """
     parts = []
     for column in columns:

@@ -70,7 +70,7 @@ def check_table(found: CatalogEntry, name: str) -> None:
 
 
 def check_identified(fingerprint: dict[str, str], name: str) -> None:
-    """Refuse a server whose identity is not to be had: transactions' numbers are its own.
+    """Refuse a server that does not report its identity: transactions' numbers are its own.
 
     Raises:
         ConfigError: The fingerprint has an address in the system identifier's place.
