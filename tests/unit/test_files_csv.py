@@ -119,10 +119,21 @@ def test_rows_may_end_in_a_delimiter_that_the_header_lacks(
         many = "".join(f"{n},x,\n" for n in range(40_000))
         assert len(rows(tmp_path, first + many, split={"target_bytes": 65536}, **given)) == 40_000
         for wrong, why in (("2,y,z", "a value behind the last"), ("2,y", "2 fields, expected 3")):
-            with pytest.raises(SourceQueryFailed, match=f"line {2 + header}: the row has {why}"):
-                rows(tmp_path, f"{first}1,x,\n{wrong}\n", **given)
+            with pytest.raises(SourceQueryFailed, match=f"line {3 + header}: the row has {why}"):
+                rows(tmp_path, f"{first}1,x,\n1,x,\n{wrong}\n", **given)
     with pytest.raises(SourceQueryFailed, match="fields, expected"):
         rows(tmp_path, f"{first}1,x\n2,y,\n", **given)
+
+
+@pytest.mark.parametrize(("bad", "good"), [("1,x,", "1,x"), ("1,x", "1,x,")])
+@pytest.mark.parametrize("place", range(3))
+def test_one_bad_row_does_not_decide_how_the_others_end(
+    tmp_path: Path, bad: str, good: str, place: int
+) -> None:
+    lines = [good] * 20
+    lines.insert(place, bad)
+    given = {"types": {"id": "int64", "t": "string"}, "bad_rows": "reject"}
+    assert rows(tmp_path, "\n".join(["id,t", *lines, ""]), **given) == [(1, "x")] * 20
 
 
 def test_quote_takes_one_character_or_none(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ from extract_jobs.spec.source import FilesSpec
 
 NAMELESS = "has a value behind the last column that the header names"
 
+_VOTES = 3
+"""Rows that show whether a file's rows end in a delimiter that its header lacks."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -61,7 +64,7 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
         ConfigError: Two columns have one name, or one has none.
     """
     dialect = dialect_of(files)
-    starts = record_starts(first.data, dialect, 3)
+    starts = record_starts(first.data, dialect, _VOTES + 2)
     if not starts:
         return Header(())
     ends = [*starts[1:], len(first.data)]
@@ -70,7 +73,7 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
     if not files.header:
         given = tuple(files.types or ())
         names = given or tuple(f"c{i}" for i in range(1, len(_fields(records[0], dialect)) + 1))
-        longer = _has_empty_end(records[0], len(names), dialect)
+        longer = _have_empty_ends(records[:_VOTES], len(names), dialect)
         return Header(names, first.offset, first.line, longer)
     try:
         fields = [field.decode() for field in _fields(records[0], dialect)]
@@ -93,8 +96,13 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
                 "fix the file, or set files.header to false and name the columns in files.types"
             )
     line = first.line + lines_in(first.data[:end])
-    its_rows_are_longer = len(records) > 1 and _has_empty_end(records[1], len(fields), dialect)
-    return Header(tuple(fields), first.offset + end, line, nameless_end or its_rows_are_longer)
+    longer = _have_empty_ends(records[1 : 1 + _VOTES], len(fields), dialect)
+    return Header(tuple(fields), first.offset + end, line, nameless_end or longer)
+
+
+def _have_empty_ends(records: Sequence[bytes], columns: int, dialect: Dialect) -> bool:
+    """Return whether most rows end in a delimiter; a single bad row decides nothing."""
+    return 2 * sum(_has_empty_end(row, columns, dialect) for row in records) > len(records)
 
 
 def _has_empty_end(record: bytes, columns: int, dialect: Dialect) -> bool:
