@@ -6,6 +6,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -156,8 +157,7 @@ class Attempt:
             return with_catalog(
                 unchanged, self.spec, self.log, self.plan.base.published, self.context
             )
-        with self.context.phase("commit"):
-            winner = self.log.prepare(commit)
+        winner = self.prepare(commit, task)
         if winner.commit_id != commit.commit_id:
             self.discard_staged(task)
             if winner.run_id != self.spec.run_id:
@@ -167,6 +167,20 @@ class Attempt:
                     "this run's files were dropped"
                 )
         return finish(self.spec, self.log, winner, self.context)
+
+    def prepare(self, commit: Commit, task: SplitTask) -> Commit:
+        """Make the commit; returns it, or the one that was made in its place.
+
+        Raises:
+            StopRequested: The attempt was stopped. What it staged is dropped if it had not begun.
+        """
+        with ExitStack() as phase:
+            try:
+                phase.enter_context(self.context.phase("commit"))
+            except StopRequested:
+                self.discard_staged(task)
+                raise
+            return self.log.prepare(commit)
 
     def take_snapshot(self, splits: int, placement: Placement) -> dict[str, Any]:
         """Open the sessions of a joint snapshot, if it is one; return what is read from."""

@@ -20,10 +20,13 @@ import pytest
 from extract_jobs.cli.side_by_side import DEFAULT_JOBS, jobs_of
 from extract_jobs.engine import choice
 from extract_jobs.engine.worker_processes import WorkerProcesses
-from extract_jobs.errors import Interrupted
+from extract_jobs.errors import Interrupted, StopRequested
+from extract_jobs.reporting.progress import Progress
+from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.postgres import Server
 from tests.support.specs import make_description, make_spec
+from tests.support.sqlite_source import write
 
 ROOT = Path(__file__).parents[2]
 
@@ -205,3 +208,30 @@ def test_the_workers_of_one_extract_are_interrupted_and_no_others() -> None:
         processes.stop()
         with pytest.raises(Interrupted):
             processes.take("fifth")
+
+
+class _StoppedAt(Progress):
+    """Stops an extract as it enters a phase, as a Ctrl-C does to a table in a thread."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def phase(self, name: str) -> None:
+        if name == self.name:
+            raise StopRequested("stopped by a test")
+
+
+@pytest.mark.parametrize("phase", ["recover", "plan", "extract", "reconcile", "commit"])
+def test_a_stop_before_the_commit_leaves_nothing_staged(tmp_path: Path, phase: str) -> None:
+    database = write(
+        tmp_path / "shop.db", "create table t (id integer)", "insert into t values (1)"
+    )
+    spec = make_spec(
+        tmp_path / "lake", source_type="sqlite", connection={"path": str(database)},
+        extract_table="t",
+    )  # fmt: skip
+    with pytest.raises(Interrupted):
+        run_extract(spec, progress=_StoppedAt(phase))
+    target = tmp_path / "lake"
+    assert [file for file in target.rglob("*") if "staging" in str(file) and file.is_file()] == []
+    assert list(target.rglob("*.parquet")) == []
