@@ -162,7 +162,7 @@ def located(source: SourceSettings, folder: str) -> SourceSettings:
     paths = {
         name: absolute(path, folder)
         for name in ("path", "uri", "sslrootcert", "sslcert", "sslkey")
-        if (path := getattr(given, name)) not in (None, "rds")
+        if (path := getattr(given, name)) not in (None, "rds", "system")
     }
     jars = tuple(absolute(jar, folder) for jar in given.jars)
     connection = given.model_copy(update={**paths, "jars": jars})

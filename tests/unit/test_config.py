@@ -717,6 +717,20 @@ def test_what_the_registrations_say_of_strategies_is_what_the_sources_say() -> N
         assert module.FEATURES.strategies == found.strategies, name
 
 
+@pytest.mark.parametrize(("given", "expected"), [
+    ("system", "system"), ("rds", "rds"), ("ca.pem", "/configs/ca.pem"),
+])  # fmt: skip
+def test_trusted_certificates_are_a_path_unless_a_word_names_them(
+    given: str, expected: str
+) -> None:
+    text = (
+        "version: 1\nsource: {name: s, type: postgres, connection: "
+        f"{{host: h, database: d, user: u, sslrootcert: {given}}}}}\n"
+        "tables: {a: {target: {uri: 's3://lake/a'}}}\n"
+    )
+    assert load_config(text, "s.yml", "/configs").source.connection.sslrootcert == expected
+
+
 def test_paths_start_from_the_config_s_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     head = "version: 1\nsource: {name: s, type: sqlite, connection: {path: data/x.db}}\n"
