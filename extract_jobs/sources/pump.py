@@ -62,7 +62,8 @@ class Sockets:
     def _leads_there(self, descriptor: int) -> bool:
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as one:
             peer = one.getpeername()
-            return bool(peer[1] == self.port) if isinstance(peer, tuple) else True
+            # The peer in a pair of sockets, such as a pipe to a worker process, has no name.
+            return bool(peer[1] == self.port if isinstance(peer, tuple) else peer)
         return False
 
 
