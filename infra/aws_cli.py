@@ -176,6 +176,9 @@ class Stack:
         """
         deadline = time.monotonic() + _LONGEST_SECONDS
         for seconds in itertools.chain((0.5, 1, 2, 4), itertools.repeat(8)):
+            # First of all: a change starts only after the call for it has returned, and until then
+            # the stack has the status that the change before it ended with.
+            time.sleep(seconds)
             found = self._found()
             status = str(found["StackStatus"]) if found else ""
             if not status.endswith("_IN_PROGRESS"):
@@ -185,7 +188,6 @@ class Stack:
                     f"stack {self.name} is still {status} after an hour; CloudFormation goes on, "
                     "and its events say what it waits for"
                 )
-            time.sleep(seconds)
         if status not in wanted:
             raise DeployFailed(f"stack {self.name} is {status or 'gone'}\n{self._failures()}")
 

@@ -51,7 +51,7 @@ def deploy(stack, tmp_path):
 def test_a_change_is_waited_for_until_it_ends(stack, tmp_path, end):
     made, slept = stack("REVIEW_IN_PROGRESS", "CREATE_IN_PROGRESS", end)
     assert deploy(made, tmp_path)
-    assert slept == [0.5, 1]
+    assert slept == [0.5, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_change_that_ends_otherwise_is_an_error_with_what_failed(stack, tmp_pa
 def test_a_deletion_ends_when_nothing_is_there(stack):
     made, slept = stack("DELETE_IN_PROGRESS", "")
     made.delete()
-    assert slept == [0.5]
+    assert slept == [0.5, 1]
     made, _ = stack("DELETE_FAILED")
     with pytest.raises(DeployFailed, match="is DELETE_FAILED\n  Reaper"):
         made.delete()
