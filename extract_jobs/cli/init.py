@@ -235,6 +235,7 @@ class _Known:
     """Tables that a config has already, as entries or as comments."""
 
     def __init__(self, config: SourceConfig, text: str) -> None:
+        self.locations = {name: table.location for name, table in config.tables.items()}
         self._names = set(config.tables)
         self._globs = {t.config.files.glob for t in config.tables.values() if t.config.files}
         self._text = text
@@ -268,7 +269,8 @@ def _suggestions(
     listed = [table for table in source.tables() if _is_wanted(table.name, arguments)]
     if known is None and not listed:
         raise ConfigError("no table that the user may read fits --select and --exclude")
-    suggestions, locations = [], {}
+    suggestions: list[Suggestion] = []
+    locations = dict(known.locations) if known else {}
     for table in _shown([one for one in listed if known is None or one not in known]):
         entry = f"files: {{glob: {quoted(table.glob)}}}" if table.glob else ""
         try:

@@ -149,6 +149,19 @@ def test_update_adds_a_table_whose_bare_name_means_another(
     assert tables() == ["orders", "audit.orders"]
 
 
+def test_update_adds_other_tables_beside_one_that_would_share_a_target(
+    pg_database: Server, place: list[str], cli: Cli
+) -> None:
+    pg_database.execute("create table orders (id int)")
+    assert cli("init", "shop.yml", *place)[0] == 0
+    pg_database.execute('create table "Orders" (id int)', "create table payments (id int)")
+    code, said, err = cli("init", "shop.yml", "--update")
+    assert code == 0, err
+    assert said == "shop.yml: added 1 table, and 1 as comments with the reason\n"
+    assert tables() == ["public.orders", "public.payments"]
+    assert "# public.Orders:  # has the same" in written()
+
+
 def test_update_keeps_line_ends_byte_order_mark_and_link(cli: Cli) -> None:
     shop("create table a (x)")
     assert cli("init", "real.yml", "--from", "shop.db")[0] == 0
