@@ -26,6 +26,7 @@ TARGETS = {"ecs": "extract-jobs", "emr": "extract-jobs-emr"}
 """Names of the images, by stage of the Dockerfile."""
 FORMAT = dict.fromkeys(("podman", "buildah"), ("--format", "docker"))
 """Their own default, OCI's, has no health check."""
+_BASE = "the base"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{tool} builds {tag}", flush=True)
     if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
         return code
-    for size, step in layers(tool, tag):
-        print(f"{size / 1e6:8.1f} MB  {step}")
+    try:
+        for size, step in layers(tool, tag):
+            print(f"{size / 1e6:8.1f} MB  {step}")
+    except BuildFailed as error:  # pushed and not kept here, or no room for a copy
+        print(f"image: built, but the sizes of its layers are unknown: {error}", file=sys.stderr)
     return 0
 
 
@@ -62,6 +66,9 @@ def layers(tool: str, tag: str) -> list[tuple[int, str]]:
 
     They are read from the image as the tool saves it, because buildah shows no sizes of layers.
     That takes as much room in the temporary folder as the image has bytes.
+
+    Raises:
+        BuildFailed: The tool cannot save the image.
     """
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "image.tar"
@@ -71,9 +78,12 @@ def layers(tool: str, tag: str) -> list[tuple[int, str]]:
             run(tool, "save", "--output", str(saved), tag)
         with tarfile.open(saved) as archive:
             [image] = _json(archive, "manifest.json")
-            made = [x for x in _json(archive, image["Config"])["history"] if "empty_layer" not in x]
+            history = _json(archive, image["Config"]).get("history", ())
             sizes = [archive.getmember(name).size for name in image["Layers"]]
-    return list(zip(sizes, (_step(each) for each in made), strict=True))
+    steps = [_step(each) for each in history if not each.get("empty_layer")]
+    # Some bases have no history, or only part of one.
+    unknown = [_BASE] * (len(sizes) - len(steps))
+    return list(zip(sizes, [*unknown, *steps], strict=False))
 
 
 def find_tool() -> str | None:
@@ -120,8 +130,10 @@ def _json(archive: tarfile.TarFile, name: str) -> Any:
 
 def _step(entry: dict[str, Any]) -> str:
     """Return what made a layer, as far as fits into a line."""
-    step = re.sub(r"^/bin/sh -c (#\(nop\) )?|\b(dir|file|multi):\w+ in ", "", entry["created_by"])
-    return " ".join(step.split())[:70] or "the base"
+    step = re.sub(
+        r"^/bin/sh -c (#\(nop\) )?|\b(dir|file|multi):\w+ in ", "", entry.get("created_by", "")
+    )
+    return " ".join(step.split())[:70] or _BASE
 
 
 def _answers(tool: str) -> bool:
