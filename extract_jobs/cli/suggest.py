@@ -73,7 +73,9 @@ def suggest(listed: ListedTable, found: TableDescription) -> Suggestion:
     if found.kind != "table":
         parts.append({"files": "", "view": "view or foreign table"}.get(found.kind, found.kind))
     parts.append(f"key {', '.join(found.key)}" if found.key else "")
-    lines = [*_files(listed), *_mode(listed, found), *_masks(found)]
+    watermark = _watermark(listed, found)
+    keyed = watermark is not None and bool(found.key)
+    lines = [*_files(listed), *_mode(listed, found, watermark), *_columns(found, keyed=keyed)]
     return Suggestion(listed.name, ", ".join(filter(None, parts)), tuple(lines))
 
 
@@ -83,28 +85,42 @@ def _files(listed: ListedTable) -> Iterator[str]:
         yield "# mode: incremental        # only files that are new or were replaced"
 
 
-def _mode(listed: ListedTable, found: TableDescription) -> Iterator[str]:
-    if listed.glob is not None or found.kind == "view":
+def _mode(listed: ListedTable, found: TableDescription, watermark: Column | None) -> Iterator[str]:
+    if _is_read_whole(listed, found):
         return
-    if (found.estimated_bytes or 0) < SMALL_BYTES:
-        return  # the default, full, is right
-    changed = [column for column in found.columns if _tells_changes(column)]
-    indexed = [column for column in changed if column.name in listed.indexed]
-    if indexed:
-        column = next((column for column in indexed if not column.nullable), indexed[0])
-        name = printable(column.name)
+    if watermark is not None:
+        name = printable(watermark.name)
         yield f"# {name} is indexed, and its name says when a row changed. If every"
         yield "# change sets it, runs can take only newer rows. Deletes are missed."
+        if not found.key:
+            yield "# Without a key they cannot follow a run in mode full: start over with another"
+            yield "# state_uri and target."
         yield "# mode: incremental"
-        yield f"# watermark: {{column: {quoted(column.name)}, delay: 1m}}"
-        partition = quoted(f"day({column.name})")
-        yield f"# target: {{partition_by: [{partition}]}}"
-    elif changed:
-        yield f"# An index on {printable(changed[0].name)} would allow mode: incremental by it."
+        yield f"# watermark: {{column: {quoted(watermark.name)}, delay: 1m}}"
+        partition = quoted(f"day({watermark.name})")
+        again = "   # if files are there already: run once with --set mode=full"
+        yield f"# target: {{partition_by: [{partition}]}}{again if found.key else ''}"
+    elif changed := next(filter(_tells_changes, found.columns), None):
+        yield f"# An index on {printable(changed.name)} would allow mode: incremental by it."
     elif found.kind == "table" and found.source_version.startswith("PostgreSQL"):
-        yield "# No column orders changes. PostgreSQL can read only what later transactions wrote:"
+        yield "# No column orders changes. PostgreSQL can read only what later transactions wrote."
+        yield "# After a run in mode full, start over with another state_uri and target."
         yield "# mode: incremental"
         yield "# watermark: {snapshot: true}"
+
+
+def _is_read_whole(listed: ListedTable, found: TableDescription) -> bool:
+    """Whether the default, mode full, is right."""
+    is_small = (found.estimated_bytes or 0) < SMALL_BYTES
+    return listed.glob is not None or found.kind == "view" or is_small
+
+
+def _watermark(listed: ListedTable, found: TableDescription) -> Column | None:
+    """Return the indexed column that tells when a row changed, rather one that is never NULL."""
+    if _is_read_whole(listed, found):
+        return None
+    indexed = [c for c in found.columns if _tells_changes(c) and c.name in listed.indexed]
+    return min(indexed, key=lambda column: column.nullable, default=None)
 
 
 def _tells_changes(column: Column) -> bool:
@@ -113,11 +129,21 @@ def _tells_changes(column: Column) -> bool:
     )
 
 
-def _masks(found: TableDescription) -> Iterator[str]:
+def _columns(found: TableDescription, *, keyed: bool) -> Iterator[str]:
     personal = [column.name for column in found.columns if _PERSONAL.search(column.name)]
+    masks = ", ".join(f"{quoted(name)}: redact" for name in personal[:20])
+    parts = []
+    if keyed:
+        key = ", ".join(map(quoted, found.key))
+        parts.append((f"key: [{key}]", "no row is written twice, also after mode full"))
     if personal:
-        masks = ", ".join(f"{quoted(name)}: redact" for name in personal[:20])
-        yield f"# columns: {{mask: {{{masks}}}}}   # names that look personal"
+        parts.append((f"mask: {{{masks}}}", "names that look personal"))
+    if len(parts) == 1:
+        [(part, why)] = parts
+        yield f"# columns: {{{part}}}   # {why}"
+    elif parts:
+        yield "# columns:"
+        yield from (f"#   {part}   # {why}" for part, why in parts)
 
 
 def plain_or_quoted(text: str) -> str:

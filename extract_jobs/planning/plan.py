@@ -304,8 +304,9 @@ def check_layout(spec: ExtractSpec, last: Commit | None) -> None:
     if last.partition_by != wanted:
         raise ConfigError(
             f"{spec.extract_table}: its files are partitioned by {_listed(last.partition_by)}, and "
-            f"target.partition_by is now {_listed(wanted)}. Put it back, replace all files with "
-            "mode full and write_mode overwrite, or start over with another state_uri and target"
+            f"target.partition_by is now {_listed(wanted)}. Put it back, replace all files with a "
+            "run in mode full and write_mode overwrite (extract-jobs run --set mode=full), or "
+            "start over with another state_uri and target"
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.cli import init, main
@@ -241,6 +243,33 @@ def test_two_hundred_tables(pg_database: Server, place: list[str], cli: Cli) -> 
     assert code == 0
     assert "200 tables" in said
     assert len(tables()) == 200
+
+
+def test_a_suggested_increment_follows_a_full_run(
+    pg_database: Server, place: list[str], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extract_jobs.cli.suggest.SMALL_BYTES", 0)
+    pg_database.execute(
+        "create table orders (id int primary key, updated_at timestamp not null)",
+        "create index on orders (updated_at)",
+        "insert into orders select g, timestamp '2026-01-01' + g * interval '1 hour'"
+        " from generate_series(1, 100) g",
+    )
+    assert cli("init", "shop.yml", *place)[0] == 0
+    assert cli("run", "shop.yml")[0] == 0
+    path = Path("shop.yml")
+    path.write_text(re.sub(r"(?m)^    # (?=[a-z]+: [{\w])", "    ", written()))
+    code, _, err = cli("run", "shop.yml")
+    assert code == 78
+    assert "--set mode=full" in err, "the layout of the files that stay is another one"
+    assert cli("run", "shop.yml", "--set", "mode=full")[0] == 0
+    pg_database.execute("insert into orders values (101, '2026-02-01')")
+    code, out, err = cli("run", "shop.yml")
+    assert code == 0, err
+    assert out.splitlines()[-1].split()[:3] == ["public.orders", "succeeded", "1"]
+    files = Path("lake/shop/public/orders").rglob("*.parquet")
+    ids = [row for file in files for row in pq.ParquetFile(file).read(["id"])["id"].to_pylist()]
+    assert sorted(ids) == list(range(1, 102))
 
 
 def test_mysql(mysql_database: MysqlServer, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -68,6 +69,28 @@ def test_small_tables_and_views_are_read_whole() -> None:
 def test_names_that_look_personal_are_suggested_as_masks() -> None:
     found = table(column("E-Mail"), column("total"), column("birth_date"), size=1)
     assert '# columns: {mask: {"E-Mail": redact, birth_date: redact}}' in lines(found)
+
+
+def uncommented(text: str) -> Any:
+    """Return a suggestion as it is after the leading ``# `` of its lines of YAML is removed."""
+    head, *rest = text.splitlines()
+    found = [
+        line.removeprefix("  # ") for line in rest if re.match(r"  # +[a-z]+: ?(?:[\w\[{]|$)", line)
+    ]
+    return yaml.safe_load("\n".join([head, *(f"  {line}" for line in found)]))["t"]
+
+
+def test_an_increment_is_suggested_with_the_key_that_lets_it_follow_a_full_run() -> None:
+    found = table(column("id"), column("e_mail"), column("updated_at", "timestamptz"))
+    assert uncommented(lines(found, "updated_at")) == {
+        "mode": "incremental",
+        "watermark": {"column": "updated_at", "delay": "1m"},
+        "target": {"partition_by": ["day(updated_at)"]},
+        "columns": {"key": ["id"], "mask": {"e_mail": "redact"}},
+    }
+    keyless = lines(table(column("updated_at", "timestamptz"), key=()), "updated_at")
+    assert "columns" not in uncommented(keyless)
+    assert "Without a key they cannot follow a run in mode full" in keyless
 
 
 def test_files_have_their_glob() -> None:
