@@ -28,6 +28,7 @@ from extract_jobs.connections.engines import ENGINES
 from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.sources import ListedTable, ListingSource, open_source
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.source import holds_password
 from extract_jobs.spec.uris import absolute, is_inside
 
 _ANY_TABLE = "any"
@@ -193,6 +194,11 @@ def _connection(place: str, password_env: str | None) -> tuple[str, dict[str, st
             key="--from",
         )
         return _engine(text, place), {key: name, **password}
+    if "://" in place and holds_password(place):
+        raise ConfigError(
+            f"--from {prefix}://…: the URL holds a password; leave it out, put it into an "
+            "environment variable, and name that in --password-env"
+        )
     if "://" in place and prefix not in ("s3", "file"):
         return _engine(place, place), {"url": place, **password}
     local = absolute(place, str(Path.cwd()))
@@ -281,7 +287,8 @@ def _suggestions(
             if error.retryable:
                 raise
             found = Suggestion(table.name, problem=str(error))
-        problem = table.problem or ("a view" if table.is_view and not found.problem else None)
+        view = "a view, which may be slow to read: remove this comment's # to extract it"
+        problem = table.problem or (view if table.is_view and not found.problem else None)
         suggestions.append(
             Suggestion(found.name, found.about, found.lines, problem or found.problem)
         )

@@ -50,7 +50,7 @@ class Suggestion:
         """Return the part as lines of YAML that end with a newline."""
         key = plain_or_quoted(self.name)
         if self.problem is not None:
-            reason = " ".join(printable(self.problem).split())
+            reason = " ".join(printable(self.problem.removeprefix(f"{self.name}: ")).split())
             return f"{indent}# {key}:  # {reason}\n"
         about = f"  # {printable(self.about)}" if self.about else ""
         return "".join(

@@ -19,6 +19,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.spec.source import ConnectionSpec
 
 __all__ = [
+    "WHERE_LOGINS_COME_FROM",
     "DatabaseConnection",
     "IamLogin",
     "Login",
@@ -26,6 +27,12 @@ __all__ = [
     "resolve_connection",
     "secret_text",
 ]
+
+WHERE_LOGINS_COME_FROM = (
+    "name the environment variable that holds it in connection.password_env (of init: "
+    "--password-env), or use connection.secret_id"
+)
+"""What to do where a login needs a password and the config names none."""
 
 
 def resolve_connection(

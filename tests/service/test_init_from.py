@@ -87,8 +87,9 @@ def test_hostile_names_and_types_that_are_refused_run_without_an_edit(
     whole = {f"public.{name}" for name in HOSTILE} - {'public.We.ird "T', "public.case"}
     assert {*whole, "public.p", "public.mv"} <= set(found)
     text = written()
-    assert "# public.v:  # a view" in text
-    assert "# public.money:  # public.money: m is money" in text
+    assert "# public.v:  # a view, which may be slow to read: remove this" in text
+    assert "# public.money:  # m is money" in text
+    assert "for example columns: {cast: {m: 'decimal(18,2)'}}," in text, "can be pasted"
     assert "# public.case:  # has the same" in text
     assert "public.p1" not in text
     assert cli("validate", "shop.yml")[0] == 0
@@ -272,6 +273,20 @@ def test_a_suggested_increment_follows_a_full_run(
     assert sorted(ids) == list(range(1, 102))
 
 
+def test_a_password_that_is_missing_is_asked_for_by_its_option(
+    pg_database: Server, mysql_database: MysqlServer, cli: Cli
+) -> None:
+    mysql = mysql_database
+    for url in (
+        f"postgresql://{pg_database.user}@{pg_database.host}:{pg_database.port}/postgres",
+        f"mysql://{mysql.user}@{mysql.host}:{mysql.port}/{mysql.database}",
+    ):
+        code, _, err = cli("init", "shop.yml", "--from", url)
+        assert code == 78
+        assert "password_env (of init: --password-env)" in err, err
+        assert not Path("shop.yml").exists()
+
+
 def test_mysql(mysql_database: MysqlServer, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     server = mysql_database
     server.execute(
@@ -317,7 +332,7 @@ def test_sqlite_and_files(tmp_path: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [
-    (["--from", "postgresql://a:hidden@h/db"], "url holds a password"),
+    (["--from", "postgresql://a:hidden@h/db"], "name that in --password-env"),
     (["--from", "oracle://a@h/db"], "can be listed"),
     (["--from", "nowhere"], "no such file or folder"),
     (["--from", "env:ABSENT"], "ABSENT, which is not set"),

@@ -126,6 +126,6 @@ def _refused(column: Column) -> TypeNotRepresentable:
     )
     return TypeNotRepresentable(
         f"column {column.name} ({column.source_type}) holds {what}. Set lossy_types: null to write "
-        f"NULL for it, set columns.cast {{{column.name}: string}} to use the server's text, or "
-        "leave such rows out with where"
+        f"NULL for it, set columns: {{cast: {{{column.name}: string}}}} to use the server's "
+        "text, or leave such rows out with where"
     )

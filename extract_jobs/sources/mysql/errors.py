@@ -11,7 +11,7 @@ import ssl
 
 import pymysql
 
-from extract_jobs.connections import DatabaseConnection
+from extract_jobs.connections import WHERE_LOGINS_COME_FROM, DatabaseConnection
 from extract_jobs.errors import ConfigError, ExtractError, SourceQueryFailed, SourceUnavailable
 
 _LOGIN = {
@@ -80,7 +80,9 @@ def connect_error(error: Exception, connection: DatabaseConnection) -> ExtractEr
         )
     if found in _LOGIN:
         reason = _LOGIN[found]
-        if found in _REFUSED and connection.sslmode == "disable":
+        if found in _REFUSED and connection.password is None and connection.iam is None:
+            reason += f". No password is configured: {WHERE_LOGINS_COME_FROM}"
+        elif found in _REFUSED and connection.sslmode == "disable":
             reason += (
                 ", or it admits that user by TLS alone, which it reports in no other words: "
                 "connection.sslmode is disable"

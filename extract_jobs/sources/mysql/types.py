@@ -260,8 +260,8 @@ def _geometry(
         )  # fmt: skip
     return (
         f"{name} is of type {found.printed}, which has no form that readers share: cast it, "
-        f"columns.cast {{{name}: string}} for its text or {{{name}: binary}} for its bytes, or "
-        "exclude it"
+        f"columns: {{cast: {{{name}: string}}}} for its text, binary instead of string "
+        "for its bytes, or exclude it"
     )
 
 

@@ -43,7 +43,7 @@ def parse(values: pa.Array, column: Column, *, null_what_fails: bool) -> tuple[p
     if parsed is None:
         raise TypeNotRepresentable(
             f"column {column.name} ({column.source_type}) holds a value that {kind} cannot "
-            f"represent: set columns.cast {{{column.name}: string}}, or exclude the column"
+            f"represent: set columns: {{cast: {{{column.name}: string}}}}, or exclude the column"
         )
     return parsed, lost
 
@@ -90,8 +90,8 @@ def _refused(column: Column) -> TypeNotRepresentable:
         return TypeNotRepresentable(
             f"column {column.name} ({column.source_type}) holds a zero date, or a day that no "
             "calendar has. Set lossy_types: null to write NULL for it, lossy_types: string or "
-            f"columns.cast {{{column.name}: string}} to take the server's text, or leave such rows "
-            "out with where"
+            f"columns: {{cast: {{{column.name}: string}}}} to take the server's text, or "
+            "leave such rows out with where"
         )
     return TypeNotRepresentable(
         f"column {column.name} ({column.source_type}) holds bytes that are not valid in its "

@@ -6,7 +6,7 @@ import re
 
 import psycopg
 
-from extract_jobs.connections import DatabaseConnection
+from extract_jobs.connections import WHERE_LOGINS_COME_FROM, DatabaseConnection
 from extract_jobs.errors import (
     ConfigError,
     ExtractError,
@@ -17,7 +17,7 @@ from extract_jobs.errors import (
 
 _REFUSED_LOGIN = (
     ("password authentication failed", "the server refused user or password"),
-    ("no password supplied", "the server asks for a password and none is configured"),
+    ("no password supplied", f"the server asks for a password: {WHERE_LOGINS_COME_FROM}"),
     ("authentication failed", "the server refused the login"),
     ("no pg_hba.conf entry", "the server's pg_hba.conf does not admit this host, user or TLS mode"),
     ("pg_hba.conf rejects", "the server's pg_hba.conf rejects this host, user or TLS mode"),

@@ -220,6 +220,6 @@ def _flag_expression(group: list[tuple[Column, str]]) -> str:
 def _refused(column: Column, value: str) -> TypeNotRepresentable:
     return TypeNotRepresentable(
         f"column {column.name} ({column.source_type}) holds {value}: {column.rule}. Set "
-        f"lossy_types: null to write NULL for it, set columns.cast {{{column.name}: string}} or "
-        "lossy_types: string to take the server's text, or leave such rows out with where"
+        f"lossy_types: null to write NULL for it, set columns: {{cast: {{{column.name}: string}}}} "
+        "or lossy_types: string to take the server's text, or leave such rows out with where"
     )

@@ -139,6 +139,6 @@ def _batch(
         name = columns[i].name if i < len(columns) else field.name
         raise TypeNotRepresentable(
             f"column {name} holds a value that {field.type} cannot represent ({kind}); set "
-            f"columns.cast {{{name}: string}}, or leave such rows out with where"
+            f"columns: {{cast: {{{name}: string}}}}, or leave such rows out with where"
         )
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -172,7 +172,7 @@ def make_column(
     if rule is MONEY and cast is None:
         return (
             f"{name} is money, whose text depends on the server's locale: cast it, for "
-            f"example columns.cast {{{name}: 'decimal(18,2)'}}, or exclude it"
+            f"example columns: {{cast: {{{name}: 'decimal(18,2)'}}}}, or exclude it"
         )
     scalar = _arrow_type(found)
     arrow = scalar or pa.string()

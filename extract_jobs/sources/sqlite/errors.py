@@ -101,6 +101,6 @@ def not_faithful(name: str, source_type: str, rule: str, value: str) -> TypeNotR
     """
     return TypeNotRepresentable(
         f"column {name} ({source_type or 'no type'}) holds {value}: {rule}. Set lossy_types: null "
-        f"to write NULL for it, set columns.cast {{{name}: string}} to read every value as text, "
-        "or leave such rows out with where and typeof()"
+        f"to write NULL for it, set columns: {{cast: {{{name}: string}}}} to read every value as "
+        "text, or leave such rows out with where and typeof()"
     )

@@ -145,8 +145,8 @@ def _refuse_mixed(opened: Session, found: SqliteTable, column: SqlColumn) -> Non
         raise ConfigError(
             f"watermark column {column.name} is {column.source_type}, is compared as text, and "
             "holds values that are not text. SQLite sorts numbers before every text, so their "
-            "rows would be lost: name the type of its values, for example columns.cast: "
-            f"{{{column.name}: int64}}"
+            "rows would be lost: name the type of its values, for example columns: {cast: "
+            f"{{{column.name}: int64}}}}"
         )
 
 
