@@ -23,7 +23,7 @@ from extract_jobs.errors import ConfigError, ExtractError, SourceQueryFailed, Ty
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.files.parquet_rows import arrives_as, unified
 from extract_jobs.sources.files.source import FilesSource
-from extract_jobs.sources.files.type_inference import Evidence, look
+from extract_jobs.sources.files.type_inference import TypeProfile, observe
 from tests.support.files import files_spec, read_all
 from tests.support.sampling import examples
 
@@ -86,17 +86,17 @@ numbers = st.one_of(
 def test_evidence_does_not_depend_on_order_and_its_type_takes_every_value(
     texts: list[str], random: object
 ) -> None:
-    whole = look(pa.array(texts), Evidence())
+    whole = observe(pa.array(texts), TypeProfile())
     shuffled = sorted(texts, key=lambda _: random.random())
-    parts = Evidence()
+    parts = TypeProfile()
     for text in shuffled:
-        parts |= look(pa.array([text]), Evidence())
-    one_by_one = Evidence()
+        parts |= observe(pa.array([text]), TypeProfile())
+    one_by_one = TypeProfile()
     for text in texts:
-        one_by_one = look(pa.array([text]), one_by_one)
+        one_by_one = observe(pa.array([text]), one_by_one)
     data_type = whole.arrow_type()
     assert parts.arrow_type() == one_by_one.arrow_type() == data_type
-    assert Evidence.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+    assert TypeProfile.from_json(json.loads(json.dumps(whole.to_json()))) == whole
     values = pa.array(texts).cast(data_type).to_pylist()
     if pa.types.is_floating(data_type):
         # By value: Decimal(repr()) is what a double prints.

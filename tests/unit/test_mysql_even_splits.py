@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from extract_jobs.sources.mysql.catalog import Found
+from extract_jobs.sources.mysql.catalog import CatalogEntry
 from extract_jobs.sources.mysql.driver import Connection
 from extract_jobs.sources.mysql.splits import cut
 from extract_jobs.sources.mysql.types import MysqlType
@@ -52,7 +52,7 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Rows]:
 )
 def test_null_is_in_exactly_one_split_of_a_view(opened: Rows) -> None:
     types = (("k", True, MysqlType("int(11)", "int")),)
-    found = Found(table=None, relation=Relation("v", "query"), types=types, indexes=())
+    found = CatalogEntry(table=None, relation=Relation("v", "query"), types=types, indexes=())
     wanted = SplitSpec(strategy="range", column="k", max_connections=4)
     splits = cut(cast("Connection", opened), found, wanted, interval=None, watermark_column=None)
     read = [value for split in splits for value in opened.of(split.predicate)]

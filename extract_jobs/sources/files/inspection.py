@@ -36,7 +36,7 @@ from extract_jobs.sources.files.streams import (
     text_stream,
 )
 from extract_jobs.sources.files.texts import Texts
-from extract_jobs.sources.files.type_inference import TEXT, Evidence, look
+from extract_jobs.sources.files.type_inference import TEXT, TypeProfile, observe
 from extract_jobs.sources.splits import ObjectRange
 from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, Storage
@@ -59,7 +59,7 @@ class Columns:
         folders: Names that folders give.
     """
 
-    evidence: dict[str, Evidence] = field(default_factory=dict)
+    evidence: dict[str, TypeProfile] = field(default_factory=dict)
     types: dict[str, tuple[pa.DataType, str]] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
 
@@ -77,7 +77,7 @@ class Columns:
     def from_json(cls, data: dict[str, Any]) -> Columns:
         """Read what `to_json` wrote; nothing is known from a list without it."""
         found = data.get("evidence", {})
-        evidence = {name: Evidence.from_json(item) for name, item in found.items()}
+        evidence = {name: TypeProfile.from_json(item) for name, item in found.items()}
         folders = tuple(data.get("folders", ()))
         if not data.get("schema"):
             return cls(evidence, folders=folders)
@@ -87,7 +87,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Looker:
+class Inspector:
     """Looks into files.
 
     Attributes:
@@ -106,7 +106,9 @@ class Looker:
     chosen: Callable[[Sequence[str]], Sequence[str]]
     folder: str
 
-    def look(self, objects: Sequence[ObjectInfo], known: Columns) -> tuple[list[Listed], Columns]:
+    def inspect(
+        self, objects: Sequence[ObjectInfo], known: Columns
+    ) -> tuple[list[Listed], Columns]:
         """Look into objects, several at a time.
 
         Args:
@@ -146,7 +148,7 @@ class Looker:
         evidence = dict(known.evidence)
         for name in self.chosen(list(evidence)):
             if not evidence[name].kinds:
-                evidence[name] = Evidence(frozenset({TEXT}))
+                evidence[name] = TypeProfile(frozenset({TEXT}))
         return replace(known, evidence=evidence)
 
     def _with_folders(self, known: Columns, its: Columns, uri: str) -> Columns:
@@ -163,7 +165,7 @@ class Looker:
             return replace(known, types=types)
         evidence = dict(known.evidence)
         for name, one in more.evidence.items():
-            evidence[name] = evidence.get(name, Evidence()) | one
+            evidence[name] = evidence.get(name, TypeProfile()) | one
         return replace(known, evidence=evidence)
 
     def _one(self, info: ObjectInfo, known: Columns) -> tuple[Listed, Columns]:
@@ -201,26 +203,26 @@ class Looker:
     def _csv(
         self, info: ObjectInfo, stream: Stream, known: Columns, cuts: _Cuts | None
     ) -> tuple[Listed, Columns]:
-        rows, found = 0, dict[str, Evidence]()
+        rows, found = 0, dict[str, TypeProfile]()
         for header, block in row_blocks(stream, self.files, info.uri, most=self.target_bytes):
             if cuts:
                 cuts.add(block)
             for name in header.names:
-                found.setdefault(name, known.evidence.get(name, Evidence()))
+                found.setdefault(name, known.evidence.get(name, TypeProfile()))
             wanted = [n for n in self.chosen(header.names) if not found[n].is_settled]
             texts = parse_csv(block, wanted, header=header, files=self.files)
             self._check(texts, info.uri)
             rows += texts.rows
             for name, values in zip(wanted, texts.columns, strict=True):
-                found[name] = look(values, found[name])
+                found[name] = observe(values, found[name])
         return Listed(info, rows, cuts.found if cuts else ()), Columns(found)
 
     def _jsonl(self, info: ObjectInfo, stream: Stream, known: Columns) -> tuple[Listed, Columns]:
-        rows, found = 0, dict[str, Evidence]()
+        rows, found = 0, dict[str, TypeProfile]()
         lenient = self.files.json_dialect == "lenient"
         parser = JsonLines.of_this_thread()
         for block in blocks(stream, cut_lines, info.uri):
-            found, texts = parser.look(block, found, known.evidence, lenient=lenient)
+            found, texts = parser.observe(block, found, known.evidence, lenient=lenient)
             self._check(texts, info.uri)
             rows += texts.rows
         return Listed(info, rows), Columns(found)

@@ -19,7 +19,14 @@ import pyarrow.compute as pc
 
 from extract_jobs.sources.files.blocks import Block
 from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
-from extract_jobs.sources.files.type_inference import ARRAY, BOOLEAN, OBJECT, TEXT, Evidence, look
+from extract_jobs.sources.files.type_inference import (
+    ARRAY,
+    BOOLEAN,
+    OBJECT,
+    TEXT,
+    TypeProfile,
+    observe,
+)
 from extract_jobs.transform.exact_cast import exact_cast
 
 if TYPE_CHECKING:
@@ -73,21 +80,21 @@ class JsonLines:
             block: Of whole lines.
             wanted: Keys.
             lenient: Whether NaN and infinities are taken, as Python's own writer spells them.
-            checked: Whether `look` found every line of it to be objects.
+            checked: Whether `observe` found every line of it to be objects.
         """
         lines, _, texts = self._objects(block, lenient=lenient, checked=checked)
         found = self._extract("json_extract_string", lines, wanted)
         texts.columns.extend(found)
         return texts
 
-    def look(
+    def observe(
         self,
         block: Block,
-        before: Mapping[str, Evidence],
-        known: Mapping[str, Evidence],
+        before: Mapping[str, TypeProfile],
+        known: Mapping[str, TypeProfile],
         *,
         lenient: bool,
-    ) -> tuple[dict[str, Evidence], Texts]:
+    ) -> tuple[dict[str, TypeProfile], Texts]:
         """Return what is known of every key after one more block, and the block's faults.
 
         Args:
@@ -101,11 +108,11 @@ class JsonLines:
         # In an order that does not depend on how DuckDB works.
         shapes = sorted(shapes, key=lambda keys: (-len(keys), keys))
         for key in dict.fromkeys(key for keys in shapes for key in keys):
-            found.setdefault(key, known.get(key, Evidence()))
+            found.setdefault(key, known.get(key, TypeProfile()))
         open_keys = [key for key, evidence in found.items() if not evidence.is_settled]
         values = self._extract("json_extract", lines, open_keys)
         for key, column in zip(open_keys, values, strict=True):
-            found[key] = self._look(column, found[key])
+            found[key] = self._observe(column, found[key])
         return found, texts
 
     def to_list(self, values: pa.Array, item: pa.DataType) -> pa.Array:
@@ -206,7 +213,9 @@ class JsonLines:
             return pa.array([], expected)
         return column.cast(expected) if column.type != expected else column
 
-    def _look(self, values: pa.Array, known: Evidence, *, inside: bool = False) -> Evidence:
+    def _observe(
+        self, values: pa.Array, known: TypeProfile, *, inside: bool = False
+    ) -> TypeProfile:
         """Return what is known of a key after more of its values, given as JSON.
 
         Elements of arrays (``inside``) are not gone into: arrays of arrays arrive as JSON.
@@ -218,19 +227,19 @@ class JsonLines:
             begins = pc.starts_with(values, begin)
             if not pc.any(begins).as_py():
                 continue
-            found |= Evidence(frozenset({kind}))
+            found |= TypeProfile(frozenset({kind}))
             if kind == ARRAY and not inside:
                 items = self._items(values.filter(begins))
-                known_items = found.items or Evidence()
-                found |= Evidence(items=self._look(items, known_items, inside=True))
+                known_items = found.items or TypeProfile()
+                found |= TypeProfile(items=self._observe(items, known_items, inside=True))
             values = values.filter(pc.invert(begins))
         if found.is_settled:
             return found
         logical = pc.is_in(values, pa.array(["true", "false"]))
         if pc.any(logical).as_py():
-            found |= Evidence(frozenset({BOOLEAN}))
+            found |= TypeProfile(frozenset({BOOLEAN}))
             values = values.filter(pc.invert(logical))
-        return look(values, found) if len(values) else found
+        return observe(values, found) if len(values) else found
 
     def _items(self, values: pa.Array) -> pa.Array:
         self._database.register("texts", pa.table({"j": values}))

@@ -16,7 +16,7 @@ from extract_jobs.schema import TableDescription
 from extract_jobs.sources import Features, ListedTable, ReadRequest
 from extract_jobs.sources.files.folders import folders_of
 from extract_jobs.sources.files.globs import MOST_LISTED, globs_of
-from extract_jobs.sources.files.inspection import Columns, Looker, first_header
+from extract_jobs.sources.files.inspection import Columns, Inspector, first_header
 from extract_jobs.sources.files.listing import (
     Format,
     folder_of,
@@ -147,13 +147,13 @@ class FilesSource:
                 "stays within a folder, ** goes across, names that begin with _ or . are hidden"
             )
         about = dict(last.about) if last and only_new else {}
-        looked: list[Listed] = []
+        inspected: list[Listed] = []
         if new:
             form = self._format(new)
             self._check_declared(new, form)
-            looked, columns = self._looker(form).look(new, Columns.from_json(about))
+            inspected, columns = self._inspector(form).inspect(new, Columns.from_json(about))
             about = {"format": form, **columns.to_json()}
-        return ObjectList.of(looked, last.seen(listed, now) if last else None, about, now)
+        return ObjectList.of(inspected, last.seen(listed, now) if last else None, about, now)
 
     def _listing(self) -> Iterator[ObjectInfo]:
         with source_errors(self.folder):
@@ -179,9 +179,9 @@ class FilesSource:
                 )
         return first
 
-    def _looker(self, form: Format) -> Looker:
+    def _inspector(self, form: Format) -> Inspector:
         target = self.spec.split.target_bytes
-        return Looker(self._storage, self.files, form, target, self._is_read, self.folder)
+        return Inspector(self._storage, self.files, form, target, self._is_read, self.folder)
 
     def _is_read(self, names: Sequence[str]) -> list[str]:
         """Return the columns that are extracted; of others no type is needed."""

@@ -1,7 +1,7 @@
 """What the values of a column say of its type, gathered block by block and file by file.
 
-Evidence only ever grows, and adding it up is commutative: the type does not depend on the order of
-files, nor on which of them were looked at by an earlier run.
+A type profile only ever grows, and profiles are added in any order: the type depends neither on the
+order of files nor on which of them an earlier run inspected.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _DOUBLE_DIGITS = 15
 
 
 @dataclass(frozen=True)
-class Evidence:
+class TypeProfile:
     """What was seen so far in one column.
 
     Attributes:
@@ -63,14 +63,14 @@ class Evidence:
     scale: int = 0
     exponents: bool = False
     exact: bool = True
-    items: Evidence | None = None
+    items: TypeProfile | None = None
 
-    def __or__(self, other: Evidence) -> Evidence:
+    def __or__(self, other: TypeProfile) -> TypeProfile:
         """Return the evidence of both."""
         items = self.items or other.items
         if self.items and other.items:
             items = self.items | other.items
-        return Evidence(
+        return TypeProfile(
             self.kinds | other.kinds,
             max(self.whole, other.whole),
             max(self.digits, other.digits),
@@ -90,7 +90,7 @@ class Evidence:
         if len(self.kinds) == 1 and self.kinds <= _TYPES.keys():
             return _TYPES[next(iter(self.kinds))]
         if self.kinds == {ARRAY}:
-            items = self.items or Evidence()
+            items = self.items or TypeProfile()
             nested = items.kinds & {ARRAY, OBJECT}
             return pa.string() if nested else pa.list_(items.arrow_type())
         if self.kinds == {INTEGER}:
@@ -113,13 +113,13 @@ class Evidence:
         return data | {"items": self.items and self.items.to_json()}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Evidence:
+    def from_json(cls, data: dict[str, Any]) -> TypeProfile:
         """Read what `to_json` wrote."""
         items = data["items"] and cls.from_json(data["items"])
         return cls(**{**data, "kinds": frozenset(data["kinds"]), "items": items})
 
 
-def look(values: pa.Array, known: Evidence) -> Evidence:
+def observe(values: pa.Array, known: TypeProfile) -> TypeProfile:
     """Return what is known of a column after more of its values.
 
     Args:
@@ -132,7 +132,7 @@ def look(values: pa.Array, known: Evidence) -> Evidence:
     if known.kinds <= {INTEGER}:
         digits = _integers(values)
         if digits is not None:
-            return known | Evidence(frozenset({INTEGER}), whole=digits)
+            return known | TypeProfile(frozenset({INTEGER}), whole=digits)
     found = known
     # What a column had before, it will have again.
     for kind in sorted(_PATTERNS, key=lambda kind: kind not in known.kinds):
@@ -142,7 +142,7 @@ def look(values: pa.Array, known: Evidence) -> Evidence:
         if pc.any(fits).as_py():
             found |= _EVIDENCE[kind](values.filter(fits), kind)
             values = values.filter(pc.invert(fits))
-    return found | Evidence(frozenset({TEXT}))
+    return found | TypeProfile(frozenset({TEXT}))
 
 
 def _integers(values: pa.Array) -> int | None:
@@ -158,12 +158,12 @@ def _digits(values: pa.Array) -> int:
     return int(pc.max(pc.binary_length(pc.utf8_ltrim(values, "-"))).as_py())
 
 
-def _of_integers(values: pa.Array, kind: str) -> Evidence:
+def _of_integers(values: pa.Array, kind: str) -> TypeProfile:
     narrow = _integers(values) is not None
-    return Evidence(frozenset({kind if narrow else WIDE}), whole=_digits(values))
+    return TypeProfile(frozenset({kind if narrow else WIDE}), whole=_digits(values))
 
 
-def _of_numbers(values: pa.Array, kind: str) -> Evidence:
+def _of_numbers(values: pa.Array, kind: str) -> TypeProfile:
     raised = pc.match_substring_regex(values, "[eEfNn]")
     plain, exponents = pc.invert(raised), pc.any(raised).as_py()
     digits = scale = 0
@@ -177,11 +177,11 @@ def _of_numbers(values: pa.Array, kind: str) -> Evidence:
     try:
         doubles = values.cast(pa.float64())
     except pa.ArrowInvalid:
-        return Evidence(frozenset({TEXT}))
+        return TypeProfile(frozenset({TEXT}))
     exact = _are_exact(values, doubles, raised)
     if exact is None:
-        return Evidence(frozenset({TEXT}))
-    return Evidence(frozenset({kind}), 0, digits, scale, exponents, exact)
+        return TypeProfile(frozenset({TEXT}))
+    return TypeProfile(frozenset({kind}), 0, digits, scale, exponents, exact)
 
 
 def _are_exact(values: pa.Array, doubles: pa.Array, raised: pa.Array) -> bool | None:
@@ -202,13 +202,13 @@ def _are_exact(values: pa.Array, doubles: pa.Array, raised: pa.Array) -> bool | 
     return exact
 
 
-def _of_times(values: pa.Array, kind: str) -> Evidence:
+def _of_times(values: pa.Array, kind: str) -> TypeProfile:
     """Return whether texts of the right form are days and times that there are."""
     try:
         exact_cast(values, _TYPES[kind])
     except pa.ArrowInvalid:
-        return Evidence(frozenset({TEXT}))
-    return Evidence(frozenset({kind}))
+        return TypeProfile(frozenset({TEXT}))
+    return TypeProfile(frozenset({kind}))
 
 
 _EVIDENCE = {

@@ -12,7 +12,7 @@ from extract_jobs.sources.files.inspection import Columns
 from extract_jobs.sources.files.listing import Format
 from extract_jobs.sources.files.parquet_rows import arrives_as
 from extract_jobs.sources.files.parquet_types import is_geometry, spelled
-from extract_jobs.sources.files.type_inference import NUMBERS, TEXT, Evidence
+from extract_jobs.sources.files.type_inference import NUMBERS, TEXT, TypeProfile
 from extract_jobs.spec.source import FilesSpec
 from extract_jobs.transform.types import parse_type
 
@@ -161,7 +161,7 @@ def _parquet_column(name: str, found: pa.DataType, uri: str) -> Column:
     return _column(name, f"parquet {spelled(found)}", target, "lossless", rule)
 
 
-def _text_column(name: str, found: Evidence, form: Format) -> Column:
+def _text_column(name: str, found: TypeProfile, form: Format) -> Column:
     kinds = " and ".join(sorted(found.kinds)) or "nothing but NULL"
     target = found.arrow_type()
     # Text of JSON is the strings themselves, or digits; all else that is text is JSON.

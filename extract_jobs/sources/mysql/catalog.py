@@ -87,7 +87,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Found:
+class CatalogEntry:
     """A spec's table or query as the catalogue has it.
 
     Attributes:
@@ -223,7 +223,7 @@ def find(
     query: str | None,
     where: str | None,
     database: str,
-) -> Found:
+) -> CatalogEntry:
     """Find what a spec reads.
 
     Args:
@@ -241,12 +241,14 @@ def find(
         relation = Relation(f"{in_parentheses(trim_statement(query))} as extracted", "query", where)
         check_texts(opened, relation, query)
         statement = f"select * from {relation.source} limit 0"
-        return Found(None, relation, tuple(result_types(opened, statement)), ())
+        return CatalogEntry(None, relation, tuple(result_types(opened, statement)), ())
     table = find_table(opened, table_name, database)
     relation = Relation(table.quoted, table.kind, where)
     check_texts(opened, relation, None)
     types = tuple(_columns(opened, table))
-    return Found(table, relation, types, tuple(_indexes(opened, table, {t[0] for t in types})))
+    return CatalogEntry(
+        table, relation, types, tuple(_indexes(opened, table, {t[0] for t in types}))
+    )
 
 
 def check_texts(opened: Connection, relation: Relation, query: str | None) -> None:

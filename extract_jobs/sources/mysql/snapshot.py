@@ -8,7 +8,7 @@ from typing import Any
 
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources.mysql import splits as cutting
-from extract_jobs.sources.mysql.catalog import Found
+from extract_jobs.sources.mysql.catalog import CatalogEntry
 from extract_jobs.sources.mysql.driver import hang_up
 from extract_jobs.sources.mysql.lending import ALL_LOST, Lender
 from extract_jobs.sources.mysql.one_moment import NoCommonSnapshot, open_together
@@ -39,7 +39,7 @@ class MysqlSnapshot:
 
     def __init__(
         self,
-        found: Found,
+        found: CatalogEntry,
         reader: MysqlReader,
         *,
         watermark_column: str | None,

@@ -10,7 +10,7 @@ from datetime import timedelta
 from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Features, ListedTable, ReadRequest
-from extract_jobs.sources.mysql.catalog import Found, find, fingerprint, list_tables
+from extract_jobs.sources.mysql.catalog import CatalogEntry, find, fingerprint, list_tables
 from extract_jobs.sources.mysql.columns import clock_bound
 from extract_jobs.sources.mysql.driver import Connection, peer_address
 from extract_jobs.sources.mysql.reader import MysqlReader
@@ -36,7 +36,7 @@ FEATURES = Features(
 
 
 @dataclass(frozen=True)
-class MysqlSource(SqlSource[Connection, Found]):
+class MysqlSource(SqlSource[Connection, CatalogEntry]):
     """One table, view or query of a MySQL database.
 
     Attributes:
@@ -62,7 +62,7 @@ class MysqlSource(SqlSource[Connection, Found]):
             return list_tables(opened, self.connection.database)
 
     @contextlib.contextmanager
-    def _session(self, what: str) -> Iterator[tuple[Connection, Found]]:
+    def _session(self, what: str) -> Iterator[tuple[Connection, CatalogEntry]]:
         with session(self.connection, what) as opened:
             found = find(
                 opened,
@@ -76,7 +76,7 @@ class MysqlSource(SqlSource[Connection, Found]):
     def _rows(self, opened: Connection, statement: str) -> Rows:
         return execute(opened, statement)
 
-    def _describe(self, opened: Connection, found: Found) -> TableDescription:
+    def _describe(self, opened: Connection, found: CatalogEntry) -> TableDescription:
         columns = self._described(found)
         # Not ``*``: the user may be allowed some columns only.
         names = [column.name for column in columns]
@@ -98,7 +98,7 @@ class MysqlSource(SqlSource[Connection, Found]):
     def _latest(self, opened: Connection, column: SqlColumn, delay: timedelta) -> str:
         return clock_bound(opened, column, delay)
 
-    def _described(self, found: Found) -> tuple[Column, ...]:
+    def _described(self, found: CatalogEntry) -> tuple[Column, ...]:
         return self._columns(
             found.types,
             lambda name, nullable, kind, cast: make_column(

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from extract_jobs.sources.mysql.catalog import Found, Index
+from extract_jobs.sources.mysql.catalog import CatalogEntry, Index
 from extract_jobs.sources.mysql.driver import Connection
 from extract_jobs.sources.mysql.keys import (
     KEYS,
@@ -48,7 +48,7 @@ _SPARE_DIVES = 400
 
 def cut(
     opened: Connection,
-    found: Found,
+    found: CatalogEntry,
     wanted: SplitSpec,
     *,
     interval: str | None,
@@ -100,12 +100,12 @@ def cut(
     return _by_index(_Walk(opened, found, index, 1, None), size, wanted.target_bytes)
 
 
-def _index_on(found: Found, column: str) -> Index | None:
+def _index_on(found: CatalogEntry, column: str) -> Index | None:
     usable = (index for index in found.indexes if _problem(found, index) is None)
     return next((index for index in usable if index.columns[0] == column), None)
 
 
-def _problem(found: Found, index: Index) -> str | None:
+def _problem(found: CatalogEntry, index: Index) -> str | None:
     """Return why a table cannot be cut by an index; None if it can."""
     if index.problem is not None:
         return index.problem
@@ -115,7 +115,7 @@ def _problem(found: Found, index: Index) -> str | None:
     return None
 
 
-def _why_whole(found: Found) -> str:
+def _why_whole(found: CatalogEntry) -> str:
     given = [
         f"{index.name} is of no use, because {_problem(found, index)}"
         for index in found.indexes
@@ -165,7 +165,7 @@ class _Walk:
     """Asks the server about ranges of one index."""
 
     opened: Connection
-    found: Found
+    found: CatalogEntry
     index: Index
     rows_per_piece: int
     base: str | None
@@ -225,7 +225,7 @@ def _by_index(walk: _Walk, size: int, target_bytes: int) -> list[Split]:
     ]
 
 
-def _is_nullable(found: Found, column: str) -> bool:
+def _is_nullable(found: CatalogEntry, column: str) -> bool:
     return next(nullable for name, nullable, _ in found.types if name == column)
 
 
@@ -436,7 +436,7 @@ def _text_bounds(
 
 def _evenly(
     opened: Connection,
-    found: Found,
+    found: CatalogEntry,
     column: str,
     *,
     interval: str | None,
