@@ -21,7 +21,7 @@ from rich.progress import track
 from extract_jobs.cli.selection import read_config
 from extract_jobs.cli.suggest import Suggestion, plain_or_quoted, quoted, suggest
 from extract_jobs.config import SourceConfig, load_config, specs_for
-from extract_jobs.config.file import parse_yaml
+from extract_jobs.config.file import YamlFile, parse_yaml
 from extract_jobs.config.locations import collisions
 from extract_jobs.connections import secret_text
 from extract_jobs.connections.engines import ENGINES
@@ -104,9 +104,9 @@ def update_config(arguments: argparse.Namespace) -> str:
     config = read_config(str(path))
     before = path.read_bytes()
     text = before.decode("utf-8-sig")
-    line, indent = _end_of_tables(text, str(path))
-    written = parse_yaml(text, str(path)).data
-    head = {key: value for key, value in written.items() if key != "tables"}
+    written = parse_yaml(text, str(path))
+    line, indent = _end_of_tables(written, text)
+    head = {key: value for key, value in written.data.items() if key != "tables"}
     header = f"{yaml.safe_dump(head)}tables:\n"
     suggestions = _suggestions(header, path, arguments, _Known(config, text))
     if not suggestions:
@@ -314,19 +314,21 @@ def _is_wanted(name: str, arguments: argparse.Namespace) -> bool:
     return (not arguments.select or fits(arguments.select)) and not fits(arguments.exclude)
 
 
-def _end_of_tables(text: str, where: str) -> tuple[int, str]:
+def _end_of_tables(written: YamlFile, text: str) -> tuple[int, str]:
     """Return the line, from 0, that a new table goes before, and its indentation.
 
     Raises:
         ConfigError: The key ``tables`` is not written as a block, one table below the other.
     """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = written.root
     assert isinstance(root, yaml.MappingNode)
     tables = next(value for key, value in root.value if key.value == "tables")
     if not isinstance(tables, yaml.MappingNode) or tables.flow_style or not tables.value:
-        raise ConfigError(f"{where}: write tables as a block, one table below the other, first")
+        raise ConfigError(
+            f"{written.where}: write tables as a block, one table below the other, first"
+        )
     lines = text.splitlines()
-    end = tables.end_mark.line if tables.end_mark.column == 0 else len(lines)
+    end = min(tables.end_mark.line, len(lines)) if tables.end_mark.column == 0 else len(lines)
     while end > 0 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
         end -= 1
     return end, " " * tables.value[0][0].start_mark.column

@@ -33,17 +33,18 @@ class YamlFile:
         where: What messages call it.
         data: Mappings, lists, text, numbers, booleans and None. Aliased parts are shared objects:
             never change them.
+        root: The node that it was read from.
     """
 
     def __init__(self, where: str, data: Any, root: yaml.Node, builder: _Builder) -> None:
         self.where = where
         self.data = data
-        self._root = root
+        self.root = root
         self._builder = builder
 
     def line(self, path: Path) -> int:
         """Return the line, from 1, of the value at ``path`` or of its nearest ancestor."""
-        node, line = self._root, self._root.start_mark.line
+        node, line = self.root, self.root.start_mark.line
         for part in path:
             if isinstance(node, yaml.MappingNode):
                 entry = self._builder.entries(node).get(str(part))

@@ -181,6 +181,24 @@ def test_update_keeps_line_ends_byte_order_mark_and_link(cli: Cli) -> None:
     assert tables() == ["a", "b"]
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\n\n  # the last\n# end\n", "\n...\n"])
+def test_update_reads_every_config_that_a_run_does(cli: Cli, end: str) -> None:
+    shop("create table a (x)")
+    assert cli("init", "shop.yml", "--from", "shop.db")[0] == 0
+    text = written().replace("mode: full", "mode:\tfull")
+    head, _, entries = text.partition("tables:\n")
+    entries = entries.rstrip("\n").replace("  a:", "  &it a: &one\n    mode:\tfull")
+    Path("shop.yml").write_text(f"---\n{head}tables:\n{entries}{end}")
+    before = written()
+    shop("create table b (x)")
+    code, _, err = cli("init", "shop.yml", "--update")
+    assert code == 0, err
+    assert tables() == ["a", "b"]
+    after = written()
+    [added] = [line for line in after.splitlines(keepends=True) if line.startswith("  b:")]
+    assert after.replace(added, "") == before + ("" if end else "\n")
+
+
 def test_update_leaves_a_file_alone_that_is_edited_meanwhile(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
