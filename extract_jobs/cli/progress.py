@@ -99,14 +99,13 @@ class Meter(Progress):
         return self.splits_done / self.splits if self.splits else 0.0
 
     def figures(self) -> str:
-        """Return rows, bytes, rate and splits in one line."""
+        """Return rows, bytes and rate once some are written, and splits, in one line."""
         spent = self._clock() - self._read_since
-        rate = f"{size_text(self.bytes / spent)}/s" if spent > 0 else "? B/s"
+        parts = [counted(self.rows, "row")]
+        if self.bytes and spent > 0:
+            parts += [size_text(self.bytes), f"{size_text(self.bytes / spent)}/s"]
         plural = "" if self.splits == 1 else "s"
-        return (
-            f"{counted(self.rows, 'row')}, {size_text(self.bytes)}, {rate}, "
-            f"{self.splits_done}/{self.splits} split{plural}"
-        )
+        return ", ".join([*parts, f"{self.splits_done}/{self.splits} split{plural}"])
 
 
 class LineMeter(Meter):

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.source import ConnectionSpec, FilesSpec
 from extract_jobs.spec.source_types import SourceType
+from extract_jobs.spec.uris import scheme_problem
 from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
 
 JobType = Literal["glue", "emr", "ecs"]
@@ -207,6 +208,8 @@ class TargetSpec(SpecPart):
     def _partitions_are_distinct(self) -> Self:
         if len(set(self.partition_by)) != len(self.partition_by):
             raise ValueError(f"partition_by names one partition twice: {list(self.partition_by)}")
+        if problem := scheme_problem(self.uri):
+            raise ValueError(problem)
         if self.uri.startswith("s3://") and not re.match(r"s3://[^/]+/[^/]", self.uri):
             raise ValueError(f"{self.uri!r} has no path below the bucket: give the table a folder")
         return self

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from extract_jobs.spec.parts import SpecFields, WatermarkSpec
 from extract_jobs.spec.source import connection_problem
 from extract_jobs.spec.source_types import registration
-from extract_jobs.spec.uris import is_inside, normal_uri
+from extract_jobs.spec.uris import is_inside, normal_uri, scheme_problem
 
 PARTITION_FUNCTIONS = ("year", "month", "day", "hour")
 RUN_PARTITIONS = ("extract_date", "run_id")
@@ -39,6 +39,8 @@ def broken_rules(spec: SpecFields) -> Iterator[str]:
         yield (
             f"engine processes: sources of type {spec.source_type} are read by Spark; leave it out"
         )
+    if problem := scheme_problem(spec.state_uri):
+        yield f"state_uri: {problem}"
     for name, uri in (("state_uri", spec.state_uri), ("report_uri", spec.report_uri)):
         if is_inside(uri, spec.target.uri):
             yield f"{name} must not be inside target.uri, where readers would list it"

@@ -24,6 +24,13 @@ def normal_uri(uri: str) -> str:
     return os.path.realpath(uri)
 
 
+def scheme_problem(uri: str) -> str | None:
+    """Return why files cannot be written to a URI of this scheme; None if they can."""
+    if "://" not in uri or uri.startswith(("s3://", "file://")):
+        return None
+    return f"{uri!r}: expected s3://bucket/folder, file:///folder or a path"
+
+
 def absolute(uri: str, folder: str | None) -> str:
     """Return a path that means the same from any working folder; a URI is returned unchanged.
 

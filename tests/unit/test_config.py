@@ -447,6 +447,19 @@ def test_problems_of_filled_in_values_stand_where_the_values_came_from() -> None
     assert "mode incremental needs watermark.column; write_mode overwrite needs" in lines[2]
 
 
+def test_locations_of_other_schemes_are_refused_offline() -> None:
+    lines = problems_of(
+        HEAD + "defaults: {target: {uri: 's3://lake/{table}'}}\ntables:\n  fine:\n"
+        "  a: {target: {uri: 's3a://lake/a'}}\n  b: {state_uri: 'gs://lake/b'}\n"
+        "  c: {target: {uri: 'file:///lake/c'}, state_uri: state}\n"
+    )
+    expected = "expected s3://bucket/folder, file:///folder or a path"
+    assert [line.split(": ", 1)[1] for line in lines] == [
+        f"tables.a.target: 's3a://lake/a': {expected}",
+        f"tables.b: state_uri: 'gs://lake/b/sales/b': {expected}",
+    ]
+
+
 def test_a_condition_is_checked_where_it_stands_and_with_the_overrides() -> None:
     lines = problems_of(
         f"{HEAD}{DEFAULTS}  where: random() < 0.5\ntables:\n  a: {{}}\n  b: {{where: 'x = 1;'}}\n"
