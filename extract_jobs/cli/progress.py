@@ -102,8 +102,10 @@ class Meter(Progress):
         """Return rows, bytes and rate once some are written, and splits, in one line."""
         spent = self._clock() - self._read_since
         parts = [counted(self.rows, "row")]
+        if self.bytes:
+            parts.append(size_text(self.bytes))
         if self.bytes and spent > 0:
-            parts += [size_text(self.bytes), f"{size_text(self.bytes / spent)}/s"]
+            parts.append(f"{size_text(self.bytes / spent)}/s")
         plural = "" if self.splits == 1 else "s"
         return ", ".join([*parts, f"{self.splits_done}/{self.splits} split{plural}"])
 
