@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from extract_jobs.sources import ReadRequest, open_source
 from extract_jobs.sources.files.listing import compression_of, folder_of, format_of, list_objects
 from extract_jobs.sources.files.objects import ObjectList
 from extract_jobs.sources.files.source import FilesSource
-from extract_jobs.storage import ObjectInfo, Storage
+from extract_jobs.storage import ObjectInfo, Storage, open_storage
 from tests.support.files import files_spec
 from tests.support.memory_storage import Bucket, Process, ProcessStorage
 from tests.support.sampling import EXHAUSTIVE
@@ -53,6 +55,15 @@ def test_globs(glob: str) -> None:
     bucket.objects["s3://drop/in2/a.csv"] = (b"x", None)
     found = list_objects(ProcessStorage(bucket, Process("p")), "s3://drop/in/", glob)
     assert [info.uri.removeprefix("s3://drop/in/") for info in found] == GLOBS[glob]
+
+
+def test_a_file_whose_name_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.csv")).touch()
+    folder = f"{tmp_path}/"
+    with pytest.raises(ConfigError, match=r"udcff\.csv: the name of this file is not UTF-8"):
+        list(list_objects(open_storage(folder), folder, "**"))
+    assert len(list(list_objects(open_storage(folder), folder, "a*.csv"))) == 1
 
 
 def test_only_what_begins_like_the_glob_is_listed() -> None:

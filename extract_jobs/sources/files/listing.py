@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, printable
 from extract_jobs.spec.uris import is_inside
 from extract_jobs.storage import ObjectInfo, Storage, is_probe
 from extract_jobs.storage.local_files import to_path
@@ -75,7 +75,22 @@ def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInf
             # Folders that are links are not gone into, so only the file itself can be one.
             if is_local and Path(found.uri).is_symlink():
                 _check_inside(folder, found.uri)
+            _check_name(found.uri)
             yield found
+
+
+def _check_name(uri: str) -> None:
+    """Refuse a name that is not UTF-8, as file systems allow: no list of files could hold it.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{printable(uri)}: the name of this file is not UTF-8; rename the file"
+        ) from None
 
 
 def _check_inside(folder: str, path: str) -> None:
