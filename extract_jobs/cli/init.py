@@ -29,6 +29,7 @@ from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.sources import ListedTable, ListingSource, open_source
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.source import holds_password
+from extract_jobs.spec.source_types import registration
 from extract_jobs.spec.uris import absolute, is_inside
 
 _ANY_TABLE = "any"
@@ -269,7 +270,9 @@ def _suggestions(
         return spec
 
     is_files = re.search(r"(?m)^  type: ['\"]?files\b", header) is not None
-    source = open_source(spec_of(config_of(_ANY_TABLE, _FILE_ENTRY if is_files else "")))
+    spec = spec_of(config_of(_ANY_TABLE, _FILE_ENTRY if is_files else ""))
+    # What Spark reads would start a JVM first.
+    source = None if registration(spec.source_type).on_spark else open_source(spec)
     if not isinstance(source, ListingSource):
         raise ConfigError(f"{path}: tables of this type of source cannot be listed")
     listed = [table for table in source.tables() if _is_wanted(table.name, arguments)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -197,6 +198,20 @@ def test_update_reads_every_config_that_a_run_does(cli: Cli, end: str) -> None:
     after = written()
     [added] = [line for line in after.splitlines(keepends=True) if line.startswith("  b:")]
     assert after.replace(added, "") == before + ("" if end else "\n")
+
+
+def test_update_of_a_source_that_spark_reads_is_refused_at_once(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("shop.yml").write_text(
+        "version: 1\n"
+        "source: {name: s, type: oracle, connection: {url: 'jdbc:oracle:thin:@//h/s'}}\n"
+        "defaults: {target: {uri: 'lake/{table}'}}\ntables:\n  a.b:\n"
+    )
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    code, _, err = cli("init", "shop.yml", "--update")
+    assert code == 78
+    assert "tables of this type of source cannot be listed" in err
 
 
 def test_update_leaves_a_file_alone_that_is_edited_meanwhile(
