@@ -108,7 +108,7 @@ def test_twenty_values_of_twenty_megabytes(pg_database: Server, tmp_path: Path) 
     spec = ExtractSpec.model_validate(lake.spec(pg_database, "r", split={"strategy": "none"}))
     code = (
         "import sys; from pathlib import Path; from extract_jobs.run import run_extract;"
-        "from extract_jobs.spec.parts import parse_spec;"
+        "from extract_jobs.spec.extract_spec import parse_spec;"
         "assert run_extract(parse_spec(sys.argv[1])).rows == 20;"
         "lines = Path('/proc/self/status').read_text().splitlines();"
         "print(*(int(line.split()[1]) // 1024 for line in lines if line.startswith('VmHWM')))"

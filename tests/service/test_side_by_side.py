@@ -159,7 +159,9 @@ def test_a_signal_ends_all_tables(pg_database: Server, tmp_path: Path, number: i
     assert {json.loads(r.read_text())["error"]["class"] for r in reports} == {"Interrupted"}
 
 
-def test_no_more_tables_than_the_source_allows() -> None:
+def test_no_more_tables_than_the_source_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other tests of this process may have a session.
+    monkeypatch.setattr(choice, "spark_is_set_up", lambda: False)
     specs = [make_spec(extract_table=f"t{n}", source_type="postgres") for n in range(9)]
     assert jobs_of(None, specs, 40) == DEFAULT_JOBS
     assert jobs_of(7, specs, 40) == 7

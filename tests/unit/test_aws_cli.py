@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,7 +33,9 @@ if "describe-change-set" in sys.argv:
 def stack(tmp_path, monkeypatch):
     """Make a stack whose status is one after the other of those given."""
     slept = []
-    monkeypatch.setattr("infra.aws_cli.time.sleep", slept.append)
+    # Not the module's own function: other tests' threads sleep, too.
+    clock = SimpleNamespace(sleep=slept.append, monotonic=time.monotonic)
+    monkeypatch.setattr("infra.aws_cli.time", clock)
 
     def make(*statuses):
         file, program = tmp_path / "statuses.json", tmp_path / "aws"
