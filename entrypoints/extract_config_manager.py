@@ -29,7 +29,7 @@ from typing import Any
 
 from extract_jobs.config import (
     SourceConfig,
-    jobs_of,
+    job_settings,
     load_config,
     map_concurrency,
     resolve_tables,
@@ -262,7 +262,7 @@ def _write_specs(
         report_base=join(execution.folder, "reports"),
         tracking_table=execution.tracking_table,
     )
-    jobs = jobs_of(config, tables, selection.overrides)
+    jobs = job_settings(config, tables, selection.overrides)
     reruns = selection.reruns
     specs = [
         spec.model_copy(update={"reruns": tuple(reruns.get(spec.extract_table, ()))})

@@ -96,7 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from extract_jobs.cli.progress import display
     from extract_jobs.cli.run import one_by_one, reports_only, worst
     from extract_jobs.cli.selection import read_config, specs_of
-    from extract_jobs.cli.side_by_side import jobs_of, side_by_side
+    from extract_jobs.cli.side_by_side import side_by_side, tables_at_once
     from extract_jobs.cli.views import result_line, summary
     from extract_jobs.config import tables_at_a_time
     from extract_jobs.engine.pandas_free import skip_pandas
@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments.config)
     specs = specs_of(config, arguments, run_id)
     at_most = tables_at_a_time(config, [spec.split.max_connections for spec in specs])
-    jobs = jobs_of(arguments.jobs, specs, at_most)
+    jobs = tables_at_once(arguments.jobs, specs, at_most)
     run = one_by_one if jobs == 1 else partial(side_by_side, jobs=jobs)
     outcomes: list[tuple[Report, int]] = []
     with reports_only(arguments.json) as stdout, display() as shown:

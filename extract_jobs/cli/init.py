@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import json
 import os
 import re
 import shutil
@@ -18,43 +17,20 @@ import yaml
 from rich.console import Console
 from rich.progress import track
 
+from extract_jobs.cli.config_header import config_header
 from extract_jobs.cli.selection import read_config
 from extract_jobs.cli.suggest import Suggestion, plain_or_quoted, quoted, suggest
 from extract_jobs.config import SourceConfig, load_config, specs_for
 from extract_jobs.config.file import YamlFile, parse_yaml
 from extract_jobs.config.locations import collisions
-from extract_jobs.connections import secret_text
-from extract_jobs.connections.engines import ENGINES
 from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.sources import ListedTable, ListingSource, open_source
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.source import holds_password
 from extract_jobs.spec.source_types import registration
-from extract_jobs.spec.uris import absolute, is_inside
 
 _ANY_TABLE = "any"
 _MOST_REASONS = 3
 _FILE_ENTRY = 'files: {glob: "**"}'
-_HEADER = """\
-# The tables of {place}.
-# Lines with a # are suggestions, or tables that cannot be extracted as they are.
-# `extract-jobs validate {file}` checks this file, `extract-jobs run {file}` runs it.
-# `extract-jobs init {file} --update` adds tables that are new, and changes nothing else.
-version: 1
-
-source:
-  name: {name}
-  type: {type}
-  connection:
-{connection}
-defaults:
-  mode: full                       # all rows every time; the target holds the newest run
-  target:
-    uri: {uri}
-  # job_type: ecs                  # on AWS, where small tables start sooner than on glue
-
-tables:
-"""
 
 
 def write_config(arguments: argparse.Namespace) -> str:
@@ -75,7 +51,7 @@ def write_config(arguments: argparse.Namespace) -> str:
         raise ConfigError(
             f"{path} already exists and was not changed; --update adds the tables that are new"
         )
-    header = _header(path, arguments)
+    header = config_header(path, arguments)
     suggestions = _suggestions(header, path, arguments)
     if all(s.problem is not None for s in suggestions):
         reasons = (f"{s.name}: {s.problem}" for s in suggestions[:_MOST_REASONS])
@@ -154,85 +130,6 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
             raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-
-
-# --- the head of a new config --------------------------------------------------------------------
-
-
-def _header(path: Path, arguments: argparse.Namespace) -> str:
-    place = arguments.source
-    kind, connection = _connection(place, arguments.password_env)
-    base = (arguments.target or "lake").rstrip("/") or "/"
-    if kind == "files" and is_inside(
-        absolute(base, str(path.absolute().parent)), connection["uri"]
-    ):
-        raise ConfigError(
-            f"--target {base} lies in {place}, whose files are read: name a folder elsewhere"
-        )
-    inner = (
-        "{source_name}/{table}" if kind in ("files", "sqlite") else "{source_name}/{schema}/{table}"
-    )
-    return _HEADER.format(
-        place=" ".join(place.split()) if place.isprintable() else "a source",
-        file=path,
-        name=quoted(path.stem),
-        type=kind,
-        connection="".join(f"    {key}: {quoted(text)}\n" for key, text in connection.items()),
-        uri=quoted(f"{base}/{inner}"),
-    )
-
-
-def _connection(place: str, password_env: str | None) -> tuple[str, dict[str, str]]:
-    """Return the source's type and its connection's keys."""
-    password = {"password_env": password_env} if password_env else {}
-    prefix, _, name = place.partition(":")
-    if prefix in _SECRETS and name and not name.startswith("//"):
-        key = _SECRETS[prefix]
-        text = secret_text(
-            secret_id=name if key == "secret_id" else None,
-            ssm_parameter=name if key == "ssm_parameter" else None,
-            env=name if key == "url_env" else None,
-            key="--from",
-        )
-        return _engine(text, place), {key: name, **password}
-    if "://" in place and holds_password(place):
-        raise ConfigError(
-            f"--from {prefix}://…: the URL holds a password; leave it out, put it into an "
-            "environment variable, and name that in --password-env"
-        )
-    if "://" in place and prefix not in ("s3", "file"):
-        return _engine(place, place), {"url": place, **password}
-    local = absolute(place, str(Path.cwd()))
-    if place.startswith("s3://") or Path(local.removeprefix("file://")).is_dir():
-        return "files", {"uri": local}
-    if Path(local.removeprefix("file://")).is_file():
-        return "sqlite", {"path": local}
-    raise ConfigError(
-        f"--from {place}: there is no such file or folder, and it is none of a database's URL, "
-        "secret:NAME, ssm:NAME and env:NAME"
-    )
-
-
-_SECRETS = {"secret": "secret_id", "ssm": "ssm_parameter", "env": "url_env"}
-
-
-def _engine(text: str, place: str) -> str:
-    """Return the type of source that a URL or a secret is of; the text is in no message."""
-    word = text.strip().partition("://")[0].lower()
-    if text.lstrip().startswith("{"):
-        try:
-            word = str(json.loads(text).get("engine") or "postgres")
-        except (ValueError, AttributeError):
-            word = ""
-    listing = {name: kind for name, kind in ENGINES.items() if name in ("postgres", "mysql")}
-    for name, kind in listing.items():
-        if word in kind.schemes or any(word.startswith(w) for w in kind.secret_words):
-            return name
-    shown = place if place.partition(":")[0] in _SECRETS else f"{place.partition('://')[0]}://…"
-    raise ConfigError(
-        f"--from {shown}: tables of PostgreSQL, MySQL, SQLite and of folders of files can be "
-        "listed; for another source write the config by hand (extract-jobs init shows an example)"
-    )
 
 
 # --- tables --------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ DEFAULT_JOBS = 4
 memory and Python's one lock do not become the next bottleneck."""
 
 
-def jobs_of(wanted: int | None, specs: Sequence[ExtractSpec], at_most: int) -> int:
+def tables_at_once(wanted: int | None, specs: Sequence[ExtractSpec], at_most: int) -> int:
     """Return how many tables run at a time, at least 1.
 
     Args:

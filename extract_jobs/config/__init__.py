@@ -255,7 +255,7 @@ def specs_for(
     return specs
 
 
-def jobs_of(
+def job_settings(
     config: SourceConfig, tables: Sequence[str], overrides: Mapping[str, Any] | None = None
 ) -> list[JobSettings]:
     """Return where and how each table's job runs, in the order of ``tables``.

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from extract_jobs.cli.side_by_side import DEFAULT_JOBS, jobs_of
+from extract_jobs.cli.side_by_side import DEFAULT_JOBS, tables_at_once
 from extract_jobs.engine import choice
 from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import Interrupted, StopRequested
@@ -163,10 +163,10 @@ def test_no_more_tables_than_the_source_allows(monkeypatch: pytest.MonkeyPatch) 
     # Other tests of this process may have a session.
     monkeypatch.setattr(choice, "spark_is_set_up", lambda: False)
     specs = [make_spec(extract_table=f"t{n}", source_type="postgres") for n in range(9)]
-    assert jobs_of(None, specs, 40) == DEFAULT_JOBS
-    assert jobs_of(7, specs, 40) == 7
-    assert jobs_of(7, specs, 2) == 2
-    assert jobs_of(7, specs[:3], 40) == 3
+    assert tables_at_once(None, specs, 40) == DEFAULT_JOBS
+    assert tables_at_once(7, specs, 40) == 7
+    assert tables_at_once(7, specs, 2) == 2
+    assert tables_at_once(7, specs[:3], 40) == 3
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_workers_start_early_only_where_much_is_read(
 def test_tables_that_spark_reads_run_one_after_another(more: dict[str, str]) -> None:
     plain: dict[str, Any] = {"source_type": "postgres"}
     specs: list[ExtractSpec] = [make_spec(**plain), make_spec(**plain | more)]
-    assert jobs_of(8, specs, 40) == 1
+    assert tables_at_once(8, specs, 40) == 1
 
 
 def test_the_workers_of_one_extract_are_interrupted_and_no_others() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from extract_jobs.config import (
     SourceConfig,
-    jobs_of,
+    job_settings,
     load_config,
     map_concurrency,
     merge,
@@ -591,14 +591,14 @@ def test_job_settings_are_complete_and_know_what_was_said() -> None:
         "  t: {job_type: emr, emr: {application_id: a1}, glue: {worker_type: G.2X}}\n",
         DEFAULTS + "  retry: {max_attempts: 5}\n",
     )
-    [settings] = jobs_of(config, ["t"])
+    [settings] = job_settings(config, ["t"])
     assert settings.job_type == "emr"
     assert settings.emr.application_id == "a1"
     assert settings.glue.model_fields_set == {"worker_type"}
     assert settings.retry.model_dump() == {"max_attempts": 5, "backoff_seconds": 60}
-    overridden = jobs_of(config, ["t"], {"ecs": {"memory": 8192}, "job_type": "ecs"})[0]
+    overridden = job_settings(config, ["t"], {"ecs": {"memory": 8192}, "job_type": "ecs"})[0]
     assert (overridden.job_type, overridden.ecs.memory) == ("ecs", 8192)
-    assert jobs_of(config, ["t"]) == [settings]
+    assert job_settings(config, ["t"]) == [settings]
 
 
 def test_an_emr_job_has_one_place_to_run() -> None:

@@ -12,7 +12,7 @@ import pytest
 from botocore import xform_name
 
 from extract_jobs.cli.arguments import argument_parser
-from extract_jobs.config import jobs_of, load_config, specs_for
+from extract_jobs.config import job_settings, load_config, specs_for
 from extract_jobs.connections.engines import ENGINES
 from extract_jobs.connections.urls import from_secret
 from infra.deploy import _parser
@@ -189,6 +189,6 @@ def test_the_first_tables_config_is_valid_and_its_secret_is_one_that_workers_rea
     database = f"arn:aws:glue:eu-central-1:123456789012:database/{spec.target.catalog.database}"
     for action in ("glue:CreateDatabase", "glue:GetDatabase", "glue:CreateTable"):
         assert allows(WORKER, action, database), action
-    (job,) = jobs_of(config, list(config.tables), {})
+    (job,) = job_settings(config, list(config.tables), {})
     assert job.job_type == "glue"
     assert Resolver().holds("HasGlue")
