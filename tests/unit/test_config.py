@@ -688,9 +688,13 @@ def test_many_tables_take_time_in_proportion() -> None:
         assert len(specs) == count
         return time.thread_time() - started
 
+    def least(count: int) -> float:
+        """Return the least of some tries: what else the machine does only ever adds."""
+        return min(seconds(count) for _ in range(3))
+
     seconds(10)  # what is imported and compiled once
-    count = 2_500 if EXHAUSTIVE else 250
-    assert seconds(4 * count) < 9 * seconds(count)
+    count = 2_500 if EXHAUSTIVE else 150
+    assert least(4 * count) < 9 * least(count)
 
 
 def test_a_name_without_its_schema_is_suggested_with_it() -> None:
