@@ -18,7 +18,9 @@ from extract_jobs.spark.java import bundled_java_home
 ARCHIVE = Path(sys.prefix) / "spark.jsa"
 """The classes of this environment's Spark; the Makefile makes it, and tests do without."""
 _UNARCHIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-QUICK_JAVA = f"{_UNARCHIVED} -XX:SharedArchiveFile={ARCHIVE}" if ARCHIVE.exists() else _UNARCHIVED
+# A JVM with other jars, such as spark-submit's launcher, would warn on standard output.
+_ARCHIVED = f"-XX:SharedArchiveFile={ARCHIVE} -Xlog:cds=off -Xlog:cds+dynamic=off"
+QUICK_JAVA = f"{_UNARCHIVED} {_ARCHIVED}" if ARCHIVE.exists() else _UNARCHIVED
 QUICK_JAVA_ENVIRONMENT = {"JAVA_TOOL_OPTIONS": QUICK_JAVA}
 """The same for every JVM that a process starts; each says so on standard error."""
 
