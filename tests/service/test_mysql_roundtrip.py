@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import pytest
@@ -37,7 +37,7 @@ TYPES: dict[str, st.SearchStrategy[Any]] = {
     "bigint": _integers(64),
     "bigint unsigned": _integers(64, unsigned=True).map(Decimal),
     "decimal(38,7)": st.decimals(-(10**31) + 1, 10**31 - 1, places=7).map(
-        lambda d: d.quantize(Decimal("1e-7")) if d.adjusted() < 30 else Decimal("1.0000000")
+        lambda d: d.quantize(Decimal("1e-7"), context=Context(prec=38))
     ),
     "decimal(9,0)": st.integers(-(10**9) + 1, 10**9 - 1).map(Decimal),
     "float": st.floats(width=32, allow_nan=False, allow_infinity=False),
