@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from extract_jobs.cli.config_header import config_header
+from extract_jobs.cli.figures import counted
 from extract_jobs.cli.selection import read_config
 from extract_jobs.cli.suggest import Suggestion, plain_or_quoted, quoted, suggest
 from extract_jobs.config import SourceConfig, load_config, specs_for
@@ -104,8 +105,7 @@ def update_config(arguments: argparse.Namespace) -> str:
 
 def _counts(suggestions: Sequence[Suggestion]) -> str:
     left = sum(s.problem is not None for s in suggestions)
-    count = len(suggestions) - left
-    text = f"{count} table{'' if count == 1 else 's'}"
+    text = counted(len(suggestions) - left, "table")
     return f"{text}, and {left} as comments with the reason" if left else text
 
 

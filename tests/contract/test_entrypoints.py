@@ -365,17 +365,22 @@ SLOW = {
 }  # fmt: skip
 
 
+def end_by_sigterm(process):
+    """Stop a worker in the midst of its extract, and check that it ends in time and says why."""
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    _, stderr = ended(process, 40)
+    assert time.monotonic() - started < 25
+    assert process.returncode == EXIT_RETRY, stderr
+    assert last_line(stderr).startswith("Interrupted: stopped by SIGTERM")
+
+
 @pytest.mark.parametrize(("worker", "kind"), pairs(["emr", "ecs"], list(SLOW)))
 def test_sigterm_stops_drops_and_reports(bench, worker, kind):
     bench.spec(query=SLOW[kind])
     with bench.start(worker, bench.arguments()) as process:
         wait_until(lambda: reading(bench, "pg_sleep") or process.poll() is not None)
-        process.send_signal(signal.SIGTERM)
-        started = time.monotonic()
-        _, stderr = ended(process, 40)
-    assert time.monotonic() - started < 25
-    assert process.returncode == EXIT_RETRY, stderr
-    assert last_line(stderr).startswith("Interrupted: stopped by SIGTERM")
+        end_by_sigterm(process)
     report = bench.report()
     assert (report.status, report.error.class_name) == ("failed", "Interrupted")
     assert report.error.retryable
@@ -400,12 +405,7 @@ def test_sigterm_ends_the_worker_processes_of_the_ecs_worker(bench):
         wait_until(lambda: process.poll() is not None or len(workers()) == 3)
         wait_until(lambda: process.poll() is not None or reading(bench, "repeat(name"))
         server_and_workers = workers()
-        process.send_signal(signal.SIGTERM)
-        started = time.monotonic()
-        _, stderr = ended(process, 40)
-    assert time.monotonic() - started < 25
-    assert process.returncode == EXIT_RETRY, stderr
-    assert last_line(stderr).startswith("Interrupted: stopped by SIGTERM")
+        end_by_sigterm(process)
     assert bench.report().error.class_name == "Interrupted"
     assert len(server_and_workers) == 3
     psutil.wait_procs(server_and_workers, timeout=10)
