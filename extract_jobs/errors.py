@@ -11,7 +11,7 @@
     ├── SchemaChanged          the table changed and the policy refuses    exit 1
     ├── ReconcileFailed        rows written differ from rows read          exit 75, retried
     ├── CommitConflict         another run committed first                 exit 75, retried
-    ├── Outdated               the run was given up on, or tried again     exit 1
+    ├── Outdated               the run was given up on, or replaced        exit 1
     ├── WriteFailed            the target or state could not be written    exit 75, retried
     ├── Interrupted            stopped by SIGTERM, SIGINT or a lost driverexit 75, retried
     ├── CatalogFailed          data published, the catalog not up to date  exit 73

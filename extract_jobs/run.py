@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PLAN_TRIES = 3
-"""How often a run plans, where another run has committed first or the source has moved."""
+"""How often a run plans if another run commits first or the source changes."""
 
 
 def run_extract(
@@ -65,19 +65,19 @@ def run_extract(
 ) -> Report:
     """Extract one table: recover, plan, extract, reconcile, commit, publish, report.
 
-    A crash at any instruction loses no row and repeats none: run it again. Repeating an attempt
-    of a run that is committed writes nothing and returns that run's report. A run that fails
-    before its commit leaves the target as it was. The report is written last, always.
+    A crash at any instruction neither loses nor repeats a row: run it again. Repeating an attempt
+    of a committed run writes nothing and returns that run's report. A run that fails before its
+    commit leaves the target as it was. The report is always written, and written last.
 
     Args:
-        spec: What to extract, and where to.
+        spec: What to extract, and its target.
         spark: The caller's session. With None, splits run on processes of this machine, unless a
             Spark is set up or ``spec.engine`` asks for one.
-        progress: Notified of every step, for people to watch.
+        progress: Notified of every step, for display.
         clock: Returns the current time, UTC.
         open_storage: Returns the storage of a URI; picklable.
-        workers: Worker processes that other extracts of this process use too, and that stay the
-            caller's to close; None starts others where they are needed.
+        workers: Worker processes that other extracts of this process use too and that the caller
+            closes; None starts others if they are needed.
 
     Returns:
         The report, which is also at ``spec.report_uri``.
@@ -124,7 +124,7 @@ def _run_and_report(spec: ExtractSpec, context: RunContext) -> Report:
 
 
 def _extract_onto_latest(spec: ExtractSpec, context: RunContext) -> Report:
-    """Extract onto the newest commit; again where another run was faster or the source moved."""
+    """Extract onto the newest commit; plan again if another run or the source was faster."""
     replan = False
     for _ in range(PLAN_TRIES - 1):
         try:
@@ -139,7 +139,7 @@ def _extract(spec: ExtractSpec, context: RunContext, *, replan: bool) -> Report:
     target = context.open_storage(spec.target.uri)
     log = CommitLog(context.open_storage(spec.state_uri), spec.state_uri, target, spec.target.uri)
     with context.phase("recover"):
-        # First, so that what is found below is all that the runs before this one will ever publish.
+        # First, so that what is found below is all that earlier runs will ever publish.
         for earlier in spec.reruns:
             log.fence(earlier, by=f"run {spec.run_id}")
         base = log.finish_last()

@@ -73,19 +73,19 @@ ROW_XMIN = Column(
 
 @dataclass(frozen=True)
 class TableDescription:
-    """What the source's catalogue says of a table; no row was read for it.
+    """What the source's catalogue says about a table; no row was read for it.
 
     Attributes:
         table: Name as given in the spec.
-        kind: What it is.
+        kind: What kind of table it is.
         columns: In the source's order.
         key: Primary key columns, empty if there is none.
         estimated_rows: Catalogue estimate; None when unknown.
         estimated_bytes: Size on disk including out-of-line values; None when unknown.
         fingerprint: Identifies the source (system identifier, database).
         source_version: The server's version, for the report.
-        read_from: What a person should know of where rows come from, for plan and report: whether
-            it is a standby and how many seconds it lags, whether policies hide rows.
+        read_from: What plan and report say about the place that rows come from: whether it is a
+            standby and how many seconds it lags, whether policies hide rows.
     """
 
     table: str

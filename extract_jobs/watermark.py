@@ -28,7 +28,7 @@ class WatermarkValue:
         type: Its kind; values of different kinds never compare.
         text: The value as the source prints it under ISO settings: integers and decimals as
             digits, dates ``YYYY-MM-DD``, timestamps ``YYYY-MM-DD HH:MM:SS[.ffffff]``, those with
-            a zone always in UTC with ``+00``. Strings as they are. An ``xid`` is a transaction's
+            a zone always in UTC with ``+00``. Strings unchanged. An ``xid`` is a transaction's
             number, widened to 64 bits: the watermark of snapshot mode.
     """
 
@@ -79,13 +79,13 @@ _EXAMPLES = {
 
 
 def parse_value(kind: WatermarkType, given: str | int, where: str) -> WatermarkValue:
-    """Parse a bound as a person writes it.
+    """Parse a bound as people write it.
 
     Args:
         kind: The watermark column's.
         given: Digits for numbers; ``YYYY-MM-DD`` for dates; for timestamps a date, or one with a
             time of at most microseconds and, for ``timestamptz``, an offset (without one: UTC).
-            A date alone is its midnight. Strings as they are.
+            A date alone is its midnight. Strings are taken as they are.
         where: The key that it was given for, for the message.
 
     Returns:
@@ -131,7 +131,7 @@ def _moment(kind: WatermarkType, text: str) -> datetime:
 
 
 def _value(kind: WatermarkType, value: int | Decimal | date | datetime | None) -> WatermarkValue:
-    """Spell a Python value as the source would; of timestamps the UTC wall clock."""
+    """Spell a Python value as the source would; timestamps as UTC."""
     if value is None:
         raise ValueError
     if isinstance(value, datetime):
@@ -146,7 +146,7 @@ def _value(kind: WatermarkType, value: int | Decimal | date | datetime | None) -
 
 
 def python_value(value: WatermarkValue) -> Any:
-    """Return what compares as the value does; of timestamps the UTC wall clock, naive.
+    """Return a Python value that compares as this one does; timestamps as naive UTC.
 
     Raises:
         TypeError: A string: only the source knows its order.
@@ -176,12 +176,12 @@ def is_before(left: WatermarkValue, right: WatermarkValue) -> bool:
 
 
 def minus(value: WatermarkValue, lag: timedelta | int) -> WatermarkValue | None:
-    """Return the value less a lag, exactly; None, which is unbounded, below year 1.
+    """Return the value minus a lag, exactly; None, which is unbounded, below year 1.
 
     Args:
         value: A number or a time.
         lag: In the value's own unit: a duration for times, an integer for numbers. A date goes
-            back by whole days, a part of a day counting as one.
+            back by whole days; part of a day counts as one.
     """
     found = python_value(value)
     if isinstance(lag, timedelta) != (value.type in TIME_TYPES):
@@ -250,8 +250,8 @@ class Interval:
     Attributes:
         lower: Exclusive lower bound: the watermark of the last published commit, less the lag.
         upper: Inclusive upper bound, pinned in the plan.
-        empty: It has no values, whatever the bounds: the source had none when it was planned,
-            and what has come since belongs to the next run.
+        empty: It has no values, whatever the bounds: the source had none when it was planned, and
+            rows that came later belong to the next run.
     """
 
     lower: WatermarkValue | None = None
@@ -259,7 +259,7 @@ class Interval:
     empty: bool = False
 
     def __str__(self) -> str:
-        """``(lower, upper]``, with ``…`` for what is unbounded."""
+        """Return ``(lower, upper]``, with ``…`` for an unbounded side."""
         lower = self.lower.text if self.lower else "…"
         upper = self.upper.text if self.upper else "…"
         return f"({lower}, {upper}]"

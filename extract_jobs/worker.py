@@ -1,8 +1,8 @@
 """Runs one attempt on a worker: arguments → spec → one core call → exit code.
 
 The entrypoints of Glue, EMR and ECS differ only in how they are started and stopped; the rest is
-here. The order matters to the state machine: tracking says RUNNING before the first row is read,
-and a report is at ``report_uri`` before the process ends, also when the spec is unreadable.
+here. The order matters to the state machine: the tracking table says RUNNING before the first row
+is read, and a report is at ``report_uri`` before the process ends, even if the spec is unreadable.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) 
     Args:
         argv: The arguments, without the program's name.
         stop: What a SIGTERM does.
-        spark: The session of the runtime, or None where the core may start one.
+        spark: The runtime's session; None if the core may start one.
 
     Returns:
         The exit code; the last line on standard error is ``<Class>: <message>`` on failure.
@@ -121,7 +121,7 @@ def read_spec(arguments: JobArguments) -> ExtractSpec:
     """Return the spec that the arguments name, with their overrides.
 
     Raises:
-        ConfigError: It is missing, it cannot be read, or it is another run's.
+        ConfigError: It is missing, unreadable, or belongs to another run.
     """
     text: str | bytes | None = arguments.spec_uri
     where = "--spec_uri"
@@ -131,7 +131,7 @@ def read_spec(arguments: JobArguments) -> ExtractSpec:
     if text is None:
         raise ConfigError(
             f"{where}: there is no spec; the config manager writes it before any job starts, so "
-            "it was deleted, or --spec_uri is wrong"
+            "either it was deleted or --spec_uri is wrong"
         )
     spec = parse_spec(text, where)
     if arguments.run_id and arguments.run_id != spec.run_id:

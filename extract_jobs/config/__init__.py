@@ -52,7 +52,7 @@ class SourceConfig:
         where: What messages call the config, such as its path or URI.
         source: The source.
         tables: Its tables by name, in the file's order.
-        folder: What relative paths of it start from; None leaves them to the working folder.
+        folder: Where its relative paths start; None leaves them to the working folder.
     """
 
     where: str
@@ -67,15 +67,15 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
     Args:
         text: YAML; bytes must be UTF-8.
         where: What messages call it, such as its path or URI.
-        folder: What relative paths in it start from, ``~`` being the home folder; None leaves
-            paths as they are.
+        folder: Where relative paths in it start, and what ``~`` means; None leaves paths as they
+            are.
 
     Returns:
-        The config. Without overrides, specs of all its tables can be made of it.
+        The config. Every table in it is complete without overrides.
 
     Raises:
-        ConfigError: Anything wrong. Of a file that is YAML the message has every problem, each on a
-            line of its own with its dotted path and line.
+        ConfigError: Anything wrong. If the file is valid YAML, the message lists every problem,
+            each on its own line with its dotted path and line.
 
     Example:
         >>> config = load_config('''
@@ -135,13 +135,14 @@ def resolve_tables(
 
     Args:
         config: The config.
-        extract_tables: ``"*"``, or a list of names and globs (``*``, ``?``, ``[…]``; with regard
-            to case). A name that a table has is that table, also where it looks like a glob.
-        as_event: Whether messages name the list's entries; a command line has none to name.
+        extract_tables: ``"*"``, or a list of names and globs (``*``, ``?``, ``[…]``; case matters).
+            An entry that is exactly a table's name selects that table, even if it looks like a
+            glob.
+        as_event: Whether messages name the list's entries; a command line has no list to refer to.
 
     Raises:
-        ConfigError: Neither form; nothing selected; an entry given twice; a name that the config
-            lacks (the message names the nearest), or a glob that no table matches.
+        ConfigError: Neither form; nothing selected; an entry given twice; a name that is not in the
+            config (the message names the nearest one), or a glob that no table matches.
     """
     if extract_tables == "*":
         return list(config.tables)
@@ -175,7 +176,7 @@ def resolve_tables(
 
 
 def _bare_names(entry: str, tables: Iterable[str]) -> str:
-    """Return a hint where a name lacks its schema, or is nearly the name within one."""
+    """Return a hint if a name lacks its schema, or nearly matches the name within one."""
     bare = {table.rpartition(".")[2]: table for table in tables}
     found = get_close_matches(entry, bare, n=1, cutoff=0.8)
     return f"; did you mean {bare[found[0]]}?" if found else ""
@@ -197,23 +198,22 @@ def specs_for(
 
     Args:
         config: The config.
-        tables: Names that the config has, as `resolve_tables` gives them.
-        run_id_for: Gives a table's ``run_id``.
+        tables: Names that the config has, as `resolve_tables` returns them.
+        run_id_for: Returns a table's ``run_id``.
         attempt: From 1.
         overrides: Table keys that override those of every table.
-        limit: Most rows of each table, for a sample; None takes all.
-        confirmed: Whether overrides that narrow or alter what is read may go to a table's own
+        limit: Maximum rows of each table, for a sample; None takes all.
+        confirmed: Whether overrides that narrow or alter what is read may write to a table's own
             target.
-        report_base: Folder below which reports go, as
-            ``<source_name>/<table>/<run_id>/attempt-<n>.json``; by default the table's state
-            folder takes them, as ``reports/<run_id>/attempt-<n>.json``.
+        report_base: Folder for reports, as ``<source_name>/<table>/<run_id>/attempt-<n>.json``;
+            the default is the table's state folder, as ``reports/<run_id>/attempt-<n>.json``.
         tracking_table: Name of the tracking table, if there is one.
 
     Returns:
-        One spec a table, in the order of ``tables``.
+        One spec per table, in the order of ``tables``.
 
     Raises:
-        ConfigError: The overrides, or a table with them, are wrong; every problem at once.
+        ConfigError: The overrides, or a table with them, are wrong; lists every problem.
 
     Example:
         >>> config = load_config('''
@@ -249,7 +249,7 @@ def specs_for(
                 tracking_table=tracking_table,
                 limit=limit,
             )
-        except ValidationError as error:  # all else was validated before: the run_id, the attempt
+        except ValidationError as error:  # only the run_id and the attempt are new here
             raise ConfigError(f"{table.name}: {'; '.join(spec_problems(error))}") from error
         specs.append(spec)
     return specs
@@ -260,8 +260,8 @@ def job_settings(
 ) -> list[JobSettings]:
     """Return where and how each table's job runs, in the order of ``tables``.
 
-    What neither config nor overrides give is missing from each section's ``model_fields_set``, so
-    that a deployment's own defaults can go in between.
+    Fields that neither the config nor the overrides set are missing from each section's
+    ``model_fields_set``, so that a deployment's own defaults can fill them.
 
     Raises:
         ConfigError: The overrides are wrong.

@@ -1,4 +1,4 @@
-"""What is wrong with a source config as a file: its frame, its defaults, and where values stand."""
+"""What is wrong with a source config as a file: its top level, its defaults, and lines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:
 
 
 def event_key_problems(file: YamlFile, source: SourceSettings | None) -> list[Problem]:
-    """Return which keys the config cannot let events override."""
+    """Return the keys that the config lists in ``event_overrides`` and may not."""
     problems = []
     for number, key in enumerate((source and source.event_overrides) or ()):
         text = event_key_problem(key)
@@ -52,7 +52,7 @@ def event_key_problems(file: YamlFile, source: SourceSettings | None) -> list[Pr
 
 
 def check_defaults(file: YamlFile, defaults: Mapping[str, Any]) -> list[Problem]:
-    """Return what is wrong with the defaults whatever tables say."""
+    """Return what is wrong with the defaults, whatever the tables say."""
     values = merge({}, normal(defaults))
     problems = []
     if "query" in values:

@@ -1,9 +1,9 @@
 """Which keys of a table the event of an execution may override.
 
-Who starts an execution is not trusted with what a config may say: by code, network, columns, SQL
-and places they could read what is masked, or write where nobody looks. An event may override what
-`ALLOWED` lists, or what the config (``source.event_overrides``), else the deployment, lists in its
-place. What `NEVER` names, nobody can list.
+Whoever starts an execution is trusted less than the config: with other code, networks, columns,
+SQL or locations they could read what is masked, or write where nobody looks. An event may override
+what the config lists (``source.event_overrides``), else what the deployment lists, else `ALLOWED`.
+Keys in `NEVER` cannot be listed by anybody.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ALLOWED = frozenset(
         "emr.timeout_minutes", "ecs.cpu", "ecs.memory", "ecs.timeout_minutes",
     }
 )  # fmt: skip
-"""Keys that events may override where neither config nor deployment says which. A section's name
+"""Keys that events may override if neither config nor deployment lists any. A section's name
 stands for all of its keys."""
 
 NEVER = {
@@ -36,25 +36,25 @@ NEVER = {
     "where": "is SQL",
     "query": "is SQL",
     "files": "decides which files are read",
-    "target.uri": "is a place",
-    "target.catalog": "is a place",
-    "state_uri": "is a place",
-    "spill_folder": "is a place",
+    "target.uri": "is a location",
+    "target.catalog": "is a location",
+    "state_uri": "is a location",
+    "spill_folder": "is a location",
 }
-"""Keys that no event can override, with all below them that `ALLOWED` does not name, and why."""
+"""Keys that no event can override, nor the keys below them except those in `ALLOWED`, and why."""
 
 
 def event_key_problem(key: str) -> str | None:
-    """Return why a key cannot be listed as one that events may override; None where it can."""
+    """Return why a key cannot be listed as one that events may override; None if it can."""
     if key in ALLOWED:
         return None
     if key not in _KEYS:
-        return f"{key} is no key of a table"
+        return f"{key} is not a key of a table"
     for never, why in NEVER.items():
         if f"{key}.".startswith(f"{never}."):
             return f"{key} {why}: no event can override it"
         if never.startswith(f"{key}."):
-            return f"{key} holds {never}, which {why}: name the keys below it that events may"
+            return f"{key} contains {never}, which {why}: list the keys below it that events may"
     return None
 
 
@@ -65,13 +65,13 @@ def check_event_overrides(
     by_config: Iterable[str] | None,
     by_deployment: Iterable[str] | None,
 ) -> None:
-    """Refuse overrides that an event may not make. Keys that a table does not have are left alone.
+    """Refuse overrides that an event may not make. Unknown keys are ignored here.
 
     Args:
         overrides: The event's.
         where: What messages call the config.
-        by_config: Keys that the config lets events override; None where it does not say.
-        by_deployment: Keys that the deployment does; None where it does not say.
+        by_config: Keys that the config lets events override; None if it lists none.
+        by_deployment: Keys that the deployment lets events override; None if it lists none.
 
     Raises:
         ConfigError: Names every key that may not be overridden, and who could allow it; or the

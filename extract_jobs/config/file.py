@@ -1,8 +1,8 @@
 """YAML as people write it: plain data, and the line that each value stands on.
 
-What YAML 1.1 would turn into something else stays what it looks like: keys are always text
-(``on``, ``no``, ``2024``), and dates are text. Keys given twice are refused, and so are tags,
-nesting beyond `MAX_DEPTH` and aliases that would grow beyond `MAX_VALUES`.
+Values that YAML 1.1 would convert keep their spelling: keys are always text (``on``, ``no``,
+``2024``), and dates are text. Duplicate keys are refused, and so are tags, nesting deeper than
+`MAX_DEPTH` and aliases that would expand to more than `MAX_VALUES`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from extract_jobs.errors import ConfigError
 
 MAX_DEPTH = 50
 MAX_VALUES = 2_000_000
-"""Keys and values of one file with every alias written out; 10,000 large tables need a tenth."""
+"""Keys and values of one file with every alias expanded; 10,000 large tables need a tenth."""
 MAX_BYTES = 10 * 2**20
 """Of one file; 10,000 large tables need a fifth."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -31,9 +31,9 @@ class YamlFile:
 
     Attributes:
         where: What messages call it.
-        data: Mappings, lists, text, numbers, booleans and None. Aliased parts are shared objects:
-            never change them.
-        root: The node that it was read from.
+        data: Mappings, lists, text, numbers, booleans and None. Aliases share objects, so never
+            change them.
+        root: The node that ``data`` was read from.
     """
 
     def __init__(self, where: str, data: Any, root: yaml.Node, builder: _Builder) -> None:
@@ -72,13 +72,13 @@ def parse_yaml(text: str | bytes, where: str) -> YamlFile:
         Its data and lines; an empty document's data is None.
 
     Raises:
-        ConfigError: Not UTF-8, not YAML, more than one document, a key given twice, a tag, or a
-            document that is nested too deeply or grows too large by its aliases.
+        ConfigError: Not UTF-8, not YAML, more than one document, a duplicate key, a tag, or a
+            document that is nested too deeply or grows too large through its aliases.
     """
     if len(text) > MAX_BYTES:
         raise ConfigError(
             f"{where}: is {len(text):,} {'bytes' if isinstance(text, bytes) else 'characters'} "
-            f"long, and a config is {MAX_BYTES:,} at most: cut it into several sources"
+            f"long, and a config may have {MAX_BYTES:,} at most: split it into several sources"
         )
     if isinstance(text, bytes):
         try:
@@ -101,7 +101,7 @@ def parse_yaml(text: str | bytes, where: str) -> YamlFile:
 
 
 def _check_depth(text: str, where: str) -> None:
-    """Refuse deep nesting before composing, which recurses, in libyaml's binding without limit."""
+    """Refuse deep nesting before composing, which recurses without limit in libyaml's binding."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -127,7 +127,7 @@ def _syntax_error(error: yaml.YAMLError, where: str) -> ConfigError:
 
 
 class _Builder:
-    """Turns nodes into data, each node once: aliases share what they name."""
+    """Turns nodes into data, each node once: aliases share the object."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -136,17 +136,17 @@ class _Builder:
         self._open: set[int] = set()
 
     def value(self, node: yaml.Node, path: Path) -> Any:
-        """Return a node's data; problems are noted in ``problems``."""
+        """Return a node's data; problems are added to ``problems``."""
         return self._sized(node, path)[0]
 
     def _sized(self, node: yaml.Node, path: Path) -> tuple[Any, int]:
-        """Return data and how many values it has with its aliases written out."""
+        """Return the data and its number of values with aliases expanded."""
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path), 1
         if id(node) in self._done:
             return self._done[id(node)]
         if id(node) in self._open:
-            self._problem(node, path, "an alias that holds itself")
+            self._problem(node, path, "an alias that contains itself")
             return None, 1
         self._open.add(id(node))
         data: Any
@@ -161,7 +161,7 @@ class _Builder:
             data, size = [i[0] for i in items], sum(i[1] for i in items)
         self._open.discard(id(node))
         if size > MAX_VALUES:
-            self._problem(node, path, f"aliases make more than {MAX_VALUES:,} values of this")
+            self._problem(node, path, f"aliases expand this to more than {MAX_VALUES:,} values")
             data, size = None, 1
         self._done[id(node)] = data, size + 1
         return self._done[id(node)]
@@ -169,12 +169,12 @@ class _Builder:
     def entries(
         self, node: yaml.MappingNode, path: Path = ()
     ) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Return key node and value node by key, ``<<`` merged in below the mapping's own keys."""
+        """Return key and value node by key; ``<<`` is merged in below the mapping's own keys."""
         if id(node) in self._entries:
             return self._entries[id(node)]
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        self._entries[id(node)] = own  # so that a mapping that merges itself comes to an end
+        self._entries[id(node)] = own  # so that a mapping that merges itself ends
         for key, child in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self._problem(key, path, "a key must be text, not a list or a mapping")
@@ -194,7 +194,7 @@ class _Builder:
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for part in parts:
             if not isinstance(part, yaml.MappingNode):
-                self._problem(part, path, "<< takes a mapping, or a list of mappings")
+                self._problem(part, path, "<< needs a mapping, or a list of mappings")
                 continue
             for name, entry in self.entries(part, path).items():
                 merged.setdefault(name, entry)
@@ -210,7 +210,7 @@ class _Builder:
         if kind == "bool":
             return text.lower() in _TRUE
         if kind == "int":
-            # Not 010 (eight), 1_000 or 12:30 (750): those stay text, and the field decides.
+            # Not 010 (eight), 1_000 or 12:30 (750): those stay text, and the field's type decides.
             return int(text) if _CORE_INT.fullmatch(text) else text
         if kind == "float":
             try:

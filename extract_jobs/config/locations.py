@@ -1,8 +1,8 @@
 """Where a table's data and state go: placeholders, path segments, and colliding locations.
 
-``{source_name}``, ``{schema}`` and ``{table}`` are filled in. In URIs names are percent-encoded, so
-that no name becomes two segments, a hidden folder or ``..``; in the catalog they become names that
-Athena accepts.
+``{source_name}``, ``{schema}`` and ``{table}`` are placeholders. Names are percent-encoded in URIs,
+so that no name becomes two segments, a hidden folder or ``..``; in the catalog they become names
+that Athena accepts.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def table_parts(extract_table: str, is_query: bool = False) -> tuple[str, str]:
     """Return schema and table of a name, for placeholders.
 
     Args:
-        extract_table: ``schema.table`` or ``table``; parts may be quoted as in SQL. Unquoted, the
-            first dot ends the schema.
-        is_query: Whether it names a query, whose whole name is the table.
+        extract_table: ``schema.table`` or ``table``; parts may be quoted as in SQL. Without quotes
+            the schema ends at the first dot.
+        is_query: Whether it names a query; then the whole name is the table.
 
     Returns:
         The schema is ``query`` for a query, and ``public`` for a table without a schema.
@@ -136,12 +136,12 @@ def location_of(
 
     def filled(path: tuple[str, ...], template: str, encode: Callable[[str], str] = segment) -> str:
         if template.startswith("file://") and encode is segment:
-            # Such a URI is decoded when it is used; the segment must survive that.
+            # Such a URI is decoded when it is used; the segment must survive decoding.
             encode = _segment_of_uri
         try:
             text = fill(template, names, encode)
             if text.startswith("~") and not template.startswith("~"):
-                text = f"./{text}"  # the table's name begins with ~: not a home folder
+                text = f"./{text}"  # the table's name begins with ~ and is not a home folder
             return absolute(text, folder) if encode is segment else text
         except ValueError as error:
             found.append(DataProblem(path, str(error)))
@@ -219,5 +219,5 @@ def _nested(targets: Mapping[str, str], states: Mapping[str, str]) -> Iterator[t
 
 
 def _comparable(uri: str) -> str:
-    """Return a URI in a form that ignores case."""
+    """Return a URI in a form that can be compared without regard to case."""
     return normal_uri(uri).casefold()

@@ -1,4 +1,4 @@
-"""Problems of a config: found, worded for people, and gathered into one error."""
+"""Problems of a config: found, worded for people, and collected in one error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from extract_jobs.errors import ConfigError
 
 MAX_SHOWN = 100
-"""Problems that one message lists; it says how many more there are."""
+"""Maximum problems that one message lists; it also says how many more there are."""
 
 Path = tuple[str | int, ...]
 _PRIVATE = frozenset({"connection", "query", "where"})
@@ -25,9 +25,9 @@ class Problem:
     """One thing wrong with a config.
 
     Attributes:
-        path: Dotted path of the value; empty for the config as a whole.
+        path: Dotted path of the value; empty for the whole config.
         text: What is wrong and what to do. Never holds a credential.
-        line: Line in the file, from 1; None for values that no file holds, such as overrides.
+        line: Line in the file, from 1; None for values that are not in the file, such as overrides.
     """
 
     path: str
@@ -42,7 +42,7 @@ class DataProblem:
     Attributes:
         path: Keys and indexes down to the value.
         text: What is wrong and what to do.
-        partial: Whether more data could fix it: something is missing, or parts disagree.
+        partial: Whether more data could fix it: something is missing, or parts conflict.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class DataProblem:
 def refusal(where: str, problems: Iterable[Problem]) -> ConfigError:
     """Return the error that lists all problems of ``where``, in order of line.
 
-    One problem makes one line; several make a heading and a line each.
+    A single problem makes one line; several make a heading and a line each.
     """
     unique = sorted(dict.fromkeys(problems), key=lambda p: p.line or 0)
     lines = [_described(where, p) for p in unique[:MAX_SHOWN]]
@@ -121,7 +121,7 @@ def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> li
         kind = one["type"]
         is_word = kind == "literal_error" and loc not in given
         if is_word and any(loc[:-1] == p[:-1] for p in given):
-            continue  # it would do in a mapping's place, but there is one: what is wrong is inside
+            continue  # the union's short form, but this is a mapping: the problem is inside it
         if kind == "missing":
             key, text = (loc, True), "is required"
         elif kind == "extra_forbidden":
@@ -138,7 +138,7 @@ def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> li
 
 
 def _as_given(loc: Path, data: Any) -> Path:
-    """Return a place without the names that pydantic gives to the branches of a union."""
+    """Return a location without the names that pydantic adds for the branches of a union."""
     for depth, part in enumerate(loc[:-1]):
         if isinstance(data, Mapping) and part not in data and loc[depth + 1] in data:
             return (*loc[:depth], *_as_given(loc[depth + 1 :], data))
@@ -174,7 +174,7 @@ def _reason(error: Any, path: Path) -> str:
 
 
 def _shown(value: Any) -> str | None:
-    """Return a short scalar as YAML has it; None for what is long or not a scalar."""
+    """Return a short scalar as YAML spells it; None if it is long or not a scalar."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str | int | float) and len(str(value)) <= 60:
@@ -183,7 +183,7 @@ def _shown(value: Any) -> str | None:
 
 
 def unknown_key(model: type[BaseModel], path: Path) -> str:
-    """Return what to say of a key at ``path`` that ``model`` does not know there."""
+    """Return the message for a key at ``path`` that ``model`` does not have there."""
     key = str(path[-1])
     if key.casefold() in _SECRETS:
         return (
@@ -200,7 +200,7 @@ def unknown_key(model: type[BaseModel], path: Path) -> str:
 
 
 def model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
-    """Return the model of the mapping at ``path``; None where it is no model."""
+    """Return the model of the mapping at ``path``; None if it is not a model."""
     here: type[BaseModel] | None = model
     for part in path:
         field = here.model_fields.get(str(part)) if here else None
@@ -209,7 +209,7 @@ def model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
 
 
 def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted paths of all keys of a model, sections before their keys."""
+    """Yield the dotted paths of all keys of a model, each section before its keys."""
     for name, field in model.model_fields.items():
         yield prefix + name
         for part in _models(field.annotation):

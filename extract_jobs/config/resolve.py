@@ -1,7 +1,7 @@
-"""Layers of table values, laid over one another and made into a table and its spec.
+"""Merges the layers of a table's values and makes a table and its spec of them.
 
-Mappings merge key by key, everything else replaces, and ``null`` takes a value away, so that what
-holds without the config holds again.
+Mappings merge key by key, everything else replaces, and ``null`` removes a value, which restores
+the built-in default.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from extract_jobs.storage import join
 _SPLITS: Path = ("split", "max_connections")
 _SHORTHAND: Path = ("max_connections",)
 _DRAFT = "draft"
-"""The run_id with which a spec is made only to be validated."""
+"""The run_id of a spec that is only made to be validated."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ResolvedTable:
         name: Its key in the config, which is its ``extract_table``.
         config: Its values, merged and validated.
         location: Where its data and state go.
-        values: The same values as plain data, for overrides to go on top of. Never changed.
+        values: The same values as plain data, on which overrides are merged. Never changed.
         line: Its line in the file, from 1.
     """
 
@@ -48,16 +48,16 @@ class ResolvedTable:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one layer of table values over another, changing neither.
+    """Merge one layer of table values over another, changing neither.
 
-    Mappings merge key by key; anything else replaces; None takes the value away. Only where
-    ``null`` is a value of its own (``lossy_types``, the values of ``columns.mask``) is it kept.
+    Mappings merge key by key; anything else replaces; None removes the value. None is kept only
+    where ``null`` is a value of its own (``lossy_types``, the values of ``columns.mask``).
     """
     return _merge(below, above, ())
 
 
 def overlaid(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return layers of overrides as one, later ones on top; None stays, to take a value away."""
+    """Merge layers of overrides into one, later ones on top; None stays, to remove a value."""
     found: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -82,7 +82,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any], path: Path) -> di
         elif _is_known(here):
             merged.pop(key, None)
         else:
-            merged[key] = None  # an unknown key is refused, also with no value
+            merged[key] = None  # an unknown key is refused even without a value
     return merged
 
 
@@ -92,7 +92,7 @@ def _is_known(path: Path) -> bool:
 
 
 def normal(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Spell a layer's shorthand out: ``max_connections`` is ``split.max_connections``.
+    """Expand a layer's shorthand: ``max_connections`` is ``split.max_connections``.
 
     Within one layer the long form wins.
     """
@@ -104,7 +104,7 @@ def normal(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def as_written(layer: Mapping[str, Any], path: Path) -> Path:
-    """Return ``path`` in the spelling that a layer has it in."""
+    """Return ``path`` in the spelling that a layer uses."""
     return _SHORTHAND if path == _SPLITS and not exists(layer, path) else path
 
 
@@ -157,7 +157,7 @@ def resolve_table(
 
 
 def located(source: SourceSettings, folder: str) -> SourceSettings:
-    """Return a source whose paths mean the same from any working folder."""
+    """Return a source whose paths mean the same in any working folder."""
     given = source.connection
     paths = {
         name: absolute(path, folder)
@@ -172,7 +172,7 @@ def located(source: SourceSettings, folder: str) -> SourceSettings:
 def read_by_others(
     source: SourceSettings | None, tables: Mapping[str, ResolvedTable]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (table, what is wrong) where a table's glob finds what another table writes."""
+    """Yield (table, what is wrong) if a table's glob matches what another table writes."""
     uri = source.connection.uri if source else None
     if uri is None:
         return
@@ -210,7 +210,7 @@ def spec_of(
     """Return the spec of one table.
 
     Raises:
-        ValidationError: Values of the table do not go together.
+        ValidationError: Values of the table conflict.
     """
     fields: dict[str, Any] = {name: getattr(table.config, name) for name in _SPEC_FIELDS}
     return ExtractSpec(

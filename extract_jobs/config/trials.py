@@ -1,7 +1,7 @@
 """Overrides that try something out, kept away from a table's own files.
 
-A run with a narrower condition, other columns or another query would leave that in the place of
-the table's rows. It goes to a scratch place, or has to be meant.
+A run with a narrower condition, other columns or another query would replace the table's rows with
+its result. It has to go to a scratch folder, or be confirmed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.spec.uris import overlap
 
 _OF_ONE_TABLE: tuple[Path, ...] = (("query",), ("files", "glob"))
-"""Keys whose value gives the rows: over several tables, each would get the same rows."""
+"""Keys whose value decides the rows: with several tables, each would get the same rows."""
 
 _COLUMN_KEYS = ("include", "exclude", "rename", "cast", "mask")
 
@@ -34,7 +34,7 @@ def scratch_overrides(place: str) -> dict[str, Any]:
 
 
 def sample_overrides() -> dict[str, Any]:
-    """Return the overrides of a run that takes some rows of a table: each replaces the last one."""
+    """Return the overrides for a sample of a table's rows: each run replaces the last one."""
     return {"mode": "full", "watermark": None, "target": {"write_mode": "overwrite"}}
 
 
@@ -52,9 +52,9 @@ def shared_rows(overrides: Mapping[str, Any], tables: Sequence[str]) -> Iterator
 
 
 def replaced_by_less(old: ResolvedTable, new: ResolvedTable) -> Iterator[Problem]:
-    """Yield what keeps a table from being run with overrides that narrow or alter what is read.
+    """Yield why a table may not be run with overrides that narrow or alter what is read.
 
-    Nothing where the run goes to another place than the config's own.
+    Yields nothing if the run writes to another location than the config's own.
     """
     if not overlap(old.location.target.uri, new.location.target.uri):
         return
@@ -62,25 +62,25 @@ def replaced_by_less(old: ResolvedTable, new: ResolvedTable) -> Iterator[Problem
     if changed:
         yield Problem(
             dotted(("tables", old.name)),
-            f"with the overrides, {' and '.join(changed)} would decide what is in the table's own "
-            f"target {old.location.target.uri}, in the place of all its rows. Try it in a scratch "
-            "place (extract-jobs run --target FOLDER), or say that it is meant (--yes)",
+            f"with the overrides, {' and '.join(changed)} would decide what replaces all rows in "
+            f"the table's own target {old.location.target.uri}. Try it in a scratch folder "
+            "(extract-jobs run --target FOLDER), or confirm that you mean it (--yes)",
             old.line,
         )
 
 
 def check_scratch(tables: Mapping[str, ResolvedTable], place: str) -> None:
-    """Refuse a scratch place that is not apart from where the config's tables and states are.
+    """Refuse a scratch folder that overlaps the config's tables or states.
 
     Raises:
-        ConfigError: It is a table's own location, or inside or around one.
+        ConfigError: It is a table's own location, inside one, or contains one.
     """
     for name, table in tables.items():
         for uri in (table.location.target.uri, table.location.state_uri):
             if overlap(place, uri):
                 raise ConfigError(
-                    f"--target {place}: {uri}, where table {name} has its own files or state, is "
-                    "not apart from it; give a folder of its own"
+                    f"--target {place}: it overlaps {uri}, where table {name} has its own files or "
+                    "state; choose a separate folder"
                 )
 
 

@@ -1,4 +1,4 @@
-"""The sizes of workers that AWS sells: which there are, which fits, and which comes next."""
+"""The worker sizes that AWS offers: which exist, which one fits, and which one is next."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/app-behavior.htm
 
 _OVERHEAD, _LEAST_OVERHEAD_GB = 0.1, 0.375
 EMR_MOST_GB = int(EMR_GB[16][-1] / (1 + _OVERHEAD))
-"""The most that Spark may request, so that its overhead fits too."""
+"""The most memory that Spark may request, so that its overhead fits too."""
 
 
 def emr_container_gb(memory_gb: int) -> int:
@@ -42,14 +42,14 @@ def emr_container_gb(memory_gb: int) -> int:
 
 
 def emr_worker(memory_gb: int, at_least: int) -> tuple[int, int]:
-    """Return the smallest worker of EMR Serverless: its vCPUs, and its whole memory in GB.
+    """Return the smallest EMR Serverless worker: its vCPUs, and its total memory in GB.
 
-    A size that EMR Serverless does not have is requested unchanged, and its own error then says so:
-    an item made before sizes were checked may name one, and so may one for a cluster.
+    A size that EMR Serverless does not offer is requested unchanged, and EMR reports the error: an
+    item from before sizes were checked may have one, and so may an item for a cluster.
 
     Args:
         memory_gb: What Spark requests; its overhead is added.
-        at_least: vCPUs.
+        at_least: Minimum vCPUs.
     """
     need = emr_container_gb(memory_gb)
     fitting = (
@@ -62,22 +62,22 @@ def emr_worker(memory_gb: int, at_least: int) -> tuple[int, int]:
 
 
 def emr_problem(memory_gb: int, cores: int) -> str | None:
-    """Say why EMR Serverless has no worker for an executor; None where it has."""
+    """Return why EMR Serverless has no worker for an executor; None if it has one."""
     if cores not in EMR_GB:
         return f"executor_cores: {cores} is not one of {_listed(tuple(EMR_GB))}"
     need, least = emr_container_gb(memory_gb), EMR_GB[cores][0]
     if need < least:
         fits = next(gb for gb in range(memory_gb, 200) if emr_container_gb(gb) >= least)
         return (
-            f"executor_cores: {cores} and executor_memory_gb: {memory_gb} is no worker of EMR "
+            f"executor_cores: {cores} and executor_memory_gb: {memory_gb} fit no worker of EMR "
             f"Serverless, which gives {cores} vCPU at least {least} GB, Spark's overhead included: "
-            f"set executor_memory_gb to {fits} or more, or executor_cores to fewer"
+            f"set executor_memory_gb to {fits} or more, or lower executor_cores"
         )
     return None
 
 
 def fargate_problem(cpu: int, memory: int) -> str | None:
-    """Say why Fargate has no task of that size; None where it has."""
+    """Return why Fargate has no task of that size; None if it has one."""
     if cpu not in FARGATE_MIB:
         return f"cpu: {cpu} is not one of {_listed(tuple(FARGATE_MIB))}"
     sizes = FARGATE_MIB[cpu]
@@ -87,13 +87,13 @@ def fargate_problem(cpu: int, memory: int) -> str | None:
         expected = _listed(sizes)
     else:
         expected = f"{sizes[0]} to {sizes[-1]} in steps of {sizes[1] - sizes[0]}"
-    return f"memory: {memory} is no size of Fargate's for cpu: {cpu}; expected {expected}"
+    return f"memory: {memory} is not a Fargate size for cpu: {cpu}; expected {expected}"
 
 
 def bigger_glue_worker(worker: GlueWorker) -> GlueWorker:
     """Return the next worker type of the same family.
 
-    The biggest is followed by itself, and so is one that this version does not know.
+    The biggest type is returned unchanged, and so is a type that this version does not know.
     """
     kinds: tuple[GlueWorker, ...] = get_args(GlueWorker)
     if worker not in kinds:
@@ -103,7 +103,7 @@ def bigger_glue_worker(worker: GlueWorker) -> GlueWorker:
 
 
 def bigger_fargate_task(cpu: int, memory: int) -> tuple[int, int]:
-    """Return twice the memory, and the fewest CPU units that Fargate sells it with."""
+    """Return twice the memory, and the fewest CPU units that Fargate offers with it."""
     for units, sizes in FARGATE_MIB.items():
         fits = [size for size in sizes if size >= memory * 2]
         if units >= cpu and fits:

@@ -41,8 +41,9 @@ def run_in_process(
 ) -> Results:
     """Extract some splits, one after the other; several share one set of files.
 
-    A broken connection is tried again in the same snapshot: the rows that its split had given are
-    taken back, those of splits before it stay. Nothing stays staged when this raises.
+    A split whose connection breaks is read again in the same snapshot: its rows so far are
+        discarded,
+    those of earlier splits stay. Nothing stays staged when this raises.
 
     Raises:
         ExtractError: As `Reader.read` and `PartitionedWriter` raise.
@@ -73,7 +74,7 @@ def _whole(
 
 
 def _counted(result: SplitResult, reader: Reader) -> SplitResult:
-    """Return a result with the rows that its reader has put aside; most readers never do."""
+    """Return a result with the rows that its reader has set aside; most readers never do."""
     return replace(result, rejected_rows=getattr(reader, "rejected_rows", 0))
 
 

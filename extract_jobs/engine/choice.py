@@ -27,10 +27,10 @@ class Placement:
 
     Attributes:
         on: ``here`` is this process, ``processes`` are worker processes of this machine.
-        connections: Most splits under way at a time, at least 1.
-        context: The Spark that runs them. Elsewhere the Spark that this process drives all the
-            same, or None. The attempt ends when it ends.
-        session: The caller's.
+        connections: Maximum splits under way at a time, at least 1.
+        context: The Spark that runs them. If they run elsewhere, the Spark that this process drives
+            anyway, or None. The attempt ends when this Spark ends.
+        session: The caller's session.
     """
 
     on: Literal["here", "processes", "spark"]
@@ -40,7 +40,7 @@ class Placement:
 
     @property
     def connections_here(self) -> int:
-        """How many splits this machine reads at a time; 0 where other machines read them."""
+        """How many splits this machine reads at a time; 0 if other machines read them."""
         if self.on != "spark":
             return self.connections
         assert self.context is not None
@@ -56,14 +56,14 @@ def place_splits(
     connections: int,
     spark: SparkSession | None,
 ) -> Placement:
-    """Decide where splits run, and start a Spark if they need one.
+    """Decide where splits run, and start Spark if they need it.
 
     Args:
-        wanted: The spec's ``engine``. With ``auto`` it is Spark where somebody has set up a Spark:
-            the caller has a session, one is active, or a master is configured, as by spark-submit,
-            on Glue and on EMR. Elsewhere this machine is all there is.
-        reader: A `DataFrameReader` reads through Spark, whatever is wanted. A single split that
-            Python reads is read in this process, whatever is wanted.
+        wanted: The spec's ``engine``. ``auto`` is Spark if somebody has set up Spark: the caller
+            has a session, one is active, or a master is configured, as spark-submit, Glue and EMR
+            do. Otherwise splits run on this machine.
+        reader: A `DataFrameReader` always reads through Spark. A single split that Python reads is
+            always read in this process.
         splits: How many there are.
         connections: How many may be read at a time.
         spark: The caller's session.
@@ -82,7 +82,7 @@ def place_splits(
 def _of_arrow(wanted: Engine, spark: SparkSession | None) -> Literal["processes", "spark"]:
     if wanted != "auto":
         return wanted
-    if sys.platform != "linux":  # forking and ending workers as they are here is Linux's
+    if sys.platform != "linux":  # worker processes are forked and ended in ways that only Linux has
         return "spark"
     return "spark" if spark is not None or spark_is_set_up() else "processes"
 
@@ -97,7 +97,7 @@ def processes_for(connections: int, splits: int) -> int:
     if most == 1:
         return 1
     if sys.platform != "linux":
-        raise ConfigError("engine: processes runs on Linux only; leave it out, to read with Spark")
+        raise ConfigError("engine: processes runs on Linux only; leave it out to read with Spark")
     return min(most, len(os.sched_getaffinity(0)))
 
 
@@ -108,10 +108,10 @@ def will_need_workers(
     *,
     first: bool,
 ) -> bool:
-    """Return whether worker processes are worth starting before the table is cut: it looks large.
+    """Return whether worker processes should be started before the table is split: it looks large.
 
-    Those that are needed all the same are started later, those that are not cost a second of
-    another core. Most increments are small, whatever the size of their table.
+    If this says no and they are needed after all, they start later; if it says yes in vain, they
+    cost a second of another core. Most increments are small, whatever the size of their table.
 
     Args:
         spec: What is extracted.
@@ -132,7 +132,7 @@ def will_need_workers(
 
 
 def may_use_spark(spec: ExtractSpec) -> bool:
-    """Return whether a spec's splits run on Spark if there are several, as the spec has it."""
+    """Return whether, going by the spec, splits run on Spark if there are several."""
     return registration(spec.source_type).on_spark or _of_arrow(spec.engine, None) == "spark"
 
 

@@ -1,8 +1,8 @@
 """Runs splits of a DataFrame source: a Spark job of one task, from Spark's rows to Parquet files.
 
-Spark reads the rows in its JVM and hands them as Arrow batches to a Python worker (`mapInArrow`),
-which does with them what it does with the batches of any source. Its answer is one row of one
-binary column: the pickled `Results`, or `SplitFailure`.
+Spark reads the rows in its JVM and hands them to a Python worker as Arrow batches (`mapInArrow`).
+The worker treats them like the batches of any source, and answers with one row of one binary
+column: the pickled `Results`, or `SplitFailure`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 1.0
-"""Before a split is read again; as often longer as it was tried."""
+"""Wait before a split is read again, multiplied by the number of tries so far."""
 
 Batches = Iterable[pa.RecordBatch]
 
@@ -51,15 +51,15 @@ def run_dataframe(
     session: SparkSession,
     stop: threading.Event,
 ) -> Results | SplitFailure:
-    """Run some splits as a Spark job; a connection or worker that is lost costs one try.
+    """Run some splits as a Spark job; a lost connection or worker costs one try.
 
-    Several splits are read one after the other and share one set of files; a try reads them all
-    again, since Spark does not say which split a row came from. Spark's own retries of a task come
-    first, where its master has any. What a lost worker had staged is dropped at the end by
-    `extract_jobs.engine.run_splits.abort_leftover_uploads`.
+    Several splits are read one after the other and share one set of files; a retry reads all of
+    them again, since Spark does not say which split a row came from. Spark's own task retries come
+    first, if its master has any. `extract_jobs.engine.run_splits.abort_leftover_uploads` drops at
+    the end what a lost worker had staged.
 
     Raises:
-        SourceUnavailable: The connection broke as often as it may.
+        SourceUnavailable: The connection broke on every try.
         SourceQueryFailed: The source failed the statement.
         Interrupted: Spark lost its worker, or itself.
         WorkerOutOfMemory: A worker ran out of memory.
@@ -83,7 +83,7 @@ def _run_once(
     task: SplitTask, reader: DataFrameReader, unit: Sequence[Split], session: SparkSession
 ) -> Results | SplitFailure:
     addressing = {name: os.environ[name] for name in ADDRESSING if name in os.environ}
-    # Executors are given their rows: what they get holds no connection.
+    # Executors receive their rows from Spark, so what they get holds no connection.
     conform, staging = reader.conform, replace(task, reader=None)
 
     def stage(batches: Batches) -> Iterator[pa.RecordBatch]:
@@ -106,7 +106,7 @@ def _run_once(
 
     one_task = reader.dataframe(session, unit).coalesce(1)
     rows = one_task.mapInArrow(stage, "outcome binary").collect()
-    # One Spark partition returns one row; no row means that Spark took the partition for empty.
+    # One Spark partition returns one row; no row means that Spark considered the partition empty.
     [row] = rows
     found: Results | SplitFailure = pickle.loads(bytes(row.outcome))  # noqa: S301 - ours
     return found
@@ -115,7 +115,7 @@ def _run_once(
 def _mapped(
     error: Exception, reader: DataFrameReader, session: SparkSession
 ) -> ExtractError | None:
-    """Return what an error means: the source knows its own, Spark's are known to `spark_error`."""
+    """Return what an error means: the source maps its own, `spark_error` maps Spark's."""
     if isinstance(error, ExtractError):
         return error
     found = reader.error(error)

@@ -1,8 +1,8 @@
-"""Keeps pyarrow from importing pandas: 2 s of CPU a process, for a library that nothing here uses.
+"""Keeps pyarrow from importing pandas, which costs 2 s of CPU per process and is not used here.
 
-pyarrow looks for pandas when it first makes an array of Python values, so that it recognizes pandas
-objects among them. If it finds none, it continues without; only conversions to pandas, which a
-caller has to ask for, look again (pyarrow 18 to 25, ``pandas-shim.pxi``).
+pyarrow looks for pandas when it first makes an array of Python values, so that it can recognize
+pandas objects among them. If it finds none, it continues without; only conversions to pandas, which
+a caller has to request, look again (pyarrow 18 to 25, ``pandas-shim.pxi``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _skipped = False
 
 
 class _NoPandas(MetaPathFinder):
-    """Finds no pandas, wherever it may be installed."""
+    """Hides pandas, wherever it may be installed."""
 
     def find_spec(
         self,
@@ -25,17 +25,17 @@ class _NoPandas(MetaPathFinder):
         path: Sequence[str] | None,  # noqa: ARG002 - the protocol's
         target: ModuleType | None = None,  # noqa: ARG002 - the protocol's
     ) -> ModuleSpec | None:
-        """Fail the import of pandas; leave all others to the finders behind."""
+        """Fail the import of pandas; leave all others to the next finders."""
         if fullname == "pandas":
-            raise ModuleNotFoundError("pandas is not looked for", name=fullname)
+            raise ModuleNotFoundError("pandas is hidden from pyarrow here", name=fullname)
         return None
 
 
 def skip_pandas() -> None:
     """Make pyarrow's first look for pandas find nothing.
 
-    Call it in processes of our own, before other threads start: afterwards `pyarrow.array` treats
-    pandas objects as plain sequences until a conversion to pandas is asked for. Does nothing if
+    Call it in our own processes, before other threads start: afterwards `pyarrow.array` treats
+    pandas objects as plain sequences until a conversion to pandas is requested. Does nothing if
     pandas is already imported. ``import pandas`` works as before.
     """
     global _skipped  # noqa: PLW0603 - as much a fact of the process as what it has imported

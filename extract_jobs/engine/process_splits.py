@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 def pickled(task: SplitTask) -> bytes:
-    """Return a task as workers are sent it.
+    """Return a task as it is sent to workers.
 
     Raises:
-        ConfigError: It holds something that cannot be sent.
+        ConfigError: It contains something that cannot be pickled.
     """
     try:
         return pickle.dumps(task)
     except Exception as error:
         raise ConfigError(
-            f"the reader or open_storage cannot be sent to a worker process ({error}): make it of "
-            "named functions and classes of modules, or bring a Spark session (engine: spark)"
+            f"the reader or open_storage cannot be sent to a worker process ({error}): build it "
+            "from functions and classes of modules, or pass a Spark session (engine: spark)"
         ) from error
 
 
@@ -42,11 +42,11 @@ def run_on_process(
 ) -> Results | SplitFailure:
     """Run some splits on a worker process; a lost worker costs one try.
 
-    What a lost worker had staged is dropped at the end by `run_splits.abort_leftover_uploads`.
+    `run_splits.abort_leftover_uploads` drops at the end what a lost worker had staged.
 
     Raises:
-        Interrupted: A worker was lost as often as it may.
-        WorkerOutOfMemory: A worker was killed because memory was full.
+        Interrupted: A worker was lost on every try.
+        WorkerOutOfMemory: A worker was killed because the machine ran out of memory.
     """
     for last in (False, True):
         worker = workers.take(owner, stop)
@@ -59,7 +59,7 @@ def run_on_process(
                 raise error from lost
             logger.warning("%s: %s; reading again", described(unit), lost)
         except BaseException:
-            workers.lost(worker)  # what it still does is for nobody
+            workers.lost(worker)  # nobody needs what it is still doing
             raise
         else:
             workers.give_back(worker)
@@ -70,12 +70,12 @@ def run_on_process(
 def _loss_error(lost: WorkerLost, unit: Sequence[Split], *, last: bool) -> ExtractError:
     """Return the error for a lost worker.
 
-    Not every system counts the processes that it kills for memory, so a second SIGKILL counts as
-    one, too.
+    Not every system counts the processes that it kills for lack of memory, so a second SIGKILL is
+    treated as one too.
     """
     if lost.memory or (last and lost.killed):
         return WorkerOutOfMemory(
-            f"{described(unit)}: a worker process was killed, as the system does when memory is "
-            "full; give the worker more, or read fewer splits at a time (max_connections)"
+            f"{described(unit)}: a worker process was killed, as the system does when memory "
+            "runs out; give the worker more, or read fewer splits at a time (max_connections)"
         )
     return Interrupted(f"{described(unit)}: {lost}; its own messages are on standard error")

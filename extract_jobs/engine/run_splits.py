@@ -1,15 +1,15 @@
 """Runs splits: on processes of this machine, on Spark executors, or in this process.
 
-Each split is one task, and as many are under way as connections are allowed. So the cap on
-connections is exact, a free connection takes the next split of any size, progress comes split by
-split, a lost worker costs one split, and the first error that no retry can fix stops the rest at
-once. `engine.choice` says where splits run. On Spark a task is a job of its own: see
-`arrow_splits` where Python reads the rows, `dataframe_splits` where Spark does. Elsewhere it goes
-to a worker process, see `process_splits`, unless there is no second one to run beside it.
+Each split is one task, and as many tasks are under way as connections are allowed. So the limit on
+connections is exact, a free connection takes the next split whatever its size, progress comes split
+by split, a lost worker costs one split, and the first error that no retry can fix stops the rest at
+once. `engine.choice` decides where splits run. On Spark a task is a job of its own: see
+`arrow_splits` if Python reads the rows, `dataframe_splits` if Spark does. Otherwise it goes to a
+worker process (`process_splits`), unless only one task runs at a time.
 
-Where partitions depend on the row, one task per split would write files of every partition for
-every split. Then each connection has one task instead: a slice of the splits that shares one set of
-files. A lost task costs a slice, and a fast slice does not help a slow one.
+If partitions depend on the row, one task per split would write files of every partition for every
+split. Then each connection has one task instead: a slice of the splits, which share one set of
+files. A lost task then costs a slice, and a connection with fast splits does not help a slow one.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ def run_splits(
     Args:
         task: What to do with a split.
         splits: Disjoint and exhaustive.
-        placement: Where, and how many at a time.
+        placement: Where splits run, and how many at a time.
         progress: Notified of every split.
-        committed: Returns the rows of a split that are already committed. Called here when the
-            split's turn comes; each split then has its own task. None if there are no such rows.
-        workers: Processes for splits, which stay the caller's to close; None starts others.
+        committed: Returns the rows of a split that are already committed. Called in this process
+            when the split's turn comes; each split then has its own task. None if there are none.
+        workers: Worker processes, which the caller closes; None starts others.
 
     Returns:
         One result per split, in order of index.
@@ -127,13 +127,13 @@ class _Here:
 
 
 class _Way(Protocol):
-    """A way to run several units side by side."""
+    """A way to run several units in parallel."""
 
     def run(self, unit: Sequence[Split], stop: threading.Event) -> Results | SplitFailure:
         """Run a unit, in a thread of its own."""
 
     def cancel(self) -> None:
-        """End the units that are under way; called again while any is."""
+        """End the units that are under way; called again while any are running."""
 
 
 @dataclass(eq=False)
@@ -153,7 +153,7 @@ class _OnProcesses:
         self.workers.interrupt(self)
 
     def _pickled(self, committed: CommittedRows | None) -> bytes:
-        """Return the task as it is sent: the same bytes as long as the same rows are committed."""
+        """Return the pickled task: the same bytes as long as the same rows are committed."""
         with self._lock:
             if self._sent is None or self._sent[0] is not committed:
                 self._sent = committed, pickled(replace(self.task, committed=committed))
@@ -190,10 +190,10 @@ class _OnSpark:
 def _side_by_side(
     way: _Way, units: Sequence[tuple[Split, ...]], connections: int, progress: Progress
 ) -> list[SplitResult]:
-    """Run units, some at a time; the first that fails stops the others.
+    """Run units in parallel; the first that fails stops the others.
 
     Raises:
-        ExtractError: Of the first that failed.
+        ExtractError: The error of the first that failed.
     """
     stop = threading.Event()
 
@@ -220,7 +220,7 @@ def _side_by_side(
         for future in futures:
             future.cancel()
         while not all(f.done() for f in futures):
-            # Repeated: a thread may still start a task just after the others were cancelled.
+            # Repeated: a thread may start a task just after the others were cancelled.
             way.cancel()
             wait(futures, timeout=_CANCEL_SECONDS)
         pool.shutdown(wait=True, cancel_futures=True)

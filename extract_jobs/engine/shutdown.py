@@ -1,8 +1,8 @@
 """Shuts a worker down on a signal: quickly, without staged files left behind, and with a report.
 
 Python runs a signal handler only between two of its own instructions, and a worker may spend
-minutes inside DuckDB, waiting for the source's first row. So a thread hears the signal too, and
-does what the handler cannot once it has waited long enough.
+minutes inside DuckDB, waiting for the source's first row. So a thread receives the signal too, and
+cleans up in the main thread's place if that takes too long.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ logger = logging.getLogger(__name__)
 NOTICE_SECONDS = 5.0
 """How long the main thread may stay inside a foreign call after a SIGTERM."""
 CLEAN_UP_SECONDS = 15.0
-"""How long it may clean up; with the above, ECS's 30 seconds leave some for the rest."""
+"""How long it may clean up; together they leave some of ECS's 30 seconds for the rest."""
 _ORPHAN_CHECK_SECONDS = 1.0
-_MESSAGE = "stopped by SIGTERM; what was staged is dropped, and a retry starts over"
+_MESSAGE = "stopped by SIGTERM; staged files are dropped, and a retry starts over"
 
 
 @dataclass
 class Stop:
-    """What is known of a stop.
+    """The state of a shutdown.
 
     Attributes:
         spec: What the worker is extracting, once that is known.
@@ -51,9 +51,9 @@ class Stop:
 def interrupt_on_sigterm() -> Stop:
     """Make SIGTERM raise `StopRequested` in the main thread, so that staged uploads are aborted.
 
-    ECS sends it 30 to 120 seconds before SIGKILL. Where the main thread does not come to it, or
-    does not get done, a thread aborts the attempt's uploads, leaves the report and ends the
-    process with exit code 75. A second SIGTERM is ignored.
+    ECS sends it 30 to 120 seconds before SIGKILL. If the main thread does not react or does not
+    finish, a thread aborts the attempt's uploads, writes the report and ends the process with exit
+    code 75. A second SIGTERM is ignored.
 
     Call it once, from the main thread, before anything is staged.
     """
@@ -70,7 +70,7 @@ def interrupt_on_sigterm() -> Stop:
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
     def listen() -> None:
-        with reader, writer:  # the writer must live as long as Python writes to it
+        with reader, writer:  # the writer must stay open as long as Python writes to it
             while reader.recv(1) != bytes([signal.SIGTERM]):
                 pass
             if stop.noticed.wait(NOTICE_SECONDS):
@@ -82,10 +82,10 @@ def interrupt_on_sigterm() -> Stop:
 
 
 def interrupt_when_orphaned() -> None:
-    """Take the death of the process that started this one for a SIGTERM.
+    """Treat the death of the process that started this one as a SIGTERM.
 
-    spark-submit passes no signal on: TERM ends its JVM and leaves the Python driver running, with
-    nobody to wait for it.
+    spark-submit forwards no signal: TERM ends its JVM and leaves the Python driver running, with
+    nobody waiting for it.
     """
     parent = os.getppid()
 
@@ -98,7 +98,7 @@ def interrupt_when_orphaned() -> None:
 
 
 def _last_resort(stop: Stop) -> None:
-    """End the process from outside the main thread, which is past being asked."""
+    """End the process from outside the main thread, which no longer responds."""
     error = Interrupted(f"{_MESSAGE}; the worker was waiting for the source and was ended")
     try:
         if stop.spec is not None:
@@ -110,10 +110,10 @@ def _last_resort(stop: Stop) -> None:
 
 
 def give_up(spec: ExtractSpec, error: Interrupted) -> None:
-    """Drop what an attempt has staged and leave its report, whatever its own thread still does.
+    """Drop what an attempt has staged and write its report, whatever its own thread is still doing.
 
-    Should the attempt commit all the same, its commit is published or voided as a whole. The
-    report is not replaced if the attempt has left one.
+    If the attempt commits all the same, its commit is published or voided as a whole. An existing
+    report of the attempt is not replaced.
     """
     with suppress(ExtractError):
         drop_staged(spec)
@@ -121,7 +121,7 @@ def give_up(spec: ExtractSpec, error: Interrupted) -> None:
 
 
 def drop_staged(spec: ExtractSpec) -> int:
-    """Abort what an attempt has staged, unless its run has made a commit: that may name it.
+    """Abort what an attempt has staged, unless its run has made a commit, which may need the files.
 
     Returns:
         How many uploads were aborted.
@@ -142,7 +142,7 @@ def drop_staged(spec: ExtractSpec) -> int:
 
 
 def _report(spec: ExtractSpec, error: Interrupted) -> None:
-    """Leave the report, unless the main thread has left one before it got stuck."""
+    """Write the report, unless the main thread wrote one before it got stuck."""
     report = failed_report(spec, reported(error))
     try:
         storage = open_storage(spec.report_uri)

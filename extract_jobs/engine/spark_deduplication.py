@@ -1,7 +1,7 @@
-"""Finds rows that are already committed with Spark, where they are too many for one process.
+"""Finds rows that are already committed, with Spark, when they are too many for one process.
 
-Spark joins the keys of the source's rows with those of committed rows and keeps those that both
-have, by the split that reads them: no process ever holds more keys than one split has rows.
+Spark joins the keys of the source's rows with those of committed rows, and groups the matches by
+the split that reads them: no process ever holds more keys than one split has rows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def committed_by_split(
 ) -> Callable[[Split], CommittedRows]:
     """Return a function from a split to its rows that are already committed.
 
-    Reads the key's columns of every split once, in the attempt's snapshot, before the splits
+    Reads the key columns of every split once, in the attempt's snapshot, before the splits
     themselves are read.
 
     Args:
@@ -51,13 +51,13 @@ def committed_by_split(
         task: Reads splits, and knows how files hold their values.
         splits: All of the attempt.
         files: Live files that may hold such rows.
-        covered: Intervals that such rows lie in.
-        key: How rows are known.
+        covered: Intervals that contain such rows.
+        key: What identifies a row.
         connections: Most splits read at a time.
 
     Raises:
-        ConfigError: The source reads through Spark: a key that is read twice, each time at another
-            moment, is not conclusive.
+        ConfigError: The source reads through Spark: reading a key twice, each time in another
+            snapshot, proves nothing.
         ExtractError: Spark failed.
     """
     from pyspark import StorageLevel
@@ -113,9 +113,9 @@ def committed_by_split(
 def _reader(task: SplitTask) -> Reader:
     if task.reader is None or isinstance(task.reader, DataFrameReader):
         raise ConfigError(
-            f"the interval overlaps more than {MAX_IN_MEMORY} rows that are committed already, "
-            "which is more than columns.key can deduplicate for a source that reads through Spark; "
-            "nothing was written. Give watermark.lag a smaller value, accept duplicates with "
+            f"the interval overlaps more than {MAX_IN_MEMORY} rows that are already committed, "
+            "too many for columns.key to deduplicate in a source that reads through Spark; "
+            "nothing was written. Reduce watermark.lag, accept duplicates with "
             "watermark.duplicates: accept, or replace whole partitions with write_mode "
             "overwrite_partitions"
         )
@@ -123,13 +123,13 @@ def _reader(task: SplitTask) -> Reader:
 
 
 def _as_raised(error: Exception, context: SparkContext) -> BaseException:
-    """Return the error that an executor raised, which Spark passes on as a traceback's text."""
+    """Return the error that an executor raised, which Spark returns as a traceback's text."""
     found = re.search(r"^extract_jobs\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
     return SplitFailure(found[1], found[2]).error() if found else spark_error(error, context)
 
 
 def _spread(session: SparkSession, items: Sequence[Any], partitions: int) -> DataFrame:
-    """Return a DataFrame of pickled items, in as many partitions at most."""
+    """Return a DataFrame of pickled items, in at most that many partitions."""
     rows = [(bytearray(pickle.dumps(item)),) for item in items]
     slices = max(1, min(partitions, len(rows)))
     return session.createDataFrame(session.sparkContext.parallelize(rows, slices), "item binary")

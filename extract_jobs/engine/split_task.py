@@ -1,4 +1,4 @@
-"""What is done with one split wherever it is read: its batches become staged Parquet files."""
+"""What is done with each split, wherever it is read: its batches become staged Parquet files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from extract_jobs.transform.transform import Transform
 logger = logging.getLogger(__name__)
 
 ADDRESSING = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
-"""Variables that say where storage is. Executors take them from the driver; their credentials are
-their own."""
+"""Variables that say where storage is. Executors take them from the driver, but have their own
+credentials."""
 
 READ_TRIES = 3
 """How often a split is read when its connection breaks."""
@@ -34,16 +34,16 @@ READ_TRIES = 3
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What one split gave.
+    """The result of one split.
 
     Attributes:
         index: The split's.
         rows: Rows that the source yielded.
         files: What was staged.
-        nulled: By column, values that became NULL because ``lossy_types`` allowed it.
+        nulled: Number of values that became NULL because ``lossy_types`` allowed it, by column.
         null_watermark_rows: Rows whose watermark column was NULL.
-        repeated_rows: Rows that are in no file because they are committed already.
-        rejected_rows: Rows that do not parse and were put aside by the source; not in ``rows``.
+        repeated_rows: Rows that are in no file because they are already committed.
+        rejected_rows: Rows that did not parse and that the source set aside; not in ``rows``.
     """
 
     index: int
@@ -57,7 +57,7 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class SplitFailure:
-    """An error of a task, carried back as data: Spark would only give its text and would retry."""
+    """An error of a task, returned as data: Spark would only pass on its text, and would retry."""
 
     class_name: str
     message: str
@@ -71,7 +71,7 @@ class SplitFailure:
 
 
 Results = tuple[SplitResult, ...]
-"""One result per split that a task ran. A file that several share is in the last one's."""
+"""One result per split that a task ran. Files that several splits share are in the last one's."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ class SplitTask:
         reader: Reads the rows of the attempt's splits; None where batches are passed in.
         transform: From source batches to file batches.
         target: Where and how files are written.
-        file_prefix: Begins the name of every file: run, attempt and this worker's own token.
+        file_prefix: Start of every file name: run, attempt and this worker's own token.
         metadata: Key-value metadata of every file.
         open_storage: Called in the process that runs the task.
-        watermark_column: Its NULLs are counted; None counts nothing.
-        committed: Rows that are committed already, and so not written again; None for none.
+        watermark_column: Column whose NULLs are counted; None counts nothing.
+        committed: Rows that are already committed and are not written again; None for none.
         spill_folder: Where rows wait on a worker's disk; None is its folder for temporary files.
-        value_limit: How large a value may be; None for any size.
+        value_limit: Maximum size of a value; None for any size.
     """
 
     reader: Reader | DataFrameReader | None
@@ -116,7 +116,7 @@ class SplitTask:
         Args:
             split: Whose rows they are.
             batches: As the source returns them.
-            nulled: Asked when the batches are at their end: values that became NULL, by column.
+            nulled: Called after the last batch: number of values that became NULL, by column.
             progress: Notified after every batch.
 
         Raises:
@@ -137,11 +137,11 @@ class SplitTask:
         nulled: Callable[[], Mapping[str, int]],
         progress: Progress,
     ) -> SplitResult:
-        """Hand a split's batches to a writer; the result knows of no files yet.
+        """Pass a split's batches to a writer; the result has no files yet.
 
         Args:
             writer: From `open_writer`.
-            split: As for `stage`, like the others.
+            split: As for `stage`, like the rest.
             batches: As for `stage`.
             nulled: As for `stage`.
             progress: As for `stage`.
@@ -166,7 +166,7 @@ class SplitTask:
 
     @contextmanager
     def open_writer(self, index: int) -> Iterator[PartitionedWriter]:
-        """Give a writer, and abort it on any exception."""
+        """Yield a writer, and abort it on any exception."""
         writer = self.writer(index)
         try:
             yield writer
@@ -175,7 +175,7 @@ class SplitTask:
             raise
 
     def writer(self, index: int) -> PartitionedWriter:
-        """Return a writer whose files are named by a split: its own, or the first of a slice."""
+        """Return a writer whose files are named after a split: its own, or the first of a slice."""
         return PartitionedWriter(
             self.open_storage(self.target.uri),
             self.target,
@@ -187,13 +187,13 @@ class SplitTask:
 
 
 def described(unit: Sequence[Split]) -> str:
-    """Return what messages call some splits: ``split 3``, or ``splits 3 to 9``."""
+    """Return how messages name some splits: ``split 3``, or ``splits 3 to 9``."""
     first, last = unit[0].index, unit[-1].index
     return f"split {first}" if first == last else f"splits {first} to {last}"
 
 
 def outcome_of(run: Callable[[], Results], unit: Sequence[Split]) -> Results | SplitFailure:
-    """Run a task on an executor; what it raises comes back as data."""
+    """Run a task on an executor; return what it raises as data."""
     try:
         return run()
     except MemoryError:

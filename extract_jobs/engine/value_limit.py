@@ -14,22 +14,22 @@ from extract_jobs.sources.splits import Split
 
 @dataclass(frozen=True)
 class ValueLimit:
-    """The largest value of a table.
+    """The maximum size of a table's values.
 
     Attributes:
         table: What messages call it.
-        most: Bytes of a value; a list is one value.
+        most: Maximum bytes of a value; a list is one value.
     """
 
     table: str
     most: int
 
     def check(self, batch: pa.RecordBatch, split: Split) -> None:
-        """Check a batch. Columns that are smaller than the limit as a whole cost nothing.
+        """Check a batch. Columns that are smaller than the limit as a whole are not examined.
 
         Raises:
-            TypeNotRepresentable: A value is too large. More memory would not help, so that the
-                attempt is not repeated.
+            TypeNotRepresentable: A value is too large. More memory would not help, so the attempt
+                is not retried.
         """
         for name, values in zip(batch.schema.names, batch.columns, strict=True):
             if values.nbytes <= self.most:

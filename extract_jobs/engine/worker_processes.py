@@ -1,9 +1,9 @@
 """Worker processes of this machine, as the driver sees them.
 
-They are forked by a server (`extract_jobs.engine.worker_server`) that has imported what they need
-while the driver was planning. No thread of the caller is ever forked, and its main module is not
-imported again. The server has a session of its own, so that Ctrl-C in a terminal comes to the
-driver alone, which then stops its workers.
+A server (`extract_jobs.engine.worker_server`) forks them; it imports what they need while the
+driver is planning. No thread of the caller is ever forked, and its main module is not imported
+again. The server has a session of its own, so that Ctrl-C in a terminal reaches only the driver,
+which then stops its workers.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from extract_jobs.sources.splits import Split
 logger = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 300.0
-"""How long the server may take to answer. Its first answer waits until it has imported all."""
+"""How long the server may take to answer. Its first answer comes after all its imports."""
 _END_SECONDS = 2.0
-"""How long the server may take to end, once its socket is closed, before it is killed."""
+"""How long the server may take to end after its socket is closed, before it is killed."""
 _LOOK_SECONDS = 0.5
-"""How often a thread that waits for a free worker looks whether its extract was stopped."""
+"""How often a thread that waits for a free worker checks whether its extract was stopped."""
 _VMSTAT = Path("/proc/vmstat")
 
 
@@ -46,15 +46,15 @@ class Disconnected(Exception):
 
 
 class WorkerLost(Exception):
-    """A worker ended before it gave its outcome.
+    """A worker ended before it returned its outcome.
 
     Args:
         by: Its exit code, or minus the number of the signal that ended it.
-        memory: Whether the system has killed a process because memory was full.
+        memory: Whether the system has killed a process because it ran out of memory.
 
     Attributes:
-        killed: Whether it was by SIGKILL.
-        memory: Whether that was when the system killed a process because memory was full.
+        killed: Whether SIGKILL ended it.
+        memory: Whether it was killed while the system was out of memory.
     """
 
     def __init__(self, by: int, *, memory: bool) -> None:
@@ -69,10 +69,10 @@ class Worker:
 
     Attributes:
         pid: Its process id.
-        connection: Leads to it.
-        owner: Who has taken it; None while it is idle.
-        task: The pickled task that it was sent last.
-        stopping: Whether it was told to end.
+        connection: The socket to it.
+        owner: Who uses it; None while it is idle.
+        task: The pickled task that was sent to it last.
+        stopping: Whether it was asked to end.
     """
 
     pid: int
@@ -82,7 +82,7 @@ class Worker:
     stopping: bool = False
 
     def interrupt(self) -> None:
-        """Have it drop what it does and end; kill it if it was told before."""
+        """Ask it to drop its work and end; kill it if it was asked before."""
         number = signal.SIGKILL if self.stopping else signal.SIGTERM
         self.stopping = True
         with suppress(ProcessLookupError):
@@ -97,7 +97,7 @@ class Worker:
             progress: Notified of rows; not of splits that are done.
 
         Raises:
-            Disconnected: It has ended.
+            Disconnected: It has ended, or the connection broke.
             Exception: As ``progress`` raises; the worker is still busy then.
         """
         level = logging.getLogger("extract_jobs").getEffectiveLevel()
@@ -133,12 +133,12 @@ class WorkerProcesses:
     """
 
     def __init__(self, modules: Sequence[str] = (), *, most: int | None = None) -> None:
-        """Remember what to import.
+        """Store what to import.
 
         Args:
-            modules: What workers need beside the engine, such as the source's module.
-            most: Most workers that are busy at a time, where several extracts share them; None
-                leaves that to the extract.
+            modules: What workers need besides the engine, such as the source's module.
+            most: Maximum busy workers, if several extracts share them; None leaves the limit to the
+                extract.
         """
         self._most = most
         self._modules = tuple(modules)
@@ -148,7 +148,7 @@ class WorkerProcesses:
         self._idle: list[Worker] = []
         self._oom_kills = 0
         self._closed = False
-        # One request at a time to the server; and no signal to a process that is reaped already.
+        # One request to the server at a time; and no signal to a process that was already reaped.
         self._lock = threading.Lock()
         self._freed = threading.Condition(self._lock)
 
@@ -159,20 +159,20 @@ class WorkerProcesses:
         self.close()
 
     def start(self) -> None:
-        """Start the server, if it does not run yet, and do not wait for it."""
+        """Start the server, unless it is running, and do not wait for it."""
         with self._lock:
             self._start()
 
     def take(self, owner: object = None, stop: threading.Event | None = None) -> Worker:
-        """Return an idle worker or a new one; wait if as many as may be are busy.
+        """Return an idle worker or a new one; wait if the maximum is busy.
 
         Args:
-            owner: Whose it is until it is given back; see `interrupt`.
+            owner: Who uses it until it is given back; see `interrupt`.
             stop: Ends the wait when it is set.
 
         Raises:
             Interrupted: The wait was ended.
-            ExtractError: None can be started.
+            ExtractError: No worker can be started.
         """
         with self._lock:
             while self._most and len(self._workers) - len(self._idle) >= self._most:
@@ -199,7 +199,7 @@ class WorkerProcesses:
             return worker
 
     def give_back(self, worker: Worker) -> None:
-        """Keep a worker that has given its outcome for the next unit, unless it is ending."""
+        """Keep a worker that has returned its outcome for the next unit, unless it is ending."""
         with self._lock:
             if worker in self._workers and not worker.stopping:
                 worker.owner = None
@@ -207,7 +207,7 @@ class WorkerProcesses:
                 self._freed.notify()
 
     def lost(self, worker: Worker) -> WorkerLost:
-        """Kill a worker, if it has not ended by itself, and return how it ended.
+        """Kill a worker, unless it has already ended, and return how it ended.
 
         Raises:
             ExtractError: The server is gone too.
@@ -219,20 +219,20 @@ class WorkerProcesses:
                     os.kill(worker.pid, signal.SIGKILL)
                 self._workers.discard(worker)
                 self._freed.notify()
-            elif not self._closed:  # it has ended with its server, which was replaced
+            elif not self._closed:  # it ended with its server, which was replaced
                 return WorkerLost(-signal.SIGKILL, memory=_oom_kills() > self._oom_kills)
             by = self._ask(worker_server.WAIT + b" %d" % worker.pid)
             return WorkerLost(by, memory=_oom_kills() > self._oom_kills)
 
     def interrupt(self, owner: object) -> None:
-        """Have an owner's workers drop what they do and end; kill those that were told before."""
+        """Ask an owner's workers to drop their work and end; kill those that were asked before."""
         with self._lock:
             for worker in self._workers.difference(self._idle):
                 if worker.owner is owner:
                     worker.interrupt()
 
     def stop(self) -> None:
-        """Start no other worker, and have the busy ones drop what they do and end."""
+        """Start no more workers, and ask the busy ones to drop their work and end."""
         with self._lock:
             self._closed = True
             self._freed.notify_all()
@@ -240,7 +240,7 @@ class WorkerProcesses:
                 worker.interrupt()
 
     def close(self) -> None:
-        """End the server and all workers, for good; within seconds, whatever they do."""
+        """End the server and all workers for good, within seconds, whatever they are doing."""
         with self._lock:
             self._closed = True
             for worker in self._workers:
@@ -260,8 +260,8 @@ class WorkerProcesses:
         if self._control is not None:
             return
         self._oom_kills = _oom_kills()
-        # The modules that this process has found, wherever they come from, without the folder
-        # that ``-m`` would put before them.
+        # Modules are found where this process finds them, whatever added their folders, and not in
+        # the folder that ``-m`` would put first.
         path = os.pathsep.join(str(Path(p).absolute()) for p in sys.path)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(_ANSWER_SECONDS)
@@ -314,7 +314,7 @@ class WorkerProcesses:
             return Interrupted(f"the server of worker processes was lost ({_how(code)})")
         return ExtractError(
             f"worker processes cannot be started: their server ended with exit code {code}; "
-            "what it said is on standard error"
+            "its messages are on standard error"
         )
 
 

@@ -1,13 +1,13 @@
-"""The program behind worker processes: it imports what they need once, and forks one on request.
+"""The program that forks worker processes: it imports what they need once.
 
-``python -m extract_jobs.engine.worker_server SOCKET [MODULE …]``, started by
-`extract_jobs.engine.worker_processes` alone. It is a program of our own and not multiprocessing's
-forkserver, which would import the caller's main module in every worker: a script without a guard
-would start over. The number of an inherited socket and the names of modules are all that its
-command line holds; tasks, with their credentials, come through sockets.
+``python -m extract_jobs.engine.worker_server SOCKET [MODULE …]``; only
+`extract_jobs.engine.worker_processes` starts it. multiprocessing's forkserver will not do: it would
+import the caller's main module in every worker, so a script without a guard would start over. The
+command line holds only the number of an inherited socket and the names of modules; tasks, with
+their credentials, come through sockets.
 
-A process that forks must have one thread, so the server keeps libraries from starting their own,
-and starts a fresh interpreter in place of a fork where one has more all the same.
+A process that forks must have only one thread, so the server keeps libraries from starting their
+own. If it has more threads all the same, it starts a new interpreter instead of forking.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ SINGLE_THREADED = {
     "OMP_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-"""Variables that keep numpy's and Arrow's libraries from starting threads when they are loaded."""
+"""Variables that keep numpy's and Arrow's libraries from starting threads when they load."""
 FORK, WAIT = b"fork", b"wait"
-"""What is asked of the server. It answers with a process id (or minus the error's number, where the
-system starts no process) and with an exit code."""
+"""Requests to the server. It answers with a process id (or minus the error number, if the system
+starts no process) and with an exit code."""
 
 _PROGRESS_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1
@@ -54,7 +54,7 @@ _WORK = "--work"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve requests that come through a socket, until its other end closes."""
+    """Serve requests that come through a socket until the other end closes it."""
     if arguments[0] == _WORK:
         _work(int(arguments[1]), int(arguments[2]))
     control = socket.socket(fileno=int(arguments[0]))
@@ -69,11 +69,11 @@ def main(arguments: Sequence[str]) -> None:
             answer = _start(control, descriptor)
             os.close(descriptor)
             children |= {answer} if answer > 0 else set()
-        elif order == WAIT:  # whoever asks has killed it
+        elif order == WAIT:  # the client has killed it
             answer = os.waitstatus_to_exitcode(os.waitpid(int(argument), 0)[1])
             children.discard(int(argument))
         else:
-            # The driver is done or dead. What still runs has nobody to work for.
+            # The driver is done or dead. What is still running is of no use to anybody.
             for child in children:
                 os.kill(child, signal.SIGKILL)
             os._exit(0)
@@ -85,7 +85,7 @@ def _preload(modules: Sequence[str]) -> None:
     for name in ("extract_jobs.engine.arrow_splits", *modules):
         import_module(name)
     if "duckdb" in sys.modules:
-        # Importing it opens a database, with threads of its own, that nothing here uses.
+        # Importing it opens a database with threads of its own, which nothing here uses.
         sys.modules["duckdb"].default_connection().close()
 
 
@@ -106,7 +106,7 @@ def _start(control: socket.socket, descriptor: int) -> int:
 
 
 def _threads() -> int:
-    """Return how many threads the system counts, those of libraries included."""
+    """Return how many threads the system counts, including those of libraries."""
     try:
         return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names alone
     except OSError:
@@ -117,24 +117,24 @@ def _threads() -> int:
 
 
 def _work(server: int, descriptor: int) -> NoReturn:
-    """Run what comes through a socket, one after the other, until the driver closes it."""
+    """Run what comes through a socket, one unit after the other, until the driver closes it."""
     code = 1
     try:
         _die_with(server)
         signal.signal(signal.SIGTERM, _stop)
         _Worker(Connection(descriptor)).serve()
     except (EOFError, OSError, StopRequested):
-        code = 0  # the driver wants no more
+        code = 0  # the driver closed the connection
     except BaseException:  # noqa: BLE001 - the process ends here
         traceback.print_exc()
     finally:
-        # An ordinary end would wait for DuckDB, which reads what a server still sends.
+        # A normal exit would wait for DuckDB, which reads what a server still sends.
         sys.stderr.flush()
         os._exit(code)
 
 
 def _die_with(server: int) -> None:
-    """Have the system kill this process when the server ends, however that ends."""
+    """Have the system kill this process when the server ends, for whatever reason."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:
         os._exit(0)
@@ -146,7 +146,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 
 class _Worker(logging.Handler):
-    """Answers the driver; what is logged here is logged there."""
+    """Answers the driver, and passes on what is logged here."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
@@ -182,13 +182,13 @@ class _Worker(logging.Handler):
             self._send("outcome", outcome_of(run, unit))
 
     def progress(self, index: int, rows: int, size: int, *, done: bool) -> None:
-        """Pass it on now and then; that a split is done is known by its outcome."""
+        """Pass it on now and then; the outcome shows that a split is done."""
         if not done and time.monotonic() - self._shown > _PROGRESS_SECONDS:
             self._shown = time.monotonic()
             self._send("progress", (index, rows, size))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a line on."""
+        """Pass a log record on."""
         self._send("log", (record.name, record.levelno, record.getMessage()))
 
     def _send(self, kind: str, what: object) -> None:
@@ -197,7 +197,7 @@ class _Worker(logging.Handler):
 
 
 def _loaded(sent: bytes) -> SplitTask | SplitFailure:
-    """Return a task, or the failure to load it, which every unit of the task then has."""
+    """Return a task, or the failure to load it, which is then the outcome of all its units."""
     from extract_jobs.engine.split_task import SplitFailure
 
     try:
@@ -210,9 +210,9 @@ def _loaded(sent: bytes) -> SplitTask | SplitFailure:
 
 def _not_importable(failure: str) -> str:
     return (
-        f"a worker process cannot load its task ({failure}): what a reader or open_storage is made "
-        "of must be importable, so define it in a module and not in the script or notebook that "
-        "is run; or bring a Spark session (engine: spark)"
+        f"a worker process cannot load its task ({failure}): the parts of a reader or open_storage "
+        "must be importable, so define them in a module and not in the script or notebook that is "
+        "running; or pass a Spark session (engine: spark)"
     )
 
 

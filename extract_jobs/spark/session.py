@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 TASK_FAILURES = 4
-"""Times that Spark itself runs a task."""
+"""How often Spark itself runs a task."""
 
 
 def check_driver(context: SparkContext | None) -> None:
@@ -107,7 +107,7 @@ def spark_context(
 
     Raises:
             ConfigError: Spark is not installed, or the session was stopped.
-        WorkerOutOfMemory: Java has not the memory to start.
+        WorkerOutOfMemory: There is not enough memory to start Java.
             Interrupted: Spark could not be started for another reason.
     """
     active = spark.sparkContext if spark else _active_context()

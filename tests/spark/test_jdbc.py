@@ -364,7 +364,7 @@ def test_rows_told_by_key_and_beyond_memory_a_clear_refusal(
     assert read_target(tmp_path).column("ID").to_pylist() == list(range(1, 53))
     monkeypatch.setattr(extract_jobs.attempt.attempt, "MAX_IN_MEMORY", 3)
     database.execute("insert into t values (53, 61)")
-    with pytest.raises(ConfigError, match=r"more than columns\.key can deduplicate"):
+    with pytest.raises(ConfigError, match=r"too many for columns\.key to deduplicate"):
         run("c")
 
 

@@ -612,13 +612,13 @@ def test_an_emr_job_has_one_place_to_run() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("emr: {executor_cores: 4}", "executor_cores: 4 and executor_memory_gb: 4 is no worker"),
+        ("emr: {executor_cores: 4}", "executor_cores: 4 and executor_memory_gb: 4 fit no worker"),
         ("emr: {executor_cores: 4}", "at least 8 GB, Spark's overhead included"),
         ("emr: {executor_cores: 4}", "set executor_memory_gb to 7 or more"),
         ("emr: {executor_cores: 3}", "executor_cores: 3 is not one of 1, 2, 4, 8 or 16"),
         ("emr: {executor_memory_gb: 110}", "emr.executor_memory_gb: 110"),
         ("ecs: {cpu: 1000}", "cpu: 1000 is not one of 256, 512, 1024"),
-        ("ecs: {memory: 512}", "memory: 512 is no size of Fargate's for cpu: 1024"),
+        ("ecs: {memory: 512}", "memory: 512 is not a Fargate size for cpu: 1024"),
         ("ecs: {memory: 512}", "expected 2048 to 8192 in steps of 1024"),
         ("ecs: {cpu: 256}", "expected 512, 1024 or 2048"),
         ("glue: {worker_type: G.3X}", "G.3X"),

@@ -153,11 +153,11 @@ LAUGHS = "a: &a [1,2,3,4,5,6,7,8,9,0]\n" + "".join(
         ("a: !custom x\n", "f:1: a: the tag !custom is not supported"),
         ("a: !!binary aGk=\n", "f:1: a: the tag tag:yaml.org,2002:binary is not supported"),
         ("? [a]\n: b\n", "f:1: a key must be text, not a list or a mapping"),
-        ("a: &a [*a]\n", "f:1: a[0]: an alias that holds itself"),
-        ("a: {<<: 3}\n", "f:1: a: << takes a mapping, or a list of mappings"),
+        ("a: &a [*a]\n", "f:1: a[0]: an alias that contains itself"),
+        ("a: {<<: 3}\n", "f:1: a: << needs a mapping, or a list of mappings"),
         ("[" * 100_000, f"f:1: nested more than {MAX_DEPTH} levels deep"),
         ("a: " + "{b: " * 60 + "1" + "}" * 60, f"f:1: nested more than {MAX_DEPTH} levels deep"),
-        (LAUGHS, "aliases make more than 2,000,000 values of this"),
+        (LAUGHS, "aliases expand this to more than 2,000,000 values"),
         (b"a: 1\nb: \xff\n", "f:2: not UTF-8 text"),
     ],
 )
@@ -176,7 +176,7 @@ def test_laughs_between_defaults_and_tables_do_not_explode() -> None:
         f"x{i}: &m{i} {{{', '.join(f'k{j}: *m{i - 1}' for j in range(10))}}}\n" for i in range(1, 9)
     )
     text = f"{maps}defaults: {{columns: *m8}}\ntables: {{t: {{columns: *m8}}}}\n"
-    with pytest.raises(ConfigError, match="aliases make more than"):
+    with pytest.raises(ConfigError, match="aliases expand this to more than"):
         load_config(text, "f")
 
 

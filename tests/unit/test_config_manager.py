@@ -489,7 +489,7 @@ HARMFUL = [
 
 @pytest.mark.parametrize("overrides", HARMFUL, ids=json.dumps)
 def test_an_event_never_says_code_network_columns_sql_or_places(configured, tracking, overrides):
-    with pytest.raises(ConfigError, match=r"overrides\..*no event can override|name the keys"):
+    with pytest.raises(ConfigError, match=r"overrides\..*no event can override|list the keys"):
         configured({**ALL, "overrides": overrides})
     assert list(tracking.by_execution(EXECUTION)) == []
 
@@ -544,9 +544,9 @@ def test_what_no_event_may_say_can_be_allowed_by_nobody(configured):
     for number, text in enumerate(
         [
             "where is SQL",
-            "target holds target.uri",
+            "target contains target.uri",
             "emr decides",
-            "nope is no key",
+            "nope is not a key",
             "columns.mask",
         ],
         1,
