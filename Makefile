@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-image check bench soak dist image \
-	audit deploy destroy clean
+.PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-image check check-code \
+	check-types check-tests check-infra prepare bench soak dist image audit deploy destroy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -79,8 +79,10 @@ $(SPARK4)/.ready: pyproject.toml uv.lock | $(READY)
 demo: $(READY)  ## Run the pipeline on this machine and show what it did
 	@$(BIN)/python -m infra.local demo
 
-# See docs/testing.md for what runs where.
-PYTEST := $(BIN)/pytest -q -n 2 -m
+# See docs/testing.md for what runs where. A worker waits for servers and processes a third of its
+# time: three keep two cores busy.
+WORKERS ?= 3
+PYTEST := $(BIN)/pytest -q -n $(WORKERS) -m
 NOT_COVERED := bench or crash or e2e or image or spark
 
 test: $(READY) .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(LOCAL_SFN)  ## Run all tests, with samples of the long enumerations
@@ -97,18 +99,33 @@ $(DEBIAN): tests/support/debian.py | $(READY)
 	@$(BIN)/python -m tests.support.debian
 	@touch $@
 
+# tests/support/schedule.py refuses a test that this would have to find elsewhere.
 test-spark4: $(SPARK4)/.ready $(SPARK4)/spark.jsa $(DEBIAN)  ## Run what depends on Spark's version on Spark 4
-	@$(SPARK4)/bin/pytest -q -n 2 -m 'spark and not (any_spark or bench or image)' $(ARGS)
+	@$(SPARK4)/bin/pytest -q -n 2 -m 'spark and not (any_spark or bench or image)' \
+	  $(or $(ARGS),tests/spark tests/contract/test_entrypoints.py)
+
+# All that `make test` and `make test-spark4` would install first.
+prepare: .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(LOCAL_SFN) $(SPARK4)/spark.jsa
 
 # Installs buildah, debootstrap and runc where they are missing.
 test-image: $(READY) $(DEBIAN) $(SPARK4)/.ready $(PIP_AUDIT)  ## Run the image, and artifacts in chroots and on a cluster, as root
 	@$(BIN)/pytest -q -m image $(ARGS)
 
-check: $(READY) $(ASL_VALIDATOR) $(CHECKOV)  ## Format, lint, types, imports, ASL, templates
+check: check-types check-tests check-code check-infra  ## Format, lint, types, imports, ASL, templates
+
+check-code: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+check-types: $(READY)
+	@$(BIN)/mypy
+
+# Tests can be collected. It also compiles them, which each worker of `make test` would do otherwise.
+check-tests: $(READY)
+	@$(BIN)/pytest --collect-only -qq | tail -n 20
+
+check-infra: $(READY) $(ASL_VALIDATOR) $(CHECKOV)
 	@for f in $(STATE_MACHINES); do \
 	  PATH="$(NODEJS)/bin:$$PATH" $(ASL_VALIDATOR) --json-path "$$f"; done
 	@$(BIN)/cfn-lint --regions us-east-1 us-gov-west-1 cn-north-1 -- $(TEMPLATES)

@@ -31,6 +31,8 @@ FIRST = (
     "tests/contract/*", "tests/artifacts/*", "tests/service/*",
 )  # fmt: skip
 """Patterns of files by when they start; the others come last."""
+ON_SPARK_4 = ("tests/spark/*", "tests/contract/test_entrypoints.py")
+"""Patterns of the only files that `make test-spark4` looks at."""
 
 
 @cache
@@ -73,9 +75,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _rank(item.nodeid.partition("::")[0]))
     samples = cache(lambda module: _uses_sampling(vars(module.obj)))
     for item in items:
+        _refuse_out_of_place(item)
         module = item.getparent(pytest.Module)
         if module is not None and samples(module):
             item.add_marker(pytest.mark.exhaustive)
+
+
+def _refuse_out_of_place(item: pytest.Item) -> None:
+    marks = {mark.name for mark in item.iter_markers()}
+    if "spark" in marks and not marks & {"any_spark", "bench", "image"}:
+        path = item.nodeid.partition("::")[0]
+        if not _matches(path, *ON_SPARK_4):
+            raise pytest.UsageError(
+                f"{item.nodeid}: `make test-spark4` looks at {' and '.join(ON_SPARK_4)} only: "
+                "move the test there, or mark it any_spark"
+            )
 
 
 def _uses_sampling(names: dict[str, Any]) -> bool:
