@@ -1,4 +1,4 @@
-"""The tracking table, on two emulators: who may write what over what."""
+"""The tracking table, on two emulators and in memory: who may write what over what."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ from botocore.exceptions import (
 from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.tracking.item import LATEST, MAX_MESSAGE, TrackedRun
 from extract_jobs.tracking.table import Tracking, client_from_environment, create_table
+from tests.support.memory_dynamodb import MemoryDynamoDB, Table
+from tests.support.memory_storage import Process
 
 NOW = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 STATUSES = ("PENDING", "RUNNING", "RETRYING", "SUCCEEDED", "FAILED")
 
 
-@pytest.fixture(params=["ministack", "moto_server"])
+@pytest.fixture(params=["ministack", "moto_server", "memory"])
 def tracking(request):
+    if request.param == "memory":
+        client = MemoryDynamoDB(Table(), Process("test"))
+        yield Tracking(client, "tracking", lambda: NOW, lambda _seconds: None)
+        return
     emulator = request.getfixturevalue(request.param)
     given = emulator.environment()
     client = boto3.client(
