@@ -4,7 +4,8 @@ Reads ``<CONFIG_URI>/<source_name>.yml``, and writes into a folder of the execut
 ``WORK_URI``:
 
 - ``specs/<run_id>.json``: one spec a table,
-- ``tables_to_extract.json``: the list that the Map reads, one item a table,
+- ``batches/<batch_id>.json``: the tables of a batch, which one worker runs,
+- ``tables_to_extract.json``: the list that the Map reads, one item a table or batch,
 - ``config.yml``: the config as it was read,
 - ``event.json``: the event, for a rerun to start from.
 
@@ -38,7 +39,9 @@ from extract_jobs.config import (
 from extract_jobs.config.event_overrides import check_event_overrides
 from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
-from extract_jobs.storage import OpenStorage, join, open_storage
+from extract_jobs.storage import OpenStorage, Storage, join, open_storage
+from extract_jobs.tracking.batch import batch_json
+from extract_jobs.tracking.batch_item import batch_of, batched
 from extract_jobs.tracking.event import Selection, keep_selection, kept_selection, read_selection
 from extract_jobs.tracking.map_item import Item, first_item, run_of
 from extract_jobs.tracking.table import Tracking, client_from_environment, utc_now
@@ -47,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 _WRITE_THREADS = 32
 _MOST_NAMED = 5
+_BACKFILLS = {"mode", "watermark"}
+"""Overrides after which the size of a table's last commit says nothing of this run's."""
 CONFIG_NAME = "config.yml"
 """What the work folder of an execution keeps its config as."""
 
@@ -152,12 +157,16 @@ def list_tables(
     tables, note = _tables_of(selection, config)
     execution = Execution(execution_id, started, folder, settings, tracking.table)
     items = _write_specs(execution, config, tables, selection, open_storage)
+    sizes = _sizes_of_small(config, tables, selection, tracking)
+    listed = _write_batches(batched(items, sizes, folder), open_storage(folder))
     _keep(selection, raw, folder, open_storage)
     where = join(folder, "tables_to_extract.json")
-    open_storage(folder).put(where, _json(items))
+    open_storage(folder).put(where, _json(listed))
     # Last, so that no run is announced of an execution that fails here.
     tracking.announce(run_of(item) for item in items)
-    logger.info("%d tables of %s: %s", len(items), selection.source_name, where)
+    logger.info(
+        "%d tables of %s in %d jobs: %s", len(items), selection.source_name, len(listed), where
+    )
     bucket, key = _bucket_and_key(where)
     return {
         "execution_id": execution_id,
@@ -287,6 +296,33 @@ def _write_specs(
             )
         for write in writes:
             write.result()
+    return items
+
+
+def _sizes_of_small(
+    config: SourceConfig, tables: Sequence[str], selection: Selection, tracking: Tracking
+) -> dict[str, int]:
+    """Return the bytes of the last commit of each table that may share a worker.
+
+    A table without a commit is left out, for nobody knows its size; so are all tables of a
+    backfill, which extracts more than the last run did.
+    """
+    if _BACKFILLS & selection.overrides.keys():
+        return {}
+    settings = job_settings(config, tables, selection.overrides)
+    ids = {
+        f"{selection.source_name}/{table}": table
+        for table, one in zip(tables, settings, strict=True)
+        if one.batch == "small"
+    }
+    return {ids[found]: size for found, size in tracking.last_bytes(list(ids)).items()}
+
+
+def _write_batches(items: list[Item], storage: Storage) -> list[Item]:
+    """Write the file of each batch, and return the items."""
+    for item in items:
+        if item["batch"]:
+            storage.put(item["spec_uri"], batch_json(batch_of(item)))
     return items
 
 

@@ -13,11 +13,12 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, open_storage
+from extract_jobs.tracking.batch_item import next_batch, tables_of
 from extract_jobs.tracking.finished_attempt import (
     count_outcome,
     ended,
@@ -25,6 +26,7 @@ from extract_jobs.tracking.finished_attempt import (
     is_unresolved,
     judge,
     resolve_run,
+    with_turns,
 )
 from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.tracking.map_item import Item, next_item, run_of
@@ -33,11 +35,13 @@ from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_enviro
 
 logger = logging.getLogger(__name__)
 
+Decided = Decision | Literal["superseded"]
+
 NEVER_REPORTED = "NeverReported"
 """The error class of a table that the Map left behind without an outcome."""
 MAX_NAMED = 20
 """Failed tables that the summary names."""
-_RESOLVE_THREADS = 16
+_THREADS = 16
 _MAX_SUMMARY_MESSAGE = 4_000
 _MAX_NAMED_MESSAGE = 300
 _MAX_NAMED_BEHIND = 5
@@ -70,24 +74,18 @@ def handle(item: Item, *, tracking: Tracking, open_storage: OpenStorage) -> dict
     Returns:
         ``{"outcome": "succeeded" | "failed" | "superseded", "run_id"}``, or ``{"outcome": "retry",
         "run_id", "wait_seconds", "item"}`` with the next attempt's item. Superseded: a later
-        attempt or generation has taken over, and what it does counts.
+        attempt or generation has taken over, and what it does counts. Of a batch's tables each is
+        decided by itself: it is tried again with those that are to be retried, if there are any.
 
     Raises:
         WriteFailed: Storage or the tracking table failed; calling again is safe.
     """
-    run = run_of(item)
-    known = tracking.read(run.table_id, run.run_id)
-    answer = _recorded(item, run, known)
-    if answer is not None:
-        return answer
-    decision = judge(item, open_storage)
-    logger.info("%s %s", decision.outcome, decision.error_class)
-    if tracking.end(ended(run, item, decision)):
-        count_outcome(decision, run, tracking)
-        return _next_step(item, decision)
-    # Another call for the same attempt was faster, or the run has moved on.
-    answer = _recorded(item, run, tracking.read(run.table_id, run.run_id))
-    return answer or {"outcome": "superseded", "run_id": run.run_id}
+    if not item.get("batch"):
+        return _next_step(item, [(item, _decide(item, tracking, open_storage))])
+    tables = with_turns(tables_of(item), tracking, open_storage)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        decided = list(pool.map(lambda table: _decide(table, tracking, open_storage), tables))
+    return _next_step(item, list(zip(tables, decided, strict=True)))
 
 
 def summarize(
@@ -154,23 +152,47 @@ def _tracking(event: dict[str, Any]) -> Tracking:
     return Tracking(_client(), event["tracking_table"], utc_now)
 
 
-def _recorded(item: Item, run: TrackedRun, known: TrackedRun | None) -> dict[str, Any] | None:
-    """Return the answer that this attempt has already had, or None if it is still to be decided."""
+def _decide(item: Item, tracking: Tracking, open_storage: OpenStorage) -> Decided:
+    """Decide what becomes of one table, and write it to the tracking table."""
+    run = run_of(item)
+    known = _recorded(run, tracking.read(run.table_id, run.run_id))
+    if known is not None:
+        return known
+    decision = judge(item, open_storage)
+    logger.info("%s: %s %s", run.extract_table, decision.outcome, decision.error_class)
+    if tracking.end(ended(run, item, decision)):
+        count_outcome(decision, run, tracking)
+        return decision
+    # Another call for the same attempt was faster, or the run has moved on.
+    return _recorded(run, tracking.read(run.table_id, run.run_id)) or "superseded"
+
+
+def _recorded(run: TrackedRun, known: TrackedRun | None) -> Decided | None:
+    """Return what was decided for this attempt already, or None if it is still to be decided."""
     if known is None or known.fence < run.fence:
         return None
     if known.fence == run.fence and known.decision:
-        return _next_step(item, Decision.from_json(known.decision))
+        return Decision.from_json(known.decision)
     if known.fence == run.fence and not known.ended:
         return None
-    return {"outcome": "superseded", "run_id": run.run_id}
+    return "superseded"
 
 
-def _next_step(item: Item, decision: Decision) -> dict[str, Any]:
-    answer = {"outcome": decision.outcome, "run_id": item["run_id"]}
-    if decision.outcome != "retry":
-        return answer
-    following = next_item(item, counted=decision.counted, bigger=decision.bigger)
-    return {**answer, "wait_seconds": decision.wait_seconds, "item": following}
+def _next_step(item: Item, decided: Sequence[tuple[Item, Decided]]) -> dict[str, Any]:
+    decisions = [(table, found) for table, found in decided if isinstance(found, Decision)]
+    retried = [(table, decision) for table, decision in decisions if decision.outcome == "retry"]
+    if not retried:
+        outcomes = {decision.outcome for _, decision in decisions} | {"superseded"}
+        outcome = next(one for one in ("failed", "succeeded", "superseded") if one in outcomes)
+        return {"outcome": outcome, "run_id": item["run_id"]}
+    if item.get("batch"):
+        following = next_batch(item, retried)
+    else:
+        [(_, decision)] = retried
+        following = next_item(item, counted=decision.counted, bigger=decision.bigger)
+    wait = max(decision.wait_seconds for _, decision in retried)
+    answer = {"outcome": "retry", "run_id": item["run_id"]}
+    return {**answer, "wait_seconds": wait, "item": following}
 
 
 def _resolve_all(
@@ -192,7 +214,7 @@ def _resolve_all(
         )
         return now or tracking.read(run.table_id, run.run_id) or run
 
-    with ThreadPoolExecutor(_RESOLVE_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(resolved, runs))
 
 

@@ -198,7 +198,8 @@ class _Jobs:
 
     def may_run(self, run: TrackedRun, item: Item) -> bool:
         """Return whether a job of the run still runs; what cannot be asked counts as running."""
-        if run.status == "PENDING" or run.job_type not in _PLACES:
+        job = item.get("job_run_id")  # a table of a batch may be waiting for its turn
+        if (run.status == "PENDING" and not job) or run.job_type not in _PLACES:
             return False
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -212,7 +213,7 @@ class _Jobs:
                 return False
             logger.warning("%s cannot be asked for the run's job: %s", service, error)
             return True
-        return run.run_id in self.running[place]
+        return (job or run.run_id) in self.running[place]
 
 
 def _emr_place(item: Item) -> tuple[str, str]:

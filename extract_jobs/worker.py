@@ -11,7 +11,8 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from extract_jobs.engine.shutdown import Stop
@@ -24,6 +25,7 @@ from extract_jobs.errors import (
     Interrupted,
     Outdated,
     StopRequested,
+    WorkerOutOfMemory,
     as_reported,
     error_line,
 )
@@ -32,8 +34,10 @@ from extract_jobs.reporting.metrics import attempt_metrics, metrics_line
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report, catalog_failure, reported, versions
 from extract_jobs.spec.arguments import JobArguments, parse_arguments
+from extract_jobs.spec.attempt_names import report_of
 from extract_jobs.spec.extract_spec import ExtractSpec, parse_spec
 from extract_jobs.storage import open_storage
+from extract_jobs.tracking.batch import BatchedTable, parse_batch
 from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
 
 if TYPE_CHECKING:
@@ -47,13 +51,7 @@ def begin_log(argv: Sequence[str]) -> None:
     log_json_lines()
     with contextlib.suppress(ConfigError):  # reported when the attempt runs
         given = parse_arguments(argv)
-        in_every_line(
-            source_name=given.source_name,
-            extract_table=given.extract_table,
-            run_id=given.run_id,
-            attempt=given.attempt or 1,
-            execution_id=given.execution_id,
-        )
+        in_every_line(**_fields_of(given))
 
 
 def main(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) -> int:
@@ -82,25 +80,102 @@ def main(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) 
     return EXIT_DONE
 
 
-def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) -> Report:
-    """Run one attempt and return its report.
+def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) -> None:
+    """Run one attempt: of a table, or of each table of a batch in turn.
 
     Raises:
         CatalogFailed: The data is published, as the report says, and the catalog is behind.
         ExtractError: The attempt failed, as its report says; or the attempt is outdated, and then
-            nothing was read, written or reported.
+            nothing was read, written or reported. Of a batch, tables failed, as their reports say.
         Exception: A defect, which the report marks as one.
     """
     _name_the_region()
     arguments = parse_arguments(argv)
-    try:
-        spec = read_spec(arguments)
+    with _failure_reported(arguments):
+        text = _text_of(arguments.spec_uri)
+        batch = parse_batch(text, arguments.spec_uri)
+    if batch is None:
+        _run_table(arguments, text, stop, spark)
+    else:
+        _run_batch(arguments, batch, stop, spark)
+
+
+def _run_batch(
+    arguments: JobArguments,
+    batch: Sequence[BatchedTable],
+    stop: Stop,
+    spark: SparkSession | None,
+) -> None:
+    """Run the tables of a batch that have not ended yet, one after the other.
+
+    A table that fails does not stop the others, unless this process can do no more: those whose
+    turn has not come are then left, untouched, to the next attempt.
+    """
+    with _failure_reported(arguments):
+        tables = _in_turn(arguments, batch)
+    failed: list[tuple[str, ExtractError]] = []
+    for table in tables:
+        in_every_line(**_fields_of(table))
+        try:
+            _run_table(table, None, stop, spark)
+        except Outdated as outdated:
+            logger.info("%s", outdated)
+        except (Interrupted, WorkerOutOfMemory):
+            raise
+        except ExtractError as error:
+            failed.append((table.extract_table, error))
+        except Exception:
+            logger.exception("a defect in extract-jobs")
+            failed.append((table.extract_table, ExtractError("a defect in extract-jobs")))
+    if failed:
+        named = ", ".join(f"{table} ({type(error).__name__})" for table, error in failed)
+        raise type(failed[0][1])(
+            f"{len(failed)} of {len(tables)} tables of the batch failed, as the report of each "
+            f"says: {named}"
+        )
+
+
+def _in_turn(arguments: JobArguments, batch: Sequence[BatchedTable]) -> list[JobArguments]:
+    """Return the arguments of each table that has not ended, those that failed least first."""
+    turns = []
+    for table in batch:
+        table_id, failures = f"{arguments.source_name}/{table.extract_table}", 0
+        if arguments.tracking_table:
+            known = _tracking(arguments.tracking_table).read(table_id, table.run_id)
+            if known is not None and known.ended and known.generation >= table.generation:
+                continue
+            failures = known.failures if known else 0
+        own = {
+            **asdict(table),
+            "report_uri": report_of(table.report_uri, arguments.attempt or 1),
+        }
+        turns.append((failures, replace(arguments, **own)))
+    return [own for _, own in sorted(turns, key=lambda turn: turn[0])]
+
+
+def _run_table(
+    arguments: JobArguments, text: str | bytes | None, stop: Stop, spark: SparkSession | None
+) -> None:
+    """Run one attempt of one table; ``text`` is its spec, None if that is still to be read."""
+    with _failure_reported(arguments):
+        spec = read_spec(arguments, text)
         stop.spec = spec
         _claim(arguments, spec)
         from extract_jobs.engine.pandas_free import skip_pandas
         from extract_jobs.run import run_extract
 
         skip_pandas()
+    in_every_line(**_log_fields(spec), execution_id=arguments.execution_id)
+    report = run_extract(spec, spark=spark, progress=LoggedProgress(spec))
+    if report.catalog == "failed":
+        raise CatalogFailed(catalog_failure(report))
+
+
+@contextlib.contextmanager
+def _failure_reported(arguments: JobArguments) -> Iterator[None]:
+    """Leave a report of what is raised before the core is reached; not if it is `Outdated`."""
+    try:
+        yield
     except Outdated:
         raise
     except (Exception, StopRequested) as error:
@@ -110,29 +185,32 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
         if failure is not error:
             raise failure from error
         raise
-    in_every_line(**_log_fields(spec), execution_id=arguments.execution_id)
-    report = run_extract(spec, spark=spark, progress=LoggedProgress(spec))
-    if report.catalog == "failed":
-        raise CatalogFailed(catalog_failure(report))
-    return report
 
 
-def read_spec(arguments: JobArguments) -> ExtractSpec:
+def _text_of(spec_uri: str) -> str | bytes:
+    if spec_uri.lstrip().startswith("{"):
+        return spec_uri
+    text = open_storage(spec_uri).read(spec_uri)
+    if text is None:
+        raise ConfigError(
+            f"{spec_uri}: there is no spec; the config manager writes it before any job starts, so "
+            "either it was deleted or --spec_uri is wrong"
+        )
+    return text
+
+
+def read_spec(arguments: JobArguments, text: str | bytes | None = None) -> ExtractSpec:
     """Return the spec that the arguments name, with their overrides.
+
+    Args:
+        arguments: The worker's.
+        text: The spec, if it has been read already.
 
     Raises:
         ConfigError: It is missing, unreadable, or belongs to another run.
     """
-    text: str | bytes | None = arguments.spec_uri
-    where = "--spec_uri"
-    if not arguments.spec_uri.lstrip().startswith("{"):
-        where = arguments.spec_uri
-        text = open_storage(where).read(where)
-    if text is None:
-        raise ConfigError(
-            f"{where}: there is no spec; the config manager writes it before any job starts, so "
-            "either it was deleted or --spec_uri is wrong"
-        )
+    text = _text_of(arguments.spec_uri) if text is None else text
+    where = "--spec_uri" if arguments.spec_uri.lstrip().startswith("{") else arguments.spec_uri
     spec = parse_spec(text, where)
     if arguments.run_id and arguments.run_id != spec.run_id:
         raise ConfigError(
@@ -172,6 +250,16 @@ class LoggedProgress(Progress):
                 attempt_metrics(report), pipeline=pipeline, now=utc_now(), **_log_fields(self._spec)
             )
             print(line, flush=True)  # noqa: T201
+
+
+def _fields_of(arguments: JobArguments) -> dict[str, Any]:
+    return {
+        "source_name": arguments.source_name,
+        "extract_table": arguments.extract_table,
+        "run_id": arguments.run_id,
+        "attempt": arguments.attempt or 1,
+        "execution_id": arguments.execution_id,
+    }
 
 
 def _log_fields(spec: ExtractSpec) -> dict[str, Any]:
@@ -214,7 +302,7 @@ def _claim(arguments: JobArguments, spec: ExtractSpec) -> None:
         spec_uri="" if arguments.spec_uri.lstrip().startswith("{") else arguments.spec_uri,
         report_uri=spec.report_uri,
     )
-    tracking = Tracking(client_from_environment(), spec.tracking_table, utc_now)
+    tracking = _tracking(spec.tracking_table)
     if not tracking.start(run):
         found = tracking.read(run.table_id, run.run_id)
         now = f"{found.status}, generation {found.generation}, attempt {found.attempt}" \
@@ -224,6 +312,10 @@ def _claim(arguments: JobArguments, spec: ExtractSpec) -> None:
             f"({run.table_id}) is outdated: the tracking table {spec.tracking_table} has it as "
             f"{now}. Nothing was extracted"
         )
+
+
+def _tracking(table: str) -> Tracking:
+    return Tracking(client_from_environment(), table, utc_now)
 
 
 def _report_failure(arguments: JobArguments, error: Exception) -> None:

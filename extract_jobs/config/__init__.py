@@ -273,6 +273,7 @@ def job_settings(
             emr=table.config.emr,
             ecs=table.config.ecs,
             retry=table.config.retry,
+            batch=table.config.batch,
         )
         for table in _overridden(config, tables, overrides)
     ]

@@ -142,6 +142,9 @@ class RetrySettings(SpecPart):
     )
 
 
+Batch = Literal["none", "small"]
+
+
 class JobSettings(SpecPart):
     """What the state machine needs to run one table; every section is always there."""
 
@@ -150,12 +153,18 @@ class JobSettings(SpecPart):
     emr: EmrSettings = EmrSettings()
     ecs: EcsSettings = EcsSettings()
     retry: RetrySettings = RetrySettings()
+    batch: Batch = "none"
 
 
 class TableConfig(SpecPart):
     """One table: its own values over ``defaults``, what neither gives as documented here."""
 
     job_type: JobType = Field("glue", description="Where the job runs on AWS.")
+    batch: Batch = Field(
+        "none",
+        description="With small, the table shares a worker of the pipeline with other such tables "
+        "of the source, while its commits are small.",
+    )
     mode: Literal["full", "incremental"] = "full"
     watermark: WatermarkSpec | None = None
     columns: ColumnsSpec = ColumnsSpec()

@@ -27,3 +27,8 @@ def is_of_attempt(name: str, run_id: str, attempt: int) -> bool:
 def report_name(attempt: int) -> str:
     """Return the name of an attempt's report: one file per attempt, so none is overwritten."""
     return f"attempt-{attempt}.json"
+
+
+def report_of(report_uri: str, attempt: int) -> str:
+    """Return the URI of an attempt's report, which lies beside any other attempt's."""
+    return f"{report_uri.rpartition('/')[0]}/{report_name(attempt)}"

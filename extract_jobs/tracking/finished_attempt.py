@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +21,16 @@ from extract_jobs.commit.record import Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.metrics import metrics_line
 from extract_jobs.reporting.report import Report
-from extract_jobs.spec.attempt_names import report_name
-from extract_jobs.storage import OpenStorage, join
-from extract_jobs.tracking.map_item import Item
+from extract_jobs.spec.attempt_names import report_of
+from extract_jobs.storage import OpenStorage
+from extract_jobs.tracking.map_item import Item, run_of
 from extract_jobs.tracking.retry_policy import Decision, decide
 from extract_jobs.tracking.table import Status, TrackedRun, Tracking
 
 logger = logging.getLogger(__name__)
 
 _MOST_HANDLER_ERROR = 400
+_THREADS = 16
 _METRICS = {"succeeded": "TablesSucceeded", "retry": "TablesRetried", "failed": "TablesFailed"}
 _SUCCEEDED: dict[str, Any] = {
     "outcome": "succeeded", "wait_seconds": 0, "error_class": "", "error_message": ""
@@ -75,6 +78,41 @@ def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decis
     if decision.outcome == "failed" and commit is not None:
         decision = replace(decision, commit_seq=commit.seq, final=False)
     return decision
+
+
+def with_turns(
+    tables: Sequence[Item], tracking: Tracking, open_storage: OpenStorage
+) -> Sequence[Item]:
+    """Mark the tables of a batch whose turn had not come when the worker ended (``waits``).
+
+    Whatever ended the worker is no failure of theirs. But where no table's turn had come, the job
+    itself has failed, and all of its tables with it. So every attempt ends a table or counts as a
+    failure of one, and a batch comes to an end.
+
+    Raises:
+        WriteFailed: Storage or the tracking table failed; calling again is safe.
+    """
+    if len(tables) == 1:
+        return tables
+    with ThreadPoolExecutor(_THREADS) as pool:
+        begun = list(pool.map(lambda table: _has_begun(table, tracking, open_storage), tables))
+    alone = not any(begun)
+    return [
+        {**table, "waits": not (alone or its)} for table, its in zip(tables, begun, strict=True)
+    ]
+
+
+def _has_begun(item: Item, tracking: Tracking, open_storage: OpenStorage) -> bool:
+    """Return whether a worker began with a table in this attempt."""
+    run = run_of(item)
+    known = tracking.read(run.table_id, run.run_id)
+    if known is not None and known.fence == run.fence:
+        if known.decision:  # by an earlier call for the same attempt
+            return not Decision.from_json(known.decision).waited
+        if known.status != "PENDING":
+            return True
+    # Where the tracking table refused its beginning, it has reported that.
+    return open_storage(item["report_uri"]).read(item["report_uri"]) is not None
 
 
 def resolve_run(
@@ -181,9 +219,8 @@ def _earlier_success(item: Item, open_storage: OpenStorage) -> Report | None:
     An attempt that found no new rows commits nothing. If its catalog was busy, another attempt
     follows for the catalog alone, and the run has succeeded whatever becomes of that one.
     """
-    folder = item["report_uri"].rsplit("/", 1)[0]
     for attempt in range(int(item["attempt"]) - 1, 0, -1):
-        uri = join(folder, report_name(attempt))
+        uri = report_of(item["report_uri"], attempt)
         report, _ = _read_report({**item, "attempt": attempt, "report_uri": uri}, open_storage)
         if report is not None and report.status == "succeeded":
             return report

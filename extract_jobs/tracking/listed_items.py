@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass, field
 
 from extract_jobs.storage import OpenStorage, join
+from extract_jobs.tracking.batch_item import tables_of
 from extract_jobs.tracking.item import TrackedRun
 from extract_jobs.tracking.map_item import Item
 
@@ -32,7 +33,8 @@ class ListedItems:
             if folder not in self.lists:
                 uri = join(folder, "tables_to_extract.json")
                 raw = self.open_storage(uri).read(uri)
-                self.lists[folder] = {item["run_id"]: item for item in json.loads(raw or "[]")}
+                listed = [one for item in json.loads(raw or "[]") for one in tables_of(item)]
+                self.lists[folder] = {item["run_id"]: item for item in listed}
             item = self.lists[folder].get(run.run_id)
         if item is None:
             return None

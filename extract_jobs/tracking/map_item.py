@@ -1,9 +1,9 @@
 """The Map item: what the state machine needs to run one table's job.
 
 An item is flat JSON: the worker's arguments, the sections of every job type, and fields for the
-job's result. Every key is always present, because a missing JSONPath is an error that no Catch
-handles. The config manager makes the first item of a run; the status handler makes the next
-attempt's.
+job's result. ``batch`` and ``waited`` are of use to batches (`extract_jobs.tracking.batch_item`).
+Every key is always present, because a missing JSONPath is an error that no Catch handles. The
+config manager makes the first item of a run; the status handler makes the next attempt's.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from extract_jobs.config.worker_sizes import (
     emr_worker,
 )
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.attempt_names import report_name
+from extract_jobs.spec.attempt_names import report_of
 from extract_jobs.spec.extract_spec import ExtractSpec, problems
-from extract_jobs.storage import join
 from extract_jobs.tracking.item import TrackedRun
 
 Item = dict[str, Any]
@@ -77,12 +76,14 @@ def first_item(
             f"deployment, so {place} would have no program to run: deploy with Emr=yes or "
             "EmrClusterArns, or set it to the URI of emr.py"
         )
-    return _rendered(
+    return rendered(
         {
             "run_id": spec.run_id,
             "attempt": spec.attempt,
             "generation": generation,
             "failures": 0,
+            "waited": 0,
+            "batch": [],
             "execution_id": execution_id,
             "source_name": spec.source_name,
             "source_type": spec.source_type,
@@ -110,13 +111,13 @@ def next_item(item: Item, *, counted: bool, bigger: bool) -> Item:
     """
     attempt = int(item["attempt"]) + 1
     sections = _BIGGER[item["job_type"]](item) if bigger and item["job_type"] in _BIGGER else {}
-    return _rendered(
+    return rendered(
         {
             **item,
             **sections,
             "attempt": attempt,
             "failures": int(item["failures"]) + counted,
-            "report_uri": join(item["report_uri"].rsplit("/", 1)[0], report_name(attempt)),
+            "report_uri": report_of(item["report_uri"], attempt),
         }
     )
 
@@ -152,7 +153,7 @@ def _given(settings: BaseModel) -> dict[str, Any]:
     return settings.model_dump(exclude_unset=True)
 
 
-def _rendered(item: Item) -> Item:
+def rendered(item: Item) -> Item:
     """Return the item with all values that are derived from its numbers."""
     glue, emr, ecs = dict(item["glue"]), dict(item["emr"]), dict(item["ecs"])
     for section in (glue, emr, ecs):

@@ -77,6 +77,7 @@ class Decision:
             prepared commit that is still to be published.
         final: Whether a failure can never turn out to be a success.
         catalog_error: Why the catalog does not show the commit; empty if it does, None if unknown.
+        waited: Whether the table's turn in its batch had not come.
     """
 
     outcome: Outcome
@@ -91,12 +92,15 @@ class Decision:
     commit_seq: int | None = None
     final: bool = True
     catalog_error: str | None = None
+    waited: bool = False
 
     def to_json(self) -> str:
         """Return the form stored in the tracking table, to repeat the answer later."""
         kept = {k: getattr(self, k) for k in ("outcome", "wait_seconds", "counted", "bigger")}
         if not self.final:
             kept["final"] = False
+        if self.waited:
+            kept["waited"] = True
         return json.dumps(kept, separators=(",", ":"))
 
     @classmethod
@@ -122,7 +126,8 @@ def decide(
 
     Args:
         item: The attempt that ended, with ``job_result`` and ``job_error`` as the state machine
-            filled them in.
+            filled them in. ``waits`` is true of a table of a batch whose turn had not come when
+            the worker ended.
         report: The attempt's report; None if there is none that can be read.
         commit: The run's commit, from any attempt; None if it has none.
         published: Whether that commit is published; otherwise it has no outcome yet.
@@ -141,6 +146,8 @@ def decide(
     failure = _reported(report) or _seen_from_outside(item, note)
     if commit is not None:
         return _roll_forward(item, failure, commit)
+    if item.get("waits"):
+        return _still_waiting(failure)
     failures = int(item["failures"]) + 1
     decision = Decision("failed", error_class=failure.name, error_message=failure.message)
     if failure.retryable and failures < int(item["retry"]["max_attempts"]):
@@ -168,11 +175,20 @@ def _succeeded(item: Item, report: Report) -> Decision:
 
 def _roll_forward(item: Item, failure: Failure, commit: Commit) -> Decision:
     """The run's commit exists and only its outcome is missing: the next attempt finishes it."""
-    limit = int(item["retry"]["max_attempts"]) + ROLL_FORWARD_LIMIT
+    limit = int(item["retry"]["max_attempts"]) + ROLL_FORWARD_LIMIT + int(item.get("waited", 0))
     message = f"commit {commit.seq} is prepared but not published yet; {failure.message}"
     outcome: Outcome = "retry" if int(item["attempt"]) < limit else "failed"
     wait = min(_ROLL_FORWARD_WAIT_SECONDS, int(item["retry"]["backoff_seconds"]))
-    return Decision(outcome, wait, False, failure.bigger, failure.name, message)
+    decision = Decision(outcome, wait, False, failure.bigger, failure.name, message)
+    return replace(decision, waited=bool(item.get("waits")))
+
+
+def _still_waiting(failure: Failure) -> Decision:
+    """The worker ended over another table of the batch: this one has failed at nothing."""
+    message = f"its turn in its batch had not come when the worker ended: {failure.message}"
+    return Decision(
+        "retry", counted=False, waited=True, error_class=failure.name, error_message=message
+    )
 
 
 def _backoff_seconds(item: Item, failures: int) -> int:

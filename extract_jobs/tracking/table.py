@@ -154,6 +154,15 @@ class Tracking:
             found[str(latest["table_id"])] = datetime.fromisoformat(at)
         return found
 
+    def last_bytes(self, table_ids: Sequence[str]) -> dict[str, int]:
+        """Return how much the last commit of each table wrote; tables without one are left out."""
+        items = self._read_keys([key(table_id, LATEST) for table_id in table_ids])
+        return {
+            str(item["table_id"]): int(item["bytes"])
+            for item in map(plain, items)
+            if "bytes" in item
+        }
+
     def by_execution(self, execution_id: str) -> Iterator[TrackedRun]:
         """Yield every run of an execution, ordered by table, over all pages.
 

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from extract_jobs.tracking.batch_item import tables_of
 from extract_jobs.tracking.table import TrackedRun, Tracking
 from infra.local.messages import reason
 from infra.local.stack import TRACKING_TABLE, Stack
@@ -230,4 +231,5 @@ def _states(client: Any, arn: str) -> Iterator[tuple[str, str]]:
                 given = json.loads(
                     client.describe_execution(executionArn=child["executionArn"])["input"]
                 )
-                yield given["extract_table"], names[0]["name"]
+                for item in tables_of(given):
+                    yield item["extract_table"], names[0]["name"]

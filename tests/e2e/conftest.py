@@ -53,6 +53,12 @@ class Pipeline:
         path.write_text(text)
         self.stack.put_config(path)
 
+    def committed(self, name: str, *tables: str) -> None:
+        """Let tables of a source have a small last commit."""
+        for one in tables:
+            run = TrackedRun(f"{name}/{one}", "before", status="SUCCEEDED", commit_seq=1, bytes=7)
+            assert tracking(self.stack).end(run)
+
     def start(self, event: Mapping[str, Any] | str) -> str:
         """Start an execution."""
         arn = self.stack.start(event)

@@ -35,6 +35,9 @@ def test_both_interpreters_bring_every_table_to_the_same_end(stubbed, monkeypatc
         for behaviour in ("ok", "refused", "hungry_once")
     }
     tables["none.ok_1"] = {"job_type": "emr"}
+    shared = [f"ecs.{behaviour}_2" for behaviour in ("ok", "busy_once", "refused", "killed_once")]
+    tables |= {table: {"job_type": "ecs", "batch": "small"} for table in shared}
+    stubbed.committed("agreed", *shared)
     stubbed.configure("agreed", tables, defaults={"retry": {"backoff_seconds": 0}})
     event = {"source_name": "agreed", "extract_tables": "*"}
     ours = told(stubbed.run(event))
@@ -42,8 +45,11 @@ def test_both_interpreters_bring_every_table_to_the_same_end(stubbed, monkeypatc
     assert told(machine.run(event)) == ours
     assert ours[0] == "FAILED"
     assert {kind for kind, _ in machine.services.asked} == set(SERVICES)
-    attempts = sum(run[1] for table, run in ours[2].items() if table != "none.ok_1")
-    assert len(machine.services.asked) == attempts
+    alone = ours[2].keys() - {"none.ok_1", *shared}
+    assert len(machine.services.asked) == sum(ours[2][table][1] for table in alone) + 2
+    assert [ours[2][table][:2] for table in shared] == [
+        ("SUCCEEDED", 1), ("SUCCEEDED", 2), ("FAILED", 1), ("SUCCEEDED", 2),
+    ]  # fmt: skip
 
 
 def test_both_interpreters_fail_the_same_bad_input_at_the_first_state(stubbed, monkeypatch):
@@ -62,14 +68,19 @@ def test_real_workers_extract_under_the_second_interpreter(stubbed, monkeypatch,
     connection.close()
     stubbed.configure(
         "files", {"t": {"job_type": "ecs"}, "absent": {"job_type": "glue"},
-                  "again": {"query": "select n from t", "job_type": "glue"}},
+                  "again": {"query": "select n from t", "job_type": "glue"},
+                  **{table: {"query": "select n from t", "job_type": "ecs", "batch": "small"}
+                     for table in ("small_1", "small_2")}},
         source={"type": "sqlite", "connection": {"path": str(database)}},
         defaults={"target": {"uri": "s3://lake/{source_name}/{table}"}},
     )  # fmt: skip
-    outcome = start_machine(stubbed.stack, monkeypatch).run(
-        {"source_name": "files", "extract_tables": "*"}
-    )
+    stubbed.committed("files", "small_1", "small_2")
+    machine = start_machine(stubbed.stack, monkeypatch)
+    outcome = machine.run({"source_name": "files", "extract_tables": "*"})
     runs = runs_of(outcome)
+    assert len(machine.services.asked) == 4, "two tables are small and share a job"
+    for table in ("small_1", "small_2"):
+        assert (runs[table].status, runs[table].rows) == ("SUCCEEDED", 500)
     assert (runs["t"].status, runs["t"].rows) == ("SUCCEEDED", 500), runs["t"].error_message
     assert (runs["again"].status, runs["again"].rows) == ("SUCCEEDED", 500)
     assert (runs["absent"].status, runs["absent"].error_class) == ("FAILED", "ConfigError")
