@@ -119,8 +119,12 @@ def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> li
     given = {loc for loc, _ in errors if exists(data, loc)}
     for loc, one in errors:
         kind = one["type"]
-        is_word = kind == "literal_error" and loc not in given
-        if is_word and any(loc[:-1] == p[:-1] for p in given):
+        if kind == "string_type" and isinstance(one["input"], Mapping):
+            inside = any(loc[:-1] == p[:-1] and loc != p for p, _ in errors)
+        else:
+            is_word = kind == "literal_error" and loc not in given
+            inside = is_word and any(loc[:-1] == p[:-1] for p in given)
+        if inside:
             continue  # the union's short form, but this is a mapping: the problem is inside it
         if kind == "missing":
             key, text = (loc, True), "is required"
@@ -142,6 +146,8 @@ def _as_given(loc: Path, data: Any) -> Path:
     for depth, part in enumerate(loc[:-1]):
         if isinstance(data, Mapping) and part not in data and loc[depth + 1] in data:
             return (*loc[:depth], *_as_given(loc[depth + 1 :], data))
+        if str(part).endswith("Spec") and depth == len(loc) - 2:
+            return (*loc[:depth], loc[-1])  # a model's name, before a key that is not there
         if not _depth(data, (part,)):
             break
         data = data[part]
@@ -202,9 +208,12 @@ def unknown_key(model: type[BaseModel], path: Path) -> str:
 def model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
     """Return the model of the mapping at ``path``; None if it is not a model."""
     here: type[BaseModel] | None = model
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         field = here.model_fields.get(str(part)) if here else None
         here = next(_models(field.annotation), None) if field else None
+        if field and here is None and next(parts, None) is not None:
+            here = next(_models_by_key(field.annotation), None)
     return here
 
 
@@ -214,6 +223,15 @@ def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         for part in _models(field.annotation):
             yield from key_paths(part, f"{prefix}{name}.")
+
+
+def _models_by_key(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that a field holds under keys of a person's own: those of a dict."""
+    for part in get_args(annotation):
+        if getattr(annotation, "__origin__", None) is dict:
+            yield from _models(part)
+        else:
+            yield from _models_by_key(part)
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -156,6 +156,26 @@ def connection_problem(source_type: str, connection: ConnectionSpec) -> str | No
     return None
 
 
+class TextTypeSpec(SpecPart):
+    """A column's type, and how a file writes its values where that is not the usual way."""
+
+    type: Name
+    decimal: str | None = Field(None, description="Decimal separator of numbers.")
+    thousands: str | None = Field(None, description="Separator between groups of three digits.")
+    format: str | None = Field(
+        None, min_length=1, description="Of dates and timestamps, as in strftime: %d.%m.%Y."
+    )
+    true_values: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Texts that mean true; false_values must be given too."
+    )
+    false_values: tuple[str, ...] | None = Field(None, min_length=1)
+
+    @property
+    def written(self) -> dict[str, object]:
+        """What is said of how values are written."""
+        return self.model_dump(mode="json", exclude={"type"}, exclude_none=True)
+
+
 class FilesSpec(SpecPart):
     """Which files of a file drop make a table, and how they are read."""
 
@@ -179,8 +199,10 @@ class FilesSpec(SpecPart):
     partitions: Literal["columns", "ignore"] = Field(
         "columns", description="What key=value in the names of folders is: a column, or nothing."
     )
-    types: dict[Name, Name] | None = Field(
-        None, description="Declared columns and their types, as in columns.cast; None infers them."
+    types: dict[Name, Name | TextTypeSpec] | None = Field(
+        None,
+        description="Declared columns and their types, as in columns.cast, or a mapping with the "
+        "type and how values are written; None infers them.",
     )
     bad_rows: Literal["fail", "reject"] = Field(
         "fail", description="Rows that do not parse: fail the run, or are put aside and counted."
@@ -191,6 +213,15 @@ class FilesSpec(SpecPart):
         '"', pattern=r"^([\s\S]|none)$", description="none: a quote is a character like any other."
     )
     skip_rows: int = Field(0, ge=0, le=1000, description="Lines before the header of a CSV file.")
+    footer_rows: int = Field(
+        0, ge=0, le=1000, description="Rows at the end of a CSV file that are left out."
+    )
+    comment: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="Lines of a CSV file that begin with this character are left out.",
+    )
     escape: str | None = Field(None, min_length=1, max_length=1)
     null_values: tuple[str, ...] = Field(("",), description="Unquoted CSV texts that are NULL.")
     json_dialect: Literal["strict", "lenient"] = Field(

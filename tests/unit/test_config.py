@@ -502,6 +502,22 @@ def test_a_file_that_lacks_something(text: str, expected: str) -> None:
     assert problems_of(text) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("{type: date, fromat: x}", ".fromat: unknown key; did you mean format?"),
+        ("{format: x}", ".type: is required"),
+        ("3", ": expected text, found 3; put it in quotes; or expected a mapping"),
+    ],
+)
+def test_a_declared_type_that_is_wrong_is_told_once(given: str, problem: str) -> None:
+    text = HEAD + 'tables: {a: {target: {uri: x}, files: {glob: "*", types: {b: %s}}}}\n'
+    found = problems_of(text % given)
+    assert [one for one in found if "types.b" in one] == [
+        f"sales.yml:7: tables.a.files.types.b{problem}"
+    ]
+
+
 def test_a_word_or_a_mapping_that_is_neither_is_told_where_it_is_wrong() -> None:
     text = HEAD + "tables: {a: {on_schema_change: %s, modes: full}}\n"
     missing = "sales.yml:7: tables.a.target: is required"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract_jobs.errors import ConfigError, SourceQueryFailed
+from extract_jobs.errors import ConfigError, SourceQueryFailed, TypeNotRepresentable
 from extract_jobs.sources.files.blocks import BLOCK_BYTES
 from tests.support.files import files_spec, read_all
 
@@ -140,3 +143,187 @@ def test_quote_takes_one_character_or_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="quote"):
         files_spec(tmp_path, "*.csv", quote="no")
     assert BLOCK_BYTES > 100_000  # so that the lines above lie in one block
+
+
+EUROPEAN = {
+    "amount": {"type": "decimal(12,2)", "decimal": ",", "thousands": "."},
+    "day": {"type": "date", "format": "%d.%m.%Y"},
+    "active": {"type": "boolean", "true_values": ["Y", "ja"], "false_values": ["N"]},
+}
+
+
+def test_numbers_days_and_truth_values_are_read_as_they_are_written(tmp_path: Path) -> None:
+    text = (
+        "amount;day;active\n1.234,56;31.12.2024;Y\n-1.234.567,5;1.2.2024;N\n,5;29.02.2024;ja\n;;\n"
+    )
+    assert rows(tmp_path, text, delimiter=";", types=EUROPEAN) == [
+        (Decimal("1234.56"), date(2024, 12, 31), True),
+        (Decimal("-1234567.50"), date(2024, 2, 1), False),
+        (Decimal("0.50"), date(2024, 2, 29), True),
+        (None, None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "1.23,45;;", "1,234.56;;", "1.2345;;", "1,2,3;;", "1,234;;", "0x1;;",
+        ";30.02.2024;", ";2024-12-31;", ";12/31/2024;", ";31.12.24;", ";31.12.2024 ;", ";;y", ";;1",
+    ],
+)  # fmt: skip
+def test_what_is_written_in_another_way_is_no_value(tmp_path: Path, row: str) -> None:
+    # The number that a guess would make of it is another one.
+    with pytest.raises(TypeNotRepresentable, match=r"line 3, column '\w+': the value holds no"):
+        rows(tmp_path, f"amount;day;active\n1;;\n{row}\n", delimiter=";", types=EUROPEAN)
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "expected"),
+    [
+        ({"type": "int64", "thousands": "'"}, "1'234'567", 1234567),
+        ({"type": "int64", "thousands": " "}, "12 345", 12345),
+        ({"type": "float64", "decimal": ","}, "-1,5e3", -1500.0),
+        ({"type": "date", "format": "%Y%m%d"}, "20240131", date(2024, 1, 31)),
+        ({"type": "date", "format": "%d-%b-%y"}, "31-DEC-68", date(2068, 12, 31)),
+        ({"type": "date", "format": "%d-%b-%y"}, "01-Jan-69", date(1969, 1, 1)),
+        (
+            {"type": "timestamp", "format": "%m/%d/%Y %I:%M %p"},
+            "1/2/2024 12:05 AM",
+            datetime.fromisoformat("2024-01-02 00:05"),
+        ),
+        (
+            {"type": "timestamp", "format": "%m/%d/%Y %I:%M %p"},
+            "12/31/2024 1:05 pm",
+            datetime.fromisoformat("2024-12-31 13:05"),
+        ),
+        (
+            {"type": "timestamp", "format": "%d.%m.%Y %H:%M:%S.%f"},
+            "31.12.2024 9:05:07.25",
+            datetime.fromisoformat("2024-12-31 09:05:07.250000"),
+        ),
+        (
+            {"type": "timestamptz", "format": "%d.%m.%Y %H:%M %z"},
+            "01.01.2024 00:30 +0100",
+            datetime(2023, 12, 31, 23, 30, tzinfo=UTC),
+        ),
+    ],
+)
+def test_forms_of_values(tmp_path: Path, given: dict[str, str], text: str, expected: Any) -> None:
+    [(found,)] = rows(tmp_path, f"x\n{text}\n", delimiter="|", types={"x": given})
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("format_", "text"), [("%d%m%Y", "1122024"), ("%Y%m%d", "2024131"), ("%d.%m.%Y", "1.1.24")]
+)
+def test_a_day_that_could_be_two_is_no_value(tmp_path: Path, format_: str, text: str) -> None:
+    with pytest.raises(TypeNotRepresentable):
+        rows(tmp_path, f"x\n{text}\n", types={"x": {"type": "date", "format": format_}})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"type": "string", "decimal": ","}, "decimal is for columns of type integer or float"),
+        ({"type": "int64", "format": "%Y"}, "format is for columns of type date or timestamp"),
+        ({"type": "float64", "decimal": ",", "thousands": ","}, "two different characters"),
+        ({"type": "float64", "thousands": "."}, "two different characters"),
+        ({"type": "boolean", "true_values": ["Y"]}, "belong together"),
+        ({"type": "boolean", "true_values": ["Y"], "false_values": ["Y"]}, "share a text"),
+        ({"type": "date", "format": "%m.%Y"}, "needs a year"),
+        ({"type": "date", "format": "%d.%m.%Y %H"}, "declare a timestamp"),
+        ({"type": "date", "format": "%x"}, "format has %x"),
+        ({"type": "date", "format": "%d.%m.%Y %y"}, "one thing twice"),
+        ({"type": "timestamp", "format": "%d.%m.%Y %I:%M"}, "%I and %p"),
+        ({"type": "timestamp", "format": "%d.%m.%Y %H:%S"}, "without the larger one"),
+        ({"type": "timestamptz", "format": "%d.%m.%Y"}, "zone of a timestamptz"),
+        ({"type": "datum", "format": "%d.%m.%Y"}, "no such type: x: datum"),
+    ],
+)
+def test_a_form_that_no_value_could_have_is_refused(
+    tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        rows(tmp_path, "x\n1\n", types={"x": given})
+
+
+def test_rows_put_aside_name_the_form_and_the_others_are_kept(tmp_path: Path) -> None:
+    text = "amount;day;active\n1,5;;\n1.5;;\n2,5;;\n"
+    found = rows(tmp_path, text, delimiter=";", types=EUROPEAN, bad_rows="reject")
+    assert [amount for amount, *_ in found] == [Decimal("1.50"), Decimal("2.50")]
+    [aside] = (tmp_path / "_out").rglob("*.jsonl")
+    assert "decimal128(12, 2) written as {'decimal': ',', 'thousands': '.'}" in aside.read_text()
+
+
+@pytest.mark.parametrize("declared", [None, {"id": "int64", "t": "string"}])
+@pytest.mark.parametrize("quote", ['"', "none"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_comments_are_left_out(
+    tmp_path: Path, quote: str, end: str, declared: dict[str, str] | None
+) -> None:
+    lines = ['# made "by", #x', "#", "id,t", "1,x", '#,"never closed', "", "2,#y", "# end"]
+    expected = [(1, "x"), (2, "#y")]
+    given = {"quote": quote, "types": declared, "comment": "#"}
+    assert rows(tmp_path, end.join(lines), **given) == expected
+    with pytest.raises(SourceQueryFailed, match="line 9: the row has 1 fields"):
+        rows(tmp_path, end.join([*lines, "3"]), **given)
+
+
+def test_what_looks_like_a_comment_inside_of_quotes_is_data(tmp_path: Path) -> None:
+    text = 'id,t\n1,"a\n# b"\n# c "\n"# d",\n'
+    assert rows(tmp_path, text, comment="#") == [("1", "a\n# b"), ("# d", None)]
+
+
+@pytest.mark.parametrize("declared", [None, {"id": "int64", "t": "string"}])
+def test_comments_and_cuts_go_together(tmp_path: Path, declared: dict[str, str] | None) -> None:
+    lines = [f'{n},"{n}\n#"\n#,"' for n in range(60_000)]
+    text = "\n".join(["id,t", *lines]) + "\n"
+    given = {"comment": "#", "types": declared, "split": {"target_bytes": 262_144}}
+    assert [n for n, _ in rows(tmp_path, text, **given)] == list(range(60_000))
+
+
+@pytest.mark.parametrize("declared", [None, {"id": "int64", "t": "string"}])
+def test_a_footer_is_left_out(tmp_path: Path, declared: dict[str, str] | None) -> None:
+    given = {"footer_rows": 2, "types": declared}
+    expected = [(1, "x"), (2, "y")]
+    assert rows(tmp_path, 'id,t\n1,x\n2,y\nTotal,"3\n"\n\nend\n\n', **given) == expected
+    assert rows(tmp_path, "id,t\na,b\nc,d", **given) == []
+    assert rows(tmp_path, "id,t\na,b", **given) == []
+
+
+@pytest.mark.parametrize("footer", [1, 3, 1000])
+def test_a_footer_may_begin_in_an_earlier_block(tmp_path: Path, footer: int) -> None:
+    wide = "x" * (BLOCK_BYTES // 3)
+    values = [*range(2_000), *[f"{n}{wide}" for n in range(8)]]
+    text = "\n".join(["t", *map(str, values)]) + "\n"
+    given = {"types": {"t": "string"}, "split": {"target_bytes": 65_536}}
+    found = [t for (t,) in rows(tmp_path, text, footer_rows=footer, **given)]
+    assert found == list(map(str, values[:-footer]))
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;", "\ufeffsep=;"])
+def test_the_line_that_names_the_delimiter_is_left_out(tmp_path: Path, first: str) -> None:
+    text = f"{first}\r\nid;t\r\n1;x\r\n"
+    assert rows(tmp_path, text, delimiter=";") == [(1, "x")]
+    with pytest.raises(SourceQueryFailed, match="line 4: the row has 1 fields"):
+        rows(tmp_path, f"{text}2\r\n", delimiter=";")
+    with pytest.raises(ConfigError, match="says that the delimiter is ';'"):
+        rows(tmp_path, text)
+    assert rows(tmp_path, text, delimiter=";", skip_rows=1) == [(1, "x")]
+
+
+def test_a_comment_is_none_of_the_other_marks(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="comment must differ"):
+        rows(tmp_path, "id\n1\n", comment=",")
+
+
+def test_folders_and_json_are_written_in_their_own_way_too(tmp_path: Path) -> None:
+    form = {"type": "date", "format": "%d.%m.%Y"}
+    (tmp_path / "at=31.12.2024").mkdir()
+    (tmp_path / "at=31.12.2024" / "x.jsonl").write_text('{"d": "1.2.2024"}\n')
+    found = read_all(files_spec(tmp_path, "**/*.jsonl", types={"d": form, "at": form}))
+    assert found.to_pylist() == [{"d": date(2024, 2, 1), "at": date(2024, 12, 31)}]
+    number = {"d": {"type": "float64", "thousands": " "}}
+    with pytest.raises(ConfigError, match="JSON has numbers of its own"):
+        read_all(files_spec(tmp_path, "**/*.jsonl", types=number))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -40,11 +40,12 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How CSV is written, in ASCII characters; no quote is empty, no escape None."""
+    """How CSV is written, in ASCII characters; no quote is empty, no escape or comment None."""
 
     delimiter: str = ","
     quote: str = '"'
     escape: str | None = None
+    comment: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,9 +199,10 @@ def cut_csv(dialect: Dialect) -> Cut:
         if dialect.escape is None and b"\n" in data:
             if not quote or quote not in data:
                 return len(data) if final else data.rfind(b"\n") + 1
-            end = _cut_by_parity(data, quote, before, final=final)
-            if end is not None:
-                return end
+            if not _may_have_comments(data, dialect):
+                end = _cut_by_parity(data, quote, before, final=final)
+                if end is not None:
+                    return end
         return _cut_by_record(data, dialect, final=final)
 
     return cut
@@ -272,4 +274,30 @@ def _record(dialect: Dialect) -> re.Pattern[bytes]:
     bare = rb"(?:[^%s\r\n%s]%s)*+" % (delimiter, escape, escaped)
     quoted = rb"%s(?:[^%s%s]|%s%s%s)*+%s" % (quote, quote, escape, quote, quote, escaped, quote)
     field = rb"(?:%s%s|(?!%s)%s)" % (quoted, bare, quote, bare)
-    return re.compile(rb"%s(?:%s%s)*+(\r\n|\n|\r|\Z)" % (field, delimiter, field))
+    fields = rb"%s(?:%s%s)*+" % (field, delimiter, field)
+    if dialect.comment is not None:
+        fields = rb"(?:%s[^\r\n]*+|%s)" % (re.escape(dialect.comment.encode()), fields)
+    return re.compile(rb"%s(\r\n|\n|\r|\Z)" % fields)
+
+
+def without_comments(block: Block, dialect: Dialect) -> Block:
+    """Return a block whose comment lines are blank, so that lines are counted as before."""
+    if not _may_have_comments(block.data, dialect):
+        return block
+    assert dialect.comment is not None
+    mark = dialect.comment.encode()
+    if not dialect.quote or dialect.quote.encode() not in block.data:
+        text = re.sub(rb"(?:(?<=[\r\n])|\A)%s[^\r\n]*+" % re.escape(mark), b"", block.data)
+        return replace(block, data=text)
+
+    def blank(record: re.Match[bytes]) -> bytes:
+        return record[1] if record[0].startswith(mark) else record[0]
+
+    return replace(block, data=_record(dialect).sub(blank, block.data))
+
+
+def _may_have_comments(data: bytes, dialect: Dialect) -> bool:
+    if dialect.comment is None:
+        return False
+    mark = dialect.comment.encode()
+    return data.startswith(mark) or any(end + mark in data for end in (b"\n", b"\r"))

@@ -10,7 +10,9 @@ from extract_jobs.errors import ExtractError, SourceQueryFailed, TypeNotRepresen
 from extract_jobs.schema import Column
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.rejects import Rejects
+from extract_jobs.sources.files.text_forms import Forms
 from extract_jobs.sources.files.texts import Fault, Texts, converted, to_type
+from extract_jobs.spec.source import TextTypeSpec
 
 
 def batch_of(
@@ -19,6 +21,8 @@ def batch_of(
     uri: str,
     rejects: Rejects | None,
     lists: JsonLines | None = None,
+    *,
+    forms: Forms,
 ) -> pa.RecordBatch:
     """Return the rows of a block as values.
 
@@ -28,6 +32,7 @@ def batch_of(
         uri: The file, for messages.
         rejects: Takes the rows that do not parse; None fails at the first.
         lists: Parses arrays; None where there are none.
+        forms: Columns that are written in a way of their own.
 
     Raises:
         SourceQueryFailed: A record is no row.
@@ -35,9 +40,10 @@ def batch_of(
     """
     faults, arrays = list(texts.faults), []
     for column, values in zip(columns, texts.columns, strict=True):
-        array, failed = _values(values, column.arrow_type, lists)
+        form = forms.get(column.name)
+        array, failed = _values(values, column.arrow_type, lists, form)
         arrays.append(array)
-        reason = f"holds no {column.arrow_type}"
+        reason = f"holds no {column.arrow_type}" + (f" written as {form.written}" if form else "")
         faults += [Fault(texts.record_of(row), column.name, reason) for row in failed]
     names = [column.name for column in columns]
     batch = pa.RecordBatch.from_arrays(arrays, names=names)
@@ -49,10 +55,10 @@ def batch_of(
 
 
 def _values(
-    values: pa.Array, target: pa.DataType, lists: JsonLines | None
+    values: pa.Array, target: pa.DataType, lists: JsonLines | None, form: TextTypeSpec | None
 ) -> tuple[pa.Array, list[int]]:
     if not pa.types.is_list(target):
-        return to_type(values, target)
+        return to_type(values, target, form)
     assert lists is not None
     convert: Callable[[pa.Array], pa.Array] = lambda part: lists.to_list(part, target.value_type)  # noqa: E731
     return converted(values, convert, target)

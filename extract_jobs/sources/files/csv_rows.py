@@ -6,8 +6,10 @@ value is. Blank lines are no records.
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -25,12 +27,14 @@ from extract_jobs.sources.files.blocks import (
     cut_csv,
     lines_in,
     record_starts,
+    without_comments,
 )
 from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
 from extract_jobs.spec.source import FilesSpec
 
 NAMELESS = "has a value behind the last column that the header names"
 
+_DELIMITER_LINE = re.compile(rb"(?i)\"?sep=([\x01-\x7f])\"?(?:\r\n|\n|\r)")
 _VOTES = 3
 """Rows that show whether a file's rows end in a delimiter that its header lacks."""
 
@@ -54,7 +58,8 @@ class Header:
 
 def dialect_of(files: FilesSpec) -> Dialect:
     """Return how a table's files are written."""
-    return Dialect(files.delimiter, "" if files.quote == "none" else files.quote, files.escape)
+    quote = "" if files.quote == "none" else files.quote
+    return Dialect(files.delimiter, quote, files.escape, files.comment)
 
 
 def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
@@ -161,6 +166,19 @@ def row_blocks(
         offset: In bytes of the text; lines are counted from there.
         most: Bytes of a block, as `blocks` takes it.
     """
+    found = _behind_header(stream, files, uri, header, offset=offset, most=most)
+    return _without_footer(found, files) if files.footer_rows else found
+
+
+def _behind_header(
+    stream: Stream,
+    files: FilesSpec,
+    uri: str,
+    header: Header | None,
+    *,
+    offset: int,
+    most: int | None,
+) -> Iterator[tuple[Header, Block]]:
     for block in record_blocks(stream, files, uri, offset=offset, most=most):
         rows = block
         if header is None:
@@ -172,15 +190,58 @@ def row_blocks(
         yield header, rows
 
 
+def _without_footer(
+    found: Iterator[tuple[Header, Block]], files: FilesSpec
+) -> Iterator[tuple[Header, Block]]:
+    """Yield blocks without the last rows of the file. Blocks that may hold some are held back."""
+    dialect, footer = dialect_of(files), files.footer_rows
+    held: deque[tuple[Header, Block, int]] = deque()
+    for header, block in found:
+        held.append((header, block, len(record_starts(block.data, dialect, footer))))
+        while sum(rows for *_, rows in held) - held[0][2] >= footer:
+            yield held.popleft()[:2]
+    kept: list[tuple[Header, Block]] = []
+    for header, block, _ in reversed(held):
+        starts = record_starts(block.data, dialect)
+        first_left_out = max(0, len(starts) - footer)
+        footer -= len(starts) - first_left_out
+        end = starts[first_left_out] if first_left_out < len(starts) else len(block.data)
+        kept.append((header, replace(block, data=block.data[:end])))
+    yield from reversed(kept)
+
+
 def record_blocks(
     stream: Stream, files: FilesSpec, uri: str, *, offset: int = 0, most: int | None = None
 ) -> Iterator[Block]:
-    """Yield the blocks of a file's records, its header among them; see `row_blocks`."""
-    line, cut = 1, cut_csv(dialect_of(files))
-    if files.skip_rows and not offset:
+    """Yield the blocks of a file's records, its header among them; see `row_blocks`.
+
+    Comments, and a line that only names the delimiter, are left out.
+
+    Raises:
+        ConfigError: That line names another delimiter than ``files.delimiter``.
+    """
+    line, dialect, begins = 1, dialect_of(files), not offset
+    if files.skip_rows and begins:
         stream = rest = Rest(stream, files.skip_rows, uri)
         offset, line = rest.skipped, files.skip_rows + 1
-    yield from blocks(stream, cut, uri, offset=offset, line=line, most=most)
+    for block in blocks(stream, cut_csv(dialect), uri, offset=offset, line=line, most=most):
+        rest_of_it = _behind_delimiter_line(block, files, uri) if begins else block
+        begins = False
+        yield without_comments(rest_of_it, dialect)
+
+
+def _behind_delimiter_line(block: Block, files: FilesSpec, uri: str) -> Block:
+    """Return a file's first block without the line ``sep=;`` that Excel puts before the header."""
+    found = _DELIMITER_LINE.match(block.data)
+    if found is None:
+        return block
+    delimiter = found[1].decode()
+    if delimiter != files.delimiter:
+        raise ConfigError(
+            f"{uri}: its first line says that the delimiter is {delimiter!r}, and files.delimiter "
+            f"is {files.delimiter!r}; set files.delimiter, or files.skip_rows to leave the line out"
+        )
+    return Block(block.data[found.end() :], block.offset + found.end(), block.line + 1)
 
 
 def parse_csv(block: Block, wanted: Sequence[str], *, header: Header, files: FilesSpec) -> Texts:

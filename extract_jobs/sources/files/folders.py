@@ -11,6 +11,7 @@ import pyarrow as pa
 from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.schema import Column
 from extract_jobs.sources.files.texts import to_type
+from extract_jobs.spec.source import TextTypeSpec
 from extract_jobs.transform.partitions import DEFAULT_PARTITION
 
 _LEVEL = re.compile(r"([^/=]+)=([^/]*)/")
@@ -66,13 +67,15 @@ def refuse_both(folders: Folders, names: Iterable[str], uri: str) -> None:
         )
 
 
-def folder_column(value: str | None, column: Column, rows: int, uri: str) -> pa.Array:
-    """Return a folder's value as a column.
+def folder_column(
+    value: str | None, column: Column, rows: int, uri: str, form: TextTypeSpec | None = None
+) -> pa.Array:
+    """Return a folder's value as a column; ``form`` is how it is written, None the usual way.
 
     Raises:
         TypeNotRepresentable: It is not a value of that type.
     """
-    [converted], failed = to_type(pa.array([value], pa.string()), column.arrow_type)
+    [converted], failed = to_type(pa.array([value], pa.string()), column.arrow_type, form)
     if failed:
         raise TypeNotRepresentable(
             f"{uri}: the folder's {column.name!r} is no {column.arrow_type}; declare "

@@ -173,6 +173,8 @@ class Inspector:
             return Listed(info, 0), Columns()
         compression = compression_of(info.uri, self.files.compression)
         can_be_cut = compression == "none" and is_utf8(self.files.encoding)
+        # Where a file ends in rows that are left out, one split has to see its end.
+        can_be_cut = can_be_cut and not self.files.footer_rows
         large = can_be_cut and info.size >= 2 * self.target_bytes
         declared = self.files.types is not None
         if declared and not (large and self.format == "csv"):

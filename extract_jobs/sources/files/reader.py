@@ -32,6 +32,7 @@ from extract_jobs.sources.files.streams import (
     source_errors,
     text_stream,
 )
+from extract_jobs.sources.files.text_forms import Forms, forms_of
 from extract_jobs.sources.files.texts import Texts
 from extract_jobs.sources.splits import ObjectRange, Split
 from extract_jobs.spec.source import FilesSpec
@@ -71,6 +72,11 @@ class FilesReader:
     def nulled(self) -> Mapping[str, int]:
         """Nothing ever becomes NULL: a value that does not fit makes its row a bad one."""
         return {}
+
+    @property
+    def forms(self) -> Forms:
+        """Columns that are declared to be written in a way of their own."""
+        return forms_of(self.files)
 
     @property
     def schema(self) -> pa.Schema:
@@ -143,7 +149,8 @@ class FilesReader:
             if column.name in folders:
                 if values.null_count < len(values):
                     refuse_both(folders, [column.name], uri)
-                values = folder_column(folders[column.name], column, batch.num_rows, uri)
+                form = self.forms.get(column.name)
+                values = folder_column(folders[column.name], column, batch.num_rows, uri, form)
             arrays.append(values)
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
@@ -161,7 +168,8 @@ class FilesReader:
         found = row_blocks(stream, self.files, part.uri, header, offset=part.start)
         for its_header, block in found:
             texts = parse_csv(block, names, header=its_header, files=self.files)
-            yield batch_of(_placed(texts, file, part), self.columns, part.uri, rejects)
+            texts = _placed(texts, file, part)
+            yield batch_of(texts, self.columns, part.uri, rejects, forms=self.forms)
 
     def _jsonl(
         self, file: IO[bytes], part: ObjectRange, rejects: Rejects | None
@@ -180,7 +188,7 @@ class FilesReader:
             texts = _placed(
                 parser.parse(block, names, lenient=lenient, checked=checked), file, part
             )
-            yield batch_of(texts, self.columns, part.uri, rejects, parser)
+            yield batch_of(texts, self.columns, part.uri, rejects, parser, forms=self.forms)
 
 
 def line_begin(file: IO[bytes], position: int, size: int) -> int:

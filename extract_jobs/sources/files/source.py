@@ -82,16 +82,17 @@ class FilesSource:
         is_utf8(source.files.encoding)
         given = source.files
         quote = None if given.quote == "none" else given.quote
-        marks = [mark for mark in (given.delimiter, quote, given.escape) if mark is not None]
+        given_marks = (given.delimiter, quote, given.escape, given.comment)
+        marks = [mark for mark in given_marks if mark is not None]
         if not all(mark.isascii() and mark not in "\r\n\0" for mark in marks):
             raise ConfigError(
-                f"{spec.extract_table}: files.delimiter, quote and escape must be ASCII characters "
-                "that end no line"
+                f"{spec.extract_table}: files.delimiter, quote, escape and comment must be ASCII "
+                "characters that end no line"
             )
         if len(set(marks)) < len(marks):
             raise ConfigError(
-                f"{spec.extract_table}: files.delimiter, quote and escape must differ; a quote is "
-                "doubled within quotes where no escape is given"
+                f"{spec.extract_table}: files.delimiter, quote, escape and comment must differ; a "
+                "quote is doubled within quotes where no escape is given"
             )
         return source
 

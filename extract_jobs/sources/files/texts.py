@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from extract_jobs.sources.files.blocks import Block
+from extract_jobs.sources.files.text_forms import usual_text
+from extract_jobs.spec.source import TextTypeSpec
 from extract_jobs.transform.exact_cast import exact_cast
 
 CONTENT = "is not valid UTF-8 (see files.encoding)"
@@ -60,16 +62,23 @@ def as_text(values: pa.Array) -> tuple[pa.Array, list[int]]:
     return converted(values, lambda part: part.cast(pa.string()), pa.string())
 
 
-def to_type(values: pa.Array, target: pa.DataType) -> tuple[pa.Array, list[int]]:
+def to_type(
+    values: pa.Array, target: pa.DataType, form: TextTypeSpec | None = None
+) -> tuple[pa.Array, list[int]]:
     """Return strings as values, with the positions of those that have no faithful form, made NULL.
 
     Args:
         values: Strings.
         target: One of the types that ``columns.cast`` names.
+        form: How they are written; None in the usual way.
     """
     if target == values.type:
         return values, []
-    return converted(values, lambda part: exact_cast(part, target), target)
+
+    def convert(part: pa.Array) -> pa.Array:
+        return exact_cast(part if form is None else usual_text(part, form), target)
+
+    return converted(values, convert, target)
 
 
 def converted(

@@ -12,6 +12,7 @@ from extract_jobs.sources.files.inspection import Columns
 from extract_jobs.sources.files.listing import Format
 from extract_jobs.sources.files.parquet_rows import arrives_as
 from extract_jobs.sources.files.parquet_types import is_geometry, spelled
+from extract_jobs.sources.files.text_forms import form_problems, forms_of, type_name
 from extract_jobs.sources.files.type_inference import NUMBERS, TEXT, TypeProfile
 from extract_jobs.spec.source import FilesSpec
 from extract_jobs.transform.types import parse_type
@@ -127,12 +128,24 @@ def declared_columns(files: FilesSpec, form: Format) -> tuple[Column, ...]:
     declared = files.types or {}
     if form == "parquet":
         raise ConfigError("files.types: Parquet files have types of their own; use columns.cast")
-    types = {name: parse_type(given) for name, given in declared.items()}
-    wrong = [f"{name}: {declared[name]}" for name, found in types.items() if found is None]
+    names = {name: type_name(given) for name, given in declared.items()}
+    types = {name: parse_type(given) for name, given in names.items()}
+    wrong = [f"{name}: {names[name]}" for name, found in types.items() if found is None]
     if wrong:
         raise ConfigError(f"files.types: no such type: {', '.join(wrong)}; see columns.cast")
+    forms = forms_of(files)
+    wrong = [
+        f"files.types.{name}: {problem}"
+        for name, given in forms.items()
+        for problem in form_problems(given, types[name], as_json=form == "jsonl")
+    ]
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    rules = {name: f"declared, written as {given.written}" for name, given in forms.items()}
     return tuple(
-        _column(name, f"{form} as {declared[name]}", found, "by_permission", "declared")
+        _column(
+            name, f"{form} as {names[name]}", found, "by_permission", rules.get(name, "declared")
+        )
         for name, found in types.items()
         if found is not None
     )
