@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, Interrupted
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, open_storage
 from extract_jobs.tracking.batch_item import next_batch, tables_of
@@ -155,10 +155,11 @@ def _tracking(event: dict[str, Any]) -> Tracking:
 def _decide(item: Item, tracking: Tracking, open_storage: OpenStorage) -> Decided:
     """Decide what becomes of one table, and write it to the tracking table."""
     run = run_of(item)
-    known = _recorded(run, tracking.read(run.table_id, run.run_id))
-    if known is not None:
-        return known
-    decision = judge(item, open_storage)
+    known = tracking.read(run.table_id, run.run_id)
+    recorded = _recorded(run, known)
+    if recorded is not None:
+        return recorded
+    decision = judge(_with_reason(item, run, known), open_storage)
     logger.info("%s: %s %s", run.extract_table, decision.outcome, decision.error_class)
     if tracking.end(ended(run, item, decision)):
         count_outcome(decision, run, tracking)
@@ -176,6 +177,14 @@ def _recorded(run: TrackedRun, known: TrackedRun | None) -> Decided | None:
     if known.fence == run.fence and not known.ended:
         return None
     return "superseded"
+
+
+def _with_reason(item: Item, run: TrackedRun, known: TrackedRun | None) -> Item:
+    """Return the item with our own reason for stopping the job, if we did; a service has none."""
+    if known is None or known.fence != run.fence or not known.stopped_because:
+        return item
+    stopped = {"Error": Interrupted.__name__, "Cause": known.stopped_because}
+    return {**item, "job_error": stopped}
 
 
 def _next_step(item: Item, decided: Sequence[tuple[Item, Decided]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Scheduled Lambda that resolves abandoned runs and counts overdue tables.
+"""Scheduled Lambda that resolves abandoned runs, stops silent jobs and counts overdue tables.
 
 An execution that is stopped by hand, that times out or that dies of an error no Catch sees leaves
 runs in the tracking table that never get an outcome. For each such execution of the last `DAYS`,
@@ -8,8 +8,12 @@ retries: whatever did not succeed becomes FAILED, so that ``rerun_failed_of`` pi
 marked FAILED although its commit was accepted is checked again, and becomes SUCCEEDED once that
 commit is published.
 
-A running execution is left alone: its state machine is notified about its jobs. Calling this twice,
-or two at once, has no further effect.
+A running execution resolves its runs itself: its state machine is notified about its jobs. But a
+worker that hangs ends none. So this function, called every few minutes with ``{"action":
+"stop_silent"}``, stops the jobs of attempts that have written no progress for ten minutes; the
+state machine then retries them.
+
+Calling this twice, or two at once, has no further effect.
 """
 
 from __future__ import annotations
@@ -18,8 +22,8 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,8 +33,10 @@ from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.reporting.metrics import metrics_line
 from extract_jobs.storage import OpenStorage, join, open_storage
 from extract_jobs.tracking.finished_attempt import fields_of, is_unresolved, resolve_run
+from extract_jobs.tracking.heartbeat import is_silent, progress_of
 from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.tracking.map_item import Item
+from extract_jobs.tracking.running_jobs import Client, RunningJobs
 from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
 
 logger = logging.getLogger(__name__)
@@ -41,16 +47,10 @@ after 14 days, and that one must be checked too."""
 LONGEST_JOB = timedelta(days=8)
 """Longer than a Glue job may run: one that began earlier is over, whatever Glue reports."""
 
+STOP_SILENT = "stop_silent"
+"""The event's ``action`` that looks for silent attempts, and for nothing else."""
+
 _LEFT_BEHIND = ("FAILED", "TIMED_OUT", "ABORTED")
-_GLUE_OVER = {"SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED"}
-_EMR_RUNNING = ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "QUEUED", "CANCELLING"]
-_STEP_RUNNING = ["PENDING", "RUNNING", "CANCEL_PENDING"]
-
-_GONE = {"EntityNotFoundException", "ResourceNotFoundException", "ClusterNotFoundException"}
-"""Errors for a job, application or cluster that was deleted: nothing runs there."""
-
-Client = Callable[[str], Any]
-"""Returns the boto3 client of a service, by name."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,14 @@ class Settings:
         return cls(arn, config_uri, timedelta(hours=hours))
 
 
-def handler(_event: object, _context: object) -> dict[str, Any]:
-    """Resolve abandoned runs and count overdue tables."""
+def handler(event: object, _context: object) -> dict[str, Any]:
+    """Resolve abandoned runs and count overdue tables; or, if asked to, stop silent jobs."""
     log_json_lines()
     in_every_line()
     settings = Settings.from_environment(os.environ)
     tracking = Tracking(_client("dynamodb"), os.environ["TRACKING_TABLE"], utc_now)
+    if isinstance(event, dict) and event.get("action") == STOP_SILENT:
+        return stop_silent(settings, tracking=tracking, client=_client, open_storage=open_storage)
     resolved = reap(settings, tracking=tracking, client=_client, open_storage=open_storage)
     in_every_line()
     overdue = count_overdue(settings, tracking=tracking, open_storage=open_storage)
@@ -109,7 +111,7 @@ def reap(
     """
     counts = {"succeeded": 0, "failed": 0, "running": 0}
     since = tracking.clock() - timedelta(days=DAYS) - LONGEST_JOB
-    jobs = _Jobs(client, since)
+    jobs = RunningJobs(client, since)
     for execution in _left_behind(settings.state_machine_arn, client, tracking.clock()):
         arn, status = execution["executionArn"], execution["status"]
         again = json.dumps({"rerun_failed_of": arn})
@@ -133,6 +135,76 @@ def reap(
             if resolved is not None:
                 counts[resolved.status.lower()] += 1
     return counts
+
+
+def stop_silent(
+    settings: Settings, *, tracking: Tracking, client: Client, open_storage: OpenStorage
+) -> dict[str, int]:
+    """Stop the jobs of running attempts that have written no progress for `SILENT_AFTER`.
+
+    Nothing else is decided here: the job's end reaches the state machine, whose status handler
+    finds the reason in the tracking item and retries the table.
+
+    Returns:
+        How many attempts are ``running`` and ``silent``, and how many jobs were ``stopped``.
+    """
+    now = tracking.clock()
+    jobs = RunningJobs(client, now - timedelta(days=DAYS) - LONGEST_JOB)
+    counts = {"running": 0, "silent": 0, "stopped": 0}
+    for execution in _executions(settings.state_machine_arn, client, "RUNNING"):
+        runs = list(tracking.by_execution(execution["executionArn"]))
+        _count_progress(runs, tracking)
+        counts["running"] += sum(run.status == "RUNNING" for run in runs)
+        items = ListedItems(open_storage)
+        for run in [run for run in runs if is_silent(run, now)]:
+            in_every_line(**fields_of(run))
+            counts["silent"] += 1
+            item = items.of(run)
+            if item is not None:
+                counts["stopped"] += _stop(run, item, jobs, tracking)
+    return counts
+
+
+def _stop(run: TrackedRun, item: Item, jobs: RunningJobs, tracking: Tracking) -> int:
+    """Stop what runs for a silent attempt; return how many jobs that were."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    beat_at = datetime.fromisoformat(run.beat_at)
+    found = [job for job in jobs.of(run, item) or () if (job.started_at or beat_at) <= beat_at]
+    because = (
+        f"attempt {run.attempt} has written no progress since {run.beat_at}; its worker hung, or "
+        "lost the network, and was stopped"
+    )
+    if not found:
+        logger.warning("silent since %s, but no job of it is found running", run.beat_at)
+        return 0
+    # From here on the handler knows why. A worker that has come back in the meantime is left alone.
+    if not tracking.mark_stopped(run, because):
+        return 0
+    stopped = 0
+    for job in found:
+        try:
+            job.stop(because)
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("the job of a silent attempt could not be stopped: %s", error)
+        else:
+            stopped += 1
+            logger.warning("stopped: %s", because)
+    return stopped
+
+
+def _count_progress(runs: Sequence[TrackedRun], tracking: Tracking) -> None:
+    """Emit how far a running execution is."""
+    if not runs:
+        return
+    counted = {
+        "TablesPending": sum(run.status in {"PENDING", "RETRYING"} for run in runs),
+        "TablesRunning": sum(run.status == "RUNNING" for run in runs),
+        "TablesEnded": sum(run.ended for run in runs),
+        "RowsInProgress": sum(int(progress_of(run).get("rows", 0)) for run in runs),
+    }
+    source, now = runs[0].source_name, tracking.clock()
+    print(metrics_line(counted, pipeline=tracking.table, source_name=source, now=now))
 
 
 def count_overdue(
@@ -179,93 +251,19 @@ def _client(service: str) -> Any:
 
 def _left_behind(arn: str, client: Client, now: datetime) -> Iterator[dict[str, Any]]:
     """Yield the executions that are over and may have left runs behind, newest first."""
-    pages = client("stepfunctions").get_paginator("list_executions")
-    for page in pages.paginate(stateMachineArn=arn):
-        for execution in page["executions"]:
-            if now - execution["startDate"] > timedelta(days=DAYS):
-                return
-            if execution["status"] in _LEFT_BEHIND:
-                yield execution
+    for execution in _executions(arn, client):
+        if now - execution["startDate"] > timedelta(days=DAYS):
+            return
+        if execution["status"] in _LEFT_BEHIND:
+            yield execution
 
 
-@dataclass(frozen=True)
-class _Jobs:
-    """The jobs that run, asked for once a service, however many runs were left behind."""
-
-    client: Client
-    since: datetime
-    running: dict[tuple[str, str], set[str]] = field(default_factory=dict)
-
-    def may_run(self, run: TrackedRun, item: Item) -> bool:
-        """Return whether a job of the run still runs; what cannot be asked counts as running."""
-        job = item.get("job_run_id")  # a table of a batch may be waiting for its turn
-        if (run.status == "PENDING" and not job) or run.job_type not in _PLACES:
-            return False
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        place = service, name = _PLACES[run.job_type](item)
-        try:
-            if place not in self.running:
-                self.running[place] = set(_RUNNING[service](self.client(service), name, self.since))
-        except (BotoCoreError, ClientError) as error:
-            code = getattr(error, "response", {}).get("Error", {}).get("Code")
-            if code in _GONE:
-                return False
-            logger.warning("%s cannot be asked for the run's job: %s", service, error)
-            return True
-        return (job or run.run_id) in self.running[place]
-
-
-def _emr_place(item: Item) -> tuple[str, str]:
-    cluster = item["emr_cluster"]["cluster_id"]
-    return ("emr", cluster) if cluster else ("emr-serverless", item["emr"]["application_id"])
-
-
-def _glue_jobs(glue: Any, job_name: str, since: datetime) -> Iterator[str]:
-    """Yield the runs under way. Glue lists all of 90 days, newest first: older ones are not read.
-
-    https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-runs.html
-    """
-    for page in glue.get_paginator("get_job_runs").paginate(JobName=job_name):
-        for job in page["JobRuns"]:
-            if job.get("StartedOn", since) < since:
-                return
-            if job["JobRunState"] not in _GLUE_OVER:
-                yield job.get("Arguments", {}).get("--run_id", "")
-
-
-def _emr_serverless_jobs(emr: Any, application_id: str, since: datetime) -> Iterator[str]:
-    pages = emr.get_paginator("list_job_runs")
-    asked = {"applicationId": application_id, "states": _EMR_RUNNING, "createdAtAfter": since}
-    for page in pages.paginate(**asked):
-        yield from (job.get("name", "") for job in page["jobRuns"])
-
-
-def _emr_steps(emr: Any, cluster_id: str, _since: datetime) -> Iterator[str]:
-    pages = emr.get_paginator("list_steps")
-    for page in pages.paginate(ClusterId=cluster_id, StepStates=_STEP_RUNNING):
-        yield from (step["Name"] for step in page["Steps"])
-
-
-def _ecs_tasks(ecs: Any, cluster: str, _since: datetime) -> Iterator[str]:
-    """Yield every word of the running tasks' commands, the run ids among them."""
-    for page in ecs.get_paginator("list_tasks").paginate(cluster=cluster):
-        if not page["taskArns"]:
-            continue
-        for task in ecs.describe_tasks(cluster=cluster, tasks=page["taskArns"])["tasks"]:
-            if task["lastStatus"] != "STOPPED":
-                for container in task.get("overrides", {}).get("containerOverrides", []):
-                    yield from container.get("command", [])
-
-
-_PLACES: dict[str, Callable[[Item], tuple[str, str]]] = {
-    "glue": lambda item: ("glue", item["glue"]["job_name"]),
-    "emr": _emr_place,
-    "ecs": lambda item: ("ecs", item["ecs"]["cluster"]),
-}
-_RUNNING: dict[str, Callable[[Any, str, datetime], Iterator[str]]] = {
-    "glue": _glue_jobs,
-    "emr-serverless": _emr_serverless_jobs,
-    "emr": _emr_steps,
-    "ecs": _ecs_tasks,
-}
+def _executions(arn: str, client: Client, status: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the executions of the state machine, newest first."""
+    asked = {"statusFilter": status} if status else {}
+    for page in (
+        client("stepfunctions")
+        .get_paginator("list_executions")
+        .paginate(stateMachineArn=arn, **asked)
+    ):
+        yield from page["executions"]

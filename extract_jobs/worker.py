@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from extract_jobs.spec.attempt_names import report_of
 from extract_jobs.spec.extract_spec import ExtractSpec, parse_spec
 from extract_jobs.storage import open_storage
 from extract_jobs.tracking.batch import BatchedTable, parse_batch
+from extract_jobs.tracking.heartbeat import Heartbeat
 from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
 
 if TYPE_CHECKING:
@@ -160,13 +162,15 @@ def _run_table(
     with _failure_reported(arguments):
         spec = read_spec(arguments, text)
         stop.spec = spec
-        _claim(arguments, spec)
+        tracked = _claim(arguments, spec)
         from extract_jobs.engine.pandas_free import skip_pandas
         from extract_jobs.run import run_extract
 
         skip_pandas()
     in_every_line(**_log_fields(spec), execution_id=arguments.execution_id)
-    report = run_extract(spec, spark=spark, progress=LoggedProgress(spec))
+    logged = LoggedProgress(spec)
+    with Heartbeat(*tracked, logged) if tracked else nullcontext(logged) as progress:
+        report = run_extract(spec, spark=spark, progress=progress)
     if report.catalog == "failed":
         raise CatalogFailed(catalog_failure(report))
 
@@ -282,14 +286,14 @@ def _name_the_region() -> None:
         os.environ["AWS_DEFAULT_REGION"] = region
 
 
-def _claim(arguments: JobArguments, spec: ExtractSpec) -> None:
-    """Mark this attempt as running in the tracking table.
+def _claim(arguments: JobArguments, spec: ExtractSpec) -> tuple[TrackedRun, Tracking] | None:
+    """Mark this attempt as running in the tracking table, and return both; None without a table.
 
     Raises:
         Outdated: A later attempt has replaced it, or the run has ended.
     """
     if not spec.tracking_table:
-        return
+        return None
     run = TrackedRun(
         table_id=spec.table_id,
         run_id=spec.run_id,
@@ -312,6 +316,7 @@ def _claim(arguments: JobArguments, spec: ExtractSpec) -> None:
             f"({run.table_id}) is outdated: the tracking table {spec.tracking_table} has it as "
             f"{now}. Nothing was extracted"
         )
+    return run, tracking
 
 
 def _tracking(table: str) -> Tracking:

@@ -40,6 +40,9 @@ CAN_END = (
 IS_WRONG = "#status = :FAILED AND generation = :generation AND attempt = :attempt"
 """A failure of this same attempt that turned out to be a success."""
 
+IS_RUNNING = "#status = :RUNNING AND generation = :generation AND attempt = :attempt"
+"""This very attempt is running."""
+
 IS_LATEST = "attribute_not_exists(commit_seq) OR commit_seq < :commit_seq"
 """`LATEST` only moves to a later commit."""
 
@@ -49,7 +52,9 @@ _IDENTITY = frozenset({
     "spec_uri", "report_uri", "updated_at",
 })  # fmt: skip
 # A worker does not know earlier failures, and its start revokes an earlier decision.
-STARTED = _IDENTITY | {"decision"}
+STARTED = _IDENTITY | {"decision", "beat_at", "progress", "stopped_because"}
+BEAT = frozenset({"beat_at", "progress"})
+STOPPED = frozenset({"stopped_because"})
 ENDED = STARTED | {
     "failures", "rows", "bytes", "files", "commit_seq", "error_class", "error_message",
     "catalog_error",
@@ -83,7 +88,11 @@ class TrackedRun:
         catalog_error: Why the catalog does not show the commit; empty if it does, None if unknown.
         handler_error: JSON of the error that the status handler finally failed with, written by the
             state machine; empty if it succeeded.
-        updated_at: When the item was written, ISO 8601, UTC.
+        beat_at: When the running attempt last wrote its progress, ISO 8601, UTC; empty for one of a
+            version that writes none.
+        progress: That progress, JSON; see `extract_jobs.tracking.heartbeat`.
+        stopped_because: Why the attempt's job was stopped by us; empty if it was not.
+        updated_at: When the status was written, ISO 8601, UTC.
     """
 
     table_id: str
@@ -107,6 +116,9 @@ class TrackedRun:
     error_message: str = ""
     catalog_error: str | None = None
     handler_error: str = ""
+    beat_at: str = ""
+    progress: str = ""
+    stopped_because: str = ""
     updated_at: str = ""
 
     @property
@@ -135,6 +147,8 @@ def operands(run: TrackedRun, condition: str) -> dict[str, Any]:
     values[":generation"] = {"N": str(run.generation)}
     if ":attempt" in condition:
         values[":attempt"] = {"N": str(run.attempt)}
+    if ":beat_at" in condition:
+        values[":beat_at"] = {"S": run.beat_at}
     return {
         "ExpressionAttributeNames": {"#status": "status"},
         "ExpressionAttributeValues": values,

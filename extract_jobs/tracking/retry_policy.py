@@ -50,11 +50,11 @@ _OUT_OF_MEMORY = re.compile("|".join(_NO_MEMORY_WORDS), re.IGNORECASE)
 _KILLED = re.compile(r"exit ?code(\s+is)?[\"':= ]*\s*137\b", re.IGNORECASE)
 """Ended by SIGKILL, as a container out of memory does; used if there is no other reason."""
 _TAKEN_AWAY = re.compile(
-    r"SpotInterruption|TerminationNotice"
+    r"SpotInterruption|TerminationNotice|UserInitiated"
     r"|spot (task|instance|capacity)\b.{0,40}(interrupt|terminat)",
     re.IGNORECASE,
 )
-"""Capacity that AWS reclaimed, which ends in SIGKILL too:
+"""Capacity that AWS reclaimed, or a task that somebody stopped, which end in SIGKILL too:
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Task.html (stopCode)."""
 _EXIT_CODE = re.compile(r"exit ?code(\s+is)?[\"':= ]*\s*(\d+)", re.IGNORECASE)
 

@@ -27,15 +27,18 @@ from typing import Any
 
 from extract_jobs.errors import ConfigError, ExtractError, WriteFailed
 from extract_jobs.tracking.item import (
+    BEAT,
     CAN_BE_PENDING,
     CAN_END,
     CAN_RUN,
     ENDED,
     EXECUTION_INDEX,
     IS_LATEST,
+    IS_RUNNING,
     IS_WRONG,
     LATEST,
     STARTED,
+    STOPPED,
     Status,
     TrackedRun,
     decode,
@@ -96,7 +99,29 @@ class Tracking:
             False if the attempt is outdated: it was given up on, or the run has ended. The worker
             must not go on then.
         """
-        return self._update(replace(run, status="RUNNING"), CAN_RUN, STARTED)
+        return self._update(replace(run, status="RUNNING", beat_at=self._now()), CAN_RUN, STARTED)
+
+    def beat(self, run: TrackedRun, progress: str) -> bool:
+        """Write the progress of a running attempt (`IS_RUNNING`).
+
+        Returns:
+            False if the attempt is no longer the one that runs.
+        """
+        return self._update(replace(run, beat_at=self._now(), progress=progress), IS_RUNNING, BEAT)
+
+    def mark_stopped(self, run: TrackedRun, because: str) -> bool:
+        """Note why a running attempt's job is about to be stopped, if it is silent still.
+
+        Args:
+            run: The attempt as it was read.
+            because: Why, for its error message.
+
+        Returns:
+            False if it has written its progress since, has ended, or another attempt runs.
+        """
+        return self._update(
+            replace(run, stopped_because=because), f"{IS_RUNNING} AND beat_at = :beat_at", STOPPED
+        )
 
     def end(self, run: TrackedRun) -> bool:
         """Write an attempt's outcome: SUCCEEDED, FAILED or RETRYING (`CAN_END`).

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from extract_jobs.tracking.batch_item import tables_of
+from extract_jobs.tracking.heartbeat import progress_of
 from extract_jobs.tracking.table import TrackedRun, Tracking
 from infra.local.messages import reason
 from infra.local.stack import TRACKING_TABLE, Stack
@@ -52,7 +53,8 @@ class Row:
         error = reason(run.error_class, run.error_message)
         if error and run.error_class == self.announced:
             error = f"(as announced) {error}"
-        rows = f"{run.rows:,}" if run.status == "SUCCEEDED" else ""
+        done = run.rows if run.status == "SUCCEEDED" else progress_of(run).get("rows")
+        rows = "" if done is None else f"{done:,}"
         return (
             self.table, run.job_type, self.state, str(run.attempt), run.status, rows, error,
         )  # fmt: skip

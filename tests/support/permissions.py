@@ -80,6 +80,11 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         "emr-serverless:ListJobRuns": "a run of job_type emr: no emulator has EMR Serverless",
         "elasticmapreduce:ListSteps": "a run of job_type emr on a running cluster",
         "ecs:DescribeTasks": "a run of job_type ecs while tasks of the cluster run",
+        **dict.fromkeys(
+            ("glue:BatchStopJobRun", "emr-serverless:CancelJobRun", "elasticmapreduce:CancelSteps",
+             "ecs:StopTask"),
+            "the job of an attempt that has written no progress for ten minutes is stopped",
+        ),
     },
     "ReaperScheduleRole": {
         "lambda:InvokeFunction": f"{GUIDE}/scheduler/latest/UserGuide/setting-up.html",

@@ -23,7 +23,6 @@ import yaml
 import extract_jobs.run
 from entrypoints.extract_config_manager import Settings, list_tables
 from entrypoints.handle_extract_job_run_status import handle, summarize
-from entrypoints.reap_extract_job_runs import _Jobs
 from extract_jobs import worker
 from extract_jobs.engine.shutdown import Stop
 from extract_jobs.errors import EXIT_CONFIG, EXIT_DONE, EXIT_RETRY, ConfigError, StopRequested
@@ -32,6 +31,7 @@ from extract_jobs.tracking.batch import parse_batch
 from extract_jobs.tracking.batch_item import MOST_TABLES, SMALL_BYTES
 from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.tracking.map_item import worker_arguments
+from extract_jobs.tracking.running_jobs import Job, RunningJobs
 from extract_jobs.tracking.table import TrackedRun, Tracking, create_table
 
 EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:extract:"
@@ -426,6 +426,8 @@ def test_a_table_that_waits_in_a_batch_runs_as_long_as_the_batchs_job(shop):
     item = shop.batch()
     [run, *_] = shop.tracking.by_execution(shop.execution)
     found = ListedItems(open_storage).of(run)
-    for listed, expected in (({item["run_id"]}, True), (set(), False)):
-        jobs = _Jobs(lambda _: None, datetime.now(UTC), {("ecs", item["ecs"]["cluster"]): listed})
+    for listed, expected in (([item["run_id"]], True), ([], False)):
+        running = [Job(frozenset({batch_id}), print) for batch_id in listed]
+        place = ("ecs", item["ecs"]["cluster"])
+        jobs = RunningJobs(lambda _: None, datetime.now(UTC), {place: running})
         assert jobs.may_run(run, found) is expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.console import Console
 from extract_jobs.errors import ConfigError
 from extract_jobs.tracking.table import TrackedRun
 from infra.local.__main__ import main
-from infra.local.board import Outcome, show
+from infra.local.board import Outcome, Row, show
 from infra.local.messages import exit_code, missing_variables, read_event, reason, why_failed
 
 REMEDY = "cast it, for example columns.cast {balance: 'decimal(19,2)'}, or exclude the column"
@@ -22,6 +23,14 @@ def failed(message, error="TypeNotRepresentable", table="shop.cards"):
         table_id=f"s/{table}", run_id="r", extract_table=table, status="FAILED",
         error_class=error, error_message=message,
     )  # fmt: skip
+
+
+def test_a_table_that_runs_shows_the_rows_that_it_has_read():
+    run = replace(failed(""), status="RUNNING", rows=0, progress='{"rows":1200}')
+    assert Row("shop.cards", "", run).cells()[5] == "1,200"
+    assert Row("shop.cards", "", replace(run, progress="")).cells()[5] == ""
+    done = replace(run, status="SUCCEEDED", rows=7)
+    assert Row("shop.cards", "", done).cells()[5] == "7"
 
 
 def shown(outcome, **options):

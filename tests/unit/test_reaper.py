@@ -10,13 +10,15 @@ import json
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partialmethod
 from pathlib import Path
 
 import boto3
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
-from entrypoints.reap_extract_job_runs import DAYS, Settings, count_overdue, reap
+from entrypoints.reap_extract_job_runs import DAYS, Settings, count_overdue, reap, stop_silent
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.config.model import JobSettings
@@ -359,6 +361,162 @@ def test_runs_of_glue_from_before_any_that_may_run_are_not_read(tmp_path, tracki
 
     assert left.reap(glue=Runs())["failed"] == 1
     assert read == [1, 34, 37]
+
+
+# Silent workers
+
+
+SILENT = timedelta(minutes=11)
+
+
+class Stopping(Pages):
+    """A job service that keeps what it is asked to stop."""
+
+    def __init__(self, error=None, **answers):
+        super().__init__(**answers)
+        self.error, self.stopped = error, []
+
+    def _stop(self, called, **asked):
+        if self.error:
+            raise self.error
+        self.called = called
+        self.stopped.append(asked)
+
+    batch_stop_job_run = partialmethod(_stop, "BatchStopJobRun")
+    cancel_job_run = partialmethod(_stop, "CancelJobRun")
+    cancel_steps = partialmethod(_stop, "CancelSteps")
+    stop_task = partialmethod(_stop, "StopTask")
+
+
+class Running(Left):
+    """An execution that runs, with one attempt that has written no progress lately."""
+
+    def __init__(self, folder, tracking, silent=SILENT, **job):
+        super().__init__(folder, tracking, status="RUNNING", **job)
+        self.beat_at = NOW - silent
+        then = Tracking(tracking.client, tracking.table, lambda: self.beat_at)
+        assert then.start(self.run)
+
+    def stop_silent(self, **clients):
+        clients["stepfunctions"] = Pages(list_executions={"executions": [self.listed]})
+        settings = Settings(MACHINE, "", timedelta(hours=26))
+        answer = stop_silent(
+            settings, tracking=self.tracking, client=clients.__getitem__, open_storage=open_storage
+        )
+        assert clients["stepfunctions"].asked == [
+            {"stateMachineArn": MACHINE, "statusFilter": "RUNNING"}
+        ]
+        return answer
+
+
+def glue_job(run_id, started=NOW - timedelta(hours=1), **more):
+    job = {"Id": "jr_1", "JobRunState": "RUNNING", "Arguments": {"--run_id": run_id}}
+    return Stopping(get_job_runs={"JobRuns": [{**job, "StartedOn": started}]}, **more)
+
+
+def emr_job(run_id):
+    return Stopping(list_job_runs={"jobRuns": [{"name": run_id, "id": "j"}]})
+
+
+def emr_step(run_id):
+    return Stopping(list_steps={"Steps": [{"Name": run_id, "Id": "s-1"}]})
+
+
+def ecs_task(run_id):
+    answers = ecs(run_id, "RUNNING").answers
+    answers["describe_tasks"]["tasks"][0]["taskArn"] = "arn:task"
+    return Stopping(**answers)
+
+
+@pytest.mark.parametrize(
+    ("job", "service", "made", "asked"),
+    [
+        ({}, "glue", glue_job, {"JobName": "extract", "JobRunIds": ["jr_1"]}),
+        (
+            {"job_type": "emr", "emr": {"application_id": "a", "entry_point": "s3://e"}},
+            "emr-serverless", emr_job, {"applicationId": "a", "jobRunId": "j"},
+        ),
+        (
+            {"job_type": "emr", "emr": {"cluster_id": "j-1", "entry_point": "s3://e"}},
+            "emr", emr_step,
+            {"ClusterId": "j-1", "StepIds": ["s-1"],
+             "StepCancellationOption": "TERMINATE_PROCESS"},
+        ),
+        (
+            {"job_type": "ecs"}, "ecs", ecs_task,
+            {"cluster": "extract", "task": "arn:task",
+             "reason": "attempt 1 has written no progress since 2025-02-28T23:49:00.000+00:00; its "
+                       "worker hung, or lost the network, and was stopped"},
+        ),
+    ],
+)  # fmt: skip
+def test_the_job_of_a_silent_attempt_is_stopped(tmp_path, tracking, job, service, made, asked):
+    running = Running(tmp_path, tracking, **job)
+    jobs = made(running.run.run_id)
+    assert running.stop_silent(**{service: jobs}) == {"running": 1, "silent": 1, "stopped": 1}
+    (given,) = jobs.stopped
+    for name in ("JobName", "cluster"):  # what the config's default says
+        asked = {**asked, name: given[name]} if name in asked else asked
+    assert given == asked
+    model = botocore.session.get_session().get_service_model(service)
+    assert given.keys() <= model.operation_model(jobs.called).input_shape.members.keys()
+    run = running.tracked()
+    assert run.status == "RUNNING", "the state machine decides what becomes of it"
+    assert "no progress since 2025-02-28T23:49:00" in run.stopped_because
+
+
+def test_an_attempt_that_writes_its_progress_is_left_alone(tmp_path, tracking, capsys):
+    running = Running(tmp_path, tracking, silent=timedelta(minutes=9))
+    assert running.stop_silent() == {"running": 1, "silent": 0, "stopped": 0}
+    counted = json.loads(capsys.readouterr().out)
+    figures = {k: v for k, v in counted.items() if k.startswith(("Tables", "Rows"))}
+    assert figures == {
+        "TablesPending": 0, "TablesRunning": 1, "TablesEnded": 0, "RowsInProgress": 0,
+    }  # fmt: skip
+    assert counted["source_name"] == "sales"
+
+
+def test_an_attempt_of_a_version_without_heartbeats_is_left_alone(tmp_path, tracking):
+    left = Left(tmp_path, tracking, status="RUNNING")
+    left.start()
+    silent = Running(tmp_path, tracking)
+    silent.run = left.run
+    tracking.client.update_item(
+        TableName=tracking.table,
+        Key={"table_id": {"S": left.run.table_id}, "run_id": {"S": left.run.run_id}},
+        UpdateExpression="REMOVE beat_at",
+    )
+    silent.listed = left.listed
+    assert silent.stop_silent() == {"running": 1, "silent": 0, "stopped": 0}
+
+
+def test_a_job_that_began_after_the_last_sign_of_life_is_another_attempts(tmp_path, tracking):
+    running = Running(tmp_path, tracking)
+    jobs = glue_job(running.run.run_id, started=NOW - timedelta(minutes=1))
+    assert running.stop_silent(glue=jobs) == {"running": 1, "silent": 1, "stopped": 0}
+    assert jobs.stopped == []
+    assert running.tracked().stopped_because == ""
+
+
+def test_an_attempt_that_comes_back_in_the_last_moment_is_left_alone(tmp_path, tracking):
+    running = Running(tmp_path, tracking)
+    jobs = glue_job(running.run.run_id)
+
+    class Slow:
+        def __getattr__(self, name):
+            if name == "get_paginator":
+                assert tracking.beat(running.run, "{}")
+            return getattr(jobs, name)
+
+    assert running.stop_silent(glue=Slow()) == {"running": 1, "silent": 1, "stopped": 0}
+    assert jobs.stopped == []
+
+
+def test_a_job_that_may_not_be_stopped_is_told(tmp_path, tracking, caplog):
+    running = Running(tmp_path, tracking)
+    jobs = glue_job(running.run.run_id, error=DENIED)
+    assert running.stop_silent(glue=jobs) == {"running": 1, "silent": 1, "stopped": 0}
+    assert "could not be stopped" in caplog.text
 
 
 # Overdue tables

@@ -352,6 +352,9 @@ def test_the_last_attempt_without_a_report_fails_and_says_why(tmp_path, table):
         ("States.TaskFailed", json.dumps({
             "Containers": [{"ExitCode": 137}], "StopCode": "SpotInterruption",
             "StoppedReason": "Your Spot Task was interrupted."}), ("retry", "Interrupted", False)),
+        ("States.TaskFailed", json.dumps({
+            "Containers": [{"ExitCode": 137}], "StopCode": "UserInitiated",
+            "StoppedReason": "by hand"}), ("retry", "Interrupted", False)),
         ("ECS.SdkClientException", "", ("retry", "ECS.SdkClientException", False)),
         ("Glue.SdkClientException", "", ("retry", "Glue.SdkClientException", False)),
         ("ECS.AmazonECSException", ("x (Service: AmazonECS; Status Code: 400; Error Code: "
@@ -381,6 +384,28 @@ def test_without_a_report_the_service_is_believed(job, error, cause, expected):
     assert (answer["outcome"], job.tracked().error_class) == (outcome, name)
     if outcome == "retry":
         assert (answer["item"]["glue"]["worker_type"] == "G.2X") == bigger
+
+
+def test_a_silent_attempt_that_was_stopped_says_so_and_needs_no_bigger_worker(job):
+    job.start()
+    assert job.tracking.mark_stopped(job.tracked(), "no progress since noon")
+    answer = job.handle("States.TaskFailed", ECS_KILLED)
+    run = job.tracked()
+    assert (answer["outcome"], run.error_class) == ("retry", "Interrupted")
+    assert run.error_message.startswith("no progress since noon")
+    assert answer["item"]["glue"]["worker_type"] == job.item["glue"]["worker_type"]
+    # The next attempt has ended by itself.
+    job.go_on(answer)
+    job.start()
+    job.handle("States.TaskFailed", ECS_KILLED)
+    assert job.tracked().error_class == "WorkerOutOfMemory"
+
+
+def test_a_stopped_worker_that_reported_is_believed(job):
+    job.start()
+    assert job.tracking.mark_stopped(job.tracked(), "no progress since noon")
+    job.report(rows=7, commit_seq=1)
+    assert job.handle("States.TaskFailed")["outcome"] == "succeeded"
 
 
 def test_a_worker_that_died_after_it_had_published_has_succeeded(job):

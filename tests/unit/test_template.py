@@ -276,7 +276,8 @@ def test_dns_servers_of_ones_own_are_reached_by_udp_and_tcp():
 
 def test_what_a_schedule_cannot_start_is_kept_and_told():
     made = Resolver().resources()
-    assert made["ReaperSchedule"]["Target"]["DeadLetterConfig"] == {"Arn": "DeadLetters.Arn"}
+    for name in ("ReaperSchedule", "SilentJobsSchedule"):
+        assert made[name]["Target"]["DeadLetterConfig"] == {"Arn": "DeadLetters.Arn"}
     assert allows("ReaperScheduleRole", "sqs:SendMessage", "DeadLetters.Arn")
     assert made["ScheduleFailed"]["Dimensions"][0]["Value"] == "DeadLetters.QueueName"
     text = (ROOT / "infra" / "schedule.yaml").read_text()
@@ -285,6 +286,13 @@ def test_what_a_schedule_cannot_start_is_kept_and_told():
     assert set(re.findall(r"\$\{Pipeline\}-\w+", text)) == {
         name.replace("AWS::StackName", "Pipeline") for name in exports
     }
+
+
+def test_silent_jobs_are_looked_for_every_few_minutes():
+    made = Resolver().resources()["SilentJobsSchedule"]
+    assert made["ScheduleExpression"] == "rate(5 minutes)"
+    assert made["Target"]["Arn"] == "Reaper.Arn"
+    assert json.loads(made["Target"]["Input"]) == {"action": reaper.STOP_SILENT}
 
 
 def test_every_way_in_which_an_execution_fails_has_an_alarm():
