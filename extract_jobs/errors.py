@@ -15,6 +15,7 @@
     ├── WriteFailed            the target or state could not be written    exit 75, retried
     ├── Interrupted            stopped by SIGTERM, SIGINT or a lost driverexit 75, retried
     ├── CatalogFailed          data published, the catalog not up to date  exit 73
+    ├── FilesDamaged           files are not as they were committed        exit 1
     └── WorkerOutOfMemory      the worker ran out of memory                exit 75, bigger worker
 
 A message says what happened, the expected and the actual value, and what to do next. It never
@@ -155,6 +156,13 @@ class CatalogFailed(ExtractError):
     """
 
     exit_code = EXIT_CATALOG
+
+
+class FilesDamaged(ExtractError):
+    """Files below a target are missing, damaged or foreign, or rows of the source are in none.
+
+    Raised by `extract-jobs verify` alone, which changes nothing. A retry cannot help.
+    """
 
 
 class WorkerOutOfMemory(ExtractError):

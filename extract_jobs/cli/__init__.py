@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             logging.INFO if arguments.verbose else logging.WARNING
         )
         with stoppable():
-            code: int = _COMMANDS[arguments.command](arguments)
+            code = _command(arguments.command)(arguments)
     except (ExtractError, StopRequested) as raised:
         # A signal that arrives after the command has ended is not mapped by `stoppable`.
         error = raised if isinstance(raised, ExtractError) else Interrupted(str(raised))
@@ -138,22 +139,6 @@ def _run(arguments: argparse.Namespace) -> int:
 def _interrupted(not_begun: int) -> ExtractError:
     left = f"; {not_begun} table{'' if not_begun == 1 else 's'} not begun" if not_begun else ""
     return Interrupted(f"{stop_text()}{left}")
-
-
-def _plan(arguments: argparse.Namespace) -> int:
-    from extract_jobs.cli.selection import selected_specs
-    from extract_jobs.cli.views import preview, preview_text
-    from extract_jobs.engine.pandas_free import skip_pandas
-
-    skip_pandas()
-    specs = selected_specs(arguments)
-    if len(specs) != 1:
-        raise ConfigError(
-            f"{arguments.tables[0]} matches {len(specs)} tables, and plan shows one: name it"
-        )
-    [spec] = specs
-    print(preview_text(spec, preview(spec, datetime.now(UTC))))
-    return EXIT_DONE
 
 
 def _spec(arguments: argparse.Namespace) -> int:
@@ -253,6 +238,14 @@ def _recover(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    """Return what runs a command: a function of this module, or of the module of its name."""
+    if name in _COMMANDS:
+        return _COMMANDS[name]
+    found: Callable[[argparse.Namespace], int] = import_module(f"{__name__}.{name}").command
+    return found
+
+
 def _new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
 
@@ -279,7 +272,6 @@ def _say(line: str) -> None:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
-    "plan": _plan,
     "spec": _spec,
     "validate": _validate,
     "init": _init,

@@ -83,9 +83,18 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--run-id", help="name the run; a committed run is not repeated")
     _target_argument(run)
-    plan = _command(commands, "plan", "show what a run of one table would do; read-only")
-    _config_arguments(plan, tables="1")
+    plan = _command(commands, "plan", "show what a run would do; read-only")
+    _config_arguments(plan, tables="*")
+    plan.add_argument("--sql", action="store_true", help="print the statements that would be sent")
     _target_argument(plan)
+    preview = _command(
+        commands, "preview", "show a table's first rows as its files would hold them"
+    )
+    _config_arguments(preview, tables="1")
+    preview.add_argument(
+        "--rows", type=_count, default=10, metavar="N", help="most rows; default: %(default)s"
+    )
+    _target_argument(preview)
     spec = _command(
         commands, "spec", "print one table's spec, for a worker started by hand; offline"
     )
@@ -115,9 +124,12 @@ def argument_parser() -> argparse.ArgumentParser:
         "--target", metavar="BASE", help="folder or s3:// URI that files go below; default: lake"
     )
     _command(commands, "schema", "print the JSON Schema of configs, for editors")
-    status = _command(commands, "status", "show the last commits of tables")
-    _config_arguments(status, tables="*")
-    _target_argument(status)
+    _commands_on_commits(commands)
+    _recover_command(commands)
+    return parser
+
+
+def _recover_command(commands: Any) -> None:
     recover = _command(
         commands, "recover", "finish the last commits and drop abandoned staged files"
     )
@@ -130,7 +142,28 @@ def argument_parser() -> argparse.ArgumentParser:
         help="age from which a staged file is abandoned, such as 30m or 2d; default 48h",
     )
     recover.add_argument("--dry-run", action="store_true", help="only print what would be done")
-    return parser
+
+
+def _commands_on_commits(commands: Any) -> None:
+    status = _command(commands, "status", "show the last commits of tables")
+    _config_arguments(status, tables="*")
+    _target_argument(status)
+    history = _command(commands, "history", "show the commits of a table, newest first")
+    _config_arguments(history, tables="1")
+    history.add_argument(
+        "--commits", type=_count, default=20, metavar="N", help="most commits; default: %(default)s"
+    )
+    _target_argument(history)
+    verify = _command(
+        commands, "verify", "compare a table's files with its commits; changes nothing"
+    )
+    _config_arguments(verify, tables="*")
+    verify.add_argument(
+        "--deep",
+        action="store_true",
+        help="read every page and its checksum too, and count the rows in the source",
+    )
+    _target_argument(verify)
 
 
 def _version() -> str:

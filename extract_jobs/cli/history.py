@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from datetime import datetime, timedelta
 
-from extract_jobs.cli.figures import count_text, size_text
+from extract_jobs.cli.figures import aligned, count_text, size_text
+from extract_jobs.cli.selection import selected_specs
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
+from extract_jobs.errors import EXIT_DONE
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, open_storage
 
@@ -73,3 +76,12 @@ def status_rows(
         for commit, outcome in commit_log(spec, open_storage).history(limit)
     ]
     return rows or [[spec.extract_table, "-", "no commit", *["-"] * 6]]
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Print the commits of tables, newest first."""
+    rows = [STATUS_HEADER]
+    for spec in selected_specs(arguments):
+        rows += status_rows(spec, arguments.commits)
+    print("\n".join(aligned(rows)))
+    return EXIT_DONE

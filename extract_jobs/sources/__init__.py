@@ -74,6 +74,14 @@ class Reader(Protocol):
         """
 
 
+@runtime_checkable
+class SqlReader(Protocol):
+    """A reader whose splits are statements that a person can read."""
+
+    def statements(self, split: Split) -> list[str]:
+        """Return the SQL that reads a split's rows, in order: one statement, or a few."""
+
+
 Conform = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, Mapping[str, int]]]
 """From a batch as Spark gives it to one of the request's columns, with the values that became NULL
 under ``lossy_types: null``, by column. Raises TypeNotRepresentable as `Reader.read` does."""

@@ -13,8 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from extract_jobs.catalog import athena_type
+from extract_jobs.cli.dry_run import Planned, planned
 from extract_jobs.cli.run import worst
-from extract_jobs.cli.views import Preview, preview
 from extract_jobs.errors import EXIT_CATALOG, ConfigError
 from extract_jobs.reporting.metrics import attempt_metrics
 from extract_jobs.reporting.progress import Progress
@@ -42,8 +42,8 @@ class Scene:
     def run(self, run_id: str, **target: Any) -> Report:
         return run_extract(self.spec(run_id, **target))
 
-    def plan(self, run_id: str, **target: Any) -> Preview:
-        return preview(self.spec(run_id, **target), datetime.now(UTC))
+    def plan(self, run_id: str, **target: Any) -> Planned:
+        return planned(self.spec(run_id, **target), datetime.now(UTC))
 
     def columns(self) -> dict[str, str]:
         return dict(awswrangler.catalog.get_table_types(**self.where))

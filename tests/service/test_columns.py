@@ -13,7 +13,8 @@ import boto3
 import pytest
 
 from extract_jobs.attempt.attempt import mask_key
-from extract_jobs.cli.views import preview, preview_text
+from extract_jobs.cli.dry_run import planned
+from extract_jobs.cli.plan import plan_text
 from extract_jobs.engine.run_splits import Progress
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract
@@ -93,7 +94,7 @@ def test_a_plan_shows_what_files_go_on_to_have(pg_database: Server, lake: Lake) 
     run_extract(spec_of(lake, pg_database, "r1", target=append))
     pg_database.execute("alter table t drop w", "alter table t alter v type bigint")
     spec = spec_of(lake, pg_database, "r2", target=append)
-    lines = preview_text(spec, preview(spec, datetime.now(UTC))).splitlines()
+    lines = plan_text(spec, planned(spec, datetime.now(UTC))).splitlines()
     assert [" ".join(line.split()) for line in lines if "change:" in line] == [
         "change: column v widened: int32 to int64; written as int32, where values fit",
         "change: column w dropped (string); written as NULL",

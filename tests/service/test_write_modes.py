@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from extract_jobs.cli.views import preview, preview_text
+from extract_jobs.cli.dry_run import planned
+from extract_jobs.cli.plan import plan_text
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -52,7 +53,7 @@ class Shop:
 
     def plan(self, on: int, target: dict[str, Any], **more: Any) -> dict[str, str]:
         spec = self.spec("next", target, **more)
-        lines = preview_text(spec, preview(spec, day(on))).split("\n\n")[0].splitlines()
+        lines = plan_text(spec, planned(spec, day(on))).split("\n\n")[0].splitlines()
         return {name: text.strip() for name, _, text in (line.partition(":") for line in lines)}
 
     def found(self) -> list[tuple[int, str]]:

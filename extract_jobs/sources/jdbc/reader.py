@@ -92,7 +92,7 @@ class JdbcReader:
         options = {
             "url": url_for_spark(jvm.url),
             "driver": jvm.driver_class,
-            "dbtable": self.statement(split),
+            "dbtable": self._relation_of(split),
             "fetchsize": str(min(self.fetch_rows, self.batch_rows)),
             # Explicit types, because versions of Spark map the driver's types differently.
             "customSchema": ", ".join(f"{n} {t}" for n, t in zip(names, types, strict=True)),
@@ -100,10 +100,14 @@ class JdbcReader:
         }
         return driver_properties(connection, jvm.driver) | options | jvm.login()
 
-    def statement(self, split: Split) -> str:
-        """Return a split's rows as SQL for a FROM clause."""
+    def statements(self, split: Split) -> list[str]:
+        """Return the statement that reads a split. See `extract_jobs.sources.SqlReader`."""
         expressions = [column.expression for column in self.columns]
-        text = select(expressions, self.relation, self.interval, split.predicate)
+        return [select(expressions, self.relation, self.interval, split.predicate)]
+
+    def _relation_of(self, split: Split) -> str:
+        """Return a split's rows as SQL for a FROM clause."""
+        [text] = self.statements(split)
         return f"{in_parentheses(text)} {quote_name('split', self.relation.dialect)}"
 
     def error(self, error: Exception) -> ExtractError | None:

@@ -69,11 +69,15 @@ class MysqlReader:
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows. See `extract_jobs.sources.Reader.read`."""
         self.nulled.clear()
-        expressions = [column.expression for column in self.columns]
-        statement = select(expressions, self.relation, self.interval, split.predicate)
+        [statement] = self.statements(split)
         with self.transaction(self.what) as opened:
             for arrays in self._checked(opened, statement):
                 yield self._finished(arrays)
+
+    def statements(self, split: Split) -> list[str]:
+        """Return the statement that reads a split. See `extract_jobs.sources.SqlReader`."""
+        expressions = [column.expression for column in self.columns]
+        return [select(expressions, self.relation, self.interval, split.predicate)]
 
     def transaction(self, what: str) -> AbstractContextManager[Connection]:
         """Give a session in a transaction of the moment that is read.

@@ -93,12 +93,9 @@ class PostgresReader:
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows. See `extract_jobs.sources.Reader.read`."""
         self.nulled.clear()
-        conditions = [self.interval, split.predicate]
         schema, done = self.schema, 0
-        small = f"{self.size} {operator('<=')} {WIDE_ROW_BYTES}"
-        large = f"{self.size} {operator('>')} {WIDE_ROW_BYTES}"
         if self.width != "wide":
-            statement = self._statement(*conditions, small if self.width == "mixed" else None)
+            statement = self._narrow_rows(split)
             narrow = partial(
                 stream,
                 self.connection,
@@ -115,7 +112,7 @@ class PostgresReader:
                     yield self._finished(batch, schema, split, done)
                     done += batch.num_rows
         if self.width != "narrow":
-            statement = self._statement(*conditions, large if self.width == "mixed" else None)
+            statement = self._wide_rows(split)
             types = [column.arrow_type for column in self.columns]
             types += [pa.int64()] * len(self._flags())
             wide = partial(
@@ -139,6 +136,25 @@ class PostgresReader:
     ) -> Generator[pa.RecordBatch]:
         seconds = self.connection.stall_seconds
         return pumped(make, sockets, stall_seconds=seconds, what=self.what)
+
+    def statements(self, split: Split) -> list[str]:
+        """Return one statement, or one each for narrow and wide rows.
+
+        See `extract_jobs.sources.SqlReader`.
+        """
+        narrow = [self._narrow_rows(split)] if self.width != "wide" else []
+        return narrow + ([self._wide_rows(split)] if self.width != "narrow" else [])
+
+    def _narrow_rows(self, split: Split) -> str:
+        narrow = f"{self.size} {operator('<=')} {WIDE_ROW_BYTES}"
+        only = narrow if self.width == "mixed" else None
+        return self._statement(self.interval, split.predicate, only)
+
+    def _wide_rows(self, split: Split) -> str:
+        wide = f"{self.size} {operator('>')} {WIDE_ROW_BYTES}"
+        return self._statement(
+            self.interval, split.predicate, wide if self.width == "mixed" else None
+        )
 
     def _statement(self, *conditions: str | None) -> str:
         expressions = [column.expression for column in self.columns]

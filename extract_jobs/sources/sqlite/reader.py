@@ -84,13 +84,20 @@ class SqliteReader:
         with contextlib.closing(join(self.connection, self.version, self.what)) as opened:
             yield from self._batches(opened, split)
 
-    def _batches(self, opened: sqlite3.Connection, split: Split) -> Iterator[pa.RecordBatch]:
+    def statements(self, split: Split) -> list[str]:
+        """Return the statement that reads a split. See `extract_jobs.sources.SqlReader`."""
         expressions = [column.expression for column in self.columns]
-        flagged = len(expressions) < _MAX_RESULT_COLUMNS
-        if flagged:
+        if self._flags_large_rows:
             expressions.append(self._large())
-        statement = select(expressions, self.relation, self.interval, split.predicate)
-        schema = self.schema
+        return [select(expressions, self.relation, self.interval, split.predicate)]
+
+    @property
+    def _flags_large_rows(self) -> bool:
+        return len(self.columns) < _MAX_RESULT_COLUMNS
+
+    def _batches(self, opened: sqlite3.Connection, split: Split) -> Iterator[pa.RecordBatch]:
+        [statement] = self.statements(split)
+        schema, flagged = self.schema, self._flags_large_rows
         with contextlib.closing(self._rows(opened, statement, flagged=flagged)) as batches:
             for rows in batches:
                 yield self._batch(rows, schema)

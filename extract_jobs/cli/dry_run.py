@@ -1,0 +1,118 @@
+"""What a run would do now, found out without writing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from extract_jobs.attempt.attempt import make_transform
+from extract_jobs.catalog import check_catalog
+from extract_jobs.cli.history import commit_log, last_published
+from extract_jobs.commit.record import Base
+from extract_jobs.planning.new_files import choose_objects
+from extract_jobs.planning.plan import Plan, make_plan, partition_names, read_request
+from extract_jobs.planning.retired import Retired, retired_by
+from extract_jobs.planning.schema_change import columns_after, find_drift, schema_json
+from extract_jobs.schema import Column, TableDescription
+from extract_jobs.sources import ReadRequest, Source, SqlReader, known_at, open_source
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import OpenStorage, Storage, open_storage
+from extract_jobs.transform.columns import choose_columns
+from extract_jobs.transform.transform import Transform
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run of a spec would do now.
+
+    Attributes:
+        description: The table as the source describes it.
+        columns: The chosen columns.
+        transform: The transform to the files' columns.
+        plan: The plan that the run would pin.
+        splits: The splits that the run would read.
+        statements: The SQL that would read them; empty for sources without SQL.
+        retired: What would happen to the live files.
+        source: The table's source, at what the plan pins.
+        request: What would be read from it.
+    """
+
+    description: TableDescription
+    columns: tuple[Column, ...]
+    transform: Transform
+    plan: Plan
+    splits: tuple[Split, ...]
+    statements: tuple[str, ...]
+    retired: Retired
+    source: Source
+    request: ReadRequest
+
+
+class _ReadOnly:
+    """A storage to read from; writes are dropped as if they had succeeded."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("read", "head", "list"):
+            raise AttributeError(f"a dry run does not {name}")
+        return getattr(self._storage, name)
+
+    def put_if_absent(self, uri: str, data: bytes) -> bytes:
+        found = self._storage.read(uri)
+        return data if found is None else found
+
+
+def planned(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_storage) -> Planned:
+    """Plan an extract as a run would, and pin nothing. Read-only in source, target and state.
+
+    Args:
+        spec: What would be extracted.
+        now: The present, UTC.
+        open_storage: Gives the storage of a URI.
+
+    Raises:
+        ExtractError: As the run would, before it starts to read.
+    """
+
+    def open_read_only(uri: str) -> Storage:
+        return cast("Storage", _ReadOnly(open_storage(uri)))
+
+    log = commit_log(spec, open_read_only)
+    newest = log.newest()
+    base = Base(newest.seq if newest else 0, last_published(log))
+    source, objects = choose_objects(spec, log, base, open_source(spec), now)
+    description = source.describe()
+    chosen = choose_columns(description, spec)
+    wanted = make_transform(spec, chosen, now, now).schema
+    drift = find_drift(spec, base.published, chosen, wanted)
+    columns = drift.columns
+    transform = make_transform(spec, columns, now, now, layout=drift.layout)
+    plan = make_plan(
+        spec, log, base, description, transform.schema,
+        drift=drift, source=source, now=now, objects=objects,
+    )  # fmt: skip
+    check_catalog(
+        spec,
+        log,
+        description.fingerprint,
+        columns_after(spec, base.published, schema_json(transform.schema)),
+        partition_names(spec),
+        first=plan.is_first,
+    )
+    request = read_request(spec, columns, plan.interval, base.published)
+    source = known_at(source, plan.position)
+    with source.snapshot(request) as snapshot:
+        splits, reader = tuple(snapshot.splits(spec)), snapshot.reader
+        statements = (
+            tuple(text for split in splits for text in reader.statements(split))
+            if isinstance(reader, SqlReader)
+            else ()
+        )
+    retired = retired_by(spec, log, plan, description)
+    return Planned(
+        description, columns, transform, plan, splits, statements, retired, source, request
+    )
