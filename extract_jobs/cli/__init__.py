@@ -187,18 +187,6 @@ def _schema(_arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _status(arguments: argparse.Namespace) -> int:
-    from extract_jobs.cli.figures import aligned
-    from extract_jobs.cli.history import STATUS_COMMITS, STATUS_HEADER, status_rows
-    from extract_jobs.cli.selection import selected_specs
-
-    rows = [STATUS_HEADER]
-    for spec in selected_specs(arguments):
-        rows += status_rows(spec, STATUS_COMMITS if arguments.tables else 1)
-    print("\n".join(aligned(rows)))
-    return EXIT_DONE
-
-
 def _recover(arguments: argparse.Namespace) -> int:
     """Publish or void each table's last commit, and drop staged files that nobody can use."""
     from extract_jobs.cli.figures import counted
@@ -276,6 +264,5 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "validate": _validate,
     "init": _init,
     "schema": _schema,
-    "status": _status,
     "recover": _recover,
 }

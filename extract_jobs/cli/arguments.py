@@ -145,8 +145,30 @@ def _recover_command(commands: Any) -> None:
 
 
 def _commands_on_commits(commands: Any) -> None:
-    status = _command(commands, "status", "show the last commits of tables")
+    status = _command(commands, "status", "show how tables are doing, those in trouble first")
     _config_arguments(status, tables="*")
+    status.add_argument("--json", action="store_true", help="one object per table and line")
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        type=_count,
+        const=10,
+        metavar="SECONDS",
+        help="show it again and again, until Ctrl-C; default: every 10 seconds",
+    )
+    status.add_argument(
+        "--overdue",
+        type=_duration,
+        metavar="AGE",
+        help="age of the last success from which a table is overdue, such as 26h; default: twice "
+        "the usual time between its last commits",
+    )
+    status.add_argument(
+        "--tracking-table",
+        metavar="NAME",
+        help="the deployment's table of runs, in DynamoDB; default: the variable TRACKING_TABLE. "
+        "Without one, reports and staged files tell of runs",
+    )
     _target_argument(status)
     history = _command(commands, "history", "show the commits of a table, newest first")
     _config_arguments(history, tables="1")

@@ -1,4 +1,4 @@
-"""Commit logs as text, without the imports of an extract, so that it is fast."""
+"""``history``, and what else commands read out of a commit log, without an extract's imports."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from extract_jobs.commit.record import Commit
 from extract_jobs.errors import EXIT_DONE
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, open_storage
-
-STATUS_COMMITS = 10
-"""Commits of one table that `status_rows` shows."""
 
 
 def commit_log(spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> CommitLog:
@@ -48,10 +45,10 @@ def age_text(age: timedelta) -> str:
     return f"{seconds} s"
 
 
-STATUS_HEADER = ["table", "seq", "outcome", "run", "attempt", "rows", "bytes", "files", "watermark"]
+_HEADER = ["table", "seq", "outcome", "run", "attempt", "rows", "bytes", "files", "watermark"]
 
 
-def status_rows(
+def commit_rows(
     spec: ExtractSpec, limit: int, open_storage: OpenStorage = open_storage
 ) -> list[list[str]]:
     """Return one row for each of a table's last commits, newest first; one row if it has none.
@@ -80,8 +77,8 @@ def status_rows(
 
 def command(arguments: argparse.Namespace) -> int:
     """Print the commits of tables, newest first."""
-    rows = [STATUS_HEADER]
+    rows = [_HEADER]
     for spec in selected_specs(arguments):
-        rows += status_rows(spec, arguments.commits)
+        rows += commit_rows(spec, arguments.commits)
     print("\n".join(aligned(rows)))
     return EXIT_DONE

@@ -169,6 +169,23 @@ class Tracking:
             )
         return plain(found["Item"]) if "Item" in found else None
 
+    def by_table(self, table_id: str) -> Iterator[TrackedRun]:
+        """Yield every run of a table, in no order that means anything, over all pages."""
+        start: dict[str, Any] = {}
+        while True:
+            with _mapped(self.table):
+                page = self.client.query(
+                    TableName=self.table,
+                    KeyConditionExpression="table_id = :table",
+                    ExpressionAttributeValues={":table": {"S": table_id}},
+                    ConsistentRead=True,
+                    **start,
+                )
+            yield from (decode(item) for item in page["Items"] if item["run_id"]["S"] != LATEST)
+            if not page.get("LastEvaluatedKey"):
+                return
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
     def last_successes(self, table_ids: Sequence[str]) -> dict[str, datetime]:
         """Return when a run of each table last succeeded, UTC; tables without any are left out."""
         keys = [key(table_id, LATEST) for table_id in table_ids]

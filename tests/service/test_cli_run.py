@@ -163,22 +163,6 @@ def test_plan_shows_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     assert missing.stderr.startswith("ConfigError: there is no table 'missing'")
 
 
-def test_status_tells_commits_newest_first(cli: Cli) -> None:
-    for run_id in ("one", "two"):
-        assert cli("run", "shop.yml", "customers", "--run-id", run_id).returncode == 0
-    done = cli("status", "shop.yml")
-    assert [line.split()[:4] for line in done.stdout.splitlines()[1:]] == [
-        ["customers", "2", "published", "two"],
-        ["missing", "-", "no", "commit"],
-        ["public.Odd", "[x]", "-", "no"],
-    ]
-    done = cli("status", "shop.yml", "customers")
-    assert [line.split()[1:4] for line in done.stdout.splitlines()[1:]] == [
-        ["2", "published", "two"],
-        ["1", "published", "one"],
-    ]
-
-
 def test_recover_drops_what_is_old_enough_and_only_tells_when_dry(cli: Cli, tmp_path: Path) -> None:
     target = tmp_path / "out" / "customers"
     writer = LocalStorage().stage(str(target / "x.parquet"), str(target), "t0ken")

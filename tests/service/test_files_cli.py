@@ -52,7 +52,7 @@ def test_plan_run_and_status_of_files(tmp_path: Path) -> None:
     assert "none: no file is new" in cli("plan", "drop.yml", "orders")
     (tmp_path / "in/orders/2.csv").write_text("what,id\nz,2\n")
     assert "1 row" in cli("run", "drop.yml")
-    assert "orders  2    published" in cli("status", "drop.yml")
+    assert "orders  2    published" in cli("history", "drop.yml", "orders")
     files = (tmp_path / "out/orders").rglob("*.parquet")
     assert sorted(n for f in files for n in pq.read_table(f).column("id").to_pylist()) == [1, 2]
 

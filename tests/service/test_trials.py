@@ -86,7 +86,7 @@ def test_a_scratch_place_and_yes_are_taken(cli: Cli, tmp_path: Path) -> None:
     assert ids(tmp_path / "out" / "t") == list(range(1, 501))
     [scratch] = (tmp_path / "try").glob("shop/*/t")
     assert ids(scratch) == list(range(1, 10))
-    assert "1    published" in cli("status", "shop.yml", "t", "--target", "try")[1]
+    assert "1    published" in cli("history", "shop.yml", "t", "--target", "try")[1]
     assert cli("plan", "shop.yml", "t", *narrowed)[0] == 0
     assert cli("run", "shop.yml", "t", *narrowed, "--yes")[0] == 0
     assert ids(tmp_path / "out" / "t") == list(range(1, 10))

@@ -150,8 +150,8 @@ def test_validate_tells_every_problem_and_then_the_class(run: Run, tmp_path: Pat
             "ConfigError: unrecognized arguments: a; see extract-jobs validate --help",
         ),
         (
-            ["plan", "c.yml", "a", "b"],
-            "ConfigError: unrecognized arguments: b; see extract-jobs plan --help",
+            ["spec", "c.yml", "a", "b"],
+            "ConfigError: unrecognized arguments: b; see extract-jobs spec --help",
         ),
         (["run", "d.yml"], "ConfigError: d.yml: there is no such file; did you mean c.yml?"),
         (["run", "."], "ConfigError: .: cannot be read: Is a directory"),
@@ -160,8 +160,7 @@ def test_validate_tells_every_problem_and_then_the_class(run: Run, tmp_path: Pat
         (["run", "c.yml", "--set", "mode=[x"], "ConfigError: --set mode:"),
         (["run", "c.yml", "--set", "mdoe=full"], "ConfigError: c.yml: --set mdoe: unknown key"),
         (["run", "c.yml", "--run-id", "a/b"], "ConfigError: a: run_id: "),
-        (["plan", "c.yml"], "ConfigError: the following arguments are required: TABLE"),
-        (["plan", "c.yml", "*"], "ConfigError: * matches 2 tables, and plan shows one: name it"),
+        (["spec", "c.yml"], "ConfigError: the following arguments are required: TABLE"),
         (["plan", "c.yml", "nope"], "ConfigError: c.yml: the config has no"),
         (
             ["recover", "c.yml", "--abandon-after", "2"],

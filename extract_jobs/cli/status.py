@@ -1,0 +1,119 @@
+"""``status``: how every table is doing, the ones in trouble first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from extract_jobs.cli.each_table import each_table
+from extract_jobs.cli.figures import aligned, count_text, counted, rough_age, spark_line
+from extract_jobs.cli.selection import selected_specs
+from extract_jobs.cli.table_status import TROUBLE, TableStatus, table_status
+from extract_jobs.errors import EXIT_DONE, ExtractError, error_line, printable
+from extract_jobs.spec.extract_spec import ExtractSpec
+
+_AT_ONCE = 32
+"""Tables that are asked about at a time: each waits for storage a dozen times."""
+_WIDTH = 80
+_HEADER = ["table", "state", "success", "rows", "trend", "watermark"]
+_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
+
+
+def command(arguments: argparse.Namespace, wait: Callable[[float], None] = time.sleep) -> int:
+    """Print how the tables are doing, once or again and again.
+
+    Args:
+        arguments: Of the command line.
+        wait: Waits some seconds, with ``--watch``.
+    """
+    specs = selected_specs(arguments)
+    ask = _asker(arguments, specs)
+    while True:
+        now = datetime.now(UTC)
+        found = _statuses(specs, partial(ask, now=now))
+        if arguments.json:
+            text = "\n".join(json.dumps(one.to_json(), ensure_ascii=False) for one in found)
+        else:
+            text = status_text(found, now)
+        clear = arguments.watch is not None and sys.stdout.isatty()
+        print(f"{_CLEAR if clear else ''}{text}", flush=True)
+        if arguments.watch is None:
+            return EXIT_DONE
+        wait(arguments.watch)
+
+
+def _statuses(
+    specs: Sequence[ExtractSpec], ask: Callable[[ExtractSpec], TableStatus]
+) -> list[TableStatus]:
+    found = [
+        TableStatus(spec.extract_table, "damaged", error_line(answer))
+        if isinstance(answer, ExtractError)
+        else answer
+        for spec, answer in each_table(specs, ask, at_once=_AT_ONCE)
+    ]
+    return sorted(found, key=lambda one: TROUBLE.index(one.state))
+
+
+def _asker(
+    arguments: argparse.Namespace, specs: Sequence[ExtractSpec]
+) -> Callable[..., TableStatus]:
+    """Return what tells a table's status, out of the tracking table if one is named."""
+    name = arguments.tracking_table or os.environ.get("TRACKING_TABLE")
+    late = arguments.overdue
+    if not name or not specs:
+        return lambda spec, now: table_status(spec, now, overdue=late)
+    from extract_jobs.tracking.table import Tracking, client_from_environment, utc_now
+
+    tracking = Tracking(client_from_environment(), name, utc_now)
+    return lambda spec, now: table_status(
+        spec, now, overdue=late, runs=list(tracking.by_table(spec.table_id))
+    )
+
+
+def status_text(found: Sequence[TableStatus], now: datetime) -> str:
+    """Return a line for each table, with its reason below, and the states counted.
+
+    Args:
+        found: The tables.
+        now: The present, UTC, from which ages count.
+    """
+    rows = [
+        [
+            one.table,
+            one.state,
+            rough_age(now - one.succeeded_at) if one.succeeded_at else "-",
+            count_text(one.rows[-1]) if one.rows else "-",
+            spark_line(one.rows) or "-",
+            _watermark_text(one, now),
+        ]
+        for one in found
+    ]
+    head, *lines = aligned([_HEADER, *rows])
+    shown = [head]
+    for one, line in zip(found, lines, strict=True):
+        shown.append(line)
+        if one.reason:
+            reason = printable(" ".join(one.reason.split()))
+            shown += textwrap.wrap(
+                reason, _WIDTH, initial_indent="  ", subsequent_indent="  ",
+                break_long_words=False, break_on_hyphens=False,
+            )  # fmt: skip
+    states = Counter(one.state for one in found)
+    counts = ", ".join(f"{states[state]} {state}" for state in TROUBLE if states[state])
+    return "\n".join([*shown, f"{counted(len(found), 'table')}: {counts}"])
+
+
+def _watermark_text(one: TableStatus, now: datetime) -> str:
+    if one.watermark is None:
+        return "-"
+    if one.watermark_at is None:
+        return one.watermark
+    return f"{one.watermark[:16]} ({rough_age(now - one.watermark_at)})"
