@@ -101,7 +101,10 @@ def leave_report(spec: ExtractSpec, report: Report, context: RunContext) -> None
     try:
         context.open_storage(spec.report_uri).put(spec.report_uri, report.to_json().encode())
     except ExtractError as error:
-        logger.warning("the report could not be written to %s: %s", spec.report_uri, error)
+        # Where a run failed because nothing can be written, its own error says so already.
+        told = report.error is not None and report.error.class_name == type(error).__name__
+        level = logging.INFO if told else logging.WARNING
+        logger.log(level, "the report could not be written to %s: %s", spec.report_uri, error)
     except StopRequested as stop:
         logger.warning("%s; the report is written anyway", stop)
         leave_report(spec, report, context)

@@ -61,7 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_stderr()
     arguments = None
     try:
-        arguments = argument_parser().parse_args(argv)
+        parser = argument_parser()
+        arguments = parser.parse_args(argv)
+        if arguments.command is None:
+            parser.print_help()
+            return EXIT_DONE
         logging.getLogger("extract_jobs").setLevel(
             logging.INFO if arguments.verbose else logging.WARNING
         )
@@ -111,7 +115,7 @@ def _run(arguments: argparse.Namespace) -> int:
     jobs = tables_at_once(arguments.jobs, specs, at_most)
     run = one_by_one if jobs == 1 else partial(side_by_side, jobs=jobs)
     outcomes: list[tuple[Report, int]] = []
-    with reports_only(arguments.json) as stdout, display() as shown:
+    with reports_only(arguments.json) as stdout, display(verbose=arguments.verbose) as shown:
         runs = run(specs, lambda spec: shown.table(spec.extract_table), trace=arguments.traceback)
         with closing(runs):
             for ended in runs:
@@ -119,7 +123,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 outcomes.append((report, ended.code))
                 stopped = error is not None and error.class_name == Interrupted.__name__
                 told_later = stopped if stop_requested() else len(specs) == 1
-                shown.finished(ended.progress, result_line(report, told_later=told_later))
+                line = result_line(report, told_later=told_later)
+                shown.finished(ended.progress, line, failed=error is not None)
                 if arguments.json:
                     print(report.to_json(), file=stdout, flush=True)
     order = [spec.extract_table for spec in specs]

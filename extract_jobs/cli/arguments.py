@@ -46,14 +46,14 @@ class _Command(_Parser):
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Return the parser; the result's ``command`` is the command's name.
+    """Return the parser; the result's ``command`` is the command's name, None without one.
 
     It raises `ConfigError` for arguments that it cannot parse.
     """
     parser = _Parser(prog="extract-jobs", description="Extract tables to partitioned Parquet.")
     parser.add_argument("--version", action=_Version, help="show program's version number and exit")
     commands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", dest="command", required=True, parser_class=_Command
+        title="commands", metavar="COMMAND", dest="command", parser_class=_Command
     )
     run = _command(commands, "run", "extract tables, several at a time")
     _config_arguments(run, tables="*")

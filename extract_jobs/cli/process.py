@@ -14,6 +14,7 @@ from typing import Any
 from extract_jobs.errors import Interrupted, StopRequested
 
 _stop_signals: list[int] = []
+_thread = threading.local()
 
 
 def stop_requested() -> bool:
@@ -70,6 +71,24 @@ def stoppable() -> Iterator[None]:
             signal.signal(one, handler)
 
 
+@contextmanager
+def logging_for(table: str) -> Iterator[None]:
+    """Have what this thread logs name a table, since others run beside it."""
+    _thread.table = table
+    try:
+        yield
+    finally:
+        _thread.table = ""
+
+
+class _Lines(logging.Formatter):
+    """Formats a record as one line that names the table that its thread works on, if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        table = getattr(_thread, "table", "")
+        return super().format(record) if not table else f"{table}: {super().format(record)}"
+
+
 class _Stderr(logging.StreamHandler[Any]):
     """Writes to the current standard error, which a live display replaces."""
 
@@ -84,7 +103,7 @@ class _Stderr(logging.StreamHandler[Any]):
 def log_to_stderr() -> None:
     """Log warnings, and more for loggers with a lower level, to standard error."""
     handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Lines("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 

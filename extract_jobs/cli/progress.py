@@ -1,4 +1,4 @@
-"""Shows running extracts: a live line on a terminal, plain lines elsewhere."""
+"""Shows running extracts: a live line on a terminal, plain lines with the time elsewhere."""
 
 from __future__ import annotations
 
@@ -6,18 +6,33 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from extract_jobs.cli.figures import counted, size_text
+from extract_jobs.cli.foreign_lines import STDERR, ForeignLines
 from extract_jobs.errors import printable
 from extract_jobs.reporting.progress import ENDS, Progress
 
-SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LINES = 30.0
+"""Between two plain lines of one table that is being read."""
+SECONDS_BETWEEN_VERBOSE_LINES = 5.0
+_WIDTH_WITH_BARS = 100
+"""Columns of a terminal from which there is room for a bar beside the figures."""
 
 
 class Meter(Progress):
@@ -111,24 +126,26 @@ class Meter(Progress):
 
 
 class LineMeter(Meter):
-    """Writes a line at every phase, and one with figures every few seconds in between."""
+    """Writes a line with figures now and then, and one at every phase if that is wanted."""
 
     def __init__(
         self,
         table: str,
         write: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
-        seconds: float = SECONDS_BETWEEN_LINES,
+        *,
+        verbose: bool = False,
     ) -> None:
         super().__init__(table, clock)
         self._write = write
-        self._every = seconds
+        self._verbose = verbose
+        self._every = SECONDS_BETWEEN_VERBOSE_LINES if verbose else SECONDS_BETWEEN_LINES
         self._last = self._started
 
     def changed(self, *, phase: bool) -> None:
         """Write a line if one is due."""
         now = self._clock()
-        if phase and self.current in ENDS:
+        if phase and (self.current in ENDS or not self._verbose):
             return  # the caller reports how it ended
         if phase:
             self._write(f"{self.table}: {self.current}")
@@ -171,20 +188,35 @@ class Display(Protocol):
     def table(self, name: str) -> Progress:
         """Start a table and return the progress for its extract."""
 
-    def finished(self, table: Progress, line: str) -> None:
+    def finished(self, table: Progress, line: str, *, failed: bool) -> None:
         """End a table, with one line that stays.
 
         Args:
             table: What `table` returned.
             line: Names the table.
+            failed: Whether the line stands out.
         """
 
 
-class LineDisplay:
-    """Plain lines, for logs and pipes."""
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+
+class LineDisplay:
+    """Plain lines that begin with the time, UTC, for logs and pipes: one a table, if all is quick.
+
+    Attributes:
+        verbose: Whether every phase has a line.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        verbose: bool = False,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._stream, self._now, self.verbose = stream, now, verbose
 
     def __enter__(self) -> Self:
         """Nothing to prepare."""
@@ -195,58 +227,82 @@ class LineDisplay:
 
     def table(self, name: str) -> Progress:
         """Begin a table."""
-        return LineMeter(name, self._write)
+        return LineMeter(name, self._write, verbose=self.verbose)
 
-    def finished(self, table: Progress, line: str) -> None:  # noqa: ARG002
+    def finished(self, table: Progress, line: str, *, failed: bool) -> None:  # noqa: ARG002
         """Write a line at once."""
         self._write(line)
 
     def _write(self, line: str) -> None:
-        self._stream.write(f"{line}\n")  # in one piece: other threads write lines too
+        at = f"{self._now():%Y-%m-%dT%H:%M:%SZ}"
+        self._stream.write(f"{at} {line}\n")  # in one piece: other threads write lines too
         self._stream.flush()
 
 
 class LiveDisplay:
-    """A line per table that changes in place, with a bar; log lines scroll above it."""
+    """A line per table that changes in place; everything else that is written scrolls above it.
 
-    def __init__(self, console: Console) -> None:
+    A line is never wider than the terminal. If that is narrow there is no bar, and a long name is
+    cut while its table runs; the line that stays has all of it.
+    """
+
+    def __init__(self, console: Console, foreign: ForeignLines | None = None) -> None:
+        """Prepare to draw.
+
+        Args:
+            console: Where to.
+            foreign: Catches what other programs write to the terminal meanwhile.
+        """
         # Names come from a database and are not markup.
-        self._bars = Bars(
+        name = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        whole = partial(Column, no_wrap=True)
+        columns: list[ProgressColumn] = [
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            TextColumn("{task.fields[phase]}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[figures]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+            TextColumn("{task.description}", markup=False, table_column=name),
+            TextColumn("{task.fields[phase]}", markup=False, table_column=whole(min_width=9)),
+            TextColumn("{task.fields[figures]}", markup=False, table_column=whole()),
+            TimeElapsedColumn(table_column=whole()),
+        ]
+        if console.width >= _WIDTH_WITH_BARS:
+            columns.insert(3, BarColumn(bar_width=20))
+        self._bars = Bars(*columns, console=console, transient=True, expand=True)
+        self._foreign = foreign
 
     def __enter__(self) -> Self:
         """Begin to draw."""
         self._bars.start()
+        if self._foreign:
+            self._foreign.catch(self._print)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop drawing; the terminal is as it was."""
+        if self._foreign:
+            self._foreign.release()
         self._bars.stop()
 
     def table(self, name: str) -> Progress:
         """Begin a table's line."""
         return _BarMeter(name, self._bars)
 
-    def finished(self, table: Progress, line: str) -> None:
-        """Replace the table's line with one that stays."""
+    def finished(self, table: Progress, line: str, *, failed: bool) -> None:
+        """Replace the table's line with one that stays, red if it failed."""
         if isinstance(table, _BarMeter):
             self._bars.remove_task(table.bar)
-        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._print(line, style="bold red" if failed else None)
+
+    def _print(self, line: str, style: str | None = None) -> None:
+        self._bars.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def display() -> Display:
-    """Return the display for standard error: live on a terminal, lines elsewhere."""
+def display(*, verbose: bool) -> Display:
+    """Return the display for standard error: live on a terminal, lines elsewhere.
+
+    Args:
+        verbose: Whether lines tell every phase, which a live display does anyway.
+    """
     console = Console(stderr=True)
-    return (
-        LiveDisplay(console)
-        if console.is_terminal and not console.is_dumb_terminal
-        else LineDisplay(sys.stderr)
-    )
+    if not console.is_terminal or console.is_dumb_terminal:
+        return LineDisplay(sys.stderr, verbose=verbose)
+    foreign = ForeignLines(STDERR)
+    return LiveDisplay(Console(file=foreign.terminal, force_terminal=True), foreign)

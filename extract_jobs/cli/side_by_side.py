@@ -16,12 +16,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 
-from extract_jobs.cli.process import stop_text
+from extract_jobs.cli.process import logging_for, stop_text
 from extract_jobs.cli.run import Ended, run_one
 from extract_jobs.engine.choice import may_use_spark, worker_modules
 from extract_jobs.engine.shutdown import CLEAN_UP_SECONDS, NOTICE_SECONDS, give_up
 from extract_jobs.engine.worker_processes import WorkerProcesses
-from extract_jobs.errors import Interrupted, StopRequested
+from extract_jobs.errors import Interrupted, StopRequested, printable
 from extract_jobs.reporting.progress import ENDS, Progress
 from extract_jobs.reporting.report import Report, failed_report, reported
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -105,7 +105,8 @@ class _Tables:
         try:
             while begun := self._next_spec():
                 spec, progress = begun
-                report, code = run_one(spec, progress, trace=self._trace, workers=self._workers)
+                with logging_for(printable(spec.extract_table)):
+                    report, code = run_one(spec, progress, trace=self._trace, workers=self._workers)
                 outcome = Ended(spec, progress.shown, report, code)
                 self._outcomes[spec.extract_table] = outcome
                 self._ended.put(outcome)

@@ -11,7 +11,7 @@ from extract_jobs.reporting.report import Report
 
 def summary(reports: Sequence[Report]) -> str:
     """Return one line per table with its result."""
-    rows = [["table", "status", "rows", "bytes", "files", "splits", "seconds", "commit"]]
+    rows = [["table", "status", "rows", "bytes", "files", "seconds", "commit"]]
     for report in reports:
         failed = report.error.class_name if report.error else None
         rows.append(
@@ -21,7 +21,6 @@ def summary(reports: Sequence[Report]) -> str:
                 "-" if failed else count_text(report.rows),
                 "-" if failed else size_text(report.bytes),
                 "-" if failed else str(report.files),
-                "-" if failed else str(report.splits),
                 f"{sum(report.timings.values()):.1f}",
                 "-" if report.commit_seq is None else str(report.commit_seq),
             ]

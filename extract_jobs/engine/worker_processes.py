@@ -148,6 +148,7 @@ class WorkerProcesses:
         self._idle: list[Worker] = []
         self._oom_kills = 0
         self._closed = False
+        self._answered = False
         # One request to the server at a time; and no signal to a process that was already reaped.
         self._lock = threading.Lock()
         self._freed = threading.Condition(self._lock)
@@ -233,16 +234,18 @@ class WorkerProcesses:
 
     def stop(self) -> None:
         """Start no more workers, and ask the busy ones to drop their work and end."""
+        self._closed = True
+        self._kill_starting_server()
         with self._lock:
-            self._closed = True
             self._freed.notify_all()
             for worker in self._workers.difference(self._idle):
                 worker.interrupt()
 
     def close(self) -> None:
         """End the server and all workers for good, within seconds, whatever they are doing."""
+        self._closed = True
+        self._kill_starting_server()
         with self._lock:
-            self._closed = True
             for worker in self._workers:
                 worker.connection.close()
             self._workers.clear()
@@ -253,6 +256,15 @@ class WorkerProcesses:
             if self._server is not None:
                 _ended(self._server)
                 self._server = None
+
+    def _kill_starting_server(self) -> None:
+        """Kill a server that still imports, which can take long and would not see its socket close.
+
+        Without the lock, which the thread holds that waits for the server's first answer.
+        """
+        server = self._server
+        if server is not None and not self._answered:
+            server.kill()
 
     def _start(self) -> None:
         if self._closed:
@@ -279,7 +291,7 @@ class WorkerProcesses:
             raise _not_started(error.errno or errno.EAGAIN) from error
         finally:
             theirs.close()
-        self._control = ours
+        self._control, self._answered = ours, False
 
     def _ask(self, request: bytes, descriptor: int | None = None) -> int:
         if self._control is None:
@@ -292,6 +304,7 @@ class WorkerProcesses:
             answer = b""
         if not answer:
             raise self._server_lost()
+        self._answered = True
         return int(answer)
 
     def _server_lost(self) -> ExtractError:
@@ -306,6 +319,8 @@ class WorkerProcesses:
         self._workers.clear()  # the system ends them with the server
         self._idle.clear()
         self._freed.notify_all()
+        if self._closed:
+            return Interrupted("the extract was stopped before its worker processes had started")
         if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
             return WorkerOutOfMemory(
                 "the worker processes were killed: the machine's memory is full"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,11 +80,12 @@ def test_a_table_that_fails_stops_no_other(
     folder: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "extract_jobs.cli", "run", "shop.yml"],
+        [sys.executable, "-m", "extract_jobs.cli", "run", "shop.yml", "-v"],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 78
-    lines = done.stderr.splitlines()
+    lines = [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", "", line)
+             for line in done.stderr.splitlines()]  # fmt: skip
     assert lines[-1] == "ConfigError: 1 of 3 tables failed: missing"
     assert "customers: extract" in lines
     assert any(line.startswith("missing: failed: ConfigError: there is no table") for line in lines)
@@ -106,16 +108,16 @@ def test_a_table_that_fails_stops_no_other(
 def test_the_error_of_a_sole_table_is_told_once(cli: Cli) -> None:
     done = cli("run", "shop.yml", "missing")
     assert done.returncode == 78
-    *lines, last = done.stderr.splitlines()
-    assert lines[-1] == "missing: failed"
+    [line, last] = done.stderr.splitlines()
+    assert line.split(" ", 1)[1] == "missing: failed"
     assert last.startswith("ConfigError: there is no table")
-    assert not [line for line in lines if "there is no table" in line]
 
 
 def test_a_target_that_cannot_be_written_is_configuration(cli: Cli) -> None:
     done = cli("run", "shop.yml", "--set", "target.uri=/proc/x/{table}", "customers")
     assert done.returncode == 78
-    last = done.stderr.splitlines()[-1]
+    [line, last] = done.stderr.splitlines()
+    assert line.endswith("customers: failed")
     assert last.startswith("ConfigError: cannot ")
     assert "the folder /proc/x cannot be created" in last
 
@@ -201,7 +203,8 @@ def test_a_signal_drops_what_is_staged_and_stops_the_rest(
         + "  customers:\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-m", "extract_jobs.cli", "run", "slow.yml", "--json", "--jobs", "1"],
+        [sys.executable, "-m", "extract_jobs.cli", "run", "slow.yml", "--json", "--jobs", "1",
+         "--verbose"],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
@@ -217,7 +220,7 @@ def test_a_signal_drops_what_is_staged_and_stops_the_rest(
     [report] = stdout.splitlines()
     assert json.loads(report)["error"]["class"] == "Interrupted"
     by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-    assert "slow: failed" in stderr.splitlines()
+    assert [line for line in stderr.splitlines() if line.endswith("Z slow: failed")]
     assert stderr.splitlines()[-1] == (
         f"Interrupted: stopped by {by}; staged files are dropped; 1 table not begun"
     )

@@ -86,6 +86,13 @@ def test_init_writes_a_config_that_is_valid_and_never_overwrites(run: Run, tmp_p
     assert (tmp_path / "sales.yml").read_text() == text
 
 
+def test_no_command_prints_the_help(run: Run) -> None:
+    code, stdout, stderr = run()
+    assert (code, stderr) == (0, "")
+    assert stdout.startswith("usage: extract-jobs")
+    assert "verify" in stdout
+
+
 def test_schema_prints_the_json_schema(run: Run) -> None:
     assert run("schema") == (0, schema_text(), "")
 
@@ -135,7 +142,6 @@ def test_validate_tells_every_problem_and_then_the_class(run: Run, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "ConfigError: the following arguments are required: COMMAND; see extract-jobs --help"),
         (["rnu"], "ConfigError: argument COMMAND: invalid choice: 'rnu'"),
         (
             ["run"],

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from extract_jobs.cli.figures import count_text, size_text
+from extract_jobs.cli.foreign_lines import ForeignLines
 from extract_jobs.cli.progress import LineDisplay, LineMeter, LiveDisplay, Meter
 
 
@@ -37,7 +43,7 @@ def test_counts() -> None:
 def test_lines_come_at_every_phase_and_every_few_seconds() -> None:
     lines: list[str] = []
     clock = Clock()
-    meter = LineMeter("public.t", lines.append, clock, seconds=5)
+    meter = LineMeter("public.t", lines.append, clock, verbose=True)
     meter.phase("plan")
     clock.now += 2
     meter.phase("extract")
@@ -84,7 +90,8 @@ def test_the_fraction_follows_rows_and_ends_only_with_the_splits() -> None:
 
 def test_any_thread_may_tell() -> None:
     lines: list[str] = []
-    meter = LineMeter("t", lines.append, Clock(), seconds=0)
+    meter = LineMeter("t", lines.append, Clock())
+    meter._every = 0
     meter.planned(8, None, None)
     threads = [
         threading.Thread(
@@ -100,13 +107,29 @@ def test_any_thread_may_tell() -> None:
     assert lines[-1].startswith("t: start: 1,600 rows, 16.0 kB")
 
 
-def test_plain_lines_off_a_terminal() -> None:
+@pytest.mark.parametrize(
+    ("verbose", "told"), [(False, ["a [b]: done"]), (True, ["a [b]: plan", "a [b]: done"])]
+)
+def test_plain_lines_off_a_terminal(verbose: bool, told: list[str]) -> None:
     stream = io.StringIO()
-    with LineDisplay(stream) as shown:
+    now = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+    with LineDisplay(stream, verbose=verbose, now=lambda: now) as shown:
         progress = shown.table("a [b]")
         progress.phase("plan")
-        shown.finished(progress, "a [b]: done")
-    assert stream.getvalue() == "a [b]: plan\na [b]: done\n"
+        shown.finished(progress, "a [b]: done", failed=False)
+    assert stream.getvalue().splitlines() == [f"2026-03-01T12:30:00Z {line}" for line in told]
+
+
+def test_a_long_table_is_heard_of_every_half_minute() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    meter = LineMeter("t", lines.append, clock)
+    meter.phase("extract")
+    meter.planned(1, None, None)
+    for second in range(1, 71):
+        clock.now += 1
+        meter.split(0, second, second * 10, done=False)
+    assert [line.split(",")[0] for line in lines] == ["t: extract: 30 rows", "t: extract: 60 rows"]
 
 
 def test_a_live_line_on_a_terminal() -> None:
@@ -118,11 +141,67 @@ def test_a_live_line_on_a_terminal() -> None:
         progress.planned(4, 1000, None)
         progress.split(0, 250, 2500, done=True)
         shown._bars.refresh()
-        shown.finished(progress, "public.[red]odd[/red]: succeeded")
+        shown.finished(progress, "public.[red]odd[/red]: succeeded", failed=False)
         shown.table("next").phase("recover")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     assert re.search(
-        r"public\.\[red]odd\[/red] extract .* 250 rows, 2\.5 kB, .*/s, 1/4 splits", text
+        r"public\.\[red]odd\[/red] +extract .* 250 rows, 2\.5 kB, .*/s, 1/4 splits", text
     )
     assert "public.[red]odd[/red]: succeeded\n" in text
-    assert re.search(r"next recover", text)
+    assert re.search(r"next +recover", text)
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_live_lines_are_as_wide_as_the_terminal_at_most(width: int) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=width, color_system=None)
+    with LiveDisplay(console) as shown:
+        progress = shown.table("a_schema_with_a_long_name." + "long" * 20)
+        progress.phase("reconcile")
+        progress.planned(400, None, None)
+        progress.split(0, 1_234_567_890, 98_765_432_100, done=True)
+        shown._bars.refresh()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).replace("\r", "\n").split("\n")
+    assert max(map(len, lines)) <= width
+    assert any("a_sch" in line for line in lines) or width == 40
+    if width >= 80:
+        assert any("1/400 splits" in line for line in lines)
+
+
+def shown_in(stream: io.StringIO, *, failed: bool, **colors: Any) -> str:
+    console = Console(file=stream, force_terminal=True, width=80, **colors)
+    with LiveDisplay(console) as shown:
+        shown.finished(shown.table("t"), "t: failed" if failed else "t: succeeded", failed=failed)
+    return stream.getvalue()
+
+
+def test_a_failure_is_red_and_says_so_without_colours_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert "\x1b[1;31mt: failed" in shown_in(io.StringIO(), failed=True)
+    assert "31m" not in shown_in(io.StringIO(), failed=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = shown_in(io.StringIO(), failed=True)
+    assert "t: failed" in plain
+    assert "31m" not in plain
+
+
+def test_what_other_programs_write_scrolls_above_the_live_lines(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, color_system=None)
+    with (tmp_path / "terminal").open("w+b", buffering=0) as terminal:
+        foreign = ForeignLines(terminal.fileno())
+        with LiveDisplay(console, foreign) as shown:
+            shown.table("t").phase("plan")
+            for part in (b"WARN Native", b"CodeLoader: [red]\n\xff\n"):
+                os.write(terminal.fileno(), part)
+            deadline = time.monotonic() + 10
+            while "\\xff\n" not in stream.getvalue() and time.monotonic() < deadline:
+                time.sleep(0.01)
+        os.write(terminal.fileno(), b"afterwards\n")
+        foreign.terminal.close()
+        terminal.seek(0)
+        assert terminal.read() == b"afterwards\n"
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).replace("\r", "\n").split("\n")
+    assert "WARN NativeCodeLoader: [red]" in lines
+    assert "\\xff" in lines
