@@ -129,6 +129,22 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overdue",
+        type=_duration,
+        metavar="AGE",
+        help="age of the last success from which a table is overdue, such as 26h; default: twice "
+        "the usual time between its last commits",
+    )
+    parser.add_argument(
+        "--tracking-table",
+        metavar="NAME",
+        help="the deployment's table of runs, in DynamoDB; default: the variable TRACKING_TABLE. "
+        "Without one, reports and staged files tell of runs",
+    )
+
+
 def _recover_command(commands: Any) -> None:
     recover = _command(
         commands, "recover", "finish the last commits and drop abandoned staged files"
@@ -156,19 +172,7 @@ def _commands_on_commits(commands: Any) -> None:
         metavar="SECONDS",
         help="show it again and again, until Ctrl-C; default: every 10 seconds",
     )
-    status.add_argument(
-        "--overdue",
-        type=_duration,
-        metavar="AGE",
-        help="age of the last success from which a table is overdue, such as 26h; default: twice "
-        "the usual time between its last commits",
-    )
-    status.add_argument(
-        "--tracking-table",
-        metavar="NAME",
-        help="the deployment's table of runs, in DynamoDB; default: the variable TRACKING_TABLE. "
-        "Without one, reports and staged files tell of runs",
-    )
+    _status_arguments(status)
     _target_argument(status)
     history = _command(commands, "history", "show the commits of a table, newest first")
     _config_arguments(history, tables="1")
@@ -176,6 +180,11 @@ def _commands_on_commits(commands: Any) -> None:
         "--commits", type=_count, default=20, metavar="N", help="most commits; default: %(default)s"
     )
     _target_argument(history)
+    report = _command(commands, "report", "write a page of HTML about the newest runs of tables")
+    _config_arguments(report, tables="*")
+    report.add_argument("--html", metavar="FILE", required=True, help="where to write it")
+    _status_arguments(report)
+    _target_argument(report)
     verify = _command(
         commands, "verify", "compare a table's files with its commits; changes nothing"
     )

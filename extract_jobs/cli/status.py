@@ -35,7 +35,7 @@ def command(arguments: argparse.Namespace, wait: Callable[[float], None] = time.
         wait: Waits some seconds, with ``--watch``.
     """
     specs = selected_specs(arguments)
-    ask = _asker(arguments, specs)
+    ask = status_asker(arguments)
     while True:
         now = datetime.now(UTC)
         found = _statuses(specs, partial(ask, now=now))
@@ -62,13 +62,11 @@ def _statuses(
     return sorted(found, key=lambda one: TROUBLE.index(one.state))
 
 
-def _asker(
-    arguments: argparse.Namespace, specs: Sequence[ExtractSpec]
-) -> Callable[..., TableStatus]:
-    """Return what tells a table's status, out of the tracking table if one is named."""
+def status_asker(arguments: argparse.Namespace) -> Callable[..., TableStatus]:
+    """Return a function of a spec and ``now``, which asks the tracking table if one is named."""
     name = arguments.tracking_table or os.environ.get("TRACKING_TABLE")
     late = arguments.overdue
-    if not name or not specs:
+    if not name:
         return lambda spec, now: table_status(spec, now, overdue=late)
     from extract_jobs.tracking.table import Tracking, client_from_environment, utc_now
 

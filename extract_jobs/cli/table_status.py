@@ -16,7 +16,7 @@ from extract_jobs.commit.record_check import number_in
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.report import Report
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.storage import ObjectInfo, OpenStorage, join, open_storage
+from extract_jobs.storage import ObjectInfo, OpenStorage, Storage, join, open_storage
 from extract_jobs.tracking.item import TrackedRun
 from extract_jobs.watermark import TIME_TYPES, WatermarkValue, python_value
 
@@ -180,9 +180,7 @@ def _traces(
     spec: ExtractSpec, log: CommitLog, last: Commit | None, times: list[datetime], now: datetime
 ) -> Attempted:
     """Return what a table's reports and staged files tell of its runs."""
-    folder, found, _ = spec.report_uri.rpartition("/reports/")
-    reports = log.state.list(f"{folder}/reports/") if found else ()
-    newest = max(filter(_is_report, reports), key=_written_at, default=None)
+    newest = _newest_report(spec, log.state)
     committed = {file.staged.uri for file in last.files} if last else set()
     staged = [
         one.started_at for one in log.target.abandoned(spec.target.uri) if one.uri not in committed
@@ -201,6 +199,26 @@ def _traces(
     if report.catalog == "failed":
         return Attempted("failed", f"CatalogFailed: {report.catalog_error}", _written_at(newest))
     return Attempted(None, "", _written_at(newest) if report.error is None else None)
+
+
+def newest_report(
+    spec: ExtractSpec, open_storage: OpenStorage = open_storage
+) -> tuple[Report, datetime] | None:
+    """Return the report that was left last of a table, and when; None without one.
+
+    Raises:
+        ConfigError: It is not a report, or access was denied.
+        WriteFailed: Storage failed.
+    """
+    storage = open_storage(spec.report_uri)
+    newest = _newest_report(spec, storage)
+    raw = storage.read(newest.uri) if newest else None
+    return (Report.parse(raw, newest.uri), _written_at(newest)) if raw and newest else None
+
+
+def _newest_report(spec: ExtractSpec, storage: Storage) -> ObjectInfo | None:
+    folder = spec.report_uri.rsplit("/", 2)[0]  # without the run and the attempt
+    return max(filter(_is_report, storage.list(f"{folder}/")), key=_written_at, default=None)
 
 
 def _is_report(found: ObjectInfo) -> bool:

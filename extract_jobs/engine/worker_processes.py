@@ -257,13 +257,13 @@ class WorkerProcesses:
                 _ended(self._server)
                 self._server = None
 
-    def _kill_starting_server(self) -> None:
+    def _kill_starting_server(self, *, only_if_closed: bool = False) -> None:
         """Kill a server that still imports, which can take long and would not see its socket close.
 
         Without the lock, which the thread holds that waits for the server's first answer.
         """
         server = self._server
-        if server is not None and not self._answered:
+        if server is not None and not self._answered and (self._closed or not only_if_closed):
             server.kill()
 
     def _start(self) -> None:
@@ -292,6 +292,7 @@ class WorkerProcesses:
         finally:
             theirs.close()
         self._control, self._answered = ours, False
+        self._kill_starting_server(only_if_closed=True)  # meanwhile, by another thread
 
     def _ask(self, request: bytes, descriptor: int | None = None) -> int:
         if self._control is None:

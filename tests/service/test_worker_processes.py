@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -262,6 +263,32 @@ def test_a_server_that_does_not_answer_is_ended(
         pytest.raises(Interrupted, match="server of worker processes was lost"),
     ):
         processes.take()
+
+
+@pytest.mark.parametrize("end", [WorkerProcesses.stop, WorkerProcesses.close])
+def test_a_server_that_is_still_starting_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[WorkerProcesses], None]
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    raised: list[BaseException] = []
+
+    def take() -> None:
+        try:
+            workers.take()
+        except Interrupted as error:
+            raised.append(error)
+
+    with WorkerProcesses(["slow_to_import"]) as workers:
+        thread = threading.Thread(target=take)
+        thread.start()
+        while workers._server is None:
+            time.sleep(0.01)
+        started = time.monotonic()
+        end(workers)
+        thread.join(10)
+    assert time.monotonic() - started < 1.5
+    assert len(raised) == 1
 
 
 def test_a_program_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

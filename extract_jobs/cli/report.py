@@ -1,0 +1,58 @@
+"""``report``: a page of HTML about the newest runs of tables."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from extract_jobs.cli.each_table import each_table
+from extract_jobs.cli.report_page import TableRun, page_summary, report_page
+from extract_jobs.cli.selection import read_config, specs_of
+from extract_jobs.cli.status import status_asker
+from extract_jobs.cli.table_status import TableStatus, newest_report
+from extract_jobs.errors import EXIT_DONE, ConfigError, ExtractError, error_line
+from extract_jobs.spec.extract_spec import ExtractSpec
+
+_AT_ONCE = 32
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Write the page and say where it is.
+
+    Raises:
+        ConfigError: The file cannot be written, or Jinja2 is not installed.
+    """
+    config = read_config(arguments.config)
+    specs = specs_of(config, arguments, "none")
+    now = datetime.now(UTC)
+    ask = partial(status_asker(arguments), now=now)
+
+    def run_of(spec: ExtractSpec) -> TableRun:
+        found = newest_report(spec)
+        return TableRun(ask(spec), *(found or ()))
+
+    runs = [
+        TableRun(TableStatus(spec.extract_table, "damaged", error_line(answer)))
+        if isinstance(answer, ExtractError)
+        else answer
+        for spec, answer in each_table(specs, run_of, at_once=_AT_ONCE)
+    ]
+    write_page(Path(arguments.html), config.source.name, runs, now)
+    print(f"{arguments.html} written: {page_summary(runs)}")
+    return EXIT_DONE
+
+
+def write_page(path: Path, title: str, runs: Sequence[TableRun], now: datetime) -> None:
+    """Write a page to a file.
+
+    Raises:
+        ConfigError: It cannot be written, or Jinja2 is not installed.
+    """
+    text = report_page(title, runs, now)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
