@@ -24,6 +24,7 @@ from extract_jobs.errors import (
 )
 from extract_jobs.reporting.report import Report, catalog_failure
 from extract_jobs.tracking.map_item import Item
+from extract_jobs.tracking.memory_errors import is_out_of_memory, is_taken_away
 from extract_jobs.tracking.service_errors import no_retry_helps
 
 Outcome = Literal["succeeded", "retry", "failed"]
@@ -33,29 +34,6 @@ _MOST_WAIT_SECONDS = 6 * 3600
 _ROLL_FORWARD_WAIT_SECONDS = 10
 _MOST_CAUSE = 500
 
-_NO_MEMORY_WORDS = (
-    # The JVM and Python; ECS: "OutOfMemoryError: Container killed due to memory usage", see
-    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
-    "OutOfMemory", "out of memory", "OOM ?Killed", r"\bMemoryError\b",
-    # Spark about YARN's containers, and YARN's node manager.
-    r"exceeding ((physical|virtual) )?memory limits",
-    r"beyond (the )?'?(physical|virtual)'? memory limit",
-    # The operating system's ENOMEM, and a JVM that cannot start because of it.
-    "Cannot allocate memory", "insufficient memory for the Java Runtime Environment",
-    # Spark's driver: "Total size of serialized results … is bigger than …".
-    r"bigger than (local )?(spark\.driver\.)?maxResultSize",
-)  # fmt: skip
-"""How services, Spark and systems report too little memory."""
-_OUT_OF_MEMORY = re.compile("|".join(_NO_MEMORY_WORDS), re.IGNORECASE)
-_KILLED = re.compile(r"exit ?code(\s+is)?[\"':= ]*\s*137\b", re.IGNORECASE)
-"""Ended by SIGKILL, as a container out of memory does; used if there is no other reason."""
-_TAKEN_AWAY = re.compile(
-    r"SpotInterruption|TerminationNotice|UserInitiated"
-    r"|spot (task|instance|capacity)\b.{0,40}(interrupt|terminat)",
-    re.IGNORECASE,
-)
-"""Capacity that AWS reclaimed, or a task that somebody stopped, which end in SIGKILL too:
-https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Task.html (stopCode)."""
 _EXIT_CODE = re.compile(r"exit ?code(\s+is)?[\"':= ]*\s*(\d+)", re.IGNORECASE)
 
 
@@ -212,13 +190,12 @@ def _seen_from_outside(item: Item, note: str) -> Failure:
     name, whole = _service_error(item)
     cause = whole[:_MOST_CAUSE]
     message = f"{cause or 'the job ended'}; {note}" if note else cause
-    taken_away = _TAKEN_AWAY.search(whole)
-    if _OUT_OF_MEMORY.search(f"{name} {whole}") or (_KILLED.search(whole) and not taken_away):
+    if is_out_of_memory(f"{name} {whole}"):
         return Failure(WorkerOutOfMemory.__name__, message, True, bigger=True)
     spoken = _class_in(f"{name}: {whole}")
     if spoken is not None:
         return Failure(spoken.__name__, message, spoken.retryable)
-    if taken_away:
+    if is_taken_away(whole):
         return Failure(Interrupted.__name__, message, True)
     code = _EXIT_CODE.search(whole)
     if code and int(code[2]) == errors.EXIT_CONFIG:

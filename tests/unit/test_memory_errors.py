@@ -1,0 +1,61 @@
+"""The table of words for too little memory: each row is found, and by its own pattern alone."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from extract_jobs.tracking.memory_errors import (
+    KILLED,
+    TAKEN_AWAY,
+    WORDINGS,
+    Wording,
+    is_out_of_memory,
+    is_taken_away,
+)
+from extract_jobs.tracking.retry_policy import decide
+
+
+def decided(cause: str) -> tuple[str, str, bool]:
+    item = {
+        "run_id": "r", "generation": 1, "attempt": 1, "failures": 0,
+        "retry": {"max_attempts": 3, "backoff_seconds": 1},
+        "job_error": {"Error": "States.TaskFailed", "Cause": cause},
+    }  # fmt: skip
+    decision = decide(item, None, None, published=False)
+    return decision.outcome, decision.error_class, decision.bigger
+
+
+@pytest.mark.parametrize("wording", [*WORDINGS, KILLED], ids=lambda w: w.pattern)
+@pytest.mark.parametrize("form", [str, lambda text: json.dumps({"StateDetails": "x" * 600 + text})])
+def test_each_wording_asks_for_a_bigger_worker(wording: Wording, form: object) -> None:
+    assert callable(form)
+    assert re.search(wording.pattern, wording.example, re.IGNORECASE)
+    assert wording.page
+    assert decided(form(wording.example)) == ("retry", "WorkerOutOfMemory", True)
+
+
+@pytest.mark.parametrize("wording", TAKEN_AWAY, ids=lambda w: w.pattern)
+def test_a_worker_that_was_taken_away_gets_no_bigger_one(wording: Wording) -> None:
+    text = f"{wording.example} ExitCode: 137"
+    assert is_taken_away(text)
+    assert decided(text) == ("retry", "Interrupted", False)
+
+
+def test_memory_that_ran_out_before_the_capacity_was_taken_back_counts() -> None:
+    text = "OutOfMemoryError: Container killed due to memory usage; SpotInterruption"
+    assert decided(text) == ("retry", "WorkerOutOfMemory", True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exit code 1", "Exit status: 143", "exit code 1370", "exit code 13", "exit status: 520",
+        "Exit status: 1. Diagnostics: Exception from container-launch",
+        "memory limits of the pool are fine", "No space left on device",
+    ],
+)  # fmt: skip
+def test_other_ends_are_not_taken_for_too_little_memory(text: str) -> None:
+    assert not is_out_of_memory(text)
