@@ -27,9 +27,25 @@ def athena_type(arrow_type: str) -> str:
     match = re.fullmatch(r"decimal\d+\((\d+), (\d+)\)", arrow_type)
     if match and 0 < int(match[1]) <= 38 and int(match[2]) <= int(match[1]):
         return f"decimal({match[1]},{match[2]})"
-    if match := re.fullmatch(r"(?:large_)?list<\w+: (.+?)( not null)?>", arrow_type):
-        return f"array<{athena_type(match[1])}>"
+    if arrow_type.startswith(("list<", "large_list<", "map<", "struct<")):
+        return _nested(arrow_type)
     raise ValueError(f"Athena has no type for {arrow_type}")
+
+
+def _nested(arrow_type: str) -> str:
+    import pyarrow as pa
+
+    from extract_jobs.transform.types import printed_type
+
+    found = printed_type(arrow_type)
+    if found is None:
+        raise ValueError(f"Athena has no type for {arrow_type}")
+    if pa.types.is_struct(found):
+        fields = [f"{_column(field.name)}:{athena_type(str(field.type))}" for field in found]
+        return f"struct<{','.join(fields)}>"
+    if pa.types.is_map(found):
+        return f"map<{athena_type(str(found.key_type))},{athena_type(str(found.item_type))}>"
+    return f"array<{athena_type(str(found.value_type))}>"
 
 
 def table_columns(

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.sources.splits import Split
+from extract_jobs.transform.nested import listed
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,14 @@ Sizes = np.ndarray[tuple[int], np.dtype[np.int64]]
 def _sizes(values: pa.Array) -> Sizes:
     """Return the bytes of each value; 0 for NULL."""
     types, kind = pa.types, values.type
-    if types.is_list(kind) or types.is_large_list(kind):
-        inner = np.concatenate(([0], np.cumsum(_sizes(values.values))))
-        sizes: Sizes = np.diff(inner[values.offsets.to_numpy()])
+    if types.is_struct(kind):
+        return sum(map(_sizes, values.flatten()), np.zeros(len(values), np.int64))
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
+        values = listed(values)
+        lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+        ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        inner = np.concatenate(([0], np.cumsum(_sizes(values.flatten()))))
+        sizes: Sizes = np.diff(inner[ends])
         return sizes
     texts = types.is_string(kind) or types.is_large_string(kind)
     if texts or types.is_binary(kind) or types.is_large_binary(kind):

@@ -15,7 +15,7 @@ from extract_jobs.commit.record import Commit
 from extract_jobs.planning.schema_comparison import AUDIT_NAMES, Comparison, Drift
 from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.transform.columns import file_type
+from extract_jobs.transform.columns import file_type, inner_masks
 
 __all__ = [
     "Drift", "columns_after", "differences", "find_drift", "schema_json", "source_columns",
@@ -46,9 +46,15 @@ def source_columns(
         one = {"name": name, "type": str(data_type), "nullable": column.nullable}
         if is_folder:
             one["folder"] = True
-        mask = spec.columns.mask.get(column.name)
-        if mask:
-            one["mask"] = f"hash with key {key}" if mask == "hash" and key else mask
+        masks = {"": spec.columns.mask.get(column.name)}
+        masks |= {f"{'.'.join(path)}: ": m for path, m in inner_masks(column, spec).items()}
+        told = [
+            f"{field}hash with key {key}" if mask == "hash" and key else f"{field}{mask}"
+            for field, mask in masks.items()
+            if mask
+        ]
+        if told:
+            one["mask"] = ", ".join(told)
         found.append(one)
     return found
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.transform.exact_cast import exact_cast
+from extract_jobs.transform.nested import json_texts
 from extract_jobs.transform.types import kind
 
 _FROM = {
@@ -87,7 +88,8 @@ def cast(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
     """Cast every value, or none.
 
     Args:
-        array: Values of a type that `can_cast` to ``target``.
+        array: Values of a type that `can_cast` to ``target``; lists, maps and structs become text
+            as their JSON.
         target: The type wanted.
         column: Its name, for the message.
 
@@ -140,6 +142,8 @@ def keep(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
 
 def _cast(array: pa.Array, target: pa.DataType, refused: str) -> pa.Array:
     try:
+        if pa.types.is_nested(array.type) and pa.types.is_string(target):
+            return json_texts(array)
         return exact_cast(array, target)
     except pa.ArrowInvalid:
         # Arrow's message quotes the value, and a traceback would print it.

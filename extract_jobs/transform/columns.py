@@ -16,10 +16,12 @@ import pyarrow as pa
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.parts import Mask
 from extract_jobs.spec.rules import RUN_PARTITIONS
 from extract_jobs.transform.casts import can_cast
+from extract_jobs.transform.nested import Path, type_at, with_type_at
 from extract_jobs.transform.partitions import PartitionField, parse_partitions, partition_problem
-from extract_jobs.transform.types import TYPE_NAMES, parse_type, stored_type
+from extract_jobs.transform.types import JSON, TYPE_NAMES, parse_type, stored_type
 
 RUN_ID_COLUMN = "_run_id"
 EXTRACTED_AT_COLUMN = "_extracted_at"
@@ -52,7 +54,7 @@ def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Co
     """
     names = [c.name for c in description.columns]
     chosen = tuple(c for c in description.columns if is_chosen(c.name, spec, names))
-    found = list(_unknown(spec, names))
+    found = list(_unknown(spec, description.columns))
     if not chosen:
         found.append(f"columns: no column is left of {', '.join(map(repr, names)) or 'no column'}")
     refuse(spec, [*found, *problems(chosen, spec, names)])
@@ -62,7 +64,30 @@ def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Co
 def cast_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
     """Return the type that a column is cast to; None if its cast does not name a type."""
     wanted = spec.columns.cast.get(column.name)
-    return parse_type(wanted) if wanted else stored_type(column.arrow_type)
+    if wanted == JSON:
+        return pa.string()
+    return parse_type(wanted) if wanted else masked_type(column, spec)
+
+
+def inner_masks(column: Column, spec: ExtractSpec) -> dict[Path, Mask]:
+    """Return the masks of fields inside of a column, by path: ``address.street`` is one."""
+    if not pa.types.is_nested(column.arrow_type):
+        return {}
+    prefix = f"{column.name}."
+    return {
+        tuple(name.removeprefix(prefix).split(".")): mask
+        for name, mask in spec.columns.mask.items()
+        if name.startswith(prefix)
+    }
+
+
+def masked_type(column: Column, spec: ExtractSpec) -> pa.DataType:
+    """Return a column's type in the files, once fields inside of it are masked."""
+    found = stored_type(column.arrow_type)
+    for path, mask in inner_masks(column, spec).items():
+        if mask == "hash" and type_at(found, path) is not None:
+            found = with_type_at(found, path, pa.string())
+    return found
 
 
 def file_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
@@ -114,9 +139,17 @@ def _matches(name: str, patterns: Iterable[str], names: Sequence[str]) -> bool:
     return any(p == name or (p not in names and fnmatchcase(name, p)) for p in patterns)
 
 
-def _unknown(spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
+def _unknown(spec: ExtractSpec, of_table: Sequence[Column]) -> Iterator[str]:
     """Yield one problem for each name that is not a column of the table."""
-    columns = spec.columns
+    columns, names = spec.columns, [column.name for column in of_table]
+    inner = {
+        f"{column.name}.{'.'.join(path)}": type_at(column.arrow_type, path)
+        for column in of_table
+        for path in inner_masks(column, spec)
+    }
+    for name, found in inner.items():
+        if found is None and name not in names:
+            yield f"columns.mask: no field {name!r}; the values of a map are its field 'value'"
     fields = [f for f in parse_partitions(spec.target.partition_by) if f.column]
     partition = [f.column for f in fields if f.column]
     plain = {f.column for f in fields if not f.function}
@@ -134,7 +167,8 @@ def _unknown(spec: ExtractSpec, names: Sequence[str]) -> Iterator[str]:
     for where, wanted in asked.items():
         for name in wanted:
             is_glob = where in {"columns.include", "columns.exclude"} and set(name) & set("*?[")
-            if name not in names and not is_glob:
+            is_field = where == "columns.mask" and name in inner
+            if name not in names and not is_glob and not is_field:
                 own = RUN_PARTITIONS if where == "target.partition_by" and name in plain else ()
                 yield f"{where}: no column {name!r}{_nearest(name, names, own)}"
 
@@ -176,7 +210,14 @@ def _cast_problems(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str
     for column in columns:
         wanted = spec.columns.cast.get(column.name)
         target = parse_type(wanted) if wanted else column.arrow_type
-        if target is None:
+        nested = pa.types.is_nested(column.arrow_type)
+        if wanted == JSON:
+            if not nested:
+                yield (
+                    f"columns.cast: {column.name!r} to json: it is read as {column.arrow_type}, "
+                    "and json is the text of lists, maps and structs"
+                )
+        elif target is None:
             yield (
                 f"columns.cast: {column.name!r} to {wanted!r}: no such type; the types are "
                 f"{', '.join(TYPE_NAMES)}"
@@ -185,6 +226,7 @@ def _cast_problems(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str
             yield (
                 f"columns.cast: {column.name!r} is {column.source_type} in the source, read as "
                 f"{column.arrow_type}, which has no cast to {wanted}"
+                + ("; cast it to json" if nested else "")
             )
 
 

@@ -11,7 +11,8 @@ A value is hashed in its canonical form, in UTF-8:
   ``-Infinity``;
 - booleans: ``true`` and ``false``; dates: ``2026-01-31``;
 - timestamps: ``2026-01-31T13:14:15.000000``, in UTC with a final ``Z`` if they have a zone;
-- lists and structs: JSON of the values in them, each in its canonical form, NULL as ``null``.
+- lists, maps and structs: JSON of the values in them, each in its canonical form, NULL as ``null``;
+  a map is a list of its pairs, in their order.
 
 NULL stays NULL. https://www.rfc-editor.org/rfc/rfc2104
 """
@@ -19,7 +20,6 @@ NULL stays NULL. https://www.rfc-editor.org/rfc/rfc2104
 from __future__ import annotations
 
 import hmac
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from typing import Any
 import pyarrow as pa
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.transform.nested import rows_of
 from extract_jobs.transform.types import kind
 
 MIN_KEY_BYTES = 16
@@ -96,7 +97,7 @@ def _distinct(array: pa.Array) -> pa.DictionaryArray:
 def _values(array: pa.Array) -> list[Any]:
     """Convert values to the form that `_speller` expects."""
     if pa.types.is_nested(array.type):
-        return _as_json(array)
+        return rows_of(array, _spelled)
     if kind(array.type) not in ("string", "binary", "boolean", "integer", "decimal"):
         # Arrow prints floats as the shortest text that reads back, and supports all years.
         array = array.cast(pa.string())
@@ -126,18 +127,8 @@ def _nested(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _as_json(array: pa.Array) -> list[Any]:
-    """Return values for JSON: nesting is kept, leaves are in canonical form."""
-    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-        items = iter(_as_json(array.flatten()))
-        lengths = array.value_lengths().to_pylist()
-        return [None if n is None else list(itertools.islice(items, n)) for n in lengths]
-    if pa.types.is_struct(array.type):
-        names = [field.name for field in array.type]
-        rows = zip(*map(_as_json, array.flatten()), strict=True)
-        there = array.is_valid().to_pylist()
-        found = zip(there, rows, strict=True)
-        return [dict(zip(names, row, strict=True)) if valid else None for valid, row in found]
+def _spelled(array: pa.Array) -> list[str | None]:
+    """Return the canonical form of values that are not nested, as text."""
     spell = _speller(array.type)
     return [
         None if value is None else spell(value).decode("utf-8", "surrogateescape")

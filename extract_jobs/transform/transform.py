@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,11 +31,13 @@ from extract_jobs.transform.columns import (
     cast_type,
     choose_columns,
     file_type,
+    inner_masks,
     partition_fields,
     problems,
     refuse,
 )
 from extract_jobs.transform.masks import MaskKey
+from extract_jobs.transform.nested import Path, changed_at
 from extract_jobs.transform.partitions import PartitionField, parse_partitions, partition_values
 
 __all__ = ["PartitionField", "Transform", "choose_columns", "parse_partitions"]
@@ -52,7 +54,7 @@ class _Output:
     """How one column of the source becomes one of the files.
 
     ``cast_type`` is what the spec requests, ``file_type`` what the files have in the end: text for
-    a hash, or the type of older files.
+    a hash, or the type of older files. ``inner`` are the masks of fields inside of it.
     """
 
     position: int
@@ -62,16 +64,29 @@ class _Output:
     file_type: pa.DataType
     mask: Mask | None
     key: MaskKey | None
+    inner: tuple[tuple[Path, Mask], ...] = ()
 
     def apply(self, array: pa.Array) -> pa.Array:
-        if self.mask is None:
-            return keep(cast(array, self.cast_type, self.column), self.file_type, self.column)
+        if self.mask is not None and self.mask != "hash":
+            return self._hidden(array, self.mask, self.file_type)
+        for path, mask in self.inner:
+            change = partial(self._field, mask=mask)
+            array = changed_at(array, path, change)
+        found = cast(array, self.cast_type, self.column)
         if self.mask == "hash":
+            return self._hidden(found, "hash", self.file_type)
+        return keep(found, self.file_type, self.column)
+
+    def _field(self, array: pa.Array, mask: Mask) -> pa.Array:
+        return self._hidden(array, mask, array.type)
+
+    def _hidden(self, array: pa.Array, mask: Mask, data_type: pa.DataType) -> pa.Array:
+        if mask == "hash":
             assert self.key is not None
-            return self.key.hashed(cast(array, self.cast_type, self.column))
-        if self.mask == "redact" and pa.types.is_string(self.file_type):
+            return self.key.hashed(array)
+        if mask == "redact" and pa.types.is_string(data_type):
             return pc.if_else(array.is_valid(), REDACTED, pa.scalar(None, pa.string()))
-        return pa.nulls(len(array), self.file_type)
+        return pa.nulls(len(array), data_type)
 
 
 @dataclass(frozen=True)
@@ -280,6 +295,7 @@ def _output(
     mask_key: MaskKey | None,
 ) -> _Output:
     mask = spec.columns.mask.get(column.name)
+    inner = tuple(inner_masks(column, spec).items())
     return _Output(
         position,
         column.name,
@@ -287,5 +303,6 @@ def _output(
         cast_type(column, spec),
         file_type(column, spec) if kept is None else kept.type,
         mask,
-        mask_key if mask == "hash" else None,
+        mask_key if "hash" in (mask, *(of_field for _, of_field in inner)) else None,
+        inner,
     )

@@ -20,7 +20,9 @@ _TYPES = {
     "timestamptz": pa.timestamp("us", "UTC"),
     "binary": pa.binary(),
 }
-TYPE_NAMES = (*_TYPES, "decimal(p,s)")
+JSON = "json"
+"""What ``columns.cast`` calls the text of lists, maps and structs."""
+TYPE_NAMES = (*_TYPES, "decimal(p,s)", JSON)
 """What ``columns.cast`` takes."""
 
 _SIMPLE = {
@@ -73,7 +75,7 @@ def stored_type(data_type: pa.DataType) -> pa.DataType:
 def printed_type(text: str) -> pa.DataType | None:
     """Return the type that pyarrow prints this way; None if it is unknown.
 
-    Commits keep types as text. Lists and decimals are supported, structs and maps are not.
+    Commits keep types as text.
     """
     if found := _SIMPLE.get(text):
         return found
@@ -86,4 +88,24 @@ def printed_type(text: str) -> pa.DataType | None:
             return None
         item = pa.field(match[2], below, nullable=not match[4])
         return pa.large_list(item) if match[1] else pa.list_(item)
+    if text.startswith("struct<") and text.endswith(">"):
+        pairs = [part.partition(": ")[::2] for part in _parts(text[len("struct<") : -1])]
+        inner = [(name, printed_type(one)) for name, one in pairs]
+        return pa.struct(inner) if inner and all(one is not None for _, one in inner) else None
+    if text.startswith("map<") and text.endswith(">"):
+        # As Parquet has it, the field of the pairs is named behind them.
+        inside = re.sub(r" \('[^']*'\)$", "", text[len("map<") : -1])
+        both = [printed_type(part) for part in _parts(inside)]
+        return pa.map_(*both) if len(both) == 2 and None not in both else None
     return None
+
+
+def _parts(text: str) -> list[str]:
+    """Return what commas separate, but not inside of brackets."""
+    found, depth, start = [], 0, 0
+    for position, letter in enumerate(text):
+        depth += (letter in "<([") - (letter in ">)]")
+        if letter == "," and not depth:
+            found.append(text[start:position])
+            start = position + 2
+    return [*found, text[start:]]

@@ -35,6 +35,8 @@ def is_as_told(found: Column | str, rule: TypeRule) -> bool:
     told = rule.arrives_as.replace("(p,s)", "(10,2)").replace("(38,s)", "(38,20)")
     if told == "list":
         fits = pa.types.is_list(found.arrow_type)
+    elif told == "the same" and pa.types.is_nested(found.arrow_type):
+        fits = found.source_type == f"parquet {found.arrow_type}"
     else:
         names = [re.sub(r"^the same$", str(found.arrow_type), name) for name in told.split(", ")]
         fits = found.arrow_type in [parse_type(n) or _SAME.get(n) for n in names]
@@ -175,10 +177,15 @@ _PARQUET: dict[str, list[tuple[pa.DataType, Any]]] = {
         (pa.timestamp("us"), _NOON.replace(tzinfo=None)), (pa.timestamp("ms", "UTC"), _NOON),
     ],
     "parquet: time": [(pa.time64("us"), time(12))],
-    "parquet: lists of these": [(pa.list_(pa.int32()), [1])],
+    "parquet: lists of any of these": [
+        (pa.list_(pa.int32()), [1]), (pa.list_(pa.list_(pa.int32())), [[1]]),
+    ],
+    "parquet: structs and maps of any of these": [
+        (pa.struct([("a", pa.list_(pa.int32()))]), {"a": [1]}),
+        (pa.map_(pa.string(), pa.int32()), [("a", 1)]),
+    ],
     "parquet: geometry, geography": [(pa.opaque(pa.binary(), "GEOMETRY", ""), b"x")],
-    "parquet: struct, map, variant, nested lists, duration, interval": [
-        (pa.struct([("a", pa.int32())]), {"a": 1}), (pa.list_(pa.list_(pa.int32())), [[1]]),
+    "parquet: variant, duration, interval, geometries inside of others": [
         (pa.duration("us"), timedelta(1)), (pa.opaque(pa.binary(12), "INTERVAL", ""), bytes(12)),
     ],
 }  # fmt: skip

@@ -30,6 +30,8 @@ LARGE = [
     pa.array([["x" * 2000, None], ["x" * 2000, "x" * 2097]]),
     pa.array([None, [1] * (MOST // 8 + 1)]),
     pa.array([[Decimal(1)] * (MOST // 16 + 1)]),
+    pa.array([None, {"a": "x" * 2000, "b": ["x" * 2097, None]}]),
+    pa.array([[("k", "x" * 2000), ("l", "x" * 2097)]], pa.map_(pa.string(), pa.string())),
 ]
 
 
@@ -45,6 +47,8 @@ SMALL = [
     pa.array(LARGE[0].to_pylist()).slice(0, 2),
     pa.array([["x" * 2000, "x" * 2096]] * 3),
     pa.array([[1] * (MOST // 8), [], None]),
+    pa.array([{"a": "x" * 2000, "b": ["x" * 2096]}] * 3).slice(1),
+    pa.array([[("k", "x" * 4000)]] * 3, pa.map_(pa.string(), pa.string())).slice(1),
     pa.array(range(10_000)),
 ]
 

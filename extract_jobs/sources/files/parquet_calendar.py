@@ -82,7 +82,7 @@ def rebased(values: pa.Array, zone: str | None) -> pa.Array:
     """Return dates and timestamps of the hybrid calendar as those of the same label.
 
     Args:
-        values: Of any type; lists are gone into, other types are returned as they are.
+        values: Of any type that is not nested; other types are returned as they are.
         zone: Time zone of the writer; None if the file does not say.
 
     Raises:
@@ -90,12 +90,6 @@ def rebased(values: pa.Array, zone: str | None) -> pa.Array:
             that is not known to be UTC.
     """
     kind = values.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        # Offsets and validity stay; what lies outside of a slice does no harm.
-        inner = rebased(values.values, zone)
-        return type(values).from_buffers(
-            kind, len(values), values.buffers()[:2], values.null_count, values.offset, [inner]
-        )
     if pa.types.is_date32(kind):
         days = values.view(pa.int32()).fill_null(0).to_numpy().astype(np.int64)
         moved = pa.array(_new_days(days).astype(np.int32), mask=_nulls(values))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import IO
 
 import numpy as np
@@ -20,97 +18,13 @@ from extract_jobs.sources.files.parquet_batches import (
 )
 from extract_jobs.sources.files.parquet_calendar import (
     Calendars,
-    OldCalendarError,
     calendars_of,
-    rebased,
 )
-from extract_jobs.sources.files.parquet_types import is_geometry, spelled
-from extract_jobs.transform.date_range import out_of_range
-from extract_jobs.transform.exact_cast import exact_cast
-from extract_jobs.transform.types import kind
+from extract_jobs.sources.files.parquet_types import arrives_as, is_geometry, spelled, unified
+from extract_jobs.sources.files.parquet_values import Leaves, rebuilt, times
 
 BATCH_BYTES = 16 * 2**20
 """Arrow bytes of a batch, as the row group's uncompressed size lets expect them."""
-
-
-@lru_cache(4096)
-def arrives_as(data_type: pa.DataType) -> pa.DataType | None:
-    """Return the type that values of a file's type arrive as; None where there is none."""
-    types = pa.types
-    if types.is_dictionary(data_type):
-        return arrives_as(data_type.value_type)
-    if isinstance(data_type, pa.UuidType | pa.JsonType):
-        return pa.string()
-    if (
-        types.is_list(data_type)
-        or types.is_large_list(data_type)
-        or types.is_fixed_size_list(data_type)
-    ):
-        item = arrives_as(data_type.value_type)
-        plain = not isinstance(data_type.value_type, pa.BaseExtensionType)
-        return pa.list_(item) if plain and item is not None and not types.is_list(item) else None
-    if types.is_null(data_type) or kind(data_type) == "string":
-        return pa.string()
-    is_bytes = kind(data_type) == "binary" or types.is_fixed_size_binary(data_type)
-    if is_bytes or is_geometry(data_type):
-        return pa.binary()
-    if types.is_timestamp(data_type):
-        return pa.timestamp("us", "UTC" if data_type.tz else None)
-    if types.is_date(data_type):
-        return pa.date32()
-    if types.is_time(data_type):
-        return pa.string()
-    if types.is_decimal(data_type):
-        fits = data_type.precision <= 38
-        return pa.decimal128(data_type.precision, data_type.scale) if fits else pa.string()
-    if types.is_unsigned_integer(data_type):
-        wider = {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}
-        return wider.get(data_type.bit_width, pa.decimal128(20, 0))
-    if types.is_float16(data_type):
-        return pa.float32()
-    plain = types.is_signed_integer(data_type) or types.is_floating(data_type)
-    return data_type if plain or types.is_boolean(data_type) else None
-
-
-def _plain(values: pa.Array) -> pa.Array:
-    """Return values without the wrappings that a file's schema puts around them."""
-    if pa.types.is_dictionary(values.type):
-        return values.dictionary_decode()
-    if isinstance(values.type, pa.UuidType):
-        texts = [v and str(uuid.UUID(bytes=v)) for v in values.storage.to_pylist()]
-        return pa.array(texts, pa.string())
-    wrapped = isinstance(values.type, pa.JsonType | pa.OpaqueType)
-    return values.storage if wrapped else values
-
-
-def unified(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    """Return the type that holds every value of both faithfully; None where there is none."""
-    types = pa.types
-    if left == right:
-        return left
-    if types.is_null(left) or types.is_null(right):
-        return right if types.is_null(left) else left
-    for one, other in ((left, right), (right, left)):
-        # Lists of objects that earlier versions wrote have geometries as binary.
-        if is_geometry(one) and types.is_binary(other):
-            return one
-    if types.is_list(left) and types.is_list(right):
-        item = unified(left.value_type, right.value_type)
-        return item and pa.list_(item)
-    if types.is_signed_integer(left) and types.is_signed_integer(right):
-        return max(left, right, key=lambda t: t.bit_width)
-    if types.is_floating(left) and types.is_floating(right):
-        return pa.float64()
-    numbers = {t for t in (left, right) if types.is_signed_integer(t)}
-    exact = {t for t in (left, right) if types.is_decimal(t)}
-    if numbers and {t for t in (left, right) if types.is_floating(t)}:
-        return pa.float64() if next(iter(numbers)).bit_width <= 32 else None
-    if exact and len(numbers | exact) == 2:
-        digits = {8: 3, 16: 5, 32: 10, 64: 19}
-        wholes = [t.precision - t.scale for t in exact] + [digits[t.bit_width] for t in numbers]
-        scale = max(t.scale for t in exact)
-        return pa.decimal128(max(wholes) + scale, scale) if max(wholes) + scale <= 38 else None
-    return None
 
 
 def unify(
@@ -218,21 +132,21 @@ class _Nanoseconds:
         rows = self._table.slice(self._at, batch.num_rows)
         self._at += batch.num_rows
         for name in rows.schema.names:
-            fine = _integers(rows.column(name).combine_chunks())
-            coarse = _integers(batch.column(name))
-            if (coarse * np.int64(1000) != fine).any():
-                raise TypeNotRepresentable(
-                    f"{self._uri}: a value of column {name!r}, of type INT96, has digits below "
-                    "microseconds, which would be lost; leave the column out, or write the file "
-                    "anew"
-                )
+            fine = times(rows.column(name).combine_chunks())
+            for small, large in zip(fine, times(batch.column(name)), strict=True):
+                if small.type.unit == large.type.unit:
+                    continue  # not INT96
+                if (_integers(large) * np.int64(1000) != _integers(small)).any():
+                    raise TypeNotRepresentable(
+                        f"{self._uri}: a value of column {name!r}, of type INT96, has digits below "
+                        "microseconds, which would be lost; leave the column out, or write the "
+                        "file anew"
+                    )
 
 
 def _integers(values: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    while pa.types.is_list(values.type):
-        values = values.flatten()
-    numbers = values.drop_null().view(pa.int64())
-    found: np.ndarray[tuple[int], np.dtype[np.int64]] = numbers.to_numpy()
+    found: np.ndarray[tuple[int], np.dtype[np.int64]]
+    found = values.drop_null().view(pa.int64()).to_numpy()
     return found
 
 
@@ -249,19 +163,8 @@ def _conformed(
         if column.name not in positions:
             arrays.append(pa.nulls(batch.num_rows, column.arrow_type))
             continue
-        values = _plain(batch.column(positions[column.name]))
-        where = f"{uri}: a value of column {column.name!r}, of type {values.type},"
-        advice = "leave the column out, or write the file anew"
-        try:
-            if calendars.hybrid_int96 if column.name in int96 else calendars.hybrid:
-                values = rebased(values, calendars.zone)
-            arrays.append(exact_cast(values, column.arrow_type))
-        except OldCalendarError as error:
-            raise TypeNotRepresentable(f"{where} has no sure form: {error}; {advice}") from None
-        except pa.ArrowInvalid:
-            raise TypeNotRepresentable(
-                f"{where} has no faithful form as {column.arrow_type}; {advice}"
-            ) from None
-        if out_of_range(arrays[-1]):
-            raise TypeNotRepresentable(f"{where} lies outside years 1 to 9999; {advice}")
+        hybrid = calendars.hybrid_int96 if column.name in int96 else calendars.hybrid
+        leaves = Leaves(column.name, uri, hybrid=hybrid, zone=calendars.zone)
+        values = batch.column(positions[column.name])
+        arrays.append(rebuilt(values, column.arrow_type, leaves.converted))
     return pa.RecordBatch.from_arrays(arrays, names=[c.name for c in columns])

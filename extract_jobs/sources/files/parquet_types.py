@@ -1,21 +1,31 @@
-"""Types that a Parquet file names and Arrow gives as the bytes they are stored in."""
+"""Types of Parquet files: what each arrives as, and which type holds the values of two.
+
+Some types Arrow gives as the bytes that they are stored in; they keep their names here.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from extract_jobs.transform.types import kind
+
 _OPAQUE = {"Interval": "INTERVAL", "Geometry": "GEOMETRY", "Geography": "GEOGRAPHY"}
 _DEFAULT_CRS = "OGC:CRS84"
 """The reference system of geometries that name none."""
-_VARIANT = re.compile(
-    r"^  (?:optional|required) group (?:field_id=\S+ )?(.+) \(Variant\(", re.MULTILINE
+_COLUMN = re.compile(
+    r"^  (?:optional|required|repeated) \S+ (?:field_id=\S+ )?(.+?)(?: \(.*)?[;{ ]*$"
 )
+_VARIANT = re.compile(r"^ +(?:optional|required|repeated) group .* \(Variant\(")
+_UNPRINTABLE = re.compile(r"[<>:,]")
+"""Characters that a type's text, which commits keep, could not be read back with."""
 
 
 def file_types(opened: pq.ParquetFile) -> dict[str, pa.DataType]:
@@ -37,12 +47,22 @@ def file_types(opened: pq.ParquetFile) -> dict[str, pa.DataType]:
         if what and name in found:
             crs = text[len(what) :].strip("()").removeprefix("crs=").removeprefix(_DEFAULT_CRS)
             found[name] = pa.opaque(found[name], what, crs)
-    marked = [(name, "VARIANT", "") for name in _VARIANT.findall(str(leaves))]
+    marked = [(name, "VARIANT", "") for name in with_variants(str(leaves))]
     marked += [(n, "GEOMETRY", crs) for n, crs in _geometries(opened.metadata.metadata).items()]
     for name, what, crs in marked:
         if name in found and not isinstance(found[name], pa.OpaqueType):
             found[name] = pa.opaque(found[name], what, crs)
     return found
+
+
+def with_variants(schema: str) -> Iterator[str]:
+    """Yield the columns that are VARIANT, or hold one at any depth."""
+    column = ""
+    for line in schema.splitlines():
+        if found := _COLUMN.match(line):
+            column = found[1]
+        if _VARIANT.match(line):
+            yield column
 
 
 def _geometries(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
@@ -79,3 +99,106 @@ def spelled(data_type: pa.DataType) -> str:
         return str(data_type)
     crs = f" (CRS {data_type.vendor_name})" if data_type.vendor_name else ""
     return f"{data_type.type_name}{crs}"
+
+
+@lru_cache(4096)
+def arrives_as(data_type: pa.DataType) -> pa.DataType | None:
+    """Return the type that values of a file's type arrive as; None where there is none."""
+    types = pa.types
+    if types.is_dictionary(data_type) or types.is_run_end_encoded(data_type):
+        return arrives_as(data_type.value_type)
+    if isinstance(data_type, pa.UuidType | pa.JsonType):
+        return pa.string()
+    if types.is_nested(data_type):
+        return _nested_type(data_type)
+    if types.is_null(data_type) or kind(data_type) == "string":
+        return pa.string()
+    is_bytes = kind(data_type) == "binary" or types.is_fixed_size_binary(data_type)
+    if is_bytes or is_geometry(data_type):
+        return pa.binary()
+    if types.is_timestamp(data_type):
+        return pa.timestamp("us", "UTC" if data_type.tz else None)
+    if types.is_date(data_type):
+        return pa.date32()
+    if types.is_time(data_type):
+        return pa.string()
+    if types.is_decimal(data_type):
+        fits = data_type.precision <= 38
+        return pa.decimal128(data_type.precision, data_type.scale) if fits else pa.string()
+    if types.is_unsigned_integer(data_type):
+        wider = {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}
+        return wider.get(data_type.bit_width, pa.decimal128(20, 0))
+    if types.is_float16(data_type):
+        return pa.float32()
+    plain = types.is_signed_integer(data_type) or types.is_floating(data_type)
+    return data_type if plain or types.is_boolean(data_type) else None
+
+
+def _nested_type(data_type: pa.DataType) -> pa.DataType | None:
+    """Return the type of lists, maps and structs whose leaves arrive as `arrives_as` says."""
+    if pa.types.is_struct(data_type):
+        names = [field.name.casefold() for field in data_type]
+        unfit = any(not name or _UNPRINTABLE.search(name) for name in names)
+        inner = [arrives_as(field.type) for field in data_type]
+        if not names or unfit or len(set(names)) < len(names) or None in inner:
+            return None
+        return pa.struct([(f.name, t) for f, t in zip(data_type, inner, strict=True)])
+    if pa.types.is_map(data_type):
+        key, item = arrives_as(data_type.key_type), arrives_as(data_type.item_type)
+        nested_key = key is not None and pa.types.is_nested(key)
+        return None if key is None or item is None or nested_key else pa.map_(key, item)
+    if pa.types.is_union(data_type):
+        return None
+    item = arrives_as(data_type.value_type)
+    return None if item is None else pa.list_(item)
+
+
+def unified(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    """Return the type that holds every value of both faithfully; None where there is none."""
+    types = pa.types
+    if left == right:
+        return left
+    if types.is_null(left) or types.is_null(right):
+        return right if types.is_null(left) else left
+    for one, other in ((left, right), (right, left)):
+        # Lists of objects that earlier versions wrote have geometries as binary.
+        if is_geometry(one) and types.is_binary(other):
+            return one
+    if types.is_nested(left) or types.is_nested(right):
+        return _unified_nested(left, right)
+    if types.is_signed_integer(left) and types.is_signed_integer(right):
+        return max(left, right, key=lambda t: t.bit_width)
+    if types.is_floating(left) and types.is_floating(right):
+        return pa.float64()
+    numbers = {t for t in (left, right) if types.is_signed_integer(t)}
+    exact = {t for t in (left, right) if types.is_decimal(t)}
+    if numbers and {t for t in (left, right) if types.is_floating(t)}:
+        return pa.float64() if next(iter(numbers)).bit_width <= 32 else None
+    if exact and len(numbers | exact) == 2:
+        digits = {8: 3, 16: 5, 32: 10, 64: 19}
+        wholes = [t.precision - t.scale for t in exact] + [digits[t.bit_width] for t in numbers]
+        scale = max(t.scale for t in exact)
+        return pa.decimal128(max(wholes) + scale, scale) if max(wholes) + scale <= 38 else None
+    return None
+
+
+def _unified_nested(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    """Return the type of both: a struct has the fields of either."""
+    types = pa.types
+    if types.is_list(left) and types.is_list(right):
+        item = unified(left.value_type, right.value_type)
+        return None if item is None else pa.list_(item)
+    if types.is_map(left) and types.is_map(right):
+        key = unified(left.key_type, right.key_type)
+        item = unified(left.item_type, right.item_type)
+        return None if key is None or item is None else pa.map_(key, item)
+    if not (types.is_struct(left) and types.is_struct(right)):
+        return None
+    found = {field.name: field.type for field in left}
+    for field in right:
+        both = unified(found.get(field.name, field.type), field.type)
+        if both is None:
+            return None
+        found[field.name] = both
+    is_one_name = len({name.casefold() for name in found}) == len(found)
+    return pa.struct(list(found.items())) if is_one_name else None

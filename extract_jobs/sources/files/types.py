@@ -10,8 +10,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column, Fidelity, TypeRule
 from extract_jobs.sources.files.inspection import Columns
 from extract_jobs.sources.files.listing import Format
-from extract_jobs.sources.files.parquet_rows import arrives_as
-from extract_jobs.sources.files.parquet_types import is_geometry, spelled
+from extract_jobs.sources.files.parquet_types import arrives_as, is_geometry, spelled
 from extract_jobs.sources.files.text_forms import form_problems, forms_of, type_name
 from extract_jobs.sources.files.type_inference import NUMBERS, TEXT, TypeProfile
 from extract_jobs.spec.source import FilesSpec
@@ -102,7 +101,18 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "microseconds; a value with nanoseconds, or outside years 1 to 9999, fails the read",
     ),
     TypeRule("parquet: time", "string", "lossless", "as text: Athena knows no type of time"),
-    TypeRule("parquet: lists of these", "list", "lossless", "as stored"),
+    TypeRule(
+        "parquet: lists of any of these",
+        "list",
+        "lossless",
+        "nested to any depth, each value by its own rule; columns.cast to json makes it text",
+    ),
+    TypeRule(
+        "parquet: structs and maps of any of these",
+        "the same",
+        "lossless",
+        "like lists; if files differ, a struct has the fields of all",
+    ),
     TypeRule(
         "parquet: geometry, geography",
         "binary",
@@ -111,7 +121,7 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "says so; several systems in one column are refused",
     ),
     TypeRule(
-        "parquet: struct, map, variant, nested lists, duration, interval",
+        "parquet: variant, duration, interval, geometries inside of others",
         "-",
         "refused",
         "leave such columns out",
