@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from typing import Any, Literal
 
-from extract_jobs.cli.figures import rough_age
+from extract_jobs.cli.figures import counted, rough_age, size_text
 from extract_jobs.cli.history import commit_log
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
@@ -17,6 +17,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.report import Report
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage, join, open_storage
+from extract_jobs.tracking.heartbeat import is_silent, progress_of
 from extract_jobs.tracking.item import TrackedRun
 from extract_jobs.watermark import TIME_TYPES, WatermarkValue, python_value
 
@@ -112,7 +113,7 @@ def table_status(
     except ConfigError as error:
         return TableStatus(spec.extract_table, "damaged", str(error))
     times = _publish_times(log, commits)
-    tried = _tracked(runs) if runs is not None else _traces(spec, log, last, times, now)
+    tried = _tracked(runs, now) if runs is not None else _traces(spec, log, last, times, now)
     success = max(filter(None, (tried.succeeded_at, *times[-1:])), default=None)
     state: State = tried.state or ("ok" if success else "never run")
     reason = tried.reason
@@ -156,7 +157,7 @@ def _usual_interval(times: Sequence[datetime]) -> timedelta | None:
     return max(2 * gaps[len(gaps) // 2], _SHORTEST_INTERVAL) if len(gaps) > 1 else None
 
 
-def _tracked(runs: Sequence[TrackedRun]) -> Attempted:
+def _tracked(runs: Sequence[TrackedRun], now: datetime) -> Attempted:
     """Return what the tracking table says of a table's runs."""
     ordered = sorted(runs, key=lambda run: run.updated_at)
     good = [run for run in ordered if run.status == "SUCCEEDED"]
@@ -173,7 +174,26 @@ def _tracked(runs: Sequence[TrackedRun]) -> Attempted:
     if newest.status == "RETRYING":
         return Attempted("retrying", f"after attempt {newest.attempt}: {error}", success)
     begun = "waits to be started" if newest.status == "PENDING" else "started"
-    return Attempted("running", f"run {newest.run_id} {begun}, {newest.updated_at[:16]}", success)
+    reason = f"run {newest.run_id} {begun}, {newest.updated_at[:16]}"
+    return Attempted("running", f"{reason}{_progress_text(newest, now)}", success)
+
+
+def _progress_text(run: TrackedRun, now: datetime) -> str:
+    """Return how far a running attempt is, by what it wrote last; empty before it wrote any."""
+    progress = progress_of(run)
+    if not progress:
+        return ""
+
+    def age(moment: str) -> str:
+        return rough_age(now - datetime.fromisoformat(moment))
+
+    text = f"; {progress['phase']}: {counted(progress['rows'], 'row')}"
+    if progress["splits"]:
+        text += f", {progress['splits_done']} of {counted(progress['splits'], 'split')} done"
+    text += f", {size_text(progress['bytes'])}; last progress {age(progress['moved_at'])} ago"
+    if is_silent(run, now):
+        text += f", silent for {age(run.beat_at)}"
+    return text
 
 
 def _traces(

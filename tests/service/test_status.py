@@ -173,7 +173,13 @@ def test_the_tracking_table_knows_of_runs_whose_workers_are_gone(
         run, run_id="a0", status="FAILED", error_class="SourceUnavailable",
         error_message="db.example.com does not answer", updated_at=now.isoformat(),
     )  # fmt: skip
-    under_way = replace(run, table_id="shop/v", run_id="r2", status="RUNNING")
+    under_way = replace(
+        run, table_id="shop/v", run_id="r2", status="RUNNING", beat_at=now.isoformat(),
+        progress=json.dumps({
+            "phase": "extract", "splits": 8, "splits_done": 3, "rows": 1_200, "bytes": 5_000,
+            "estimated_rows": None, "moved_at": (now - timedelta(minutes=5)).isoformat(),
+        }),
+    )  # fmt: skip
     with closing(boto3.client("dynamodb")) as client:
         create_table(client, name)
         latest = {**encode(run), "run_id": {"S": "LATEST"}}
@@ -184,6 +190,14 @@ def test_the_tracking_table_knows_of_runs_whose_workers_are_gone(
     assert found["t"]["reason"] == "SourceUnavailable: db.example.com does not answer"
     assert found["t"]["succeeded_at"] == run.updated_at
     assert found["v"]["state"] == "running"
+    assert str(found["v"]["reason"]).endswith(
+        "extract: 1,200 rows, 3 of 8 splits done, 5.0 kB; last progress 5 min ago"
+    )
+    silent = replace(under_way, beat_at=(now - timedelta(minutes=11)).isoformat())
+    with closing(boto3.client("dynamodb")) as client:
+        client.put_item(TableName=name, Item=encode(silent))
+    found = told(cli, "--tracking-table", name)
+    assert str(found["v"]["reason"]).endswith("last progress 5 min ago, silent for 11 min")
     monkeypatch.setenv("TRACKING_TABLE", name)
     assert told(cli) == found
 
