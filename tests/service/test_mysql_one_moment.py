@@ -18,7 +18,6 @@ from typing import Any
 
 import pymysql
 import pytest
-from pyspark.sql import SparkSession
 
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.run import run_extract
@@ -29,21 +28,15 @@ from extract_jobs.sources.mysql.snapshot import MysqlSnapshot
 from extract_jobs.sources.splits import Split
 from tests.support.mysql_servers import MysqlServer
 from tests.support.mysql_source import ids, snapshot_of, source
+from tests.support.mysql_writer import ROWS, SPLIT, Writer, make_table
 
-ROWS = 4000
-NOTE = "n" * 100
-SPLIT = {"target_bytes": 49152, "max_connections": 4}
 Row = tuple[Any, ...]
 
 
 @pytest.fixture
 def server(mysql_database: MysqlServer) -> MysqlServer:
     """A database with a table ``t`` of several splits."""
-    mysql_database.execute(
-        "create table t (k int primary key, id int not null, note varchar(200), unique (id))"
-    )
-    mysql_database.insert("t", [(10 * i, i, NOTE) for i in range(ROWS)])
-    mysql_database.execute("analyze table t")
+    make_table(mysql_database)
     return mysql_database
 
 
@@ -59,52 +52,6 @@ def taken(
         splits = snapshot.splits(found.spec)
         told = snapshot.take(len(splits), here)
         yield snapshot, splits, told
-
-
-class Writer:
-    """Moves rows from one end of the key to the other, one transaction each, and adds some.
-
-    Every transaction leaves as many rows as there are even numbers of ``id``, or one more: what
-    several moments make of the table is seen.
-    """
-
-    def __init__(self, server: MysqlServer) -> None:
-        self.server = server
-        self.slowest = 0.0
-        self.done = 0
-        self._stop = threading.Event()
-
-    def write(self) -> None:
-        random_ = random.Random(1)
-        connection = self.server.connect(autocommit=False)
-        with contextlib.closing(connection), connection.cursor() as cursor:
-            while not self._stop.is_set():
-                begun = time.monotonic()
-                moved = random_.randrange(100, ROWS)
-                cursor.execute("select k from t where id = %s", (moved,))
-                [key] = cursor.fetchone() or [0]
-                connection.commit()
-                to = 10 * ROWS - key + random_.randrange(1, 10)
-                with contextlib.suppress(pymysql.IntegrityError):
-                    cursor.execute("update t set k = %s where id = %s", (to, moved))
-                cursor.execute(
-                    "insert into t values (%s, %s, 'new')", (-1 - self.done, -1 - self.done)
-                )
-                connection.commit()
-                self.done += 1
-                self.slowest = max(self.slowest, time.monotonic() - begun)
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(self.write)
-            try:
-                while self.done < 20 and not future.done():
-                    time.sleep(0.01)
-                yield
-            finally:
-                self._stop.set()
-                future.result()
 
 
 def rows(snapshot: MysqlSnapshot, split: Split) -> list[Row]:
@@ -408,18 +355,4 @@ def test_a_run_that_loses_all_sessions_fails_and_the_next_attempt_succeeds(
     assert list(tmp_path.rglob("*.parquet")) == []
     report = run_extract(first.model_copy(update={"attempt": 2}))
     assert report.rows == report.source_rows == ROWS
-    assert report.read_from == {"one_snapshot": True}
-
-
-@pytest.mark.spark
-@pytest.mark.any_spark
-def test_a_run_counts_in_its_snapshot(
-    server: MysqlServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spark: SparkSession
-) -> None:
-    """Rows come and go while it reads, and the source's own count is enforced."""
-    found = source(server, monkeypatch, tmp_path, extract_table="t", split=SPLIT)
-    with Writer(server).writing():
-        report = run_extract(found.spec, spark=spark)
-    assert report.reconciled
-    assert report.source_rows == report.rows >= ROWS
     assert report.read_from == {"one_snapshot": True}
