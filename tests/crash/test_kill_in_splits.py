@@ -48,6 +48,7 @@ def wait_for_splits(server: MysqlServer, count: int) -> None:
             " and info not like 'explain%'"
         )
         seen.update(text for [text] in found)
+        time.sleep(0.01)
 
 
 def test_a_driver_killed_amid_several_splits_loses_and_repeats_no_row(

@@ -156,7 +156,7 @@ def frozen_worker(deployed, execution, entrypoint):
     while not found:
         described = states.describe_execution(executionArn=execution)
         assert described["status"] == "RUNNING", described.get("cause")
-        time.sleep(0.05)
+        time.sleep(0.2)  # a look at all processes takes a while
         for process in psutil.Process(deployed.emulator.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 if any(part.endswith(entrypoint) for part in process.cmdline()):
