@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.java import QUICK_JAVA_ENVIRONMENT
 from tests.support.sqlite_source import write
 
 pytestmark = pytest.mark.spark
@@ -47,7 +49,7 @@ def test_a_stopped_session_is_refused_only_where_splits_need_it(tmp_path: Path) 
     (tmp_path / "program.py").write_text(PROGRAM)
     ended = subprocess.run(
         [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=True,
-        timeout=300,
+        timeout=300, env=os.environ | QUICK_JAVA_ENVIRONMENT,
     )  # fmt: skip
     assert ended.stdout.splitlines() == [
         "processes 2000 True",

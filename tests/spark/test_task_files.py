@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.java import QUICK_JAVA_ENVIRONMENT
 
 pytestmark = pytest.mark.spark
 
@@ -36,5 +39,6 @@ def test_a_task_that_becomes_a_file_is_not_readable_there(tmp_path: Path) -> Non
     child = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path)],
         check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2],
+        env=os.environ | QUICK_JAVA_ENVIRONMENT,
     )  # fmt: skip
     assert child.stdout.split("\n")[-2] == "5 True []"

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 GROUPS = {
-    # Two halves, because on Spark 4 there is little else to run beside them.
-    "spark": ("tests/spark/test_[a-i]*.py",),
+    # Two halves, which take as long as each other on Spark 4, where little else runs beside them.
+    "spark": ("tests/spark/test_[a-i]*.py", "tests/spark/test_jdbc.py"),
     "more spark": ("tests/spark/test_[j-z]*.py", "tests/contract/test_sources.py"),
     "mariadb": ("tests/service/test_mysql*.py",),
 }

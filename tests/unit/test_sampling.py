@@ -48,7 +48,7 @@ def test_an_exhaustive_run_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_files_of_a_slow_server_stay_together() -> None:
-    assert group_of("tests/spark/test_jdbc.py") == group_of("tests/contract/test_sources.py")
+    assert group_of("tests/spark/test_read_back.py") == group_of("tests/contract/test_sources.py")
     found = {group_of(f"tests/spark/{path.name}") for path in SPARK.glob("test_*.py")}
     assert found == {"spark", "more spark"}
     assert group_of("tests/service/test_mysql_types.py") == "mariadb"
