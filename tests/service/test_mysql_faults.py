@@ -287,5 +287,5 @@ def test_logins_by_password_over_a_socket_and_without_tls(
         source(mysql_database, monkeypatch, extract_table="t", connection=over_socket).describe()
     monkeypatch.setenv("TLS", "x")
     plain = {"user": "tls", "password_env": "TLS", "sslmode": "disable"}
-    with pytest.raises(ConfigError, match=r"by TLS alone.*sslmode is disable"):
+    with pytest.raises(ConfigError, match=r"over TLS only.*sslmode is disable"):
         source(mysql_database, monkeypatch, extract_table="t", connection=plain).describe()

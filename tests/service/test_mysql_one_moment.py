@@ -238,7 +238,7 @@ REFUSED = {
                 "a query may read other tables"),
     "MyISAM": ({"extract_table": "m"}, "its engine, MyISAM, has no snapshots"),
     "a subquery": ({"where": "id in (select id from v)"}, "where has a subquery"),
-    "a function of the server's": ({"where": "own(id) > 0"}, "where has a subquery or a function"),
+    "a stored function": ({"where": "own(id) > 0"}, "where has a subquery or a stored function"),
     "executors": ({"here": 0}, "read on other machines"),
 }  # fmt: skip
 

@@ -87,7 +87,7 @@ def test_a_client_certificate_is_shown(
         with session(found.connection, "looking") as opened:
             assert execute(opened, "select id from shown") == [(1,)]
         found = source(server, monkeypatch, extract_table="shown", connection=given)
-        with pytest.raises(ConfigError, match="client certificate, which"):
+        with pytest.raises(ConfigError, match="client certificate of that user"):
             found.describe()
 
 

@@ -72,7 +72,7 @@ def test_a_pool_of_one_connection_says_that_two_are_needed(
             snapshot_of(found) as snapshot,
             pytest.raises(
                 SourceUnavailable,
-                match=r"pool may have had no connection free, and a table needs two",
+                match=r"pool may have had no free connection, and a table needs two",
             ),
         ):
             ids(snapshot, snapshot.splits(found.spec)[0])

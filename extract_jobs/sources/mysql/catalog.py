@@ -1,4 +1,4 @@
-"""What the catalogue says: names, columns, types, keys, sizes. No row is ever read here."""
+"""What the catalogue says: names, columns, types, keys, sizes. Reads no row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from extract_jobs.spec.predicates import check_where
 _STORED = ("BASE TABLE", "SYSTEM VERSIONED")
 _SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")
 _REFUSED = {1054, 1060, 1064, 1146, 1222, 1241, 1248, 1305, 1582, 1235, 1295, 3065}
-"""Numbers of errors that are about a person's text."""
+"""Numbers of errors that a person's text causes."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Table:
         is_partitioned: Whether it has partitions.
         engine: Its storage engine; None for a view.
         rows: InnoDB's estimate, which may be far off; None if unknown.
-        data_bytes: Size of the rows, which are stored in the primary key's index; off-page values
-            included.
+        data_bytes: Size of the rows, which are stored in the primary key's index, including
+            off-page values.
     """
 
     schema: str
@@ -71,10 +71,9 @@ class Index:
 
     Attributes:
         name: Its name, ``PRIMARY`` for the primary key.
-        parts: The columns that it is about, in order; of an index on an expression those before
-            the first expression.
-        columns: Those that its order can be read by: whole columns that the user may read, up to
-            the first other part.
+        parts: Its columns, in order, up to the first expression.
+        columns: Columns whose order can be read from it: whole columns that the user may read, up
+            to the first other part.
         unique: Whether a value of all its parts occurs once; NULL may occur any number of times.
         problem: Why no range of it can be read; None if one can.
     """
@@ -88,13 +87,13 @@ class Index:
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A spec's table or query as the catalogue has it.
+    """What the catalogue says about a spec's table or query.
 
     Attributes:
         table: None for a query.
-        relation: How it stands in a FROM clause.
+        relation: The table or query in a FROM clause.
         types: Name, nullability and type of each column.
-        indexes: Of a table, the primary key first.
+        indexes: The table's, primary key first.
     """
 
     table: Table | None
@@ -104,7 +103,7 @@ class CatalogEntry:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The primary key's columns; empty without one, or where the user may not read them all."""
+        """The primary key's columns; empty without one, or if the user may not read them all."""
         key = next((index.parts for index in self.indexes if index.name == "PRIMARY"), ())
         known = {name for name, _, _ in self.types}
         return key if known.issuperset(key) else ()
@@ -121,12 +120,12 @@ class CatalogEntry:
         raise no_such_column(column, [name for name, _, _ in self.types])
 
     def column(self, name: str) -> MysqlColumn:
-        """Return a column as conditions compare it. Raises as `type_of` does."""
+        """Return a column for use in conditions. Raises as `type_of` does."""
         return MysqlColumn.of(name, self.type_of(name))
 
 
 def readings(name: str, database: str) -> list[tuple[str, str]]:
-    """Return every way to read a table's name as (database, table), the likeliest first."""
+    """Return every reading of a table's name as (database, table), the likeliest first."""
     return [(schema or database, table) for schema, table in names.readings(name, "`")]
 
 
@@ -135,12 +134,12 @@ def find_table(opened: Connection, name: str, database: str) -> Table:
 
     Args:
         opened: A connection.
-        name: ``database.table`` or ``table``, spelt exactly, where either may hold dots; or both
-            quoted in backticks. Case counts unless ``lower_case_table_names`` says otherwise.
-        database: The connection's, where a bare table is looked for.
+        name: ``database.table`` or ``table``, spelt exactly, and either may contain dots; or both
+            quoted in backticks. Case matters unless ``lower_case_table_names`` says otherwise.
+        database: The connection's, in which a table without a database is looked for.
 
     Raises:
-        ConfigError: There is none, or none that the user may see; the nearest names are given.
+        ConfigError: There is none, or none that the user may see; the nearest names are listed.
     """
     candidates = readings(name, database)
     folds = int(execute(opened, "select @@lower_case_table_names")[0][0]) != 0
@@ -178,7 +177,7 @@ def find_table(opened: Connection, name: str, database: str) -> Table:
 
 
 def list_tables(opened: Connection, database: str) -> list[ListedTable]:
-    """Return what the user may see of a database. See `extract_jobs.sources.ListingSource`."""
+    """Return what the user may see in a database. See `extract_jobs.sources.ListingSource`."""
     here = f" where table_schema = {quote_text(database)}"
     tables = execute(
         opened, f"select table_name, table_type from information_schema.tables{here} order by 1"
@@ -228,7 +227,7 @@ def find(
 
     Args:
         opened: A connection.
-        table_name: The spec's table, which stands for a query too.
+        table_name: The spec's table, or the name of its query.
         query: The spec's query, if it has one.
         where: The spec's condition, if it has one.
         database: The connection's.
@@ -271,7 +270,7 @@ def check_texts(opened: Connection, relation: Relation, query: str | None) -> No
 
 def _prepare(opened: Connection, statement: str, what: str) -> None:
     try:
-        # By way of a variable: MySQL takes no literal with an introducer here.
+        # Through a variable: MySQL does not take a literal with an introducer here.
         execute(opened, f"set @extract_checked = {quote_text(statement)}")
         execute(opened, "prepare checked from @extract_checked")
         execute(opened, "deallocate prepare checked")
@@ -280,7 +279,7 @@ def _prepare(opened: Connection, statement: str, what: str) -> None:
         if number(error) not in _REFUSED:
             raise
         said = message(error)
-    raise ConfigError(f"{what} is refused by the server: {said}")
+    raise ConfigError(f"the server refuses the {what}: {said}")
 
 
 def _columns(opened: Connection, table: Table) -> list[tuple[str, bool, MysqlType]]:
@@ -297,7 +296,7 @@ def _columns(opened: Connection, table: Table) -> list[tuple[str, bool, MysqlTyp
 
 
 def _text(value: Any) -> str:
-    # MySQL 8 gives these columns as binary when results are not converted.
+    # MySQL 8 returns these columns as binary when results are not converted.
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -309,8 +308,8 @@ def _indexes(opened: Connection, table: Table, known: set[str]) -> list[Index]:
         table: The table.
         known: The columns that the user may read.
     """
-    # All columns: whether an index is visible has another name in MySQL and MariaDB, and none in
-    # older servers; expressions are MySQL's alone.
+    # All columns: the one that says whether an index is visible has different names in MySQL and
+    # MariaDB and does not exist in older servers; only MySQL has expressions.
     with opened.cursor() as cursor:
         cursor.execute(
             "select * from information_schema.statistics"
@@ -341,11 +340,11 @@ def _index(name: str, parts: list[dict[str, Any]], known: set[str]) -> Index:
             continue
         break
     if _text(parts[0]["index_type"]) != "BTREE":
-        usable, problem = [], "its values are in no order"
+        usable, problem = [], "its values are not ordered"
     if _text(parts[0].get("is_visible", "YES")) == "NO":
         usable, problem = [], "it is invisible to the optimizer"
     if _text(parts[0].get("ignored", "NO")) == "YES":
-        usable, problem = [], "the optimizer is told to ignore it"
+        usable, problem = [], "the optimizer ignores it"
     return Index(
         name,
         tuple(row["column_name"] for row in whole),
@@ -358,8 +357,8 @@ def _index(name: str, parts: list[dict[str, Any]], known: set[str]) -> Index:
 def fingerprint(opened: Connection, connection: DatabaseConnection) -> dict[str, str]:
     """Return what identifies this database.
 
-    MySQL's ``server_uuid`` differs between a primary and its replicas, and a failover changes it:
-    host and port say which service it is, as they do in the config.
+    MySQL's ``server_uuid`` differs between a primary and its replicas, and a failover changes it.
+    So host and port identify the service, as they do in the config.
     """
     del opened
     return {

@@ -1,4 +1,4 @@
-"""A MySQL column as conditions compare it: literals, watermarks, the server's clock."""
+"""A MySQL column in conditions: literals, watermarks, the server's clock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MysqlColumn(SqlColumn):
 
     Attributes:
         base: Its ``DATA_TYPE``.
-        charset: Of text: its character set.
+        charset: Character set of a text column.
     """
 
     base: str = ""
@@ -43,7 +43,7 @@ class MysqlColumn(SqlColumn):
 
     @property
     def is_null(self) -> str:
-        """Not IS NULL: of a date that is NOT NULL it finds the zero dates."""
+        """Not IS NULL, which finds the zero dates of a date that is NOT NULL."""
         return f"{self.sql} <=> null"
 
     @property
@@ -52,11 +52,11 @@ class MysqlColumn(SqlColumn):
         return f"not ({self.is_null})"
 
     def greatest(self, relation: Relation, conditions: Sequence[str]) -> str:
-        """Return a SELECT of the greatest value as text, in UTF-8 however the session converts.
+        """Return a SELECT of the greatest value as text, in UTF-8 whatever the session converts.
 
-        A text that is not valid in its character set gives bytes that are no UTF-8.
+        A text that is not valid in its character set gives bytes that are not UTF-8.
         """
-        # Not by way of a subquery: MySQL fails to put such a text into its result.
+        # Not through a subquery: MySQL cannot put such a text into its result.
         highest = f"max({self.sql})"
         if self.kind == "string":
             highest = f"cast({as_utf8(highest, self.charset)} as binary)"
@@ -65,14 +65,14 @@ class MysqlColumn(SqlColumn):
         return select([highest], relation, *conditions)
 
     def value(self, found: Any) -> WatermarkValue | str:
-        """Return a value printed by the server; dates of year 0 are none."""
+        """Return a value that the server printed; dates of year 0 give their description."""
         assert self.kind is not None
         with contextlib.suppress(ValueError):
             text = found.decode() if isinstance(found, bytes) else str(found)
             if self.kind in ("date", "timestamp", "timestamptz"):
                 date.fromisoformat(text[:10])
             return WatermarkValue(self.kind, text + ("+00" if self.kind == "timestamptz" else ""))
-        return "a zero date, of year 0, or no valid text"
+        return "a zero date, of year 0, or not valid text"
 
 
 def clock_bound(opened: Connection, column: SqlColumn, delay: timedelta) -> str:

@@ -1,4 +1,4 @@
-"""Tells from a server's warnings whether what it sent is less than what is stored."""
+"""Finds out from a server's warnings whether it sent less than it has stored."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _CUT = {
     1406: "a value was cut",
     1931: "the query was ended early, with rows missing",
 }
-"""Numbers of warnings that rows or parts of values are missing."""
+"""Numbers of the warnings that mean missing rows or parts of values."""
 _TOO_LARGE = 1301
-"""The one of them that a text which became NULL explains."""
+"""The only one of them that a text that became NULL explains."""
 
 
 def check_nothing_cut(
     opened: Connection, count: int, what: str, *, accounted: int, is_own: bool
 ) -> None:
-    """Look at the warnings of the statement that was read last.
+    """Check the warnings of the last statement.
 
     Args:
-        opened: The connection that it was read by.
-        count: How many warnings it has.
+        opened: The connection that ran it.
+        count: How many warnings there are.
         what: What was being done, for the message.
-        accounted: Texts that became NULL and were counted, which warnings of values that are too
-            large may be about.
-        is_own: Whether all expressions that gave values are of this package.
+        accounted: Texts that became NULL and were counted, which may explain warnings about values
+            that are too large.
+        is_own: Whether all expressions that gave values come from this package.
 
     Raises:
         SourceQueryFailed: Rows or parts of values are missing, or may be.
@@ -45,12 +45,12 @@ def check_nothing_cut(
     if cut:
         raise SourceQueryFailed(
             f"{what} failed: {_CUT[cut[0]]} (warning {cut[0]}). Raise max_allowed_packet on the "
-            "server, or take less: exclude the column, or cut it yourself in a query"
+            "server, or read less: exclude the column, or shorten it yourself in a query"
         )
     if len(known) < count and not is_own:
-        first = f"{known[0][1]}, {scrub(str(known[0][2]))}" if known else "none is kept"
+        first = f"{known[0][1]}, {scrub(str(known[0][2]))}" if known else "it keeps none"
         raise SourceQueryFailed(
             f"{what} failed: the server gave {count} warnings and shows {len(known)} of them "
-            f"(the first: {first}), so a value that was cut would not be seen. Write the query or "
-            "view so that it gives no warnings, or raise the server's max_error_count"
+            f"(the first: {first}), so a value that was cut would go unnoticed. Change the query "
+            "or view so that it gives no warnings, or raise the server's max_error_count"
         )

@@ -20,15 +20,15 @@ _LOGIN = {
     1049: "there is no such database; check connection.database",
     1130: "the server does not admit this host",
     1227: "the user lacks a privilege that the login needs",
-    1251: "the server asks for an authentication that the client does not know",
-    1275: "the server asks for an authentication that the client does not know",
+    1251: "the server requires an authentication that the client does not support",
+    1275: "the server requires an authentication that the client does not support",
     1698: "the server refused user or password",
     1820: "the user's password has expired",
     1862: "the user's password has expired",
-    2026: "the server has no TLS, or not as connection.sslmode and sslrootcert want it",
-    2059: "the server asks for an authentication that the client does not know",
+    2026: "the server has no TLS, or not as connection.sslmode and sslrootcert require",
+    2059: "the server requires an authentication that the client does not support",
     3118: "the user's account is locked",
-    3159: "the server admits TLS connections alone; set connection.sslmode",
+    3159: "the server accepts TLS connections only; set connection.sslmode",
     4151: "the user's account is locked",
 }
 _REFUSED = (1045, 1698)
@@ -36,7 +36,7 @@ _CUT = {
     1053, 1077, 1078, 1079, 1080, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1189, 1190, 1218, 1927,
     2002, 2003, 2006, 2012, 2013, 2014, 2055, 3024, 3032, 3169, 4031,
 }  # fmt: skip
-"""The connection is gone, or the server is going."""
+"""The connection is gone, or the server is shutting down."""
 _PASSES = {
     1021: "the server's disk is full",
     1037: "the server is out of memory",
@@ -45,14 +45,14 @@ _PASSES = {
     1041: "the server is out of memory",
     1135: "the server cannot start a thread",
     1203: "the user has too many connections",
-    1205: "somebody held a lock on what is read for too long",
+    1205: "somebody held a lock on a table for too long",
     1213: "deadlock",
-    1226: "the user is at a limit of its resources",
+    1226: "the user has reached a resource limit",
     1317: "the statement was stopped",
     1412: "the table was altered or truncated meanwhile",
     1836: "the server is in read-only mode",
-    1969: "the statement took longer than the server lets it",
-    3572: "somebody holds a lock on what is read",
+    1969: "the statement took longer than the server allows",
+    3572: "somebody holds a lock on a table",
     8: "the server is starting",
 }
 _DENIED = {1142, 1143, 1370, 1410, 1449, 1356}
@@ -69,7 +69,7 @@ def number(error: BaseException) -> int | None:
 
 
 def connect_error(error: Exception, connection: DatabaseConnection) -> ExtractError:
-    """Return what a failed connection means; the text of the original is left out."""
+    """Return what a failed connection means; without the text of the original."""
     found = number(error) if isinstance(error, pymysql.Error) else None
     cause = error.__context__ if found in (2003, 2013) else error
     if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(error):
@@ -84,13 +84,13 @@ def connect_error(error: Exception, connection: DatabaseConnection) -> ExtractEr
             reason += f". No password is configured: {WHERE_LOGINS_COME_FROM}"
         elif found in _REFUSED and connection.sslmode == "disable":
             reason += (
-                ", or it admits that user by TLS alone, which it reports in no other words: "
+                ", or it accepts that user over TLS only, which gives the same error: "
                 "connection.sslmode is disable"
             )
         elif found in _REFUSED and connection.certificate is None:
             reason += (
-                ", or it asks that user for a client certificate, which it reports in no other "
-                "words: connection.sslcert and sslkey"
+                ", or it requires a client certificate of that user, which gives the same error: "
+                "connection.sslcert and sslkey"
             )
         return ConfigError(f"cannot log in to {connection.place}: {reason}")
     reason = _PASSES.get(found or 0) or _os_reason(error)
@@ -110,7 +110,7 @@ def _os_reason(error: BaseException) -> str:
 
 
 def statement_error(error: Exception, what: str) -> ExtractError:
-    """Return what a failed statement means, by its number.
+    """Return what a failed statement means, going by its number.
 
     Args:
         error: What was raised.
@@ -140,7 +140,7 @@ def message(error: BaseException) -> str:
 
 
 def scrub(text: str) -> str:
-    """Keep what a message says before its first quote or long number: those may be row data."""
+    """Keep a message up to its first quote or long number: those may be row data."""
     line = text.strip().splitlines()[0].strip() if text.strip() else ""
     found = _MAY_BE_DATA.search(line)
     return (line[: found.start()] + "…" if found else line)[:500]

@@ -1,4 +1,4 @@
-"""Values of a split column: as numbers that can be halved, or texts that lie between two others."""
+"""Values of a split column: numbers that can be halved, or texts that lie between two others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUMBERS = (
 _TEXTS = ("char", "varchar")
 _BYTES = ("binary", "varbinary")
 KEYS = (*_NUMBERS, *_TEXTS, *_BYTES)
-"""Data types whose columns can be split by."""
+"""Data types of columns that tables can be split by."""
 
 _CODECS = {
     "utf8mb4": "utf-8", "utf8mb3": "utf-8", "utf8": "utf-8", "ucs2": "utf-16-be",
@@ -30,29 +30,29 @@ _SCRIPTS = [
     range(0x621, 0x64B), range(0x3041, 0x3097), range(0x4E00, 0x9FA0, 128),
     range(0xAC00, 0xD7A0, 256),
 ]  # fmt: skip
-"""Letters of the basic plane that common texts begin with; of thousands, samples."""
+"""Letters of the basic plane that common texts begin with; of scripts with thousands, samples."""
 _EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - MySQL's own wall clock
 _MICROSECOND = timedelta(microseconds=1)
 _YEAR_ZERO = 1900
-"""What stands for the year 0000: the next one is 1901, and MariaDB takes numbers below 100 that a
-year is compared with for years of two digits, 63 for 2063."""
+"""Stands for the year 0000: the next one is 1901, and MariaDB reads numbers below 100 that a year
+is compared with as two-digit years, 63 as 2063."""
 _DIGITS = 12
-"""Letters after the common start that count for what lies between two texts."""
+"""Letters after the common start that are used to find what lies between two texts."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A column's values as integers in its own order and step: units, days or microseconds."""
+    """A column's values as integers in its own order: units, days or microseconds."""
 
     kind: MysqlType
 
     @property
     def is_temporal(self) -> bool:
-        """Whether the column may hold zero dates, which are no number."""
+        """Whether the column may hold zero dates, which have no number."""
         return self.kind.base in ("date", "datetime", "timestamp")
 
     def parse(self, text: str) -> int:
-        """Read what the server printed."""
+        """Parse what the server printed."""
         base = self.kind.base
         if base == "decimal":
             return int(Decimal(text).scaleb(self.kind.scale))
@@ -65,7 +65,7 @@ class Number:
         return max(int(text), _YEAR_ZERO) if base == "year" else int(text)
 
     def literal(self, value: int) -> str:
-        """Write a number as SQL."""
+        """Return a number as SQL."""
         base = self.kind.base
         if base == "decimal":
             return f"{Decimal(value).scaleb(-self.kind.scale):f}"
@@ -80,7 +80,7 @@ class Number:
 
 
 def _nearest_day(text: str) -> date:
-    """Read a day; one that no calendar has (``2024-00-10``, ``2024-02-31``) as the next best."""
+    """Parse a day; one that no calendar has (``2024-00-10``, ``2024-02-31``) becomes a near one."""
     year, month, day = map(int, text.split("-"))
     year = max(1, year)
     if not month:
@@ -89,18 +89,18 @@ def _nearest_day(text: str) -> date:
 
 
 def is_number(kind: MysqlType) -> bool:
-    """Return whether a type's values are numbers to `Number`."""
+    """Return whether `Number` can represent a type's values."""
     return kind.base in _NUMBERS
 
 
 def text_literal(value: bytes, kind: MysqlType) -> str:
-    """Write a text as SQL, by its bytes in the column's own character set; or a binary value."""
+    """Return SQL of a text, as bytes in the column's own character set, or of a binary value."""
     introducer = "" if kind.base in _BYTES else f"_{kind.charset} "
     return f"{introducer}{quote_bytes(value)}"
 
 
 def letters(kind: MysqlType) -> dict[bytes, str]:
-    """Return letters to make texts between two others of, by their bytes in the character set."""
+    """Return letters for texts between two others, by their bytes in the character set."""
     if kind.base in _BYTES:
         return {}
     codec = _codec(kind)
@@ -114,20 +114,20 @@ def letters(kind: MysqlType) -> dict[bytes, str]:
 
 
 def _codec(kind: MysqlType) -> str:
-    """Return Python's codec of a character set; of others one that keeps bytes as they are."""
+    """Return Python's codec for a character set, or one that keeps bytes unchanged."""
     return _CODECS.get(kind.charset or "", "latin-1")
 
 
 def between(low: bytes, high: bytes, kind: MysqlType, letters: Sequence[str]) -> Iterator[bytes]:
-    """Yield guesses at what lies halfway between two values, the likeliest first.
+    """Yield guesses at a value halfway between two others, the likeliest first.
 
-    Only guesses: the server has the last word on what is between.
+    They are only guesses: the server decides what is between.
 
     Args:
         low: The lower value.
         high: The upper value.
         kind: Their type.
-        letters: Of texts, letters in the order of the column's collation; none is of its bytes.
+        letters: Letters in the order of the column's collation; not used for binary values.
     """
     if kind.base in _BYTES:
         digits = _halfway(list(low), list(high), 256)
@@ -144,7 +144,7 @@ def between(low: bytes, high: bytes, kind: MysqlType, letters: Sequence[str]) ->
 
 
 def _halfway(low: list[int], high: list[int], base: int) -> list[int]:
-    """Return the digits halfway between two numbers after their common start."""
+    """Return the digits halfway between two numbers, after their common start."""
     start = 0
     while start < min(len(low), len(high)) and low[start] == high[start]:
         start += 1

@@ -1,11 +1,11 @@
 """Lends the sessions of one process to workers on the same machine, one split at a time.
 
-Sessions that share a snapshot have to be opened together, and live until the last split is read.
-Tasks come and go, in whatever process an engine runs them. So the driver keeps the sessions, and a
-worker that has a split to read borrows one: it asks at a Unix socket and is handed the session's
-own connection (``SCM_RIGHTS``), which it reads without the driver in between. Where the connection
-has TLS, whose keys stay in the driver, it is handed one end of a pair of sockets, and the driver
-passes on what comes.
+Sessions that share a snapshot have to be opened together, and stay open until the last split is
+read. Tasks come and go, in whatever process an engine runs them. So the driver keeps the sessions,
+and a worker that has a split to read borrows one: it asks at a Unix socket and receives the
+session's own connection (``SCM_RIGHTS``), which it reads without the driver in between. If the
+connection has TLS, whose keys stay in the driver, it receives one end of a socket pair, and the
+driver forwards the data.
 
 A session that comes back unread, because its worker failed, died or stopped halfway, is closed; the
 split is then read over another one, which shows the same moment.
@@ -33,37 +33,37 @@ from extract_jobs.sources.mysql.session import mapped_errors
 _POLL_SECONDS = 0.5
 """How soon a waiting thread notices that the lender is closed."""
 _WAIT_SECONDS = 24 * 3600
-"""Longest wait for a session that others are reading from."""
+"""Maximum wait for a session while others are reading."""
 _CHUNK = 2**18
 _PREFIX = "extract-lent-"
 _NAME = "sessions"
 _MOST_LEFTOVERS = 100
 _LEFTOVER_SECONDS = 60
-"""Age of a folder before it counts as a leftover: until then its owner may not hold it yet."""
+"""Minimum age of a leftover folder: until then its owner may not have marked it yet."""
 ALL_LOST = (
     "the sessions that share its snapshot were all lost; run again, or, if the server ends long "
     "transactions, set split.one_snapshot to never"
 )
 _READ = b"r"
-"""What a worker says of a session that it has read to the end."""
+"""What a worker answers for a session that it has read to the end."""
 
 
 class Lender:
-    """Sessions that workers borrow. Meant for the process that opened them.
+    """Sessions that workers borrow. Used in the process that opened them.
 
     Attributes:
-        place: Where to ask for one: `borrowed`.
+        place: Where `borrowed` asks for one.
     """
 
     def __init__(self, sessions: Sequence[Connection]) -> None:
-        """Take over sessions, and lend them until `close`.
+        """Take over the sessions, and lend them until `close`.
 
         Raises:
-            OSError: This machine has no room for it; the sessions stay the caller's.
-            AttributeError, ImportError: It has no Unix sockets.
+            OSError: This machine has no room for the socket; the caller keeps the sessions.
+            AttributeError, ImportError: This system has no Unix sockets.
         """
         _remove_leftovers(Path(tempfile.gettempdir()))
-        # Nobody else may look into it.
+        # Only this user may look into it.
         self._folder = tempfile.mkdtemp(prefix=_PREFIX)
         self._held = -1
         try:
@@ -89,11 +89,11 @@ class Lender:
 
     @property
     def sessions(self) -> int:
-        """How many are left."""
+        """The number of sessions left."""
         return self._left
 
     def close(self) -> None:
-        """Close all sessions, those that are lent too. Does nothing the second time."""
+        """Close all sessions, including those on loan. Does nothing the second time."""
         self._closed.set()
         for thread in self._threads:
             thread.join(2 * _POLL_SECONDS)
@@ -107,7 +107,7 @@ class Lender:
             self._held = -1
 
     def _lend(self, opened: Connection) -> None:
-        """Lend one session to one asker after the other, as long as it comes back read."""
+        """Lend one session to one asker after another, as long as it comes back read."""
         try:
             while not self._closed.is_set():
                 try:
@@ -124,7 +124,7 @@ class Lender:
             with self._lock:
                 self._left -= 1
                 if not self._left:
-                    self._listener.close()  # whoever still asks is refused
+                    self._listener.close()  # further askers are refused
 
     def _serve(self, asker: socket.socket, opened: Connection) -> bool:
         """Lend a session to one asker; return whether it came back read."""
@@ -144,7 +144,7 @@ class Lender:
     def _until_back(
         self, asker: socket.socket, server: ssl.SSLSocket | None, ours: socket.socket | None
     ) -> bool:
-        """Wait for the asker's word, and meanwhile pass on what server and worker say."""
+        """Wait for the asker's answer, and meanwhile forward what server and worker send."""
         with selectors.DefaultSelector() as ready:
             ready.register(asker, selectors.EVENT_READ)
             if server is not None and ours is not None:
@@ -160,26 +160,26 @@ class Lender:
                         if asked:
                             server.sendall(asked)
                         elif asker not in found:
-                            ready.unregister(ours)  # its word comes, or its end
+                            ready.unregister(ours)  # its answer follows, or its end
                 if asker in found:
                     return asker.recv(1) == _READ
         return False
 
 
 def _hold(folder: int) -> None:
-    """Mark an open folder as in use until it is closed, by death too.
+    """Mark an open folder as in use until it is closed or this process dies.
 
     Raises:
-        OSError: It is in use already.
-        ImportError: This system has no such marks.
+        OSError: It is already in use.
+        ImportError: This system has no such locks.
     """
-    import fcntl  # of POSIX alone
+    import fcntl  # POSIX only
 
     fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove_leftovers(temporary: Path) -> None:
-    """Remove the folders of lenders that were killed: this user's, and held by no process.
+    """Remove the folders of lenders that were killed: this user's, and in use by no process.
 
     At most `_MOST_LEFTOVERS` at a time. What cannot be removed stays.
     """
@@ -199,8 +199,8 @@ def _remove_leftovers(temporary: Path) -> None:
 
 
 def _pass_on(server: ssl.SSLSocket, ours: socket.socket) -> bool:
-    """Pass on all that the server has sent; return whether it goes on."""
-    server.settimeout(0)  # what came may be TLS's own, with nothing for the worker
+    """Forward all that the server has sent; return whether the connection is still open."""
+    server.settimeout(0)  # what came may be part of TLS, with no data for the worker
     try:
         while True:
             try:
@@ -216,9 +216,9 @@ def _pass_on(server: ssl.SSLSocket, ours: socket.socket) -> bool:
 
 @contextlib.contextmanager
 def borrowed(place: str, what: str) -> Iterator[Connection]:
-    """Borrow a session, in its transaction. Whoever ends early, or with an error, ends the session.
+    """Borrow a session, in its transaction. Leaving early or with an error ends the session.
 
-    Waits while others have them all.
+    Waits while others have all of them.
 
     Args:
         place: See `Lender`.

@@ -1,9 +1,9 @@
 """Opens sessions that all see one moment of a table, whoever writes to it.
 
-MySQL cannot hand a snapshot from one session to another. But while one session holds
+MySQL cannot pass a snapshot from one session to another. But while one session holds
 ``LOCK TABLES … READ``, no transaction that wrote to the table is open and none can begin to write,
-so every snapshot that is taken meanwhile shows the same rows. The sessions log in first. Writers
-are held back only for the two round trips in which the snapshots are taken.
+so all snapshots taken meanwhile show the same rows. The sessions log in first, so writers wait only
+for the two round trips in which the snapshots are taken.
 
 https://dev.mysql.com/doc/refman/8.4/en/lock-tables.html
 """
@@ -25,14 +25,14 @@ from extract_jobs.sources.mysql.errors import number
 from extract_jobs.sources.mysql.session import START, connect, execute
 
 LOCK_SECONDS = 1
-"""How long a lock is waited for. New writers queue behind the wait, so it is short."""
+"""How long to wait for a lock. New writers queue behind the wait, so it is short."""
 LOCK_TRIES = 3
 _PAUSE_SECONDS = 1.0
-"""Between two tries, for the writers that queued."""
+"""Wait between two tries, for the writers that queued."""
 HOLD_SECONDS = 5.0
-"""Longest time in which the snapshots are taken; where it is not enough, there are none."""
+"""Maximum time for taking the snapshots; if it is not enough, there are none."""
 _IDLE_SECONDS = 10
-"""After this the server ends a lock whose holder has fallen silent, cut off or stopped."""
+"""The server ends a lock whose holder has been silent for this long, cut off or stopped."""
 _MOST_THREADS = 16
 
 _LOCK_WAIT = 1205
@@ -53,24 +53,24 @@ class NoCommonSnapshot(Exception):
     """
 
     def __init__(self, why: str, *, passes: bool) -> None:
-        """Say why, as what follows a colon."""
+        """Store the reason, which follows a colon in messages."""
         super().__init__(why)
         self.passes = passes
 
 
 def open_together(connection: DatabaseConnection, table: str, count: int) -> list[Connection]:
-    """Open sessions whose snapshots are all of one moment; each is in its transaction.
+    """Open sessions whose snapshots show the same moment; each is in its transaction.
 
-    Writers to the table wait for up to `LOCK_SECONDS` and the time of two statements, at most
+    Writers to the table wait for up to `LOCK_SECONDS` plus the time of two statements, at most
     `LOCK_TRIES` times.
 
     Args:
-        connection: Where to, pinned to one node.
+        connection: The server, pinned to one node.
         table: The table's quoted name. Its engine must be InnoDB.
         count: How many.
 
     Raises:
-        NoCommonSnapshot: They cannot share one. None is left open.
+        NoCommonSnapshot: They cannot share one. No session is left open.
     """
     with contextlib.ExitStack() as undo:
         try:
@@ -85,8 +85,8 @@ def open_together(connection: DatabaseConnection, table: str, count: int) -> lis
             # Fails if the lock was lost meanwhile.
             execute(coordinator, "unlock tables")
             if started:
-                # A proxy such as MaxScale sends read-only transactions to a replica, and what comes
-                # before them to the server that is written to.
+                # A proxy such as MaxScale sends read-only transactions to a replica, and statements
+                # before them to the primary.
                 _check_one_server(sessions, mark)
         except (pymysql.Error, OSError) as error:
             why = f"the connections failed (error {number(error) or type(error).__name__})"
@@ -105,12 +105,12 @@ def open_together(connection: DatabaseConnection, table: str, count: int) -> lis
 
 
 def _prepare(coordinator: Connection) -> str:
-    """Make a session ready to lock; return a condition that is true on its server alone."""
+    """Prepare a session to lock; return a condition that is true on its server only."""
     read_only, wsrep = _server_facts(coordinator)
     if read_only:
         raise NoCommonSnapshot(
-            "the server shows what another one writes to shared storage (innodb_read_only), which "
-            "no lock here holds back",
+            "the server shows what another server writes to shared storage (innodb_read_only), "
+            "which no lock on this one holds back",
             passes=False,
         )
     if wsrep:
@@ -123,8 +123,8 @@ def _prepare(coordinator: Connection) -> str:
     [[_, own]] = execute(coordinator, f"select get_lock('{name}', 0), connection_id()")
     execute(
         coordinator,
-        # Without autocommit, InnoDB locks the table too, which waits for every open transaction
-        # that has written to it, by whatever way.
+        # Without autocommit, InnoDB locks the table too, and so waits for every open transaction
+        # that has written to it, in whatever way.
         f"set session autocommit = 0, lock_wait_timeout = {LOCK_SECONDS},"
         f" innodb_lock_wait_timeout = {LOCK_SECONDS}, wait_timeout = {_IDLE_SECONDS}",
     )
@@ -155,7 +155,7 @@ def _opened(
 
 
 def _check_one_server(sessions: Sequence[Connection], mark: str) -> None:
-    """Check that all sessions reach the server of the condition."""
+    """Check that all sessions are on the server where the condition is true."""
 
     def is_there(opened: Connection) -> bool:
         [[same]] = execute(opened, f"select {mark}")
@@ -165,7 +165,7 @@ def _check_one_server(sessions: Sequence[Connection], mark: str) -> None:
         found = list(pool.map(is_there, sessions))
     if not all(found):
         raise NoCommonSnapshot(
-            "the connections lead to different servers, so that one of them cannot lock for all",
+            "the connections lead to different servers, so one of them cannot lock for all",
             passes=False,
         )
 
@@ -184,17 +184,17 @@ def _lock(coordinator: Connection, table: str) -> None:
         if tried + 1 < LOCK_TRIES:
             time.sleep(_PAUSE_SECONDS)
     raise NoCommonSnapshot(
-        f"{LOCK_TRIES} times a transaction that has written to the table, or a lock of somebody "
-        f"else, did not end within {LOCK_SECONDS} s",
+        f"{LOCK_TRIES} times a transaction that has written to the table, or somebody else's lock, "
+        f"did not end within {LOCK_SECONDS} s",
         passes=True,
     )
 
 
 def _check_lock(coordinator: Connection, table: str) -> None:
-    """Check that the server knows of the lock.
+    """Check that the server enforces the lock.
 
-    Some servers of MySQL's protocol accept ``LOCK TABLES`` and do nothing: TiDB by default, Vitess.
-    One that enforces it refuses the same table under a name that was not locked.
+    Some servers with MySQL's protocol accept ``LOCK TABLES`` and do nothing: TiDB by default,
+    Vitess. One that enforces it refuses the same table under a name that was not locked.
 
     Raises:
         NoCommonSnapshot: It does not.
@@ -213,7 +213,7 @@ def _check_lock(coordinator: Connection, table: str) -> None:
 
 
 def _in_time(sessions: Sequence[Connection], run: Callable[[Connection], object]) -> bool:
-    """Do something with every session, side by side; return whether all were done in time."""
+    """Run a function on every session in parallel; return whether all finished in time."""
     pool = ThreadPoolExecutor(min(len(sessions), _MOST_THREADS))
     futures = [pool.submit(run, one) for one in sessions]
     try:
@@ -223,5 +223,5 @@ def _in_time(sessions: Sequence[Connection], run: Callable[[Connection], object]
                 future.result()
         return not late
     finally:
-        # Not waited for: who is late fails as soon as the caller hangs up.
+        # Not waited for: late ones fail as soon as the caller hangs up.
         pool.shutdown(wait=False, cancel_futures=True)

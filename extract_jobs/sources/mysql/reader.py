@@ -26,20 +26,20 @@ _BATCH_ROWS = 131_072
 
 @dataclass(frozen=True)
 class MysqlReader:
-    """Reads splits, each in one read transaction. Picklable; one connection a split.
+    """Reads splits, each in one read transaction. Picklable; one connection per split.
 
-    A split sees one moment of its InnoDB tables. All splits see the same one where there are
-    sessions to borrow. Else each has a transaction of its own, and a row that changes its key
-    between two of them may be in both or in neither.
+    A split sees one moment of its InnoDB tables. All splits see the same moment if there are
+    sessions to borrow. Otherwise each has its own transaction, and a row whose key changes between
+    two of them may be in both or in neither.
 
     Attributes:
-        connection: Where to, pinned to the node that the splits were cut on.
+        connection: The server, pinned to the node that the table was split on.
         relation: What is read, with the spec's own condition.
         interval: The interval's condition; None reads all rows.
         columns: What is read of each row, in the order of the batches.
-        null_what_fails: ``lossy_types: null``.
-        what: What messages say is being done.
-        sessions: Where sessions of one moment are lent, on this machine; None opens one a split.
+        null_what_fails: Whether ``lossy_types`` is ``null``.
+        what: What is being done, for messages.
+        sessions: Where this machine lends sessions of one moment; None opens one per split.
         nulled: See `extract_jobs.sources.Reader.nulled`.
     """
 
@@ -53,7 +53,7 @@ class MysqlReader:
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the counts behind: they are of this copy's last read."""
+        """Drop the counts: they belong to this copy's last read."""
         return self.__dict__ | {"nulled": {}}
 
     @property
@@ -62,7 +62,7 @@ class MysqlReader:
         return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
 
     def only(self, columns: Sequence[str]) -> MysqlReader:
-        """Give some columns alone. See `extract_jobs.sources.Reader.only`."""
+        """Read some columns only. See `extract_jobs.sources.Reader.only`."""
         chosen = tuple(column for column in self.columns if column.name in columns)
         return replace(self, columns=chosen, nulled={})
 
@@ -80,7 +80,7 @@ class MysqlReader:
         return [select(expressions, self.relation, self.interval, split.predicate)]
 
     def transaction(self, what: str) -> AbstractContextManager[Connection]:
-        """Give a session in a transaction of the moment that is read.
+        """Return a session in a transaction that sees the moment that is read.
 
         Args:
             what: What is being done, for the error message.

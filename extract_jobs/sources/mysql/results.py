@@ -1,6 +1,6 @@
-"""Types of a query's columns, from what the server says of its result.
+"""Types of a query's columns, from the server's description of its result.
 
-A query has no place in the catalogue, so a type is put together from the protocol's numbers.
+A query is not in the catalogue, so a type is derived from the protocol's numbers.
 https://dev.mysql.com/doc/dev/mysql-server/latest/field__types_8h.html
 """
 
@@ -29,7 +29,7 @@ _NO_FIXED_SCALE = 31
 
 
 def result_types(opened: Connection, statement: str) -> list[tuple[str, bool, MysqlType]]:
-    """Return name, nullability and type of each column that a SELECT gives.
+    """Return name, nullability and type of each column of a SELECT.
 
     Args:
         opened: A connection.

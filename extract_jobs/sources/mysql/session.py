@@ -1,7 +1,8 @@
-"""Connections to MySQL and MariaDB: read-only, in UTC, with every setting that changes a result.
+"""Connections to MySQL and MariaDB: read-only, in UTC, with settings that fix every result.
 
-PyMySQL logs in and sends statements. What a server, a database or a user has as its default
-(``sql_mode``, time zone, time limits) is overridden, so that the same text means the same anywhere.
+PyMySQL logs in and sends statements. Defaults of the server, the database or the user
+(``sql_mode``, time zone, time limits) are overridden, so that the same text means the same
+everywhere.
 """
 
 from __future__ import annotations
@@ -38,22 +39,22 @@ _KEEPALIVE = {
 
 
 def execute(opened: Connection, statement: str) -> list[tuple[Any, ...]]:
-    """Run a statement that this package wrote and return its rows, none for a command."""
+    """Run one of this package's statements and return its rows, none for a command."""
     with opened.cursor() as cursor:
         cursor.execute(statement)
         return list(cursor.fetchall())
 
 
 def is_mariadb(opened: Connection) -> bool:
-    """Tell MariaDB from MySQL."""
+    """Return whether the server is MariaDB and not MySQL."""
     return "mariadb" in server_version(opened).lower()
 
 
 def connect(connection: DatabaseConnection) -> Connection:
-    """Connect, in autocommit, with the session's settings in force.
+    """Connect, in autocommit, and apply the session's settings.
 
     Raises:
-        ConfigError: Login or its token refused, no such database, or no TLS where it is required.
+        ConfigError: Login or token refused, no such database, or no TLS although it is required.
         SourceUnavailable: Unreachable within the timeout.
     """
     login = connection.login_now()
@@ -112,9 +113,9 @@ def _socket(connection: DatabaseConnection) -> socket.socket:
 
 
 def _tls(connection: DatabaseConnection) -> dict[str, Any]:
-    """Map libpq's words for TLS. ``prefer`` takes it where the server has it, unverified.
+    """Translate libpq's TLS modes. ``prefer`` uses TLS if the server has it, unverified.
 
-    A client's certificate needs TLS, so with one ``prefer`` is ``require``.
+    A client certificate needs TLS, so with one ``prefer`` means ``require``.
     """
     mode = connection.sslmode
     if mode == "disable" or connection.host.startswith("/"):
@@ -126,7 +127,7 @@ def _tls(connection: DatabaseConnection) -> dict[str, Any]:
         return {"ssl": unverified_tls(certificate)}
     trusted = connection.sslrootcert
     context = ssl.create_default_context(cafile=None if trusted in (None, "system") else trusted)
-    # RDS's older certificates lack a key identifier, which Python 3.13 asks for.
+    # RDS's older certificates lack a key identifier, which Python 3.13 requires.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.check_hostname = mode == "verify-full"
     if certificate:
@@ -135,13 +136,13 @@ def _tls(connection: DatabaseConnection) -> dict[str, Any]:
 
 
 class _NoClearText:
-    """Answers a server that asks for the password in clear text over a connection without TLS."""
+    """Answers a server that requests a clear-text password over a connection without TLS."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     def authenticate(self, packet: Any) -> Any:
-        """Send the password where TLS hides it, as IAM logins need.
+        """Send the password if TLS protects it, as IAM logins need.
 
         Raises:
             ConfigError: There is no TLS.
@@ -149,7 +150,7 @@ class _NoClearText:
         del packet
         if not is_encrypted(self._connection):
             raise ConfigError(
-                "the server asks for the password in clear text over a connection without TLS: "
+                "the server requests a clear-text password over a connection without TLS: "
                 "set connection.sslmode to require or more"
             )
         return send_password(self._connection)
@@ -160,7 +161,7 @@ def _plugins(connection: DatabaseConnection) -> dict[str, Callable[[Any], Any]]:
 
 
 def _configure(opened: Connection) -> None:
-    # First what would limit the next statement too.
+    # First the settings that would limit the next statement too.
     execute(opened, f"set session sql_big_selects = 1, sql_select_limit = {2**64 - 1}")
     names = ", ".join(f"'{setting.name}'" for setting in SETTINGS)
     found = execute(opened, f"show session variables where variable_name in ({names})")
@@ -171,18 +172,18 @@ def _configure(opened: Connection) -> None:
 
 
 START = "start transaction with consistent snapshot, read only"
-"""Begins a transaction that sees one moment, this one, of all InnoDB tables."""
+"""Begins a transaction that sees all InnoDB tables at this moment."""
 
 
 @contextlib.contextmanager
 def session(connection: DatabaseConnection, what: str) -> Iterator[Connection]:
     """Open a read-only transaction with one snapshot for the length of the context.
 
-    Of InnoDB tables it sees one moment; engines without transactions (MyISAM, Aria) show what is
-    there when a statement runs.
+    It sees InnoDB tables at one moment; engines without transactions (MyISAM, Aria) show their
+    current rows whenever a statement runs.
 
     Args:
-        connection: Where to.
+        connection: The server.
         what: What is being done, for the error message.
 
     Raises:
@@ -205,7 +206,7 @@ def mapped_errors(what: str) -> Iterator[None]:
         return
     except (pymysql.Error, OSError, RuntimeError) as error:
         failure = statement_error(error, what)
-    # The original may quote values of a row. It must not travel along as the context, which
+    # The original may quote values of a row. It must not become the context of the new error, which
     # Python sets even here, because the caller's ``with`` is still handling it.
     try:
         raise failure from None

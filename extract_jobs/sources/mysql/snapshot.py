@@ -1,4 +1,4 @@
-"""A snapshot of a MySQL table: of one moment where it may be locked for one, else one a split."""
+"""A snapshot of a MySQL table: one moment if the table may be locked for it, else one per split."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ logger = logging.getLogger(__name__)
 class MysqlSnapshot:
     """Splits of one table. Meets `extract_jobs.sources.JointSnapshot`.
 
-    Where `take` got sessions of one moment, all splits and the count see it. Otherwise each of them
-    reads in a transaction of its own: the count need not equal the rows read; rows that nobody
-    changes while they are read arrive once each; a row whose key changes meanwhile may arrive
-    twice or not at all. With one split (``split.strategy: none``) all rows are of one moment.
+    If `take` got sessions of one moment, all splits and the count see it. Otherwise each reads in
+    its own transaction: the count need not equal the rows read; rows that nobody changes while they
+        are
+    read arrive exactly once; a row whose key changes meanwhile may arrive twice or not at all. With
+    one split (``split.strategy: none``) all rows are of one moment.
 
     Attributes:
         reader: Reads its splits.
@@ -45,7 +46,7 @@ class MysqlSnapshot:
         watermark_column: str | None,
         one_snapshot: OneSnapshot,
     ) -> None:
-        """Hold what `MysqlSource.snapshot` found; not for other callers."""
+        """Keep what `MysqlSource.snapshot` found; not for other callers."""
         self._found = found
         self._watermark_column = watermark_column
         self._wanted = one_snapshot
@@ -54,7 +55,7 @@ class MysqlSnapshot:
         self.shared = False
 
     def splits(self, spec: ExtractSpec) -> list[Split]:
-        """Cut the request into splits. See `extract_jobs.sources.Snapshot.splits`."""
+        """Split the request. See `extract_jobs.sources.Snapshot.splits`."""
         wanted, found = spec.split, self._found
         if wanted.strategy not in ("auto", "range", "none"):
             raise ConfigError(f"split.strategy {wanted.strategy}: mysql takes auto, range and none")
@@ -66,7 +67,7 @@ class MysqlSnapshot:
                 f"split.column {wanted.column} is of type {found.type_of(wanted.column).printed}, "
                 f"which cannot be split by range; use one of the types {', '.join(cutting.KEYS)}"
             )
-        with session(self.reader.connection, f"cutting {spec.extract_table} into splits") as opened:
+        with session(self.reader.connection, f"splitting {spec.extract_table}") as opened:
             return cutting.cut(
                 opened,
                 found,
@@ -108,32 +109,32 @@ class MysqlSnapshot:
             OSError,
             AttributeError,
             ImportError,
-        ):  # no such sockets on this system, or no room for one
+        ):  # this system has no such sockets, or no room for one
             for one in sessions:
                 hang_up(one)
-            why = "this machine has no Unix socket to lend its sessions by"
+            why = "this machine has no Unix socket for lending its sessions"
             raise NoCommonSnapshot(why, passes=False) from None
         self.reader = replace(self.reader, sessions=self._lender.place)
         self.shared = True
 
     def _lockable(self) -> str:
-        """Return the quoted name of the table that is read, if a lock on it is a lock on all."""
+        """Return the quoted name of the table that is read, if locking it locks everything."""
         table, where = self._found.table, self.reader.relation.where
         if table is None or table.is_view:
             what = "a query" if table is None else "a view"
-            why = f"{what} may read other tables than one that is locked by its name"
+            why = f"{what} may read other tables than the one that is locked by its name"
         elif (table.engine or "").lower() != "innodb":
             why = f"its engine, {table.engine}, has no snapshots"
         elif where is not None and reads_other_rows(where, "mysql"):
-            why = "where has a subquery or a function of the server's own, which may read others"
+            why = "where has a subquery or a stored function, which may read other tables"
         else:
             return table.quoted
         raise NoCommonSnapshot(why, passes=False)
 
     def count(self) -> int:
-        """Count the request's rows under the very same predicate.
+        """Count the request's rows with exactly the same predicate.
 
-        In the snapshot where it is `shared`, else now, in a transaction of its own.
+        In the snapshot if it is `shared`, else in a new transaction of its own.
         """
         reader = self.reader
         statement = select(["count(*)"], reader.relation, reader.interval)
@@ -146,6 +147,6 @@ class MysqlSnapshot:
             raise SourceUnavailable(f"{self.reader.what} failed: {ALL_LOST}")
 
     def close(self) -> None:
-        """Let go of its sessions."""
+        """Close its sessions."""
         if self._lender is not None:
             self._lender.close()

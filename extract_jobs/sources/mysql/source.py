@@ -1,4 +1,4 @@
-"""MySQL as a source: describe a table, cut it into splits, read each in its own transaction."""
+"""MySQL as a source: describe a table, split it, read each split in its own transaction."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MysqlSource(SqlSource[Connection, CatalogEntry]):
 
     Attributes:
         spec: What is extracted.
-        connection: Where from, credentials resolved.
+        connection: The server, credentials resolved.
     """
 
     spec: ExtractSpec
@@ -49,7 +49,7 @@ class MysqlSource(SqlSource[Connection, CatalogEntry]):
 
     @classmethod
     def open(cls, spec: ExtractSpec) -> MysqlSource:
-        """Resolve a spec's credentials; nothing is connected yet.
+        """Resolve a spec's credentials; does not connect yet.
 
         Raises:
             ConfigError: They cannot be resolved.
@@ -78,7 +78,7 @@ class MysqlSource(SqlSource[Connection, CatalogEntry]):
 
     def _describe(self, opened: Connection, found: CatalogEntry) -> TableDescription:
         columns = self._described(found)
-        # Not ``*``: the user may be allowed some columns only.
+        # Not ``*``: the user may only read some columns.
         names = [column.name for column in columns]
         chosen = [quote_name(name) for name in names if is_chosen(name, self.spec, names)]
         listed = ", ".join(chosen) or "1"
@@ -108,11 +108,11 @@ class MysqlSource(SqlSource[Connection, CatalogEntry]):
 
     @contextlib.contextmanager
     def snapshot(self, request: ReadRequest) -> Iterator[MysqlSnapshot]:
-        """Find what is read, for as long as the context lasts.
+        """Find what is to be read, and hold it until the context ends.
 
-        No connection is held before `MysqlSnapshot.take`, which says what splits are promised.
+        No connection is held before `MysqlSnapshot.take`, which says what the splits promise.
         """
-        with self._session(f"planning the reading of {self.name}") as (opened, found):
+        with self._session(f"planning how to read {self.name}") as (opened, found):
             reader = MysqlReader(
                 connection=self.connection.at(peer_address(opened)),
                 relation=found.relation,

@@ -1,15 +1,15 @@
-"""Cuts a table into splits by ranges of an index, even where its keys are sparse or skewed.
+"""Splits a table by ranges of an index, even if its keys are sparse or skewed.
 
-How many rows a range of an index has, InnoDB estimates from the index itself (a "dive"): it looks
-at a few pages, knows of rows that came since any statistics, and costs the same for any range. So
-ranges are halved until each holds little, and neighbours are put together until each split holds
-its share. Where halving leads nowhere, or took more questions than the splits are worth, the index
-itself is walked to the next bound. Where one value of the first key column holds too much, the
-range goes on in the next column.
+InnoDB estimates the number of rows in an index range from the index itself (a "dive"): it looks at
+a few pages, includes rows that are newer than any statistics, and costs the same for any range. So
+ranges are halved until each is small, and neighbours are joined until each split has its share. If
+halving leads nowhere, or takes more dives than the splits are worth, the index itself is walked to
+the next bound. If one value of the first key column has too many rows, its range is split by the
+next column.
 
 Every bound is a value that the server compares, in the column's own collation: the splits are
-disjoint and exhaustive whatever it makes of case, accents and trailing blanks, and the outer ones
-are open, so that rows which come meanwhile are in one of them too.
+disjoint and exhaustive however it treats case, accents and trailing blanks, and the outer ones are
+open, so that rows that come meanwhile are in one of them too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MAX_SPLITS = 10_000
 _PIECES_PER_SPLIT = 4
 _DIVES_PER_SPLIT = 40
 _SPARE_DIVES = 400
-"""Dives that finding a few clusters in a sparse key of 64 bits may take."""
+"""Maximum dives for finding a few clusters in a sparse 64-bit key."""
 
 
 def cut(
@@ -54,25 +54,25 @@ def cut(
     interval: str | None,
     watermark_column: str | None,
 ) -> list[Split]:
-    """Cut what is read into splits of about ``target_bytes``.
+    """Split what is read into splits of about ``target_bytes``.
 
     Args:
         opened: A connection.
         found: What is read.
-        wanted: The spec's wishes; its column, if any, is one of `KEYS`.
+        wanted: What the spec says about splits; its column, if any, is one of `KEYS`.
         interval: The interval's condition, if any.
-        watermark_column: What ``interval`` is about.
+        watermark_column: The column of ``interval``.
 
     Returns:
-        Ranges of the column that the spec names; of an interval that is a small part of the table
+        Ranges of the column that the spec names; for an interval that is a small part of the table,
         ranges of the watermark's index; else ranges of the primary key, or of the first unique
-        index; one split where there is none.
+        index; one split if there is none.
     """
     size = (found.table and found.table.data_bytes) or 0
     if found.table is None or found.table.is_view:
         if wanted.column is None:
             what = "a query" if found.table is None else "a view"
-            return whole(size, f"{what} is cut only by split.column, with strategy: range")
+            return whole(size, f"{what} is split only by split.column, with strategy: range")
         return _evenly(
             opened, found, wanted.column, interval=interval, count=wanted.max_connections, size=size
         )
@@ -106,7 +106,7 @@ def _index_on(found: CatalogEntry, column: str) -> Index | None:
 
 
 def _problem(found: CatalogEntry, index: Index) -> str | None:
-    """Return why a table cannot be cut by an index; None if it can."""
+    """Return why a table cannot be split by an index; None if it can."""
     if index.problem is not None:
         return index.problem
     kind = found.type_of(index.columns[0])
@@ -117,28 +117,28 @@ def _problem(found: CatalogEntry, index: Index) -> str | None:
 
 def _why_whole(found: CatalogEntry) -> str:
     given = [
-        f"{index.name} is of no use, because {_problem(found, index)}"
+        f"{index.name} cannot be used, because {_problem(found, index)}"
         for index in found.indexes
         if index.unique
     ]
     reason = "; ".join(given) or "there is none"
     return (
-        f"without a primary key or unique index that it can be cut by, a table is one split "
-        f"({reason}); name a column with split.column, with strategy: range"
+        f"without a primary key or unique index to split by, a table is one split ({reason}); name "
+        "a column with split.column, with strategy: range"
     )
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A range of one column where the columns before it are fixed.
+    """A range of one column, with fixed values in the columns before it.
 
     Attributes:
-        prefix: What fixes them; empty for the index's first column.
+        prefix: Condition that fixes them; empty for the index's first column.
         column: The column.
-        low: Literal that it is above; None is open.
-        high: Literal that it is up to; None is open.
-        closed: Whether ``high`` itself belongs.
-        rows: How many, estimated.
+        low: Literal of the exclusive lower bound; None is open.
+        high: Literal of the upper bound; None is open.
+        closed: Whether ``high`` itself is included.
+        rows: Estimated number of rows.
     """
 
     prefix: str
@@ -149,7 +149,7 @@ class _Piece:
     rows: int
 
     def predicate(self, *, or_null: bool) -> str | None:
-        """Return its condition; None if everything belongs."""
+        """Return its condition; None if it includes everything."""
         name = quote_name(self.column)
         sides = [f"{name} > {self.low}"] if self.low is not None else []
         if self.high is not None:
@@ -162,7 +162,7 @@ class _Piece:
 
 @dataclass
 class _Walk:
-    """Asks the server about ranges of one index."""
+    """Queries the server about ranges of one index."""
 
     opened: Connection
     found: CatalogEntry
@@ -181,7 +181,7 @@ class _Walk:
     def estimate(self, *conditions: str) -> int:
         """Return about how many rows a range has."""
         self.dives_left -= 1
-        # MySQL makes no dive where it is forced to use an index.
+        # MySQL makes no dive if it is forced to use an index.
         table = f"{self.table('use')}{self.conditions(*conditions)}"
         with self.opened.cursor() as cursor:
             cursor.execute(f"explain format=traditional select 1 from {table}")
@@ -196,7 +196,7 @@ class _Walk:
         return found[0][0] if found else None
 
     def step(self, column: str, expression: str, *conditions: str) -> str | bytes | None:
-        """Return the value that the next piece of a range ends with, read off the index."""
+        """Return the last value of the next piece of a range, read from the index."""
         name = quote_name(column)
         rows = (
             f"(select {name} from {self.table('force')}{self.conditions(*conditions)}"
@@ -212,7 +212,7 @@ def _by_index(walk: _Walk, size: int, target_bytes: int) -> list[Split]:
     walk.rows_per_piece = max(1, total // (count * _PIECES_PER_SPLIT))
     walk.dives_left = _SPARE_DIVES + _DIVES_PER_SPLIT * count
     pieces = list(_level(walk, "", 0, total))
-    # The dives' own sum: they may all be wrong by the same factor.
+    # The sum of the dives themselves: they may all be wrong by the same factor.
     rows = max(1, sum(piece.rows for piece in pieces))
     groups = list(_grouped(pieces, -(-rows // count)))
     return [
@@ -230,7 +230,7 @@ def _is_nullable(found: CatalogEntry, column: str) -> bool:
 
 
 def _grouped(pieces: Iterable[_Piece], share: int) -> Iterator[_Piece]:
-    """Put neighbours together until a group has its share of rows."""
+    """Join neighbours until a group has its share of rows."""
     group: _Piece | None = None
     for piece in pieces:
         if group is None:
@@ -280,7 +280,7 @@ def _level(walk: _Walk, prefix: str, depth: int, rows: int) -> Iterator[_Piece]:
 
 
 def _can_go_on(walk: _Walk, depth: int, count: int) -> bool:
-    """Return whether one value has too many rows and there is a next column to cut them by."""
+    """Return whether one value has too many rows and there is a next column to split by."""
     if count <= walk.rows_per_piece * _PIECES_PER_SPLIT or walk.dives_left <= 0:
         return False
     columns = walk.index.columns
@@ -288,7 +288,7 @@ def _can_go_on(walk: _Walk, depth: int, count: int) -> bool:
 
 
 _Bound = tuple[str, int, bool]
-"""A literal, the rows above the one before and up to it, and whether they all have its value."""
+"""A literal, the rows from the last one up to it, and whether they all have its value."""
 
 
 def _number_bounds(
@@ -296,7 +296,7 @@ def _number_bounds(
 ) -> Iterator[_Bound]:
     name, number = quote_name(column), Number(kind)
     least_day = f"{name} >= date'0001-01-01'" if number.is_temporal else ""
-    # A zerofill prints zeros that int() takes.
+    # A zerofill column prints leading zeros, which int() accepts.
     ends = [walk.value(f"cast({f}({name}) as char)", prefix, least_day) for f in ("min", "max")]
     if None in ends:
         return
@@ -317,7 +317,7 @@ def _number_bounds(
             middle = min(max(number.parse(str(step)), low + 1), high - 1)
             bound = number.literal(middle)
             taken = walk.estimate(prefix, above, f"{name} <= {bound}")
-            # Not what is left of ``count``: of a large range that may be far too little.
+            # Not ``count`` minus the rest: for a large range that may be far too little.
             left = walk.estimate(prefix, f"{name} > {bound}", f"{name} <= {number.literal(high)}")
             todo.append((middle, high, left))
             yield number.literal(middle), taken, middle - low == 1
@@ -343,7 +343,7 @@ class _Texts:
         return quote_name(self.column)
 
     def end(self, function: str, *conditions: str) -> bytes | None:
-        """Return the least or greatest value within conditions."""
+        """Return the least or greatest value that meets conditions."""
         return self._bytes(self.walk.value(self._printed(function), self.prefix, *conditions))
 
     def above(self, low: bytes | None) -> str:
@@ -365,7 +365,7 @@ class _Texts:
         return None
 
     def step(self, high: bytes, above: str) -> bytes | None:
-        """Return the next bound read off the index; None if there is no value between."""
+        """Return the next bound, read from the index; None if there is no value between."""
         below = f"{self.name} < {text_literal(high, self.kind)}"
         return self._bytes(
             self.walk.step(self.column, self._printed("max"), self.prefix, above, below)
@@ -373,11 +373,11 @@ class _Texts:
 
     @cached_property
     def letters(self) -> list[str]:
-        """Letters in the order of the column's collation, one of those that it takes for equal."""
+        """Letters in the order of the column's collation, one of those that it treats as equal."""
         known = letters(self.kind)
         if not known:
             return []
-        # The column lends the literals its collation; no row is read.
+        # The column gives the literals its collation; no row is read.
         nothing = f"select {self.name} as c from {self.walk.found.relation.source} where false"
         listed = " union all ".join(
             [nothing, *(f"select {text_literal(value, self.kind)}" for value in known)]
@@ -416,7 +416,7 @@ def _text_bounds(
                 bound = text_literal(middle, kind)
                 left = texts.count(above, f"{texts.name} <= {bound}")
                 right = texts.count(f"{texts.name} > {bound}", f"{texts.name} <= {top}")
-                # A sliver is not worth its questions.
+                # A sliver is not worth its queries.
                 if min(left, right) * _PIECES_PER_SPLIT >= walk.rows_per_piece:
                     todo += [(middle, high, right), (low, middle, left)]
                     continue
@@ -428,7 +428,7 @@ def _text_bounds(
         taken = texts.count(above, f"{texts.name} <= {bound}")
         is_large = taken > walk.rows_per_piece * _PIECES_PER_SPLIT
         yield bound, taken, is_large and texts.end("min", above) == middle
-        # Not what is left of ``count``: of a large range that may be far too little.
+        # Not ``count`` minus the rest: for a large range that may be far too little.
         todo.append(
             (middle, high, texts.count(f"{texts.name} > {bound}", f"{texts.name} <= {top}"))
         )
@@ -443,10 +443,10 @@ def _evenly(
     count: int,
     size: int,
 ) -> list[Split]:
-    """Cut by even steps between a column's least and greatest value, which takes a scan.
+    """Split by even steps between a column's least and greatest value, which takes a scan.
 
-    For views, queries and columns without an index. Texts are one split: nothing is known of what
-    lies between two of them.
+    For views, queries and columns without an index. Texts make one split, because nothing is known
+    about what lies between two of them.
     """
     kind = found.type_of(column)
     if not is_number(kind) or count < 2:

@@ -1,9 +1,9 @@
 """The SQL that the MySQL source sends: quoting, relations, predicates.
 
-Everything here is text in, text out. Names stand in backticks, which every ``sql_mode`` reads
-alike. Values stand as numbers, typed dates or hexadecimal bytes, so none of them can end its
-literal. A person's own text (``query``, ``where``) is only ever put between parentheses that were
-checked to be its own (see `check_texts` in `extract_jobs.sources.mysql.catalog`).
+Everything here is text in, text out. Names are in backticks, which every ``sql_mode`` reads the
+same way. Values are numbers, typed dates or hexadecimal bytes, so none of them can end its literal.
+A person's own text (``query``, ``where``) is only put between parentheses after a check that it
+does not close them (see `check_texts` in `extract_jobs.sources.mysql.catalog`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def quote_name(name: str) -> str:
 
 
 def quote_text(text: str) -> str:
-    """Write a string literal whose bytes no setting reads in another way."""
+    """Return a string literal that every setting reads the same way."""
     return f"_utf8mb4 x'{text.encode().hex()}'"
 
 
 def quote_bytes(value: bytes) -> str:
-    """Write a binary literal."""
+    """Return a binary literal."""
     return f"x'{value.hex()}'"
 
 
@@ -43,13 +43,13 @@ def literal(text: str, data_type: str) -> str:
     """Return a literal that compares with a column of a data type of `KINDS`, without rounding."""
     kind = KINDS[data_type]
     if data_type == "year" and 0 < int(text) <= 1900:
-        return "0"  # MariaDB takes 63 for 2063
+        return "0"  # MariaDB reads 63 as 2063
     if kind in ("integer", "decimal"):
         return text
     if kind == "date":
         return f"date'{text}'"
     if kind == "string":
         return quote_text(text)
-    # TIMESTAMP literals are DATETIME; a TIMESTAMP column compares with it in the session's UTC.
+    # TIMESTAMP literals are DATETIME; a TIMESTAMP column compares with them in the session's UTC.
     plain = re.sub(r"(\+00(:00)?|Z)$", "", text).replace("T", " ")
     return f"timestamp'{plain}'"

@@ -1,7 +1,7 @@
 """How MySQL and MariaDB types become Arrow types.
 
-The server sends text, and Arrow parses it: what it cannot parse is seen, never mangled. A type
-that has no Arrow type of its own arrives as that text. `TYPE_RULES` has one row a type.
+The server sends text, and Arrow parses it: text that it cannot parse is noticed, never mangled. A
+type that has no Arrow equivalent arrives as that text. `TYPE_RULES` has one row per type.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from extract_jobs.schema import Column, TypeRule
 from extract_jobs.sources.mysql.sql import KINDS, quote_name
 
 MAX_PRECISION = 38
-"""Digits of Arrow's decimal128, and of what Athena and Spark know."""
+"""Maximum digits of Arrow's decimal128, and of decimals in Athena and Spark."""
 
 LossyTypes = Literal["refuse", "null", "string"]
 
@@ -27,7 +27,7 @@ _INTEGERS: dict[str, tuple[pa.DataType, pa.DataType]] = {
     "int": (pa.int32(), pa.int64()),
     "bigint": (pa.int64(), pa.decimal128(20, 0)),
 }
-"""Signed and unsigned: Parquet's unsigned types are not known to Athena and Spark."""
+"""Signed and unsigned: Athena and Spark do not support Parquet's unsigned types."""
 
 _TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set")
 _BINARIES = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector")
@@ -42,7 +42,7 @@ GEOMETRIES = (
     "geometrycollection", "geomcollection",
 )  # fmt: skip
 _SAME_BYTES = (None, "utf8mb4", "utf8mb3", "utf8", "ascii", "binary")
-"""Character sets whose bytes are UTF-8 as they are; what is not is found by Arrow."""
+"""Character sets whose bytes are UTF-8 already; Arrow finds invalid ones."""
 ONE_BYTE = (
     "latin1", "latin2", "latin5", "latin7", "cp1250", "cp1251", "cp1256", "cp1257", "cp850",
     "cp852", "cp866", "dec8", "greek", "hebrew", "hp8", "keybcs2", "koi8r", "koi8u", "macce",
@@ -53,11 +53,11 @@ _COMPLETE = (
     "latin1", "latin2", "latin5", "latin7", "cp850", "cp852", "cp866", "keybcs2", "koi8r", "koi8u",
     "macce", "macroman",
 )  # fmt: skip
-"""One letter for each of the 256 bytes."""
+"""Character sets with one letter for each of the 256 bytes."""
 _ONE_LETTER = {"sjis": "x'815f', x'5c'", "ujis": "x'a1c0', x'5c'"}
-"""Two ways to store one letter, the backslash: which of them is stored comes to the same."""
+"""Character sets with two encodings of one letter, the backslash; either may be stored."""
 _TWICE = ("cp932", "eucjpms", "armscii8")
-"""Many letters can be stored in two ways of the same length."""
+"""Character sets in which many letters have two encodings of the same length."""
 
 _ZERO = "zero dates, and days that no calendar has, are refused, become NULL or arrive as text"
 _TEXT = "bytes that are not valid in the column's character set are refused, or become NULL"
@@ -74,25 +74,25 @@ TYPE_RULES: tuple[TypeRule, ...] = (
     TypeRule("bigint unsigned", "decimal(20,0)", "lossless", "no signed type is wide enough"),
     TypeRule("decimal(p,s)", "decimal(p,s)", "lossless", "up to 38 digits; unsigned too"),
     TypeRule("decimal(39..65,s)", "string", "as_text", "more digits than a decimal holds"),
-    TypeRule("float", "float32", "lossless", "read by its exact value, not its 6 printed digits"),
+    TypeRule("float", "float32", "lossless", "its exact value, not the 6 digits that are printed"),
     TypeRule("double", "float64", "lossless", "the server prints enough digits to read it back"),
-    TypeRule("bit(1)", "boolean", "lossless", "it holds 0 and 1 alone"),
+    TypeRule("bit(1)", "boolean", "lossless", "it has the values 0 and 1 only"),
     TypeRule("bit(2..63)", "int64", "lossless", "by its number"),
-    TypeRule("bit(64)", "decimal(20,0)", "lossless", "by its number, which may need 64 bits"),
+    TypeRule("bit(64)", "decimal(20,0)", "lossless", "as a number, which may need 64 bits"),
     TypeRule("year", "int16", "lossless", "year 0000 is 0"),
     TypeRule("date", "date", "lossless", _ZERO),
     TypeRule("datetime(f)", "timestamp", "lossless", f"without a zone; {_ZERO}"),
     TypeRule("timestamp(f)", "timestamptz", "lossless", f"in UTC; {_ZERO}"),
-    TypeRule("time(f)", "string", "as_text", "it holds -838:59:59 to 838:59:59, no time of a day"),
+    TypeRule("time(f)", "string", "as_text", "-838:59:59 to 838:59:59, so not a time of day"),
     TypeRule("char(n)", "string", "lossless", f"without trailing blanks, as MySQL has it; {_TEXT}"),
     TypeRule("varchar(n)", "string", "lossless", _TEXT),
     TypeRule("tinytext, text, mediumtext, longtext", "string", "lossless", _TEXT),
     TypeRule("enum", "string", "as_text", "its label"),
-    TypeRule("set", "string", "as_text", "its labels with commas between"),
+    TypeRule("set", "string", "as_text", "its labels, separated by commas"),
     TypeRule("json", "string", "as_text", "as the server prints it; in MariaDB it is longtext"),
     TypeRule("binary(n), varbinary(n)", "binary", "lossless", "as it is"),
     TypeRule("tinyblob, blob, mediumblob, longblob", "binary", "lossless", "as it is"),
-    TypeRule("uuid, inet4, inet6", "string", "as_text", "of MariaDB, as it prints them"),
+    TypeRule("uuid, inet4, inet6", "string", "as_text", "as MariaDB prints them"),
     TypeRule("vector", "binary", "lossless", "its 32-bit floats as they are stored"),
     TypeRule(
         "geometry, point, …",
@@ -101,7 +101,7 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "columns.cast to string takes ST_AsText, without its SRID; to binary its stored bytes",
     ),
 )
-"""What `make_column` does: one row a type."""
+"""What `make_column` does: one row per type."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class MysqlType:
         base: Its ``DATA_TYPE``, for example ``int``.
         precision: Digits of a decimal, bits of a bit; 0 for others.
         scale: Digits after the point of a decimal.
-        unsigned: Of numbers.
-        zerofill: Of numbers: printed with zeros ahead.
-        charset: Of text; None where it has none.
+        unsigned: Whether a number is unsigned.
+        zerofill: Whether a number is printed with leading zeros.
+        charset: Character set of a text; None for other types.
     """
 
     printed: str
@@ -137,8 +137,8 @@ def make_column(
         found: Its type.
         nullable: Whether it admits NULL.
         cast: What the spec casts it to, if anything: ``string`` takes dates and timestamps as the
-            server's text, so that any value passes, and permits geometries.
-        lossy: What becomes of values that have no faithful form.
+            server's text, so any value passes, and permits geometries.
+        lossy: What happens to values that have no faithful form.
 
     Returns:
         The column, or a sentence why it cannot be read.
@@ -154,7 +154,7 @@ def make_column(
             "becomes text, as columns.cast allows", f"cast({quote_name(name)} as char)",
         )  # fmt: skip
     if arrow is None:
-        return f"{name} is of type {found.printed}, which is not known: cast it in a query"
+        return f"{name} is of type {found.printed}, which is not supported: cast it in a query"
     if found.base in _TEMPORALS and (as_text or lossy == "string"):
         permitted: Literal["as_text", "by_permission"] = "as_text" if as_text else "by_permission"
         return Column(
@@ -176,14 +176,14 @@ def can_fail(arrow: pa.DataType) -> bool:
 
 
 def _reading(found: MysqlType, quoted: str) -> tuple[pa.DataType | None, str]:
-    """Return the Arrow type of a type and SQL that gives its text; no type if it is unknown."""
+    """Return the Arrow type for a type, and SQL of its text; no type if it is unknown."""
     base = found.base
     if base in _INTEGERS:
         return _INTEGERS[base][found.unsigned], f"{quoted} + 0" if found.zerofill else quoted
     if base == "decimal":
         fits = found.precision <= MAX_PRECISION
         kind = pa.decimal128(found.precision, found.scale) if fits else pa.string()
-        # Zeros ahead are no part of the number; a cast keeps its digits where a sum might not.
+        # Leading zeros are not part of the number; a cast keeps its digits where a sum might not.
         plain = f"cast({quoted} as decimal({found.precision},{found.scale}))"
         return kind, plain if found.zerofill else quoted
     if base in ("float", "double"):
@@ -212,10 +212,10 @@ def _reading(found: MysqlType, quoted: str) -> tuple[pa.DataType | None, str]:
 def as_utf8(quoted: str, charset: str | None) -> str:
     """Return SQL for a text's UTF-8 bytes, or for bytes that are not UTF-8.
 
-    The server puts ``?`` for a letter that its table does not have, leaves out a last one that is
-    cut, and makes NULL of what is above its ``max_allowed_packet``. So the text is converted back
-    and compared with what was stored; where they differ, it becomes the byte FF, which is found
-    when it is parsed.
+    The server puts ``?`` for a letter that its table lacks, omits a last letter that is cut, and
+    returns NULL for what is above its ``max_allowed_packet``. So the text is converted back and
+    compared with what was stored; if they differ, it becomes the byte FF, which the parser then
+    finds.
 
     Args:
         quoted: The text, which may be evaluated several times.
@@ -224,7 +224,7 @@ def as_utf8(quoted: str, charset: str | None) -> str:
     if charset in _SAME_BYTES:
         return quoted
     converted, stored = f"convert({quoted} using utf8mb4)", f"cast({quoted} as binary)"
-    if charset in _COMPLETE:  # only what is too large can go wrong
+    if charset in _COMPLETE:  # only a value that is too large can go wrong
         too_large = f"case when {quoted} <=> null then null else x'ff' end"
         return f"coalesce(cast({converted} as binary), {too_large})"
     back = f"cast(convert({converted} using {charset}) as binary)"
@@ -232,7 +232,7 @@ def as_utf8(quoted: str, charset: str | None) -> str:
     if charset in _ONE_LETTER:
         alike = " = ".join(f"replace({side}, {_ONE_LETTER[charset]})" for side in (back, stored))
     elif charset in _TWICE:
-        # The question marks that were stored, and no more; nothing left out, nothing unknown.
+        # As many question marks as were stored; nothing omitted, nothing unknown.
         marks = [f"length({t}) - length(replace({t}, '?', ''))" for t in (converted, stored)]
         alike = (
             f"({alike} or length({back}) = length({stored}) and {marks[0]} = {marks[1]}"
@@ -259,7 +259,7 @@ def _geometry(
             "becomes well-known text, without its SRID, as the spec allows", f"st_astext({quoted})",
         )  # fmt: skip
     return (
-        f"{name} is of type {found.printed}, which has no form that readers share: cast it, "
+        f"{name} is of type {found.printed}, which has no form that all readers support: cast it, "
         f"columns: {{cast: {{{name}: string}}}} for its text, binary instead of string "
         "for its bytes, or exclude it"
     )
@@ -277,12 +277,12 @@ def _rule(found: MysqlType, arrow: pa.DataType, lossy: LossyTypes) -> str:
     if pa.types.is_boolean(arrow):
         return "one bit arrives as true or false"
     if found.unsigned or found.base == "bit":
-        return f"arrives by its number as {arrow}"
+        return f"arrives as a number, {arrow}"
     return "arrives as it is"
 
 
 def parse_type(data_type: str, printed: str, charset: str | None) -> MysqlType:
-    """Read a type as ``information_schema.columns`` has it.
+    """Parse a type as ``information_schema.columns`` spells it.
 
     Args:
         data_type: ``DATA_TYPE``.
@@ -294,7 +294,7 @@ def parse_type(data_type: str, printed: str, charset: str | None) -> MysqlType:
     precision, scale = 0, 0
     if numbers and base in ("decimal", "bit"):
         precision, scale = int(numbers[1]), int(numbers[2] or 0)
-    # Only after the parenthesis: an enum's label may say anything.
+    # Only after the parenthesis: an enum's label may contain any text.
     attributes = "" if base in ("enum", "set") else printed
     return MysqlType(
         printed,

@@ -17,20 +17,20 @@ def parse(values: pa.Array, column: Column, *, null_what_fails: bool) -> tuple[p
 
     Args:
         values: The server's bytes.
-        column: Whose they are.
-        null_what_fails: Whether what has no faithful form becomes NULL.
+        column: Their column.
+        null_what_fails: Whether values without a faithful form become NULL.
 
     Returns:
         The values in the column's Arrow type, and how many of them became NULL.
 
     Raises:
-        TypeNotRepresentable: A value has no faithful form, and may not become NULL.
+        TypeNotRepresentable: A value has no faithful form and may not become NULL.
     """
     kind = column.arrow_type
     if pa.types.is_binary(kind):
         return values, 0
     if column.source_type == "json":
-        # MySQL prints nothing for what is larger than its max_allowed_packet.
+        # MySQL returns NULL for what is larger than its max_allowed_packet.
         values = pc.if_else(pc.equal(pc.binary_length(values), 0), b"\xff", values)
     parsed = _try(values, kind)
     if parsed is not None:
@@ -49,26 +49,26 @@ def parse(values: pa.Array, column: Column, *, null_what_fails: bool) -> tuple[p
 
 
 def _try(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
-    """Return the values parsed; None if one of them cannot be. No message says which."""
+    """Return the values parsed; None if one of them cannot be parsed. No message shows which."""
     try:
         texts = values.cast(pa.string())
         if pa.types.is_string(kind):
             return texts
         if pa.types.is_float32(kind):
-            # By way of the double that it is exactly: rounding twice would be rounding wrong.
+            # Through the double that it exactly is: rounding twice would be wrong.
             return texts.cast(pa.float64()).cast(pa.float32(), safe=False)
         if pa.types.is_boolean(kind):
             return pc.equal(texts, "1")
         # Without the zone, which the server's texts do not have.
         parsed = texts.cast(pa.timestamp("us") if pa.types.is_timestamp(kind) else kind)
-        # MySQL stores year 0, which readers do not share.
+        # MySQL stores year 0, which readers do not support alike.
         return None if out_of_range(parsed) else parsed.cast(kind)
     except pa.ArrowInvalid:
         return None
 
 
 def _without_failures(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return the values with NULL for those that have no faithful form, one by one."""
+    """Return the values with NULL for those without a faithful form, one by one."""
 
     def passes(value: bytes) -> bool:
         try:

@@ -1,9 +1,9 @@
-"""The rows of MySQL's text protocol, taken apart column by column into Arrow arrays.
+"""The rows of MySQL's text protocol, decoded column by column into Arrow arrays.
 
-A row is a packet: 3 bytes of length, 1 of sequence, then each value as text behind its length.
+A row is a packet: 3 bytes of length, 1 of sequence, then each value as text after its length.
 PyMySQL makes Python objects of every value, 15 µs for a row of six; here numpy finds the values of
-a whole batch at once and Arrow parses their text, in 2 µs. Rows arrive as the server sends them:
-nothing but one batch of them is ever in memory.
+a whole batch at once and Arrow parses their text, in 2 µs. Rows are decoded as the server sends
+them: only one batch of them is in memory at a time.
 
 https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_query_response_text_resultset.html
 """
@@ -23,11 +23,11 @@ from extract_jobs.sources.mysql.driver import Connection, result_of, take_rows
 
 _HEADER = 4
 _LARGEST = 0xFFFFFF
-"""A packet of this length goes on in the next one."""
+"""A packet of this length continues in the next one."""
 _NULL, _TWO, _THREE, _EIGHT = 0xFB, 0xFC, 0xFD, 0xFE
 _ERROR = 0xFF
 _LONG_VALUE = 64
-"""Bytes of an average value from which on values are copied one by one."""
+"""Average size in bytes from which values are copied one by one."""
 _LOST = pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query")
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
@@ -36,15 +36,15 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(frozen=True)
 class Field:
-    """What the server says of a column of a result.
+    """The server's description of a result's column.
 
     Attributes:
-        name: As the result has it.
-        type_code: Of the protocol, ``MYSQL_TYPE_…``.
+        name: Its name in the result.
+        type_code: ``MYSQL_TYPE_…`` of the protocol.
         charset: Number of its collation; 63 is binary.
-        length: Longest it can be in bytes.
+        length: Maximum length in bytes.
         flags: ``NOT_NULL`` 1, ``UNSIGNED`` 32, ``ZEROFILL`` 64, ``ENUM`` 256, ``SET`` 2048, ….
-        decimals: Digits after the point; 31 or 39 where there is no fixed number.
+        decimals: Digits after the point; 31 or 39 if there is no fixed number.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Field:
 
 
 def fields_of(opened: Connection, statement: str) -> list[Field]:
-    """Return the columns that a SELECT gives, without its rows if it has ``limit 0``."""
+    """Return the columns of a SELECT, without its rows if it has ``limit 0``."""
     with opened.cursor() as cursor:
         cursor.execute(statement)
         result = result_of(cursor)
@@ -71,19 +71,19 @@ def stream(
 ) -> Generator[list[pa.Array], None, int]:
     """Run a SELECT and yield its rows in batches, each value as the bytes that the server sent.
 
-    The connection is of no use before the last row has been taken.
+    The connection cannot be used before the last row has been taken.
 
     Args:
-        opened: Where; in the transaction that the rows are to be read in.
+        opened: In the transaction that the rows are read in.
         statement: One SELECT.
         batch_bytes: Bytes of a batch; a row that is larger is a batch of its own.
-        batch_rows: Most rows of a batch.
+        batch_rows: Maximum rows of a batch.
 
     Yields:
-        One binary array a column.
+        One binary array per column.
 
     Returns:
-        How many warnings the server has about the statement.
+        The server's number of warnings about the statement.
 
     Raises:
         pymysql.Error: The server failed the statement, or went away.
@@ -92,7 +92,7 @@ def stream(
     cursor.execute(statement)
     result = result_of(cursor)
     if not result.unbuffered_active:
-        raise pymysql.err.ProgrammingError(1064, "the statement gives no rows")
+        raise pymysql.err.ProgrammingError(1064, "the statement returns no rows")
     begun, file = take_rows(opened, cursor)
     return (
         yield from decode(
@@ -104,23 +104,23 @@ def stream(
 def decode(
     begun: bytes, file: Any, field_count: int, *, batch_bytes: int, batch_rows: int
 ) -> Generator[list[pa.Array], None, int]:
-    """Take rows apart, up to the packet that ends them and not a byte further.
+    """Decode rows, up to the packet that ends them and not a byte further.
 
     Args:
-        begun: What has been read of them already.
-        file: What gives the others, by ``readinto``.
+        begun: What has already been read of them.
+        file: Returns the others, through ``readinto``.
         field_count: Columns of a row.
         batch_bytes: See `stream`.
         batch_rows: See `stream`.
 
     Yields:
-        One binary array a column.
+        One binary array per column.
 
     Returns:
         The number of warnings in the packet after the last row.
 
     Raises:
-        pymysql.Error: The rows end with an error, or without an end.
+        pymysql.Error: The rows end with an error, or stop short.
     """
     rows = _Rows(begun, file, batch_bytes, batch_rows)
     for data, starts in rows:
@@ -130,10 +130,10 @@ def decode(
 
 
 class _Rows:
-    """Iterates over batches of rows: a buffer and where in it each row's first value starts.
+    """Iterates over batches of rows: a buffer, and where each row's first value starts in it.
 
     Attributes:
-        warnings: How many there are, once all rows have been given.
+        warnings: How many there are, known after the last row.
     """
 
     def __init__(self, begun: bytes, file: Any, batch_bytes: int, batch_rows: int) -> None:
@@ -161,7 +161,7 @@ class _Rows:
                 self._fill(may_be_over=bool(starts))
 
     def _split(self) -> tuple[list[int], int, bool]:
-        """Return the complete rows of the buffer, where they end, and whether they are the last."""
+        """Return the buffer's complete rows, where they end, and whether they are the last."""
         buffer, end, at = self._buffer, self._have, 0
         starts: list[int] = []
         add = starts.append
@@ -176,7 +176,7 @@ class _Rows:
                 )
                 return starts, at + _HEADER + size, True
             if first == _ERROR:
-                if starts:  # these first, the error with the next call
+                if starts:  # these first, the error on the next call
                     break
                 error = bytes(buffer[at + _HEADER : at + _HEADER + size])
                 pymysql.err.raise_mysql_exception(error)
@@ -197,7 +197,7 @@ class _Rows:
         """Read until the buffer is full or the rows end; it grows for one row that is larger.
 
         Args:
-            may_be_over: Whether what is left may be the end already. Not where it was looked at.
+            may_be_over: Whether the rest may already be the end. False if that was checked.
         """
         if self._is_long():
             return
@@ -219,7 +219,7 @@ class _Rows:
     def _may_be_over(self, view: memoryview) -> bool:
         """Return whether the last bytes look like a packet that ends the rows.
 
-        Waiting for more after that one would be for ever. A value that looks like it costs a
+        Waiting for more after that packet would never end. A value that looks like it costs a
         smaller batch.
         """
         tail = bytes(view[max(0, self._have - 9) : self._have])
@@ -284,13 +284,13 @@ def _columns(
 def _gather(
     data: Bytes, begins: Positions, lengths: Positions, null: np.ndarray[Any, np.dtype[np.bool_]]
 ) -> pa.Array:
-    """Copy values that lie apart into one Arrow array."""
+    """Copy scattered values into one Arrow array."""
     rows = len(begins)
     offsets = np.zeros(rows + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     total = int(offsets[-1])
     if total > rows * _LONG_VALUE:
-        # Faster than an index of eight bytes for each of theirs, and smaller.
+        # Faster than an index with eight bytes for each byte of theirs, and smaller.
         ends = (begins + lengths).tolist()
         values: bytes | Bytes = b"".join(
             data[a:b].data for a, b in zip(begins.tolist(), ends, strict=True)

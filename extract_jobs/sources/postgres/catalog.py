@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalogue says: names, columns, types, sizes. No row is ever read here."""
+"""What PostgreSQL's catalogue says: names, columns, types, sizes. Reads no row."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class Leaf:
 
     Attributes:
         heap_bytes: Size of the main fork.
-        toast_bytes: Size of its out-of-line values, compressed as they are.
-        rows: Planner's estimate; None when never analysed.
-        is_heap: Whether ctid ranges can be scanned in it.
+        toast_bytes: Size of its out-of-line values, in compressed form.
+        rows: Planner's estimate; None if never analysed.
+        is_heap: Whether ctid ranges of it can be scanned.
     """
 
     heap_bytes: int
@@ -75,12 +75,12 @@ def find_table(opened: Connection, name: str) -> Table:
 
     Args:
         opened: A connection.
-        name: ``schema.table`` or ``table``, spelt exactly, where either may hold dots; or both
-            quoted as in SQL. A bare table is looked for in ``public`` first.
+        name: ``schema.table`` or ``table``, spelt exactly, and either may contain dots; or both
+            quoted as in SQL. A table without a schema is looked for in ``public`` first.
 
     Raises:
-        ConfigError: It does not exist (close matches are listed), is ambiguous, or must not be
-            read.
+        ConfigError: It does not exist (close matches are listed), is ambiguous, or the user may
+            not read it.
     """
     candidates = readings(name)
     rows = execute(
@@ -90,7 +90,7 @@ def find_table(opened: Connection, name: str) -> Table:
         " and pg_catalog.has_any_column_privilege(c.oid, 'select')"
         f" from {_RELATIONS} where {_IS_READABLE}"
         f" and c.relname {EQUALS} any (%s::pg_catalog.text[])"
-        # Another session's temporary table can be seen, and never read.
+        # Another session's temporary table is visible, but cannot be read.
         f" and (c.relpersistence {operator('<>')} 't'"
         f" or c.relnamespace {EQUALS} pg_catalog.pg_my_temp_schema())"
         f" order by n.nspname {operator('<>')} 'public', n.nspname",
@@ -187,7 +187,7 @@ def _types(opened: Connection, wanted: Sequence[tuple[int, int]]) -> list[Postgr
     printed = execute(
         opened,
         "select pg_catalog.format_type(o::pg_catalog.oid, m) from"
-        # With several arguments it means pg_catalog's, and only if it is not said so.
+        # With several arguments it means pg_catalog's unnest, and only without the schema.
         " unnest(%s::pg_catalog.int8[], %s::pg_catalog.int4[])"
         " with ordinality as t(o, m, i) order by i",
         [oid for oid, _ in wanted],
@@ -261,7 +261,7 @@ def leaves(opened: Connection, table: Table) -> list[Leaf]:
 
 
 def explain(opened: Connection, statement: str) -> dict[str, Any]:
-    """Return the planner's tree for a statement, which is not run."""
+    """Return the planner's tree for a statement, without running it."""
     found = execute(opened, f"explain (verbose, format json) {statement}")
     value = found[0][0]
     plan = (json.loads(value) if isinstance(value, str) else value)[0]["Plan"]

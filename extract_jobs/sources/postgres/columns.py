@@ -1,4 +1,4 @@
-"""A PostgreSQL column as conditions compare it: literals, watermarks, the server's clock."""
+"""A PostgreSQL column in conditions: literals, watermarks, the server's clock."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class PostgresColumn(SqlColumn):
         return cls(name, quote_name(name), base_type, kind)
 
     def literal(self, text: str) -> str:
-        """Return a literal of the type below, without its modifier."""
+        """Return a literal of the base type, without its modifier."""
         return literal(text, self.source_type)
 
     def compare(self, sign: str, literal: str) -> str:
-        """Return a comparison by an operator that nobody's schema can replace."""
+        """Return a comparison with an operator that no user's schema can replace."""
         return f"{self.sql} {operator(sign)} {literal}"
 
     def greatest(self, relation: Relation, conditions: Sequence[str]) -> str:
         """Return a SELECT of the greatest value as text; not every type has a ``max``."""
-        # The value is made text outside: in ORDER BY, a name means first of all an output column,
-        # and the watermark's column may be called c0.
+        # The value is cast to text outside: in ORDER BY, a name means an output column first, and
+        # the watermark's column may be called c0.
         statement = select([self.sql], relation, self.is_not_null, *conditions)
         return f"select c0::pg_catalog.text from ({statement} order by c0 desc limit 1) as s"
 
     def value(self, found: Any) -> WatermarkValue | str:
-        """Return a value printed by the server; infinity and NaN are none."""
+        """Return a value that the server printed; infinity and NaN give their description."""
         assert self.kind is not None
         with contextlib.suppress(ValueError):
             return WatermarkValue(self.kind, found)
@@ -53,16 +53,17 @@ class PostgresColumn(SqlColumn):
 
 
 def clock_bound(column: SqlColumn, delay: timedelta, zone: str, node: Recovery) -> str:
-    """Return SQL of the latest value of a time, by the source's clock less a delay.
+    """Return SQL of the latest value of a time: the source's clock minus a delay.
 
-    On a standby the clock is that of what it has replayed, since later rows may still be on their
-    way. It is NULL, and no value is below it, where the standby does not know.
+    A standby's clock stands at the last transaction that it has replayed, since later rows may
+    still be on their way. If the standby does not know it, the SQL gives NULL, which selects
+    nothing.
 
     Args:
-        column: Of a time.
+        column: A time column.
         delay: How far to stay behind the clock.
-        zone: Of sessions which set none.
-        node: What answers.
+        zone: Time zone of sessions that set none.
+        node: The node that answers.
     """
     ago = f"pg_catalog.make_interval(secs => {delay.total_seconds():.6f})"
     now = "pg_catalog.now()"

@@ -1,4 +1,4 @@
-"""DuckDB as the reader of PostgreSQL: one attached session a read, streamed as Arrow.
+"""DuckDB as the reader of PostgreSQL: one attached session per read, streamed as Arrow.
 
 DuckDB turns the binary COPY protocol into Arrow about three times as fast as any Python client.
 The extension comes as a wheel, is signed by DuckDB, and is loaded from its file: no network, no
@@ -29,10 +29,10 @@ from extract_jobs.sources.postgres.sql import EQUALS, quote_text, set_local
 from extract_jobs.sources.pump import Sockets
 
 _databases: dict[int, duckdb.DuckDBPyConnection] = {}
-"""One in-memory DuckDB a process, by process id: loading the extension takes 0.1 s, as its
-signature is checked over 40 MB. A forked child must not touch its parent's."""
+"""One in-memory DuckDB per process, by process id. Loading the extension takes 0.1 s, because
+DuckDB checks the signature of 40 MB. A forked child must not use its parent's."""
 _lock = threading.Lock()
-# With the zone: what prints it is the session's own business.
+# With the zone, because how it is printed depends on the session.
 _BACKEND = (
     "select pid, backend_start::pg_catalog.text from pg_catalog.pg_stat_activity"
     f" where pid {EQUALS} pg_catalog.pg_backend_pid()"
@@ -40,17 +40,17 @@ _BACKEND = (
 
 
 def extension_file() -> Path:
-    """Return the file of the PostgreSQL extension that belongs to the DuckDB installed.
+    """Return the file of the PostgreSQL extension for the installed DuckDB.
 
     Raises:
-        ConfigError: The wheel is missing, or is of another version.
+        ConfigError: The wheel is missing, or has another version.
     """
     try:
         import duckdb_extension_postgres_scanner as wheel
     except ModuleNotFoundError as error:
         raise ConfigError(
             "PostgreSQL is read through the package duckdb-extension-postgres-scanner, which is "
-            f"not installed: install version {duckdb.__version__}, as duckdb is"
+            f"not installed: install version {duckdb.__version__}, the same as duckdb's"
         ) from error
 
     folder = Path(wheel.__file__).parent / "extensions"
@@ -58,7 +58,7 @@ def extension_file() -> Path:
     if not file.is_file():
         found = sorted(path.name for path in folder.glob("v*"))
         raise ConfigError(
-            f"duckdb {duckdb.__version__} needs the package duckdb-extension-postgres-scanner of "
+            f"duckdb {duckdb.__version__} needs the package duckdb-extension-postgres-scanner in "
             f"the same version, found {', '.join(found) or 'none'}: install both alike"
         )
     return file
@@ -114,19 +114,19 @@ def stream(
     sockets: Sockets,
     reached: Position | None = None,
 ) -> Generator[pa.RecordBatch]:
-    """Stream a SELECT as record batches, over one connection that is closed at the end.
+    """Stream a SELECT as record batches, over one connection that closes at the end.
 
     Closing the generator early closes the connection. Read-only.
 
     Args:
-        connection: Where to.
+        connection: The database.
         statement: One SELECT.
         server_version: Such as 160002.
         snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
         rows_per_batch: Rows in a batch; DuckDB itself works in steps of 2,048.
         what: What is being read, for error messages.
-        sockets: Told of the connection.
-        reached: The node must have got so far; waited for in the very transaction that reads.
+        sockets: Registers the connection.
+        reached: Position that the node must have reached; the transaction that reads waits for it.
 
     Raises:
         SourceUnavailable: The connection broke, or the snapshot is gone.
@@ -160,16 +160,16 @@ def stream(
     except (duckdb.OutOfMemoryException, MemoryError):
         raise WorkerOutOfMemory(f"{what} took more memory than the worker has") from None
     except RuntimeError:
-        # What a signal handler raised inside DuckDB comes out as this, its own text lost.
+        # An exception from a signal handler inside DuckDB arrives as this one, without its text.
         raise Interrupted("stopped while rows were being read") from None
     except (duckdb.Error, OSError, pa.ArrowException) as error:
-        # Neither raised from here nor kept: the original quotes connection string and statement,
-        # and would travel along as the context of what is raised.
+        # Not chained and not kept: the original quotes the connection string and the statement, and
+        # would otherwise be the context of the new error.
         text = str(error)
-        backend = None  # the statement is over, or nobody can be reached
+        backend = None  # the statement is over, or the server cannot be reached
     finally:
-        # In this order. An open stream or transaction that is destroyed with its connection after
-        # the server has gone makes DuckDB's destructor throw, which ends the process.
+        # In this order. If the server has gone, DuckDB's destructor throws when a connection is
+        # destroyed with an open stream or transaction, and that ends the process.
         reader = None
         if backend is not None:
             _cancel(connection, *backend)
@@ -184,10 +184,10 @@ def stream(
 
 
 def _cancel(connection: DatabaseConnection, pid: int, since: str) -> None:
-    """Ask the server to stop a stream that is not wanted any more; done also if it cannot.
+    """Ask the server to stop a stream that is no longer wanted; a failure to do so is ignored.
 
-    DuckDB's rollback would first read all that the server still has to send. Behind a pooler the
-    request may come to another node, whose process of that number is somebody else's.
+    Otherwise DuckDB's rollback first reads everything that the server still has to send. Behind a
+    pooler the request may reach another node, where that process id belongs to somebody else.
     """
     with (
         contextlib.suppress(psycopg.Error, ExtractError),
@@ -223,11 +223,11 @@ def _begin(
     reached: Position | None,
     what: str,
 ) -> None:
-    """Begin the transaction that reads, as `stream` says."""
+    """Begin the reading transaction, as described at `stream`."""
     cursor.execute("begin")
     setup = [f"set transaction snapshot {quote_text(snapshot_id)}"] if snapshot_id else []
     if reached is not None:
-        # The one statement that reads is then younger than the position that was waited for.
+        # The statement that reads is then younger than the position that was waited for.
         setup = ["set transaction isolation level read committed"]
     setup.append(set_local(server_version, connection.settings))
     cursor.execute(f"call postgres_execute('{name}', {_literal('; '.join(setup))})")
@@ -242,5 +242,5 @@ def _ask(cursor: duckdb.DuckDBPyConnection, name: str, question: str) -> tuple[A
 
 
 def _literal(text: str) -> str:
-    """Quote for DuckDB, which knows no backslash escapes in plain literals."""
+    """Quote for DuckDB, which has no backslash escapes in plain literals."""
     return "'" + text.replace("'", "''") + "'"

@@ -31,14 +31,14 @@ _REFUSED_LOGIN = (
     ("alert unknown ca", "the server does not trust the client's certificate, connection.sslcert"),
     ("alert bad certificate", "the server refused the client's certificate, connection.sslcert"),
     ("alert certificate", "the server refused the client's certificate, connection.sslcert"),
-    ("no such database", "the pooler knows no database of that name; check connection.database"),
+    ("no such database", "the pooler has no database of that name; check connection.database"),
     ("no such user", "the pooler does not know the user; check connection.user"),
-    ("accepting connection over GSSAPI", "the server signs in by GSSAPI, which is not supported"),
+    ("accepting connection over GSSAPI", "the server requires GSSAPI, which is not supported"),
     (
         "server requested a cleartext password",
         "the server asks for the password in clear text; set connection.sslmode to require",
     ),
-    ("unsupported authentication method", "the server signs in by a method that is not supported"),
+    ("unsupported authentication method", "the server requires a login that is not supported"),
 )  # fmt: skip
 _MISSING = re.compile(r"FATAL:\s+(?:database|role) .* does not exist", re.DOTALL)
 _CUT = (
@@ -62,11 +62,11 @@ _PASSES = (
     "deadlock detected", "could not serialize access", "out of memory", "could not extend file",
     "could not write", "could not resize shared memory", "no space left on device", "disk full",
 )  # fmt: skip
-"""Heads of the messages of the same conditions."""
-_LOCK_TIMEOUT = "lock timeout, somebody held a lock on what is read for too long; run again"
+"""Beginnings of the messages for the same conditions."""
+_LOCK_TIMEOUT = "lock timeout, somebody held a lock on a table for too long; run again"
 _RAISED = "a function raised an error, whose text is not shown because it may hold rows"
 _ECHO = re.compile(r'Failed to \w+ query "(?:BEGIN|set|select pid|select pg_)[^"]*": ')
-"""DuckDB's repetition of a statement of ours, before what went wrong with it."""
+"""DuckDB's repetition of one of our statements, in front of the error."""
 _SERVER = re.compile(r"(?:ERROR|FATAL|PANIC):\s+(.*)")
 _QUOTE = re.compile("[\"'`«»“”„‘’‹›「]")
 _MAY_BE_DATA = re.compile(rf"{_QUOTE.pattern}|\d{{4,}}|\b(?:DETAIL|CONTEXT):")
@@ -94,9 +94,9 @@ def connect_error(error: psycopg.Error, connection: DatabaseConnection) -> Extra
 
 
 def _answered(text: str) -> str | None:
-    """Return what a server or pooler said to a connection that it did not take; None for nothing.
+    """Return what a server or pooler said when it refused a connection; None if it said nothing.
 
-    libpq's text names hosts, users and databases, and no row.
+    libpq's text names hosts, users and databases, but never rows.
     """
     if "FATAL:" not in text:
         return None
@@ -107,7 +107,7 @@ def _answered(text: str) -> str | None:
 
 def _reason(text: str) -> str:
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    # libpq adds hints on lines of their own, and one line for each address it tried.
+    # libpq puts hints on lines of their own, and one line for each address that it tried.
     reasons = [line for line in lines if "failed: " in line] or lines or ["no reason given"]
     return reasons[-1].split("failed: ")[-1]
 
@@ -153,9 +153,9 @@ _NAMES = re.compile(
 
 
 def _by_words(text: str, what: str) -> ExtractError | None:
-    """Return the meaning of messages whose SQLSTATE, if any, is ambiguous.
+    """Return the meaning of a message whose SQLSTATE, if any, is ambiguous.
 
-    Only what stands before the first quote counts: the rest may repeat a row.
+    Only the text before the first quote counts: the rest may repeat a row.
     """
     words = _QUOTE.split(text, maxsplit=1)[0].lower()
     if "statement pooling mode" in words:
@@ -171,21 +171,21 @@ def _by_words(text: str, what: str) -> ExtractError | None:
         )
     if "conflict with recovery" in words:
         return SourceUnavailable(
-            f"{what} failed: the standby cancelled it, because it stood in the way of what is "
-            "replayed from the primary (a recovery conflict); run again, at a quieter time, with "
+            f"{what} failed: the standby cancelled it, because it blocked the replay of changes "
+            "from the primary (a recovery conflict); run again at a quieter time, with "
             "hot_standby_feedback on, with a greater max_standby_streaming_delay, or from the "
             "primary"
         )
     if found := re.match(r'materialized view "([^"]*)" has not been populated', text):
         return ConfigError(
-            f"{what} failed: materialized view {found[1]!r} holds no data yet; run REFRESH "
+            f"{what} failed: materialized view {found[1]!r} has no data yet; run REFRESH "
             "MATERIALIZED VIEW in the database"
         )
     return None
 
 
 def hidden_rows(what: str) -> ConfigError:
-    """Return the refusal of a table whose policies hide rows from the reader."""
+    """Return the error for a table whose policies hide rows from the reader."""
     return ConfigError(
         f"{what}: its row-level security policies hide rows from the user, which would be left out "
         "unnoticed; give the user BYPASSRLS, or set row_security: apply on the source or the table "
@@ -221,10 +221,10 @@ def _shown(error: psycopg.Error) -> str:
 
 
 def scrub(text: str) -> str:
-    """Keep what the first line of a message says before its first quote or long number.
+    """Keep the first line of a message up to its first quote or long number.
 
-    What is quoted may be row data, and may hold quotes and line breaks itself, so it is impossible
-    to tell where it ends.
+    Quoted text may be row data and may itself contain quotes and line breaks, so it is impossible
+    to find its end.
     """
     line = next((part for part in text.strip().splitlines() if part.strip()), "").strip()
     found = _MAY_BE_DATA.search(line)
@@ -232,7 +232,7 @@ def scrub(text: str) -> str:
 
 
 def _not_connected(text: str, what: str) -> ExtractError | None:
-    """Return what DuckDB's words about a connection mean; None where they are about none."""
+    """Return what DuckDB's message about a connection means; None if it is not about one."""
     words = text.lower()
     for needle, reason in _REFUSED_LOGIN:
         if needle.lower() in words:
@@ -245,21 +245,21 @@ def _not_connected(text: str, what: str) -> ExtractError | None:
 
 
 def before_any_row(error: ExtractError) -> ExtractError:
-    """Add to an error that came while a split was opened what the server cannot say itself.
+    """Add the pooler's likely reason to an error that came before a split's first row.
 
-    A pooler whose pool is full closes the connection, and DuckDB does not pass its words on.
+    A pooler whose pool is full closes the connection, and DuckDB does not pass its message on.
     """
     if type(error) is not SourceUnavailable or "connection was lost" not in str(error):
         return error
     return SourceUnavailable(
-        f"{error}. It was lost before any row came: where a pooler stands between, its pool may "
-        "have had no connection free, and a table needs two, one that holds the snapshot and one "
-        "for each split"
+        f"{error}. It was lost before the first row: if there is a pooler, its pool may have had "
+        "no free connection, and a table needs two, one that holds the snapshot and one for each "
+        "split"
     )
 
 
 def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
-    """Return what the text of a DuckDB error means. Its own words are shown only scrubbed.
+    """Return what the text of a DuckDB error means. The text itself is only shown scrubbed.
 
     DuckDB passes libpq's messages on without their SQLSTATE, and quotes statements and
     connection strings around them.
@@ -279,7 +279,7 @@ def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
     message = server[1] if server else text
     if (failure := _by_words(message, what)) is not None:
         return failure
-    # Beyond its first quote a message may repeat a row, which may say anything.
+    # After its first quote a message may repeat a row, which may contain any text.
     words = (text if logging_in else _QUOTE.split(message, maxsplit=1)[0]).lower()
     if words.strip() == "snapshot" or any(needle in words for needle in _SNAPSHOT_GONE):
         return SourceUnavailable(

@@ -1,4 +1,4 @@
-"""The SQL that reads a column of a type, so that what DuckDB makes of it is faithful."""
+"""The SQL that reads a column of a type, so that DuckDB reads it faithfully."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from extract_jobs.sources.postgres.values import failure_condition
 
 MAX_PRECISION = 38
-"""Digits of Arrow's decimal128, and of what Athena and Spark know."""
+"""Maximum digits of Arrow's decimal128, and of decimals in Athena and Spark."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class PostgresType:
 
     Attributes:
         printed: ``format_type`` of the declared type.
-        base: ``typname`` of the type below all domains, for an array of its element.
-        modifier: ``atttypmod`` in force, -1 for none.
+        base: ``typname`` of the type below all domains; of an array, its element's.
+        modifier: ``atttypmod`` in effect, -1 for none.
         is_array: Whether it is a true array (``int2vector`` and the like are not).
         is_domain: Whether the declared type, or the array's element, is a domain.
         built_in: Whether ``base`` is in ``pg_catalog``.
@@ -45,10 +45,10 @@ def precision_and_scale(modifier: int) -> tuple[int, int] | None:
 
 
 def printed(quoted: str, found: PostgresType) -> str:
-    """Return SQL of a whole value as the type's output function, and so psql, prints it."""
+    """Return SQL of a whole value as the type's output function prints it, and so psql."""
     if found.is_array or not _has_own_cast(found):
         return f"{quoted}::pg_catalog.text"
-    # A row of NULLs ``is null``, and yet is distinct from NULL.
+    # A row of NULLs ``is null``, but is distinct from NULL.
     return f"case when {quoted} is distinct from null then pg_catalog.concat({quoted}) end"
 
 
@@ -60,9 +60,9 @@ def printed_items(quoted: str, found: PostgresType) -> str:
 
 
 def _has_own_cast(found: PostgresType) -> bool:
-    """Return whether a cast to text may give another text than the type's output function.
+    """Return whether a cast to text may give a different text than the type's output function.
 
-    That of inet adds a netmask; anybody may define one for types of their own.
+    inet's cast adds a netmask, and anybody may define a cast for their own types.
     """
     return not found.built_in or found.base in ("inet", "cidr")
 
@@ -76,11 +76,11 @@ def _concatenated(quoted: str) -> str:
 
 
 def as_it_is(quoted: str, found: PostgresType) -> str:
-    """Return SQL that gives a column to DuckDB as one of the types that it reads faithfully."""
+    """Return SQL that passes a column to DuckDB in a type that it reads faithfully."""
     if found.base == "bpchar" and not found.is_array:
         if found.modifier < 5:
-            # Not blank-padded, so blanks at the end are the value's own: `concat` keeps them where
-            # a cast to text would not.
+            # Not blank-padded, so blanks at the end belong to the value: `concat` keeps them, a
+            # cast to text would not.
             return f"case when {quoted} is not null then pg_catalog.concat({quoted}) end"
         if found.is_domain:
             # The printed type hides the width that `pad_width` reads from it.
@@ -101,14 +101,14 @@ def _array_cast(found: PostgresType) -> str:
 
 
 def guarded(quoted: str, expression: str, arrow: pa.DataType, to_null: bool) -> str:
-    """Return SQL that gives NULL in place of values without a faithful form.
+    """Return SQL that gives NULL instead of values without a faithful form.
 
     Args:
         quoted: The column.
-        expression: What reads it.
+        expression: SQL that reads it.
         arrow: The type it arrives as.
-        to_null: Whether such values may become NULL. Those of arrays do in any case: DuckDB fails
-            at several dimensions before anybody can tell the column; the reader then refuses them.
+        to_null: Whether such values may become NULL. Those of arrays always do: DuckDB fails at
+            several dimensions before the column is known; the reader then refuses them.
     """
     condition = None
     if to_null or pa.types.is_list(arrow):

@@ -1,9 +1,9 @@
 """Which parts a table has: partitions, and children that inherit from it.
 
 The lock that keeps a table from being altered does not keep a partition from being attached, or a
-child from being added. Whoever plans after that reads the new part too, whatever the snapshot. So
-splits of one attempt may read different sets of parts, and the sets at its beginning and end are
-compared.
+child from being added. A statement planned after that reads the new part too, whatever the
+snapshot. So splits of one attempt may read different sets of parts; the sets at its beginning and
+end are compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from extract_jobs.sources.postgres.session import Connection, execute
 from extract_jobs.sources.postgres.sql import EQUALS
 
 Parts = frozenset[tuple[int, int, str]]
-"""Parent and child by identifier, and the transaction that made one the other's."""
+"""Parent and child by identifier, and the transaction that made the child a part."""
 
 
 def children(opened: Connection, parents: Collection[int]) -> Parts:

@@ -1,10 +1,10 @@
 """Locks that keep a snapshot true: TRUNCATE and rewriting ALTER TABLE are not MVCC-safe.
 
 A transaction whose snapshot is older than such a command sees the table empty once the command has
-committed. A snapshot must therefore be younger than the lock that keeps them out. ``LOCK TABLE`` is
-the one statement that locks and takes no snapshot; what it cannot lock (materialized views, foreign
-tables, what a query reads) is locked by planning, after the snapshot, and then it is looked whether
-the storage is still what the snapshot knows.
+committed. So a snapshot must be younger than the lock that keeps them out. ``LOCK TABLE`` is the
+one statement that locks and takes no snapshot. What it cannot lock (materialized views, foreign
+tables, what a query reads) is locked by planning, after the snapshot; then the storage is compared
+with what the snapshot knows.
 
 https://www.postgresql.org/docs/current/mvcc-caveats.html
 https://www.postgresql.org/docs/current/sql-lock.html
@@ -31,19 +31,19 @@ def export_snapshot(
     """Begin the transaction, lock the table, then export the transaction's snapshot.
 
     The lock covers children and partitions, and what a view reads. It is ACCESS SHARE, which
-    conflicts with nothing but ACCESS EXCLUSIVE, and is held until the transaction ends.
+    conflicts only with ACCESS EXCLUSIVE, and is held until the transaction ends.
 
     Args:
         opened: A connection outside a transaction.
         connection: What it was opened from.
-        table: What is to be read; None for a query, which is not locked here.
+        table: What will be read; None for a query, which is not locked here.
 
     Returns:
-        The snapshot's identifier; None where it cannot be exported.
+        The snapshot's identifier; None if it cannot be exported.
 
     Raises:
-        psycopg.Error: `psycopg.errors.LockNotAvailable` where somebody else holds a lock for
-            longer than `LOCK_TIMEOUT_SECONDS`.
+        psycopg.Error: `psycopg.errors.LockNotAvailable` if somebody else holds a lock for longer
+            than `LOCK_TIMEOUT_SECONDS`.
     """
     _begin_locked(opened, connection, table)
     if connection.pooled:
@@ -66,14 +66,14 @@ def _begin_locked(opened: Connection, connection: DatabaseConnection, table: Tab
     try:
         execute(opened, f"lock table {table.quoted} in access share mode")
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType):
-        # It asks for SELECT on the whole table, and for PostgreSQL 11 with views. `rewritten`
-        # then notices what it would have prevented.
+        # It needs SELECT on the whole table, and for views PostgreSQL 11. Without the lock,
+        # `rewritten` notices what it would have prevented.
         execute(opened, "rollback")
         begin(opened, connection, None)
 
 
 def locked_relations(opened: Connection) -> list[int]:
-    """Return the identifiers of the database's tables and indexes that the transaction locks."""
+    """Return the identifiers of this database's tables and indexes that the transaction locks."""
     rows = execute(
         opened,
         "select distinct l.relation::pg_catalog.int8 from pg_catalog.pg_locks l"
@@ -88,12 +88,12 @@ def locked_relations(opened: Connection) -> list[int]:
 def rewritten(opened: Connection) -> list[str]:
     """Return the tables whose storage was replaced between the snapshot and their locks.
 
-    Looks at all tables that the transaction has locked so far, so everything to be read must have
+    Checks all tables that the transaction has locked so far, so everything to be read must have
     been planned. Once it returns none, none can be replaced until the transaction ends.
     """
     rows = execute(
         opened,
-        # A query sees pg_class by its snapshot, the function sees it as it is.
+        # A query sees pg_class in its snapshot, the function sees its current state.
         "select coalesce(c.oid::pg_catalog.regclass::pg_catalog.text, 'a new table')"
         " from pg_catalog.pg_locks l left join pg_catalog.pg_class c"
         " on c.oid operator(pg_catalog.=) l.relation"
@@ -111,10 +111,10 @@ def rewritten(opened: Connection) -> list[str]:
 
 
 def waited_too_long(opened: Connection, what: str) -> SourceUnavailable:
-    """Return the error for a lock that was not had in time, naming who holds one.
+    """Return the error for a lock that was not granted in time, naming who holds one.
 
     Args:
-        opened: The connection that waited, its transaction failed.
+        opened: The connection that waited; its transaction has failed.
         what: What was being done.
     """
     holders: list[str] = []
@@ -133,6 +133,6 @@ def waited_too_long(opened: Connection, what: str) -> SourceUnavailable:
         holders = [f"server process {pid} holds {mode} on {name}" for pid, name, mode in rows]
     return SourceUnavailable(
         f"{what} failed: lock timeout, a table was locked for more than {LOCK_TIMEOUT_SECONDS} s "
-        f"({'; '.join(holders) or 'nobody holds it any more'}); end what holds it, or run again "
-        "later"
+        f"({'; '.join(holders) or 'nobody holds it any more'}); end the processes that hold it, or "
+        "run again later"
     )

@@ -1,13 +1,13 @@
 """Which node of a PostgreSQL cluster answers, and how far in its history it has got.
 
 A standby replays what its primary has committed, some time later. What was planned on one node may
-not have arrived on another, so a plan keeps the position of the node that it was made on, and rows
-are read from no node that has replayed less.
+not have arrived on another, so a plan keeps the position of the node that it was made on, and no
+node that has replayed less is read.
 
 On a primary the position is where the next WAL record is inserted, on a standby what was replayed
 last. The timeline, which a promotion raises, is that of the WAL file that a primary writes;
-``pg_control_checkpoint()`` goes on saying the old one until the next checkpoint, and on a standby
-nothing better can be had.
+``pg_control_checkpoint()`` returns the old one until the next checkpoint, and on a standby there is
+nothing better.
 
 https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-RECOVERY-CONTROL
 """
@@ -27,13 +27,13 @@ from extract_jobs.sources.postgres.session import Connection, execute
 from extract_jobs.sources.postgres.sql import operator
 
 REPLAY_WAIT_SECONDS = 60.0
-"""How long a lagging node is waited for."""
+"""How long to wait for a lagging node."""
 FLUSH_WAIT_SECONDS = 60.0
-"""A WAL writer that was woken takes below a second."""
+"""Once woken, the WAL writer takes less than a second."""
 _POLL_SECONDS = 0.2
 _PAGE_BYTES = 8192
 _PAGE_HEADERS = (24, 40)
-"""Bytes of a WAL page's header; the longer one begins a file."""
+"""Bytes of a WAL page's header; the longer one is at the start of a file."""
 
 POSITION = (
     "select pg_catalog.pg_is_in_recovery(), (case when pg_catalog.pg_is_in_recovery()"
@@ -47,8 +47,8 @@ _CLOCK = (
     "select pg_catalog.pg_is_in_recovery(), pg_catalog.clock_timestamp(),"
     " case when pg_catalog.pg_is_in_recovery() then greatest("
     "pg_catalog.pg_last_xact_replay_timestamp(),"
-    # All that the primary had to send when it last said something has been replayed. Readers
-    # without pg_read_all_stats see NULL.
+    # All that the primary had sent at its last message has been replayed. Readers without
+    # pg_read_all_stats see NULL.
     " (select last_msg_send_time from pg_catalog.pg_stat_wal_receiver"
     f" where pg_catalog.pg_last_wal_replay_lsn() {operator('>=')} latest_end_lsn)) end"
 )
@@ -56,7 +56,7 @@ _CLOCK = (
 
 @dataclass(frozen=True)
 class Position:
-    """Where in the cluster's history a node stands.
+    """A node's position in the cluster's history.
 
     Attributes:
         lsn: WAL position in bytes.
@@ -76,10 +76,10 @@ class Position:
 
     @classmethod
     def from_json(cls, data: Mapping[str, str] | None) -> Position | None:
-        """Read what `to_json` wrote; None of None.
+        """Read what `to_json` wrote; None stays None.
 
         Raises:
-            ConfigError: It is something else.
+            ConfigError: It is damaged.
         """
         if data is None:
             return None
@@ -87,11 +87,11 @@ class Position:
             return cls(_bytes(data["lsn"]), int(data["timeline"]))
         except (ValueError, KeyError) as error:
             raise ConfigError(
-                "a plan or commit record is damaged: its position is not one of PostgreSQL's"
+                "a plan or commit record is damaged: its position is not a PostgreSQL position"
             ) from error
 
     def later(self, other: Position) -> Position:
-        """Return the position that holds all that two nodes were seen to have."""
+        """Return the position that covers what either of two nodes was seen to have."""
         return Position(max(self.lsn, other.lsn), max(self.timeline, other.timeline))
 
     def to_json(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ def _bytes(lsn: str) -> int:
 
 
 def _normal(lsn: int) -> int:
-    """Return the end of the last record, where the next one begins behind a page's header."""
+    """Return the end of the last record, which is where the next begins after a page's header."""
     offset = lsn % _PAGE_BYTES
     return lsn - offset if offset in _PAGE_HEADERS else lsn
 
@@ -123,16 +123,16 @@ def position(opened: Connection) -> Position | None:
 
 
 def wait_until_reached(ask: Callable[[], tuple[Any, ...]], wanted: Position, what: str) -> None:
-    """Wait until a node has got to a position.
+    """Wait until a node has reached a position.
 
     Args:
-        ask: Gives the row of `POSITION`, as it is now.
+        ask: Returns the current row of `POSITION`.
         wanted: The position.
         what: What is being done, for messages.
 
     Raises:
-        SourceUnavailable: It has not, after `REPLAY_WAIT_SECONDS`.
-        SourceMoved: A standby was promoted since, which may never have had what was there.
+        SourceUnavailable: It has not reached it after `REPLAY_WAIT_SECONDS`.
+        SourceMoved: A standby was promoted since, which may never have received that position.
     """
     deadline = time.monotonic() + REPLAY_WAIT_SECONDS
     while True:
@@ -143,8 +143,8 @@ def wait_until_reached(ask: Callable[[], tuple[Any, ...]], wanted: Position, wha
         if found.timeline > wanted.timeline:
             raise SourceMoved(
                 f"{what} failed: a standby was promoted since the run was planned (timeline "
-                f"{wanted.timeline} then, {found.timeline} now), and it may not have got all that "
-                "was planned for; run again"
+                f"{wanted.timeline} then, {found.timeline} now), and it may not have received all "
+                "that was planned for; run again"
             )
         if found.lsn >= wanted.lsn:
             return
@@ -162,11 +162,11 @@ def wait_until_reached(ask: Callable[[], tuple[Any, ...]], wanted: Position, wha
 def wait_until_flushed(
     opened: Connection, wanted: Position, what: str, wake: Callable[[], None]
 ) -> None:
-    """Wait until the server has all WAL up to a position on its disk.
+    """Wait until the server has flushed all WAL up to a position to disk.
 
-    A crash before that gives out again the numbers of transactions that had been rolled back, or
-    committed asynchronously. An idle server leaves a WAL page that is not full unflushed for some
-    15 s, or without an end where wal_level is minimal.
+    After a crash before that, the server assigns the numbers of transactions that had rolled back,
+    or committed asynchronously, a second time. An idle server leaves a partly filled WAL page
+    unflushed for some 15 s, or forever if wal_level is minimal.
 
     Args:
         opened: A connection to the server.
@@ -175,7 +175,7 @@ def wait_until_flushed(
         wake: Called once if the position is not flushed yet; see `wake_wal_writer`.
 
     Raises:
-        SourceUnavailable: It has not, after `FLUSH_WAIT_SECONDS`.
+        SourceUnavailable: It has not after `FLUSH_WAIT_SECONDS`.
     """
     deadline = time.monotonic() + FLUSH_WAIT_SECONDS
     question = "select pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text"
@@ -187,16 +187,16 @@ def wait_until_flushed(
         if time.monotonic() > deadline:
             raise SourceUnavailable(
                 f"{what} failed: after {FLUSH_WAIT_SECONDS:.0f} s the server has still not written "
-                f"the last {wanted.lsn - flushed} bytes of WAL to its disk, and a crash would give "
-                "out the snapshot's transaction numbers again; run again later"
+                f"the last {wanted.lsn - flushed} bytes of WAL to its disk; after a crash it would "
+                "assign the snapshot's transaction numbers again; run again later"
             )
         time.sleep(_POLL_SECONDS)
 
 
 def wake_wal_writer(opened: Connection) -> None:
-    """Commit an empty transaction asynchronously: the WAL writer then flushes all before it.
+    """Commit an empty transaction asynchronously: the WAL writer then flushes everything before it.
 
-    It takes one transaction number and changes no data, so it is allowed to readers.
+    It takes one transaction number and changes no data, so readers are allowed to.
     """
     with opened.transaction():
         execute(opened, "set local synchronous_commit = off")
@@ -205,12 +205,12 @@ def wake_wal_writer(opened: Connection) -> None:
 
 @dataclass(frozen=True)
 class Recovery:
-    """Whether a node is a standby, and what it is known to hold.
+    """Whether a node is a standby, and how current it is.
 
     Attributes:
         in_recovery: Whether it is a standby.
-        complete_to: All that its primary had committed by then has been replayed; None on a
-            primary, and where it is unknown.
+        complete_to: Time up to which it has replayed everything that its primary committed; None on
+            a primary, and if it is unknown.
         lag: How long ago that was; None in the same cases.
     """
 
@@ -226,10 +226,10 @@ class Recovery:
 
 
 def recovery(opened: Connection) -> Recovery:
-    """Return what the node is. On a primary that is idle, a standby may seem to lag.
+    """Return the node's state. While its primary is idle, a standby may seem to lag.
 
-    ``pg_last_xact_replay_timestamp()`` is the time of the last transaction. A role with
-    pg_read_all_stats (pg_monitor) sees when the primary last said that there is no more.
+    ``pg_last_xact_replay_timestamp()`` is the time of the last transaction. Only a role with
+    pg_read_all_stats (pg_monitor) sees when the primary last reported that there is nothing newer.
     """
     in_recovery, now, complete_to = execute(opened, _CLOCK)[0]
     if not in_recovery or complete_to is None:
@@ -238,7 +238,7 @@ def recovery(opened: Connection) -> Recovery:
 
 
 def check_lag(found: Recovery, most: timedelta | None, what: str) -> None:
-    """Refuse a standby that lags more than is allowed.
+    """Refuse a standby that lags more than allowed.
 
     Raises:
         SourceUnavailable: It does, or its lag is unknown.
@@ -255,7 +255,7 @@ def check_lag(found: Recovery, most: timedelta | None, what: str) -> None:
 
 
 def check_history(found: Position | None, before: Position | None, name: str) -> None:
-    """Refuse transactions' numbers of another history than those that were committed.
+    """Refuse transaction numbers from another history than those that were committed.
 
     Args:
         found: Where the primary stands now.
@@ -263,7 +263,7 @@ def check_history(found: Position | None, before: Position | None, name: str) ->
         name: The table, for messages.
 
     Raises:
-        ConfigError: A standby was promoted, or an older copy of the server was put back.
+        ConfigError: A standby was promoted, or an older copy of the server was restored.
     """
     if before is None or found is None:
         return
@@ -280,6 +280,6 @@ def check_history(found: Position | None, before: Position | None, name: str) ->
     if found.lsn < before.lsn:
         raise ConfigError(
             f"{name}: the server's WAL ends at {found.to_json()['lsn']}, below "
-            f"{before.to_json()['lsn']} of the last commit: an older copy of it was put back, "
-            f"which gives the same transaction numbers to others, {start_over}"
+            f"{before.to_json()['lsn']} of the last commit: an older copy of it was restored, "
+            f"which assigns the same transaction numbers to others, {start_over}"
         )

@@ -32,33 +32,33 @@ from extract_jobs.transform.utf8 import damaged_rows
 Width = Literal["narrow", "mixed", "wide"]
 
 WIDE_ROW_BYTES = 16 * 1024
-"""DuckDB fills vectors of 2,048 rows whatever their size, 32 MiB of rows just below this, and was
-seen to hold about six times a vector on the way to Arrow."""
+"""DuckDB fills vectors of 2,048 rows whatever their size: 32 MiB for rows just below this limit. It
+was seen to hold about six times a vector on the way to Arrow."""
 _FLAGS_PER_COLUMN = 60
-"""Bits of one int8 that mark unfaithful values, sign left alone."""
+"""Bits of one int8 that mark unfaithful values; the sign bit is not used."""
 
 
 @dataclass(frozen=True)
 class PostgresReader:
-    """Reads splits of one snapshot. Picklable; one connection a split, closed at its end.
+    """Reads splits of one snapshot. Picklable; one connection per split, closed at its end.
 
     Attributes:
-        connection: Where to, pinned to the address that the snapshot is on.
+        connection: The database, pinned to the address that the snapshot is on.
         server_version: Such as 160002.
-        snapshot_id: The exported snapshot; None where splits cannot share one.
+        snapshot_id: The exported snapshot; None if splits cannot share one.
         relation: What is read, with the spec's own condition.
         interval: The interval's condition; None reads all rows.
         columns: What is read of each row, in the order of the batches.
-        width: ``narrow`` where no row can be large; ``mixed`` where rows above `WIDE_ROW_BYTES`
-            are read one by one after the others; ``wide`` where every row is.
+        width: ``narrow`` if no row can be large; ``mixed`` if rows above `WIDE_ROW_BYTES` are read
+            one by one after the others; ``wide`` if every row is.
         size: SQL that estimates a row's variable bytes without fetching its out-of-line values.
         batch_rows: Rows in a batch of narrow rows.
-        null_what_fails: ``lossy_types: null``.
+        null_what_fails: Whether ``lossy_types`` is ``null``.
         what: What is read, for messages.
-        reached: The node that a split comes to must have got so far; None where it is known to.
+        reached: Position that a split's node must have reached; None if it is known to have.
         reads_foreign_tables: Whether some rows come from other servers, which no snapshot holds.
-        nulled: Values that became NULL because they had no faithful form, by column, in the read
-            that this copy of the reader began last. Not pickled.
+        nulled: Values that became NULL because they had no faithful form, by column, in the last
+            read that this copy of the reader began. Not pickled.
     """
 
     connection: DatabaseConnection
@@ -77,7 +77,7 @@ class PostgresReader:
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the counts behind: they are of this copy's last read."""
+        """Drop the counts: they belong to this copy's last read."""
         return self.__dict__ | {"nulled": {}}
 
     @property
@@ -86,7 +86,7 @@ class PostgresReader:
         return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
 
     def only(self, columns: Sequence[str]) -> PostgresReader:
-        """Give some columns alone. See `extract_jobs.sources.Reader.only`."""
+        """Read some columns only. See `extract_jobs.sources.Reader.only`."""
         chosen = tuple(column for column in self.columns if column.name in columns)
         return replace(self, columns=chosen, nulled={})
 
@@ -192,15 +192,15 @@ class PostgresReader:
     def _without(
         self, values: pa.Array, damaged: list[int], column: Column, split: Split, done: int
     ) -> pa.Array:
-        """Return text with NULL for what is not UTF-8, where ``lossy_types`` allows it."""
+        """Return text with NULL for values that are not UTF-8, if ``lossy_types`` allows it."""
         if not (self.null_what_fails and column.nullable):
             raise TypeNotRepresentable(
                 f"column {column.name} ({column.source_type}) holds text that is not valid UTF-8, "
-                f"in {len(damaged)} of the rows that were read last, first in row "
+                f"in {len(damaged)} of the rows that were read last; the first is row "
                 f"{done + damaged[0] + 1} of split {split.index} in the order of reading. The "
-                "database's encoding is SQL_ASCII, or it holds what was never checked: correct it, "
-                "convert it in a query, for example with convert_from(…), exclude the column, or "
-                "set lossy_types: null to write NULL for it, where the column admits NULL"
+                "database's encoding is SQL_ASCII, or invalid text was stored in it: correct the "
+                "text, convert it in a query, for example with convert_from(…), exclude the "
+                "column, or set lossy_types: null to write NULL for it, if the column admits NULL"
             )
         self.nulled[column.name] = self.nulled.get(column.name, 0) + len(damaged)
         bad = set(damaged)
@@ -213,8 +213,8 @@ class PostgresReader:
             count = pc.sum(marked).as_py() or 0
             if count and not self.null_what_fails:
                 kind = (
-                    "an array of several dimensions, or not starting at 1, or with an element "
-                    "without a faithful form"
+                    "an array of several dimensions, or one that does not start at 1, or that has "
+                    "an element without a faithful form"
                     if pa.types.is_list(column.arrow_type)
                     else "NaN"
                 )

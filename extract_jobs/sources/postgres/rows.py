@@ -1,7 +1,7 @@
 """Reads rows one by one through psycopg: slow, but never more than a few rows in memory.
 
-For rows of which 2,048 would not fit into memory. Such rows are so large that what Python costs
-per row does not show.
+For rows so large that 2,048 of them would not fit into memory. With such rows, Python's cost per
+row does not matter.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def stream_rows(
     """Stream a SELECT as record batches of about 16 MiB, or of one row that is larger.
 
     Args:
-        connection: Where to.
-        statement: One SELECT giving columns c0, c1, ….
+        connection: The database.
+        statement: One SELECT with columns c0, c1, ….
         snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
         types: Their Arrow types.
-        columns: Names of the first ones, for messages.
+        columns: The first of them, for messages.
         what: What is being read, for messages.
-        sockets: Told of the connection.
-        reached: The node must have got so far; waited for in the very transaction that reads.
+        sockets: Registers the connection.
+        reached: Position that the node must have reached; the transaction that reads waits for it.
 
     Raises:
         SourceUnavailable: The connection broke, or the snapshot is gone.
@@ -72,7 +72,7 @@ def stream_rows(
                 size += sum(len(value) for value in row if isinstance(value, str | bytes | list))
                 if size >= _BATCH_BYTES or len(rows) >= _BATCH_ROWS:
                     batch = _batch(rows, schema, columns)
-                    # Nothing of a large row is kept while the consumer has it.
+                    # Keeps nothing of a large row while the consumer has it.
                     rows, size = [], 0
                     del row
                     yield batch
@@ -90,7 +90,7 @@ def _checked(
     try:
         yield from cursor.stream(statement.encode(), binary=True)
     except psycopg.DataError as error:
-        # Without an SQLSTATE it is the client's: Python knows years 1 to 9999 only.
+        # Without an SQLSTATE it comes from the client: Python has years 1 to 9999 only.
         if error.sqlstate is not None:
             raise
         failed = True
@@ -104,7 +104,7 @@ def _checked(
 
 
 class _Text(Loader):
-    """Loads text as bytes: no copy more than needed; `PostgresReader` checks them."""
+    """Loads text as bytes, without an extra copy; `PostgresReader` checks them."""
 
     format = Format.BINARY
 

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL for everything but the bulk of the rows, by psycopg."""
+"""Connections to PostgreSQL through psycopg, for everything but the bulk of the rows."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Isolation = Literal["repeatable read", "read committed"]
 
 
 def execute(connection: Connection, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Run a statement that this package wrote and return its rows, none for a command."""
+    """Run one of this package's statements and return its rows, none for a command."""
     cursor = connection.execute(statement.encode(), values or None)
     return cursor.fetchall() if cursor.description else []
 
 
 def connect(connection: DatabaseConnection) -> Connection:
-    """Connect, in autocommit; `begin` brings the settings into force.
+    """Connect, in autocommit; `begin` applies the settings.
 
     Raises:
-        ConfigError: Login or its token refused, or no such database.
+        ConfigError: Login or token refused, or no such database.
         SourceUnavailable: Unreachable within the timeout.
     """
     arguments: dict[str, Any] = connection.parameters()
@@ -52,7 +52,7 @@ def begin(
     snapshot_id: str | None,
     isolation: Isolation = "repeatable read",
 ) -> None:
-    """Begin a read-only transaction with the package's settings in force, in one round trip.
+    """Begin a read-only transaction with the package's settings, in one round trip.
 
     Args:
         opened: A connection outside a transaction.
@@ -78,7 +78,7 @@ def session(
     """Open a read-only transaction for the length of the context.
 
     Args:
-        connection: Where to.
+        connection: The database.
         what: What is being done, for the error message.
         snapshot_id: An exported snapshot to join.
         isolation: As for `begin`.
@@ -102,8 +102,8 @@ def session(
                 )
             else:
                 failure = statement_error(error, what)
-    # The original quotes values of the row that failed. It must not travel along as the context,
-    # which Python sets even here, because the caller's ``with`` is still handling it.
+    # The original quotes values of the row that failed. It must not become the context of the new
+    # error, which Python sets even here, because the caller's ``with`` is still handling it.
     try:
         raise failure from None
     finally:

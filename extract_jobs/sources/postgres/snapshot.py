@@ -1,4 +1,4 @@
-"""One snapshot of a PostgreSQL table, held by a connection of its own that exported it."""
+"""One snapshot of a PostgreSQL table, held by the connection that exported it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CatalogEntry:
 
     Attributes:
         table: None for a query.
-        relation: How it is written in a FROM clause.
+        relation: The table or query in a FROM clause.
         leaves: Tables with storage below it; none for views and queries.
         types: Name, nullability and type of each column.
     """
@@ -60,7 +60,7 @@ class CatalogEntry:
         raise no_such_column(column, [name for name, _, _ in self.types])
 
     def column(self, name: str) -> PostgresColumn:
-        """Return a column as conditions compare it. Raises as `base_type` does."""
+        """Return a column for use in conditions. Raises as `base_type` does."""
         return PostgresColumn.of(name, self.base_type(name))
 
 
@@ -83,17 +83,17 @@ class PostgresSnapshot:
         parts: Parts,
         written_to: Position | None,
     ) -> None:
-        """Hold what `PostgresSource.snapshot` found; not for other callers.
+        """Keep what `PostgresSource.snapshot` found; not for other callers.
 
         Args:
             opened: The connection that exported it.
             found: What is read.
-            reader: Reads it.
-            watermark_column: Whose index an interval may be read through.
+            reader: Reads its splits.
+            watermark_column: Column whose index may be used to read an interval.
             parents: All tables that are read, by identifier.
-            parts: What is below them.
+            parts: Their partitions and children.
             written_to: What must be on the server's disk before the snapshot's transaction numbers
-                can be relied on; None where they are not.
+                can be relied on; None if they are not used.
         """
         self._parents, self._parts, self._written_to = parents, parts, written_to
         self._watermark_column = watermark_column
@@ -104,11 +104,11 @@ class PostgresSnapshot:
         self.shared = reader.snapshot_id is not None and not reader.reads_foreign_tables
 
     def splits(self, spec: ExtractSpec) -> list[Split]:
-        """Cut the request into splits. See `extract_jobs.sources.Snapshot.splits`."""
+        """Split the request. See `extract_jobs.sources.Snapshot.splits`."""
         try:
             return self._cut(spec)
         except psycopg.Error as error:
-            failure = statement_error(error, f"cutting {spec.extract_table} into splits")
+            failure = statement_error(error, f"splitting {spec.extract_table}")
         # Not from within the handler: the original may quote rows.
         raise failure
 
@@ -149,15 +149,15 @@ class PostgresSnapshot:
         )
 
     def _may_read_ctid(self, wanted: SplitSpec, size: int) -> bool:
-        """Return whether ctid may be read, which needs SELECT on the table, not on columns."""
+        """Return whether ctid may be read, which needs SELECT on the table, not just on columns."""
         table = self._found.table
         if table is None or size <= wanted.target_bytes:
-            return True  # one split needs none
+            return True  # a single split does not need it
         statement = "select pg_catalog.has_table_privilege(%s::pg_catalog.int8::pg_catalog.oid, %s)"
         return bool(execute(self._opened, statement, table.oid, "select")[0][0])
 
     def _cut_interval(self, wanted: SplitSpec, table_bytes: int) -> list[Split] | None:
-        """Cut an interval through the watermark's index; None where the table is to be scanned."""
+        """Split an interval through the watermark's index; None if the table should be scanned."""
         column, interval = self._watermark_column, self.reader.interval
         if column is None or interval is None:
             return None
@@ -172,12 +172,14 @@ class PostgresSnapshot:
         )
 
     def count(self) -> int:
-        """Count the request's rows under the very same predicate.
+        """Count the request's rows with exactly the same predicate.
 
-        On the connection that exported the snapshot: it has its locks already, while another one
-        would queue behind an ALTER TABLE that waits for them. Where no snapshot is shared, on a new
-        connection: rows are read as they are now, and the one that is held goes on to see what
-        was there when the run began.
+        On the connection that exported the snapshot: it already has its locks, while another one
+            would
+        queue behind an ALTER TABLE that waits for them. If no snapshot is shared, on a new
+        connection: rows are then read in their current state, while the held connection still sees
+            the state at the
+        beginning of the run.
         """
         reader = self.reader
         statement = select(["pg_catalog.count(*)"], reader.relation, reader.interval)
@@ -193,21 +195,20 @@ class PostgresSnapshot:
         raise failure
 
     def verify(self) -> None:
-        """Check that the splits read one table. See `extract_jobs.sources.VerifiedSnapshot`."""
+        """Check that all splits read one table. See `extract_jobs.sources.VerifiedSnapshot`."""
         what = self.reader.what
-        with session(self.reader.connection, f"looking again at what was read, {what}") as opened:
+        with session(self.reader.connection, f"checking what was read, {what}") as opened:
             now = children(opened, self._parents)
             if self._written_to is not None:
                 wait_until_flushed(opened, self._written_to, what, self._wake_wal_writer)
         if now != self._parts:
             raise SourceMoved(
                 f"{what} failed: partitions or children were attached or detached meanwhile, so "
-                "that some splits may have read them and others not; nothing was committed; run "
-                "again"
+                "some splits may have read them and others not; nothing was committed; run again"
             )
 
     def _wake_wal_writer(self) -> None:
-        """Wake it over a connection of its own; where there is none to spare, it is waited for."""
+        """Wake it over a connection of its own; without a spare connection, just wait for it."""
         try:
             with contextlib.closing(connect(self.reader.connection)) as opened:
                 wake_wal_writer(opened)
@@ -230,7 +231,7 @@ class PostgresSnapshot:
 
     @contextlib.contextmanager
     def heartbeat(self) -> Iterator[None]:
-        """Use the connection now and then, so that no firewall or proxy forgets it."""
+        """Use the connection now and then, so that no firewall or proxy drops it."""
         stop = threading.Event()
 
         def beat() -> None:

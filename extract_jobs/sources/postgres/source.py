@@ -1,4 +1,4 @@
-"""PostgreSQL as a source: describe a table, hold one snapshot, cut it into splits, count it."""
+"""PostgreSQL as a source: describe a table, hold one snapshot, split it, count it."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
 
     Attributes:
         spec: What is extracted.
-        connection: Where from, credentials resolved.
-        reached: Where in its history the source is known to have been.
+        connection: The database, credentials resolved.
+        reached: Latest position in its history that the source is known to have reached.
         seen: Its position when `highest` last ran; empty before that, and if it reports none.
     """
 
@@ -99,7 +99,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
 
     @classmethod
     def open(cls, spec: ExtractSpec) -> PostgresSource:
-        """Resolve a spec's credentials; nothing is connected yet.
+        """Resolve a spec's credentials; does not connect yet.
 
         Raises:
             ConfigError: They cannot be resolved, or the spec requests unsupported splits.
@@ -119,11 +119,11 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
             return list_tables(opened)
 
     def position(self) -> dict[str, str] | None:
-        """Return where `highest` looked. See `extract_jobs.sources.ReplicatedSource`."""
+        """Return the position at `highest`. See `extract_jobs.sources.ReplicatedSource`."""
         return self.seen[-1].to_json() if self.seen else None
 
     def having_reached(self, position: Mapping[str, str]) -> PostgresSource:
-        """Read from no node that lags. See `extract_jobs.sources.ReplicatedSource`."""
+        """Require nodes to have reached it. See `extract_jobs.sources.ReplicatedSource`."""
         return replace(self, reached=Position.from_json(position))
 
     @contextlib.contextmanager
@@ -133,7 +133,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
             self._note(opened)
 
     def _note(self, opened: Connection) -> None:
-        """Keep where the node is, after what was seen there, so that its position holds all."""
+        """Keep the node's position, read after the rows, so that it covers them."""
         here = position(opened)
         if here is not None:
             self.seen[:] = [here.later(self.seen[0]) if self.seen else here]
@@ -171,7 +171,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
         upper: WatermarkValue | None = None,
         delay: timedelta | None = None,
     ) -> WatermarkValue | None:
-        """Return the greatest value, in snapshot mode the last transaction that is over."""
+        """Return the greatest value, in snapshot mode the last transaction that has ended."""
         if not is_snapshot_mode(self.spec):
             return super().highest(column, lower=lower, upper=upper, delay=delay)
         with session(self.connection, f"reading the highest {column} of {self.name}") as opened:
@@ -181,7 +181,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
             return found
 
     def _latest(self, opened: Connection, column: SqlColumn, delay: timedelta) -> str:
-        # That of the user's sessions which set none, unlike ours.
+        # The zone of the user's sessions that set none, unlike ours.
         zone = execute(
             opened, f"select reset_val from pg_catalog.pg_settings where name {EQUALS} 'TimeZone'"
         )
@@ -190,7 +190,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
     def _check_bound(self, opened: Connection, column: SqlColumn, bound: WatermarkValue) -> None:
         super()._check_bound(opened, column, bound)
         if bound.type != "string":
-            return  # typed already
+            return  # already typed
         kind = column.source_type
         try:
             execute(opened, f"select {quote_text(bound.text)}::pg_catalog.{kind}")
@@ -204,8 +204,8 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
     def snapshot(self, request: ReadRequest) -> Iterator[PostgresSnapshot]:
         """Take a snapshot and hold it until the context ends.
 
-        Behind a pooler, or where the server cannot export one, there is none to share: then there
-        is one split, and what `PostgresSnapshot.count` counts is a snapshot of its own.
+        Behind a pooler, or if the server cannot export one, there is none to share: then there is
+        one split, and `PostgresSnapshot.count` counts in a snapshot of its own.
         """
         with contextlib.closing(connect(self.connection)) as opened:
             held = self._hold(opened, request)
@@ -215,7 +215,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
     def _row_security(self, opened: Connection, found: CatalogEntry) -> dict[str, str]:
         """Return whether policies hide rows from the reader; refuse that unless it is requested.
 
-        Of views and queries the server itself refuses it, when it is to plan them.
+        For views and queries the server itself refuses, when it plans them.
         """
         applies = self.spec.row_security == "apply"
         if found.table is None or found.table.relkind == "v":
@@ -224,7 +224,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
         if not execute(opened, statement, found.table.oid)[0][0]:
             return {}
         if not applies:
-            raise hidden_rows(f"{self.name} cannot be read whole")
+            raise hidden_rows(f"{self.name} cannot be read in full")
         return {"row_security": "applied"}
 
     def _hold(self, opened: Connection, request: ReadRequest) -> PostgresSnapshot:
@@ -239,7 +239,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
                 execute(opened, "rollback")
             failure = SourceUnavailable(
                 f"{what} failed: {', '.join(changed)} was truncated, rewritten or recreated "
-                f"meanwhile, {_SNAPSHOT_TRIES} times in a row; run again when that is over"
+                f"meanwhile, {_SNAPSHOT_TRIES} times in a row; run again when that has stopped"
             )
         except psycopg.errors.LockNotAvailable:
             failure = waited_too_long(opened, what)
@@ -280,7 +280,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
         return found, self._reader(opened, request, found, snapshot_id)
 
     def _check_unaltered(self, request: ReadRequest, found: CatalogEntry) -> None:
-        """Compare the columns as the snapshot's locks keep them with those that were planned."""
+        """Compare the columns that the snapshot's locks protect with those that were planned."""
         now = {name: (kind.printed, nullable) for name, nullable, kind in found.types}
         altered = [
             f"{column.name} was {column.source_type}, and is {now.get(column.name, ('gone',))[0]}"
@@ -325,7 +325,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
         self, opened: Connection, request: ReadRequest, found: CatalogEntry, snapshot_id: str | None
     ) -> PostgresReader:
         version = opened.info.server_version
-        # Not ``*``: the user may be allowed some columns only.
+        # Not ``*``: the user may only read some columns.
         names = ", ".join(quote_name(column.name) for column in request.columns)
         plan = explain(opened, f"select {names} from {found.relation.source}")
         toast = sum(leaf.toast_bytes for leaf in found.leaves) or toast_below(opened, plan)
@@ -342,7 +342,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
             batch_rows=batch_rows(found.leaves, plan["Plan Width"]),
             reads_foreign_tables=any(n["Node Type"] == "Foreign Scan" for n in nodes(plan)),
             null_what_fails=self.spec.lossy_types == "null",
-            # Another connection may come to another node.
+            # Another connection may reach another node.
             reached=self.reached if self.connection.pooled else None,
             what=f"reading {self.name}",
         )
@@ -350,7 +350,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
     def _condition(
         self, opened: Connection, request: ReadRequest, found: CatalogEntry, snapshot_id: str | None
     ) -> str | None:
-        """Return the interval's condition, in snapshot mode for the very snapshot that is held."""
+        """Return the interval's condition, in snapshot mode for exactly the held snapshot."""
         column = request.watermark_column
         if column is None or not is_snapshot_mode(self.spec):
             return interval_condition(request, found.column)
@@ -364,7 +364,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
 
 
 def _estimates(opened: Connection, found: CatalogEntry) -> tuple[int | None, int | None]:
-    """Return estimated rows and bytes; what is not stored is estimated by the planner."""
+    """Return estimated rows and bytes; the planner estimates what is not stored."""
     if not found.leaves:
         if found.relation.kind == "partitioned":
             return 0, 0

@@ -1,8 +1,8 @@
-"""Cuts a table into splits: by heap page where that is possible, else by a column's values.
+"""Splits a table: by heap page if that is possible, else by a column's values.
 
-Page ranges (``ctid``) need nothing of the table, no key and no index, are even however skewed its
-values are, and are read in the order of the disk; PostgreSQL scans them as ranges since 14. The
-bounds need not know of rows that come later: the last range is open-ended.
+Page ranges (``ctid``) need neither key nor index, are even however skewed the values are, and are
+read in the order of the disk; PostgreSQL scans them as ranges since 14. The bounds need not
+consider rows that come later: the last range is open-ended.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def can_cut_by_page(found: Sequence[Leaf], server_version: int) -> bool:
 
 
 def by_page(found: Sequence[Leaf], block_size: int, target_bytes: int) -> list[Split]:
-    """Cut a table by heap page so that splits hold about equally many bytes.
+    """Split a table by heap page so that splits have about the same number of bytes.
 
     All leaves of a partitioned table are read through the parent, so one range of page numbers
     selects from every leaf. Leaves differ in length: the splits are cut by the bytes of all leaves
@@ -51,7 +51,7 @@ def by_page(found: Sequence[Leaf], block_size: int, target_bytes: int) -> list[S
     Args:
         found: The leaves.
         block_size: The server's block size in bytes.
-        target_bytes: Wanted size of a split, out-of-line values included.
+        target_bytes: Target size of a split, out-of-line values included.
 
     Returns:
         Splits over pages ``[start, end)``, from 0, the last one open-ended.
@@ -59,7 +59,7 @@ def by_page(found: Sequence[Leaf], block_size: int, target_bytes: int) -> list[S
     sizes = [(leaf.heap_bytes // block_size, leaf.heap_bytes + leaf.toast_bytes) for leaf in found]
     total = sum(size for pages, size in sizes if pages)
     count = min(max(1, -(-total // target_bytes)), max((p for p, _ in sizes), default=1) or 1)
-    # Between two leaves' ends the bytes per page number are constant.
+    # Between two leaves' ends the number of bytes per page number is constant.
     ends = sorted({pages for pages, _ in sizes if pages})
     bounds = [0]
     done = 0.0
@@ -74,7 +74,7 @@ def by_page(found: Sequence[Leaf], block_size: int, target_bytes: int) -> list[S
             bounds.append(page)
         done += density * (end - start)
     if len(bounds) == 1:
-        # Without a condition: ctid is not to be read by who has been granted columns.
+        # Without a condition: a user who may only read some columns may not read ctid.
         return whole(total)
     edges: list[tuple[int, int | None]] = list(itertools.pairwise(bounds))
     edges.append((bounds[-1], None))
@@ -94,25 +94,25 @@ def through_index(
     condition: str,
     table_bytes: int,
 ) -> list[Split] | None:
-    """Cut an interval that the planner would fetch through an index.
+    """Split an interval that the planner would fetch through an index.
 
-    The planner's row counts come from statistics that know nothing of rows since the last ANALYZE,
-    which are the very rows of an increment. So it is believed as to the index, and the rows are
-    counted, no further than one split can hold.
+    The planner's row counts come from statistics that do not cover rows since the last ANALYZE,
+    which are exactly the rows of an increment. So its choice of the index is believed, but the rows
+    are counted, up to what one split can hold.
 
     Args:
         opened: A connection in the snapshot.
         relation: What is read.
-        target_bytes: Wanted size of a split.
+        target_bytes: Target size of a split.
         column: The watermark column.
         base_type: Its base type.
         condition: The interval's condition.
         table_bytes: Size of the whole table.
 
     Returns:
-        One split where the interval is small, else ranges between its least and greatest value;
-        None where it is not fetched through an index, or is too great a part of the table for
-        that, so that the table is better scanned.
+        One split if the interval is small, else ranges between its least and greatest value; None
+        if the planner uses no index, or the interval is so large a part of the table that a scan
+        is better.
     """
     statement = select(["1"], relation, condition)
     plan = explain(
@@ -151,17 +151,17 @@ def by_range(
     condition: str | None,
     estimated_bytes: int,
 ) -> list[Split]:
-    """Cut by a column's values; rows with NULL in it belong to the first split.
+    """Split by a column's values; NULLs belong to the first split.
 
-    A table's bounds are percentiles of a sample, so that skewed and sparse values are cut evenly,
-    and any type with an order works, text under its own collation. A view or query cannot be
-    sampled: integers, dates and timestamps are cut evenly between least and greatest value, other
-    types are one split.
+    A table's bounds are percentiles of a sample, so skewed and sparse values are split evenly, and
+    any ordered type works, text under its own collation. A view or query cannot be sampled:
+    integers, dates and timestamps are divided evenly between least and greatest value, other types
+    make one split.
 
     Args:
         opened: A connection in the snapshot.
         relation: What is read.
-        split: The spec's wishes.
+        split: What the spec says about splits.
         column: The column.
         base_type: Its base type.
         condition: The interval's condition, if any.
@@ -177,7 +177,7 @@ def by_range(
         )
     wanted = -(-estimated_bytes // split.target_bytes)
     if split.strategy == "range" and relation.kind not in ("table", "partitioned"):
-        # The size of a query's result is a guess; the person asked for splits.
+        # The size of a query's result is a guess, and splits were explicitly requested.
         wanted = max(wanted, split.max_connections)
     count = min(max(1, wanted), _MAX_RANGES)
     if count == 1:
@@ -224,7 +224,7 @@ def _sampled_bounds(
     fractions = ",".join(f"{i / count:.6f}" for i in range(1, count))
     found = execute(
         opened,
-        # Named apart from b, or it would be sorted as text.
+        # Not named b, or it would be sorted as text.
         "select b::pg_catalog.text as bound from (select distinct"
         " pg_catalog.unnest(pg_catalog.percentile_disc("
         f"array[{fractions}]::pg_catalog.float8[]) within group (order by c0)) as b"

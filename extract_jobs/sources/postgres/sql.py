@@ -1,7 +1,7 @@
 """The SQL that the PostgreSQL source sends: quoting, relations, predicates, session settings.
 
-Everything here is text in, text out. A person's own text (``query``, ``where``) is only ever put
-between parentheses that were checked to be its own (see
+Everything here is text in, text out. A person's own text (``query``, ``where``) is only put between
+parentheses after a check that it does not close them (see
 `extract_jobs.sources.postgres.user_sql`).
 """
 
@@ -13,19 +13,19 @@ from extract_jobs.watermark import WatermarkType
 
 LOCK_TIMEOUT_SECONDS = 60
 """How long any statement waits for a lock. Never unlimited: a reader would queue behind a TRUNCATE
-that itself waits for the transaction which holds the snapshot."""
+that itself waits for the transaction that holds the snapshot."""
 
 _SETTINGS = {
     "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
     # A split waits inside its transaction between opening and reading, and while the writer is
-    # slow; the exporter waits all the time.
+    # slow; the exporting connection waits all the time.
     "idle_in_transaction_session_timeout": "0",
     "statement_timeout": "0",
-    # A reader that is subject to policies is refused, instead of reading a part unnoticed.
+    # A reader to whom policies apply gets an error instead of a part of the rows.
     "row_security": "off",
-    # A pooler's session, or a role, may have another.
+    # A pooler's session, or a role, may have a different one.
     "client_encoding": "UTF8",
-    # What casts to text print.
+    # How casts to text print.
     "DateStyle": "ISO,YMD",
     "IntervalStyle": "postgres",
     "TimeZone": "UTC",
@@ -41,9 +41,10 @@ def quote_name(name: str) -> str:
 
 
 def operator(sign: str) -> str:
-    """Return an operator that nobody's schema ahead in the search path can replace.
+    """Return an operator that no schema ahead in the search path can replace.
 
-    It binds like none of the built-in ones: operands other than names and casts need parentheses.
+    Its precedence differs from the plain one's: operands other than names and casts need
+    parentheses.
     """
     return f"operator(pg_catalog.{sign})"
 
@@ -59,14 +60,14 @@ def quote_text(text: str) -> str:
 
 
 def set_local(server_version: int, settings: Mapping[str, str]) -> str:
-    """Return the settings that each transaction begins with, as statements.
+    """Return the statements with the settings that each transaction begins with.
 
-    They belong to the transaction, because poolers refuse startup ``options`` or swallow them, and
-    hand a session with its settings on to the next client.
+    They are local to the transaction, because poolers refuse startup ``options`` or ignore them,
+    and pass a session with its settings on to the next client.
 
     Args:
         server_version: Such as 160002.
-        settings: The connection's own, over those of all.
+        settings: The connection's own, which override the defaults.
     """
     newer = {name: "0" for name, since in _SETTINGS_SINCE.items() if server_version >= since}
     return "; ".join(
@@ -99,7 +100,7 @@ def literal(text: str, base_type: str) -> str:
     """Return a typed literal that compares with a column of a base type of `KINDS`."""
     cast = KINDS[base_type][1]
     if cast == "int8" and not -(2**63) <= int(text) < 2**63:
-        cast = "numeric"  # a bound beyond what the column can hold bounds nothing, and is no error
+        cast = "numeric"  # a bound outside the column's range is valid and excludes nothing
     return quote_text(text) + (f"::pg_catalog.{cast}" if cast else "")
 
 

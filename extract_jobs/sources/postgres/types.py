@@ -3,8 +3,8 @@
 DuckDB's scanner is trusted with an allow-list, the rules in `RULES` that name an Arrow type. It
 reads ``numeric`` without precision as double, ``NaN`` of ``numeric(p,s)`` as 0, ``24:00`` as
 ``00:00``, ``timetz`` without its zone, strips the padding of ``char(n)``, and drops lower bounds of
-arrays. So every type outside the list is cast to text by the server, and values inside it that
-would be misread are looked for (`extract_jobs.sources.postgres.values`).
+arrays. So the server casts every other type to text, and values of the listed types that would be
+misread are searched for (`extract_jobs.sources.postgres.values`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Rule:
     """How some types arrive.
 
     Attributes:
-        bases: Their names in ``pg_type``; empty where the rule is not chosen by name.
-        arrow: What DuckDB reads them as, faithfully; None where the server casts them to text.
+        bases: Their names in ``pg_type``; empty if the rule is not chosen by name.
+        arrow: What DuckDB reads them as, faithfully; None if the server casts them to text.
         row: The rule in the docs.
     """
 
@@ -90,7 +90,7 @@ RULES = (
     _rule("timestamp", pa.timestamp("us"), "timestamp", "timestamp", f"microseconds; {_YEARS}"),
     _rule("timestamptz", pa.timestamp("us", "UTC"), "timestamptz", "timestamptz",
           f"microseconds, as UTC; {_YEARS}"),
-    _text("time timetz", "time, timetz", "with 24:00 and the zone, which Arrow's times have not"),
+    _text("time timetz", "time, timetz", "with 24:00 and the zone, which Arrow's times lack"),
     _text("interval", "interval", "in the style postgres: months, days and time stay apart"),
     _text("uuid", "uuid", "in its 36 letters, lower case"),
     _text("json jsonb xml", "json, jsonb, xml", "json and xml letter by letter, jsonb as the "
@@ -121,13 +121,13 @@ TYPE_RULES = (
              "without a faithful form, have none"),
     TypeRule("T[] of any other T", "list of string", "as_text",
              "each element as the server prints it; other shapes have no faithful form"),
-    TypeRule("domain", "as the type below it", "lossless", "constraints are the server's business"),
+    TypeRule("domain", "as the type below it", "lossless", "constraints are left to the server"),
 )  # fmt: skip
 """The table of types in the docs. The mapping itself goes by `RULES`."""
 
 
 def rule_of(found: PostgresType) -> Rule:
-    """Return the rule for a type, for an array that of its elements."""
+    """Return the rule for a type; for an array, its element's rule."""
     if not found.built_in:
         return OTHER
     if found.base == "numeric":
@@ -142,10 +142,10 @@ def _decimal(found: PostgresType) -> pa.DataType | None:
 
 
 def _arrow_type(found: PostgresType) -> pa.DataType | None:
-    """Return the Arrow type that DuckDB reads the scalar as, faithfully; None if it cannot."""
+    """Return the Arrow type that DuckDB faithfully reads the scalar as; None if there is none."""
     rule = rule_of(found)
     if found.is_array and found.base == "bytea":
-        return None  # DuckDB does not know its array type
+        return None  # DuckDB does not have its array type
     return _decimal(found) if rule is DECIMAL else rule.arrow
 
 
@@ -158,11 +158,12 @@ def make_column(
         name: The column's name.
         found: Its type.
         nullable: Whether it admits NULL.
-        cast: What the spec casts it to, if anything: it permits ``money``, and ``string`` takes
-            decimals, dates, timestamps and arrays as the server's text, so that any value passes.
-        lossy_types: What becomes of values without a faithful form: ``null`` makes them NULL;
-            ``string`` takes the whole of a column that may hold some as the server's text, unless
-            it is cast.
+        cast: What the spec casts it to, if anything: a cast permits ``money``, and a cast to
+            ``string`` reads decimals, dates, timestamps and arrays as the server's text, so any
+            value passes.
+        lossy_types: What happens to values without a faithful form: ``null`` makes them NULL;
+            ``string`` reads the whole column as the server's text if it may have some, unless it
+            is cast.
 
     Returns:
         The column, or a sentence why it cannot be read.

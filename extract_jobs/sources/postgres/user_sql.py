@@ -1,4 +1,4 @@
-"""What a person wrote, a query or a condition, checked to be one statement or expression."""
+"""Checks that a person's query or condition is a single statement or expression."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from extract_jobs.spec.predicates import check_where
 def check_statement(opened: Connection, text: str, what: str) -> list[tuple[str, int, int]]:
     """Let the server parse one statement, over the protocol that refuses several.
 
-    Nothing is run.
+    The statement is not run.
 
     Returns:
-        Name, type identifier and type modifier of each column it would give.
+        Name, type identifier and type modifier of each column of its result.
 
     Raises:
         ConfigError: The server refuses it.
@@ -31,7 +31,7 @@ def check_statement(opened: Connection, text: str, what: str) -> list[tuple[str,
             error = psycopg.errors.error_from_result(result)
             if error.sqlstate == "42501":
                 raise statement_error(error, f"preparing the {what}") from error
-            raise ConfigError(f"{what} is refused by the server: {primary(error)}") from error
+            raise ConfigError(f"the server refuses the {what}: {primary(error)}") from error
     return [
         ((described.fname(i) or b"").decode(), described.ftype(i), described.fmod(i))
         for i in range(described.nfields)

@@ -1,7 +1,7 @@
-"""Values that have no faithful form in Arrow: how they are found, and the rest brought to its type.
+"""Values without a faithful form in Arrow: how they are found, and how the rest is converted.
 
-What DuckDB would misread in silence is looked for by SQL (`failure_condition`), what it shows in
-Arrow (`out_of_range`), because Arrow is cheaper.
+What DuckDB would silently misread is found by SQL (`failure_condition`), what stays visible in
+Arrow there (`out_of_range`), because Arrow is cheaper.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def failure_condition(value: str, arrow: pa.DataType) -> str | None:
     """Return SQL that is true for values of an expression without a faithful form.
 
     Args:
-        value: SQL that gives the column's value.
+        value: SQL of the column's value.
         arrow: The Arrow type it arrives as.
 
     Returns:
@@ -37,7 +37,7 @@ def failure_condition(value: str, arrow: pa.DataType) -> str | None:
 
 
 def _element_condition(value: str, arrow: pa.DataType) -> str | None:
-    # The literal stands on the left so that ``any(array)`` fits on the right.
+    # The literal is on the left so that ``any(array)`` fits on the right.
     if pa.types.is_decimal(arrow):
         return f"'NaN'::pg_catalog.numeric {operator('=')} {value}"
     if pa.types.is_date(arrow):
@@ -55,7 +55,7 @@ def _element_condition(value: str, arrow: pa.DataType) -> str | None:
 
 
 def hidden_by_duckdb(arrow: pa.DataType) -> bool:
-    """Return whether unfaithful values of a type can only be seen by the server."""
+    """Return whether only the server can see unfaithful values of a type."""
     return bool(pa.types.is_list(arrow) or pa.types.is_decimal(arrow))
 
 
@@ -67,13 +67,13 @@ def pad_width(column: Column) -> int | None:
 
 
 def conform(values: pa.Array, column: Column) -> pa.Array:
-    """Bring what DuckDB or psycopg gave for a column to exactly its Arrow type.
+    """Convert what DuckDB or psycopg returned for a column to exactly its Arrow type.
 
     ``char(n)`` gets its padding back.
     """
     width = pad_width(column)
     if width is not None and pa.types.is_list(column.arrow_type):
-        # Row by row: arrays of char(n) are too rare to be worth offsets arithmetic.
+        # Row by row: arrays of char(n) are too rare to justify offset arithmetic.
         padded = [
             None if row is None else [item if item is None else item.ljust(width) for item in row]
             for row in values.to_pylist()

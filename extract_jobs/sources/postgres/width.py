@@ -1,4 +1,4 @@
-"""How wide rows are, from the catalogue, and how to read them within a bounded memory.
+"""How wide rows are, from the catalogue, and how to read them in bounded memory.
 
 DuckDB fills vectors of 2,048 rows whatever their bytes, so 2,048 rows of 20 MB would need 40 GB.
 The server knows a value's length without fetching it from TOAST (``octet_length`` of text and
@@ -19,7 +19,7 @@ from extract_jobs.sources.postgres.reader import Width
 from extract_jobs.sources.postgres.sql import operator, quote_name
 
 _TOAST_BYTES = 2**19
-"""Below this much TOAST the rows are taken as narrow. Stored values may be compressed, pglz at
+"""With less TOAST than this, rows count as narrow. Stored values may be compressed, by pglz at
 best 1:90, so one vector has 45 MB of text at worst."""
 _BATCH_BYTES = 8 * 2**20
 _VECTOR_ROWS = 2_048
@@ -44,10 +44,10 @@ def _is_unbounded(column: Column) -> bool:
 
 
 def size_expression(columns: Sequence[Column], server_version: int) -> str:
-    """Return SQL for about how many bytes a row's variable columns have once read.
+    """Return SQL for about how many bytes a row's variable columns have when read.
 
-    Exact for text and bytea. For others only the stored size can be had cheaply; it is taken
-    tenfold where the value is compressed, or where the server does not know (before 14).
+    Exact for text and bytea. For others only the stored size is cheap; it is multiplied by ten if
+    the value is compressed, or if the server does not know (before 14).
     """
     parts = []
     for column in columns:
@@ -73,8 +73,8 @@ def width_of(columns: Sequence[Column], toast_bytes: int, *, may_read_twice: boo
     Args:
         columns: What is read of each row.
         toast_bytes: Out-of-line values of the tables below, as stored.
-        may_read_twice: Whether two reads see the same rows: tables in a shared snapshot do, a
-            query with ``random()`` does not.
+        may_read_twice: Whether two reads see the same rows: true of tables in a shared snapshot,
+            not of a query with ``random()``.
     """
     if toast_bytes <= _TOAST_BYTES or not any(map(_is_unbounded, columns)):
         return "narrow"
@@ -86,7 +86,7 @@ def batch_rows(found: Sequence[Leaf], planned_width: int) -> int:
 
     Args:
         found: The tables read; empty for a view or query.
-        planned_width: The planner's idea of a row's bytes, where the catalogue has no better.
+        planned_width: The planner's estimate of a row's bytes, used if the catalogue has no better.
     """
     rows = sum(leaf.rows or 0 for leaf in found)
     size = sum(leaf.heap_bytes + leaf.toast_bytes for leaf in found)

@@ -3,15 +3,15 @@
 A run takes the rows whose ``xmin`` is in ``[previous pg_snapshot_xmin, current
 pg_snapshot_xmin)``. Below ``pg_snapshot_xmin`` no transaction is open any more, neither a top-level
 one nor one under a SAVEPOINT (which has a higher number than the transaction around it), so what is
-not visible now was rolled back. Whatever is at or above it waits for the next run, even if it is
+not visible now was rolled back. Rows at or above it wait for the next run, even if they are
 committed. The watermark is the last number below it, so that intervals are ``(lower, upper]`` here
 as everywhere.
 
 ``xmin`` has 32 bits and is widened to the greatest number below the snapshot's ``xmax`` that ends
-in them. VACUUM and COPY FREEZE mark rows frozen and leave the bits as they are, so that a row keeps
-its number until the counter has gone once around; then its number seems 2³² higher, and it comes
-once more. It never seems lower than it is: no row vanishes. Bits below 3 are no transaction's: rows
-of servers before 9.4, frozen then, which belong to the first run alone.
+in them. VACUUM and COPY FREEZE mark rows frozen and leave the bits unchanged, so a row keeps its
+number until the counter has wrapped around; then its number seems 2³² higher, and it is extracted
+once more. It never seems lower than it is: no row is lost. Bits below 3 belong to no transaction:
+those rows were frozen by servers before 9.4, and only the first run extracts them.
 
 https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
 https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-WRAPAROUND
@@ -47,16 +47,16 @@ class Counter:
 
 
 def is_snapshot_mode(spec: ExtractSpec) -> bool:
-    """Return whether a run of a spec takes rows by their transaction."""
+    """Return whether a spec's runs select rows by their transaction."""
     return spec.mode == "incremental" and bool(spec.watermark and spec.watermark.snapshot)
 
 
 def check_table(found: CatalogEntry, name: str) -> None:
-    """Refuse what does not keep the transaction that wrote a row.
+    """Refuse tables that do not keep the transaction that wrote a row.
 
     Raises:
-        ConfigError: A view, a materialized one too, a foreign table, or another table than a heap
-            or partitions that are heaps.
+        ConfigError: A view (also a materialized one), a foreign table, or a table that is neither a
+            heap nor made of partitions that are heaps.
     """
     kind = found.table.relkind if found.table else ""
     what = {"": "query", "v": "view", "m": "materialized view", "f": "foreign table"}.get(kind)
@@ -65,15 +65,15 @@ def check_table(found: CatalogEntry, name: str) -> None:
     if what is not None:
         raise ConfigError(
             f"{name} is a {what}, and watermark.snapshot takes heap tables and their partitions "
-            "only: others do not keep which transaction wrote a row. Name a watermark.column"
+            "only: others do not keep the transaction that wrote a row. Name a watermark.column"
         )
 
 
 def check_identified(fingerprint: dict[str, str], name: str) -> None:
-    """Refuse a server that does not report its identity: transactions' numbers are its own.
+    """Refuse a server that does not report its identity, since transaction numbers are its own.
 
     Raises:
-        ConfigError: The fingerprint has an address in the system identifier's place.
+        ConfigError: The fingerprint has an address instead of the system identifier.
     """
     if not fingerprint["system_identifier"].isdecimal():
         raise ConfigError(
@@ -83,7 +83,7 @@ def check_identified(fingerprint: dict[str, str], name: str) -> None:
 
 
 def counter(opened: Connection, name: str) -> Counter:
-    """Read the position of the transaction's snapshot.
+    """Read the counters of the transaction's snapshot.
 
     Args:
         opened: A connection in a transaction with one snapshot.
@@ -118,7 +118,7 @@ def reached(found: Counter, lower: WatermarkValue | None, name: str) -> Watermar
         name: The table, for messages.
 
     Raises:
-        ConfigError: The source's position went back: it is an older copy of itself.
+        ConfigError: The source's counter went back: it was restored from an older copy.
     """
     last = found.oldest - 1
     if lower is None or last > int(lower.text):
@@ -141,13 +141,13 @@ def xmin_condition(interval: Interval | None, found: Counter, name: str) -> str 
     """Return the condition for rows whose transaction is in an interval; None for all rows.
 
     Args:
-        interval: Of transactions.
-        found: The position of the snapshot that rows are read in: rows of transactions after
-            another one would be taken for rows of 2³² transactions ago.
+        interval: An interval of transactions.
+        found: The counters of the snapshot that rows are read in: with others, rows of later
+            transactions would be taken for rows of 2³² transactions ago.
         name: The table, for messages.
 
     Raises:
-        ConfigError: The source's position is below the interval's end.
+        ConfigError: The source's counter is below the interval's end.
     """
     if interval is None:
         return None
@@ -163,7 +163,7 @@ def xmin_condition(interval: Interval | None, found: Counter, name: str) -> str 
 
     upper = int(interval.upper.text) if interval.upper else last
     # Widened, every row is in (last - 2³², last]. Its distance below a bound, in 32 bits, then
-    # decides all of it, and the bits are taken from the row once: this runs over the whole table.
+    # decides everything, and its bits are taken once: this runs over the whole table.
     if interval.lower is None:
         near = f"{below(last)} {operator('>=')} {last - upper}"
         return f"{near} or {bits} {operator('<')} {_FIRST_NORMAL}"
