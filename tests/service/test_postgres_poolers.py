@@ -149,7 +149,7 @@ def test_a_materialized_view_without_data_says_refresh(
 ) -> None:
     filled(nodes.primary, 10)
     nodes.primary.execute("create materialized view mv as select * from t with no data")
-    with pytest.raises(ConfigError, match="'mv' holds no data yet; run REFRESH"):
+    with pytest.raises(ConfigError, match="'mv' has no data yet; run REFRESH"):
         run_extract(source(nodes.primary, monkeypatch, tmp_path, extract_table="mv").spec)
 
 

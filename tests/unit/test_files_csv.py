@@ -104,7 +104,7 @@ def test_an_empty_last_column_without_a_name_is_left_out(tmp_path: Path) -> None
         (1, "x"),
         (2, None),
     ]
-    with pytest.raises(SourceQueryFailed, match="line 3: the row has a value behind the last"):
+    with pytest.raises(SourceQueryFailed, match="line 3: the row has a value after the last"):
         rows(tmp_path, "id,t,\n1,x,\n2,y,z\n")
     with pytest.raises(ConfigError, match="column 2 of the header has no name"):
         rows(tmp_path, "id,,t\n1,x,y\n")
@@ -121,7 +121,7 @@ def test_rows_may_end_in_a_delimiter_that_the_header_lacks(
         assert rows(tmp_path, f"{first}1,x,\n2,,\n", **given) == [(1, "x"), (2, None)]
         many = "".join(f"{n},x,\n" for n in range(40_000))
         assert len(rows(tmp_path, first + many, split={"target_bytes": 65536}, **given)) == 40_000
-        for wrong, why in (("2,y,z", "a value behind the last"), ("2,y", "2 fields, expected 3")):
+        for wrong, why in (("2,y,z", "a value after the last"), ("2,y", "2 fields, expected 3")):
             with pytest.raises(SourceQueryFailed, match=f"line {3 + header}: the row has {why}"):
                 rows(tmp_path, f"{first}1,x,\n1,x,\n{wrong}\n", **given)
     with pytest.raises(SourceQueryFailed, match="fields, expected"):

@@ -29,7 +29,7 @@ def rows(folder: Path, text: str, **given: Any) -> list[dict[str, Any]]:
 def test_what_is_no_json_is_refused(
     tmp_path: Path, line: str, declared: dict[str, str] | None
 ) -> None:
-    with pytest.raises(SourceQueryFailed, match="line 2: the row is no JSON"):
+    with pytest.raises(SourceQueryFailed, match="line 2: the row is not valid JSON"):
         rows(tmp_path, f'{{"a": 1}}\n{line}\n', types=declared)
 
 
@@ -97,7 +97,7 @@ def test_a_line_of_which_a_part_is_none_is_refused_or_put_aside_whole(
 
 
 def test_half_of_a_surrogate_pair_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SourceQueryFailed, match="line 1: the row holds half of a surrogate pair"):
+    with pytest.raises(SourceQueryFailed, match="line 1: the row has half of a surrogate pair"):
         rows(tmp_path, '{"a": "\\ud800"}\n')
     assert rows(tmp_path, '{"a": "\\ud83d\\ude00"}\n') == [{"a": "\U0001f600"}]
 

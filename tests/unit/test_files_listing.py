@@ -86,7 +86,7 @@ def test_names_tell_format_and_compression() -> None:
     assert compression_of("s3://b/x.csv.zst", None) == "zstd"
     assert compression_of("s3://b/x.csv.zst", "none") == "none"
     for name in ("s3://b/csv", "s3://b/x.gz", "s3://b.csv/x"):
-        with pytest.raises(ConfigError, match="tells no format"):
+        with pytest.raises(ConfigError, match="indicates no format"):
             format_of(name, None)
 
 
@@ -183,7 +183,7 @@ def test_a_target_that_no_glob_finds_may_be_anywhere(uri: str) -> None:
     ("given", "message"),
     [
         ({"delimiter": "§"}, "must be ASCII"),
-        ({"quote": "\n"}, "must be ASCII characters that end no line"),
+        ({"quote": "\n"}, "must be ASCII characters other than line ends"),
         ({"delimiter": '"'}, "must differ"),
         ({"escape": '"'}, "must differ"),
     ],

@@ -333,7 +333,7 @@ def test_a_geometry_arrives_as_wkb_and_the_report_says_so(tmp_path: Path, versio
     spec = files_spec(tmp_path, "*.parquet")
     [column] = FilesSource.open(spec).describe().columns
     assert column.source_type == "parquet GEOMETRY"
-    assert "as WKB; the files tell neither" in column.rule
+    assert "as WKB; the files say neither" in column.rule
     [value] = read_all(spec).column("g").to_pylist()
     assert value == struct.pack("<BIdd", 1, 1, 1.0, 2.0)
 

@@ -206,7 +206,7 @@ WRONG = [
      r"a\.csv, line 5: the row has 3 fields, expected 2"),
     ({"a.csv": b'id,v\n1,x\n2,"open\n3,z\n'}, {}, SourceQueryFailed, r"a\.csv, line 3: .*quote"),
     ({"a.csv": b"id,v\n1,x\nSECRET,y\n"}, {"types": {"id": "int64"}}, TypeNotRepresentable,
-     r"a\.csv, line 3, column 'id': the value holds no int64"),
+     r"a\.csv, line 3, column 'id': the value is not a valid int64"),
     ({"a.csv": b"id\n\xff\n"}, {}, TypeNotRepresentable, r"a\.csv, line 2.*valid UTF-8"),
     ({"a.csv": b"id\n\xff\n"}, {"encoding": "utf-16"}, SourceQueryFailed,
      r"a\.csv.*set files\.encoding"),
@@ -218,16 +218,16 @@ WRONG = [
     ({"a.jsonl": b'{"a": 1}\n{"a": SECRET}\n'}, {}, SourceQueryFailed,
      r"a\.jsonl, line 2: the row is not one JSON object"),
     ({"a.jsonl": b'\n{"a": 1}\n{"a": 1, "a": "SECRET"}\n'}, {}, SourceQueryFailed,
-     r"a\.jsonl, line 3: the row names one key twice"),
+     r"a\.jsonl, line 3: the row has a key twice"),
     ({"a.jsonl": b"[1]\n"}, {}, SourceQueryFailed, r"a\.jsonl, line 1: .*not one JSON object"),
     ({"a.parquet": b"PAR1 no"}, {}, SourceQueryFailed, r"a\.parquet cannot be read: it is damaged"),
     ({"a.csv": b"", "b.csv": b""}, {}, ConfigError, r"has a column: all are empty"),
     ({"a.csv": b"x\n", "b.jsonl": b"{}"}, {}, ConfigError, r"a\.csv is csv and .*b\.jsonl is json"),
-    ({"a.txt": b"x\n"}, {}, ConfigError, r"a\.txt: its name tells no format; expected one of csv"),
+    ({"a.txt": b"x\n"}, {}, ConfigError, r"a\.txt: its name indicates no format; .* csv"),
     ({"a.csv": b"name\nx\n"}, {"types": {"nmae": "string"}}, ConfigError, r"'nmae'.*'name'"),
     ({"a.csv": b"id\n1\n"}, {"types": {"id": "integer"}}, ConfigError, r"no such type: id: integ"),
-    ({"a.csv": b"id\n1\n"}, {"encoding": "klingon"}, ConfigError, "'klingon' is no encoding"),
-    ({"a.csv": b"id\n1\n"}, {"encoding": "rot13"}, ConfigError, "'rot13' is no encoding of text"),
+    ({"a.csv": b"id\n1\n"}, {"encoding": "klingon"}, ConfigError, "'klingon' is not a text encoding"),
+    ({"a.csv": b"id\n1\n"}, {"encoding": "rot13"}, ConfigError, "'rot13' is not a text encoding"),
     ({"orders.csv": b"id\n1\n"}, {"glob": "oders.csv"}, ConfigError, r"no object.*'orders\.csv'"),
     ({}, {}, ConfigError, r"no object matches .*there is nothing in the folder at all"),
 ]  # fmt: skip
@@ -275,7 +275,7 @@ def test_rows_that_do_not_parse_are_put_aside_and_counted(tmp_path: Path) -> Non
     told = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(r["line"], r["column"], r["reason"], r["row"]) for r in told] == [
         (3, None, "has 1 fields, expected 2", "2"),
-        (6, "id", "holds no int64", "four,x"),
+        (6, "id", "is not a valid int64", "four,x"),
         (7, "v", "is not valid UTF-8 (see files.encoding)", "5,\\xff"),
     ]
 

@@ -5,8 +5,8 @@ Columns are matched by name over all files, and types hold every value: see [fil
 Credentials are those of the storage, as for targets.
 
 `mode: incremental` needs no watermark: it extracts the files that are new or were replaced since
-the last commit, each once and as a whole. A file that is replaced or deleted while it is read fails
-the attempt, and the next one lists again: every GET carries the ETag from the listing, and for a
+the last commit, each once and as a whole. If a file is replaced or deleted while it is read, the
+attempt fails, and the next one lists again: every GET carries the ETag from the listing, and for a
 local file the modification time and size are compared.
 
 One split reads many small files. Large Parquet is cut by row group, large uncompressed CSV and JSON

@@ -1,10 +1,10 @@
-"""A text file as blocks of whole records, with the offset and the line that each begins at.
+"""A text file as blocks of whole records, with the offset and the line of each.
 
 Where a record of CSV ends depends on quotes: a newline within quotes is data. A quote opens a field
-only at its begin; anywhere else in an unquoted field it stands for itself, which is what Arrow's
-parser does too. As long as every quote that would open one stands behind a delimiter, a line end or
-another quote, counting quotes shows what lies within: that is done with numpy. Any other block is
-cut by a regular expression of a record, exact and slower.
+only at its beginning; anywhere else in an unquoted field it is an ordinary character, as in Arrow's
+parser. As long as every quote that would open a field follows a delimiter, a line end or another
+quote, counting quotes shows what is inside: numpy does that. Any other block is cut with a regular
+expression for a record, which is exact and slower.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from extract_jobs.errors import SourceQueryFailed
 
 BLOCK_BYTES = 4 * 2**20
 MAX_RECORD_BYTES = 128 * 2**20
-"""A record longer than this is taken for a quote that is never closed."""
+"""A longer record is assumed to have a quote that is never closed."""
 
 
 LONG_RECORD_BYTES = 16 * 2**20
-"""Records longer than this are read by one thread of a process at a time. Reading one takes
-several times its length."""
+"""Only one thread of a process at a time reads records longer than this. Reading one takes several
+times its length in memory."""
 
 
 class Stream(Protocol):
-    """Text, UTF-8 but for mistakes, from its begin to its end."""
+    """Text, UTF-8 except for mistakes, from beginning to end."""
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes, fewer only before the end, none at the end."""
@@ -40,7 +40,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How CSV is written, in ASCII characters; no quote is empty, no escape or comment None."""
+    """How CSV is written, in ASCII characters; unused marks are empty or None."""
 
     delimiter: str = ","
     quote: str = '"'
@@ -54,8 +54,8 @@ class Block:
 
     Attributes:
         data: Their bytes.
-        offset: Where they begin in the stream, in bytes.
-        line: Number of the line they begin at, from 1.
+        offset: Byte offset of the first record in the stream.
+        line: Line number of the first record, from 1.
     """
 
     data: bytes
@@ -64,7 +64,7 @@ class Block:
 
 
 Cut = Callable[[bytes, bool], int]
-"""Gives the end of the last whole record; the flag says that no byte follows."""
+"""Returns the end of the last whole record; the flag says that no more bytes follow."""
 
 
 def blocks(
@@ -76,15 +76,15 @@ def blocks(
     line: int = 1,
     most: int | None = None,
 ) -> Iterator[Block]:
-    """Yield a stream's records in blocks of about `BLOCK_BYTES`, or ``most`` where that is less.
+    """Yield a stream's records in blocks of about `BLOCK_BYTES`, or of ``most`` if that is less.
 
     Args:
         stream: Begins with a record.
-        cut: Tells where records end.
+        cut: Returns where records end.
         uri: The file, for messages.
-        offset: Where the stream begins in its file.
-        line: At which line; lines are counted from there.
-        most: Bytes of a block, where it may not have as many as usual.
+        offset: Offset of the stream in its file.
+        line: Its line there; lines are counted from it.
+        most: Maximum bytes of a block, if less than usual.
 
     Raises:
         SourceQueryFailed: A quote is never closed, or a record is too long.
@@ -112,7 +112,7 @@ def blocks(
                     "files.escape to what it uses"
                 )
                 raise SourceQueryFailed(
-                    f"{uri}, line {line}: a record that begins here does not end, within "
+                    f"{uri}, line {line}: the record that begins here does not end within "
                     f"{len(rest)} bytes: {why}"
                 )
     finally:
@@ -123,7 +123,7 @@ _long_records = threading.Lock()
 
 
 class _Turn:
-    """The right of one thread to hold a long record. A thread that has it may take it again."""
+    """The right of one thread to hold a long record. The thread that has it may take it again."""
 
     _owner: int | None = None
 
@@ -131,7 +131,7 @@ class _Turn:
         self._held = False
 
     def needed(self, *, now: bool) -> None:
-        """Wait for the turn, or give it back where it is not needed any more."""
+        """Wait for the turn, or give it back if it is no longer needed."""
         if now and not self._held and _Turn._owner != threading.get_ident():
             _long_records.acquire()
             self._held, _Turn._owner = True, threading.get_ident()
@@ -139,14 +139,14 @@ class _Turn:
             self.give_back()
 
     def give_back(self) -> None:
-        """Let another thread have the turn; nothing where this has none."""
+        """Let another thread have the turn; does nothing if this one does not have it."""
         if self._held:
             self._held, _Turn._owner = False, None
             _long_records.release()
 
 
 class Rest:
-    """A stream from where some lines of it end.
+    """A stream after some of its lines.
 
     Attributes:
         skipped: Bytes of these lines.
@@ -180,12 +180,12 @@ class Rest:
 
 
 def lines_in(data: bytes) -> int:
-    """Return how many line ends there are; lone carriage returns count where nothing else does."""
+    """Return the number of line ends; lone carriage returns count if there are no others."""
     return data.count(b"\n") or data.count(b"\r")
 
 
 def cut_lines(data: bytes, final: bool) -> int:
-    """Return the end of the last whole line: a `Cut`."""
+    """Return the end of the last whole line, as a `Cut` does."""
     return len(data) if final else data.rfind(b"\n") + 1
 
 
@@ -211,7 +211,7 @@ def cut_csv(dialect: Dialect) -> Cut:
 def _cut_by_parity(
     data: bytes, quote: bytes, before: npt.NDArray[np.uint8], *, final: bool
 ) -> int | None:
-    """Return the end of the last whole record, None where quotes are not where they belong."""
+    """Return the end of the last whole record, or None if quotes are in unexpected places."""
     view = np.frombuffer(data, np.uint8)
     quotes = np.flatnonzero(view == quote[0])
     opening = quotes[0::2]
@@ -221,7 +221,7 @@ def _cut_by_parity(
         return None
     if final and len(quotes) % 2 == 0:
         return len(data)
-    # At the end too: where the last quote stays open, what precedes its record is whole.
+    # At the end too: if the last quote stays open, the records before it are whole.
     end = data.rfind(b"\n")
     while end >= 0:
         inside = int(np.searchsorted(quotes, end))
@@ -238,7 +238,7 @@ def _cut_by_record(data: bytes, dialect: Dialect, *, final: bool) -> int:
         if found is None:
             break
         if not final and (found.end() == len(data) and not found[0].endswith(b"\n")):
-            break  # a carriage return, or a text, that may go on
+            break  # a carriage return, or a text, that may continue
         if found[1] == b"" and not final:
             break
         end = found.end()
@@ -246,12 +246,12 @@ def _cut_by_record(data: bytes, dialect: Dialect, *, final: bool) -> int:
 
 
 def record_starts(data: bytes, dialect: Dialect, most: int | None = None) -> list[int]:
-    """Return where the records of a block begin, blank lines left out as Arrow leaves them out.
+    """Return where the records of a block begin; blank lines are skipped, as in Arrow.
 
     Args:
         data: Whole records.
         dialect: How they are written.
-        most: So many are enough.
+        most: Stop after this many.
     """
     found: list[int] = []
     pattern, start = _record(dialect), 0

@@ -1,4 +1,4 @@
-"""From texts to batches of values; rows that are none fail the read, or are put aside."""
+"""From texts to batches of values; bad rows fail the read, or are set aside."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def batch_of(
         columns: Their types.
         uri: The file, for messages.
         rejects: Takes the rows that do not parse; None fails at the first.
-        lists: Parses arrays; None where there are none.
+        lists: Parses arrays; None if there are none.
         forms: Columns that are written in a way of their own.
 
     Raises:
-        SourceQueryFailed: A record is no row.
+        SourceQueryFailed: A record is not a row.
         TypeNotRepresentable: A value is not of its column's type.
     """
     faults, arrays = list(texts.faults), []
@@ -43,7 +43,8 @@ def batch_of(
         form = forms.get(column.name)
         array, failed = _values(values, column.arrow_type, lists, form)
         arrays.append(array)
-        reason = f"holds no {column.arrow_type}" + (f" written as {form.written}" if form else "")
+        reason = f"is not a valid {column.arrow_type}"
+        reason += f" written as {form.written}" if form else ""
         faults += [Fault(texts.record_of(row), column.name, reason) for row in failed]
     names = [column.name for column in columns]
     batch = pa.RecordBatch.from_arrays(arrays, names=names)
@@ -65,10 +66,10 @@ def _values(
 
 
 def refuse(texts: Texts, faults: Sequence[Fault], uri: str, rejects: Rejects | None) -> set[int]:
-    """Put records at fault aside and return their numbers, or fail at the first.
+    """Set bad records aside and return their numbers, or fail at the first.
 
     Raises:
-        SourceQueryFailed: A record is no row.
+        SourceQueryFailed: A record is not a row.
         TypeNotRepresentable: A value is not of its column's type.
     """
     places = texts.locate()

@@ -1,7 +1,7 @@
-"""CSV, as RFC 4180 has it and with what else is met: parsed by Arrow, found again by our own lexer.
+"""CSV, as in RFC 4180 and its common variants: parsed by Arrow, located by our own lexer.
 
-Arrow reads every field as bytes; types come later, so that no parser's leniency decides what a
-value is. Blank lines are no records.
+Arrow reads every field as bytes; types come later, so no parser's leniency decides what a value is.
+Blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from extract_jobs.sources.files.blocks import (
 from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
 from extract_jobs.spec.source import FilesSpec
 
-NAMELESS = "has a value behind the last column that the header names"
+NAMELESS = "has a value after the last column that the header names"
 
 _DELIMITER_LINE = re.compile(rb"(?i)\"?sep=([\x01-\x7f])\"?(?:\r\n|\n|\r)")
 _VOTES = 3
-"""Rows that show whether a file's rows end in a delimiter that its header lacks."""
+"""Rows that are checked for a delimiter at the end that the header lacks."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Header:
     Attributes:
         names: In the file's order.
         end: Where its first row begins, in bytes of the text.
-        line: At which line.
-        unnamed: Whether one more column follows, which has no name and holds nothing.
+        line: The line of its first row.
+        unnamed: Whether an unnamed, empty column follows.
     """
 
     names: tuple[str, ...]
@@ -63,10 +63,10 @@ def dialect_of(files: FilesSpec) -> Dialect:
 
 
 def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
-    """Return a file's columns from its first block; no names where that holds blank lines alone.
+    """Return a file's columns from its first block; no names if it has blank lines only.
 
     Raises:
-        ConfigError: Two columns have one name, or one has none.
+        ConfigError: Two columns have the same name, or a column has none.
     """
     dialect = dialect_of(files)
     starts = record_starts(first.data, dialect, _VOTES + 2)
@@ -106,12 +106,12 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
 
 
 def _have_empty_ends(records: Sequence[bytes], columns: int, dialect: Dialect) -> bool:
-    """Return whether most rows end in a delimiter; a single bad row decides nothing."""
+    """Return whether most rows end in a delimiter; a single bad row does not decide."""
     return 2 * sum(_has_empty_end(row, columns, dialect) for row in records) > len(records)
 
 
 def _has_empty_end(record: bytes, columns: int, dialect: Dialect) -> bool:
-    """Return whether a row ends in a delimiter behind its last column."""
+    """Return whether a row ends in a delimiter after its last column."""
     if not record.rstrip(b"\r\n").endswith(dialect.delimiter.encode()):
         return False
     fields = _fields(record, dialect)
@@ -119,7 +119,7 @@ def _has_empty_end(record: bytes, columns: int, dialect: Dialect) -> bool:
 
 
 def _fields(record: bytes, dialect: Dialect) -> list[bytes]:
-    # Quoted delimiters make this more than there are, which does no harm.
+    # Quoted delimiters make this more than there are, which is harmless.
     most = record.count(dialect.delimiter.encode()) + 1
     table = arrow_csv.read_csv(
         pa.BufferReader(record),
@@ -156,15 +156,15 @@ def row_blocks(
     offset: int = 0,
     most: int | None = None,
 ) -> Iterator[tuple[Header, Block]]:
-    """Yield the blocks of a file's rows, its header left out, with that header.
+    """Yield the blocks of a file's rows, without its header, each with that header.
 
     Args:
         stream: Begins at ``offset``.
         files: How the file is written.
         uri: The file.
-        header: Where the stream begins behind it; None where it begins with it.
+        header: The file's header, if the stream begins after it; None if the stream begins with it.
         offset: In bytes of the text; lines are counted from there.
-        most: Bytes of a block, as `blocks` takes it.
+        most: Maximum bytes of a block, as for `blocks`.
     """
     found = _behind_header(stream, files, uri, header, offset=offset, most=most)
     return _without_footer(found, files) if files.footer_rows else found
@@ -185,7 +185,7 @@ def _behind_header(
             header = read_header(block, files, uri)
             if not header.names:
                 header = None
-                continue  # nothing but blank lines so far
+                continue  # only blank lines so far
             rows = Block(block.data[header.end - block.offset :], header.end, header.line)
         yield header, rows
 

@@ -21,7 +21,7 @@ Folders = Mapping[str, str | None]
 
 
 def folders_of(uri: str, base: str) -> dict[str, str | None]:
-    """Return the columns that the folders of a file name.
+    """Return the columns that a file's folders name.
 
     Args:
         uri: The file.
@@ -31,7 +31,7 @@ def folders_of(uri: str, base: str) -> dict[str, str | None]:
         Names and values percent-decoded; None for Hive's NULL.
 
     Raises:
-        ConfigError: Two levels have one name, or a name is not UTF-8.
+        ConfigError: Two levels have the same name, or a name is not UTF-8.
     """
     found: dict[str, str | None] = {}
     path = uri.removeprefix(base)
@@ -54,7 +54,7 @@ def folders_of(uri: str, base: str) -> dict[str, str | None]:
 
 
 def refuse_both(folders: Folders, names: Iterable[str], uri: str) -> None:
-    """Refuse a column that a file has itself and its folder too: nobody says which one is right.
+    """Refuse a column that both a file and its folder have: nothing says which one is right.
 
     Raises:
         ConfigError: There is one.
@@ -78,7 +78,7 @@ def folder_column(
     [converted], failed = to_type(pa.array([value], pa.string()), column.arrow_type, form)
     if failed:
         raise TypeNotRepresentable(
-            f"{uri}: the folder's {column.name!r} is no {column.arrow_type}; declare "
+            f"{uri}: the folder's {column.name!r} is not a valid {column.arrow_type}; declare "
             "another type in files.types, or rename the folder"
         )
     return pa.repeat(converted, rows)

@@ -1,4 +1,4 @@
-"""Which tables the files of a folder make, by their names: one glob for each.
+"""Finds the tables in a folder by the names of its files: one glob for each table.
 
 Files of one table differ in digits (dates, sequence numbers) and in folders of partitions.
 """
@@ -16,7 +16,7 @@ from extract_jobs.sources import ListedTable
 from extract_jobs.sources.files.listing import glob_pattern, named_format
 
 MOST_LISTED = 20_000
-"""Objects of a folder that are looked at."""
+"""Maximum objects of a folder that are examined."""
 MOST_TABLES = 500
 
 _PARTITION = re.compile(r"[^=]+=.*|[\d\-_]+")
@@ -64,7 +64,7 @@ def globs_of(paths: Sequence[str]) -> list[ListedTable]:
 
 
 def _told_apart(tables: Sequence[ListedTable]) -> list[ListedTable]:
-    """Add the files' endings to names that several tables have, and numbers if still needed."""
+    """Add the files' extensions to names that several tables have, and numbers if still needed."""
     often = Counter(table.name for table in tables)
     taken = {name for name, times in often.items() if times == 1}
     found = []
@@ -82,14 +82,14 @@ def _told_apart(tables: Sequence[ListedTable]) -> list[ListedTable]:
 
 
 def _wild_name(name: str) -> str:
-    """Return the glob of all files that are named as one is, but for numbers."""
+    """Return the glob of all files named like this one, except for numbers."""
     if _PART_FILE.fullmatch(name):
         return "*" + name[name.index(".") :]
     return _NUMBERS.sub(lambda found: _wild(found[0]), name)
 
 
 def _wild(number: str) -> str:
-    """Return what matches a file's number: a date keeps its length, and a counter grows."""
+    """Return a pattern for a file's number: a date keeps its length, a counter may grow."""
     return "?" * len(number) if len(number) >= _DATE_DIGITS else "*"
 
 

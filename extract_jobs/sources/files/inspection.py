@@ -1,7 +1,7 @@
-"""A look into files before they are read: their columns, their rows, and where they can be cut.
+"""Inspects files before they are read: their columns, their rows, and where they can be split.
 
-Every byte of CSV and JSON lines is looked at, so that a type holds for all of a column and a row
-that does not parse is reported before anything is extracted; of Parquet the footers.
+Every byte of CSV and JSON lines is inspected, so that a type fits all values of a column and a row
+that does not parse is reported before anything is extracted; of Parquet only the footers.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, Storage
 
 THREADS = 8
-"""Text files looked into at a time, each with a few blocks in memory."""
+"""Text files inspected at a time, each with a few blocks in memory."""
 FOOTERS = 24
-"""Parquet files looked into at a time: storage is waited for, and memory is hardly needed."""
+"""Parquet files inspected at a time: they mostly wait for storage and need little memory."""
 _AT_A_TIME = 100
 _HANDFUL = 50
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What is known of a table's columns, by all files that were looked at.
+    """What is known about a table's columns, from all files inspected so far.
 
     Attributes:
-        evidence: Of text formats, by name, in the order in which files brought them.
-        types: Of Parquet: type, and a file that has it.
-        folders: Names that folders give.
+        evidence: Type profiles of text formats by column, in the order in which files named them.
+        types: For Parquet: each column's type, and a file that has it.
+        folders: Columns that folders name.
     """
 
     evidence: dict[str, TypeProfile] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Columns:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Columns:
-        """Read what `to_json` wrote; nothing is known from a list without it."""
+        """Read what `to_json` wrote; a list without it has no columns."""
         found = data.get("evidence", {})
         evidence = {name: TypeProfile.from_json(item) for name, item in found.items()}
         folders = tuple(data.get("folders", ()))
@@ -88,15 +88,15 @@ class Columns:
 
 @dataclass(frozen=True)
 class Inspector:
-    """Looks into files.
+    """Inspects files.
 
     Attributes:
         storage: Where they are.
         files: How they are written.
-        format: Of all of them.
-        target_bytes: A plain text file is cut at records about so far apart.
-        chosen: Tells columns that are read from others.
-        folder: Below it, folders may name columns.
+        format: The format of all of them.
+        target_bytes: Target distance of the records at which a plain text file is split.
+        chosen: Whether a column is read.
+        folder: Folders below it may name columns.
     """
 
     storage: Storage
@@ -109,28 +109,28 @@ class Inspector:
     def inspect(
         self, objects: Sequence[ObjectInfo], known: Columns
     ) -> tuple[list[Listed], Columns]:
-        """Look into objects, several at a time.
+        """Inspect objects, several at a time.
 
         Args:
             objects: As they were listed.
-            known: From files before.
+            known: What earlier files showed.
 
         Returns:
-            What each of them shows, in order, and what is then known of the columns.
+            What was found in each, in order, and what is now known about the columns.
 
         Raises:
-            SourceQueryFailed: A file is damaged, or one of its records is no row.
-            TypeNotRepresentable: Parquet files have types that do not meet.
+            SourceQueryFailed: A file is damaged, or one of its records is not a row.
+            TypeNotRepresentable: Parquet files have types that cannot be unified.
             SourceUnavailable: An object is not what was listed.
         """
         found: list[Listed] = []
-        # Many small files go by the handful: a task each would cost more than the look.
+        # Many small files are inspected in groups: a task for each would cost more than the work.
         threads = FOOTERS if self.format == "parquet" else THREADS
         handful = max(1, min(_HANDFUL, len(objects) // (4 * threads)))
         starts = range(0, len(objects), handful)
         with ThreadPoolExecutor(threads, thread_name_prefix="look") as pool:
             for first in range(0, len(starts), _AT_A_TIME):
-                # What the files before have settled is not looked for again.
+                # What earlier files have settled is not inspected again.
                 looks = pool.map(
                     lambda start, k=known: [
                         self._one(o, k) for o in objects[start : start + handful]
@@ -144,7 +144,7 @@ class Inspector:
         return found, self._settled(known)
 
     def _settled(self, known: Columns) -> Columns:
-        """Return the columns with those of NULLs alone as text, which they are from now on."""
+        """Return the columns with all-NULL columns as text, which they are from now on."""
         evidence = dict(known.evidence)
         for name in self.chosen(list(evidence)):
             if not evidence[name].kinds:
@@ -178,7 +178,7 @@ class Inspector:
         large = can_be_cut and info.size >= 2 * self.target_bytes
         declared = self.files.types is not None
         if declared and not (large and self.format == "csv"):
-            return Listed(info), Columns()  # nothing in it is needed to plan
+            return Listed(info), Columns()  # planning needs nothing in it
         part = ObjectRange(info.uri, info.etag or "", info.size)
         with source_errors(info.uri), closing(open_object(self.storage, part)) as file:
             if self.format == "parquet":
@@ -230,13 +230,13 @@ class Inspector:
         return Listed(info, rows), Columns(found)
 
     def _scanned(self, info: ObjectInfo, stream: Stream, cuts: _Cuts) -> Listed:
-        """Look for where a large CSV of declared columns can be cut."""
+        """Find where a large CSV with declared columns can be split."""
         for block in record_blocks(stream, self.files, info.uri, most=self.target_bytes):
             cuts.add(block)
         return Listed(info, cuts=cuts.found)
 
     def _check(self, texts: Texts, uri: str) -> None:
-        """Fail for the first fault, unless faults are put aside when rows are read."""
+        """Fail for the first fault, unless faults are set aside when rows are read."""
         if texts.faults and self.files.bad_rows == "fail":
             refuse(texts, texts.faults, uri, None)
 
@@ -257,10 +257,10 @@ class _Cuts:
 
 
 def first_header(storage: Storage, files: FilesSpec, info: ObjectInfo) -> Header | None:
-    """Return the header of a CSV file, None where it has no record.
+    """Return the header of a CSV file, None if it has no record.
 
     Raises:
-        ConfigError: As `read_header` raises it.
+        ConfigError: As `read_header` raises.
     """
     part = ObjectRange(info.uri, info.etag or "", info.size)
     with source_errors(info.uri), closing(open_object(storage, part)) as file:

@@ -1,7 +1,7 @@
-"""JSON lines: one object a line, parsed by DuckDB's JSON functions, an order faster than Python's.
+"""JSON lines: one object per line, parsed with DuckDB's JSON functions, ten times Python's speed.
 
-DuckDB reads a number with a fraction or an exponent as a double. A number that a double does not
-hold is therefore put in quotes first, so that it arrives as text, with all its digits.
+DuckDB reads a number with a fraction or an exponent as a double. So a number that a double cannot
+hold is put in quotes first, and arrives as text with all its digits.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ _LONG = r"[0-9.]{17,}|[0-9][eE]-0*[1-9][0-9]{2,}\s*[,}\]]"
 """Finds numbers that may have more digits than a double holds, or be too close to 0 for one."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|-?\d++(?:\.\d++(?:[eE][+-]?\d+)?|[eE][+-]?\d+)')
 NO_OBJECT = "is not one JSON object"
-TWICE = "names one key twice"
+TWICE = "has a key twice"
 NOT_STRICT = (
-    "is no JSON: it has a trailing comma, or a NaN or an infinity (of which files.json_dialect: "
-    "lenient takes NaN, Infinity and -Infinity)"
+    "is not valid JSON: it has a trailing comma, a NaN or an infinity (files.json_dialect: "
+    "lenient accepts NaN, Infinity and -Infinity)"
 )
-SURROGATE = "holds half of a surrogate pair, which is no text"
+SURROGATE = "has half of a surrogate pair, which is not valid text"
 _BLANKS = re.compile(r"[ \t\r]*")
 _JOINED = re.compile(rb"}[ \t\r]*{")
 _SUSPECT = r"""(?i),\s*[}\]]|[:\[,]\s*-?(?:nan|inf)"""
-"""What DuckDB takes beyond JSON, if it stands outside of a string."""
+"""What DuckDB accepts beyond JSON, if it is outside of a string."""
 
 
 _held = threading.local()
 
 
 class JsonLines:
-    """Parses blocks of JSON lines with a DuckDB of its own, in memory and of one thread."""
+    """Parses blocks of JSON lines with a DuckDB of its own, in memory and single-threaded."""
 
     def __init__(self) -> None:
-        """Open the database; nothing of it touches a disk or a network."""
+        """Open the database; it uses neither disk nor network."""
         import duckdb
 
         self._database: duckdb.DuckDBPyConnection = duckdb.connect(
@@ -64,7 +64,7 @@ class JsonLines:
 
     @classmethod
     def of_this_thread(cls) -> JsonLines:
-        """Return the one of this thread and process: to open one takes longer than a small file."""
+        """Return this thread's and process's own: opening one takes longer than a small file."""
         held = getattr(_held, "parser", None)
         if held is None or _held.pid != os.getpid():
             held, _held.pid = cls(), os.getpid()
@@ -74,13 +74,13 @@ class JsonLines:
     def parse(
         self, block: Block, wanted: Sequence[str], *, lenient: bool, checked: bool = False
     ) -> Texts:
-        """Return the rows of a block in some keys; what is no string is its JSON.
+        """Return the rows of a block in some keys; a value that is not a string is its JSON.
 
         Args:
-            block: Of whole lines.
+            block: Whole lines.
             wanted: Keys.
-            lenient: Whether NaN and infinities are taken, as Python's own writer spells them.
-            checked: Whether `observe` found every line of it to be objects.
+            lenient: Whether NaN and infinities are accepted, as Python's own writer spells them.
+            checked: Whether `observe` found that all of its lines are objects.
         """
         lines, _, texts = self._objects(block, lenient=lenient, checked=checked)
         found = self._extract("json_extract_string", lines, wanted)
@@ -95,13 +95,13 @@ class JsonLines:
         *,
         lenient: bool,
     ) -> tuple[dict[str, TypeProfile], Texts]:
-        """Return what is known of every key after one more block, and the block's faults.
+        """Return what is known about every key after one more block, and the block's faults.
 
         Args:
-            block: Of whole lines.
+            block: Whole lines.
             before: What the file's earlier blocks showed.
-            known: What earlier files showed of keys that it may have.
-            lenient: As `parse` takes it.
+            known: What earlier files showed about keys that it may have.
+            lenient: As for `parse`.
         """
         lines, shapes, texts = self._objects(block, lenient=lenient)
         found = dict(before)
@@ -171,7 +171,7 @@ class JsonLines:
         return lines, shapes, Texts([], len(lines), records, locate, faults)
 
     def _all_objects(self, lines: pa.Array) -> list[list[str]] | None:
-        """Return the keys of lines that are all objects; None where one is not."""
+        """Return the keys of lines that are all objects; None if one is not."""
         import duckdb
 
         begins = pc.starts_with(pc.utf8_ltrim_whitespace(lines), "{")
@@ -184,7 +184,7 @@ class JsonLines:
         return shapes if all(len(set(keys)) == len(keys) for keys in shapes) else None
 
     def _are_objects(self, lines: pa.Array) -> pa.Array:
-        """Return whether each line is an object, NULL where it has a key twice."""
+        """Return whether each line is an object, NULL if it has a key twice."""
         self._database.register("texts", pa.table({"j": lines}))
         query = """
             select case when json_valid(j) and json_type(j) = 'OBJECT' then
@@ -216,9 +216,9 @@ class JsonLines:
     def _observe(
         self, values: pa.Array, known: TypeProfile, *, inside: bool = False
     ) -> TypeProfile:
-        """Return what is known of a key after more of its values, given as JSON.
+        """Return what is known about a key after more of its values, given as JSON.
 
-        Elements of arrays (``inside``) are not gone into: arrays of arrays arrive as JSON.
+        Elements of arrays (``inside``) are not inspected further: arrays of arrays arrive as JSON.
         """
         values = values.drop_null()
         values = values.filter(pc.not_equal(values, "null"))
@@ -248,9 +248,9 @@ class JsonLines:
 
 
 def _parted(lines: list[bytes], numbers: list[int]) -> tuple[list[bytes], list[int]]:
-    """Return objects that stand in one line as lines of their own, with that line's number.
+    """Split lines with several objects into one line per object, with the line's number.
 
-    Delivery streams write them so. A line that is anything else stays as it is.
+    Delivery streams write such lines. Any other line stays unchanged.
     """
     decoder = json.JSONDecoder(parse_int=str, parse_float=str)
     parts: list[bytes] = []
@@ -273,7 +273,7 @@ def _parted(lines: list[bytes], numbers: list[int]) -> tuple[list[bytes], list[i
 
 
 def _are_strict(lines: pa.Array, *, lenient: bool) -> pa.Array:
-    """Return which lines hold none of what DuckDB takes beyond JSON; others may be no JSON."""
+    """Return which lines have nothing that only DuckDB accepts; others may not be JSON."""
     suspect = pc.match_substring_regex(lines, _SUSPECT)
     if not pc.any(suspect).as_py():
         return pc.invert(suspect)
@@ -303,12 +303,12 @@ def _why_no_object(text: str) -> str:
         found = json.loads(text, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return NO_OBJECT
-    # Python takes half of a surrogate pair, DuckDB does not.
+    # Python accepts half of a surrogate pair, DuckDB does not.
     return SURROGATE if isinstance(found, dict) else NO_OBJECT
 
 
 def _quoted(lines: pa.Array) -> pa.Array:
-    """Return lines in which numbers that a double does not hold are in quotes."""
+    """Return lines in which numbers that a double cannot hold are in quotes."""
     long = pc.match_substring_regex(lines, _LONG)
     if not pc.any(long).as_py():
         return lines
@@ -322,10 +322,10 @@ def _quoted(lines: pa.Array) -> pa.Array:
 
 
 def _is_double(text: str) -> bool:
-    """Return whether the nearest double prints as the very number."""
+    """Return whether the nearest double prints as exactly this number."""
     if len(text) <= 16 and "-" not in text[1:]:
-        return True  # 15 digits, and not close to 0; one beyond all doubles DuckDB keeps as it is
+        return True  # 15 digits, and not close to 0; DuckDB keeps one beyond all doubles as it is
     try:
         return Decimal(text) == Decimal(repr(float(text)))
-    except InvalidOperation:  # an exponent that not even Decimal takes
+    except InvalidOperation:  # an exponent that even Decimal does not accept
         return False

@@ -1,9 +1,9 @@
-"""Which objects of a file drop a glob means, and what a file's name says of its form.
+"""Which objects a glob matches, and what a file's name says about its format.
 
 A glob is matched against the path below ``connection.uri``: ``*`` and ``?`` stay within a folder,
-``**`` goes across folders, also across none. Names that begin with ``_`` or ``.`` are hidden, as
-Spark has it (`HadoopFSUtils.shouldFilterOutPathName`): with ``=`` in them those with ``_`` are
-not, and what the glob spells out before its first wildcard is meant as it stands.
+``**`` crosses any number of folders, including none. Names that begin with ``_`` or ``.`` are
+hidden, as in Spark (`HadoopFSUtils.shouldFilterOutPathName`), except names with ``_`` and a ``=``.
+What the glob spells out before its first wildcard is never hidden.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ _INNER_FOLDERS = 3
 
 
 def folder_of(uri: str) -> str:
-    """Return a folder's URI as objects below it are spelled: ``file://`` as a plain path."""
+    """Return a folder's URI in the spelling of objects below it: ``file://`` as a plain path."""
     plain = str(to_path(uri)) if uri.startswith("file://") else uri
     return plain.rstrip("/") + "/"
 
 
 def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInfo]:
-    """Yield the objects that a glob means, by name; memory does not grow with their number.
+    """Yield the objects that a glob matches, by name; memory does not grow with their number.
 
-    Only what begins like the glob does before its first wildcard is listed.
+    Lists only what begins like the glob before its first wildcard.
 
     Args:
         storage: Where they are.
         folder: From `folder_of`.
-        glob: As the module says.
+        glob: As described above.
     """
     glob = glob.lstrip("/")
     first = _WILD.search(glob)
@@ -72,7 +72,7 @@ def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInf
         if not pattern.fullmatch(found.uri, len(folder)) or is_probe(found):
             continue
         if not found.uri.endswith("/") and not _is_hidden(found.uri[depth:]):
-            # Folders that are links are not gone into, so only the file itself can be one.
+            # Symbolic links to folders are not followed, so only the file itself can be one.
             if is_local and Path(found.uri).is_symlink():
                 _check_inside(folder, found.uri)
             _check_name(found.uri)
@@ -80,7 +80,7 @@ def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInf
 
 
 def _check_name(uri: str) -> None:
-    """Refuse a name that is not UTF-8, as file systems allow: no list of files could hold it.
+    """Refuse a name that is not UTF-8, which file systems allow: no list of files could store it.
 
     Raises:
         ConfigError: It is not.
@@ -94,7 +94,7 @@ def _check_name(uri: str) -> None:
 
 
 def _check_inside(folder: str, path: str) -> None:
-    """Refuse a path that a symbolic link takes out of its folder.
+    """Refuse a path that leads out of its folder through a symbolic link.
 
     Raises:
         ConfigError: It does.
@@ -107,15 +107,15 @@ def _check_inside(folder: str, path: str) -> None:
 
 
 def glob_pattern(glob: str) -> re.Pattern[str]:
-    """Return the regular expression of a glob; every other character means itself.
+    """Return the regular expression of a glob; every other character matches itself.
 
     Matching takes time in proportion to the path's length times the glob's, however many wildcards
-    there are: what follows a wildcard is taken where it is found first, and never looked for again,
-    which gives the same answer. Only the last ``**`` and the last ``*`` have to reach the end. The
-    exception is ``**/`` behind anything but a slash, of which there may be few.
+    there are: what follows a wildcard is matched where it is first found, and never searched for
+    again, which gives the same answer. Only the last ``**`` and the last ``*`` have to reach the
+    end. The exception is ``**/`` after anything but a slash, of which only a few are allowed.
 
     Raises:
-        ConfigError: There are more than `_INNER_FOLDERS` of those.
+        ConfigError: There are more than `_INNER_FOLDERS` of them.
     """
     blocks: list[list[tuple[str, str]]] = [[]]
     position, wild = 0, ""
@@ -129,7 +129,7 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
     blocks[-1].append((wild, _literal(glob[position:])))
     parts, inner = [], 0
     for block, following in itertools.pairwise(blocks):
-        # Any place where a block ends is as good as the first if what follows can skip the rest.
+        # Any place where a block ends is as good as the first if the rest can be skipped.
         is_free = following[0][0] == "**/" and not block[-1][1].endswith("/")
         if is_free and any(wild for wild, _ in block):
             inner += 1
@@ -138,8 +138,8 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
             parts.append(f"(?>{''.join(map(_first, block))})")
     if inner > _INNER_FOLDERS:
         raise ConfigError(
-            f"files.glob has {inner} **/ that stand behind something other than a slash: there may "
-            f"be {_INNER_FOLDERS}; put a slash before each"
+            f"files.glob has {inner} **/ that follow something other than a slash, and at most "
+            f"{_INNER_FOLDERS} are allowed; put a slash before each"
         )
     *ahead, (wild, literal) = blocks[-1]
     parts += [*map(_first, ahead), _AS_PATTERN[wild] + literal]
@@ -147,7 +147,7 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
 
 
 def _first(piece: tuple[str, str]) -> str:
-    """Return the pattern of a wildcard and of what follows, where that is found first."""
+    """Return the pattern of a wildcard and its next text, matched where that is first found."""
     wild, literal = piece
     if wild == "*":
         return f"(?>[^/]*?{literal})"
@@ -173,7 +173,7 @@ def compression_of(uri: str, given: Compression | None) -> Compression:
 
 
 def named_format(uri: str) -> Format | None:
-    """Return the format that a file's name says; None if it says none."""
+    """Return the format that a file's name indicates; None if it indicates none."""
     names = uri.rsplit("/", 1)[-1].lower().split(".")
     if len(names) > 1 and names[-1] in _COMPRESSIONS:
         names.pop()
@@ -181,16 +181,16 @@ def named_format(uri: str) -> Format | None:
 
 
 def format_of(uri: str, given: Format | None) -> Format:
-    """Return a file's format: as given, else by its name without the ending of a compression.
+    """Return a file's format: as given, else from its name without a compression's extension.
 
     Raises:
-        ConfigError: The name does not say.
+        ConfigError: The name does not indicate one.
     """
     found = given or named_format(uri)
     if found is None:
         raise ConfigError(
-            f"{uri}: its name tells no format; expected one of {', '.join(_FORMATS)} (with "
-            f"{', '.join(f'.{c}' for c in _COMPRESSIONS)} after it, or not): set files.format, or "
+            f"{uri}: its name indicates no format; expected one of {', '.join(_FORMATS)} (with or "
+            f"without {', '.join(f'.{c}' for c in _COMPRESSIONS)} after it): set files.format, or "
             "narrow files.glob"
         )
     return found

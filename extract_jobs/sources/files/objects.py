@@ -1,4 +1,4 @@
-"""The list of objects that a run reads and that commits have read, as it is kept with the state.
+"""The list of objects that a run reads and that commits have read, as stored with the state.
 
 One list is pinned for each run and base, so that all attempts extract the same objects; the commit
 names it, so the next run knows what was read. It is Parquet: 100,000 objects are a few
@@ -20,8 +20,8 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.storage import ObjectInfo
 
 FORGET_AFTER = timedelta(days=90)
-"""An object that no listing has shown for so long is forgotten: what is remembered is bounded by
-the listing, however long the history. Should it come back, it is a new one."""
+"""An object that no listing has shown for this long is forgotten, so the list is bounded by the
+listing, however long the history. If it comes back, it counts as new."""
 
 _VERSION = 1
 _SCHEMA = pa.schema(
@@ -44,9 +44,9 @@ class Listed:
 
     Attributes:
         info: As it was listed.
-        rows: Its rows, where they were counted.
-        cuts: Where it can be cut: of CSV the bytes at which records begin, of Parquet the bytes of
-            each row group; empty where it is read as one.
+        rows: Its number of rows, if they were counted.
+        cuts: Where it can be split: for CSV the bytes at which records begin, for Parquet the bytes
+            of each row group; empty if it is read as one.
     """
 
     info: ObjectInfo
@@ -56,7 +56,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class ObjectList:
-    """Objects that a run reads, objects read before, and what is known of their columns.
+    """Objects that a run reads, objects read before, and what is known about their columns.
 
     Attributes:
         table: One row for each object; ``read`` marks those that this run reads.
@@ -78,7 +78,7 @@ class ObjectList:
 
         Args:
             objects: What it reads.
-            before: What commits have read and still counts, brought up to date by `seen`.
+            before: What commits have read and what still counts, updated by `seen`.
             about: What is known of the columns.
             now: The present, UTC.
         """
@@ -106,7 +106,7 @@ class ObjectList:
         return cls(table, about)
 
     def seen(self, listed: set[str], now: datetime) -> ObjectList:
-        """Return the list brought up to date: what has long been in no listing is left out.
+        """Return the updated list: objects that have long been missing from listings are dropped.
 
         Args:
             listed: URIs.
@@ -122,7 +122,7 @@ class ObjectList:
         return ObjectList(table.filter(kept), self.about)
 
     def etags(self, *, read: bool = False) -> dict[str, str]:
-        """Return ETag by URI, of all objects or of those that this run reads."""
+        """Return ETags by URI, of all objects or of those that this run reads."""
         table = self.table.filter(self.table.column("read")) if read else self.table
         uris, etags = table.column("uri").to_pylist(), table.column("etag").to_pylist()
         return dict(zip(uris, etags, strict=True))
@@ -137,7 +137,7 @@ class ObjectList:
                 yield Listed(ObjectInfo(uri, size, etag=etag), rows, tuple(cuts or ()))
 
     def to_bytes(self) -> bytes:
-        """Return the list as it is kept."""
+        """Return the list as it is stored."""
         about = json.dumps({"version": _VERSION, **self.about})
         sink = pa.BufferOutputStream()
         schema = _SCHEMA.with_metadata({b"extract.objects": about.encode()})
@@ -149,7 +149,7 @@ class ObjectList:
         """Read what `to_bytes` returned.
 
         Raises:
-            ConfigError: It is not that.
+            ConfigError: It is damaged.
         """
         try:
             table = pq.read_table(pa.BufferReader(raw))

@@ -1,9 +1,9 @@
-"""Row groups of Parquet as batches of bounded bytes, also where a dictionary holds wide values.
+"""Row groups of Parquet as batches of bounded bytes, even if a dictionary has wide values.
 
 A dictionary stores a value once and each row as its number, so 900 bytes of a file may stand for
 gigabytes of rows, and no size in the footer shows that. So the dictionaries of a row group are
 read first. A column whose rows could be too wide is read as numbers and a dictionary, and only
-parts of a batch that are small enough are made into values.
+small enough parts of a batch are turned into values.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 _SURELY_SMALL = 32 * 2**20
-"""Values of one column in one batch that cannot take more need no look."""
+"""If one column of a batch cannot take more, its dictionary is not examined."""
 _LOOKED_AT = 2**20
-"""Bytes that a look at a dictionary reads at a time."""
+"""Bytes that are read at a time when a dictionary is examined."""
 
 
 def open_parquet(
     file: IO[bytes], *, dictionaries: Sequence[str] = (), buffer_bytes: int = 0
 ) -> pq.ParquetFile:
-    """Open a file: checksums of its pages are verified, and INT96 is read in microseconds.
+    """Open a file, with page checksums verified and INT96 read in microseconds.
 
-    Arrow's own unit for INT96 is nanoseconds, in which years before 1678 and after 2261 wrap around
-    without a word; 9999-12-31 is a common one.
+    Arrow's own unit for INT96 is nanoseconds, in which years before 1678 and after 2261 silently
+    wrap around; 9999-12-31 is a common value.
 
     Args:
         file: The file.
         dictionaries: Columns that are read as numbers and a dictionary.
-        buffer_bytes: Read so many bytes of a column at a time; 0 reads all of them at once.
+        buffer_bytes: Bytes of a column to read at a time; 0 reads all of them at once.
     """
     return pq.ParquetFile(
         file,
@@ -48,16 +48,16 @@ def open_parquet(
 def bounded_batches(
     file: IO[bytes], opened: pq.ParquetFile, group: int, names: Sequence[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a row group, up to so many at a time, columns in the file's order.
+    """Yield the rows of a row group, at most ``rows`` at a time, columns in the file's order.
 
     Columns of wide values come as dictionaries: see `small_parts`.
 
     Args:
         file: The file.
-        opened: The same, opened.
+        opened: The same file, opened.
         group: The row group.
         names: Columns that are read.
-        rows: Of a batch, where no dictionary holds wide values.
+        rows: Maximum rows of a batch, if no dictionary has wide values.
     """
     wide = _wide_dictionaries(file, opened, group, names, rows)
     if not wide:
@@ -68,7 +68,7 @@ def bounded_batches(
 
 
 def small_parts(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
-    """Yield a batch in parts whose dictionary columns take at most so many bytes, once decoded.
+    """Yield a batch in parts whose dictionary columns, once decoded, take at most ``most`` bytes.
 
     A single row may take more.
     """
@@ -92,7 +92,7 @@ def small_parts(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
 def _wide_dictionaries(
     file: IO[bytes], opened: pq.ParquetFile, group: int, names: Sequence[str], rows: int
 ) -> list[str]:
-    """Return the columns whose values could take too much memory in a batch of so many rows."""
+    """Return the columns whose values could take too much memory in such a batch."""
     about, wanted = opened.metadata.row_group(group), frozenset(names)
     types = dict(zip(opened.schema_arrow.names, opened.schema_arrow.types, strict=True))
     rows = min(rows, about.num_rows)

@@ -1,10 +1,10 @@
-"""Dates and timestamps of Parquet files by writers that counted days in the old calendar.
+"""Dates and timestamps of Parquet files whose writers counted days in the old calendar.
 
 Spark 2, Hive, and Spark 3 on request (``LEGACY``) write the days of Java's hybrid calendar: Julian
-before 1582-10-15. The format knows the proleptic Gregorian one alone, in which the same number of
-days is another date: 1500-01-01 arrives as 1500-01-10. What a footer says of its writer decides;
-dates then keep the label that was written. A timestamp's label depends on a time zone and its
-history too, so one before 1900 is refused unless the zone was UTC.
+before 1582-10-15. The format has only the proleptic Gregorian calendar, in which the same number of
+days is another date: 1500-01-01 arrives as 1500-01-10. What a footer says about its writer decides;
+dates then keep the label that was written. A timestamp's label also depends on a time zone and its
+history, so one before 1900 is refused unless the zone was UTC.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def _julian_day(year: int, month: int, day: int) -> int:
 
 
 _LEAP_DAYS = np.array([_julian_day(y, 2, 29) for y in range(100, 1501, 100) if y % 400])
-"""29 February of the years that are leap years in the Julian calendar alone."""
+"""29 February of the years that are leap years only in the Julian calendar."""
 
 
 class OldCalendarError(Exception):
-    """A value has no sure form in the new calendar; the argument says why, never the value."""
+    """A value has no certain form in the new calendar; the argument says why, without the value."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Calendars:
     """How a file counts days.
 
     Attributes:
-        hybrid: Whether dates and timestamps are of the hybrid calendar.
-        hybrid_int96: Whether timestamps of the physical type INT96 are.
-        zone: Time zone of the writer, if the file says so.
+        hybrid: Whether dates and timestamps use the hybrid calendar.
+        hybrid_int96: Whether timestamps of the physical type INT96 do.
+        zone: Time zone of the writer, if the file names it.
     """
 
     hybrid: bool
@@ -56,11 +56,11 @@ class Calendars:
 
 
 def calendars_of(metadata: Mapping[bytes, bytes] | None) -> Calendars:
-    """Return what a footer's key-value metadata says of calendars.
+    """Return what a footer's key-value metadata says about calendars.
 
-    Spark has written its version since 3.0 and marks what it wrote the old way; Hive writes
-    ``writer.date.proleptic`` since 3.1, and only its version before. Of any other writer the
-    format is believed.
+    Spark has written its version since 3.0 and marks what it wrote in the old calendar; Hive writes
+    ``writer.date.proleptic`` since 3.1, and before only its version. Any other writer is assumed to
+    follow the format.
     """
     found = {k.decode(): v.decode(errors="replace") for k, v in (metadata or {}).items()}
     spark = found.get("org.apache.spark.version")
@@ -82,7 +82,7 @@ def rebased(values: pa.Array, zone: str | None) -> pa.Array:
     """Return dates and timestamps of the hybrid calendar as those of the same label.
 
     Args:
-        values: Of any type that is not nested; other types are returned as they are.
+        values: Of any type that is not nested; other types are returned unchanged.
         zone: Time zone of the writer; None if the file does not say.
 
     Raises:
@@ -106,8 +106,8 @@ def _rebased_timestamps(values: pa.Array, zone: str | None) -> pa.Array:
         if (instants < _OLD_ZONES_US // _DAY_US * per_day).any():
             where = f"in the zone {zone}" if zone else "in a zone that it does not name"
             raise OldCalendarError(
-                f"the file's writer counted days in the old calendar {where}, so that a timestamp "
-                "before 1900 is not known to the day and minute"
+                f"the file's writer counted days in the old calendar {where}, so the day and "
+                "minute of a timestamp before 1900 are not known"
             )
         return values
     days, rest = np.divmod(instants, per_day)
@@ -118,14 +118,14 @@ def _rebased_timestamps(values: pa.Array, zone: str | None) -> pa.Array:
 def _new_days(
     days: np.ndarray[tuple[int], np.dtype[np.int64]],
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return days from 1970 of the same labels: years before 100 lie two days apart, and so on."""
+    """Return days from 1970 with the same labels: two days off before year 100, and so on."""
     old = days < _SWITCH
     if not old.any():
         return days
     if np.isin(days[old], _LEAP_DAYS).any():
         raise OldCalendarError(
             "the file's writer counted days in the old calendar, and a date is 29 February of a "
-            "year that has none in the new one"
+            "year that has no such day in the new one"
         )
     apart = np.searchsorted(_LEAP_DAYS, days) - 2
     return np.where(old, days - apart, days)

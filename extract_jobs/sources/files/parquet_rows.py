@@ -1,4 +1,4 @@
-"""Parquet files: one schema out of all footers, and row groups read as it says."""
+"""Parquet files: one schema from all footers, and row groups read with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from extract_jobs.sources.files.parquet_types import arrives_as, is_geometry, sp
 from extract_jobs.sources.files.parquet_values import Leaves, rebuilt, times
 
 BATCH_BYTES = 16 * 2**20
-"""Arrow bytes of a batch, as the row group's uncompressed size lets expect them."""
+"""Arrow bytes of a batch, estimated from the row group's uncompressed size."""
 
 
 def unify(
@@ -33,19 +33,19 @@ def unify(
     """Return type and file by column after one more file.
 
     Args:
-        known: Of the files before; the file is one that has the type.
-        schema: Of this file.
+        known: From earlier files; the file is one that has the type.
+        schema: This file's schema.
         uri: This file.
-        chosen: Columns that are read; of others any type will do.
+        chosen: Columns that are read; others may have any type.
 
     Raises:
-        TypeNotRepresentable: A column's type has no faithful form, or none that two files share.
+        TypeNotRepresentable: A column's type has no faithful form, or two files share none.
     """
     found, chosen = dict(known), set(chosen)
     for name, raw in zip(schema.names, schema.types, strict=True):
         wanted = arrives_as(raw) or (None if name in chosen else pa.string())
         if is_geometry(raw):
-            wanted = raw  # so that files with other reference systems are distinguished
+            wanted = raw  # so that files with different reference systems are told apart
         if wanted is None:
             raise TypeNotRepresentable(
                 f"{uri}: column {name!r} is of type {spelled(raw)}, which has no faithful form "
@@ -107,7 +107,7 @@ def read_groups(
 
 
 def _int96(schema: pq.ParquetSchema, names: Sequence[str]) -> frozenset[str]:
-    """Return the columns that are, or hold, timestamps of the physical type INT96."""
+    """Return the columns that are or contain timestamps of the physical type INT96."""
     leaves = [schema.column(i) for i in range(len(schema))]
     paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
     return frozenset(
@@ -116,10 +116,10 @@ def _int96(schema: pq.ParquetSchema, names: Sequence[str]) -> frozenset[str]:
 
 
 class _Nanoseconds:
-    """Refuses INT96 that has digits below microseconds, which reading in those cuts off.
+    """Refuses INT96 with digits below microseconds, which reading in microseconds drops.
 
     In nanoseconds values far from today wrap around at 64 bits, and so do microseconds times 1,000:
-    they agree wherever nothing was cut off.
+    they agree wherever nothing was dropped.
     """
 
     def __init__(self, file: IO[bytes], group: int, names: frozenset[str], uri: str) -> None:

@@ -1,6 +1,6 @@
 """Types of Parquet files: what each arrives as, and which type holds the values of two.
 
-Some types Arrow gives as the bytes that they are stored in; they keep their names here.
+Arrow returns some types as the bytes that they are stored in; here they keep their names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from extract_jobs.transform.types import kind
 
 _OPAQUE = {"Interval": "INTERVAL", "Geometry": "GEOMETRY", "Geography": "GEOGRAPHY"}
 _DEFAULT_CRS = "OGC:CRS84"
-"""The reference system of geometries that name none."""
+"""The reference system of geometries that do not name one."""
 _COLUMN = re.compile(
     r"^  (?:optional|required|repeated) \S+ (?:field_id=\S+ )?(.+?)(?: \(.*)?[;{ ]*$"
 )
@@ -29,11 +29,11 @@ _UNPRINTABLE = re.compile(r"[<>:,]")
 
 
 def file_types(opened: pq.ParquetFile) -> dict[str, pa.DataType]:
-    """Return the type of each column of a file, whose names are all different.
+    """Return the type of each column of a file; all names must be different.
 
-    Types that Arrow gives as the bare bytes or structs that they are stored in are opaque here, so
-    that nobody takes them for binary columns: INTERVAL, GEOMETRY, GEOGRAPHY, VARIANT. GeoParquet
-    1 marks geometries by the file's metadata alone.
+    Types that Arrow returns as the bare bytes or structs that they are stored in are opaque here,
+    so that they are not mistaken for binary columns: INTERVAL, GEOMETRY, GEOGRAPHY, VARIANT.
+    GeoParquet 1 marks geometries only in the file's metadata.
     """
     schema = opened.schema_arrow
     found = dict(zip(schema.names, schema.types, strict=True))
@@ -42,7 +42,7 @@ def file_types(opened: pq.ParquetFile) -> dict[str, pa.DataType]:
         leaf = leaves.column(position)
         text = str(leaf.logical_type)
         what = _OPAQUE.get(text.partition("(")[0])
-        # The name of a column may itself have dots.
+        # The name of a column may itself contain dots.
         name = leaf.path if leaf.path in found else leaf.path.split(".")[0]
         if what and name in found:
             crs = text[len(what) :].strip("()").removeprefix("crs=").removeprefix(_DEFAULT_CRS)
@@ -88,13 +88,13 @@ def _crs_name(crs: Any) -> str:
 
 
 def is_geometry(data_type: pa.DataType) -> bool:
-    """Return whether a type of `file_types` is a geometry, which arrives as its WKB."""
+    """Return whether a type from `file_types` is a geometry, which arrives as its WKB."""
     opaque = isinstance(data_type, pa.OpaqueType) and pa.types.is_binary(data_type.storage_type)
     return opaque and data_type.type_name in ("GEOMETRY", "GEOGRAPHY")
 
 
 def spelled(data_type: pa.DataType) -> str:
-    """Return what messages and reports call a type."""
+    """Return the name of a type in messages and reports."""
     if not isinstance(data_type, pa.OpaqueType):
         return str(data_type)
     crs = f" (CRS {data_type.vendor_name})" if data_type.vendor_name else ""

@@ -1,4 +1,4 @@
-"""Reads splits of files: objects, or parts of them, as they were listed and no other way."""
+"""Reads splits of files: objects, or parts of them, exactly as they were listed."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage
 
 NO_ROW = 10
-"""So many rows put aside, with none beside them that is not, are no accident of a row."""
+"""If this many rows of a file are set aside and none parses, the file itself is wrong."""
 _SCAN_BYTES = 64 * 2**10
-"""Read at a time in search of a line's end."""
+"""Bytes read at a time in search of a line's end."""
 
 
 @dataclass
@@ -50,13 +50,13 @@ class FilesReader:
 
     Attributes:
         files: How they are written.
-        format: Of all of them.
-        columns: What batches have, in their order.
-        open_storage: Gives the storage of a URI.
-        folder: Below it, folders may name columns.
-        rejected_folder: Where rows go that do not parse; None fails at the first.
-        rejected_text: Whether their text goes there too, and not their file and line alone.
-        rejected_rows: How many the read that began last has put aside so far.
+        format: The format of all of them.
+        columns: Columns of batches, in order.
+        open_storage: Returns the storage of a URI.
+        folder: Folders below it may name columns.
+        rejected_folder: Folder for rows that do not parse; None fails at the first.
+        rejected_text: Whether their text is stored too, and not just their file and line.
+        rejected_rows: How many the last read that began has set aside so far.
     """
 
     files: FilesSpec
@@ -70,7 +70,7 @@ class FilesReader:
 
     @property
     def nulled(self) -> Mapping[str, int]:
-        """Nothing ever becomes NULL: a value that does not fit makes its row a bad one."""
+        """Always empty: a value that does not fit makes its row a bad one."""
         return {}
 
     @property
@@ -86,7 +86,7 @@ class FilesReader:
     def only(self, columns: Sequence[str]) -> FilesReader:
         """Return a reader of some columns. See `extract_jobs.sources.Reader.only`.
 
-        Rows that are put aside are those of these columns; none is written anywhere.
+        Rows that are set aside are those of these columns; they are not written anywhere.
         """
         chosen = tuple(column for column in self.columns if column.name in columns)
         return replace(self, columns=chosen, rejected_folder=None)
@@ -96,8 +96,8 @@ class FilesReader:
 
         Raises:
             SourceUnavailable: An object was replaced or deleted since it was listed.
-            SourceQueryFailed: A file is damaged, or a record of it is no row; where such are put
-                aside, none is one.
+            SourceQueryFailed: A file is damaged, or a record of it is not a row and such rows are
+                not set aside, or no row of a file is one.
             TypeNotRepresentable: A value is not of its column's type.
         """
         self.rejected_rows = 0
@@ -114,9 +114,9 @@ class FilesReader:
                 yield batch
             if rejects is not None and not rows and rejects.count - before >= NO_ROW:
                 raise SourceQueryFailed(
-                    f"{part.uri}: none of {rejects.count - before} rows parses, so the file is "
-                    "hardly what files says of it. Check files.delimiter, header and types, or "
-                    "leave the file out of files.glob"
+                    f"{part.uri}: none of {rejects.count - before} rows parses, so the file "
+                    "probably does not have the format that files describes. Check "
+                    "files.delimiter, header and types, or leave the file out of files.glob"
                 )
         if rejects is not None:
             rejects.flush()
@@ -142,7 +142,7 @@ class FilesReader:
                     yield self._with_folders(batch, folders, part.uri)
 
     def _with_folders(self, batch: pa.RecordBatch, folders: Folders, uri: str) -> pa.RecordBatch:
-        """Return the rows of a file with what its folders say."""
+        """Return the rows of a file with the columns that its folders name."""
         arrays = []
         for column in self.columns:
             values = batch.column(column.name)
@@ -180,7 +180,7 @@ class FilesReader:
         names = [column.name for column in self.columns]
         compression = compression_of(part.uri, self.files.compression)
         stream = text_stream(file, part, compression, self.files.encoding)
-        # With types inferred, planning has looked at every line of this very object.
+        # With inferred types, planning has inspected every line of this very object.
         checked = self.files.types is None and self.files.bad_rows == "fail"
         lenient = self.files.json_dialect == "lenient"
         parser = JsonLines.of_this_thread()
@@ -192,7 +192,7 @@ class FilesReader:
 
 
 def line_begin(file: IO[bytes], position: int, size: int) -> int:
-    """Return where the first line begins that begins at a position or behind it."""
+    """Return where the first line begins that begins at or after a position."""
     if position == 0:
         return 0
     file.seek(position - 1)
@@ -209,7 +209,7 @@ def line_begin(file: IO[bytes], position: int, size: int) -> int:
 
 
 def _placed(texts: Texts, file: IO[bytes], part: ObjectRange) -> Texts:
-    """Return texts whose lines are counted from the begin of the file."""
+    """Return texts whose lines are counted from the beginning of the file."""
     return replace(texts, locate=partial(_locate, texts, file, part)) if part.start else texts
 
 

@@ -1,8 +1,8 @@
-"""Rows put aside: JSON lines beside the table's state, with file, line and reason.
+"""Rows set aside: JSON lines beside the table's state, with file, line and reason.
 
-They hold row data, since that is what they are for; logs and reports only get their number. If the
+They contain row data, since that is their purpose; logs and reports only have their number. If the
 spec masks columns or leaves some out, the text of the row is left out too, because the columns of
-a row that does not parse cannot be distinguished.
+a row that does not parse cannot be told apart.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from extract_jobs.sources.files.texts import Fault
 from extract_jobs.storage import Storage, join
 
 PART_BYTES = 8 * 2**20
-"""Of rejected rows held before they are written."""
+"""Rejected rows that are buffered before they are written."""
 
 
 class Rejects:
-    """Writes the rows that one read of a split puts aside. A repeated read writes the same again.
+    """Writes the rows that one read of a split sets aside. A repeated read writes the same again.
 
     Attributes:
         count: Rows so far.
     """
 
     def __init__(self, storage: Storage, folder: str, split: int, *, with_text: bool) -> None:
-        """Take where files go: ``<folder>/<split>-<number>.jsonl``; none is written yet.
+        """Set where files go: ``<folder>/<split>-<number>.jsonl``; writes none yet.
 
         Args:
-            storage: Of the folder.
-            folder: Of this attempt of the run.
+            storage: The folder's storage.
+            folder: The folder of this attempt of the run.
             split: The split's index.
-            with_text: Whether a row's text is kept, beside its file, line and reason.
+            with_text: Whether a row's text is stored with its file, line and reason.
         """
         self.count = 0
         self._storage, self._folder, self._split = storage, folder, split
@@ -39,7 +39,7 @@ class Rejects:
         self._bytes = self._parts = 0
 
     def add(self, uri: str, line: int, fault: Fault, raw: bytes) -> None:
-        """Put one row aside.
+        """Set one row aside.
 
         Raises:
             WriteFailed: It could not be written.
@@ -55,7 +55,7 @@ class Rejects:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held.
+        """Write what is buffered.
 
         Raises:
             WriteFailed: It could not be written.

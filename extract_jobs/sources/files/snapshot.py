@@ -1,4 +1,4 @@
-"""Objects as they were listed, cut into splits and counted."""
+"""Objects as they were listed, split and counted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from extract_jobs.sources.splits import ObjectRange, Split
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 OPENING_BYTES = 256 * 2**10
-"""What opening one more object costs, as bytes read: it keeps splits of tiny objects from growing
-without end."""
+"""Cost of opening one more object, as bytes read: it limits the number of tiny objects in a
+split."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class FilesSnapshot:
     shared: bool = True
 
     def splits(self, spec: ExtractSpec) -> Sequence[Split]:
-        """Cut the objects into splits. See `extract_jobs.sources.Snapshot.splits`.
+        """Split the objects. See `extract_jobs.sources.Snapshot.splits`.
 
-        Small objects share a split. Large Parquet is cut by row groups, large plain CSV at records
-        that a look into it found, large plain JSON lines anywhere: a reader begins with the next
-        line.
+        Small objects share a split. Large Parquet is split by row groups, large plain CSV at
+        records that inspection found, large plain JSON lines anywhere: a reader begins with the
+        next line.
         """
         target = spec.split.target_bytes
         splits: list[Split] = []
@@ -70,10 +70,10 @@ class FilesSnapshot:
             yield part, end - start + OPENING_BYTES
 
     def count(self) -> int | None:
-        """Return the rows that a look into all of the files counted, None where it did not.
+        """Return the number of rows that inspection counted in all files, None if it did not.
 
-        That is so with declared columns, and where rows are put aside. Of Parquet it is what the
-        footers say.
+        It does not with declared columns, or if bad rows are set aside. For Parquet it is the
+        number in the footers.
         """
         counts = [one.rows for one in self.objects.to_read()]
         known = [count for count in counts if count is not None]
@@ -82,7 +82,7 @@ class FilesSnapshot:
         return sum(known)
 
     def check(self) -> None:
-        """Do nothing: every read checks for itself whether its object is as it was listed."""
+        """Do nothing: every read checks that its object is as it was listed."""
 
 
 def _groups(

@@ -1,4 +1,4 @@
-"""Files as a source: list them, look into them, cut them into splits."""
+"""Files as a source: list them, inspect them, split them."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ FEATURES = Features(
     unverified=("S3 of AWS",),
 )
 _NAMES = 1000
-"""Objects of the folder that are looked at for one that is spelled like a wrong glob."""
+"""Maximum objects of a folder that are searched for one spelled like a glob without matches."""
 _HEADERS = 20
-"""Files whose headers are asked for declared columns: spread over the listing."""
+"""Files whose headers are checked for declared columns, spread over the listing."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class FilesSource:
 
     Attributes:
         spec: What is extracted.
-        open_storage: Gives the storage of a URI.
-        chosen: The objects to read; None lists them, and reads all, when they are first needed.
+        open_storage: Returns the storage of a URI.
+        chosen: The objects to read; None lists them when they are first needed, and reads all.
     """
 
     spec: ExtractSpec
@@ -68,14 +68,14 @@ class FilesSource:
 
     @classmethod
     def open(cls, spec: ExtractSpec) -> FilesSource:
-        """Return the source of a spec; nothing is listed yet.
+        """Return the source of a spec; lists nothing yet.
 
         Raises:
-            ConfigError: The spec asks what files cannot do.
+            ConfigError: The spec requests something that files do not support.
         """
         if spec.split.strategy not in FEATURES.strategies:
             raise ConfigError(
-                f"{spec.extract_table}: split.strategy {spec.split.strategy} is not for files; "
+                f"{spec.extract_table}: files do not support split.strategy {spec.split.strategy}; "
                 "expected auto or none"
             )
         source = cls(spec)
@@ -87,12 +87,12 @@ class FilesSource:
         if not all(mark.isascii() and mark not in "\r\n\0" for mark in marks):
             raise ConfigError(
                 f"{spec.extract_table}: files.delimiter, quote, escape and comment must be ASCII "
-                "characters that end no line"
+                "characters other than line ends"
             )
         if len(set(marks)) < len(marks):
             raise ConfigError(
-                f"{spec.extract_table}: files.delimiter, quote, escape and comment must differ; a "
-                "quote is doubled within quotes where no escape is given"
+                f"{spec.extract_table}: files.delimiter, quote, escape and comment must differ; "
+                "without an escape, a quote within quotes is doubled"
             )
         return source
 
@@ -132,7 +132,7 @@ class FilesSource:
         return not any(True for _ in self._objects.to_read())
 
     def _choose(self, before: bytes | None, now: datetime) -> ObjectList:
-        """Look into every object that is to be read, and into no other."""
+        """Inspect every object that will be read, and no other."""
         last = None if before is None else ObjectList.from_bytes(before)
         only_new = self.spec.mode == "incremental" and last is not None
         known = last.etags() if last else {}
@@ -145,7 +145,7 @@ class FilesSource:
             raise ConfigError(
                 f"{self.spec.extract_table}: no object matches {self.folder}{self.files.glob}; "
                 f"expected at least one{self._nearest()}. Check connection.uri and files.glob: * "
-                "stays within a folder, ** goes across, names that begin with _ or . are hidden"
+                "stays within a folder, ** crosses folders, names that begin with _ or . are hidden"
             )
         about = dict(last.about) if last and only_new else {}
         inspected: list[Listed] = []
@@ -161,7 +161,7 @@ class FilesSource:
             yield from list_objects(self._storage, self.folder, self.files.glob)
 
     def _nearest(self) -> str:
-        """Return which of the first objects of the folder are spelled like the glob."""
+        """Return the first objects of the folder that are spelled like the glob."""
         some = islice(list_objects(self._storage, self.folder, "**"), _NAMES)
         names = [info.uri.removeprefix(self.folder) for info in some]
         near = get_close_matches(self.files.glob, names) or names[:3]
@@ -185,14 +185,14 @@ class FilesSource:
         return Inspector(self._storage, self.files, form, target, self._is_read, self.folder)
 
     def _is_read(self, names: Sequence[str]) -> list[str]:
-        """Return the columns that are extracted; of others no type is needed."""
+        """Return the columns that are extracted; the types of others do not matter."""
         return [name for name in names if is_chosen(name, self.spec, names)]
 
     def _check_declared(self, objects: Sequence[ObjectInfo], form: Format) -> None:
-        """Refuse declared columns that no header of some files has: a name misspelled is all NULL.
+        """Refuse declared columns that no header of some files has: they would be all NULL.
 
         Raises:
-            ConfigError: There are some; the message names the nearest.
+            ConfigError: There are some; the message lists the nearest names.
         """
         if self.files.types is None:
             return
@@ -222,7 +222,7 @@ class FilesSource:
 
         Raises:
             ConfigError: No object matches, or no file has a column.
-            SourceQueryFailed: A file is damaged, or one of its records is no row.
+            SourceQueryFailed: A file is damaged, or one of its records is not a row.
         """
         objects = self._objects
         form: Format = objects.about["format"]
@@ -260,7 +260,7 @@ class FilesSource:
         upper: WatermarkValue | None = None,
         delay: timedelta | None = None,
     ) -> WatermarkValue | None:
-        """Raise ConfigError: files have no watermark; new objects are what is new."""
+        """Raise ConfigError: files have no watermark; new objects count as new rows."""
         del lower, upper, delay
         raise ConfigError(f"{self.spec.extract_table}: files have no watermark such as {column}")
 
@@ -276,7 +276,7 @@ class FilesSource:
 
     @contextmanager
     def snapshot(self, request: ReadRequest) -> Iterator[FilesSnapshot]:
-        """Give the objects as they were listed; nothing is held open."""
+        """Yield the objects as they were listed; holds nothing open."""
         folder = None
         if self.files.bad_rows == "reject":
             spec = self.spec
@@ -300,7 +300,7 @@ class FilesSource:
 
     @property
     def folder(self) -> str:
-        """The folder that globs start from, with a slash at its end."""
+        """The folder that globs start from, with a slash at the end."""
         assert self.spec.connection.uri is not None
         return folder_of(self.spec.connection.uri)
 

@@ -20,13 +20,13 @@ from extract_jobs.sources.splits import ObjectRange
 from extract_jobs.storage import ObjectInfo, Storage, changed_message
 
 GET_BYTES = 8 * 2**20
-"""Read of an object at a time: one GET."""
+"""Bytes of an object that are read at a time, with one GET."""
 _BOM = codecs.BOM_UTF8
 
 
 @contextmanager
 def source_errors(uri: str) -> Iterator[None]:
-    """Map what reading an object raises to the tree of `extract_jobs.errors`.
+    """Map the errors of reading an object to `extract_jobs.errors`.
 
     Raises:
         SourceUnavailable: Storage failed, or the object is no longer what was listed.
@@ -38,33 +38,33 @@ def source_errors(uri: str) -> Iterator[None]:
         raise SourceUnavailable(f"reading {uri}: {error}") from error
     except UnicodeError:
         raise SourceQueryFailed(
-            f"{uri}: its bytes are not of the encoding that is expected; set files.encoding to "
-            "what it is written in"
+            f"{uri}: its bytes are not in the expected encoding; set files.encoding to the "
+            "one that it is written in"
         ) from None
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
         cut = isinstance(error, EOFError)
         reason = "it is cut short" if cut else "it is damaged, or compressed in another way"
         raise SourceQueryFailed(
-            f"{uri} cannot be read: {reason}. Is it of the compression that its name or files says?"
+            f"{uri} cannot be read: {reason}. Does its compression match its name or files?"
         ) from None
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            # The operating system's own, such as a network file system that went away.
+            # An error of the operating system, such as a network file system that went away.
             raise SourceUnavailable(f"reading {uri}: {error.strerror}") from error
-        # Arrow's messages may quote what it has read.
+        # Arrow's messages may quote data.
         reason = "it is damaged"
         if "CRC checksum" in str(error):
             reason = "a page is damaged, its checksum does not match"
         elif "compress" in str(error) or "inflate" in str(error):
             reason = str(error)
         raise SourceQueryFailed(
-            f"{uri} cannot be read: {reason}. Was it cut short, or is it of another format or "
+            f"{uri} cannot be read: {reason}. Was it cut short, or does it have another format or "
             "compression than its name or files says?"
         ) from None
 
 
 def open_object(storage: Storage, part: ObjectRange) -> IO[bytes]:
-    """Open an object as it was listed. Reading it later raises as `Storage.open` says.
+    """Open an object as it was listed. Reading it later raises as `Storage.open` does.
 
     Raises:
         SourceUnavailable: It was replaced or deleted.
@@ -76,12 +76,12 @@ def open_object(storage: Storage, part: ObjectRange) -> IO[bytes]:
 
 
 class Bytes:
-    """Bytes of an open file from ``start`` to before ``end``, got in large parts."""
+    """Bytes of an open file from ``start`` to before ``end``, fetched in large parts."""
 
     closed = False
 
     def __init__(self, file: IO[bytes], start: int, end: int) -> None:
-        """Seek to the first byte; nothing is read yet."""
+        """Seek to the first byte; reads nothing yet."""
         self._file, self._left = file, end - start
         self._held = b""
         file.seek(start)
@@ -91,7 +91,7 @@ class Bytes:
         return True
 
     def close(self) -> None:
-        """Read no more; the file is its opener's to close. Arrow asks for it."""
+        """Do nothing, since whoever opened the file closes it. Arrow requires the method."""
         self._left, self._held = 0, b""
 
     def read(self, size: int = -1) -> bytes:
@@ -106,7 +106,7 @@ class Bytes:
 
 
 class TextStream:
-    """A stream whose reads are full, with a byte order mark left out where a file begins.
+    """A stream whose reads are full, without a byte order mark at the beginning of a file.
 
     Attributes:
         mark_bytes: Length of the byte order mark that was left out; 0 before the first read.
@@ -117,7 +117,7 @@ class TextStream:
 
         Args:
             inner: Text, UTF-8.
-            begins: Whether the file begins here.
+            begins: Whether this is the beginning of the file.
         """
         self.mark_bytes = 0
         self._inner = inner
@@ -158,28 +158,28 @@ class _Decoded:
 
 
 def is_utf8(encoding: str) -> bool:
-    """Return whether text in an encoding is UTF-8 as it stands.
+    """Return whether text in an encoding is already UTF-8.
 
     Raises:
         ConfigError: There is no such encoding.
     """
     try:
         found = codecs.lookup(encoding)
-        "".encode(encoding)  # some codecs, such as rot13 and base64, are none of text
+        "".encode(encoding)  # some codecs, such as rot13 and base64, are not text encodings
         return found.name in {"utf-8", "ascii", "utf-8-sig"}
     except (LookupError, ValueError):
         raise ConfigError(
-            f"files.encoding: {encoding!r} is no encoding of text that Python knows; expected "
+            f"files.encoding: {encoding!r} is not a text encoding that Python supports; expected "
             "a name such as utf-8, latin-1 or cp1252"
         ) from None
 
 
 def _decompressed(inner: Bytes, file: IO[bytes], compression: Compression, uri: str) -> Stream:
-    """Return the bytes of a whole object decompressed, as they are asked for.
+    """Return the bytes of a whole object, decompressed on demand.
 
     Raises:
-        ConfigError: A zip has not exactly one member.
-        SourceQueryFailed: It is no zip, or one with a password.
+        ConfigError: A zip does not have exactly one member.
+        SourceQueryFailed: It is not a zip, or has a password.
     """
     if compression == "none":
         return inner
@@ -196,7 +196,7 @@ def _decompressed(inner: Bytes, file: IO[bytes], compression: Compression, uri: 
 
 def _only_member(file: IO[bytes], uri: str) -> Stream:
     archive = zipfile.ZipFile(file)
-    # macOS adds a folder with what its file system knows of each file.
+    # macOS adds a folder with its file system's metadata for each file.
     members = [
         one
         for one in archive.infolist()
@@ -204,8 +204,7 @@ def _only_member(file: IO[bytes], uri: str) -> Stream:
     ]
     if len(members) != 1:
         raise ConfigError(
-            f"{uri}: a zip is read where it has one file in it, this one has {len(members)}; "
-            "unpack it"
+            f"{uri}: a zip must contain exactly one file, this one has {len(members)}; unpack it"
         )
     if members[0].flag_bits & 1:
         raise SourceQueryFailed(f"{uri}: it is encrypted; unpack it")
@@ -219,14 +218,14 @@ def text_stream(
     encoding: str,
     start: int | None = None,
 ) -> TextStream:
-    """Return an object's part as text. A part that is not all of it is plain and UTF-8.
+    """Return an object's part as text. A part of an object is plain and UTF-8.
 
     Args:
         file: From `open_object`.
         part: The part.
-        compression: Of the object.
-        encoding: Of its text.
-        start: Reads from here instead of the part's start.
+        compression: The object's.
+        encoding: The text's.
+        start: Read from here instead of the part's start.
     """
     begin = part.start if start is None else start
     end = part.size if part.end is None else part.end

@@ -1,4 +1,4 @@
-"""Rows as texts: what CSV and JSON lines are before their values become values of a type."""
+"""Rows as texts: CSV and JSON lines before their values are converted to types."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from extract_jobs.transform.exact_cast import exact_cast
 
 CONTENT = "is not valid UTF-8 (see files.encoding)"
 Locate = Callable[[], Sequence[tuple[int, bytes]]]
-"""Gives for each record of a block the line it begins at and its bytes."""
+"""Returns the line and the bytes of each record of a block."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why one record is no row.
+    """Why one record is not a row.
 
     Attributes:
         record: Its number in the block, from 0.
-        column: The column at fault, None where it is the record itself.
-        reason: Never holds a value.
+        column: The column at fault, None if it is the record itself.
+        reason: Never contains a value.
     """
 
     record: int
@@ -37,10 +37,10 @@ class Texts:
     """The rows of a block in some columns.
 
     Attributes:
-        columns: Strings, one array for each column.
-        records: Number of each row's record in the block, from 0; None where all records are rows.
-        faults: Records that are no rows.
-        locate: Tells where records are; costly, so called for faults alone.
+        columns: Strings, one array per column.
+        records: Number of each row's record in the block, from 0; None if all records are rows.
+        faults: Records that are not rows.
+        locate: Returns where records are; costly, so called for faults only.
     """
 
     columns: list[pa.Array]
@@ -58,18 +58,18 @@ Parse = Callable[[Block, Sequence[str]], Texts]
 
 
 def as_text(values: pa.Array) -> tuple[pa.Array, list[int]]:
-    """Return bytes as strings, with the positions of those that are not valid UTF-8, made NULL."""
+    """Return bytes as strings, invalid UTF-8 made NULL, and the positions of what was invalid."""
     return converted(values, lambda part: part.cast(pa.string()), pa.string())
 
 
 def to_type(
     values: pa.Array, target: pa.DataType, form: TextTypeSpec | None = None
 ) -> tuple[pa.Array, list[int]]:
-    """Return strings as values, with the positions of those that have no faithful form, made NULL.
+    """Return strings as values, those without a faithful form made NULL, and their positions.
 
     Args:
         values: Strings.
-        target: One of the types that ``columns.cast`` names.
+        target: One of the types of ``columns.cast``.
         form: How they are written; None in the usual way.
     """
     if target == values.type:
@@ -84,9 +84,9 @@ def to_type(
 def converted(
     values: pa.Array, convert: Callable[[pa.Array], pa.Array], target: pa.DataType
 ) -> tuple[pa.Array, list[int]]:
-    """Return an array converted, with the positions of what cannot be, made NULL.
+    """Return an array converted, what cannot be converted made NULL, and its positions.
 
-    What cannot be is found by halving, so that few failures cost little.
+    Failures are found by halving, so few of them cost little.
     """
     try:
         return convert(values), []

@@ -1,7 +1,7 @@
-"""What the values of a column say of its type, gathered block by block and file by file.
+"""Infers a column's type from its values, block by block and file by file.
 
-A type profile only ever grows, and profiles are added in any order: the type depends neither on the
-order of files nor on which of them an earlier run inspected.
+A type profile only ever grows, and profiles may be combined in any order: the type depends neither
+on the order of files nor on which of them an earlier run inspected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PATTERNS = {
     TIMESTAMP: rf"^{_TIME}$",
     TIMESTAMPTZ: rf"^{_TIME}(?:Z|[+-][0-9]{{2}}(?::?[0-9]{{2}})?)$",
 }
-"""No text is of two kinds."""
+"""Kinds that no text shares."""
 _TYPES = {
     BOOLEAN: pa.bool_(),
     DATE: pa.date32(),
@@ -40,21 +40,21 @@ _TYPES = {
     TIMESTAMPTZ: pa.timestamp("us", "UTC"),
 }
 _DOUBLE_DIGITS = 15
-"""So many decimal digits pass through a double unharmed (IEEE 754)."""
+"""Decimal digits that always survive a double (IEEE 754)."""
 
 
 @dataclass(frozen=True)
 class TypeProfile:
-    """What was seen so far in one column.
+    """What was seen so far in a column.
 
     Attributes:
-        kinds: Of the values; none where all are NULL.
-        whole: Most digits of an integer.
-        digits: Most digits before the point of any other number.
-        scale: Most digits behind the point.
-        exponents: Whether a number has an exponent, or is none at all (NaN).
-        exact: Whether every number that is no integer is what the nearest double prints.
-        items: Of the elements of arrays; None without any.
+        kinds: Kinds of its values; empty if all are NULL.
+        whole: Maximum digits of an integer.
+        digits: Maximum digits before the point of any other number.
+        scale: Maximum digits after the point.
+        exponents: Whether a number has an exponent, or is not a number (NaN).
+        exact: Whether every number that is not an integer is what the nearest double prints.
+        items: Profile of the elements of arrays; None without any.
     """
 
     kinds: frozenset[str] = frozenset()
@@ -66,7 +66,7 @@ class TypeProfile:
     items: TypeProfile | None = None
 
     def __or__(self, other: TypeProfile) -> TypeProfile:
-        """Return the evidence of both."""
+        """Return the profile of both."""
         items = self.items or other.items
         if self.items and other.items:
             items = self.items | other.items
@@ -86,7 +86,7 @@ class TypeProfile:
         return TEXT in self.kinds or OBJECT in self.kinds
 
     def arrow_type(self) -> pa.DataType:
-        """Return the narrowest type that holds every value faithfully."""
+        """Return the narrowest type that faithfully holds every value."""
         if len(self.kinds) == 1 and self.kinds <= _TYPES.keys():
             return _TYPES[next(iter(self.kinds))]
         if self.kinds == {ARRAY}:
@@ -120,11 +120,11 @@ class TypeProfile:
 
 
 def observe(values: pa.Array, known: TypeProfile) -> TypeProfile:
-    """Return what is known of a column after more of its values.
+    """Return what is known about a column after more of its values.
 
     Args:
-        values: Strings; NULLs say nothing.
-        known: What was seen before; where that settles the type, values are not looked at.
+        values: Strings; NULLs are ignored.
+        known: What was seen before; if that settles the type, values are not examined.
     """
     if known.is_settled or values.null_count == len(values):
         return known
@@ -134,7 +134,7 @@ def observe(values: pa.Array, known: TypeProfile) -> TypeProfile:
         if digits is not None:
             return known | TypeProfile(frozenset({INTEGER}), whole=digits)
     found = known
-    # What a column had before, it will have again.
+    # Kinds that a column had before are likely again.
     for kind in sorted(_PATTERNS, key=lambda kind: kind not in known.kinds):
         fits = pc.match_substring_regex(values, _PATTERNS[kind])
         if pc.all(fits).as_py():
@@ -146,7 +146,7 @@ def observe(values: pa.Array, known: TypeProfile) -> TypeProfile:
 
 
 def _integers(values: pa.Array) -> int | None:
-    """Return the most digits, where every value is the very text of a 64-bit integer."""
+    """Return the maximum digits, if every value is exactly the text of a 64-bit integer."""
     try:
         same = pc.equal(values.cast(pa.int64()).cast(values.type), values)
     except pa.ArrowInvalid:
@@ -185,7 +185,7 @@ def _of_numbers(values: pa.Array, kind: str) -> TypeProfile:
 
 
 def _are_exact(values: pa.Array, doubles: pa.Array, raised: pa.Array) -> bool | None:
-    """Return whether doubles print as the very numbers; None where one is out of their range."""
+    """Return whether doubles print as exactly the numbers; None if one is out of their range."""
     long = pc.greater(pc.binary_length(values), _DOUBLE_DIGITS + 1)
     suspect = pc.or_(long, raised)
     texts, numbers = values.filter(suspect), doubles.filter(suspect)
@@ -203,7 +203,7 @@ def _are_exact(values: pa.Array, doubles: pa.Array, raised: pa.Array) -> bool | 
 
 
 def _of_times(values: pa.Array, kind: str) -> TypeProfile:
-    """Return whether texts of the right form are days and times that there are."""
+    """Return whether texts of the right form are existing days and times."""
     try:
         exact_cast(values, _TYPES[kind])
     except pa.ArrowInvalid:

@@ -1,4 +1,4 @@
-"""How columns of files arrive: one table for the docs, and the columns themselves."""
+"""How columns of files arrive: the table in the docs, and the columns themselves."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "json: numbers with more digits than a double holds",
         "string",
         "lossless",
-        "a reader of JSON takes them for doubles; their digits are kept, declared a decimal too",
+        "JSON readers treat them as doubles; their digits are kept if declared as a decimal too",
     ),
     TypeRule(
         "csv, json: true, false", "boolean", "lossless", "in CSV also True and TRUE; not 0, 1"
@@ -62,9 +62,9 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "csv: any other text, mixed values",
         "string",
         "lossless",
-        "among it 007, +1, blanks around a number; a column without any value too",
+        "including 007, +1, blanks around a number; also a column without any value",
     ),
-    TypeRule("json: strings", "string", "lossless", "never taken for times or numbers"),
+    TypeRule("json: strings", "string", "lossless", "never read as times or numbers"),
     TypeRule("json: objects, mixed values", "string", "as_text", "as JSON without blanks"),
     TypeRule(
         "json: arrays of scalars", "list", "lossless", "of the narrowest type; others are JSON text"
@@ -100,7 +100,7 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "lossless",
         "microseconds; a value with nanoseconds, or outside years 1 to 9999, fails the read",
     ),
-    TypeRule("parquet: time", "string", "lossless", "as text: Athena knows no type of time"),
+    TypeRule("parquet: time", "string", "lossless", "as text: Athena has no time type"),
     TypeRule(
         "parquet: lists of any of these",
         "list",
@@ -117,8 +117,8 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "parquet: geometry, geography",
         "binary",
         "lossless",
-        "as WKB; the files tell neither that it is one nor its reference system, and the report "
-        "says so; several systems in one column are refused",
+        "as WKB; the files say neither that it is one nor its reference system, the report does; "
+        "several systems in one column are refused",
     ),
     TypeRule(
         "parquet: variant, duration, interval, geometries inside of others",
@@ -130,10 +130,10 @@ TYPE_RULES: tuple[TypeRule, ...] = (
 
 
 def declared_columns(files: FilesSpec, form: Format) -> tuple[Column, ...]:
-    """Return the columns that a table's files are declared to have, without those of folders.
+    """Return the columns that the spec declares for a table's files, without those of folders.
 
     Raises:
-        ConfigError: A type is unknown, or files of this format bring their types themselves.
+        ConfigError: A type is unknown, or files of this format have types of their own.
     """
     declared = files.types or {}
     if form == "parquet":
@@ -162,7 +162,7 @@ def declared_columns(files: FilesSpec, form: Format) -> tuple[Column, ...]:
 
 
 def found_columns(known: Columns, form: Format) -> tuple[Column, ...]:
-    """Return the columns that files were found to have, without those of folders."""
+    """Return the columns that were found in files, without those of folders."""
     if form == "parquet":
         return tuple(
             _parquet_column(name, found, uri) for name, (found, uri) in known.types.items()
@@ -180,14 +180,14 @@ def _parquet_column(name: str, found: pa.DataType, uri: str) -> Column:
     target = arrives_as(found) or pa.string()
     rule = f"as in {uri.rsplit('/', 1)[-1]}"
     if is_geometry(found):
-        rule += ", as WKB; the files tell neither that it is a geometry nor its reference system"
+        rule += ", as WKB; the files say neither that it is a geometry nor its reference system"
     return _column(name, f"parquet {spelled(found)}", target, "lossless", rule)
 
 
 def _text_column(name: str, found: TypeProfile, form: Format) -> Column:
     kinds = " and ".join(sorted(found.kinds)) or "nothing but NULL"
     target = found.arrow_type()
-    # Text of JSON is the strings themselves, or digits; all else that is text is JSON.
+    # Text of JSON is the strings themselves, or digits; all other text is JSON.
     own = found.kinds <= {TEXT} or found.kinds <= NUMBERS
     as_json = form == "jsonl" and target == pa.string() and not own
     fidelity: Fidelity = "as_text" if as_json else "lossless"
