@@ -72,7 +72,7 @@ def test_folders_have_the_type_that_is_declared(tmp_path: Path, form: str) -> No
     ]
     assert rows(tmp_path, types={"n": "int64"})[0] == {"n": 1, "y": "2023", "d": "2026-01-31"}
     put(tmp_path, f"y=0x10/a.{form}", 3)
-    with pytest.raises(TypeNotRepresentable, match=r"y=0x10/a.*folder's 'y' is no int16"):
+    with pytest.raises(TypeNotRepresentable, match=r"y=0x10/a.*folder's 'y' is not a valid int16"):
         rows(tmp_path, types=types)
 
 

