@@ -1,6 +1,6 @@
 """Worker on ECS: the container's only program. Splits run on processes that it starts.
 
-Spark is started inside it for sources that are read by JDBC, and where a spec asks for it.
+Starts Spark itself for sources that are read through JDBC, and if a spec asks for it.
 
 On SIGTERM it stops, aborts what it has staged, reports `Interrupted` and exits 75, all well within
 the 30 seconds that ECS gives. Exit codes are those of `extract_jobs.errors`.
@@ -19,8 +19,8 @@ def _end_before_the_start(_number: int, _frame: FrameType | None) -> None:
     os._exit(75)
 
 
-# Before every other import, which takes a second: for PID 1, as which a container may start this,
-# the kernel drops signals that have no handler.
+# Before every other import, which takes a second: a container may start this as PID 1, for which
+# the kernel drops signals without a handler.
 signal.signal(signal.SIGTERM, _end_before_the_start)
 
 from extract_jobs.engine.shutdown import interrupt_on_sigterm  # noqa: E402

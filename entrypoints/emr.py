@@ -6,8 +6,8 @@
     spark-submit entrypoints/emr.py --spec_uri '{"version": 1, "run_id": "by-hand", …}'
 
 `extract-jobs spec CONFIG TABLE` prints the spec of a table. ``--spec_uri`` is its URI, or the JSON
-itself; ``--report_uri`` says where the report goes, ``--attempt`` which attempt it is. The other
-arguments are the state machine's; unknown ones are ignored, because Spark adds its own.
+itself; ``--report_uri`` is where the report goes, ``--attempt`` the number of the attempt. The
+other arguments are the state machine's; unknown ones are ignored, because Spark adds its own.
 
 The Spark session, with spark-submit's settings, is made only when there is more than one split.
 Exit codes are those of `extract_jobs.errors`.

@@ -1,18 +1,18 @@
-"""Lambda behind the state "Extract Config Manager": from an event and a source config to a list.
+"""Lambda behind the state "Extract Config Manager": turns an event and a source config into a list.
 
-Reads ``<CONFIG_URI>/<source_name>.yml``, and writes into a folder of the execution's own, below
+Reads ``<CONFIG_URI>/<source_name>.yml``, and writes into the execution's own folder below
 ``WORK_URI``:
 
-- ``specs/<run_id>.json``: one spec a table,
+- ``specs/<run_id>.json``: one spec per table,
 - ``batches/<batch_id>.json``: the tables of a batch, which one worker runs,
-- ``tables_to_extract.json``: the list that the Map reads, one item a table or batch,
+- ``tables_to_extract.json``: the list that the Map reads, one item per table or batch,
 - ``config.yml``: the config as it was read,
 - ``event.json``: the event, for a rerun to start from.
 
-Then it puts a PENDING item a table into the tracking table. Whatever is wrong is a `ConfigError`
-before any job starts. Lambda may call it again for the same execution: the run ids are the same,
-config and event are the ones that the first call has kept, the same files are written, and items
-that are there already stay.
+Then it puts one PENDING item per table into the tracking table. Anything wrong raises a
+`ConfigError` before any job starts. Lambda may call it again for the same execution: then the run
+ids are the same, config and event are those that the first call has stored, the same files are
+written, and existing items stay.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ _MOST_NAMED = 5
 _BACKFILLS = {"mode", "watermark"}
 """Overrides after which the size of a table's last commit says nothing of this run's."""
 CONFIG_NAME = "config.yml"
-"""What the work folder of an execution keeps its config as."""
+"""Name of the copy of the config in an execution's work folder."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the deployment says.
+    """Settings from the deployment.
 
     Attributes:
         config_uri: Folder of the source configs.
-        work_uri: Folder below which each execution has one of its own.
+        work_uri: Folder that contains each execution's own folder.
         job_defaults: Values for ``glue``, ``emr``, ``ecs`` and ``retry`` that a config may leave
             out, such as the stack's own job name and subnets.
-        event_overrides: Keys of a table that events may override where the config does not say;
-            None takes those of `extract_jobs.config.event_overrides`.
+        event_overrides: Keys of a table that events may override if the config does not say; None
+            uses those of `extract_jobs.config.event_overrides`.
     """
 
     config_uri: str
@@ -78,8 +78,8 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Read ``CONFIG_URI``, ``WORK_URI``, ``JOB_DEFAULTS`` and ``EVENT_OVERRIDES``.
 
-        ``JOB_DEFAULTS`` is JSON, by default ``{}``; ``EVENT_OVERRIDES`` keys with commas between,
-        where empty is as if it were not there.
+        ``JOB_DEFAULTS`` is JSON, ``{}`` by default; ``EVENT_OVERRIDES`` is a list of keys separated
+        by commas, and empty means unset.
 
         Raises:
             ConfigError: One is missing, or is not JSON.
@@ -132,7 +132,7 @@ def list_tables(
             ``execution_started_at``: a name can be used again after 90 days, a start time cannot.
         settings: Of the deployment.
         tracking: The tracking table.
-        open_storage: Gives the storage of a URI.
+        open_storage: Returns the storage of a URI.
 
     Returns:
         ``bucket`` and ``key`` of the list, ``table_count``, ``max_concurrency``,
@@ -162,7 +162,7 @@ def list_tables(
     _keep(selection, raw, folder, open_storage)
     where = join(folder, "tables_to_extract.json")
     open_storage(folder).put(where, _json(listed))
-    # Last, so that no run is announced of an execution that fails here.
+    # Last, so that no run is announced if something fails here.
     tracking.announce(run_of(item) for item in items)
     logger.info(
         "%d tables of %s in %d jobs: %s", len(items), selection.source_name, len(listed), where
@@ -187,7 +187,7 @@ def run_id_of(execution_id: str, started_at: str, table: str) -> str:
 
 @functools.cache
 def _client() -> Any:
-    """One client a process, made at the first call and not at import."""
+    """One client per process, created at the first call and not at import."""
     return client_from_environment()
 
 
@@ -216,7 +216,7 @@ def _some(tables: Sequence[str]) -> str:
 def _read_config(
     name: str, folder: str, settings: Settings, open_storage: OpenStorage
 ) -> tuple[bytes, SourceConfig]:
-    """Read a config: the one that an earlier call of this execution kept, else the present one."""
+    """Read a config: the one that an earlier call of this execution stored, else the newest."""
     uri, kept = join(settings.config_uri, f"{name}.yml"), join(folder, CONFIG_NAME)
     raw = open_storage(kept).read(kept)
     if raw is None:
@@ -233,24 +233,24 @@ def _read_config(
 
 
 def _keep(selection: Selection, raw: bytes, folder: str, open_storage: OpenStorage) -> None:
-    """Keep what this call has decided by, so that another call decides alike.
+    """Store what this call's decisions are based on, so that another call decides the same.
 
-    Only once nothing can be wrong with it any more: a redrive may come with a corrected config.
+    Only once nothing can be wrong with it: a redrive may come with a corrected config.
 
     Raises:
-        WriteFailed: Another call was faster and decided by something else; calling again is safe.
+        WriteFailed: Another call was faster with other input; calling again is safe.
     """
     where = join(folder, CONFIG_NAME)
     held = open_storage(where).put_if_absent(where, raw)
     if held != raw or keep_selection(selection, folder, open_storage) != selection:
         raise WriteFailed(
             f"{folder}: the config manager was called twice at once, and the config or the runs "
-            "changed between; the next call decides as the faster one did"
+            "changed between the calls; the next call uses what the faster one stored"
         )
 
 
 def _folder(work_uri: str, source_name: str, execution_id: str, started_at: str) -> str:
-    """Return the execution's own folder: readable, and never another's."""
+    """Return the execution's own folder: readable, and never shared with another."""
     moment = re.sub(r"[^0-9TZ]", "", started_at.split(".", maxsplit=1)[0])
     return join(work_uri, source_name, f"{moment}-{run_id_of(execution_id, started_at, '')[:12]}")
 

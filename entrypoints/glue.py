@@ -1,7 +1,7 @@
 """Worker on AWS Glue: raises on failure, returns on success, which is how Glue distinguishes them.
 
 Glue passes arguments of its own beside ours; they are ignored. awsglue is Glue's own library and
-exists nowhere else in this shape: with it the session is Glue's, without it Spark's.
+exists in this form nowhere else: with it the session is Glue's, without it Spark's.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 def glue_session() -> SparkSession | None:
-    """Return the session of Glue's own context, or None where there is no Glue.
+    """Return the session of Glue's own context, or None if there is no Glue.
 
-    None lets the core start a session, if it comes to need one.
+    With None, the core starts a session if it needs one.
     """
     try:
         from awsglue.context import GlueContext
@@ -37,7 +37,7 @@ def glue_session() -> SparkSession | None:
     try:
         session: SparkSession = GlueContext(SparkContext.getOrCreate()).spark_session
     except (TypeError, AttributeError) as error:
-        # The Python half of awsglue is installed, and the JVM that Glue puts under it is not.
+        # The Python half of awsglue is installed, but not the JVM that Glue runs it on.
         logger.info("awsglue without Glue's JVM (%s): using Spark's own session", error)
         return None
     return session
@@ -47,8 +47,8 @@ def main() -> None:
     """Run one attempt.
 
     Raises:
-        ExtractError: As the attempt's report says. What caused it is left out, because Glue prints
-            the whole chain and another library's message may hold anything.
+        ExtractError: As in the attempt's report. Its cause is left out, because Glue prints the
+            whole chain, and another library's message may contain anything.
     """
     begin_log(sys.argv[1:])
     stop = interrupt_on_sigterm()

@@ -1,8 +1,8 @@
 """Lambda behind two states: "Handle Extract Job Run Status" and "Summarize Extract Run".
 
-The first is called when a job has ended, however it ended, and decides by the worker's report, the
-table's commit log and what the service said. The second is called once all tables have ended. Both
-may be called again: the second call gives the first one's answer and changes nothing.
+The first is called when a job has ended, however it ended, and decides from the worker's report,
+the table's commit log and the service's answer. The second is called once all tables have ended.
+Both may be called again: the second call returns the first one's answer and changes nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Decided = Decision | Literal["superseded"]
 NEVER_REPORTED = "NeverReported"
 """The error class of a table that the Map left behind without an outcome."""
 MAX_NAMED = 20
-"""Failed tables that the summary names."""
+"""Maximum failed tables that the summary names."""
 _THREADS = 16
 _MAX_SUMMARY_MESSAGE = 4_000
 _MAX_NAMED_MESSAGE = 300
@@ -63,19 +63,19 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
 
 
 def handle(item: Item, *, tracking: Tracking, open_storage: OpenStorage) -> dict[str, Any]:
-    """Decide what becomes of a table whose job has ended, and write it to the tracking table.
+    """Decide what happens to a table whose job has ended, and write it to the tracking table.
 
     Args:
-        item: The Map item of the attempt, with what the job gave in ``job_result`` and
+        item: The Map item of the attempt, with the job's result in ``job_result`` and
             ``job_error``.
         tracking: The tracking table.
-        open_storage: Gives the storage of a URI.
+        open_storage: Returns the storage of a URI.
 
     Returns:
         ``{"outcome": "succeeded" | "failed" | "superseded", "run_id"}``, or ``{"outcome": "retry",
         "run_id", "wait_seconds", "item"}`` with the next attempt's item. Superseded: a later
-        attempt or generation has taken over, and what it does counts. Of a batch's tables each is
-        decided by itself: it is tried again with those that are to be retried, if there are any.
+        attempt or generation has taken over and counts instead. The tables of a batch are decided
+        one by one; the batch is retried with those that need it, if there are any.
 
     Raises:
         WriteFailed: Storage or the tracking table failed; calling again is safe.
@@ -91,16 +91,16 @@ def handle(item: Item, *, tracking: Tracking, open_storage: OpenStorage) -> dict
 def summarize(
     event: dict[str, Any], *, tracking: Tracking, open_storage: OpenStorage
 ) -> dict[str, Any]:
-    """Count what became of an execution's tables, and judge it.
+    """Count the results of an execution's tables, and judge it.
 
-    A table without an outcome is judged here, by its report and its commit log: its child is gone,
-    so nothing else soon would.
+    A table without an outcome is resolved here from its report and its commit log: its child is
+    gone, so nothing else would do it soon.
 
     Args:
         event: ``execution_id``, ``table_count``, ``note`` of the config manager, and ``map_error``
-            as the Map's Catch gave it.
+            from the Map's Catch.
         tracking: The tracking table.
-        open_storage: Gives the storage of a URI.
+        open_storage: Returns the storage of a URI.
 
     Returns:
         ``outcome`` (``succeeded`` if every table did), ``tables``, ``succeeded``, ``failed``,
@@ -113,7 +113,7 @@ def summarize(
     """
     map_error = event["map_error"]
     why = f"{map_error['Error']}: {map_error.get('Cause', '')}" if map_error["Error"] else ""
-    # An execution that was started before an update of its stack runs a machine without a note.
+    # An execution that started before its stack was updated runs a state machine without a note.
     note = event.get("note", "")
     tracked = list(tracking.by_execution(event["execution_id"]))
     runs = _resolve_all(tracked, why, tracking, open_storage)
@@ -144,7 +144,7 @@ def summarize(
 
 @functools.cache
 def _client() -> Any:
-    """One client a process, made at the first call and not at import."""
+    """One client per process, created at the first call and not at import."""
     return client_from_environment()
 
 
@@ -246,7 +246,7 @@ def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str, note: 
 
 
 def _behind_message(behind: Sequence[TrackedRun]) -> str:
-    """Return what is said of tables that are published and that the catalog does not show."""
+    """Return the message about tables that are published but not up to date in the catalog."""
     if not behind:
         return ""
     named = "; ".join(
@@ -259,10 +259,10 @@ def _behind_message(behind: Sequence[TrackedRun]) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """Return a text of at most ``most`` characters, cut between words where it is longer."""
+    """Return at most ``most`` characters of a text, cut between words if it is longer."""
     if len(text) <= most:
         return text
     kept = text[: most - 2]
     head, _, _ = kept.rpartition(" ")
-    # A word that fills half of it is a URI or the like: better a part of it than nothing.
+    # A word that fills half of it is a URI or the like: then a part of it is better than nothing.
     return f"{head if len(head) > most // 2 else kept} …"

@@ -13,7 +13,7 @@ worker that hangs ends none. So this function, called every few minutes with ``{
 "stop_silent"}``, stops the jobs of attempts that have written no progress for ten minutes; the
 state machine then retries them.
 
-Calling this twice, or two at once, has no further effect.
+Calling this twice, or two calls at once, have no further effect.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def reap(
     for execution in _left_behind(settings.state_machine_arn, client, tracking.clock()):
         arn, status = execution["executionArn"], execution["status"]
         again = json.dumps({"rerun_failed_of": arn})
-        # A new one for each execution: a list may have thousands of items.
+        # A new one per execution: a list may have thousands of items.
         items = ListedItems(open_storage)
         for run in [run for run in tracking.by_execution(arn) if is_unresolved(run)]:
             in_every_line(**fields_of(run))
@@ -239,7 +239,7 @@ def count_overdue(
 
 @functools.cache
 def _client(service: str) -> Any:
-    """One client a process and service, made at its first call and not at import."""
+    """One client per process and service, created at its first call and not at import."""
     if service == "dynamodb":
         return client_from_environment()
     import boto3

@@ -1,7 +1,7 @@
-"""Archives that are the same bytes whenever and wherever the same files are packed.
+"""Archives whose bytes are the same whenever and wherever the same files are packed.
 
-Entries are sorted, times fixed, owners and permissions normalised. What an archive holds decides
-its checksum, and nothing else does: https://reproducible-builds.org/docs/archives/.
+Entries are sorted, times fixed, owners and permissions normalised. An archive's checksum depends on
+its contents only: https://reproducible-builds.org/docs/archives/.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-"""The earliest that a zip can say."""
+"""The earliest time that a zip can represent."""
 _SKIPPED = {"__pycache__", ".lock"}
 
 
 def tree(folder: Path, prefix: str = "") -> dict[str, Path]:
-    """Return the files and links of a folder by their name in an archive.
+    """Return the files and links of a folder by their names in an archive.
 
-    Bytecode is left out: it holds times and paths of the machine that made it.
+    Bytecode is left out: it contains times and paths of the machine that compiled it.
 
     Args:
         folder: Read recursively; links are not followed.
@@ -45,14 +45,14 @@ def write_zip(
     packed: bool = True,
     begun: Path | None = None,
 ) -> None:
-    """Write a zip whose bytes follow from names and contents alone.
+    """Write a zip whose bytes depend only on names and contents.
 
     Args:
-        target: Replaced if it is there.
+        target: Replaced if it exists.
         files: Content, or the file that has it, by name. Every file is readable by all, as Lambda
             needs it, and none is executable.
-        packed: Whether entries are compressed; wheels already are.
-        begun: A zip of other files that comes first, so that it is compressed only once.
+        packed: Whether to compress entries; wheels already are compressed.
+        begun: A zip of other files to start from, so that those are compressed only once.
     """
     if begun is not None:
         shutil.copyfile(begun, target)
@@ -61,19 +61,19 @@ def write_zip(
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, _ZIP_TIME)
             entry.compress_type = method
-            entry.create_system = 3  # Unix, whatever packs it
+            entry.create_system = 3  # Unix, whatever system packs it
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             content = files[name]
             archive.writestr(entry, content if isinstance(content, bytes) else content.read_bytes())
 
 
 def write_tar(target: Path, files: Mapping[str, Path | bytes], links: Mapping[str, str]) -> None:
-    """Write a ``.tar.gz`` whose bytes follow from names, contents and links alone.
+    """Write a ``.tar.gz`` whose bytes depend only on names, contents and links.
 
     Args:
-        target: Replaced if it is there.
-        files: Content, or the file that has it, by name; what may be executed there may be here.
-        links: Where a symbolic link leads, by the link's name. It may lead nowhere yet.
+        target: Replaced if it exists.
+        files: Content, or the file that has it, by name; executable files stay executable.
+        links: Target of each symbolic link, by the link's name. It need not exist yet.
     """
     with (
         target.open("wb") as raw,

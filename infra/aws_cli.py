@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 _UNMADE = "REVIEW_IN_PROGRESS"
-"""Status of a stack of which there is a change set and nothing else."""
+"""Status of a stack that has a change set and nothing else."""
 _LONGEST_SECONDS = 3600
-"""How long the end of a change is waited for."""
+"""How long to wait for the end of a change."""
 
 
 class DeployFailed(RuntimeError):
@@ -39,7 +39,7 @@ class Aws:
         """Run a command and return what it wrote to its standard output.
 
         Raises:
-            DeployFailed: It failed, with what it said; or it is not installed.
+            DeployFailed: It failed; the message has its output. Or it is not installed.
         """
         region = ("--region", self.region) if self.region else ()
         try:
@@ -61,7 +61,7 @@ class Aws:
         return ended.stdout
 
     def json(self, *arguments: str) -> Any:
-        """Run a command and return its answer; None where it has none."""
+        """Run a command and return its answer; None if there is none."""
         return json.loads(self.run(*arguments, "--output", "json") or "null")
 
     def default_region(self) -> str:
@@ -81,12 +81,12 @@ class Aws:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A CloudFormation stack, there or not.
+    """A CloudFormation stack, whether it exists or not.
 
     Attributes:
         aws: The AWS CLI.
-        name: The stack's.
-        tags: ``key=value`` of the stack and what it makes; without any, they stay as they are.
+        name: The stack's name.
+        tags: ``key=value`` tags of the stack and what it creates; empty keeps the current tags.
     """
 
     aws: Aws
@@ -94,14 +94,14 @@ class Stack:
     tags: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, str] | None:
-        """Return the parameters that the stack was made with, or None if it is not there."""
+        """Return the parameters that the stack was created with, or None if it does not exist."""
         found = self._described()
         if found is None:
             return None
         return {p["ParameterKey"]: p["ParameterValue"] for p in found.get("Parameters", ())}
 
     def outputs(self) -> dict[str, str]:
-        """Return the stack's outputs; none if it is not there."""
+        """Return the stack's outputs; none if it does not exist."""
         found = self._described() or {}
         return {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", ())}
 
@@ -113,16 +113,16 @@ class Stack:
         confirm: Callable[[Sequence[str]], bool],
         bucket: str = "",
     ) -> bool:
-        """Make or change the stack, by a change set that is shown first.
+        """Create or change the stack with a change set that is shown first.
 
         Args:
-            template: Its file.
-            parameters: Others keep the values that they have.
-            confirm: Gets one line per change, and returns whether to make them.
-            bucket: Where the template is put; needed from 51,200 bytes.
+            template: The template's file.
+            parameters: Parameters that are not given keep their values.
+            confirm: Takes one line per change, and returns whether to make them.
+            bucket: Where the template is uploaded; needed from 51,200 bytes.
 
         Returns:
-            Whether the stack is now as the template says; False if that was not confirmed.
+            Whether the stack now matches the template; False if the change was not confirmed.
 
         Raises:
             DeployFailed: CloudFormation refused or rolled back; the message names the resources.
@@ -165,19 +165,19 @@ class Stack:
         self._wait({"", "DELETE_COMPLETE"})
 
     def _wait(self, wanted: Collection[str]) -> None:
-        """Wait for the end of a change; the CLI's own ``wait`` looks every 30 s only.
+        """Wait for the end of a change; the CLI's own ``wait`` polls only every 30 s.
 
         Args:
-            wanted: How it should end; empty stands for a stack that is not there.
+            wanted: Statuses it should end with; empty means that the stack should be gone.
 
         Raises:
-            DeployFailed: It ended otherwise, with the resources that failed, or it has not ended
-                after an hour.
+            DeployFailed: It ended otherwise (the message names the resources that failed), or it
+                has not ended after an hour.
         """
         deadline = time.monotonic() + _LONGEST_SECONDS
         for seconds in itertools.chain((0.5, 1, 2, 4), itertools.repeat(8)):
-            # First of all: a change starts only after the call for it has returned, and until then
-            # the stack has the status that the change before it ended with.
+            # Sleep first: a change starts only after the call for it has returned, and until then
+            # the stack has the status of the previous change.
             time.sleep(seconds)
             found = self._found()
             status = str(found["StackStatus"]) if found else ""
@@ -185,7 +185,7 @@ class Stack:
                 break
             if time.monotonic() > deadline:
                 raise DeployFailed(
-                    f"stack {self.name} is still {status} after an hour; CloudFormation goes on, "
+                    f"stack {self.name} is still {status} after an hour; CloudFormation continues, "
                     "and its events say what it waits for"
                 )
         if status not in wanted:
@@ -202,12 +202,12 @@ class Stack:
         )
 
     def _described(self) -> dict[str, Any] | None:
-        """Return the stack as CloudFormation describes it, or None if it was never made."""
+        """Return CloudFormation's description of the stack, or None if it was never created."""
         found = self._found()
         return None if found is None or found["StackStatus"] == _UNMADE else found
 
     def _found(self) -> dict[str, Any] | None:
-        """Return what CloudFormation describes by the stack's name, or None if there is nothing."""
+        """Return what CloudFormation has under the stack's name, or None."""
         try:
             answer = self.aws.json("cloudformation", "describe-stacks", "--stack-name", self.name)
         except DeployFailed as error:

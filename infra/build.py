@@ -7,17 +7,17 @@
                                           ``--additional-python-modules``
 ``…-glue6.0.gluewheels.zip``              the same for Glue 6.0
 ``…-emr.tar.gz``                          an environment for ``spark.archives``, run by the
-                                          Python 3.11 that is there
+                                          machine's own Python 3.11
 ``lambda/<handler>.zip``                  the three functions
 ``entrypoints/*.py``                      the scripts that Glue, EMR and ECS start
 ``asl/extract_pipeline.asl.json``         the state machine
-``image/requirements.txt``                what the image of ECS holds, with hashes
+``image/requirements.txt``                what the image of ECS contains, with hashes
 ``image-build.txt``                       what builds it, with hashes
 ``SHA256SUMS``                            of all of these
 ========================================  ====================================================
 
-Versions are those of ``uv.lock``. Wheel, sources and zips are the same bytes whenever they are
-built; so is the archive, as long as the packages' wheels are.
+Versions are those of ``uv.lock``. Wheel, sources and zips have the same bytes whenever they are
+built; so does the archive, as long as the packages' wheels do.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ LAMBDA_PYTHONS = ("3.13", "3.11")
 """The runtime that the template names, and the one that emulators run functions in.
 
 One zip serves both, so that what is tested is what is shipped: the pure Python parts are the same,
-and compiled modules have the version in their file's name.
+and compiled modules have the version in their file names.
 """
 HANDLERS = ("extract_config_manager", "handle_extract_job_run_status", "reap_extract_job_runs")
 WORKERS = ("glue", "emr", "ecs")
 IMAGE_OPTIONS = ("--group", "spark3", "--group", "container")
-# Part of the package that only a person's terminal needs.
+# Part of the package that is only needed at a terminal.
 _NOT_IN_LAMBDA = "extract_jobs/cli/"
 _PYVENV = """\
 home = /usr/bin
@@ -67,12 +67,12 @@ version = 3.11
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build everything, or the parts that are named; return 1 where a tool failed."""
+    """Build everything, or the named parts; return 1 if a tool failed."""
     parser = argparse.ArgumentParser(prog="python -m infra.build")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="default: dist")
     parser.add_argument(
-        "--wheels", type=Path, default=ROOT / ".tools" / "wheels", help="downloads are kept here"
+        "--wheels", type=Path, default=ROOT / ".tools" / "wheels", help="cache of downloads"
     )
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - set(PARTS)
@@ -89,18 +89,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build(out: Path, cache: Path, parts: Sequence[str]) -> list[Path]:
-    """Build parts into a folder, with checksums of all that the folder then holds.
+    """Build parts into a folder, with checksums of everything in the folder afterwards.
 
     Args:
-        out: Made if missing.
+        out: Created if missing.
         cache: Folder of downloaded wheels.
-        parts: Keys of `PARTS`. Most need ``wheel``, which is built if it is not there.
+        parts: Keys of `PARTS`. Most need ``wheel``, which is built if it is missing.
 
     Returns:
         The files of the folder, checksums last.
 
     Raises:
-        BuildFailed: A tool failed; what it said is in the message.
+        BuildFailed: A tool failed; the message has its output.
     """
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def build(out: Path, cache: Path, parts: Sequence[str]) -> list[Path]:
 
 
 def build_wheel(out: Path, _cache: Path) -> None:
-    """Build the wheel and the sources; hatchling fixes times by itself."""
+    """Build the wheel and the sources; hatchling fixes times itself."""
     uv = str(Path(sys.executable).with_name("uv"))
     # A time in the caller's environment would change the bytes.
     environment = {k: v for k, v in os.environ.items() if k != "SOURCE_DATE_EPOCH"}
@@ -122,9 +122,9 @@ def build_wheel(out: Path, _cache: Path) -> None:
 
 
 def build_scripts(out: Path, _cache: Path) -> None:
-    """Copy what ships as it is: the state machine, and the workers' entrypoints.
+    """Copy what is shipped unchanged: the state machine, and the workers' entrypoints.
 
-    They are next to the wheel and never in it: PyPI has a package named entrypoints.
+    They go next to the wheel and not into it: PyPI has a package named entrypoints.
     """
     for name in ("asl/extract_pipeline.asl.json", *(f"entrypoints/{x}.py" for x in WORKERS)):
         (out / name).parent.mkdir(exist_ok=True)
@@ -132,7 +132,7 @@ def build_scripts(out: Path, _cache: Path) -> None:
 
 
 def build_glue(out: Path, cache: Path) -> None:
-    """Zip the wheels that each Glue lacks, in the folder and with the list that Glue reads.
+    """Zip the wheels that each Glue version lacks, in the folder and with the list that Glue reads.
 
     https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-python-libraries.html
     """
@@ -152,7 +152,7 @@ def build_glue(out: Path, cache: Path) -> None:
 def build_emr(out: Path, cache: Path) -> None:
     """Pack an environment that runs wherever ``/usr/bin/python3.11`` is.
 
-    It is what ``python3.11 -m venv`` lays out, less its scripts, whose first lines hold the path
+    It has the layout of ``python3.11 -m venv`` without scripts, whose first lines contain the path
     of the environment: so it may be unpacked anywhere. Spark brings PySpark.
     """
     own = _wheel(out, cache)
@@ -175,7 +175,7 @@ def build_emr(out: Path, cache: Path) -> None:
 
 
 def build_lambda(out: Path, _cache: Path) -> None:
-    """Zip each handler with the package and what both import that Lambda has not."""
+    """Zip each handler with the package and the dependencies of both that Lambda lacks."""
     (out / "lambda").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         files: dict[str, Path | bytes] = {
@@ -183,7 +183,7 @@ def build_lambda(out: Path, _cache: Path) -> None:
             for name, path in tree(ROOT / "extract_jobs", "extract_jobs").items()
             if not name.startswith(_NOT_IN_LAMBDA)
         }
-        # The first Python's files count where both have one.
+        # If both have a file, the first Python's counts.
         for python in reversed(LAMBDA_PYTHONS):
             target = Path(folder) / python
             install(locked("--only-group", "lambda", python=python), python, target)
@@ -208,12 +208,12 @@ def build_image(out: Path, _cache: Path) -> None:
 
 
 def image_requirements() -> tuple[Requirement, ...]:
-    """Return what the image holds beside the package itself: its Spark and Java too."""
+    """Return what the image contains besides the package itself, including Spark and Java."""
     return locked(*IMAGE_OPTIONS, python=EMR_PYTHON)
 
 
 def _wheel(out: Path, cache: Path) -> Path:
-    """Return the package's own wheel, built if it is not there."""
+    """Return the package's own wheel; build it if it is missing."""
     path = out / f"{NAME}-py3-none-any.whl"
     if not path.exists():
         build_wheel(out, cache)

@@ -1,9 +1,9 @@
-"""Deploys to AWS with the AWS CLI alone: ``python -m infra.deploy up``, or ``make deploy``.
+"""Deploys to AWS with just the AWS CLI: ``python -m infra.deploy up``, or ``make deploy``.
 
 ``up`` uploads what ``make dist`` has built into a folder named after its contents, shows what
 CloudFormation would change, changes it, and prints the stack's outputs. ``schedule`` starts a
-source by the clock. ``destroy`` deletes the stack and leaves all data where it is. Credentials,
-region and endpoint are the AWS CLI's own business.
+source at fixed times. ``destroy`` deletes the stack and keeps all data. Credentials, region and
+endpoint are those of the AWS CLI.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STACK_NAME = r"[a-z][a-z0-9-]*"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 1 where something stopped it."""
+    """Run one command; return 0, or 1 if it failed."""
     options = _parser().parse_args(arguments)
     aws = Aws(options.aws, options.region)
     try:
@@ -45,11 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def up(options: argparse.Namespace, aws: Aws) -> None:
-    """Upload the artifacts, then make or change the stack.
+    """Upload the artifacts, then create or change the stack.
 
     Raises:
-        DeployFailed: Nothing is built, a name is too long, or AWS refused; nothing is half
-            changed then, because CloudFormation rolls back what it began.
+        DeployFailed: Nothing is built, a name is too long, or AWS refused; CloudFormation then
+            rolls back, so nothing is half changed.
     """
     account, region = _whereabouts(options.stack, aws)
     stack = Stack(aws, options.stack, tuple(options.tags))
@@ -59,7 +59,7 @@ def up(options: argparse.Namespace, aws: Aws) -> None:
     if before is None:
         given = _taken_over(find_kept(aws, stack.name, account, region), given)
     elif before.get("Adopt") == "yes":
-        # Of a stack of an older template, which took over all or nothing.
+        # From a stack with an older template, which adopted either everything or nothing.
         given = {DATA: "yes", STATE: "yes", TABLE: "yes"} | given
     artifacts = Stack(aws, f"{stack.name}-artifacts", stack.tags)
     key = key_there(stack, given)
@@ -82,7 +82,7 @@ def up(options: argparse.Namespace, aws: Aws) -> None:
 
 
 def schedule(options: argparse.Namespace, aws: Aws) -> None:
-    """Start a source by the clock, or change when; one stack a source.
+    """Schedule a source, or change its schedule; one stack per source.
 
     Raises:
         DeployFailed: There is no such pipeline, or AWS refused.
@@ -99,7 +99,7 @@ def schedule(options: argparse.Namespace, aws: Aws) -> None:
         "ExtractTables": json.dumps(tables),
         "State": "DISABLED" if options.disabled else "ENABLED",
     }
-    # A stack's name takes no underscore.
+    # A stack's name may not contain an underscore.
     name = f"{options.stack}-schedule-{options.source.replace('_', '-')}"
     Stack(aws, name, tuple(options.tags)).deploy(
         TEMPLATES / "schedule.yaml", given | _parameters(options), confirm=_confirm(options.yes)
@@ -107,7 +107,7 @@ def schedule(options: argparse.Namespace, aws: Aws) -> None:
 
 
 def destroy(options: argparse.Namespace, aws: Aws) -> None:
-    """Delete the stack. Buckets, tracking table and key stay, with all that is in them.
+    """Delete the stack. Buckets, tracking table and key stay, with everything in them.
 
     Raises:
         DeployFailed: There is no such stack, its schedules still use it, or AWS refused.
@@ -139,10 +139,10 @@ def show(options: argparse.Namespace, aws: Aws) -> None:
 
 
 def policy(options: argparse.Namespace, aws: Aws) -> None:
-    """Print a part of the policy of whoever deploys the stack.
+    """Print a part of the policy for whoever deploys the stack.
 
     Raises:
-        DeployFailed: The AWS CLI knows no account or Region.
+        DeployFailed: The AWS CLI has no account or Region.
     """
     account = aws.json("sts", "get-caller-identity")["Account"]
     region = aws.region or aws.default_region()
@@ -150,10 +150,10 @@ def policy(options: argparse.Namespace, aws: Aws) -> None:
 
 
 def release(dist: Path) -> str:
-    """Return the folder of what is built: the version, and a digest of all contents.
+    """Return the folder for what is built: the version, and a digest of all contents.
 
-    Other contents go to another folder, so that CloudFormation sees that they changed, and so
-    that a rollback finds what it goes back to.
+    Different contents go to a different folder, so that CloudFormation sees the change and a
+    rollback finds the previous files.
 
     Raises:
         DeployFailed: Nothing is built.
@@ -176,7 +176,7 @@ def wanted(parameters: Mapping[str, str]) -> list[str]:
 
 
 def _upload(dist: Path, uri: str, parameters: Mapping[str, str], aws: Aws) -> None:
-    """Upload what the stack uses and the folder has not."""
+    """Upload what the stack uses and the bucket's folder lacks."""
     included = [part for pattern in wanted(parameters) for part in ("--include", pattern)]
     print(f"Uploading to {uri}")
     aws.run(
@@ -200,7 +200,7 @@ def _whereabouts(name: str, aws: Aws) -> tuple[str, str]:
 
 
 def _taken_over(kept: Kept, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters, with those that let a new stack take over what is there."""
+    """Return the parameters, plus those that let a new stack take over what exists."""
     found = kept.parameters(given)
     if kept.names:
         names = ", ".join(kept.names.values())
@@ -211,7 +211,7 @@ def _taken_over(kept: Kept, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, str]:
-    """Return the parameters of file and command line, the latter over the former."""
+    """Return the parameters from file and command line; the command line wins."""
     found: dict[str, str] = {}
     if options.parameters is not None:
         try:
@@ -230,21 +230,21 @@ def _parameters(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """Return a parameter as CloudFormation takes it: lists are joined by commas."""
+    """Return a parameter as CloudFormation expects it: lists are joined with commas."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _confirm(yes: bool) -> Callable[[Sequence[str]], bool]:
-    """Return what shows changes and asks whether to make them."""
+    """Return a function that shows changes and asks whether to make them."""
 
     def ask(changes: Sequence[str]) -> bool:
         print("\n".join(changes))
         if yes:
             return True
         if not sys.stdin.isatty():
-            print("Nothing is changed: nobody is there to ask. Give --yes to go on.")
+            print("Nothing was changed: nobody is there to confirm. Use --yes to continue.")
             return False
-        return input("Go on? [y/N] ").strip().lower() in {"y", "yes"}
+        return input("Continue? [y/N] ").strip().lower() in {"y", "yes"}
 
     return ask
 
@@ -267,23 +267,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m infra.deploy", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    make = commands.add_parser("up", help="make or change the stack")
+    make = commands.add_parser("up", help="create or change the stack")
     make.add_argument("--dist", type=Path, default=DIST, help="what make dist has built")
     make.set_defaults(command=up)
-    clock = commands.add_parser("schedule", help="start a source by the clock")
+    clock = commands.add_parser("schedule", help="start a source at fixed times")
     clock.add_argument("source", help="its name, as in <source>.yml")
     clock.add_argument(
         "when", help="six fields of EventBridge's cron, such as '0 3 * * ? *'; or rate(1 hour)"
     )
     clock.add_argument("--time-zone", default="UTC", help="such as Europe/Berlin; default: UTC")
     clock.add_argument("--tables", nargs="+", default=["*"], help="names and globs; default: all")
-    clock.add_argument("--disabled", action="store_true", help="keep it, and start nothing")
+    clock.add_argument("--disabled", action="store_true", help="keep it, but start nothing")
     clock.set_defaults(command=schedule)
     outputs = commands.add_parser("outputs", help="print the stack's outputs")
     outputs.set_defaults(command=show)
     rights = commands.add_parser("policy", help="print what whoever deploys may do, as a policy")
     rights.add_argument(
-        "part", choices=list(PARTS), help="one policy cannot hold both: attach both"
+        "part", choices=list(PARTS), help="one policy cannot hold both parts: attach both"
     )
     rights.set_defaults(command=policy)
     end = commands.add_parser("destroy", help="delete the stack, and keep all data")
@@ -291,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (make, clock):
         command.add_argument(
             "--tags", nargs="+", default=[], metavar="KEY=VALUE",
-            help="tags of the stack and all that it makes; without it, they stay as they are",
+            help="tags of the stack and all that it creates; default: no change",
         )  # fmt: skip
         command.add_argument("--parameters", type=Path, help="JSON object of stack parameters")
         command.add_argument(

@@ -1,8 +1,8 @@
 """The policy of whoever deploys: what CloudFormation and `infra.deploy` call, and no data.
 
-It is for a person or a pipeline, or for the role that CloudFormation assumes in their place. It
-reads no table's rows, no secret and no item; through the roles that it makes it could, as everyone
-who may make roles: `PermissionsBoundary` bounds those.
+It is for a person or a pipeline, or for the role that CloudFormation assumes for them. It reads no
+table's rows, no secret and no item. Through the roles that it creates it could, as everyone can who
+may create roles: `PermissionsBoundary` limits those.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from infra.images import partition_of
 Statement = dict[str, Any]
 
 LONGEST = 6144
-"""Characters that a managed policy may have, blanks not counted."""
+"""Maximum characters of a managed policy, without blanks."""
 
 
 def deployer_policy(part: str, stack: str, account: str, region: str) -> Statement:
@@ -23,7 +23,7 @@ def deployer_policy(part: str, stack: str, account: str, region: str) -> Stateme
 
     Args:
         part: One of `PARTS`; one policy cannot hold both. Whoever deploys needs both.
-        stack: Its name.
+        stack: The stack's name.
         account: Where it is deployed.
         region: Where it is deployed.
     """
@@ -68,7 +68,7 @@ _CONDITIONS: Mapping[str, Statement] = {
     "LinkedRoles": {"Condition": {"StringLike": {
         "iam:AWSServiceName": ["ecs.amazonaws.com", "ops.emr-serverless.amazonaws.com"]
     }}},
-    # A first deployment that fails deletes the key that it made. Nobody deletes one directly.
+    # A first deployment that fails deletes the key that it created. Nobody deletes one directly.
     "UnusedKeys": {"Condition": {"ForAnyValue:StringEquals": {
         "aws:CalledVia": "cloudformation.amazonaws.com"
     }}},
@@ -179,5 +179,5 @@ PARTS: Mapping[str, Mapping[str, str]] = {
             ec2:CreateTags ec2:DeleteTags ec2:CreateNetworkInterface""",
     },
 }  # fmt: skip
-"""Actions by part and place: what the handlers of CloudFormation's resource types ask for, and the
-AWS CLI for `infra.deploy`. *Anywhere* knows no resource, or only one that has no name yet."""
+"""Actions by part and place: what the handlers of CloudFormation's resource types need, and the
+AWS CLI for `infra.deploy`. Those under *Anywhere* have no resource, or one without a name yet."""

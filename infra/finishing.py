@@ -1,4 +1,4 @@
-"""What a stack needs beside CloudFormation, done each time that it has been made or changed."""
+"""What a stack needs besides CloudFormation, done each time it is created or changed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from infra.aws_cli import Aws, DeployFailed, Stack
 
 
 def key_there(stack: Stack, given: Mapping[str, str]) -> str:
-    """Return the ARN of the key of a stack, as far as there is one before it is made or changed.
+    """Return the ARN of a stack's key, if there is one before the stack is created or changed.
 
-    With ``KmsKey=create`` that is from the second deployment on.
+    With ``KmsKey=create`` there is one from the second deployment on.
 
     Args:
-        stack: The pipeline's.
-        given: Parameters that it will be given.
+        stack: The pipeline's stack.
+        given: The parameters of this deployment.
     """
     named = given.get("KmsKey", "")
     return named if named.startswith("arn:") else stack.outputs().get("KeyArn", "")
@@ -23,9 +23,9 @@ def key_there(stack: Stack, given: Mapping[str, str]) -> str:
 def finish(stack: Stack, aws: Aws) -> None:
     """Protect the tracking table from deletion, and put EMR's disks under the stack's key.
 
-    Neither can fail the deployment: what did not work is printed with the reason.
-    The template does not protect the table, because a first deployment that fails could not be
-    rolled back then; and CloudFormation knows no key of EMR Serverless's disks.
+    Neither can fail the deployment: failures are printed with the reason. The template does not
+    protect the table, because a first deployment that fails could then not be rolled back; and
+    CloudFormation has no property for the key of EMR Serverless's disks.
     """
     outputs = stack.outputs()
     table = outputs["TrackingTableName"]

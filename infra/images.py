@@ -1,4 +1,4 @@
-"""Images in ECR: whose they are, and which of them a service takes."""
+"""Images in ECR: whose they are, and which of them a service accepts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _IMAGE = re.compile(
 
 
 def repository_of(image: str) -> str:
-    """Return the ARN of the ECR repository that holds an image; empty if it is in no ECR."""
+    """Return the ARN of the ECR repository of an image; empty if it is not in ECR."""
     found = _IMAGE.match(image)
     if found is None:
         return ""
@@ -29,17 +29,17 @@ def partition_of(region: str) -> str:
 
 
 def check_image(parameters: Mapping[str, str], region: str) -> None:
-    """Refuse an image that EMR Serverless does not take.
+    """Refuse an image that EMR Serverless does not accept.
 
     https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/application-custom-image.html
 
     Raises:
-        DeployFailed: It is in no ECR, or in another Region's.
+        DeployFailed: It is not in ECR, or in another Region's.
     """
     image = parameters.get("EmrImage", "")
     found = _IMAGE.match(image)
     if image and (found is None or found["region"] != region):
         raise DeployFailed(
-            f"EmrImage={image}: EMR Serverless takes images from ECR in its own Region alone; "
+            f"EmrImage={image}: EMR Serverless only accepts images from ECR in its own Region; "
             f"push it to <account>.dkr.ecr.{region}.amazonaws.com"
         )

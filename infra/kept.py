@@ -1,4 +1,4 @@
-"""What an earlier stack of the same name has left: what is there, its key, and how it differs."""
+"""What an earlier stack of the same name has left: resources, their key, and differences."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from infra.aws_cli import Aws, DeployFailed
 
 DATA, STATE, TABLE = "AdoptDataBucket", "AdoptStateBucket", "AdoptTable"
-"""Parameter of the template for each thing that may be there."""
+"""Parameter of the template for each resource that may exist."""
 _ABSENT = ("(404)", "Not Found", "NoSuchBucket", "ResourceNotFoundException", "not found")
 _LEAST_UPLOAD_DAYS = 14
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is there.
+    """Existing resources.
 
     Attributes:
-        names: Of buckets and table, by the parameter that adopts each; only what is there.
+        names: Names of buckets and table, by the parameter that adopts each; only existing ones.
         keys: ARN of the KMS key, by the name of what is encrypted with it.
-        differences: How it differs from what the template makes, a sentence each.
+        differences: How they differ from the template, one sentence each.
     """
 
     names: Mapping[str, str]
@@ -29,13 +29,13 @@ class Kept:
     differences: tuple[str, ...]
 
     def parameters(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the parameters that let a new stack take over what is there.
+        """Return the parameters that let a new stack take over what exists.
 
         Args:
-            given: What the person gave; a key among it must be the one of what is there.
+            given: The person's parameters; a key among them must be that of the existing resources.
 
         Raises:
-            DeployFailed: What is there has another key than given, or more keys than one.
+            DeployFailed: The resources have another key than given, or several keys.
         """
         found: dict[str, str] = dict.fromkeys(self.names, "yes")
         keys = sorted(set(self.keys.values()))
@@ -58,10 +58,10 @@ class Kept:
 
 
 def find_kept(aws: Aws, stack: str, account: str, region: str) -> Kept:
-    """Look for buckets and table of an earlier stack; read-only.
+    """Find the buckets and table of an earlier stack; read-only.
 
     Raises:
-        DeployFailed: AWS refused to say.
+        DeployFailed: AWS refused to answer.
     """
     names, keys, differences = {}, {}, []
     for parameter, kind in ((DATA, "data"), (STATE, "state")):
@@ -117,7 +117,7 @@ def _bucket_differences(aws: Aws, name: str) -> list[str]:
 
 
 def _ask(aws: Aws, *command: str) -> Any:
-    """Return the answer, ``{}`` where it is empty; None where there is no such thing."""
+    """Return the answer, ``{}`` if it is empty; None if the resource does not exist."""
     try:
         return aws.json(*command) or {}
     except DeployFailed as error:

@@ -1,7 +1,7 @@
 """The packages of ``uv.lock`` as files: wheels for a runtime, chosen by name, checked by hash.
 
-Everything comes over pip and uv from the package index that they are configured with, and nothing
-is taken whose hash the lock does not have.
+Everything comes through pip and uv from the package index that they are configured with, and only
+files whose hash is in the lock are accepted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _UV_PLATFORM = "x86_64-manylinux_2_34"
 
 
 class BuildFailed(RuntimeError):
-    """A tool that the build needs failed; the message ends with what it said."""
+    """A tool that the build needs failed; the message ends with its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Requirement:
     """One pinned package.
 
     Attributes:
-        name: Normalised.
-        version: The only one.
-        line: As pip reads it: name, version and hashes.
+        name: The normalised name.
+        version: The pinned version.
+        line: pip's form: name, version and hashes.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Requirement:
 
 
 def locked(*options: str, python: str) -> tuple[Requirement, ...]:
-    """Return what the lock says that one version of Python on Linux needs.
+    """Return the packages that, by the lock, one version of Python on Linux needs.
 
     Args:
-        options: Of ``uv export``: groups and extras beside the package's own dependencies.
+        options: Options of ``uv export``: groups and extras besides the package's dependencies.
         python: ``3.11`` or the like, for the markers of the lock.
 
     Raises:
@@ -69,25 +69,25 @@ def without(requirements: Iterable[Requirement], names: Iterable[str]) -> tuple[
 
 
 def provided(runtime: Path) -> dict[str, str]:
-    """Return the packages that a runtime brings, as ``infra/runtimes`` lists them, by name."""
+    """Return the packages that a runtime provides, as ``infra/runtimes`` lists them, by name."""
     lines = (line.partition("#")[0].strip() for line in runtime.read_text().splitlines())
     pairs = (line.split("==") for line in lines if line)
     return {canonicalize_name(name): version for name, version in pairs}
 
 
 def wheels(requirements: Sequence[Requirement], python: str, folder: Path) -> tuple[Path, ...]:
-    """Return the wheels of requirements; those that the folder has not are downloaded to it.
+    """Return the wheels of requirements; missing ones are downloaded to the folder.
 
     Args:
-        requirements: Taken as they are: nothing that they depend on is added.
+        requirements: Taken as they are: dependencies are not added.
         python: Version of Python that the wheels are for.
-        folder: Made if missing. It may hold other wheels too.
+        folder: Created if missing. It may contain other wheels too.
 
     Returns:
-        One wheel a requirement, in the order of their names.
+        One wheel per requirement, in the order of their names.
 
     Raises:
-        BuildFailed: A package has no wheel for Linux on x86-64, or its hash is another.
+        BuildFailed: A package has no wheel for Linux on x86-64, or its hash differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [x for x in requirements if _held(x, folder) is None]
@@ -104,7 +104,7 @@ def wheels(requirements: Sequence[Requirement], python: str, folder: Path) -> tu
 
 
 def _held(requirement: Requirement, folder: Path) -> Path | None:
-    """Return the wheel of a requirement in a folder, if it is there with a hash of the lock."""
+    """Return the wheel of a requirement in a folder, if it is there with a hash from the lock."""
     for path in folder.glob("*.whl"):
         name, version, *_ = parse_wheel_filename(path.name)
         if (name, str(version)) == (requirement.name, requirement.version):
@@ -121,7 +121,7 @@ def install(requirements: Sequence[Requirement], python: str, folder: Path) -> N
     Nothing is run or compiled, so any Python can do it for any other.
 
     Raises:
-        BuildFailed: A package has no wheel for that platform, or its hash is another.
+        BuildFailed: A package has no wheel for that platform, or its hash differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     listed = _requirements_file(requirements, folder.with_suffix(".txt"))
@@ -130,7 +130,7 @@ def install(requirements: Sequence[Requirement], python: str, folder: Path) -> N
         "--only-binary", ":all:", "--python", sys.executable, "--python-version", python,
         "--python-platform", _UV_PLATFORM, "--link-mode", "copy", "--target", str(folder),
         "--requirement", str(listed),
-        # Elsewhere, because in the checkout uv would add what the project constrains.
+        # Elsewhere, because in the checkout uv would add the project's constraints.
         directory=folder.parent,
     )  # fmt: skip
     listed.unlink()
@@ -141,7 +141,7 @@ def run(*command: str, environment: dict[str, str] | None = None, directory: Pat
 
     Args:
         command: Program and arguments.
-        environment: Its whole environment; None is this process's.
+        environment: Its whole environment; None is this process's own.
         directory: Where it runs; the checkout unless given.
 
     Raises:
@@ -156,7 +156,7 @@ def run(*command: str, environment: dict[str, str] | None = None, directory: Pat
 
 
 def _tool(name: str) -> str:
-    """Return the path of a tool beside this Python, where `make setup` puts it."""
+    """Return the path of a tool next to this Python, where `make setup` puts it."""
     return str(Path(sys.executable).with_name(name))
 
 
@@ -166,7 +166,7 @@ def _requirements_file(requirements: Iterable[Requirement], path: Path) -> Path:
 
 
 def _requirement(text: str, python: str) -> Requirement | None:
-    """Read one line of an export; None for blanks and for what another platform needs."""
+    """Parse one line of an export; None for blanks and for what another platform needs."""
     match = re.match(
         r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)\s*(;(?P<marker>.*?))?(?=\s--|$)", text
     )

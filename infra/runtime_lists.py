@@ -1,7 +1,7 @@
 """Writes the lists of `infra/runtimes`: ``python -m infra.runtime_lists``.
 
-A list is what Glue brings, as AWS keeps it in the repository of Glue's own library, a branch a
-version. Its head names the source, the commit and that commit's day. Only git is needed.
+A list has the packages that Glue provides, from the repository of Glue's own library, one branch
+per version. Its header names the source, the commit and that commit's day. Only git is needed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ LISTS = Path(__file__).with_name("runtimes")
 SOURCE = "https://github.com/awslabs/aws-glue-libs"
 FILE = "base-requirements.txt"
 BRANCHES = {"5.1": "glue-5.1", "6.0": "main"}
-"""Where each version's list is: the newest version has no branch of its own yet."""
+"""The branch of each version's list: the newest version has no branch of its own yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A list as its source has it: the commit, the commit's day, and the lines."""
+    """A list from its source: the commit, the commit's day, and the lines."""
 
     commit: str
     day: str
@@ -35,7 +35,7 @@ class Read:
 
 
 def read_list(source: str, branch: str) -> Read:
-    """Return the list of a branch.
+    """Return the list from a branch.
 
     Args:
         source: URL or folder of the repository.
@@ -58,7 +58,7 @@ def read_list(source: str, branch: str) -> Read:
 
 
 def rendered(version: str, read: Read) -> str:
-    """Return a list as the repository keeps it.
+    """Return a list in the form that this repository stores.
 
     Raises:
         ValueError: A line is not one package at one version.

@@ -1,7 +1,7 @@
 """Writes the pages on sources and types from the code: ``python -m infra.source_pages``.
 
-``docs/sources.md`` is made of each source's `Features` and of what its package's docstring says
-below the first paragraph; ``docs/types.md`` of its rules. A test compares both with the code.
+``docs/sources.md`` is generated from each source's `Features` and its package's docstring below the
+first paragraph; ``docs/types.md`` from its rules. A test compares both with the code.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Documented:
     Attributes:
         types: Each ``source.type`` that selects it.
         package: Its package, whose docstring has the details.
-        features: What it can do.
+        features: Its features.
         rules: Its tables of types, by their titles.
-        settings: What its sessions override on the server: name, value, what it changes.
+        settings: Settings that its sessions override on the server: name, value, what it changes.
     """
 
     types: tuple[str, ...]
@@ -58,7 +58,7 @@ class Documented:
 
 def documented() -> tuple[Documented, ...]:
     """Return every source, in the order of the pages."""
-    # Imported here: nobody else needs all sources at once.
+    # Imported here: nothing else needs all sources at once.
     from extract_jobs.sources import files, jdbc, mysql, postgres, sqlite
     from extract_jobs.sources.files import source as files_source
     from extract_jobs.sources.files import types as files_types

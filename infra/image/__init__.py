@@ -1,1 +1,1 @@
-"""The container image: how it is built, and what is taken out of it."""
+"""The container image: how it is built, and what is removed from it."""

@@ -1,8 +1,8 @@
 """Looks up known vulnerabilities of the image's Python packages: ``make audit``.
 
-The advisories are those of https://osv.dev, which pip-audit asks over the network; it keeps no copy
-of them. Where they cannot be reached this says so, and never that nothing was found. Jars and
-Debian's packages are in the image's bill of materials, for a scanner that knows them.
+The advisories come from https://osv.dev, which pip-audit queries over the network; it keeps no copy
+of them. If they cannot be reached, the output says so, and never that nothing was found. Jars and
+Debian's packages are in the image's bill of materials, for a scanner that supports them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXIT_UNKNOWN = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Look up every package; return 1 where one is vulnerable, and 2 where one is not known of."""
+    """Look up every package; return 1 if one is vulnerable, and 2 if one could not be looked up."""
     parser = argparse.ArgumentParser(prog="python -m infra.image.audit")
     parser.add_argument("--pip-audit", default="pip-audit", help="the program; default: from PATH")
     options = parser.parse_args(arguments)
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         build_image(Path(folder), Path(folder))
         ended = subprocess.run(
             [options.pip_audit, "--requirement", f"{folder}/image/requirements.txt",
-             # What the lock pins, and nothing resolved anew.
+             # What the lock pins, with nothing resolved again.
              "--disable-pip", "--require-hashes", "--vulnerability-service", "osv",
              "--format", "json", "--progress-spinner", "off"],
             capture_output=True, text=True, check=False,

@@ -1,7 +1,7 @@
-"""Readies the Python of the image's base; run by `infra/Dockerfile`.
+"""Prepares the Python of the base image; run by `infra/Dockerfile`.
 
-Takes what installs packages out of it, and compiles its standard library, which may come without
-bytecode: where a worker starts, there is nowhere to keep it.
+Removes the package installers, and compiles the standard library, which may come without bytecode:
+a worker has nowhere to store it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Builds the image by docker, podman or buildah: ``make image``.
+"""Builds the image with docker, podman or buildah: ``make image``.
 
-What `infra/Dockerfile` copies has to be in dist/ already. Labels name the version and the commit.
+What `infra/Dockerfile` copies must already be in dist/. Labels name the version and the commit.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ TOOLS = ("docker", "podman", "buildah")
 TARGETS = {"ecs": "extract-jobs", "emr": "extract-jobs-emr"}
 """Names of the images, by stage of the Dockerfile."""
 FORMAT = dict.fromkeys(("podman", "buildah"), ("--format", "docker"))
-"""Their own default, OCI's, has no health check."""
+"""Options per tool: OCI, the default format of some, has no health check."""
 _BASE = "the base"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build one image; return 1 where no tool is there, or the tool's exit code."""
+    """Build one image; return 1 if no tool works, or the tool's exit code."""
     options = _parser().parse_args(arguments)
     tool = options.tool or find_tool()
     if tool is None:
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def layers(tool: str, tag: str) -> list[tuple[int, str]]:
     """Return the bytes of each layer of an image and what made it, lowest layer first.
 
-    They are read from the image as the tool saves it, because buildah shows no sizes of layers.
-    That takes as much room in the temporary folder as the image has bytes.
+    They are read from the image as the tool saves it, because buildah does not show sizes of
+    layers. That takes as much room in the temporary folder as the image has bytes.
 
     Raises:
         BuildFailed: The tool cannot save the image.
@@ -81,13 +81,13 @@ def layers(tool: str, tag: str) -> list[tuple[int, str]]:
             history = _json(archive, image["Config"]).get("history", ())
             sizes = [archive.getmember(name).size for name in image["Layers"]]
     steps = [_step(each) for each in history if not each.get("empty_layer")]
-    # Some bases have no history, or only part of one.
+    # Some bases have no history, or only part of it.
     unknown = [_BASE] * (len(sizes) - len(steps))
     return list(zip(sizes, [*unknown, *steps], strict=False))
 
 
 def find_tool() -> str | None:
-    """Return the first tool that is installed and answers; a client without its server does not."""
+    """Return the first tool that is installed and works; a client without its server does not."""
     return next((tool for tool in TOOLS if shutil.which(tool) and _answers(tool)), None)
 
 
@@ -96,7 +96,7 @@ def labels() -> dict[str, str]:
     try:
         revision, seconds = run("git", "log", "-1", "--format=%H %ct").split()
         changed = run("git", "status", "--porcelain", "--untracked-files=no").strip()
-    except (BuildFailed, OSError):  # the sources alone, or no git
+    except (BuildFailed, OSError):  # only the sources, or no git
         return {"VERSION": __version__}
     return {
         "VERSION": __version__,
@@ -109,13 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m infra.image.build",
-        description="What follows -- is passed to the tool's build.",
+        description="Arguments after -- are passed to the tool's build.",
     )
     parser.add_argument("--tool", choices=TOOLS, help="default: the first that works here")
     parser.add_argument("--target", choices=TARGETS, default="ecs", help="default: ecs")
     parser.add_argument("--tag", help="default: extract-jobs:<version>")
     parser.add_argument(
-        "--pip-conf", type=Path, help="settings of pip during the build, kept nowhere"
+        "--pip-conf", type=Path, help="settings for pip during the build, not stored in the image"
     )
     parser.add_argument("--ca", type=Path, help="certificates that it names as /run/secrets/ca.pem")
     parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
@@ -124,12 +124,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _json(archive: tarfile.TarFile, name: str) -> Any:
     file = archive.extractfile(name)
-    assert file is not None  # it is no folder
+    assert file is not None  # it is not a folder
     return json.load(file)
 
 
 def _step(entry: dict[str, Any]) -> str:
-    """Return what made a layer, as far as fits into a line."""
+    """Return what made a layer, shortened to one line."""
     step = re.sub(
         r"^/bin/sh -c (#\(nop\) )?|\b(dir|file|multi):\w+ in ", "", entry.get("created_by", "")
     )

@@ -1,8 +1,8 @@
-"""Tells whether the container's worker is well: the image's health check.
+"""Reports whether the container's worker is well: the image's health check.
 
 Exits 0 if the worker runs and can write its spill folder. Otherwise prints one line, such as that
 the worker is stopped or that the folder is full, and exits 1. It needs no package, network or
-database: what the extract is doing is in its log and its report.
+database: the extract's own state is in its log and its report.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 _PROGRAM = b"/entrypoints/ecs.py"
 _HELD = {"T": "stopped", "t": "traced"}
-"""States of processes that do not go on by themselves: proc(5)."""
+"""States of processes that do not continue by themselves: proc(5)."""
 
 
 def main() -> int:
@@ -26,13 +26,13 @@ def main() -> int:
 
 
 def worker_problem(proc: Path) -> str | None:
-    """Return what is wrong with the worker: PID 1, or the child of an init; None if nothing is."""
+    """Return what is wrong with the worker (PID 1, or the child of an init); None if it is well."""
     pids = sorted(int(path.name) for path in proc.iterdir() if path.name.isdigit())
     for pid in pids:
         try:
             command = (proc / str(pid) / "cmdline").read_bytes()
             state = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:  # it has ended since
+        except OSError:  # it has just ended
             continue
         if _PROGRAM in command:
             return f"the worker is {_HELD[state]}" if state in _HELD else None

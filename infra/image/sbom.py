@@ -41,7 +41,7 @@ def describe(python: Path, site: Path, out: Path) -> None:
     bom = json.loads(python.read_text())
     [own] = [each for each in bom["components"] if each["name"] == "extract-jobs"]
     for each in bom["components"]:
-        # PySpark's wheel was built here, from PyPI's sources: so `cyclonedx-py` names no origin.
+        # PySpark's wheel was built here, from PyPI's sources, so `cyclonedx-py` names no origin.
         if each is not own:
             each.setdefault("purl", f"pkg:pypi/{each['name'].lower()}@{each['version']}")
     bom["metadata"]["component"] = {
@@ -61,14 +61,14 @@ def describe(python: Path, site: Path, out: Path) -> None:
 
 
 def jars(folder: Path) -> Iterator[Component]:
-    """List jars by file, with the Maven packages that each holds: its own, and shaded ones."""
+    """List jars by file, with the Maven packages in each: its own, and shaded ones."""
     for path in sorted(folder.glob("*.jar")):
         named = _JAR.fullmatch(path.stem)
         name, version = (named["name"], named["version"]) if named else (path.stem, "")
         content = path.read_bytes()
         jar: Component = {
             "type": "library", "bom-ref": f"jar:{path.name}", "name": name, "version": version,
-            # Maven Central can be searched by it.
+            # Maven Central can be searched for it.
             "hashes": [{"alg": "SHA-1", "content": _sha1(content)}],
         }  # fmt: skip
         inside = sorted(set(_maven_packages(path)))
@@ -85,7 +85,7 @@ def jars(folder: Path) -> Iterator[Component]:
 
 
 def java(home: Path) -> Component:
-    """Describe a Java by the file that every one of them has."""
+    """Describe a Java from the file that every Java has."""
     return _runtime("openjdk", _assignments(home / "release")["JAVA_VERSION"], "oracle:openjdk")
 
 

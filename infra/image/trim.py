@@ -1,7 +1,7 @@
-"""Takes out of an environment what the image does not need; run by `infra/Dockerfile`.
+"""Removes from an environment what the image does not need; run by `infra/Dockerfile`.
 
-``python trim.py SITE_PACKAGES UNUSED``. What is left has bytecode and times that depend on nothing
-but the packages, so that the layer is the same whenever and wherever it is built.
+``python trim.py SITE_PACKAGES UNUSED``. The rest gets bytecode and times that depend only on the
+packages, so that the layer is the same whenever and wherever it is built.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 
 
 def trim(site: Path, unused: Path) -> None:
-    """Remove what a list names, link what is there twice, and compile what is left.
+    """Remove what a list names, link duplicates, and compile the rest.
 
     Args:
         site: A folder of installed packages.
         unused: Lines of patterns below it. What matches a line that begins with ! stays; blank
-            lines and what follows # do not count.
+            lines and text after # are ignored.
 
     Raises:
         SystemExit: A pattern matches nothing, or a module cannot be compiled.
@@ -33,8 +33,8 @@ def trim(site: Path, unused: Path) -> None:
             for path in _matches(site, pattern) - kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     _link_copies(site)
-    # Checked against no source: a copy of the file may have another time, and there is nowhere to
-    # keep bytecode that is made anew.
+    # Not checked against the source: a copy of the file may have another time, and there is nowhere
+    # to store new bytecode.
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     if not compileall.compile_dir(site, quiet=1, force=True, invalidation_mode=unchecked):
         sys.exit(f"{site}: not everything could be compiled")
@@ -50,7 +50,7 @@ def _matches(site: Path, pattern: str) -> set[Path]:
 
 
 def _link_copies(site: Path) -> None:
-    """Link what a folder holds under several names: libraries, since wheels have no links."""
+    """Link files that a folder has under several names: libraries, since wheels have no links."""
     first: dict[tuple[Path, str], Path] = {}
     for path in sorted(p for p in site.rglob("*.so*") if p.is_file() and not p.is_symlink()):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""``python -m infra.local``: the pipeline on this machine, for one's own config and database."""
+"""``python -m infra.local``: the pipeline on this machine, for your own config and database."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from infra.local.messages import (
 from infra.local.stack import Stack, StackProblem, find_stack, open_stack, start_stack
 
 WIDTH = 140
-"""Of tables in a log or pipe, which have no width of their own."""
+"""Width of tables in a log or pipe, which have none of their own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, 78 where configuration or the event is wrong, 1 if the execution or the demo failed
-        otherwise, 2 for a wrong command.
+        0, 78 if configuration or the event is wrong, 1 if the execution or the demo failed
+        otherwise, 2 for a wrong command line.
     """
     options = _parser().parse_args(arguments)
     console = Console()
@@ -73,12 +73,12 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="start an execution and watch it")
     run.add_argument("event", help="JSON, or a file of it: {source_name, extract_tables, …}")
-    run.add_argument("--config", type=Path, help="upload this folder's source configs before")
+    run.add_argument("--config", type=Path, help="upload this folder's source configs first")
     run.set_defaults(run=_run)
 
     status = commands.add_parser("status", help="show what runs, and the last executions")
     status.set_defaults(run=_status)
-    down = commands.add_parser("down", help="stop the emulator and all it has started")
+    down = commands.add_parser("down", help="stop the emulator and everything it has started")
     down.set_defaults(run=_down)
     demo = commands.add_parser("demo", help="run the pipeline on a shop database, and check it")
     demo.set_defaults(run=lambda _, console: run_demo(console))
@@ -119,7 +119,7 @@ def _up(options: argparse.Namespace, console: Console) -> int:
 
 
 def _exports(endpoint_url: str) -> str:
-    """Return the lines that point a shell's AWS tools at the emulator."""
+    """Return the commands that point a shell's AWS tools at the emulator."""
     given = aws_environment(endpoint_url)
     lines = (
         ("AWS_ENDPOINT_URL",),
@@ -132,7 +132,7 @@ def _exports(endpoint_url: str) -> str:
 
 
 def _warn_of_missing(configs: Sequence[Path], options: argparse.Namespace) -> None:
-    """Tell which variables the configs name and the jobs do not get, and the option for it."""
+    """Warn of variables that the configs name and the jobs do not get, with the option for them."""
     missing = missing_variables(configs, options.env)
     for path, key, name in missing:
         print(f"warning: {path}: {key} is {name}, which the jobs do not get", file=sys.stderr)
@@ -150,7 +150,7 @@ def _warn_of_missing(configs: Sequence[Path], options: argparse.Namespace) -> No
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    """Start an execution, watch it, and show what became of its tables."""
+    """Start an execution, watch it, and show the results of its tables."""
     event = read_event(options.event)
     stack = open_stack(options.directory)
     for config in _configs(options.config):
@@ -159,14 +159,14 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     try:
         outcome = watch(stack, arn, console)
     except KeyboardInterrupt:
-        console.print(f"{arn} goes on; python -m infra.local down stops it", soft_wrap=True)
+        console.print(f"{arn} continues; python -m infra.local down stops it", soft_wrap=True)
         raise
     show(outcome, console, rerun=rerun_command(arn, options.directory))
     return 0 if outcome.status == "SUCCEEDED" else exit_code(outcome.error)
 
 
 def _status(options: argparse.Namespace, console: Console) -> int:
-    """Tell where the stack is and what its last executions became."""
+    """Show where the stack is and how its last executions ended."""
     stack = open_stack(options.directory)
     console.print(f"{stack.endpoint_url}  pid {stack.pid}", highlight=False)
     _show_executions(stack, console)
@@ -195,7 +195,7 @@ def _show_executions(stack: Stack, console: Console) -> None:
 
 
 def _down(options: argparse.Namespace, console: Console) -> int:
-    """Stop a stack; one that does not run is stopped already."""
+    """Stop a stack; does nothing if none runs."""
     stack = find_stack(options.directory)
     if stack is None:
         console.print(f"no stack in {options.directory}")

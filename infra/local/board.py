@@ -1,4 +1,4 @@
-"""What an execution is doing: one row a table, live on a terminal, plain lines elsewhere."""
+"""Shows what an execution is doing: one row per table, live on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Row:
 
     Attributes:
         table: Its name.
-        state: The state of the state machine that it is in; empty before its first.
-        run: What the tracking table says; None before it says anything.
+        state: Its current state in the state machine; empty before its first.
+        run: Its item in the tracking table; None before it has one.
         announced: The class of an error that is meant to happen here.
     """
 
@@ -66,7 +66,7 @@ COLUMNS = ("table", "job type", "state", "attempt", "status", "rows", "error")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an execution ended: its status, and the cause where it failed."""
+    """How an execution ended: its status, and the cause if it failed."""
 
     arn: str
     status: str
@@ -91,12 +91,12 @@ def watch(
         stack: Where it runs.
         arn: The execution.
         console: A terminal gets a live table, anything else a line for each change.
-        seconds: For how long at most.
+        seconds: Maximum time.
         at_each_poll: Called with the rows each time they are read.
-        announced: Table to the class of an error that is meant to happen to it.
+        announced: Class of the error that is meant to happen to a table, by table.
 
     Raises:
-        TimeoutError: It has not ended by then.
+        TimeoutError: It has not ended in that time.
     """
     polls = (
         (description, [replace(row, announced=announced.get(row.table, "")) for row in rows])
@@ -124,12 +124,12 @@ def watch(
 
 
 def table_of(rows: list[Row], title: str, *, final: bool = False) -> Table:
-    """Return rows as a table; of many, the first `MAX_LIVE_ROWS` that have not succeeded.
+    """Return rows as a table; if there are many, the first `MAX_LIVE_ROWS` that have not succeeded.
 
     Args:
-        rows: One a table.
-        title: Above it.
-        final: Errors are shown whole, on as many lines as they need, and no state.
+        rows: One per table.
+        title: Title of the table.
+        final: Errors are shown in full, on as many lines as they need, and states are not shown.
     """
     table = Table(title=title, title_justify="left", expand=True)
     shown = [position for position, name in enumerate(COLUMNS) if not final or name != "state"]
@@ -156,13 +156,13 @@ def table_of(rows: list[Row], title: str, *, final: bool = False) -> Table:
 def show(
     outcome: Outcome, console: Console, *, announced: Mapping[str, str] = NOTHING, rerun: str = ""
 ) -> None:
-    """Print what the tracking table says of an execution, and why it failed where it did.
+    """Print the tracking table's items of an execution, and why tables failed.
 
     Args:
         outcome: How it ended.
         console: Where to print.
-        announced: Table to the class of an error that is meant to happen to it.
-        rerun: The command that runs what failed again, shown if tables failed.
+        announced: Class of the error that is meant to happen to a table, by table.
+        rerun: The command that runs the failed tables again, shown if tables failed.
     """
     rows = [
         Row(run.extract_table, "", run, announced.get(run.extract_table, ""))
@@ -174,7 +174,7 @@ def show(
     failed = [row for row in rows if row.run is not None and row.run.status == "FAILED"]
     text, style = outcome.status, "green" if outcome.status == "SUCCEEDED" else "red"
     if failed:
-        # The reasons are in the table, whole; the cause has them shorter.
+        # The table has the reasons in full; the cause has them shortened.
         text += f": {len(failed)} of {len(rows)} tables failed"
         if all(row.announced == row.run.error_class for row in failed if row.run):
             text += " (as announced)"
@@ -188,7 +188,7 @@ def show(
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print a table after a blank line; without trailing blanks where it is not a terminal."""
+    """Print a table after a blank line; without trailing blanks if it is not a terminal."""
     console.print()
     if console.is_terminal:
         console.print(table)
@@ -200,7 +200,7 @@ def print_table(table: Table, console: Console) -> None:
 
 
 def _polls(stack: Stack, arn: str, seconds: float) -> Iterator[tuple[dict[str, Any], list[Row]]]:
-    """Yield the execution's description and rows until it has ended, the last one included."""
+    """Yield the execution's description and rows until it has ended, including the last state."""
     client, table = stack.client("stepfunctions"), tracking(stack)
     deadline = time.monotonic() + seconds
     while True:

@@ -1,4 +1,4 @@
-"""Starts and stops an AWS emulator (ministack) in a process of its own, on 127.0.0.1 alone."""
+"""Starts and stops an AWS emulator (ministack) in its own process, on 127.0.0.1 only."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ REGION = "us-east-1"
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
-# What a server inherits from its starter. Everything else (proxies, AWS profiles and endpoints,
-# another emulator's settings) would change where its calls go or what it writes.
+# What a server inherits from the process that starts it. Everything else (proxies, AWS profiles and
+# endpoints, another emulator's settings) would change where its calls go or what it writes.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "SYSTEMROOT")
 
 
 class EmulatorFailed(RuntimeError):
-    """The emulator did not start; the message ends with what it logged last."""
+    """The emulator did not start; the message ends with its last log lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Emulator:
     Attributes:
         endpoint_url: ``http://127.0.0.1:<port>``.
         data_dir: Where it writes its log, its workers' logs and its temporary files.
-        pid: Its process, which leads a session that holds every process it starts.
+        pid: Its process, which leads a session with every process that it starts.
         process: The child, or None if another process started it.
     """
 
@@ -97,14 +97,14 @@ def start_emulator(
 ) -> Emulator:
     """Start ministack and wait until it answers.
 
-    It listens on 127.0.0.1 alone, keeps its state in memory and writes below ``data_dir`` only,
-    bytecode of what it imports aside. It ends when this process ends, however that happens, unless
+    It listens on 127.0.0.1 only, keeps its state in memory and writes only below ``data_dir``,
+    except for bytecode of its imports. It ends when this process ends, however that happens, unless
     it is ``detached``.
 
     Args:
-        data_dir: Made if missing; `server.log` and `tmp` in it are the emulator's.
-        port: Where to listen; 0 takes a free port.
-        detached: Let it live on after this process; `Emulator.stop` or `stop_session` ends it.
+        data_dir: Created if missing; `server.log` and `tmp` in it are the emulator's.
+        port: Port to listen on; 0 takes a free port.
+        detached: Let it outlive this process; `Emulator.stop` or `stop_session` ends it.
         options: Further arguments of ``python -m infra.local.server``.
         environment: Further variables of the server, and so of the workers that it starts.
 
@@ -125,7 +125,7 @@ def start_emulator(
             [*command, *options],
             cwd=Path(__file__).parents[2],
             env=_server_environment(data_dir) | dict(environment or {}),
-            # The server reads this pipe: its end of file says that the starter is gone.
+            # The server reads this pipe: its end of file means that this process is gone.
             stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -142,13 +142,13 @@ def start_emulator(
 def stop_session(leader: int, *, seconds: float = STOP_SECONDS) -> None:
     """End a server and every process of its session: SIGTERM first, SIGKILL after ``seconds``.
 
-    Worker groups leave the server's process group (Spark's Python daemons do), never its session.
+    Worker groups leave the server's process group (Spark's Python daemons do), but not its session.
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(leader, signal.SIGTERM)
     deadline = time.monotonic() + seconds
     members = session_members(leader)
-    # The server ends its own; what outlives it has nobody to wait for.
+    # The server ends its own; nobody waits for what outlives it.
     while any(member.pid == leader for member in members) and time.monotonic() < deadline:
         psutil.wait_procs(members, timeout=0.1)
         members = session_members(leader)
@@ -186,7 +186,7 @@ def _server_environment(data_dir: Path) -> dict[str, str]:
         "S3_PERSIST": "0",
         "S3_DATA_DIR": f"{temporary}/s3",
         "LOG_LEVEL": "WARNING",
-        # Its other listeners, and the containers that it would look for and remove.
+        # Its other listeners, and the containers that it would search for and remove.
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "DOCKER_HOST": f"unix://{temporary}/no-docker.sock",

@@ -1,4 +1,4 @@
-"""Services that fail on purpose, to rehearse what the state machine does about it.
+"""Services that fail on purpose, to rehearse how the state machine reacts.
 
 The faults are a JSON list in a file that is read at every call, so that they can change while an
 execution runs::
@@ -6,12 +6,12 @@ execution runs::
     [{"call": "glue:startJobRun", "about": "public.orders",
       "error": "Glue.ConcurrentRunsExceededException", "times": 2}]
 
-``call`` and ``about`` are looked for in the call's resource and in its input; ``s3:getObject`` is
-the Map's reading of its list. ``times`` counts from 1 call; it is 1 by default.
+``call`` and ``about`` are searched for in the call's resource and in its input; ``s3:getObject`` is
+the Map's reading of its list. ``times`` is the number of calls that fail, by default 1.
 """
 
 # ruff: noqa: SLF001
-# ministack offers no other door to its interpreter; its version is pinned for that.
+# ministack has no other interface to its interpreter; its version is pinned for that.
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from infra.local.interpreter import task_failed
 
 
 def inject(path: Path) -> None:
-    """Let the calls fail that the file names; once a process, after `correct_interpreter`."""
+    """Make the calls fail that the file names; once per process, after `correct_interpreter`."""
     used: Counter[str] = Counter()
     lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""What ministack's state machine interpreter does otherwise than Step Functions, put right.
+"""Corrects where ministack's state machine interpreter differs from Step Functions.
 
 ministack 1.5.33 walks an ASL definition in threads. Found by reading `services/stepfunctions.py`
 and `core/lambda_runtime.py`, and each shown by a test in ``tests/e2e``:
@@ -7,13 +7,13 @@ and `core/lambda_runtime.py`, and each shown by a test in ``tests/e2e``:
 * A child of a distributed Map has a history without its states, and sees the parent's
   ``$$.Execution``; on AWS it is an execution of its own.
 * ``ResultWriter`` is ignored: the state's output is all results, not where they were written.
-* ``States.ALL`` catches ``States.Runtime``, which Step Functions never lets it.
-* An exception in a Python Lambda arrives as ``Runtime.HandlerError``, its class lost.
-* Every concurrent Lambda call starts one more process, without bound.
+* ``States.ALL`` catches ``States.Runtime``, which Step Functions never allows.
+* An exception in a Python Lambda arrives as ``Runtime.HandlerError``, without its class.
+* Every concurrent Lambda call starts one more process, without limit.
 """
 
 # ruff: noqa: SLF001
-# ministack offers no other door to its interpreter; its version is pinned for that.
+# ministack has no other interface to its interpreter; its version is pinned for that.
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ _TYPED_REPLY = (
 
 
 def task_failed(error: str, cause: str) -> Exception:
-    """Return the exception that gives the interpreter a task's Error and Cause."""
+    """Return the exception that passes a task's Error and Cause to the interpreter."""
     failure: Exception = interpreter._ExecutionError(error, cause)
     return failure
 
 
 def correct_interpreter() -> None:
-    """Replace the functions of ministack that differ from Step Functions; once a process."""
+    """Replace the functions of ministack that differ from Step Functions; once per process."""
     _type_lambda_errors()
     interpreter._call_lambda = _bounded(interpreter._call_lambda, MAX_LAMBDAS)
     interpreter._execute_task = _with_paths(interpreter._execute_task)
@@ -66,15 +66,15 @@ def correct_interpreter() -> None:
 
 
 def register_task(prefix: str, run: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
-    """Let ``run(resource, parameters)`` be the service integration of resources with a prefix."""
+    """Register ``run(resource, parameters)`` for resources with a prefix."""
     interpreter._SERVICE_DISPATCH[prefix] = run
 
 
 def _with_paths(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Resolve TimeoutSecondsPath; hand a ``.sync`` task its timeout, for it to end its worker.
+    """Resolve TimeoutSecondsPath; pass a ``.sync`` task its timeout, so that it can end its worker.
 
-    A ``.sync`` task counts its time from when its worker starts: the machine has fewer cores than
-    AWS has workers, and waiting for one is not the table's doing.
+    A ``.sync`` task's time counts from the start of its worker: this machine has fewer cores than
+    AWS has workers, and waiting for one must not count against the table.
     """
 
     def execute_task(state: dict[str, Any], raw: Any, execution: Any, ctx: Any) -> Any:
@@ -107,7 +107,7 @@ def _role_of(execution: dict[str, Any]) -> str:
 
 
 def _with_map_paths(run_map: Callable[..., Any]) -> Callable[..., Any]:
-    """Resolve the paths of a distributed Map, and give what a ResultWriter gives."""
+    """Resolve the paths of a distributed Map, and return what a ResultWriter returns."""
 
     def run_distributed_map(  # noqa: PLR0917 - ministack's signature
         state: dict[str, Any], raw: Any, effective: Any, iterator: Any, execution: Any, ctx: Any
@@ -148,7 +148,7 @@ def _with_map_paths(run_map: Callable[..., Any]) -> Callable[..., Any]:
 def _run_child(
     states: dict[str, Any], start_at: str, given: Any, execution: dict[str, Any], ctx: Any
 ) -> Any:
-    """Walk a child's states as an execution of its own, with the history that AWS would keep."""
+    """Walk a child's states as an execution of its own, with the history that AWS would have."""
     if execution.get("mapRunArn"):
         ctx["Execution"] = {
             "Id": execution["executionArn"],

@@ -1,7 +1,7 @@
-"""What AWS looks at before it starts a job for a state machine.
+"""What AWS checks before it starts a job for a state machine.
 
-Is the task definition active, is the program where the step says it is, and may the state machine's
-role start it? All of this only where the emulator judges calls (`infra.local.permissions`).
+Is the task definition active, does the step's program exist, and may the state machine's role start
+it? All of this only if the emulator checks permissions (`infra.local.permissions`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def check_glue_run(parameters: Mapping[str, Any]) -> None:
 def check_task(parameters: Mapping[str, Any]) -> None:
     """Raise the error of RunTask if ECS would not start this task.
 
-    RunTask takes no definition that is inactive:
+    RunTask does not accept an inactive definition:
     https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deregister-task-definition-v2.html
     """
     if not is_judging():
@@ -48,8 +48,8 @@ def check_task(parameters: Mapping[str, Any]) -> None:
 def check_step(parameters: Mapping[str, Any]) -> None:
     """Raise the error of AddJobFlowSteps, or of the step, if the cluster would not run this step.
 
-    The program and the archive that it names have to be there, and the cluster's instances have to
-    be allowed to read them.
+    The program and the archive that it names must exist, and the cluster's instances must be
+    allowed to read them.
     """
     if not is_judging():
         return

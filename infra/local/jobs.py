@@ -1,8 +1,8 @@
 """Glue, EMR and ECS as the state machine sees them: each job is a local process.
 
-Each handler starts the very entrypoint file that AWS would, with the arguments that the state
-machine passes, and answers with what the service's ``.sync`` integration answers: the job's
-description when it succeeded, ``States.TaskFailed`` with that description as the Cause when not.
+Each handler starts the same entrypoint file as AWS would, with the arguments that the state machine
+passes, and answers as the service's ``.sync`` integration does: with the job's description if it
+succeeded, else ``States.TaskFailed`` with that description as the Cause.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from infra.local.workers import Ended, Workers
 ROOT = Path(__file__).parents[2]
 
 # A Fargate task has 30 s between SIGTERM and SIGKILL unless configured for more; Glue and EMR
-# promise nothing. Shorter here, because it is waited for.
+# promise nothing. Shorter here, because tests wait for it.
 ECS_GRACE_SECONDS = 15.0
 SPARK_GRACE_SECONDS = 3.0
 
@@ -46,15 +46,15 @@ class Jobs:
 
     Attributes:
         workers: Runs the processes.
-        stub: A command that runs in place of each entrypoint, with the same arguments; tests of
-            the state machine itself use it. None runs the entrypoints.
+        stub: A command that runs instead of each entrypoint, with the same arguments, for tests of
+            the state machine itself. None runs the entrypoints.
     """
 
     workers: Workers
     stub: tuple[str, ...] | None = None
 
     def register(self) -> None:
-        """Make the emulator's state machines run these."""
+        """Make the emulator's state machines run these jobs."""
         services: dict[str, Callable[[Parameters], Parameters]] = {
             "glue:startJobRun": self.glue,
             "emr-serverless:startJobRun": self.emr_serverless,
@@ -73,7 +73,7 @@ class Jobs:
         arguments = {str(k): str(v) for k, v in parameters.get("Arguments", {}).items()}
         name, run_id = parameters["JobName"], f"jr_{uuid.uuid4().hex}{uuid.uuid4().hex}"
         started = time.time()
-        # Glue hands a script its own parameters before the job's.
+        # Glue passes a script its own parameters before the job's.
         flags = ["--JOB_NAME", name, "--JOB_RUN_ID", run_id]
         flags += [part for pair in arguments.items() for part in pair]
         ended = self._run(
@@ -220,7 +220,7 @@ class Jobs:
         """Run a worker within the task's timeout.
 
         Raises:
-            Exception: ``States.Timeout`` for the interpreter, once the worker is ended.
+            Exception: ``States.Timeout`` for the interpreter, after the worker was ended.
         """
         seconds = TASK_SECONDS.get()
         ended = self.workers.run(
@@ -256,7 +256,7 @@ class Jobs:
 def _sync_only(
     name: str, run: Callable[[Parameters], Parameters]
 ) -> Callable[[str, Parameters], Parameters]:
-    """Adapt a service to the interpreter; a resource without ``.sync`` is a mistake here."""
+    """Adapt a service to the interpreter; a resource without ``.sync`` is an error here."""
 
     def integration(resource: str, parameters: Parameters) -> Parameters:
         if not resource.endswith(f"{name}.sync"):
@@ -274,7 +274,7 @@ def _answer(description: Parameters, ended: Ended) -> Parameters:
 
 
 def _after_script(arguments: list[str], script: str) -> list[str]:
-    """Return what follows the entrypoint's file in a command; all of it if it has none."""
+    """Return the arguments after the entrypoint's file in a command; all if there is none."""
     for position, argument in enumerate(arguments):
         if argument.rsplit("/", 1)[-1] == script:
             return arguments[position + 1 :]
@@ -289,5 +289,5 @@ def _log_name(arguments: Sequence[str]) -> str:
 
 
 def _milliseconds(seconds: float) -> int:
-    """Return a point in time as Step Functions shows it in a service's answer."""
+    """Return a time in the form of Step Functions' service answers."""
     return int(seconds * 1000)

@@ -20,10 +20,10 @@ _ENVIRONMENT_KEYS = ("password_env", "url_env")
 
 
 def read_event(argument: str) -> dict[str, Any]:
-    """Return the event that a person gave: JSON, or the path of a file of it.
+    """Return the event from the command line: JSON, or the path of a JSON file.
 
     Raises:
-        ConfigError: There is no such file, or what it holds is not a JSON object.
+        ConfigError: There is no such file, or its content is not a JSON object.
     """
     text, place = argument, "the event"
     if not argument.lstrip().startswith("{"):
@@ -48,8 +48,8 @@ def read_event(argument: str) -> dict[str, Any]:
 def reason(error: str, cause: str) -> str:
     """Return why an execution failed as one line: ``<Class>: <message>``.
 
-    A Lambda's failure arrives as JSON with a stack trace, of which class and message are kept. An
-    execution that started nothing has that failure, its name and its cause, as its own cause.
+    A Lambda's failure arrives as JSON with a stack trace; only its class and message are kept. If
+    an execution started nothing, its own cause contains the name and the cause of that failure.
     """
     found = _object(cause)
     if isinstance(found, dict) and isinstance(found.get("Cause"), str):
@@ -61,7 +61,7 @@ def reason(error: str, cause: str) -> str:
 
 
 def _object(text: str) -> object:
-    """Return what a text is in JSON; None if it is not JSON."""
+    """Return the value of a text in JSON; None if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -69,7 +69,7 @@ def _object(text: str) -> object:
 
 
 def exit_code(error: str) -> int:
-    """Return what to exit with where an execution failed with an error: 78 for configuration."""
+    """Return the exit code for an execution that failed with an error: 78 for configuration."""
     known = getattr(errors, error, None)
     if isinstance(known, type) and issubclass(known, ConfigError):
         return ConfigError.exit_code
@@ -88,7 +88,7 @@ def why_failed(error: str, cause: str, runs: Iterable[TrackedRun]) -> str:
 
 
 def shortened(text: str, most: int = _MOST_LINE) -> str:
-    """Return a text of at most ``most`` characters, cut between words where it is longer."""
+    """Return at most ``most`` characters of a text, cut between words if it is longer."""
     if len(text) <= most:
         return text
     kept = text[: most - 2]
@@ -107,7 +107,7 @@ def run_command(event: str, directory: Path) -> str:
 
 
 def directory_option(directory: Path) -> str:
-    """Return `` --dir …`` for a stack that is not in the folder of the default."""
+    """Return `` --dir …`` for a stack that is not in the default folder."""
     if directory.resolve() == DEFAULT_DIRECTORY.resolve():
         return ""
     return f" --dir {shlex.quote(str(directory))}"
@@ -119,7 +119,7 @@ def missing_variables(
     """Return the variables that source configs name and jobs will not get.
 
     Args:
-        configs: Source configs; what is no YAML mapping names nothing.
+        configs: Source configs; one that is not a YAML mapping names nothing.
         passed: Variables that the jobs get.
 
     Returns:
@@ -136,7 +136,7 @@ def missing_variables(
 
 
 def source_name(path: Path) -> str:
-    """Return the name of a config's source; the file's where it gives none."""
+    """Return the name of a config's source; the file's name if it has none."""
     return str(_source(path).get("name") or path.stem)
 
 

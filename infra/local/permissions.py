@@ -1,9 +1,9 @@
-"""Permissions as a template grants them: asked for on every call, and noted.
+"""Permissions as the template grants them: checked on every call, and logged.
 
-Where the emulator runs with ``AUTH=true``, it judges each call by the caller's policies. Functions
-get a session of their role from the emulator; job services get one from here. What the emulator
-knows of IAM is not all that AWS knows: that a call is allowed here proves little, that it is denied
-shows a mistake.
+If the emulator runs with ``AUTH=true``, it checks each call against the caller's policies.
+Functions get a session of their role from the emulator; job services get one from here. The
+emulator does not implement all of IAM: that a call is allowed here proves little, that it is
+denied shows a mistake.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REGION = "us-east-1"
 
 
 def note_calls(log: Path) -> None:
-    """Write each call that is judged to a file, a JSON object a line.
+    """Write each checked call to a file, one JSON object per line.
 
     Its keys: ``role`` (its name; empty for a caller without one), ``action``, ``resource`` and
     ``allowed``.
@@ -34,13 +34,13 @@ def note_calls(log: Path) -> None:
         access_key_id: str, iam_action: str, service: str, region: str, resource_arn: str = "*",
         service_context: dict[str, Any] | None = None,
     ) -> Any:  # fmt: skip
-        # Plain HTTP, because it never leaves this machine: policies that ask for TLS are met.
+        # Plain HTTP, because it never leaves this machine: policies that require TLS count as met.
         iam_evaluator.pin_request_origin(HOST, True)
         if iam_action == "glue:GetDatabase":
-            # ministack takes every Name for a table's.
+            # ministack takes every Name for a table's name.
             resource_arn = resource_arn.replace(":table/", ":database/")
         if iam_action == "ecs:ListTasks":
-            # On AWS this one is judged without a resource, by the cluster as a condition.
+            # On AWS this call is checked without a resource, with the cluster as a condition.
             service_context = {**(service_context or {}), "ecs:cluster": resource_arn}
             resource_arn = "*"
         denied = judge(access_key_id, iam_action, service, region, resource_arn, service_context)
@@ -58,7 +58,7 @@ def note_calls(log: Path) -> None:
 
 
 def session_of(role_arn: str) -> dict[str, str]:
-    """Return the variables of a session of a role; none where nothing is judged, or no role."""
+    """Return the variables of a session of a role; none if nothing is checked, or without a role."""
     from ministack.services import sts
 
     if not is_judging() or not role_arn:
@@ -81,7 +81,7 @@ def session_of(role_arn: str) -> dict[str, str]:
 
 
 def is_judging() -> bool:
-    """Return whether the emulator judges calls at all."""
+    """Return whether the emulator checks permissions at all."""
     from ministack import app
 
     return bool(app.AUTH)
@@ -90,12 +90,12 @@ def is_judging() -> bool:
 def refusal(
     role_arn: str, action: str, resource: str, context: Mapping[str, str] | None = None
 ) -> str | None:
-    """Return why a role may not make a call; None if it may, or if nothing is judged.
+    """Return why a role may not make a call; None if it may, or if nothing is checked.
 
     Args:
         role_arn: The caller's role.
         action: Such as ``ecs:RunTask``.
-        resource: ARN of what it is about.
+        resource: ARN of the resource.
         context: Condition keys of the request.
     """
     from ministack.core import iam_evaluator
@@ -122,7 +122,7 @@ def role_of_task(definition: str) -> str:
 
 
 def task_definition(definition: str) -> dict[str, Any]:
-    """Return a task definition as ECS has it; empty if there is no such definition."""
+    """Return ECS's description of a task definition; empty if there is no such definition."""
     from ministack.services import ecs
 
     return ecs._task_defs.get(definition.rsplit("/", 1)[-1]) or {}  # noqa: SLF001 - its only door
@@ -131,7 +131,7 @@ def task_definition(definition: str) -> dict[str, Any]:
 def role_of_cluster(cluster_id: str) -> str:
     """Return the ARN of the role of an EMR cluster's instances; empty if there is no such cluster.
 
-    The instance profile is taken to have its role's name.
+    The instance profile is assumed to have its role's name.
     """
     from ministack.services import emr
 
@@ -141,7 +141,7 @@ def role_of_cluster(cluster_id: str) -> str:
 
 
 def _role(access_key_id: str) -> str:
-    """Return the name of the role whose session a key is of."""
+    """Return the name of the role whose session a key belongs to."""
     from ministack.services import sts
 
     session = sts._sessions.get(access_key_id) or {}  # noqa: SLF001 - its only door

@@ -1,4 +1,4 @@
-"""A PostgreSQL server from a wheel, over TCP on 127.0.0.1, gone without a trace afterwards."""
+"""A PostgreSQL server from a wheel, over TCP on 127.0.0.1, removed completely afterwards."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Database:
         )  # fmt: skip
 
     def secret(self) -> dict[str, Any]:
-        """Return what Secrets Manager holds of it, under the names that RDS gives."""
+        """Return the secret for it, with the keys that RDS uses."""
         return {
             "engine": "postgres", "host": HOST, "port": self.port, "username": self.user,
             "password": self.password, "dbname": self.name,
@@ -85,7 +85,7 @@ def run_postgres() -> Iterator[Database]:
 
 
 def _run(binaries: Path, directory: Path, identity: dict[str, Any]) -> Iterator[Database]:
-    """Make a cluster in a directory, serve it, and stop the server at the end."""
+    """Create a cluster in a directory, serve it, and stop the server at the end."""
     data, password = directory / "data", secrets.token_urlsafe(16)
     password_file = directory / "password"
     password_file.write_text(password)
@@ -107,7 +107,7 @@ def _run(binaries: Path, directory: Path, identity: dict[str, Any]) -> Iterator[
         _wait_until_ready(database, process, directory / "log")
         yield database
     finally:
-        process.send_signal(signal.SIGINT)  # a fast shutdown: sessions are cut
+        process.send_signal(signal.SIGINT)  # a fast shutdown, which ends sessions
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
@@ -116,7 +116,7 @@ def _run(binaries: Path, directory: Path, identity: dict[str, Any]) -> Iterator[
 
 
 def _wait_until_ready(database: Database, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once the server takes connections."""
+    """Return once the server accepts connections."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -145,9 +145,9 @@ def installation(version: int = 18) -> Path:
 
 
 def readable_by_all(install: Path, directory: Path) -> Path:
-    """Return an installation, copied into a directory if not everybody can reach it where it is.
+    """Return an installation, copied into a directory if not everybody can reach it.
 
-    Copied rather than made readable: nobody's home folder changes its mode.
+    It is copied rather than made readable, so that no home folder changes its mode.
     """
     if all(parent.stat().st_mode & 0o005 == 0o005 for parent in [install, *install.parents]):
         return install
@@ -159,7 +159,7 @@ def readable_by_all(install: Path, directory: Path) -> Path:
 
 
 def _free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
+    """Return a TCP port of 127.0.0.1 that nobody is listening on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

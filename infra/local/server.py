@@ -26,14 +26,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM, or until the starter's end of the standard input closes."""
+    """Serve until SIGTERM, or until the process that started it closes the standard input."""
     options = _parse(arguments)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((HOST, options.port))
     listener.listen(512)
     port = listener.getsockname()[1]
-    # ministack reads its port at import and hands it to what it starts.
+    # ministack reads its port at import and passes it to what it starts.
     os.environ["GATEWAY_PORT"] = str(port)
     url = f"http://{HOST}:{port}"
     _write_whole(
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asyncio.run(_serve(listener))
     workers.stop()
     _end_session()
-    # ministack leaves threads behind that wait on things; nothing of theirs is worth a wait.
+    # ministack leaves waiting threads behind; none of them is worth waiting for.
     os._exit(0)
 
 
@@ -69,7 +69,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _workers(options: argparse.Namespace, url: str) -> Workers:
-    """Return what runs worker processes, pointed at this emulator."""
+    """Return the runner of worker processes, pointed at this emulator."""
     scripts = str(Path(sys.executable).parent)
     environment = dict(os.environ) | aws_environment(url)
     environment |= {
@@ -81,7 +81,7 @@ def _workers(options: argparse.Namespace, url: str) -> Workers:
         "PYSPARK_DRIVER_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": HOST,
         "SPARK_LOCAL_DIRS": str(options.data_dir / "tmp"),
-        # The launcher's JVM would leave a folder in /tmp otherwise.
+        # Otherwise the launcher's JVM would leave a folder in /tmp.
         "SPARK_LAUNCHER_OPTS": "-XX:-UsePerfData",
     }
     return Workers(
@@ -104,7 +104,7 @@ def _register(workers: Workers, stub: list[str] | None, faults: Path) -> None:
 
 
 def _end_session() -> None:
-    """Kill what is left of this server's session: what left its parent's process group."""
+    """Kill what is left of this server's session: processes that left their parent's group."""
     if os.getsid(0) != os.getpid():
         return
     for process in session_members(os.getpid()):
@@ -139,7 +139,7 @@ def _end_with_starter() -> None:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or none."""
+    """Write a file so that a reader sees either all of it or nothing."""
     draft = path.with_suffix(".draft")
     draft.write_text(text)
     draft.replace(path)

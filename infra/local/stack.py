@@ -41,11 +41,11 @@ FUNCTIONS = {
 JOB_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "emr": {"application_id": "local", "entry_point": f"s3://{WORK_BUCKET}/emr.py"}
 }
-"""What a deployment knows of its job services, and a config need not say."""
+"""Settings of job services that the deployment provides, so that a config need not."""
 
 
 class StackProblem(RuntimeError):
-    """A stack is not there, is there already, or something it is made of is missing."""
+    """A stack is missing, already exists, or lacks one of its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class Stack:
     """A deployed pipeline.
 
     Attributes:
-        directory: Its folder: logs, temporary files, and `stack.json`, which is this.
-        endpoint_url: Of its emulator.
-        pid: Of its emulator.
-        state_machine_arn: Of the pipeline.
-        emulator: Its emulator, where this process has started it.
+        directory: Its folder: logs, temporary files, and `stack.json`, which stores this.
+        endpoint_url: Its emulator's.
+        pid: Its emulator's.
+        state_machine_arn: The pipeline's.
+        emulator: Its emulator, if this process has started it.
     """
 
     directory: Path
@@ -78,20 +78,20 @@ class Stack:
         )
 
     def put_config(self, path: Path) -> None:
-        """Upload one source config, and make the buckets that it names."""
+        """Upload one source config, and create the buckets that it names."""
         text = path.read_text(encoding="utf-8")
         for bucket in buckets_named(text):
             self.create_bucket(bucket)
         self.client("s3").put_object(Bucket=CONFIG_BUCKET, Key=path.name, Body=text.encode())
 
     def create_bucket(self, name: str) -> None:
-        """Make a bucket, unless it is there."""
+        """Create a bucket, unless it exists."""
         client = self.client("s3")
         if name not in {b["Name"] for b in client.list_buckets()["Buckets"]}:
             client.create_bucket(Bucket=name)
 
     def put_secret(self, secret_id: str, value: Mapping[str, Any]) -> None:
-        """Keep a secret, as RDS writes it."""
+        """Store a secret in the form that RDS uses."""
         client, text = self.client("secretsmanager"), json.dumps(value)
         try:
             client.create_secret(Name=secret_id, SecretString=text)
@@ -108,7 +108,7 @@ class Stack:
         return str(started["executionArn"])
 
     def stop(self) -> None:
-        """End the emulator and its workers; logs stay, all else goes."""
+        """End the emulator and its workers; logs stay, everything else is removed."""
         if self.emulator is not None:
             self.emulator.stop()
         else:
@@ -118,7 +118,7 @@ class Stack:
             (self.directory / name).unlink(missing_ok=True)
 
     def alive(self) -> bool:
-        """Return whether the emulator's process runs."""
+        """Return whether the emulator's process is running."""
         return any(process.pid == self.pid for process in session_members(self.pid))
 
     def save(self) -> None:
@@ -146,22 +146,22 @@ def start_stack(
     """Start an emulator in a folder and deploy the pipeline to it.
 
     Args:
-        directory: Made if missing. Two stacks in two folders do not know of each other.
+        directory: Created if missing. Stacks in different folders are independent.
         configs: Source configs to upload.
-        detached: Let it live on after this process.
-        port: Where the emulator listens; 0 takes a free port.
+        detached: Let it outlive this process.
+        port: The emulator's port; 0 takes a free port.
         workers: How many jobs run at once.
-        stub: A command that runs in place of the workers, for tests of the state machine alone.
+        stub: A command that runs instead of the workers, for tests of the state machine only.
         environment: Further variables of the emulator, its Lambdas and the workers.
-        job_defaults: What the config manager takes where a config says nothing.
+        job_defaults: What the config manager uses if a config does not say.
 
     Raises:
-        StackProblem: One runs in this folder already.
+        StackProblem: One is already running in this folder.
     """
     directory = directory.resolve()
     found = find_stack(directory)
     if found is not None and found.alive():
-        raise StackProblem(f"a stack runs in {directory} already, at {found.endpoint_url}")
+        raise StackProblem(f"a stack is already running in {directory}, at {found.endpoint_url}")
     options = ["--pipeline", "--workers", str(workers)]
     options += ["--stub", shlex.join(stub)] if stub else []
     emulator = start_emulator(
@@ -200,10 +200,10 @@ def open_stack(directory: Path) -> Stack:
 
 
 def definition(substitutions: Mapping[str, str]) -> str:
-    """Return the state machine's definition with its ``${…}`` filled in as CloudFormation does.
+    """Return the state machine's definition with its ``${…}`` filled in as CloudFormation does it.
 
     Raises:
-        StackProblem: A placeholder has no value, or a value no placeholder.
+        StackProblem: A placeholder has no value, or a value has no placeholder.
     """
     text = DEFINITION.read_text(encoding="utf-8")
     found = set(re.findall(r"\$\{(\w+)\}", text))
@@ -227,7 +227,7 @@ def buckets_named(config_text: str) -> list[str]:
 def lambda_package() -> bytes:
     """Return the Lambdas' code as a zip: handlers at the root, the package beside them.
 
-    Their dependencies come from this Python's own site-packages, which the emulator runs them in.
+    Their dependencies come from this Python's own site-packages, in which the emulator runs them.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:
@@ -240,7 +240,7 @@ def lambda_package() -> bytes:
 
 
 def _deploy(emulator: Emulator, job_defaults: Mapping[str, Any]) -> Stack:
-    """Make buckets, tracking table, Lambdas and state machine."""
+    """Create buckets, tracking table, Lambdas and state machine."""
     stack = Stack(emulator.data_dir, emulator.endpoint_url, emulator.pid, emulator=emulator)
     for bucket in (CONFIG_BUCKET, WORK_BUCKET):
         stack.create_bucket(bucket)

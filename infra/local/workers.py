@@ -1,4 +1,4 @@
-"""Worker processes: started, waited for, timed, logged and ended; only so many at once."""
+"""Worker processes: started, awaited, timed, logged and ended, and limited in number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Ended:
 
     Attributes:
         code: Its exit code; 128 + n if signal n killed it, as a container reports it.
-        timed_out: It ran out of its time and was ended.
+        timed_out: Whether it exceeded its time and was ended.
         log: What it logged, lines of JSON: its standard output.
         errors: Its standard error, and the JVM's.
     """
@@ -38,12 +38,12 @@ class Ended:
 
 @dataclass(slots=True)
 class Workers:
-    """Runs worker processes, at most ``limit`` at the same time; the others wait their turn.
+    """Runs worker processes, at most ``limit`` at the same time; others wait their turn.
 
     A worker never waits for another, so waiting for a turn cannot deadlock.
 
     Attributes:
-        logs: Folder of the logs, two files a worker.
+        logs: Folder of the logs, two files per worker.
         environment: The workers' whole environment.
         directory: Their working directory.
         limit: How many run at once.
@@ -105,7 +105,7 @@ class Workers:
         return Ended(128 - code if code < 0 else code, timed_out, log, errors)
 
     def stop(self, *, grace_seconds: float = 2.0) -> None:
-        """End all workers, and start none any more."""
+        """End all workers, and start no more."""
         with self._lock:
             self._closed = True
             running = list(self._running)
@@ -123,7 +123,7 @@ class Workers:
         """Start a process, unless this is closed."""
         with self._lock:
             if self._closed:
-                raise RuntimeError("the emulator is stopping; no worker starts any more")
+                raise RuntimeError("the emulator is stopping; it starts no more workers")
             process = subprocess.Popen(
                 command,
                 cwd=self.directory,
@@ -138,6 +138,6 @@ class Workers:
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal a worker's process group; that it is gone already is fine."""
+    """Signal a worker's process group, which may already be gone."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)

@@ -1,1 +1,1 @@
-"""The demo: a shop's database, extracted by the pipeline, and its Parquet compared with it."""
+"""The demo: the pipeline extracts a shop's database, and the Parquet is compared with it."""

@@ -1,4 +1,4 @@
-"""Reads the Parquet back and compares it with the database, by the same SQL on both."""
+"""Reads the Parquet back and compares it with the database, with the same SQL on both."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ QUESTIONS = {
 
 
 def compare(stack: Stack, database: Database, tables: Sequence[str], console: Console) -> list[str]:
-    """Ask the database and the Parquet the same question of each table, and show both answers.
+    """Run the same query on each table in the database and the Parquet, and show both answers.
 
     Returns:
-        A line for each difference.
+        One line per difference.
     """
     shown = Table(title="Parquet beside its source", title_justify="left", expand=True)
     for name in ("table", "question", "PostgreSQL", "Parquet", ""):
@@ -91,5 +91,5 @@ def _read(stack: Stack, uri: str) -> Any:
 
 
 def _text(values: tuple[Any, ...] | None) -> str:
-    """Return an answer for people."""
+    """Return an answer as readable text."""
     return "  ".join(f"{v:,}" if isinstance(v, int | Decimal) else str(v) for v in values or ())

@@ -1,4 +1,4 @@
-"""The demo, step by step; each step says what it expects, and any surprise fails the demo."""
+"""The demo, step by step; each step has its expected results, and any surprise fails the demo."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class Surprises:
 
 
 def run_demo(console: Console) -> int:
-    """Run the demo in a folder of its own, and leave nothing behind.
+    """Run the demo in its own folder, and leave nothing behind.
 
     Returns:
-        0 if everything was as expected, else 1 after telling what was not.
+        0 if everything was as expected, else 1 after printing what was not.
     """
     started, surprises = time.monotonic(), Surprises([])
     with tempfile.TemporaryDirectory(prefix="extract-jobs-demo-") as folder:
         console.print(
-            "Demo: a shop's tables to Parquet by the pipeline, in a minute or two; everything runs "
-            "on this machine, and nothing is left behind.\n"
+            "Demo: extracts a shop's tables to Parquet in a minute or two; everything runs on this "
+            "machine, and nothing is left behind.\n"
             "Starting PostgreSQL and an embedded AWS …",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
@@ -88,11 +88,11 @@ def _first_execution(
     """Extract everything, while a migration holds one table and an administrator is impatient."""
     tables = [*GOOD, FLAKY, BAD]
     console.print(
-        f"Extracting {len(tables)} tables by Glue, EMR and ECS jobs.\n"
+        f"Extracting {len(tables)} tables with Glue, EMR and ECS jobs.\n"
         "Two failures are planned:\n"
         f"  {BAD} has a type that is refused unless its config says how to cast it: it fails.\n"
         f"  A migration holds {FLAKY}: the session that waits for it is terminated once, and the "
-        "table is tried again.\n",
+        "table is retried.\n",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     with _held_once(database, FLAKY) as terminated:
@@ -126,7 +126,7 @@ def _expect_runs(outcome: Outcome, surprises: Surprises) -> None:
 def _repair_and_rerun(
     stack: Stack, database: Database, console: Console, surprises: Surprises
 ) -> None:
-    """Mend the config, run just the failed table again, then replace the orders."""
+    """Fix the config, run just the failed table again, then replace the orders."""
     console.print(f"\nThe config now casts {BAD}.balance; rerunning what failed …\n")
     first = stack.client("stepfunctions").list_executions(stateMachineArn=stack.state_machine_arn)[
         "executions"
@@ -158,7 +158,7 @@ def _repair_and_rerun(
 
 
 def _show_files(stack: Stack, console: Console, surprises: Surprises) -> None:
-    """Show what one table became: some of its files, and how many there are."""
+    """Show the files of one table: some of them, and how many there are."""
     client, prefix = stack.client("s3"), "raw/sales/shop/events/"
     listed = client.list_objects_v2(Bucket="lake", Prefix=prefix).get("Contents", [])
     files = [(x["Key"].removeprefix(prefix), x["Size"]) for x in listed]
@@ -172,7 +172,7 @@ def _show_files(stack: Stack, console: Console, surprises: Surprises) -> None:
 
 @contextlib.contextmanager
 def _held_once(database: Database, table: str) -> Iterator[threading.Event]:
-    """Lock a table until a session waits for it, then terminate that session and let go.
+    """Lock a table until a session waits for it, then terminate that session and release the lock.
 
     Yields:
         An event that is set once it has happened.
@@ -206,7 +206,7 @@ def _held_once(database: Database, table: str) -> Iterator[threading.Event]:
 
 
 def _verdict(console: Console, surprises: Surprises, seconds: float) -> int:
-    """Say how the demo went."""
+    """Print how the demo went."""
     if surprises.found:
         console.print("\nNot as expected:", style="red")
         for line in surprises.found:
