@@ -58,7 +58,7 @@ def note_calls(log: Path) -> None:
 
 
 def session_of(role_arn: str) -> dict[str, str]:
-    """Return the variables of a session of a role; none if nothing is checked, or without a role."""
+    """Return the variables of a session of a role; none without a role or if nothing is checked."""
     from ministack.services import sts
 
     if not is_judging() or not role_arn:

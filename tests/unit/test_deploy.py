@@ -86,7 +86,7 @@ def test_nothing_is_deleted_when_nobody_says_yes(aws, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     code, calls = aws({"cloudformation describe-stacks": STACK}, "destroy")
     assert code == 0
-    assert "Give --yes" in capsys.readouterr().out
+    assert "Use --yes" in capsys.readouterr().out
     assert not [call for call in calls if "delete-stack" in call]
 
 
