@@ -73,11 +73,13 @@ def main(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None = None) 
         # A signal that arrives after the attempt has ended is mapped here.
         error = raised if isinstance(raised, ExtractError) else Interrupted(str(raised))
         logger.debug("failed", exc_info=True)
-        _last_words(error_line(error))
+        _print_last_line(error_line(error))
         return error.exit_code
     except Exception as error:
         logger.exception("a defect in extract-jobs")
-        _last_words(f"{type(error).__name__}: a defect in extract-jobs; its traceback is logged")
+        _print_last_line(
+            f"{type(error).__name__}: a defect in extract-jobs; its traceback is logged"
+        )
         return EXIT_FAILED
     return EXIT_DONE
 
@@ -344,5 +346,5 @@ def _report_failure(arguments: JobArguments, error: Exception) -> None:
         logger.error("no report at %s: %s", arguments.report_uri, error_line(failure))  # noqa: TRY400
 
 
-def _last_words(line: str) -> None:
+def _print_last_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201

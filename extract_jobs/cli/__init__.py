@@ -122,8 +122,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 report, error = ended.report, ended.report.error
                 outcomes.append((report, ended.code))
                 stopped = error is not None and error.class_name == Interrupted.__name__
-                told_later = stopped if stop_requested() else len(specs) == 1
-                line = result_line(report, told_later=told_later)
+                error_follows = stopped if stop_requested() else len(specs) == 1
+                line = result_line(report, error_follows=error_follows)
                 shown.finished(ended.progress, line, failed=error is not None)
                 if arguments.json:
                     print(report.to_json(), file=stdout, flush=True)

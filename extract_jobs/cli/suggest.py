@@ -100,7 +100,7 @@ def _mode(listed: ListedTable, found: TableDescription, watermark: Column | None
         partition = quoted(f"day({watermark.name})")
         again = "   # if files are there already: run once with --set mode=full"
         yield f"# target: {{partition_by: [{partition}]}}{again if found.key else ''}"
-    elif changed := next(filter(_tells_changes, found.columns), None):
+    elif changed := next(filter(_orders_changes, found.columns), None):
         yield f"# An index on {printable(changed.name)} would allow mode: incremental by it."
     elif found.kind == "table" and found.source_version.startswith("PostgreSQL"):
         yield "# No column orders changes. PostgreSQL can read only what later transactions wrote."
@@ -119,11 +119,11 @@ def _watermark(listed: ListedTable, found: TableDescription) -> Column | None:
     """Return the indexed column that tells when a row changed, rather one that is never NULL."""
     if _is_read_whole(listed, found):
         return None
-    indexed = [c for c in found.columns if _tells_changes(c) and c.name in listed.indexed]
+    indexed = [c for c in found.columns if _orders_changes(c) and c.name in listed.indexed]
     return min(indexed, key=lambda column: column.nullable, default=None)
 
 
-def _tells_changes(column: Column) -> bool:
+def _orders_changes(column: Column) -> bool:
     return column.watermark in ("timestamp", "timestamptz") and bool(
         _CHANGED.fullmatch(column.name)
     )

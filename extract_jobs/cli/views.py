@@ -28,15 +28,15 @@ def summary(reports: Sequence[Report]) -> str:
     return "\n".join(aligned(rows))
 
 
-def result_line(report: Report, *, told_later: bool = False) -> str:
+def result_line(report: Report, *, error_follows: bool = False) -> str:
     """Return one table's result in a line.
 
     Args:
         report: The table's.
-        told_later: Whether the command's last line will be this table's error, in full.
+        error_follows: Whether the command's last line will be this table's error, in full.
     """
     table = printable(report.extract_table)
-    if report.error and told_later:
+    if report.error and error_follows:
         return f"{table}: failed"
     if report.error:
         message = printable(" ".join(report.error.message.split()))

@@ -34,7 +34,7 @@ from extract_jobs.transform.types import kind, printed_type
 AUDIT_NAMES = frozenset(f.name for f in AUDIT_FIELDS)
 """Columns that are in every file and do not come from the source."""
 
-_NAMES_TOLD = 20
+_MAX_NAMES = 20
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Comparison:
             refused=tuple(dict.fromkeys(self.refused)),
         )
 
-    def _tell(
+    def _add_change(
         self, kind: ChangeKind, column: str | None, before: Any, after: Any, effect: str
     ) -> None:
         """Report a change, and refuse it if its policy is ``fail``."""
@@ -161,16 +161,16 @@ class Comparison:
             is_new = name not in self.was
             if name in self.older:
                 if is_new:
-                    self._tell("added", name, None, str(data_type), "extracted again")
+                    self._add_change("added", name, None, str(data_type), "extracted again")
                 yield name, self._type(name, data_type)
             elif name in self.last.partition_by:
                 yield name, data_type  # it was a folder
             elif self._policy("added") == "evolve":
-                self._tell("added", name, None, str(data_type), "extracted")
+                self._add_change("added", name, None, str(data_type), "extracted")
                 yield name, data_type
             else:
                 if is_new:
-                    self._tell("added", name, None, str(data_type), "not extracted")
+                    self._add_change("added", name, None, str(data_type), "not extracted")
                 if name in needed:
                     self.refused.append(
                         f"column {name} is left out by on_schema_change.added, but {needed[name]} "
@@ -197,13 +197,13 @@ class Comparison:
         changed = now != was
         kind = _kind(printed_type(was if changed else old), data_type)
         if now == old:
-            self._tell(kind, name, was, now, "as the files have it")
+            self._add_change(kind, name, was, now, "as the files have it")
             return data_type
         if not self.beside and self._policy(kind) == "evolve":
-            self._tell(kind, name, was if changed else old, now, f"written as {now}")
+            self._add_change(kind, name, was if changed else old, now, f"written as {now}")
             return data_type
         if changed:
-            self._tell(kind, name, was, now, f"written as {old}, where values fit")
+            self._add_change(kind, name, was, now, f"written as {old}, where values fit")
         kept = printed_type(old)
         masks = [columns.get(name, {}).get("mask", "") for columns in (self.was, self.now)]
         if kept is None or "hash" in "".join(masks) or not can_keep(data_type, kept):
@@ -220,7 +220,7 @@ class Comparison:
             known = printed_type(self.older[name]) if name in self.older else None
             if name in self.was:
                 effect = "written as NULL" if fill and known is not None else "not written"
-                self._tell("dropped", name, self.was[name]["type"], None, effect)
+                self._add_change("dropped", name, self.was[name]["type"], None, effect)
             if fill and known is not None:
                 yield name, known
 
@@ -230,7 +230,7 @@ class Comparison:
             old = self.was.get(name)
             if old and self.last.source_columns and old["nullable"] != column["nullable"]:
                 before, after = spelled[old["nullable"]], spelled[column["nullable"]]
-                self._tell("nullability", name, before, after, "files admit NULL either way")
+                self._add_change("nullability", name, before, after, "files admit NULL either way")
 
     def _folders(self) -> None:
         for column in self.source:
@@ -239,7 +239,7 @@ class Comparison:
             if "folder" not in column or "folder" not in was or was["type"] == now:
                 continue
             old, new = printed_type(was["type"]), printed_type(now)
-            self._tell(_kind(old, new), name, was["type"], now, "a folder's name")
+            self._add_change(_kind(old, new), name, was["type"], now, "a folder's name")
             if self.beside and not _spelled_alike(old, new):
                 self.refused.append(
                     f"partition column {name} was {was['type']} and is now {now}, so one value "
@@ -254,14 +254,14 @@ class Comparison:
             unknown = _differ_in_key(before, after)  # a preview has none
             if before != after and not unknown:
                 effect = "older files keep what they hold" if self.beside else "all is replaced"
-                self._tell("masked", name, before or "no mask", after or "no mask", effect)
-                if where := self._telling().get(name):
+                self._add_change("masked", name, before or "no mask", after or "no mask", effect)
+                if where := self._recognizing().get(name):
                     self.refused.append(
                         f"column {name} has a new mask or mask key, so {where} would not recognize "
                         "existing rows"
                     )
 
-    def _telling(self) -> dict[str, str]:
+    def _recognizing(self) -> dict[str, str]:
         """Return by name in the files which key of the spec recognizes rows by that column."""
         spec, found = self.spec, dict[str, str]()
         if spec.target.write_mode == "overwrite_partitions":
@@ -278,7 +278,7 @@ class Comparison:
         if both != before:
             effect = "files keep the order that they had" if keeps else "files have the new order"
             was, now = _moved(before, both)
-            self._tell("reordered", None, was, now, effect)
+            self._add_change("reordered", None, was, now, effect)
         first = [name for name in self.older if name in types] if keeps else list(self.now)
         return [n for n in dict.fromkeys([*first, *self.now, *types]) if n in types]
 
@@ -303,7 +303,7 @@ def _moved(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
     differs = [i for i, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]]
     span = slice(differs[0], differs[-1] + 1)
     both = [list(names[span]) for names in (before, after)]
-    was, now = (", ".join([*n[:_NAMES_TOLD], *["…"][: len(n) > _NAMES_TOLD]]) for n in both)
+    was, now = (", ".join([*n[:_MAX_NAMES], *["…"][: len(n) > _MAX_NAMES]]) for n in both)
     return was, now
 
 

@@ -209,27 +209,27 @@ def _service_error(item: Item) -> tuple[str, str]:
     caught = caught if isinstance(caught, dict) else {}
     name, cause = str(caught.get("Error") or ""), str(caught.get("Cause") or "")
     try:
-        parts = list(_telling(json.loads(cause)))
+        parts = list(_shown_fields(json.loads(cause)))
     except (ValueError, RecursionError):
         parts = []
     return name, " ".join(("; ".join(parts) or cause).split())
 
 
-_TELLING = ("ErrorMessage", "StateDetails", "StoppedReason", "StopCode", "Reason", "Message",
+_SHOWN_FIELDS = ("ErrorMessage", "StateDetails", "StoppedReason", "StopCode", "Reason", "Message",
             "ExitCode", "JobRunState", "State", "errorMessage")  # fmt: skip
 
 
-def _telling(value: Any) -> Iterator[str]:
+def _shown_fields(value: Any) -> Iterator[str]:
     """Yield the fields of a service's description that show why a job ended, in order."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key in _TELLING and isinstance(inner, str | int) and inner != "":
+            if key in _SHOWN_FIELDS and isinstance(inner, str | int) and inner != "":
                 yield f"{key}: {inner}"
             else:
-                yield from _telling(inner)
+                yield from _shown_fields(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _telling(inner)
+            yield from _shown_fields(inner)
 
 
 def _class_in(text: str) -> type[ExtractError] | None:

@@ -47,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_UNKNOWN
-    return _tell(looked_up)
+    return _report(looked_up)
 
 
-def _tell(looked_up: Sequence[dict[str, Any]]) -> int:
+def _report(looked_up: Sequence[dict[str, Any]]) -> int:
     """Print what was found and what could not be looked up; return the exit code."""
     skipped = [each for each in looked_up if "vulns" not in each]
     found = [(each, vulnerability) for each in looked_up for vulnerability in each.get("vulns", ())]

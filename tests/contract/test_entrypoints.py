@@ -168,8 +168,8 @@ def test_a_table_is_extracted_reported_and_tracked(bench, worker):
     code, stdout, stderr = bench.run(worker, bench.arguments())
     assert code == 0, stdout + stderr
     lines = [json.loads(line) for line in stdout.splitlines()]
-    told = {"source_name": "s", "extract_table": "public.t", "run_id": "run-1", "attempt": 1}
-    assert [line for line in lines if not line.items() >= told.items()] == []
+    shown = {"source_name": "s", "extract_table": "public.t", "run_id": "run-1", "attempt": 1}
+    assert [line for line in lines if not line.items() >= shown.items()] == []
     *_, done, counted = lines
     assert done["message"] == f"public.t: {ROWS} rows in 1 files"
     report = bench.report()
@@ -219,16 +219,16 @@ def test_a_spec_given_in_place_needs_nothing_else(bench, worker):
     ),
 )
 def test_a_spec_that_cannot_be_read_is_reported(bench, worker, case):
-    text, told = case
+    text, shown = case
     bench.spec()
     path = bench.folder / "spec.json"
     path.unlink() if text is None else path.write_text(text)
     line = failed_as(worker, EXIT_CONFIG, "ConfigError", bench.run(worker, bench.arguments()))
-    assert told in line
+    assert shown in line
     report = bench.report()
     assert (report.status, report.run_id, report.attempt) == ("failed", "run-1", 1)
     assert (report.error.class_name, report.error.retryable) == ("ConfigError", False)
-    assert told in report.error.message
+    assert shown in report.error.message
 
 
 @pytest.mark.parametrize("worker", sample(WORKERS, 1))
@@ -281,9 +281,9 @@ def test_a_source_that_is_away_may_be_tried_again(bench, worker):
          (["--spec_uri", "x", "--attempt", "one"], "--attempt is 'one'")],
     ),
 )  # fmt: skip
-def test_a_wrong_command_line_is_told(bench, worker, case):
-    arguments, told = case
-    assert told in failed_as(worker, EXIT_CONFIG, "ConfigError", bench.run(worker, arguments))
+def test_a_wrong_command_line_is_reported(bench, worker, case):
+    arguments, shown = case
+    assert shown in failed_as(worker, EXIT_CONFIG, "ConfigError", bench.run(worker, arguments))
 
 
 @pytest.mark.spark

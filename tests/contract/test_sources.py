@@ -302,7 +302,7 @@ def test_hostile_names(database: SourceDatabase, case: SourceCase, tmp_path: Pat
 
 
 @behaves("no such table")
-def test_a_table_that_is_not_there_is_told_with_the_nearest(
+def test_a_table_that_is_not_there_is_reported_with_the_nearest(
     database: SourceDatabase, tmp_path: Path
 ) -> None:
     database.create("customers", COLUMNS, ROWS[:1], key="id")

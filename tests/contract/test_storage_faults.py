@@ -599,7 +599,7 @@ def test_the_proxy_keeps_connections_and_takes_chunks_and_expectations(
         ("kill_after", True),
     ],
 )
-def test_the_proxy_breaks_what_it_is_told_to(
+def test_the_proxy_breaks_the_chosen_requests(
     fault: Fault, is_done: bool, proxy: FaultProxy, direct: Storage, root: str
 ) -> None:
     called: list[bool] = []
@@ -617,7 +617,7 @@ def test_the_proxy_breaks_what_it_is_told_to(
     assert [r.fault for r in proxy.requests] == [fault]
 
 
-def test_the_proxy_refuses_to_kill_without_being_told_what(proxy: FaultProxy) -> None:
+def test_the_proxy_refuses_to_kill_without_a_callback(proxy: FaultProxy) -> None:
     with pytest.raises(ValueError, match="callback"):
         proxy.fail(1, "kill_after")
 

@@ -71,7 +71,7 @@ def test_listens_on_127_0_0_1_alone_and_stops_without_a_trace(tmp_path):
     emulator.stop()
 
 
-def test_a_port_that_is_taken_is_told(tmp_path):
+def test_a_port_that_is_taken_is_reported(tmp_path):
     with start_emulator(tmp_path / "one") as first:
         port = int(first.endpoint_url.rsplit(":", 1)[1])
         with pytest.raises(EmulatorFailed, match="Address already in use"):
@@ -161,7 +161,7 @@ def test_a_timeout_that_is_no_positive_integer_is_a_runtime_error(machine):
     assert ended["error"] == "States.Runtime"
 
 
-def test_a_failed_job_tells_its_state_and_message(machine):
+def test_a_failed_job_reports_its_state_and_message(machine):
     ended, _ = run(machine, alone(job({"--exit": "78"})), {})
     cause = json.loads(ended["cause"])
     assert ended["error"] == "States.TaskFailed"

@@ -109,8 +109,8 @@ def check_logs_of_workers(pipeline, runs):
     for run in runs.values():
         log = pipeline.stack.directory / "logs" / f"{run.run_id}-1.log"
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-        told = {"extract_table": run.extract_table, "run_id": run.run_id, "attempt": 1}
-        assert [line for line in lines if not line.items() >= told.items()] == []
+        shown = {"extract_table": run.extract_table, "run_id": run.run_id, "attempt": 1}
+        assert [line for line in lines if not line.items() >= shown.items()] == []
         [counted] = [line for line in lines if "_aws" in line]
         reported = report(pipeline, run, 1)
         timings = {f"{phase.capitalize()}Seconds": s for phase, s in reported["timings"].items()}

@@ -17,7 +17,7 @@ SERVICES = ("glue", "ecs")
 """Of EMR moto has no .sync."""
 
 
-def told(outcome):
+def answer_of(outcome):
     """Return what an execution leaves for a person: its end, and each table's."""
     tables = {
         table: (run.status, run.attempt, run.failures, run.error_class, run.job_type)
@@ -40,9 +40,9 @@ def test_both_interpreters_bring_every_table_to_the_same_end(stubbed, monkeypatc
     stubbed.committed("agreed", *shared)
     stubbed.configure("agreed", tables, defaults={"retry": {"backoff_seconds": 0}})
     event = {"source_name": "agreed", "extract_tables": "*"}
-    ours = told(stubbed.run(event))
+    ours = answer_of(stubbed.run(event))
     machine = start_machine(stubbed.stack, monkeypatch, dict.fromkeys(SERVICES, STUB))
-    assert told(machine.run(event)) == ours
+    assert answer_of(machine.run(event)) == ours
     assert ours[0] == "FAILED"
     assert {kind for kind, _ in machine.services.asked} == set(SERVICES)
     alone = ours[2].keys() - {"none.ok_1", *shared}

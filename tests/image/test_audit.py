@@ -19,10 +19,10 @@ def test_without_a_network_it_says_that_nothing_was_checked(monkeypatch, capsys)
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     assert audit.main(["--pip-audit", str(program)]) == audit.EXIT_UNKNOWN
-    told = capsys.readouterr()
-    assert "NOT CHECKED, no package was looked up" in told.err
-    assert "Connection refused" in told.err
-    assert told.out == ""
+    shown = capsys.readouterr()
+    assert "NOT CHECKED, no package was looked up" in shown.err
+    assert "Connection refused" in shown.err
+    assert shown.out == ""
 
 
 SAFE = {"name": "six", "version": "1.17.0", "vulns": []}
@@ -46,8 +46,8 @@ FOUND = SAFE | {"vulns": [{"id": "PYSEC-1", "fix_versions": ["1.18.0"]}]}
 def test_answers_become_exit_codes(tmp_path, capsys, answers, code, out, err):
     """By a stand-in for pip-audit: its advisories are not to be had without a network."""
     program = tmp_path / "pip-audit"
-    told = shlex.quote(json.dumps({"dependencies": answers, "fixes": []}))
-    program.write_text(f"#!/bin/sh\nprintf %s {told}\n")
+    shown = shlex.quote(json.dumps({"dependencies": answers, "fixes": []}))
+    program.write_text(f"#!/bin/sh\nprintf %s {shown}\n")
     program.chmod(0o755)
     assert audit.main(["--pip-audit", str(program)]) == code
     printed = capsys.readouterr()

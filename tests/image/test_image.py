@@ -254,7 +254,7 @@ def _state(name):
     return json.loads(ended.stdout)["status"] if ended.returncode == 0 else ""
 
 
-def test_the_health_check_tells_a_worker_that_is_well(task):
+def test_the_health_check_passes_for_a_worker_that_is_well(task):
     task.spec(query="select n as id, pg_sleep(60)::text from generate_series(1, 2) n")
     with mounted(task.folder / "small", "16m") as spill, task.start(spill=spill) as container:
         wait_until(lambda: reading(task.server) or container.process.poll() is not None)

@@ -102,7 +102,7 @@ def database(
         suite.test_splits_are_disjoint_and_exhaustive,
         suite.test_a_full_extract,
         suite.test_no_row_is_lost_or_repeated_over_incremental_runs,
-        suite.test_a_table_that_is_not_there_is_told_with_the_nearest,
+        suite.test_a_table_that_is_not_there_is_reported_with_the_nearest,
     ],
 )
 def test_the_example_passes_the_basics_of_the_suite(

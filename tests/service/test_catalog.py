@@ -163,7 +163,7 @@ def seen(scene: Scene) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({}, "was created by someone else"),
         ({"TableType": "VIRTUAL_VIEW", "ViewOriginalText": "/* x */"}, "is a view"),
@@ -173,12 +173,12 @@ def seen(scene: Scene) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_a_catalog_table_of_somebody_else_is_not_touched(
-    scene: Scene, changes: dict[str, Any], told: str
+    scene: Scene, changes: dict[str, Any], message: str
 ) -> None:
     scene.server.execute("insert into t (id, country) values (1, 'de')")
     before = glue_table(scene, **changes)
     for look in (scene.run, scene.plan):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             look("a")
     assert seen(scene) == before
     assert scene.lake.visible() == []

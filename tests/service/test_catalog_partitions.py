@@ -148,12 +148,12 @@ def test_replaced_partitions_stay_and_those_left_without_files_go(lake: Lake) ->
 def test_the_table_names_its_run_and_its_schema(lake: Lake) -> None:
     commit = lake.commit(["a"])
     lake.update(commit)
-    told = lake.parameters()
-    assert told["extract_run_id"] == commit.run_id
-    assert told["extract_commit"] == "1"
-    assert told["extract_table"] == "sales/public.orders"
-    assert json.loads(told["extract_schema"]) == COLUMNS
-    assert (told["classification"], told["EXTERNAL"]) == ("parquet", "TRUE")
+    shown = lake.parameters()
+    assert shown["extract_run_id"] == commit.run_id
+    assert shown["extract_commit"] == "1"
+    assert shown["extract_table"] == "sales/public.orders"
+    assert json.loads(shown["extract_schema"]) == COLUMNS
+    assert (shown["classification"], shown["EXTERNAL"]) == ("parquet", "TRUE")
 
 
 def test_columns_are_added_types_widen_and_none_is_dropped(lake: Lake) -> None:
@@ -166,7 +166,7 @@ def test_columns_are_added_types_widen_and_none_is_dropped(lake: Lake) -> None:
     }  # fmt: skip
 
 
-def test_what_failed_in_the_middle_is_told_and_the_next_run_mends_it(lake: Lake) -> None:
+def test_a_failure_in_the_middle_is_reported_and_the_next_run_repairs_it(lake: Lake) -> None:
     assert lake.update(lake.commit(["a"])) == DONE
     many = lake.commit([f"{n:03d}" for n in range(250)], replaces=["a"])
     lake.failures["BatchCreatePartition"] = [None, "AccessDeniedException"]  # type: ignore[list-item]

@@ -105,7 +105,7 @@ def test_a_table_that_fails_stops_no_other(
     ]  # fmt: skip
 
 
-def test_the_error_of_a_sole_table_is_told_once(cli: Cli) -> None:
+def test_the_error_of_a_single_table_is_printed_once(cli: Cli) -> None:
     done = cli("run", "shop.yml", "missing")
     assert done.returncode == 78
     [line, last] = done.stderr.splitlines()
@@ -165,7 +165,9 @@ def test_plan_shows_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     assert missing.stderr.startswith("ConfigError: there is no table 'missing'")
 
 
-def test_recover_drops_what_is_old_enough_and_only_tells_when_dry(cli: Cli, tmp_path: Path) -> None:
+def test_recover_drops_what_is_old_enough_and_only_lists_it_in_a_dry_run(
+    cli: Cli, tmp_path: Path
+) -> None:
     target = tmp_path / "out" / "customers"
     writer = LocalStorage().stage(str(target / "x.parquet"), str(target), "t0ken")
     writer.write(b"rows")

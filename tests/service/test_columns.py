@@ -40,7 +40,7 @@ def spec_of(lake: Lake, server: Server, run_id: str, **more: Any) -> ExtractSpec
     )
 
 
-def test_files_tell_types_run_interval_and_versions(pg_database: Server, lake: Lake) -> None:
+def test_files_contain_types_run_interval_and_versions(pg_database: Server, lake: Lake) -> None:
     pg_database.execute(
         "create type mood as enum ('sad')",
         "create domain positive as numeric(9,2) check (value > 0)",
@@ -60,12 +60,12 @@ def test_files_tell_types_run_interval_and_versions(pg_database: Server, lake: L
         "id": b"integer", "feeling": b"mood", "amounts": b"positive[]", "p": b"positive",
         "secret": b"character varying(11)", "_run_id": None, "_extracted_at": None,
     }  # fmt: skip
-    told = {k.decode(): v.decode() for k, v in schema.metadata.items()}
-    assert told["extract.run_id"] == "r1"
-    assert told["extract.attempt"] == "1"
-    assert told["extract.table"] == "s/public.t"
-    assert json.loads(told["extract.interval"]) == report.interval
-    assert {k for k in told if k.startswith("extract.version.")} >= {
+    shown = {k.decode(): v.decode() for k, v in schema.metadata.items()}
+    assert shown["extract.run_id"] == "r1"
+    assert shown["extract.attempt"] == "1"
+    assert shown["extract.table"] == "s/public.t"
+    assert json.loads(shown["extract.interval"]) == report.interval
+    assert {k for k in shown if k.startswith("extract.version.")} >= {
         "extract.version.extract-jobs", "extract.version.pyarrow", "extract.version.python",
     }  # fmt: skip
 

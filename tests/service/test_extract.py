@@ -205,7 +205,7 @@ def test_storage_that_fails_at_random_costs_nothing_but_time(
         ({"extract_table": "public.bad"}, TypeNotRepresentable, r"m.*money"),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_written(
+def test_bad_input_is_reported_and_nothing_is_written(
     scene: Scene, change: dict[str, Any], error: type[ExtractError], said: str
 ) -> None:
     scene.server.execute(

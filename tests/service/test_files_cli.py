@@ -46,8 +46,8 @@ def test_plan_run_and_status_of_files(tmp_path: Path) -> None:
     assert "drop/orders (files, 1 csv files)" in shown
     assert "csv as int64" in shown
     assert not (tmp_path / "out").exists()
-    told = cli("run", "drop.yml", "--json").splitlines()
-    first = json.loads(next(line for line in told if line.startswith("{")))
+    printed = cli("run", "drop.yml", "--json").splitlines()
+    first = json.loads(next(line for line in printed if line.startswith("{")))
     assert (first["rows"], first["rejected_rows"]) == (1, 1)
     assert "none: no file is new" in cli("plan", "drop.yml", "orders")
     (tmp_path / "in/orders/2.csv").write_text("what,id\nz,2\n")

@@ -50,8 +50,8 @@ def taken(
     found = source(server, monkeypatch, **{"extract_table": "t", "split": split} | overrides)
     with snapshot_of(found) as snapshot:
         splits = snapshot.splits(found.spec)
-        told = snapshot.take(len(splits), here)
-        yield snapshot, splits, told
+        shown = snapshot.take(len(splits), here)
+        yield snapshot, splits, shown
 
 
 def rows(snapshot: MysqlSnapshot, split: Split) -> list[Row]:
@@ -64,8 +64,8 @@ def test_all_splits_see_one_moment_while_rows_are_moved_and_added(
     server: MysqlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = Writer(server)
-    with writer.writing(), taken(server, monkeypatch) as (snapshot, splits, told):
-        assert told == {"one_snapshot": True}
+    with writer.writing(), taken(server, monkeypatch) as (snapshot, splits, shown):
+        assert shown == {"one_snapshot": True}
         assert snapshot.shared
         assert len(splits) > 8
         at = writer.done
@@ -87,8 +87,8 @@ def test_without_it_splits_see_moments_of_their_own(
 ) -> None:
     """What the test above would see."""
     wanted = {"one_snapshot": "never"}
-    with taken(server, monkeypatch, split=wanted) as (snapshot, splits, told):
-        assert told == {
+    with taken(server, monkeypatch, split=wanted) as (snapshot, splits, shown):
+        assert shown == {
             "one_snapshot": False,
             "one_snapshot_missing": "split.one_snapshot is never",
         }
@@ -109,9 +109,9 @@ def test_an_open_transaction_that_has_written_is_waited_for_but_not_long(
         cursor.execute("update t set note = 'held' where id = 7")
         writer = Writer(server)
         with writer.writing():
-            with taken(server, monkeypatch) as (snapshot, splits, told):
-                assert told["one_snapshot"] is False
-                assert "did not end within 1 s" in told["one_snapshot_missing"]
+            with taken(server, monkeypatch) as (snapshot, splits, shown):
+                assert shown["one_snapshot"] is False
+                assert "did not end within 1 s" in shown["one_snapshot_missing"]
                 assert not snapshot.shared
                 assert len(rows(snapshot, splits[0])) > 0
             with (
@@ -122,8 +122,8 @@ def test_an_open_transaction_that_has_written_is_waited_for_but_not_long(
         assert writer.slowest < one_moment.LOCK_SECONDS + 1.5
         ended = threading.Timer(0.5, held.rollback)
         ended.start()
-        with taken(server, monkeypatch) as (_, _, told):
-            assert told == {"one_snapshot": True}
+        with taken(server, monkeypatch) as (_, _, shown):
+            assert shown == {"one_snapshot": True}
         ended.join()
 
 
@@ -142,8 +142,8 @@ def test_rows_that_a_foreign_key_deletes_are_waited_for_too(
     try:
         with contextlib.closing(held), held.cursor() as cursor:
             cursor.execute("delete from parent where id < 100")
-            with taken(server, monkeypatch) as (_, _, told):
-                assert "did not end within 1 s" in told["one_snapshot_missing"]
+            with taken(server, monkeypatch) as (_, _, shown):
+                assert "did not end within 1 s" in shown["one_snapshot_missing"]
     finally:
         server.execute("set global innodb_table_locks = 1")
 
@@ -244,7 +244,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_locked_is_told(
+def test_what_cannot_be_locked_is_reported(
     server: MysqlServer, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     overrides, reason = REFUSED[what]
@@ -254,8 +254,8 @@ def test_what_cannot_be_locked_is_told(
         "insert into m select * from t",
         "create function own(x int) returns int deterministic return x + 1",
     )
-    with taken(server, monkeypatch, **overrides) as (snapshot, splits, told):
-        assert reason in told["one_snapshot_missing"]
+    with taken(server, monkeypatch, **overrides) as (snapshot, splits, shown):
+        assert reason in shown["one_snapshot_missing"]
         assert len(splits) > 1
         assert not snapshot.shared
         assert sum(len(ids(snapshot, one)) for one in splits) >= ROWS - 1
@@ -280,8 +280,8 @@ def test_sessions_that_reach_another_server_share_no_snapshot(
         return f"(@asked := coalesce(@asked, 0) + 1) <= {asked} and {mark}"
 
     monkeypatch.setattr(one_moment, "_prepare", prepare_for_a_proxy)
-    with taken(server, monkeypatch) as (snapshot, splits, told):
-        assert "lead to different servers" in told["one_snapshot_missing"]
+    with taken(server, monkeypatch) as (snapshot, splits, shown):
+        assert "lead to different servers" in shown["one_snapshot_missing"]
         assert not snapshot.shared
         assert sum(len(rows(snapshot, one)) for one in splits) == ROWS
 
@@ -291,10 +291,10 @@ def test_a_server_that_ignores_the_lock_has_no_common_snapshot(
 ) -> None:
     """TiDB and Vitess answer LOCK TABLES with OK and lock nothing."""
     monkeypatch.setattr(one_moment, "_lock", lambda opened, table: execute(opened, "do 0"))
-    with taken(server, monkeypatch) as (snapshot, _, told):
+    with taken(server, monkeypatch) as (snapshot, _, shown):
         assert re.fullmatch(
             r"the server \(.+\) accepts LOCK TABLES but does not enforce it, as TiDB and Vitess do",
-            told["one_snapshot_missing"],
+            shown["one_snapshot_missing"],
         )
         assert not snapshot.shared
     with (
@@ -304,7 +304,7 @@ def test_a_server_that_ignores_the_lock_has_no_common_snapshot(
         pass
 
 
-def test_a_user_who_may_not_lock_is_told_which_right_is_missing(
+def test_a_user_who_may_not_lock_learns_which_right_is_missing(
     server: MysqlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"u{random.randrange(10**9)}"
@@ -314,13 +314,13 @@ def test_a_user_who_may_not_lock_is_told_which_right_is_missing(
     )
     monkeypatch.setenv("TEST_LOCKER", "secret")
     connection = {"user": name, "password_env": "TEST_LOCKER"}
-    with taken(server, monkeypatch, connection=connection) as (_, _, told):
-        assert told["one_snapshot_missing"] == (
+    with taken(server, monkeypatch, connection=connection) as (_, _, shown):
+        assert shown["one_snapshot_missing"] == (
             "the user may not lock it (grant LOCK TABLES on its database)"
         )
     server.execute(f"grant lock tables on `{server.database}`.* to '{name}'@'%'")
-    with taken(server, monkeypatch, connection=connection) as (_, _, told):
-        assert told == {"one_snapshot": True}
+    with taken(server, monkeypatch, connection=connection) as (_, _, shown):
+        assert shown == {"one_snapshot": True}
     server.execute(f"drop user '{name}'@'%'")
 
 
@@ -343,9 +343,9 @@ def test_a_run_that_loses_all_sessions_fails_and_the_next_attempt_succeeds(
     take = MysqlSnapshot.take
 
     def take_and_lose(snapshot: MysqlSnapshot, *given: int) -> dict[str, Any]:
-        told = take(snapshot, *given)
+        shown = take(snapshot, *given)
         end_all(server)
-        return told
+        return shown
 
     with monkeypatch.context() as patched:
         patched.setattr(MysqlSnapshot, "take", take_and_lose)

@@ -40,7 +40,7 @@ def rows_of(found: PostgresSource) -> list[dict]:
         ]
 
 
-def test_describe_tells_columns_key_and_size(pg_database, monkeypatch):
+def test_describe_returns_columns_key_and_size(pg_database, monkeypatch):
     pg_database.execute(
         "create table orders (gone int, id int generated always as identity,"
         " at timestamptz not null, note text, twice int generated always as (3) stored,"

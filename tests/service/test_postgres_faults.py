@@ -144,7 +144,7 @@ def test_a_server_that_cuts_idle_transactions_after_a_second(large, monkeypatch,
         ({"sslmode": "require"}, ConfigError),
     ],
 )
-def test_a_split_that_cannot_connect_never_tells_the_password(
+def test_a_split_that_cannot_connect_never_shows_the_password(
     large, monkeypatch, wide, changed, kind
 ):
     found = opened(large, monkeypatch, wide)

@@ -134,7 +134,7 @@ def test_what_planning_locks_is_looked_at_and_tried_again(tables, monkeypatch):
     assert len(done) == 2
 
 
-def test_what_is_replaced_all_the_time_is_told_and_retryable(tables, monkeypatch):
+def test_a_table_that_is_constantly_replaced_is_reported_and_retryable(tables, monkeypatch):
     found = source(tables, monkeypatch, query="select id from t")
     meanwhile(monkeypatch, lambda: tables.execute("truncate t"))
     with pytest.raises(SourceUnavailable, match="t was truncated, rewritten") as caught:

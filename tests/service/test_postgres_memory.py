@@ -73,11 +73,11 @@ def test_memory_is_bounded_whatever_the_width(pg_database: Server, monkeypatch, 
             check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2],
         )  # fmt: skip
         count = snapshot.count()
-    told = json.loads(child.stdout)
-    assert all(size == length for _, size, length in told["rows"])
-    assert sorted(i for i, _, _ in told["rows"]) == list(range(1, count + 1))
-    sys.stdout.write(f"{case}: {told['before']:.0f} MB before, {told['peak']:.0f} MB at most\n")
-    assert told["peak"] < LIMIT_MB
+    shown = json.loads(child.stdout)
+    assert all(size == length for _, size, length in shown["rows"])
+    assert sorted(i for i, _, _ in shown["rows"]) == list(range(1, count + 1))
+    sys.stdout.write(f"{case}: {shown['before']:.0f} MB before, {shown['peak']:.0f} MB at most\n")
+    assert shown["peak"] < LIMIT_MB
 
 
 def test_a_query_over_wide_rows_is_read_row_by_row(pg_database: Server, monkeypatch):

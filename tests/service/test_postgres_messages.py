@@ -38,7 +38,7 @@ BOTH_WAYS = pytest.mark.parametrize("width", ["narrow", "wide"])
         ("TOPSECRET", "raised_as(code)"),
     ],
 )
-def test_no_message_tells_a_value(pg_database, monkeypatch, value, where, width):
+def test_no_message_contains_a_value(pg_database, monkeypatch, value, where, width):
     pg_database.execute(
         "create table t (code text)",
         "create function raised(code text) returns bool language plpgsql as"

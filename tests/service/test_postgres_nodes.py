@@ -428,7 +428,7 @@ def hidden(nodes: Nodes) -> Iterator[Server]:
 @pytest.mark.parametrize(
     "table", [{"extract_table": "t"}, {"extract_table": "v"}, {"query": "select * from t"}]
 )
-def test_rows_hidden_by_policies_are_refused_or_told(
+def test_rows_hidden_by_policies_are_refused_or_reported(
     hidden: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigError, match=r"policies hide rows.*BYPASSRLS.*row_security: apply"):

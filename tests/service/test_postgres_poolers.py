@@ -43,7 +43,7 @@ def read(found: Any, column: str = "id") -> list[Any]:
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-def test_a_pooler_of_one_node_gives_splits_one_snapshot_without_being_told_of(
+def test_an_undeclared_pooler_of_one_node_gives_splits_one_snapshot(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
 ) -> None:
     filled(nodes.primary, 5000)

@@ -17,7 +17,7 @@ from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
 from tests.support.postgres import Server
 from tests.support.postgres_source import snapshot_of, source
-from tests.support.postgres_torture import DECLARATIONS, meant, told
+from tests.support.postgres_torture import DECLARATIONS, exact_texts, meant
 from tests.support.sampling import examples
 
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
@@ -182,7 +182,7 @@ def test_random_tables_come_as_the_server_prints_them(
     assert policy == "null" or not unfaithful
     for i, column in enumerate(columns):
         expected = [row[i][0] for row in model]
-        assert told(read.column(column.name).to_pylist()) == told(expected), kinds[i]
+        assert exact_texts(read.column(column.name).to_pylist()) == exact_texts(expected), kinds[i]
 
 
 @pytest.fixture(scope="module")

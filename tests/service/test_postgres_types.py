@@ -21,7 +21,15 @@ from extract_jobs.sources.splits import Split
 from extract_jobs.transform.types import parse_type
 from tests.support.postgres import Server
 from tests.support.postgres_source import read_wide, source
-from tests.support.postgres_torture import TYPES, UNFAITHFUL, build, files_of, meant, psql, told
+from tests.support.postgres_torture import (
+    TYPES,
+    UNFAITHFUL,
+    build,
+    exact_texts,
+    files_of,
+    meant,
+    psql,
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +87,9 @@ def test_every_type_arrives_as_psql_prints_it(tortured, monkeypatch, tmp_path, w
         by_duckdb = relation.to_arrow_table()
     for i, (name, (kind, _)) in enumerate(TYPES.items()):
         assert arrow.column(names[i]).type == kind, name
-        expected = told([meant(row[i], kind) for row in printed])
-        assert told(arrow.column(names[i]).to_pylist()) == expected, name
-        assert told(by_duckdb.column(names[i]).to_pylist()) == expected, name
+        expected = exact_texts([meant(row[i], kind) for row in printed])
+        assert exact_texts(arrow.column(names[i]).to_pylist()) == expected, name
+        assert exact_texts(by_duckdb.column(names[i]).to_pylist()) == expected, name
 
 
 def test_each_rule_of_the_docs_is_what_happens(tortured, monkeypatch):

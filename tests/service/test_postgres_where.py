@@ -78,7 +78,9 @@ def test_both_checks_refuse_before_a_row_is_read(pg_database, monkeypatch, where
     ],
     ids=["clock", "random"],
 )
-def test_a_count_of_what_moves_is_told_and_not_enforced(pg_database, monkeypatch, tmp_path, read):
+def test_counts_from_a_different_snapshot_are_reported_but_not_enforced(
+    pg_database, monkeypatch, tmp_path, read
+):
     pg_database.execute("create table t as select generate_series(1, 1000) as a", "analyze t")
     monkeypatch.setenv("TEST_PG_PASSWORD", pg_database.password)
     report = run_extract(make_spec(tmp_path, connection=connection_to(pg_database), **read))

@@ -557,7 +557,7 @@ def test_after_a_full_extract_rows_would_be_doubled(extracts):
         assert extracts.run(watermark=accepting) == [2]
 
 
-def test_every_contradiction_is_told_at_once():
+def test_every_contradiction_is_reported_at_once():
     with pytest.raises(ValueError, match="snapshot") as caught:
         make_spec(
             mode="incremental",

@@ -243,7 +243,7 @@ def test_snapshot_mode_and_delay_are_refused(path):
         source(path).highest("id", delay=timedelta(seconds=1))
 
 
-def test_an_old_sqlite_is_told(path, monkeypatch):
+def test_an_old_sqlite_is_reported(path, monkeypatch):
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 31, 1))
     with pytest.raises(ConfigError, match=r"at least 3\.37 is needed"):
         source(path).describe()

@@ -38,8 +38,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     def run(*arguments: str) -> tuple[int, str]:
         code = main(list(arguments))
-        told = capsys.readouterr()
-        return code, told.err if code else told.out
+        message = capsys.readouterr()
+        return code, message.err if code else message.out
 
     return run
 
@@ -49,7 +49,7 @@ def ids(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("where=id < 10", "where would decide"),
         ("query=select 1 as id", "query would decide"),
@@ -59,12 +59,12 @@ def ids(folder: Path) -> list[int]:
     ],
 )
 def test_a_trial_does_not_replace_live_data(
-    cli: Cli, tmp_path: Path, override: str, told: str
+    cli: Cli, tmp_path: Path, override: str, message: str
 ) -> None:
     assert cli("run", "shop.yml", "t")[0] == 0
     code, text = cli("run", "shop.yml", "t", "--set", override)
     assert code == 78
-    assert told in text
+    assert message in text
     assert "--target" in text
     assert "--yes" in text
     live = pq.read_table(tmp_path / "out" / "t")

@@ -232,7 +232,7 @@ def test_a_progress_that_fails_is_no_lost_worker(tmp_path: Path) -> None:
         assert len(set(servers()) - before) == 1 + len(processes._idle)
 
 
-def test_a_worker_that_was_told_to_end_gets_no_other_split() -> None:
+def test_a_worker_that_is_ending_gets_no_other_split() -> None:
     with WorkerProcesses() as processes:
         worker = processes.take()
         processes.interrupt(None)  # just as it gives its outcome
@@ -291,7 +291,7 @@ def test_a_server_that_is_still_starting_is_not_waited_for(
     assert len(raised) == 1
 
 
-def test_a_program_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_cannot_be_started_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with (
         WorkerProcesses() as processes,
@@ -457,12 +457,12 @@ def test_a_script_without_guard_and_without_spark_extracts_in_several_splits(
     assert sum(rows) == 5000
 
 
-def test_an_engine_that_is_not_installed_is_told(shop: Path) -> None:
+def test_an_engine_that_is_not_installed_is_reported(shop: Path) -> None:
     ended = script(shop, "spark")
     assert "ConfigError: this extract runs on Spark, but the package pyspark" in ended.stderr
 
 
-def test_a_reader_of_the_script_itself_is_told(tmp_path: Path) -> None:
+def test_a_reader_of_the_script_itself_is_reported(tmp_path: Path) -> None:
     child = """
 import sys
 from dataclasses import replace
@@ -509,7 +509,7 @@ def test_a_task_that_does_not_load_does_not_leave_its_predecessor_in_its_place(
     abort_leftover_uploads(before, ())
 
 
-def test_a_lambda_is_told(tmp_path: Path) -> None:
+def test_a_lambda_is_reported(tmp_path: Path) -> None:
     task = replace(
         scattered_task(tmp_path), reader=ScatteredReader(rows=5, partitions=1),
         open_storage=lambda _: None,

@@ -68,7 +68,7 @@ def test_a_large_overlap(
     assert lake.staged() == []
 
 
-def test_what_fails_while_keys_are_read_is_told_as_it_was_raised(
+def test_what_fails_while_keys_are_read_is_reported_as_it_was_raised(
     pg_database: Server, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, spark: SparkSession
 ) -> None:
     monkeypatch.setenv("CRASH_PASSWORD", pg_database.password)

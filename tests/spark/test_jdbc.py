@@ -341,7 +341,7 @@ def test_watermarks_are_exact_in_every_dialect(
         assert source.highest("TS", delay=timedelta(days=10**5)) is None
 
 
-def test_rows_told_by_key_and_beyond_memory_a_clear_refusal(
+def test_rows_are_deduplicated_by_key_and_refused_beyond_memory(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = h2(spark)
@@ -390,7 +390,7 @@ def test_a_query_and_a_condition(spark: SparkSession, tmp_path: Path) -> None:
         open_source(database.spec(tmp_path, "q", query="select nix from t"), spark).describe()
 
 
-def test_a_row_that_fails_the_statement_is_not_told(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_row_that_fails_the_statement_is_not_shown(spark: SparkSession, tmp_path: Path) -> None:
     database = h2(spark)
     database.execute(
         "create table t (id int, s varchar(20))",
@@ -461,16 +461,16 @@ def test_the_password_is_nowhere(
         frame.explain("extended")
         frame.explain("formatted")
         assert PASSWORD not in repr(snapshot.reader) + repr(source) + str(frame)
-        told = [frame._jdf.queryExecution().toString()]
-    assert "JDBCRelation" in told[0]
+        shown = [frame._jdf.queryExecution().toString()]
+    assert "JDBCRelation" in shown[0]
     folder = Path(spark.conf.get("spark.eventLog.dir").removeprefix("file:"))
     logs = [file for file in folder.rglob("*") if file.is_file()]
-    told += [file.read_text(errors="replace") for file in logs]
-    assert "JDBCRelation" in "".join(told[1:])
-    told += [
+    shown += [file.read_text(errors="replace") for file in logs]
+    assert "JDBCRelation" in "".join(shown[1:])
+    shown += [
         " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
     ]
-    told += [f"{k}={v}" for k, v in spark.sparkContext.getConf().getAll()]
-    told += [*capfd.readouterr(), (tmp_path / "report.json").read_text()]
-    told += [file.read_text() for file in (tmp_path / "state").rglob("*.json")]
-    assert not [text for text in told if PASSWORD in text]
+    shown += [f"{k}={v}" for k, v in spark.sparkContext.getConf().getAll()]
+    shown += [*capfd.readouterr(), (tmp_path / "report.json").read_text()]
+    shown += [file.read_text() for file in (tmp_path / "state").rglob("*.json")]
+    assert not [text for text in shown if PASSWORD in text]

@@ -111,7 +111,7 @@ def test_success_and_failure(
     report = run_extract(spec(pg_database, lake, "good", mask, split={"strategy": "none"}))
     assert report.rows == 3
     [file] = lake.visible()
-    told = [report.to_json()]
+    shown = [report.to_json()]
     values = lake.table(file)
     if mask == "hash":
         assert values["who"].to_pylist() == values["raw"].to_pylist()  # the same bytes
@@ -127,15 +127,15 @@ def test_success_and_failure(
             pg_database, lake, f"bad{number}", mask, columns=columns, split={"strategy": "none"}
         )
         if columns is masked and mask != "hash":
-            told.append(
+            shown.append(
                 run_extract(bad.model_copy(update={"on_schema_change": "evolve"})).to_json()
             )
             continue
         with pytest.raises(ExtractError) as caught:
             run_extract(bad)
-        told += traceback.format_exception(caught.value)
-    told += [caplog.text]
-    assert [n for n in NEEDLES if n in "".join(told).encode()] == []
+        shown += traceback.format_exception(caught.value)
+    shown += [caplog.text]
+    assert [n for n in NEEDLES if n in "".join(shown).encode()] == []
     assert traces(tmp_path) == []
 
 

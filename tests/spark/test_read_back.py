@@ -23,7 +23,7 @@ from tests.support.mysql_source import source as mysql_source
 from tests.support.mysql_torture import COLUMNS
 from tests.support.mysql_torture import make as make_mysql_torture
 from tests.support.postgres_source import source
-from tests.support.postgres_torture import TYPES, build, files_of, meant, psql, told
+from tests.support.postgres_torture import TYPES, build, exact_texts, files_of, meant, psql
 from tests.support.specs import make_description, make_spec
 from tests.support.sqlite_source import source as sqlite_source
 from tests.support.sqlite_torture import PRINTED, make_torture
@@ -95,16 +95,16 @@ def test_every_type_of_postgres_as_psql_prints_it(
     kinds = [kind for kind, _ in TYPES.values()]
     frame = spark.read.parquet(*files_of(tmp_path / "target")).orderBy("n")
     rows = frame.select(
-        *(f.expr(as_spark_tells(n, k)) for n, k in zip(names, kinds, strict=True))
+        *(f.expr(as_spark_prints(n, k)) for n, k in zip(names, kinds, strict=True))
     ).collect()
     printed = psql(pg_database, f"select {', '.join(names)} from torture order by n")
     assert len(rows) == len(printed) > 3
     for i, (name, kind) in enumerate(zip(TYPES, kinds, strict=True)):
         read = [from_spark(row[i], kind) for row in rows]
-        assert told(read) == told([meant(row[i], kind) for row in printed]), name
+        assert exact_texts(read) == exact_texts([meant(row[i], kind) for row in printed]), name
 
 
-def as_spark_tells(name: str, kind: pa.DataType) -> str:
+def as_spark_prints(name: str, kind: pa.DataType) -> str:
     """Python's datetimes are of the driver's zone, and know no year 0 on the way."""
     if pa.types.is_timestamp(kind):
         return f"cast({name} as string)"
@@ -163,8 +163,8 @@ def test_every_type_of_mariadb_as_it_was_read(
     run_extract(found.spec)
     table = read_all(found).sort_by("id").select(list(COLUMNS))
     frame = spark.read.parquet(*files_of(tmp_path / "target")).orderBy("id")
-    told = [as_spark_tells(field.name, field.type) for field in table.schema]
-    rows = frame.select(*map(f.expr, told)).collect()
+    names = [as_spark_prints(field.name, field.type) for field in table.schema]
+    rows = frame.select(*map(f.expr, names)).collect()
     assert len(rows) > 3
     for i, field in enumerate(table.schema):
         expected: list[Any] = table.column(i).to_pylist()

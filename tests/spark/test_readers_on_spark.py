@@ -59,7 +59,7 @@ def test_no_statistics_hide_nan(spark: SparkSession, tmp_path: Path) -> None:
     assert tuple(row["n"] for row in rows) == GREATER[READER]
 
 
-def test_folders_say_what_they_were_written_for_where_the_type_is_told(
+def test_folders_read_back_as_written_if_their_type_is_given(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     values = (*(case.value for case in FOLDERS), "nUlL", None)

@@ -160,7 +160,7 @@ def begin(
     return walk
 
 
-def told(report: Report) -> tuple[tuple[str, str | None, str | None, str | None], ...]:
+def changes_of(report: Report) -> tuple[tuple[str, str | None, str | None, str | None], ...]:
     return tuple((c.kind, c.column, c.before, c.after) for c in report.schema_changes)
 
 
@@ -173,10 +173,10 @@ def test_after_each_alteration_everybody_reads_all_files(
     walk = begin(pg_database, tmp_path, monkeypatch, policy)
     for step in WALK:
         pg_database.execute(*step.sql.split("; "))
-        assert told(walk.run()) == step.changes, step.sql
+        assert changes_of(walk.run()) == step.changes, step.sql
         # Frozen files are all alike, so that Spark's slower look at them can wait for the last.
         walk.check(spark if policy == "evolve" else None)
-    assert told(walk.run()) == ()  # each is told once
+    assert changes_of(walk.run()) == ()  # each is told once
     walk.check(spark)
     more = ("extra", "other") if policy == "evolve" else ()
     assert tuple(walk.commit().columns) == (*FIRST, *_audited(more))
@@ -194,7 +194,7 @@ def test_an_overwrite_follows_the_table_or_keeps_its_columns(
     first = walk.commit().columns
     for step in WALK:
         pg_database.execute(*step.sql.split("; "))
-        assert told(walk.run()) == step.changes, step.sql
+        assert changes_of(walk.run()) == step.changes, step.sql
         walk.check(None)
         if policy == "freeze":
             assert walk.commit().columns == first
@@ -219,8 +219,8 @@ def test_fail_refuses_each_alteration_until_it_is_let_through(
             assert column is None or f"column {column} " in str(caught.value)
         assert walk.lake.visible() == before
         assert walk.lake.staged() == []
-        assert told(walk.run("freeze")) == step.changes
-        assert told(walk.run()) == ()  # what was let through is let through
+        assert changes_of(walk.run("freeze")) == step.changes
+        assert changes_of(walk.run()) == ()  # what was let through is let through
         walk.check(None)
 
 
@@ -241,6 +241,6 @@ def test_what_does_not_fit_is_refused_and_overwrite_is_the_way_out(
     overwrite = walk.spec("evolve").model_dump()
     overwrite["target"]["write_mode"] = "overwrite"
     report = run_extract(ExtractSpec.model_validate(overwrite))
-    assert told(report) == (("narrowed", "small", "int16", "string"),)
+    assert changes_of(report) == (("narrowed", "small", "int16", "string"),)
     walk.expected = walk.rows()
     walk.check(None)

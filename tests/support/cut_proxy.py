@@ -19,7 +19,7 @@ from tests.support.listener import Listener
 
 
 class CutProxy(Listener):
-    """Forwards bytes both ways, until told to cut.
+    """Forwards bytes both ways, until it should cut.
 
     Attributes:
         cuts: How many connections it has reset.

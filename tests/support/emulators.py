@@ -16,9 +16,9 @@ import pytest
 
 from infra.local.emulator import Emulator, aws_environment, start_emulator
 
-# One thread: moto looks for an object and then writes it, and only in one thread are two such
-# conditional writes told apart. The server ends when its standard input does, which the operating
-# system closes for a test process that was killed.
+# One thread: moto looks for an object and then writes it, and only in one thread can two such
+# conditional writes be distinguished. The server ends when its standard input does, which the
+# operating system closes for a test process that was killed.
 _MOTO = """
 import os, sys, threading
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app

@@ -284,7 +284,7 @@ def items(text: str) -> list[str | None]:
     ]
 
 
-def told(values: Sequence[Any]) -> list[str]:
+def exact_texts(values: Sequence[Any]) -> list[str]:
     """Return values so that equal texts are equal values: NaN, -0, scale and type included."""
     utc = r"zoneinfo\.ZoneInfo\(key='(?:Etc/)?UTC'\)|datetime\.timezone\.utc"
     return [re.sub(utc, "UTC", repr(value)) for value in values]

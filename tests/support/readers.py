@@ -84,11 +84,13 @@ def athena_problems(
         columns: The catalog's columns with their Arrow types.
         partitioned: Whether the table has partitions.
     """
-    told = {name.lower(): athena_type(text) for name, text in columns.items()}
-    problems = [f"{len(columns)} columns, {len(told)} names"] if len(told) < len(columns) else []
+    by_name = {name.lower(): athena_type(text) for name, text in columns.items()}
+    problems = (
+        [f"{len(columns)} columns, {len(by_name)} names"] if len(by_name) < len(columns) else []
+    )
     for file in files_of(folder):
         for one in pq.read_schema(file):
-            found, wanted = athena_type(str(one.type)), told.get(one.name.lower())
+            found, wanted = athena_type(str(one.type)), by_name.get(one.name.lower())
             reads = partitioned and wanted in _ATHENA_READS.get(found, ())
             if wanted not in (None, found) and not reads:
                 problems.append(f"{one.name} is {found} in {file}, {wanted} in the catalog")

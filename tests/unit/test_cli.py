@@ -127,7 +127,7 @@ def test_spec_prints_what_a_worker_started_by_hand_takes(run: Run, tmp_path: Pat
     assert parse_spec(run("spec", "sales.yml", "public.a")[1], "again").run_id != spec.run_id
 
 
-def test_validate_tells_every_problem_and_then_the_class(run: Run, tmp_path: Path) -> None:
+def test_validate_lists_every_problem_and_then_the_class(run: Run, tmp_path: Path) -> None:
     (tmp_path / "c.yml").write_text(VALID.replace("a: , b: ", "a: {mdoe: x}, b: {mode: y}"))
     assert failed(run, "validate", "c.yml") == (
         78,
@@ -205,7 +205,7 @@ def test_tables_stand_before_between_and_after_options(arguments: str) -> None:
     assert argument_parser().parse_args(["run", "c.yml", "--json"]).tables == []
 
 
-def test_a_defect_is_one_line_and_its_place_is_told_when_asked(tmp_path: Path) -> None:
+def test_a_defect_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None:
     (tmp_path / "c.yml").write_text(VALID)
     broken = (
         "import sys, extract_jobs.cli as c\n"
@@ -267,10 +267,12 @@ def test_what_set_does_not_take(setting: str) -> None:
 
 
 def report_of(table: str, error: str | None = None, **fields: Any) -> Report:
-    told = ReportedError(class_name=error, message="two\nlines", retryable=False) if error else None
+    shown = (
+        ReportedError(class_name=error, message="two\nlines", retryable=False) if error else None
+    )
     return Report(
         status="failed" if error else "succeeded", run_id="r", attempt=1, source_name="s",
-        extract_table=table, target_uri="t", error=told, **fields,
+        extract_table=table, target_uri="t", error=shown, **fields,
     )  # fmt: skip
 
 
@@ -305,8 +307,8 @@ def test_lines_for_a_person() -> None:
         "commit 3"
     )
     assert result_line(report_of("t", "ConfigError")) == "t: failed: ConfigError: two lines"
-    assert result_line(report_of("t", "ConfigError"), told_later=True) == "t: failed"
-    assert result_line(done, told_later=True) == result_line(done)
+    assert result_line(report_of("t", "ConfigError"), error_follows=True) == "t: failed"
+    assert result_line(done, error_follows=True) == result_line(done)
     one = result_line(report_of("t", rows=1, repeated_rows=2, files=1, commit_seq=3))
     assert (
         one

@@ -477,7 +477,7 @@ def with_columns(
 
 
 @pytest.mark.parametrize("gone", [1, 2, 3])
-def test_a_commit_record_that_was_deleted_is_told_and_nothing_is_guessed(
+def test_a_deleted_commit_record_is_reported_and_nothing_is_guessed(
     source: MemorySource, gone: int
 ) -> None:
     """Without it an overwrite would leave old files beside the new ones."""

@@ -384,7 +384,7 @@ def test_one_catalog_table_for_two_is_refused() -> None:
 # --- problems ------------------------------------------------------------------------------------
 
 
-def test_every_problem_is_told_at_once_with_its_line() -> None:
+def test_every_problem_is_reported_at_once_with_its_line() -> None:
     assert problems_of(
         """\
 version: 1
@@ -510,7 +510,7 @@ def test_a_file_that_lacks_something(text: str, expected: str) -> None:
         ("3", ": expected text, found 3; put it in quotes; or expected a mapping"),
     ],
 )
-def test_a_declared_type_that_is_wrong_is_told_once(given: str, problem: str) -> None:
+def test_a_declared_type_that_is_wrong_is_reported_once(given: str, problem: str) -> None:
     text = HEAD + 'tables: {a: {target: {uri: x}, files: {glob: "*", types: {b: %s}}}}\n'
     found = problems_of(text % given)
     assert [one for one in found if "types.b" in one] == [
@@ -518,7 +518,7 @@ def test_a_declared_type_that_is_wrong_is_told_once(given: str, problem: str) ->
     ]
 
 
-def test_a_word_or_a_mapping_that_is_neither_is_told_where_it_is_wrong() -> None:
+def test_a_word_or_a_mapping_that_is_neither_is_reported_where_it_is_wrong() -> None:
     text = HEAD + "tables: {a: {on_schema_change: %s, modes: full}}\n"
     missing = "sales.yml:7: tables.a.target: is required"
     unknown = "sales.yml:7: tables.a.modes: unknown key; did you mean mode?"

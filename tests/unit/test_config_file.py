@@ -80,7 +80,7 @@ def test_data_and_lines_of_any_document(document: tuple[str, Any, dict[Path, int
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.booleans())
-def test_a_misspelt_key_is_told_with_its_line_wherever_it_is(
+def test_a_misspelt_key_is_reported_with_its_line_wherever_it_is(
     above: int, below: int, flow: bool
 ) -> None:
     head = "version: 1\nsource: {name: s, type: postgres, connection: {host: db}}\ntables:\n"

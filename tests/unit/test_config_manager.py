@@ -183,7 +183,7 @@ def test_the_deployment_fills_in_what_the_config_leaves_out(configured):
     assert by_table["public.lines"]["retry"]["max_attempts"] == 5
 
 
-def test_wrong_defaults_of_the_deployment_are_told(configured):
+def test_wrong_defaults_of_the_deployment_are_reported(configured):
     with pytest.raises(ConfigError, match="JOB_DEFAULTS of the deployment: ecs"):
         configured(ALL, job_defaults={"ecs": {"cpus": 1}})
 
@@ -192,14 +192,14 @@ def test_wrong_defaults_of_the_deployment_are_told(configured):
 def test_emr_without_a_program_is_refused_before_any_job_starts(configured, tracking, place):
     with pytest.raises(
         ConfigError, match=r"public\.lines: emr\.entry_point is given neither"
-    ) as told:
+    ) as message:
         configured(ALL, job_defaults={"emr": {place: "where-it-would-run"}})
-    assert "where-it-would-run would have no program" in str(told.value)
+    assert "where-it-would-run would have no program" in str(message.value)
     assert list(tracking.by_execution(EXECUTION)) == []
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (None, "input is a NoneType"),
         ([], "input is a list"),
@@ -221,8 +221,10 @@ def test_emr_without_a_program_is_refused_before_any_job_starts(configured, trac
         ({"rerun_failed_of": "arn:nobody"}, "has no table of arn:nobody"),
     ],
 )
-def test_a_wrong_event_is_refused_before_anything_is_announced(configured, tracking, given, told):
-    with pytest.raises(ConfigError, match=told):
+def test_a_wrong_event_is_refused_before_anything_is_announced(
+    configured, tracking, given, message
+):
+    with pytest.raises(ConfigError, match=message):
         configured(given)
     assert list(tracking.by_execution(EXECUTION)) == []
 
@@ -304,7 +306,7 @@ def test_an_event_that_an_older_version_kept_is_read_again_from_the_input(config
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"overrides"'])
-def test_a_damaged_event_is_told(configured, tracking, tmp_path, damage):
+def test_a_damaged_event_is_reported(configured, tracking, tmp_path, damage):
     configured(ALL)
     end(tracking, customers="FAILED", orders="FAILED", lines="FAILED")
     [kept] = (tmp_path / "work").rglob("event.json")
@@ -540,7 +542,7 @@ def test_what_no_event_may_say_can_be_allowed_by_nobody(configured):
     configured.config.write_text(yaml.safe_dump(config, sort_keys=False))
     with pytest.raises(ConfigError) as refused:
         configured(ALL)
-    told = str(refused.value)
+    message = str(refused.value)
     for number, text in enumerate(
         [
             "where is SQL",
@@ -551,7 +553,7 @@ def test_what_no_event_may_say_can_be_allowed_by_nobody(configured):
         ],
         1,
     ):
-        assert f"source.event_overrides[{number}]: {text}" in told
+        assert f"source.event_overrides[{number}]: {text}" in message
 
 
 def test_the_overrides_that_a_rerun_takes_are_looked_at_again(configured, tracking, tmp_path):

@@ -49,7 +49,7 @@ def aws(tmp_path, monkeypatch):
     return run
 
 
-def test_an_absent_aws_cli_is_told(capsys):
+def test_an_absent_aws_cli_is_reported(capsys):
     assert deploy.main(["outputs", "--aws", "/nonexistent/aws"]) == 1
     assert "/nonexistent/aws is not installed" in capsys.readouterr().err
 
@@ -76,7 +76,7 @@ def test_what_is_not_built_is_not_deployed(aws, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("given", [["--set", "Emr"], ["--parameters", "/nonexistent.json"]])
-def test_parameters_that_cannot_be_read_are_told(aws, capsys, given):
+def test_parameters_that_cannot_be_read_are_reported(aws, capsys, given):
     code, _ = aws(ACCOUNT, "up", *given)
     assert code == 1
     assert given[1] in capsys.readouterr().err
@@ -90,7 +90,7 @@ def test_nothing_is_deleted_when_nobody_says_yes(aws, capsys, monkeypatch):
     assert not [call for call in calls if "delete-stack" in call]
 
 
-def test_a_stack_that_is_not_there_is_told(aws, capsys):
+def test_a_stack_that_is_not_there_is_reported(aws, capsys):
     for command in (["destroy"], ["outputs"], ["schedule", "sales", "rate(1 hour)"]):
         assert aws({}, *command)[0] == 1
         assert "there is no stack extract-jobs" in capsys.readouterr().err
@@ -220,7 +220,7 @@ def test_what_is_there_under_several_keys_is_refused(aws, capsys):
     assert "different keys" in capsys.readouterr().err
 
 
-def test_how_a_bucket_that_is_there_differs_from_the_template_is_told(aws, capsys):
+def test_how_a_bucket_that_is_there_differs_from_the_template_is_reported(aws, capsys):
     answers = left(*NAMES)
     answers["s3api get-bucket-versioning"] = {}
     answers["s3api get-public-access-block"] = {
@@ -302,7 +302,7 @@ def test_the_table_is_protected_and_emrs_disks_are_put_under_the_key(aws, disks)
     assert (encrypted in calls) == (not disks)
 
 
-def test_what_could_not_be_protected_is_told_and_does_not_stop_the_deployment(aws, capsys):
+def test_what_could_not_be_protected_is_reported_and_does_not_stop_the_deployment(aws, capsys):
     outputs = {"TrackingTableName": "t", "EmrApplicationId": "a", "KeyArn": KEY}
     finished(aws, outputs, {})
     said = capsys.readouterr().out

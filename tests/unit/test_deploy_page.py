@@ -70,8 +70,8 @@ def test_the_page_names_every_parameter_and_alarm_and_only_what_there_is():
     named = {text for text in INLINE if re.fullmatch(r"[A-Z][A-Za-z_0-9]+", text)}
     assert named - parameters - outputs - alarms - ELSEWHERE == set()
     assert named >= ELSEWHERE
-    told = set(re.findall(r"outputs? `(\w+)`", PAGE))
-    assert told <= outputs
+    printed = set(re.findall(r"outputs? `(\w+)`", PAGE))
+    assert printed <= outputs
     shown = set(re.findall(r"<([A-Z][A-Za-z]+)>", PAGE))
     assert shown <= outputs | {"SourceName"}, shown - outputs
 

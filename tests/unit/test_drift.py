@@ -78,12 +78,12 @@ def committed(fields: Fields, **more: Any) -> Commit:
     return commit_of(spec, None, drift_of(spec, None, fields))
 
 
-def told(drift: Drift) -> list[str]:
+def changes_of(drift: Drift) -> list[str]:
     return [change.difference for change in drift.changes]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_is_told_and_fail_refuses_it(kind: str) -> None:
+def test_each_kind_is_reported_and_fail_refuses_it(kind: str) -> None:
     before, after = CHANGES[kind]
     last = committed(before)
     for policy in POLICIES:
@@ -165,7 +165,7 @@ def test_names_that_differ_in_case_from_older_files_are_refused() -> None:
 def test_a_rename_is_a_drop_and_an_addition() -> None:
     spec = spec_of("evolve", columns={"rename": {"a": "z"}})
     drift = drift_of(spec, committed([A, B]), [A, B])
-    assert told(drift) == ["column z added (int32)", "column a dropped (int32)"]
+    assert changes_of(drift) == ["column z added (int32)", "column a dropped (int32)"]
     assert drift.layout.names == ["a", "b", "z"]
 
 
@@ -176,7 +176,7 @@ def test_a_policy_that_changes_lets_in_what_it_kept_out() -> None:
     assert drift_of(freeze, frozen, [A, B]).changes == ()
     assert drift_of(spec_of("fail"), frozen, [A, B]).refused == ()  # it was let through, as it is
     thawed = drift_of(evolve, frozen, [A, B])
-    assert told(thawed) == ["column b added (string)"]
+    assert changes_of(thawed) == ["column b added (string)"]
     assert [c.name for c in thawed.columns] == ["a", "b"]
 
 
@@ -203,7 +203,7 @@ def test_a_partition_by_a_column_that_is_left_out_is_refused_like_any() -> None:
         drift.check(spec, committed([A]))
 
 
-def test_masks_are_told_and_a_hash_does_not_go_beside_raw_numbers() -> None:
+def test_masks_are_reported_and_a_hash_does_not_mix_with_raw_numbers() -> None:
     key = {"env": "K"}
     hashed = spec_of("evolve", columns={"mask": {"a": "hash"}, "mask_key": key})
     columns, _ = table_of(hashed, [A])
@@ -301,7 +301,7 @@ def test_a_column_may_move_into_the_path_and_out_when_all_is_replaced() -> None:
     assert (out.changes, out.layout.names) == ((), ["a", "b"])
 
 
-def test_a_reordering_of_many_columns_is_told_in_short() -> None:
+def test_a_reordering_of_many_columns_is_reported_in_short() -> None:
     fields = [pa.field(f"c{n}", pa.int32()) for n in range(300)]
     moved = [fields[0], *fields[2:], fields[1]]
     [change] = drift_of(spec_of("evolve"), committed(fields), moved).changes

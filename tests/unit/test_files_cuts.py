@@ -142,7 +142,7 @@ def read_in_splits(spec, target: int) -> list[list[object]]:
     return [list(row.values()) for batch in batches for row in batch.to_pylist()]
 
 
-def test_a_quote_that_is_never_closed_is_told_with_its_line(block_bytes) -> None:
+def test_a_quote_that_is_never_closed_is_reported_with_its_line(block_bytes) -> None:
     for size in (3, 1000):
         block_bytes(size)
         stream = io.BytesIO(b'1,"a\nb"\n2,"open\n3,x\n')

@@ -96,7 +96,7 @@ def test_a_line_of_which_a_part_is_none_is_refused_or_put_aside_whole(
     assert json.loads(rejected.read_text())["row"] == line
 
 
-def test_half_of_a_surrogate_pair_is_told(tmp_path: Path) -> None:
+def test_half_of_a_surrogate_pair_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SourceQueryFailed, match="line 1: the row has half of a surrogate pair"):
         rows(tmp_path, '{"a": "\\ud800"}\n')
     assert rows(tmp_path, '{"a": "\\ud83d\\ude00"}\n') == [{"a": "\U0001f600"}]

@@ -79,7 +79,7 @@ def test_folders_are_spelled_as_their_objects_are() -> None:
     assert folder_of("drop") == "drop/"
 
 
-def test_names_tell_format_and_compression() -> None:
+def test_names_give_format_and_compression() -> None:
     assert format_of("s3://b/x.CSV.GZ", None) == "csv"
     assert format_of("s3://b/x.ndjson", None) == "jsonl"
     assert format_of("s3://b/csv", "parquet") == "parquet"
@@ -188,7 +188,9 @@ def test_a_target_that_no_glob_finds_may_be_anywhere(uri: str) -> None:
         ({"escape": '"'}, "must differ"),
     ],
 )
-def test_marks_that_cannot_be_told_apart_are_refused(given: dict[str, str], message: str) -> None:
+def test_delimiters_that_cannot_be_distinguished_are_refused(
+    given: dict[str, str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         open_source(files_spec("drop", "*.csv", **given))
 

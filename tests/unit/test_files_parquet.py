@@ -310,17 +310,17 @@ def test_few_wide_rows_are_not_read_by_the_hundred(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "told"),
+    ("sql", "message"),
     [
         ("interval '1 day'", "INTERVAL"),
         ("42::variant", "VARIANT"),
     ],
 )
 def test_what_has_no_faithful_form_is_refused_by_its_name(
-    tmp_path: Path, sql: str, told: str
+    tmp_path: Path, sql: str, message: str
 ) -> None:
     duckdb.sql(f"copy (select 1 as id, {sql} as c) to '{tmp_path}/a.parquet'")
-    with pytest.raises(TypeNotRepresentable, match=f"column 'c' is of type {re.escape(told)}"):
+    with pytest.raises(TypeNotRepresentable, match=f"column 'c' is of type {re.escape(message)}"):
         read_all(files_spec(tmp_path, "*.parquet"))
 
 

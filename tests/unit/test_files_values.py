@@ -83,7 +83,7 @@ numbers = st.one_of(
 
 @settings(max_examples=examples(100), deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=6), st.randoms(use_true_random=False))
-def test_evidence_does_not_depend_on_order_and_its_type_takes_every_value(
+def test_type_profiles_do_not_depend_on_order_and_their_type_takes_every_value(
     texts: list[str], random: object
 ) -> None:
     whole = observe(pa.array(texts), TypeProfile())
@@ -193,7 +193,7 @@ def test_without_a_header_columns_are_numbered(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_names_tell_format_and_compression(tmp_path: Path) -> None:
+def test_names_give_format_and_compression(tmp_path: Path) -> None:
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"id\n1\n", mtime=0))
     (tmp_path / "b.CSV").write_bytes(b"id\n2\n")
     (tmp_path / "c.csv.zst").write_bytes(pa.compress(b"id\n3\n", "zstd", asbytes=True))
@@ -234,7 +234,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("files", "given", "error", "message"), WRONG)
-def test_what_is_wrong_is_told_with_file_and_line_and_without_the_value(
+def test_what_is_wrong_is_reported_with_file_and_line_and_without_the_value(
     tmp_path: Path, files: dict[str, bytes], given: dict, error: type[ExtractError], message: str
 ) -> None:
     for name, data in files.items():
@@ -245,7 +245,9 @@ def test_what_is_wrong_is_told_with_file_and_line_and_without_the_value(
     assert caught.value.__cause__ is None
 
 
-def test_a_bad_value_far_inside_a_range_is_told_with_its_line_in_the_file(tmp_path: Path) -> None:
+def test_a_bad_value_far_inside_a_range_is_reported_with_its_line_in_the_file(
+    tmp_path: Path,
+) -> None:
     lines = [f'{n},"a\nb"' if n % 7 == 0 else f"{n},{'x' * 40}" for n in range(2000)]
     lines[1500] = f"oops,{'x' * 40}"
     text = "\n".join(["id,v", *lines])
@@ -272,8 +274,8 @@ def test_rows_that_do_not_parse_are_put_aside_and_counted(tmp_path: Path) -> Non
         assert snapshot.count() is None
     [file] = (tmp_path / "_out/state/rejected/r/1").iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    told = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [(r["line"], r["column"], r["reason"], r["row"]) for r in told] == [
+    shown = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(r["line"], r["column"], r["reason"], r["row"]) for r in shown] == [
         (3, None, "has 1 fields, expected 2", "2"),
         (6, "id", "is not a valid int64", "four,x"),
         (7, "v", "is not valid UTF-8 (see files.encoding)", "5,\\xff"),

@@ -401,7 +401,7 @@ def test_what_a_backfill_above_the_watermark_took_is_not_doubled_later() -> None
     assert table.watermark == 10
 
 
-def test_after_a_full_extract_rows_are_told_by_key() -> None:
+def test_after_a_full_extract_rows_are_deduplicated_by_key() -> None:
     table = Table([1, 2])
     table.last = commit_of(make_spec(), None, None, None)
     with pytest.raises(ConfigError, match=r"\(…, 2\] overlaps"):

@@ -294,7 +294,7 @@ def test_a_spill_folder_that_is_not_there_is_named(tmp_path):
         scattered_task(tmp_path, tmp_path / "nowhere").writer(0)
 
 
-def test_an_error_of_the_disk_is_told(tmp_path, monkeypatch):
+def test_an_error_of_the_disk_is_reported(tmp_path, monkeypatch):
     """The system's own limit on the size of files stands for a disk that is full."""
     monkeypatch.setattr(parquet, "BUFFER_BYTES", 100_000)
     task = scattered_task(tmp_path, max_open_partitions=1)
@@ -360,10 +360,10 @@ def test_thousands_of_partitions_in_two_slices_within_memory(
         [sys.executable, "-c", CHILD, str(tmp_path), str(partitions), str(width)],
         check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    told = json.loads(child.stdout)
-    assert told["files"] == [partitions, partitions]
-    sys.stdout.write(f"{told['before']:.0f} MB before, {told['peak']:.0f} MB at most\n")
-    assert told["peak"] - told["before"] < megabytes
+    shown = json.loads(child.stdout)
+    assert shown["files"] == [partitions, partitions]
+    sys.stdout.write(f"{shown['before']:.0f} MB before, {shown['peak']:.0f} MB at most\n")
+    assert shown["peak"] - shown["before"] < megabytes
     assert {p.name for p in tmp_path.iterdir()} == {"lake"}
     counted = duckdb.sql(
         "select count(*), count(distinct n), sum(n), count(distinct k) from "

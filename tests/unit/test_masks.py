@@ -116,7 +116,7 @@ def test_the_key_comes_from_where_the_spec_says(monkeypatch: pytest.MonkeyPatch)
         ({"split": {"strategy": "range", "column": "a"}}, "split.column a is masked"),
     ],
 )
-def test_a_masked_column_cannot_be_one_whose_values_are_told(
+def test_a_masked_column_cannot_be_one_whose_values_are_shown(
     overrides: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):

@@ -195,8 +195,8 @@ def test_floats_have_no_statistics_which_leave_nan_out(tmp_path: Path) -> None:
     [one] = write(make_spec(tmp_path), [batch])
     group = pq.read_metadata(one.staged.uri).row_group(0)
     columns = [group.column(i) for i in range(group.num_columns)]
-    told = {column.path_in_schema for column in columns if column.is_stats_set}
-    assert told == {"n", "k.list.element", "_run_id", "_extracted_at"}
+    shown = {column.path_in_schema for column in columns if column.is_stats_set}
+    assert shown == {"n", "k.list.element", "_run_id", "_extracted_at"}
     where = f"select n from '{one.staged.uri}' where"
     assert duckdb.sql(f"{where} d > 100 or f > 100").fetchall() == [(3,)]
     assert duckdb.sql(f"{where} d < 100").fetchall() == [(1,), (2,)]

@@ -88,7 +88,7 @@ def test_the_fraction_follows_rows_and_ends_only_with_the_splits() -> None:
     assert meter.fraction == 1
 
 
-def test_any_thread_may_tell() -> None:
+def test_any_thread_may_report_progress() -> None:
     lines: list[str] = []
     meter = LineMeter("t", lines.append, Clock())
     meter._every = 0

@@ -144,9 +144,7 @@ def test_no_statistics_hide_nan(tmp_path: Path, reader: str) -> None:
 
 
 @pytest.mark.parametrize("reader", FOLDER_READERS)
-def test_folders_say_what_they_were_written_for_where_the_type_is_told(
-    tmp_path: Path, reader: str
-) -> None:
+def test_folders_read_back_as_written_if_their_type_is_given(tmp_path: Path, reader: str) -> None:
     values = (*(case.value for case in FOLDERS), "nUlL", None)
     found = FOLDER_READERS[reader][1](write_folders(tmp_path, values))
     assert [value for _, value in sorted(found, key=lambda row: row[0])] == list(values)

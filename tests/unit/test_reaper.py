@@ -512,7 +512,7 @@ def test_an_attempt_that_comes_back_in_the_last_moment_is_left_alone(tmp_path, t
     assert jobs.stopped == []
 
 
-def test_a_job_that_may_not_be_stopped_is_told(tmp_path, tracking, caplog):
+def test_a_job_that_may_not_be_stopped_is_reported(tmp_path, tracking, caplog):
     running = Running(tmp_path, tracking)
     jobs = glue_job(running.run.run_id, error=DENIED)
     assert running.stop_silent(glue=jobs) == {"running": 1, "silent": 1, "stopped": 0}

@@ -53,15 +53,15 @@ def test_what_is_not_a_report_is_refused_by_name(raw: bytes) -> None:
         Report.parse(raw, "s3://b/report.json")
 
 
-def test_an_unexpected_error_tells_its_class_and_never_its_text() -> None:
-    told = reported(ValueError("password=hunter2"))
-    assert "hunter2" not in told.model_dump_json()
-    assert "ValueError" in told.message
+def test_an_unexpected_error_is_reported_by_class_without_its_text() -> None:
+    reason = reported(ValueError("password=hunter2"))
+    assert "hunter2" not in reason.model_dump_json()
+    assert "ValueError" in reason.message
 
 
-def test_an_extract_error_tells_its_class_message_and_whether_to_retry() -> None:
-    told = reported(SourceUnavailable("no route"))
-    assert (told.class_name, told.message, told.retryable) == (
+def test_an_extract_error_is_reported_with_class_message_and_retryability() -> None:
+    reason = reported(SourceUnavailable("no route"))
+    assert (reason.class_name, reason.message, reason.retryable) == (
         "SourceUnavailable",
         "no route",
         True,
@@ -108,7 +108,7 @@ def _raised(*chain: BaseException) -> BaseException:
 
 
 @pytest.mark.parametrize(
-    ("chain", "told"),
+    ("chain", "reason"),
     [
         ([errors.StopRequested("SIGTERM"), RuntimeError("Query interrupted")], errors.Interrupted),
         ([errors.StopRequested("x"), RuntimeError("y"), ValueError("z")], errors.Interrupted),
@@ -120,12 +120,12 @@ def _raised(*chain: BaseException) -> BaseException:
     ],
 )
 def test_a_stop_anywhere_in_the_chain_of_an_error_counts(
-    chain: list[BaseException], told: type[BaseException]
+    chain: list[BaseException], reason: type[BaseException]
 ) -> None:
-    assert type(errors.as_reported(_raised(*chain))) is told
+    assert type(errors.as_reported(_raised(*chain))) is reason
 
 
-def test_an_error_that_leads_to_itself_is_told() -> None:
+def test_an_error_that_leads_to_itself_is_reported() -> None:
     error = ValueError("x")
     error.__context__ = RuntimeError("y")
     error.__context__.__context__ = error

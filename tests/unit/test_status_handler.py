@@ -172,7 +172,7 @@ def test_success_stands_though_the_service_lost_the_worker_afterwards(job):
 BUSY = {"rows": 7, "commit_seq": 1, "catalog": "failed", "catalog_error": "Glue is throttling"}
 
 
-def test_a_catalog_that_was_busy_is_tried_again_and_then_told(tmp_path, table):
+def test_a_busy_catalog_is_retried_and_then_reported(tmp_path, table):
     job = Job(tmp_path, table, retry={"max_attempts": 2})
     job.report(**BUSY, catalog_retryable=True)
     answer = job.handle("States.TaskFailed", GLUE_FAILED)
@@ -187,7 +187,7 @@ def test_a_catalog_that_was_busy_is_tried_again_and_then_told(tmp_path, table):
     assert run.catalog_error == "Glue is throttling"
 
 
-def test_a_catalog_that_the_second_attempt_updated_is_told_of_no_more(job):
+def test_a_catalog_that_the_second_attempt_updated_is_no_longer_reported(job):
     job.report(**BUSY, catalog_retryable=True)
     job.go_on(job.handle())
     assert job.tracked().catalog_error == "Glue is throttling"
@@ -243,7 +243,7 @@ def test_nor_where_the_execution_ends_before_the_next_attempt_does(job):
     assert (answer["outcome"], answer["catalog_failed"]) == ("succeeded", 1)
 
 
-def test_a_catalog_that_refuses_for_good_is_told_and_not_tried_again(job):
+def test_a_catalog_that_refuses_for_good_is_reported_and_not_retried(job):
     job.report(**{**BUSY, "catalog_error": "Glue refused UpdateTable (AccessDeniedException)"})
     assert job.handle("States.TaskFailed", GLUE_FAILED)["outcome"] == "succeeded"
     assert "AccessDenied" in job.tracked().catalog_error
@@ -447,7 +447,7 @@ def test_another_runs_commit_is_not_this_runs(job):
     assert job.handle("States.TaskFailed")["outcome"] == "retry"
 
 
-def test_a_commit_log_that_cannot_be_read_tells_nothing(job):
+def test_an_unreadable_commit_log_decides_nothing(job):
     job.commit()
     uri = join(job.item["state_uri"], "commits", f"{1:020d}.json")
     open_storage(uri).put(uri, b"{")
@@ -556,7 +556,7 @@ def test_a_summary_names_what_failed_and_how_to_run_it_again(table):
     assert asked(table, "e-2", 5) == answer
 
 
-def test_a_map_that_failed_is_told(table):
+def test_a_map_that_failed_is_reported(table):
     finished(table, "e-3", a="PENDING")
     answer = asked(table, "e-3", 1, "States.ItemReaderFailed")
     assert "The Map failed: States.ItemReaderFailed: why" in answer["message"]
@@ -646,7 +646,7 @@ def test_the_summary_believes_the_commit_log_where_there_is_no_report(job):
     assert (job.tracked().status, job.tracked().rows) == ("SUCCEEDED", 14)
 
 
-def test_the_summary_tells_why_the_handler_failed(job):
+def test_the_summary_says_why_the_handler_failed(job):
     job.start()
     error = json.dumps({"Error": "Lambda.TooManyRequestsException", "Cause": "Rate exceeded"})
     job.tracking.client.update_item(

@@ -10,7 +10,7 @@ from extract_jobs.tracking.table import TrackedRun
 REMEDY = "cast it, for example columns.cast {balance: 'decimal(19,2)'}"
 
 
-def told(message, count=1):
+def summary_of(message, count=1):
     runs = [
         TrackedRun(
             table_id=f"s/t{n}", run_id="r", extract_table=f"t{n}", status="FAILED",
@@ -23,12 +23,12 @@ def told(message, count=1):
 
 def test_a_remedy_at_the_end_of_a_reason_is_there():
     reason = "balance is money, whose text depends on the server's locale, " * 3 + REMEDY
-    assert f"t0 (ConfigError: {reason}). Start the state machine" in told(reason)
+    assert f"t0 (ConfigError: {reason}). Start the state machine" in summary_of(reason)
 
 
 def test_a_long_reason_is_cut_between_words():
     words = " ".join(f"word{n}" for n in range(200))
-    reason = told(words).split("ConfigError: ")[1].split(")")[0]
+    reason = summary_of(words).split("ConfigError: ")[1].split(")")[0]
     assert 280 < len(reason) <= 300
     kept, mark = reason.rsplit(" ", 1)
     assert mark == "…"
@@ -37,7 +37,7 @@ def test_a_long_reason_is_cut_between_words():
 
 @pytest.mark.parametrize(("message", "count"), [("x" * 1_000, 1), ("a word " * 100, 20)])
 def test_a_message_stays_small_and_keeps_its_end(message, count):
-    text = told(message, count)
+    text = summary_of(message, count)
     assert "…" in text
     assert len(text) <= 4_000
     assert text.endswith('Start the state machine with {"rerun_failed_of": "arn:e"} to run just '

@@ -107,7 +107,7 @@ def job_defaults(given):
     return json.loads(manager["Environment"]["Variables"]["JOB_DEFAULTS"])
 
 
-def test_emr_is_told_its_program_wherever_emr_may_run():
+def test_emr_gets_its_program_wherever_emr_may_run():
     assert {given["Emr"] for given in combinations()} == {"yes", "no"}
     for given in combinations():
         for image in ("", "123456789012.dkr.ecr.eu-central-1.amazonaws.com/x:1"):
@@ -274,7 +274,7 @@ def test_dns_servers_of_ones_own_are_reached_by_udp_and_tcp():
         assert {rule["CidrIp"] for rule in found} <= {servers}
 
 
-def test_what_a_schedule_cannot_start_is_kept_and_told():
+def test_an_event_that_a_schedule_cannot_start_is_kept_and_reported():
     made = Resolver().resources()
     for name in ("ReaperSchedule", "SilentJobsSchedule"):
         assert made[name]["Target"]["DeadLetterConfig"] == {"Arn": "DeadLetters.Arn"}

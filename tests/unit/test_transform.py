@@ -122,7 +122,7 @@ def test_a_glob_may_match_nothing_but_a_table_may_not_lose_all_columns() -> None
     assert "no column is left of 'a'" in refusal(["a"], columns={"exclude": ["*"]})
 
 
-def test_unknown_names_are_told_at_once_with_the_nearest() -> None:
+def test_unknown_names_are_reported_at_once_with_the_nearest() -> None:
     message = refusal(
         ["amount", "created_at", "Customer"],
         mode="incremental",
@@ -149,7 +149,7 @@ def test_unknown_names_are_told_at_once_with_the_nearest() -> None:
         assert expected in message
 
 
-def test_names_that_collide_are_told_with_both_origins() -> None:
+def test_names_that_collide_are_reported_with_both_origins() -> None:
     assert "column 'Id' and column 'id' would have the same name" in refusal(["Id", "id"])
     assert "column 'id' and column 'id' would have the same name" in refusal(["id", "id"])
     renamed = refusal(["a", "b"], columns={"rename": {"b": "A"}})
@@ -159,7 +159,7 @@ def test_names_that_collide_are_told_with_both_origins() -> None:
     assert "column 'Extract_Date' and the partition 'extract_date'" in by_run
 
 
-def test_casts_and_partitions_that_cannot_be_are_told_at_once() -> None:
+def test_casts_and_partitions_that_cannot_be_are_reported_at_once() -> None:
     schema = pa.schema(
         [
             ("f", pa.float64()),

@@ -28,17 +28,17 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.transform.types import parse_type
 
 
-def is_as_told(found: Column | str, rule: TypeRule) -> bool:
+def follows_rule(found: Column | str, rule: TypeRule) -> bool:
     """Return whether a column is read as its row of the docs says."""
     if isinstance(found, str):
         return rule.fidelity in ("refused", "by_permission")
-    told = rule.arrives_as.replace("(p,s)", "(10,2)").replace("(38,s)", "(38,20)")
-    if told == "list":
+    arrives = rule.arrives_as.replace("(p,s)", "(10,2)").replace("(38,s)", "(38,20)")
+    if arrives == "list":
         fits = pa.types.is_list(found.arrow_type)
     elif told == "the same" and pa.types.is_nested(found.arrow_type):
         fits = found.source_type == f"parquet {found.arrow_type}"
     else:
-        names = [re.sub(r"^the same$", str(found.arrow_type), name) for name in told.split(", ")]
+        names = [re.sub(r"^the same$", str(found.arrow_type), name) for name in arrives.split(", ")]
         fits = found.arrow_type in [parse_type(n) or _SAME.get(n) for n in names]
     return fits and found.fidelity == rule.fidelity
 
@@ -80,7 +80,7 @@ def test_jdbc(source: str, rule: Rule, name: str) -> None:
     if isinstance(column, Column) and rule.expression and rule.kind == "decimal":
         assert column.arrow_type == pa.decimal128(19, 4)
         return
-    assert is_as_told(column, rule.row), column
+    assert follows_rule(column, rule.row), column
 
 
 # MySQL
@@ -133,7 +133,7 @@ def test_mysql(rule: TypeRule) -> None:
         assert base is not None
         found = mysql_types.parse_type(base[0], printed, "utf8mb4")
         column = mysql_types.make_column("c", found, nullable=True, cast=None, lossy="refuse")
-        assert is_as_told(column, rule), (printed, column)
+        assert follows_rule(column, rule), (printed, column)
 
 
 # Files
@@ -239,4 +239,4 @@ def test_files(rule: TypeRule, tmp_path: Path) -> None:
         if rule.source_type == _DECLARED:
             assert (column.arrow_type, column.fidelity) == (pa.int16(), rule.fidelity)
         else:
-            assert is_as_told(column, rule), (glob, column)
+            assert follows_rule(column, rule), (glob, column)

@@ -61,7 +61,7 @@ def test_a_run_killed_at_any_call_leaves_no_fault() -> None:
 
 
 @pytest.mark.usefixtures("source")
-def test_another_file_of_the_same_size_is_told_by_its_token() -> None:
+def test_another_file_of_the_same_size_is_reported_by_its_token() -> None:
     bucket = Bucket()
     extract(bucket, "first")
     [uri] = [uri for uri in bucket.objects if uri.startswith(f"{TARGET}/")]

@@ -142,7 +142,7 @@ def test_a_fenced_run_cannot_start_over(source):
     assert visible(bucket) == ROWS
 
 
-def test_fencing_twice_tells_the_same(source):
+def test_fencing_twice_gives_the_same_answer(source):
     bucket = Bucket()
     assert [log_of(bucket).fence("old", by=who) for who in ("one", "two")] == [None, None]
     published = Bucket()

@@ -60,10 +60,10 @@ def globs_of(paths: Sequence[str]) -> list[ListedTable]:
                 break
         problem = other and f"its glob matches files of other tables too: {other}"
         tables.append(ListedTable(_name(written), glob=written, problem=problem))
-    return sorted(_told_apart(tables), key=lambda table: table.name)
+    return sorted(_with_unique_names(tables), key=lambda table: table.name)
 
 
-def _told_apart(tables: Sequence[ListedTable]) -> list[ListedTable]:
+def _with_unique_names(tables: Sequence[ListedTable]) -> list[ListedTable]:
     """Add the files' extensions to names that several tables have, and numbers if still needed."""
     often = Counter(table.name for table in tables)
     taken = {name for name, times in often.items() if times == 1}

@@ -54,12 +54,12 @@ class Columns:
     """What is known about a table's columns, from all files inspected so far.
 
     Attributes:
-        evidence: Type profiles of text formats by column, in the order in which files named them.
+        profiles: Type profiles of text formats by column, in the order in which files named them.
         types: For Parquet: each column's type, and a file that has it.
         folders: Columns that folders name.
     """
 
-    evidence: dict[str, TypeProfile] = field(default_factory=dict)
+    profiles: dict[str, TypeProfile] = field(default_factory=dict)
     types: dict[str, tuple[pa.DataType, str]] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
 
@@ -67,7 +67,7 @@ class Columns:
         """Return the JSON form."""
         schema = pa.schema([(name, kind) for name, (kind, _) in self.types.items()])
         return {
-            "evidence": {name: evidence.to_json() for name, evidence in self.evidence.items()},
+            "evidence": {name: profile.to_json() for name, profile in self.profiles.items()},
             "schema": base64.b64encode(schema.serialize()).decode(),
             "files": [uri for _, uri in self.types.values()],
             "folders": list(self.folders),
@@ -77,13 +77,13 @@ class Columns:
     def from_json(cls, data: dict[str, Any]) -> Columns:
         """Read what `to_json` wrote; a list without it has no columns."""
         found = data.get("evidence", {})
-        evidence = {name: TypeProfile.from_json(item) for name, item in found.items()}
+        profiles = {name: TypeProfile.from_json(item) for name, item in found.items()}
         folders = tuple(data.get("folders", ()))
         if not data.get("schema"):
-            return cls(evidence, folders=folders)
+            return cls(profiles, folders=folders)
         schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(data["schema"])))
         pairs = zip(schema.types, data["files"], strict=True)
-        return cls(evidence, dict(zip(schema.names, pairs, strict=True)), folders)
+        return cls(profiles, dict(zip(schema.names, pairs, strict=True)), folders)
 
 
 @dataclass(frozen=True)
@@ -145,17 +145,17 @@ class Inspector:
 
     def _settled(self, known: Columns) -> Columns:
         """Return the columns with all-NULL columns as text, which they are from now on."""
-        evidence = dict(known.evidence)
-        for name in self.chosen(list(evidence)):
-            if not evidence[name].kinds:
-                evidence[name] = TypeProfile(frozenset({TEXT}))
-        return replace(known, evidence=evidence)
+        profiles = dict(known.profiles)
+        for name in self.chosen(list(profiles)):
+            if not profiles[name].kinds:
+                profiles[name] = TypeProfile(frozenset({TEXT}))
+        return replace(known, profiles=profiles)
 
     def _with_folders(self, known: Columns, its: Columns, uri: str) -> Columns:
         if self.files.partitions == "ignore":
             return known
         folders = folders_of(uri, self.folder)
-        refuse_both(folders, [*its.evidence, *its.types], uri)
+        refuse_both(folders, [*its.profiles, *its.types], uri)
         return replace(known, folders=tuple(dict.fromkeys([*known.folders, *folders])))
 
     def _merged(self, known: Columns, more: Columns, uri: str) -> Columns:
@@ -163,10 +163,10 @@ class Inspector:
             schema = pa.schema([(name, kind) for name, (kind, _) in more.types.items()])
             types = unify(known.types, schema, uri, self.chosen(schema.names))
             return replace(known, types=types)
-        evidence = dict(known.evidence)
-        for name, one in more.evidence.items():
-            evidence[name] = evidence.get(name, TypeProfile()) | one
-        return replace(known, evidence=evidence)
+        profiles = dict(known.profiles)
+        for name, one in more.profiles.items():
+            profiles[name] = profiles.get(name, TypeProfile()) | one
+        return replace(known, profiles=profiles)
 
     def _one(self, info: ObjectInfo, known: Columns) -> tuple[Listed, Columns]:
         if info.size == 0:
@@ -210,7 +210,7 @@ class Inspector:
             if cuts:
                 cuts.add(block)
             for name in header.names:
-                found.setdefault(name, known.evidence.get(name, TypeProfile()))
+                found.setdefault(name, known.profiles.get(name, TypeProfile()))
             wanted = [n for n in self.chosen(header.names) if not found[n].is_settled]
             texts = parse_csv(block, wanted, header=header, files=self.files)
             self._check(texts, info.uri)
@@ -224,7 +224,7 @@ class Inspector:
         lenient = self.files.json_dialect == "lenient"
         parser = JsonLines.of_this_thread()
         for block in blocks(stream, cut_lines, info.uri):
-            found, texts = parser.observe(block, found, known.evidence, lenient=lenient)
+            found, texts = parser.observe(block, found, known.profiles, lenient=lenient)
             self._check(texts, info.uri)
             rows += texts.rows
         return Listed(info, rows), Columns(found)

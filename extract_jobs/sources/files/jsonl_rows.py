@@ -109,7 +109,7 @@ class JsonLines:
         shapes = sorted(shapes, key=lambda keys: (-len(keys), keys))
         for key in dict.fromkeys(key for keys in shapes for key in keys):
             found.setdefault(key, known.get(key, TypeProfile()))
-        open_keys = [key for key, evidence in found.items() if not evidence.is_settled]
+        open_keys = [key for key, profile in found.items() if not profile.is_settled]
         values = self._extract("json_extract", lines, open_keys)
         for key, column in zip(open_keys, values, strict=True):
             found[key] = self._observe(column, found[key])

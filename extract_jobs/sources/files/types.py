@@ -167,7 +167,7 @@ def found_columns(known: Columns, form: Format) -> tuple[Column, ...]:
         return tuple(
             _parquet_column(name, found, uri) for name, (found, uri) in known.types.items()
         )
-    return tuple(_text_column(name, found, form) for name, found in known.evidence.items())
+    return tuple(_text_column(name, found, form) for name, found in known.profiles.items())
 
 
 def folder_columns(names: Iterable[str]) -> tuple[Column, ...]:

@@ -121,7 +121,7 @@ def statement_error(error: psycopg.Error, what: str) -> ExtractError:
     """
     state = error.sqlstate
     said = str(error) if state is None else primary(error)
-    if (failure := _by_words(said, what)) is not None:
+    if (failure := _by_text(said, what)) is not None:
         return failure
     if state is None and not isinstance(error, psycopg.OperationalError):
         return SourceQueryFailed(f"{what} failed: {type(error).__name__}")
@@ -152,7 +152,7 @@ _NAMES = re.compile(
 """Messages whose quotes are names, never data."""
 
 
-def _by_words(text: str, what: str) -> ExtractError | None:
+def _by_text(text: str, what: str) -> ExtractError | None:
     """Return the meaning of a message whose SQLSTATE, if any, is ambiguous.
 
     Only the text before the first quote counts: the rest may repeat a row.
@@ -277,7 +277,7 @@ def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
         return SourceQueryFailed(f"{what} failed: {_RAISED}")
     logging_in = "connection to server" in (text[: server.start()] if server else text)
     message = server[1] if server else text
-    if (failure := _by_words(message, what)) is not None:
+    if (failure := _by_text(message, what)) is not None:
         return failure
     # After its first quote a message may repeat a row, which may contain any text.
     words = (text if logging_in else _QUOTE.split(message, maxsplit=1)[0]).lower()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class _Lexis:
+class _Quoting:
     """How a dialect quotes.
 
     Attributes:
@@ -37,13 +37,13 @@ class _Lexis:
 
 
 _DIALECTS = {
-    "postgres": _Lexis(backslash="'", escapes=True, refused="\\;{}`"),
-    "redshift": _Lexis(backslash="'", escapes=True, refused="\\;{}`"),
-    "mysql": _Lexis(names="`", backslash="'\"", refused="\\;{}#"),
-    "sqlite": _Lexis(names="`["),
-    "tsql": _Lexis(names="[", refused="\\;{}`"),
-    "oracle": _Lexis(refused="\\;{}`[]"),
-    "generic": _Lexis(names="`", backslash="'\"", ambiguous="`", refused="\\;{}#[]"),
+    "postgres": _Quoting(backslash="'", escapes=True, refused="\\;{}`"),
+    "redshift": _Quoting(backslash="'", escapes=True, refused="\\;{}`"),
+    "mysql": _Quoting(names="`", backslash="'\"", refused="\\;{}#"),
+    "sqlite": _Quoting(names="`["),
+    "tsql": _Quoting(names="[", refused="\\;{}`"),
+    "oracle": _Quoting(refused="\\;{}`[]"),
+    "generic": _Quoting(names="`", backslash="'\"", ambiguous="`", refused="\\;{}#[]"),
 }
 _ENDS = {"[": "]"}
 _DOUBLE_TO_ESCAPE = {"sqlite": "'\"`"}
@@ -73,11 +73,11 @@ def problem_of(text: str, dialect: str) -> str | None:
         text: A condition.
         dialect: A key of the dialects known here.
     """
-    lexis = _DIALECTS[dialect]
+    quoting = _DIALECTS[dialect]
     try:
-        if "\\" in text and lexis.backslash:
+        if "\\" in text and quoting.backslash:
             _check_backslashes(text, dialect)
-        _check_between(text, _spans(text, dialect, escaping=False), lexis)
+        _check_between(text, _spans(text, dialect, escaping=False), quoting)
     except _Refused as refused:
         return f"{refused.reason} (at {place(text, refused.at)})"
     return None
@@ -89,21 +89,21 @@ def _spans(text: str, dialect: str, *, escaping: bool) -> list[tuple[int, int, s
     Raises:
         _Refused: A quotation does not end, or is of a kind that is refused.
     """
-    lexis, at = _DIALECTS[dialect], 0
+    quoting, at = _DIALECTS[dialect], 0
     found: list[tuple[int, int, str]] = []
     while at < len(text):
         sign = text[at]
         if text.startswith(_COMMENTS, at):
             raise _Refused("holds a comment; leave it out of the text", at)
-        if sign not in "'\"" and sign not in lexis.names:
+        if sign not in "'\"" and sign not in quoting.names:
             at += 1
             continue
         prefix = _word_before(text, at) if sign == "'" else ""
         if prefix in ("q", "nq") and dialect in ("oracle", "generic"):
             raise _Refused("holds a string in the form q'…'; write it as '…'", at)
-        escapes = (escaping and sign in lexis.backslash) or (prefix == "e" and lexis.escapes)
+        escapes = (escaping and sign in quoting.backslash) or (prefix == "e" and quoting.escapes)
         end = _end(text, at, dialect, escapes=escapes)
-        if sign in lexis.ambiguous and _UNSAFE_WHERE_AMBIGUOUS.search(text, at + 1, end - 1):
+        if sign in quoting.ambiguous and _UNSAFE_WHERE_AMBIGUOUS.search(text, at + 1, end - 1):
             raise _Refused(f"holds quotes or parentheses between {sign}{sign}", at)
         if sign == "'" and found and found[-1][2] == "'" and not text[found[-1][1] : at].strip():
             # PostgreSQL joins them and reads the second like the first, also after E'…'.
@@ -153,7 +153,7 @@ def _end(text: str, start: int, dialect: str, *, escapes: bool) -> int:
     raise _Refused("holds a quote that is not closed", start)
 
 
-def _check_between(text: str, spans: list[tuple[int, int, str]], lexis: _Lexis) -> None:
+def _check_between(text: str, spans: list[tuple[int, int, str]], quoting: _Quoting) -> None:
     """Check parentheses and single characters outside quotes, and control characters anywhere."""
     if "\0" in text:
         raise _Refused("holds the character NUL", text.index("\0"))
@@ -173,7 +173,7 @@ def _check_between(text: str, spans: list[tuple[int, int, str]], lexis: _Lexis) 
             if not opened:
                 raise _Refused("closes a parenthesis that it did not open", at)
             opened.pop()
-        elif sign in lexis.refused:
+        elif sign in quoting.refused:
             what = "a semicolon: one expression, no statements" if sign == ";" else f"a {sign}"
             raise _Refused(f"holds {what}", at)
         elif sign == "$" and not _WORD.match(text[at - 1 : at]):
