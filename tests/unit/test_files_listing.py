@@ -197,5 +197,5 @@ def test_delimiters_that_cannot_be_distinguished_are_refused(
 
 def test_a_strategy_of_databases_is_refused() -> None:
     spec = files_spec("drop", "*.csv", split={"strategy": "ctid"})
-    with pytest.raises(ConfigError, match=r"split\.strategy ctid is not for files"):
+    with pytest.raises(ConfigError, match=r"files do not support split\.strategy ctid"):
         open_source(spec)
