@@ -47,7 +47,7 @@ class TypeRule:
 
     Attributes:
         source_type: As the source's documentation writes it, for example ``numeric(p,s)``.
-        arrives_as: Type in the files, as ``columns.cast`` writes it; ``-`` where it is refused.
+        arrives_as: Type in the files, as ``columns.cast`` writes it; ``-`` if it is refused.
         fidelity: ``lossless``, ``as_text``, ``by_permission``, or ``refused``.
         reason: One sentence: why, and what happens to values that have no faithful form.
     """

@@ -17,7 +17,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Prints the version, which is looked up only then."""
+    """Prints the version; looks it up only when needed."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(nargs=0, **given)
@@ -72,7 +72,7 @@ def argument_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--engine",
         choices=get_args(Engine),
-        help="what reads the splits of a table; overrides the key engine of the config",
+        help="what reads the splits of a table; overrides the config's engine",
     )
     run.add_argument(
         "--jobs",

@@ -1,4 +1,4 @@
-"""The head of a config that ``init --from`` writes: the source, and what all its tables share."""
+"""The head of a config that ``init --from`` writes: the source, and defaults for all its tables."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ def commit_rows(
     """Return one row for each of a table's last commits, newest first; one row if it has none.
 
     Args:
-        spec: Whose commit log.
-        limit: Most rows.
+        spec: The spec whose commit log is read.
+        limit: Maximum rows.
         open_storage: Returns the storage of a URI.
     """
     rows = [

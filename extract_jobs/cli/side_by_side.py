@@ -1,7 +1,7 @@
-"""Runs several tables at a time, each on a thread of its own, and stops them together.
+"""Runs several tables at a time, each on its own thread, and stops them together.
 
-A table's extract is the same as alone: its own run, report and failure. The tables share the
-process, its storage clients, and one pool of worker processes, which holds as many workers as the
+Each table is extracted as if it were alone: with its own run, report and failure. The tables share
+the process, its storage clients, and one pool of worker processes, with as many workers as the
 machine has cores. A thread cannot be interrupted, so a stop reaches it with the next thing that its
 extract reports, and its worker processes by a signal.
 """

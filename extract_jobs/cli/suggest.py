@@ -1,6 +1,6 @@
-"""How a table could be extracted, judged by what the source's catalogue says of it.
+"""How a table could be extracted, going by what the source's catalogue says about it.
 
-Suggestions are safe where they stand: what could leave rows out is only ever a comment.
+Suggestions are safe: anything that could leave rows out is only a comment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ListedTable
 
 SMALL_BYTES = 128 * 2**20
-"""Tables below are read whole: an increment would save nothing that anybody notices."""
+"""Smaller tables are read whole: an increment would save nothing noticeable."""
 
 _CHANGED = re.compile(
     r"(?:.*_)?(?:updated|modified|changed|last_?(?:update|modified|change)|(?:sys)?mod(?:ify)?)"
@@ -38,7 +38,7 @@ class Suggestion:
         name: Its key.
         about: What it is, for a comment beside the key.
         lines: YAML below the key, without indentation; those that begin with ``#`` are comments.
-        problem: Why it cannot be extracted as it is; then the whole part is a comment.
+        problem: Why it cannot be extracted unchanged; then the whole part is a comment.
     """
 
     name: str
@@ -116,7 +116,7 @@ def _is_read_whole(listed: ListedTable, found: TableDescription) -> bool:
 
 
 def _watermark(listed: ListedTable, found: TableDescription) -> Column | None:
-    """Return the indexed column that tells when a row changed, rather one that is never NULL."""
+    """Return the indexed column that shows when a row changed; better one that is never NULL."""
     if _is_read_whole(listed, found):
         return None
     indexed = [c for c in found.columns if _orders_changes(c) and c.name in listed.indexed]

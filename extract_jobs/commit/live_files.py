@@ -19,7 +19,7 @@ from extract_jobs.storage import Storage, WrittenFile, join
 logger = logging.getLogger(__name__)
 
 LIVE_EVERY = 64
-"""Number of commits between two records of the live files: at most so many are read."""
+"""Number of commits between two records of the live files: the maximum that is read."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ WHERE_LOGINS_COME_FROM = (
     "name the environment variable that holds it in connection.password_env (of init: "
     "--password-env), or use connection.secret_id"
 )
-"""What to do where a login needs a password and the config names none."""
+"""What to do if a login needs a password and the config names none."""
 
 
 def resolve_connection(
@@ -87,7 +87,7 @@ def resolve_connection(
     if certificate and not kind.takes_certificate:
         raise ConfigError(
             f"a source of type {engine} takes no sslcert and sslkey, which its secret or URL has; "
-            "a driver's own words for them go into connection.properties"
+            "the driver's own properties for them go into connection.properties"
         )
     sslmode = found.get("sslmode") or ("prefer" if is_local(host) else "require")
     if certificate and sslmode == "disable":

@@ -30,11 +30,11 @@ class ReadRequest:
     """Which columns and rows of the described table an attempt reads.
 
     Attributes:
-        columns: Chosen columns, in the order that batches have them.
-        interval: Bounds on ``watermark_column``; None reads all rows. Of an interval that is
-            ``empty`` only NULL watermarks are read, and those only where they belong.
-        watermark_column: Column that ``interval`` is about; None with no interval.
-        include_null_watermarks: Whether rows with NULL in ``watermark_column`` belong too.
+        columns: Chosen columns, in the order of the batches.
+        interval: Bounds on ``watermark_column``; None reads all rows. Of an ``empty`` interval,
+            only NULL watermarks are read, and only if they are included.
+        watermark_column: Column of ``interval``; None without an interval.
+        include_null_watermarks: Whether rows with NULL in ``watermark_column`` are included.
     """
 
     columns: tuple[Column, ...]
@@ -55,12 +55,12 @@ class Reader(Protocol):
     def nulled(self) -> Mapping[str, int]:
         """Values that became NULL under ``lossy_types: null``, by column.
 
-        Counts the read that this copy of the reader began last: a new read, of another split or
-        of the same one again, starts from none. Complete once its iterator is exhausted.
+        Counts the last read that this copy of the reader began: a new read, of another split or of
+        the same one again, starts from zero. Complete once its iterator is exhausted.
         """
 
     def only(self, columns: Sequence[str]) -> Reader:
-        """Return a reader of the same rows and splits that gives some columns alone."""
+        """Return a reader of the same rows and splits that reads some columns only."""
 
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows, in the request's columns, in batches bounded by bytes.
@@ -83,7 +83,7 @@ class SqlReader(Protocol):
 
 
 Conform = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, Mapping[str, int]]]
-"""From a batch as Spark gives it to one of the request's columns, with the values that became NULL
+"""Converts a batch from Spark to the request's columns; also returns the values that became NULL
 under ``lossy_types: null``, by column. Raises TypeNotRepresentable as `Reader.read` does."""
 
 
@@ -96,7 +96,7 @@ class DataFrameReader(Protocol):
         """What executors do with each batch. Picklable, without credentials."""
 
     def dataframe(self, spark: SparkSession, splits: Sequence[Split]) -> DataFrame:
-        """Return the rows of some splits, one Spark partition for each, none of them read yet.
+        """Return the rows of some splits, one Spark partition each, without reading them yet.
 
         May connect to the source, on the driver, for as long as the call takes.
 
@@ -116,9 +116,10 @@ class Snapshot(Protocol):
 
     @property
     def shared(self) -> bool:
-        """Whether the splits and `count` see this very snapshot.
+        """Whether the splits and `count` see exactly this snapshot.
 
-        False where the source cannot share one: then `count` sees the present. It is taken before
+        False if the source cannot share one: then `count` sees the current state. It is taken
+            before
         and after the splits, and only fewer rows than both are an error.
         """
 
@@ -127,12 +128,12 @@ class Snapshot(Protocol):
         """The reader that joins this snapshot."""
 
     def splits(self, spec: ExtractSpec) -> Sequence[Split]:
-        """Cut the request into splits: disjoint, exhaustive, at least one, indexes from 0."""
+        """Divide the request into splits: disjoint, exhaustive, at least one, indexes from 0."""
 
     def count(self) -> int | None:
-        """Count the request's rows in this snapshot, under the very same predicate.
+        """Count the request's rows in this snapshot, with exactly the same predicate.
 
-        None where the source has no count but that of reading them.
+        None if the source can only count rows by reading them.
         """
 
     def check(self) -> None:
@@ -147,23 +148,23 @@ class VerifiedSnapshot(Snapshot, Protocol):
         """Check, after the last split, that all of them have read one state of the source.
 
         Raises:
-            SourceMoved: The table was given or lost parts that splits may have read.
-            SourceUnavailable: The source cannot say yet that what was read will last.
+            SourceMoved: The table gained or lost parts that splits may have read.
+            SourceUnavailable: The source cannot confirm yet that what was read is durable.
         """
 
 
 @runtime_checkable
 class JointSnapshot(Snapshot, Protocol):
-    """A snapshot whose sessions are opened together, once it is known how many there are to be."""
+    """A snapshot whose sessions are opened together, once their number is known."""
 
     def take(self, splits: int, connections_here: int) -> dict[str, Any]:
-        """Take the snapshot before the first split is read, where that is possible and wanted.
+        """Take the snapshot before the first split is read, if that is possible and wanted.
 
-        Afterwards `reader` and `shared` are what they stay.
+        Afterwards `reader` and `shared` do not change.
 
         Args:
             splits: How many there are.
-            connections_here: Most of them that processes of this machine read at a time; 0 where
+            connections_here: Maximum splits that processes of this machine read at a time; 0 if
                 other machines read them.
 
         Returns:
@@ -177,17 +178,17 @@ class JointSnapshot(Snapshot, Protocol):
 
 @dataclass(frozen=True)
 class Features:
-    """What a source can do: a row of the table of sources in the docs.
+    """What a source supports: a row of the table of sources in the docs.
 
     Attributes:
         reads_by: What fetches the rows.
         shared_snapshot: Whether all splits of an attempt see one moment; a text says when.
-        strategies: Values of ``split.strategy`` that it takes.
-        incremental: How it finds what is new, for example ``watermark column``.
+        strategies: Supported values of ``split.strategy``.
+        incremental: How it finds new rows, for example ``watermark column``.
         queries: Whether a ``query`` can be extracted instead of a table.
-        where: Whether it takes ``where``.
+        where: Whether it supports ``where``.
         run_live: Servers and versions that the tests run it against.
-        unverified: What is supported by its documentation alone.
+        unverified: What is supported by its documentation only.
     """
 
     reads_by: str
@@ -225,9 +226,9 @@ class Source(Protocol):
 
         Args:
             column: A column with a `Column.watermark`.
-            lower: Only values above it count, as the source orders them.
+            lower: Only values above it count, in the source's order.
             upper: Only values up to it count.
-            delay: Only values up to the source's own clock less this count; of dates, only days
+            delay: Only values up to the source's own clock minus this count; for dates, only days
                 that were over by then.
 
         Raises:
@@ -236,7 +237,7 @@ class Source(Protocol):
         """
 
     def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
-        """Return whether one value lies before another in the column's own order (collation)."""
+        """Return whether one value comes before another in the column's own order (collation)."""
 
     def null_watermarks(self, column: str) -> int:
         """Count the spec's rows whose value in a column is NULL, now."""
@@ -251,10 +252,10 @@ class ListedTable:
 
     Attributes:
         name: ``schema.table``, parts quoted where a config needs it.
-        is_view: Whether rows are stored elsewhere.
-        indexed: Columns that an index, whole and usable, begins with.
-        glob: Of files, those that make the table; None for databases.
-        problem: Why it cannot be extracted as it is listed; None if it can.
+        is_view: Whether its rows are stored elsewhere.
+        indexed: Columns that are first in an index, whole and usable.
+        glob: For files, the glob that makes the table; None for databases.
+        problem: Why it cannot be extracted as listed; None if it can.
         bare: Its name without the schema, if that finds it too.
     """
 
@@ -273,8 +274,7 @@ class ListingSource(Source, Protocol):
     def tables(self) -> list[ListedTable]:
         """Return every table and view that the user may read, by name; the spec's own is ignored.
 
-        Read-only. System tables, partitions of other tables and what extensions brought along are
-        left out.
+        Read-only. System tables, partitions of other tables and tables of extensions are left out.
 
         Raises:
             ConfigError: Wrong credentials, or nothing there.
@@ -287,18 +287,18 @@ class ObjectSource(Source, Protocol):
     """A source whose tables are objects, and whose increments are objects not read before.
 
     What it reads is a list of objects, which the plan pins and the commit names. Only the source
-    knows what is in a list; everybody else keeps its bytes.
+    knows what is in a list; all other code just stores its bytes.
     """
 
     def has_nothing_new(self) -> bool:
         """Return whether there is no object to read."""
 
     def choose(self, before: bytes | None, now: datetime) -> bytes:
-        """List the objects, and return those to be read and those that were read before.
+        """List the objects, and return those to read and those that were read before.
 
         Args:
-            before: The list of the last commit, where its objects still count; None where the
-                run reads all.
+            before: The list of the last commit, if its objects still count; None if the run reads
+                all.
             now: The present, UTC.
 
         Raises:
@@ -306,27 +306,27 @@ class ObjectSource(Source, Protocol):
         """
 
     def is_current(self, chosen: bytes) -> bool:
-        """Return whether every object that a list has to be read is still there, unchanged."""
+        """Return whether every object that a list has to be read still exists, unchanged."""
 
     def at(self, chosen: bytes) -> ObjectSource:
-        """Return the source of the objects of a list, whatever else there is by now."""
+        """Return the source of exactly the objects of a list."""
 
 
 @runtime_checkable
 class ReplicatedSource(Source, Protocol):
     """A source that several nodes serve, some of which lag behind others.
 
-    A *position* is a node's place in the source's history. Only the source knows what is
-    in one; everybody else keeps it.
+    A *position* is a node's place in the source's history. Only the source knows what is in one;
+    all other code just stores it.
     """
 
     def position(self) -> dict[str, str] | None:
-        """Return a position that holds all that `highest` last saw; None where it is not known."""
+        """Return a position that covers all that `highest` last saw; None if it is not known."""
 
     def having_reached(self, position: Mapping[str, str]) -> ReplicatedSource:
-        """Return the same source, which is known to have been at a position before.
+        """Return the same source, which is known to have reached a position before.
 
-        Its `snapshot` reads no node that has not got there yet.
+        Its `snapshot` does not read a node that has not reached it yet.
         """
 
 
@@ -341,11 +341,12 @@ def open_source(spec: ExtractSpec, spark: SparkSession | None = None) -> Source:
     """Return the source of a spec, its credentials resolved once, on the caller.
 
     Args:
-        spec: Whose ``source_type`` picks the source.
+        spec: Its ``source_type`` selects the source.
         spark: The caller's session, for sources that read through Spark; None lets them start one.
 
     Raises:
-        ConfigError: Credentials cannot be resolved, or the spec asks what the source cannot do.
+        ConfigError: Credentials cannot be resolved, or the source does not support what the spec
+            requests.
     """
     kind = registration(spec.source_type)
     found: Source = kind.opener()(spec, spark) if kind.on_spark else kind.opener()(spec)

@@ -1,4 +1,4 @@
-"""A sample: the first rows that any source gives, read as one split and then let go of."""
+"""A sample: the first rows that a source returns, read as one split, without a held snapshot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LimitedSnapshot:
 
     Attributes:
         whole: The snapshot.
-        rows: Most rows.
+        rows: Maximum rows.
     """
 
     whole: Snapshot
@@ -66,7 +66,7 @@ class LimitedReader:
 
     Attributes:
         whole: The reader of all of them.
-        rows: Most rows.
+        rows: Maximum rows.
     """
 
     whole: Reader
@@ -74,15 +74,15 @@ class LimitedReader:
 
     @property
     def nulled(self) -> Mapping[str, int]:
-        """Values that became NULL in the batches read, the rows cut off the last one included."""
+        """Values that became NULL in the batches read, including rows cut off the last one."""
         return self.whole.nulled
 
     def only(self, columns: Sequence[str]) -> LimitedReader:
-        """Give some columns alone. See `extract_jobs.sources.Reader.only`."""
+        """Read some columns only. See `extract_jobs.sources.Reader.only`."""
         return LimitedReader(self.whole.only(columns), self.rows)
 
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
-        """Yield the first rows and hang up. See `extract_jobs.sources.Reader.read`."""
+        """Yield the first rows, then disconnect. See `extract_jobs.sources.Reader.read`."""
         left = self.rows
         with closing(cast("Generator[pa.RecordBatch]", self.whole.read(split))) as batches:
             for batch in batches:
@@ -98,7 +98,7 @@ class LimitedDataFrameReader:
 
     Attributes:
         whole: The reader of all of them.
-        rows: Most rows.
+        rows: Maximum rows.
     """
 
     whole: DataFrameReader

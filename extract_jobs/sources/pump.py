@@ -1,7 +1,7 @@
-"""Reads in a thread of its own, so that no wait for the source is without end, or deaf to a stop.
+"""Reads in a separate thread, so that every wait for the source is bounded and can be stopped.
 
-A library that waits for a server inside its own code runs no signal handler of Python, and some
-have no timeout. Here the caller's thread waits for a queue, which has both.
+A library that waits for a server inside its own code does not run Python's signal handlers, and
+some have no timeout. Here the caller's thread waits for a queue, which supports both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from extract_jobs.errors import SourceUnavailable
 Item = TypeVar("Item")
 
 _GRACE_SECONDS = 1.0
-"""How long a reader that is asked to stop may take by itself before its connection is shut down."""
+"""How long a reader may take to stop on request before its connection is shut down."""
 _END_SECONDS = 2.0
 _CONNECT_SECONDS = 30.0
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -29,17 +29,17 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 @dataclass(eq=False)
 class Sockets:
-    """Connections to a server that libraries have opened, to be shut down from outside.
+    """Connections that libraries have opened to a server, to be shut down from outside.
 
     Attributes:
-        port: The server's.
+        port: The server's port.
     """
 
     port: int
     _held: dict[int, str] = field(default_factory=dict)
 
     def opened_by(self, connect: Callable[[], object]) -> None:
-        """Call what connects, and keep which sockets to the server it opens."""
+        """Call a function that connects, and record which sockets to the server it opens."""
         with connecting():
             before = _sockets()
             connect()
@@ -48,11 +48,11 @@ class Sockets:
                     self._held[descriptor] = inode
 
     def hold(self, descriptor: int) -> None:
-        """Keep a connection that the caller has opened."""
+        """Record a connection that the caller has opened."""
         self._held[descriptor] = _sockets().get(descriptor, "")
 
     def shut_down(self) -> None:
-        """Shut the connections down: whoever waits for one reads its end."""
+        """Shut the connections down: whoever waits for one then reads its end."""
         now = _sockets()
         for descriptor, inode in self._held.items():
             if now.get(descriptor) == inode:
@@ -74,7 +74,7 @@ _connecting = threading.Lock()
 def connecting() -> Iterator[None]:
     """Open a connection inside that `Sockets.opened_by` must not mistake for one of its own.
 
-    One thread at a time connects. Where one takes very long, the others no longer wait for it.
+    One thread at a time connects. If one takes very long, the others stop waiting for it.
     """
     alone = _connecting.acquire(timeout=_CONNECT_SECONDS)
     try:
@@ -85,7 +85,7 @@ def connecting() -> Iterator[None]:
 
 
 def _sockets() -> dict[int, str]:
-    """Return this process's sockets by descriptor; none where the system does not list them."""
+    """Return this process's sockets by descriptor; none if the system does not list them."""
     found: dict[int, str] = {}
     with suppress(OSError):
         for entry in _DESCRIPTORS.iterdir():
@@ -102,7 +102,7 @@ class _Failure:
 
 
 class _Reading(Generic[Item]):
-    """The thread that reads, one item each time it is asked."""
+    """The thread that reads, one item per request."""
 
     def __init__(self, make: Callable[[], Generator[Item]]) -> None:
         self._make = make
@@ -113,12 +113,12 @@ class _Reading(Generic[Item]):
         self._thread.start()
 
     def next(self, seconds: float) -> Item | _Failure | None:
-        """Return the next item, None at the end; raises `queue.Empty` where it takes longer."""
+        """Return the next item, None at the end; raises `queue.Empty` if it takes longer."""
         self._asked.release()
         return self._given.get(timeout=seconds)
 
     def end(self, sockets: Sockets, *, at_once: bool) -> None:
-        """Stop the thread, by shutting its connections down where it does not come to it."""
+        """Stop the thread; shut its connections down if it does not react."""
         self._stop.set()
         self._asked.release()
         if not at_once:
@@ -146,18 +146,18 @@ class _Reading(Generic[Item]):
 def pumped(
     make: Callable[[], Generator[Item]], sockets: Sockets, *, stall_seconds: float, what: str
 ) -> Generator[Item]:
-    """Yield what a generator yields, which runs in a thread of its own.
+    """Yield the items of a generator that runs in a separate thread.
 
     Closing early, or an exception from a signal handler, ends the thread and its connections.
 
     Args:
-        make: Makes the generator, in that thread.
-        sockets: Kept by the generator.
+        make: Creates the generator, in that thread.
+        sockets: The connections that the generator records.
         stall_seconds: How long the next item may take.
         what: What is being read, for messages.
 
     Raises:
-        SourceUnavailable: Nothing came for that long.
+        SourceUnavailable: No item came in that time.
     """
     reading = _Reading(make)
     stalled = False
@@ -169,7 +169,7 @@ def pumped(
                 stalled = True
                 raise SourceUnavailable(
                     f"{what} failed: the source has sent nothing for {stall_seconds:.0f} s, though "
-                    "the connection is up; run again. Where a query takes longer than that before "
+                    "the connection is up; run again. If a query takes longer than that before "
                     "its first row, raise connection.stall_timeout"
                 ) from None
             if item is None:

@@ -1,7 +1,7 @@
 """A split: one parallel read of the source.
 
-The splits of an attempt are disjoint and exhaustive: every row of the snapshot that the plan asks
-for is in exactly one of them.
+The splits of an attempt are disjoint and exhaustive: every row of the snapshot that the plan
+requests is in exactly one of them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class ObjectRange:
 
     Attributes:
         uri: Where it is.
-        etag: Its ETag when it was listed; a file that has another one by now is not read.
+        etag: Its ETag when it was listed; a file whose ETag has changed is not read.
         size: Bytes of the whole file.
-        start: First byte of the part, inclusive; of Parquet the first row group.
+        start: First byte of the part, inclusive; for Parquet the first row group.
         end: The byte, or row group, after the part's last; None is the file's end.
     """
 
@@ -37,9 +37,9 @@ class Split:
         index: Position among the attempt's splits, from 0; unique within the attempt.
         predicate: SQL in the source's dialect that selects this split's rows, built by the source
             from its own literals; None reads everything.
-        estimated_bytes: What the source thinks the split holds, for balancing slices.
+        estimated_bytes: The source's estimate of the split's size, for balancing slices.
         objects: What a split of a file drop reads, in this order; empty for databases.
-        note: Of an only split, why the source was not cut; empty where that needs no word.
+        note: Of a single split, why the table was not split; empty if that is expected.
     """
 
     index: int
@@ -50,22 +50,22 @@ class Split:
 
 
 def slices(splits: Sequence[Split], count: int) -> list[tuple[Split, ...]]:
-    """Cut the splits into runs of neighbours whose estimated bytes are about the same.
+    """Group the splits into runs of neighbours with about the same estimated bytes.
 
-    Neighbours, because rows that were written together are often of the same partitions.
+    Neighbours, because rows that were written together are often in the same partitions.
 
     Args:
         splits: At least one.
-        count: Most slices, at least 1.
+        count: Maximum slices, at least 1.
 
     Returns:
-        All splits in their order, none of the slices empty: ``count`` of them, or one for each
-        split where there are fewer.
+        All splits in their order, without empty slices: ``count`` of them, or one for each split
+        if there are fewer.
     """
     found: list[tuple[Split, ...]] = []
     rest = list(splits)
     for left in range(min(count, len(rest)), 0, -1):
-        # A source that estimates nothing gives 0: then every split counts the same.
+        # A source without estimates gives 0: then every split counts the same.
         share = sum(max(split.estimated_bytes, 1) for split in rest) / left
         taken, size = 1, max(rest[0].estimated_bytes, 1)
         while left > 1 and len(rest) - taken > left - 1:

@@ -1,4 +1,4 @@
-"""The fields of a spec and its parts, each checked by itself.
+"""The fields of a spec and its parts, each checked separately.
 
 `extract_jobs.spec.extract_spec` adds what holds between them.
 """

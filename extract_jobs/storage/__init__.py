@@ -1,7 +1,7 @@
 """Where targets and state live: S3 buckets and local folders, behind one contract.
 
 Promises that a staged file is invisible until it is completed, and that a put-if-absent has one
-winner. Imports `errors` alone.
+winner. Imports only `errors`.
 """
 
 from __future__ import annotations

@@ -214,10 +214,10 @@ def _judge_what_can_be_read(item: Item, open_storage: OpenStorage) -> Decision:
 
 
 def _earlier_success(item: Item, open_storage: OpenStorage) -> Report | None:
-    """Return an earlier attempt's report of success, newest first; None where there is none.
+    """Return an earlier attempt's report of success, newest first; None if there is none.
 
     An attempt that found no new rows commits nothing. If its catalog was busy, another attempt
-    follows for the catalog alone, and the run has succeeded whatever becomes of that one.
+    follows only for the catalog, and the run has succeeded however that one ends.
     """
     for attempt in range(int(item["attempt"]) - 1, 0, -1):
         uri = report_of(item["report_uri"], attempt)
