@@ -76,7 +76,7 @@ def _guessed_by_duckdb(uri: str) -> Rows:
     ).fetchall()
 
 
-def _told_to_duckdb(uri: str) -> Rows:
+def _typed_by_duckdb(uri: str) -> Rows:
     return duckdb.sql(
         f"select n, k from read_parquet('{uri}/*/*.parquet', hive_partitioning = true, "
         "hive_types = {'k': varchar}) order by n"
@@ -88,7 +88,7 @@ def _guessed_by_pyarrow(uri: str) -> Rows:
     return [(row["n"], row["k"]) for row in rows]
 
 
-def _told_to_pyarrow(uri: str) -> Rows:
+def _typed_by_pyarrow(uri: str) -> Rows:
     known = ds.partitioning(pa.schema([("k", pa.string())]), flavor="hive")
     rows = ds.dataset(uri, partitioning=known).to_table(columns=["n", "k"]).to_pylist()
     return sorted((row["n"], row["k"]) for row in rows)
@@ -99,7 +99,7 @@ def _guessed_by_polars(uri: str) -> Rows:
     return list(frame.select("n", "k").collect().sort("n").iter_rows())
 
 
-def _told_to_polars(uri: str) -> Rows:
+def _typed_by_polars(uri: str) -> Rows:
     frame = pl.scan_parquet(
         f"{uri}/**/*.parquet", hive_partitioning=True, hive_schema={"k": pl.String}
     )
@@ -107,9 +107,9 @@ def _told_to_polars(uri: str) -> Rows:
 
 
 FOLDER_READERS: dict[str, tuple[Read, Read]] = {
-    "pyarrow 25": (_guessed_by_pyarrow, _told_to_pyarrow),
-    "DuckDB 1.5": (_guessed_by_duckdb, _told_to_duckdb),
-    "polars 2.1": (_guessed_by_polars, _told_to_polars),
+    "pyarrow 25": (_guessed_by_pyarrow, _typed_by_pyarrow),
+    "DuckDB 1.5": (_guessed_by_duckdb, _typed_by_duckdb),
+    "polars 2.1": (_guessed_by_polars, _typed_by_polars),
 }
 
 
