@@ -128,7 +128,7 @@ def test_overdue_is_twice_the_usual_time_between_commits(cli: Cli, tmp_path: Pat
     assert told(cli)["t"]["reason"] == "the last success is more than 6 h old"
 
 
-def test_staged_files_tell_of_a_run_that_is_under_way(cli: Cli, tmp_path: Path) -> None:
+def test_staged_files_show_that_a_run_is_under_way(cli: Cli, tmp_path: Path) -> None:
     assert cli("run", "shop.yml", "t")[0] == 0
     target = tmp_path / "out" / "t"
     writer = LocalStorage().stage(str(target / "x.parquet"), str(target), "t0ken")

@@ -173,7 +173,9 @@ def test_numbers_days_and_truth_values_are_read_as_they_are_written(tmp_path: Pa
 )  # fmt: skip
 def test_what_is_written_in_another_way_is_no_value(tmp_path: Path, row: str) -> None:
     # The number that a guess would make of it is another one.
-    with pytest.raises(TypeNotRepresentable, match=r"line 3, column '\w+': the value is not a valid"):
+    with pytest.raises(
+        TypeNotRepresentable, match=r"line 3, column '\w+': the value is not a valid"
+    ):
         rows(tmp_path, f"amount;day;active\n1;;\n{row}\n", delimiter=";", types=EUROPEAN)
 
 

@@ -322,7 +322,7 @@ def test_a_mask_of_a_field_that_there_is_not_is_refused(tmp_path: Path, name: st
         extract(tmp_path, columns={"mask": {name: "null"}})
 
 
-def test_a_nested_column_whose_type_changes_is_told(tmp_path: Path) -> None:
+def test_a_nested_column_whose_type_changes_is_reported(tmp_path: Path) -> None:
     given = {"mode": "incremental"}
     pq.write_table(nested_table(), tmp_path / "a.parquet")
     extract(tmp_path, run="1", **given)

@@ -35,7 +35,7 @@ def follows_rule(found: Column | str, rule: TypeRule) -> bool:
     arrives = rule.arrives_as.replace("(p,s)", "(10,2)").replace("(38,s)", "(38,20)")
     if arrives == "list":
         fits = pa.types.is_list(found.arrow_type)
-    elif told == "the same" and pa.types.is_nested(found.arrow_type):
+    elif arrives == "the same" and pa.types.is_nested(found.arrow_type):
         fits = found.source_type == f"parquet {found.arrow_type}"
     else:
         names = [re.sub(r"^the same$", str(found.arrow_type), name) for name in arrives.split(", ")]
