@@ -5,8 +5,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-image check check-code \
-	check-types check-tests check-infra prepare bench soak dist image audit deploy destroy clean
+.PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-postgres test-image check \
+	check-code check-types check-tests check-infra prepare bench soak soak-production fuzz dist image audit \
+	deploy destroy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -107,6 +108,12 @@ test-spark4: $(SPARK4)/.ready $(SPARK4)/spark.jsa $(DEBIAN)  ## Run what depends
 # All that `make test` and `make test-spark4` would install first.
 prepare: .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(LOCAL_SFN) $(SPARK4)/spark.jsa
 
+# PostgreSQL 13, 14 and 17 are on no machine that CI has: VERSION=13 fetches all three.
+test-postgres: $(READY) $(DEBIAN)  ## Run the tests of PostgreSQL on another version of it; VERSION=13, 14 or 17
+	@$(BIN)/python -m tests.support.postgres_versions
+	@TEST_POSTGRES=$(VERSION) $(BIN)/pytest -q tests/service/test_postgres_*.py \
+	  tests/service/test_incremental.py tests/service/test_snapshot_mode.py $(ARGS)
+
 # Installs buildah, debootstrap and runc where they are missing.
 test-image: $(READY) $(DEBIAN) $(SPARK4)/.ready $(PIP_AUDIT)  ## Run the image, and artifacts in chroots and on a cluster, as root
 	@$(BIN)/pytest -q -m image $(ARGS)
@@ -169,6 +176,12 @@ bench: $(READY) $(DEBIAN)  ## Measure; BENCH=lineitem ARGS='--scale 0.1' for one
 
 soak: $(READY)  ## Kill extracts while rows change, for minutes; ARGS='--minutes 30 --seed 7'
 	@$(BIN)/python -m tests.support.soak $(ARGS)
+
+soak-production: $(READY) $(DEBIAN)  ## The same with standby, poolers, partitions and failovers; ARGS='--minutes 30'
+	@$(BIN)/python -m tests.support.production_soak $(ARGS)
+
+fuzz: $(READY)  ## Read broken configs, records, events and files, for minutes; ARGS='--minutes 60 --target csv'
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 dist: $(READY)  ## Build what is shipped into dist/
 	@rm -rf dist

@@ -101,9 +101,9 @@ def parse_value(kind: WatermarkType, given: str | int, where: str) -> WatermarkV
         if kind == "decimal":
             return _number(kind, re.fullmatch(r"[+-]?\d{1,1000}(\.\d{1,1000})?", text, re.ASCII))
         if kind == "date":
-            return _value(kind, date.fromisoformat(text) if len(text) == 10 else None)
+            return watermark_value(kind, date.fromisoformat(text) if len(text) == 10 else None)
         if kind in TIME_TYPES:
-            return _value(kind, _moment(kind, text))
+            return watermark_value(kind, _moment(kind, text))
     except ValueError:
         raise ConfigError(
             f"{where}: {given!r} is not a value of the watermark column, which is of type {kind}; "
@@ -115,7 +115,7 @@ def parse_value(kind: WatermarkType, given: str | int, where: str) -> WatermarkV
 def _number(kind: WatermarkType, found: re.Match[str] | None) -> WatermarkValue:
     if found is None:
         raise ValueError
-    return _value(kind, int(found[0]) if kind == "integer" else Decimal(found[0]))
+    return watermark_value(kind, int(found[0]) if kind == "integer" else Decimal(found[0]))
 
 
 def _moment(kind: WatermarkType, text: str) -> datetime:
@@ -130,10 +130,16 @@ def _moment(kind: WatermarkType, text: str) -> datetime:
         raise ValueError from None
 
 
-def _value(kind: WatermarkType, value: int | Decimal | date | datetime | None) -> WatermarkValue:
-    """Spell a Python value as the source would; timestamps as UTC."""
+def watermark_value(
+    kind: WatermarkType, value: int | Decimal | date | datetime | None
+) -> WatermarkValue:
+    """Spell a Python value as the source would; timestamps are the UTC wall clock, naive.
+
+    Raises:
+        ValueError: It is None.
+    """
     if value is None:
-        raise ValueError
+        raise ValueError("a watermark is not NULL")
     if isinstance(value, datetime):
         fraction = f".{value.microsecond:06}".rstrip("0") if value.microsecond else ""
         text = f"{value:%H:%M:%S}{fraction}"
@@ -188,12 +194,12 @@ def minus(value: WatermarkValue, lag: timedelta | int) -> WatermarkValue | None:
         raise TypeError(f"a {value.type} has no lag of {lag!r}")
     try:
         if value.type == "date" and isinstance(lag, timedelta):
-            return _value(value.type, found + timedelta(days=-lag // timedelta(days=1)))
+            return watermark_value(value.type, found + timedelta(days=-lag // timedelta(days=1)))
         if value.type == "decimal" and isinstance(lag, int):
             # The default context would round to 28 digits.
             digits = len(value.text) + len(str(lag)) + 1
-            return _value(value.type, Context(prec=digits).subtract(found, Decimal(lag)))
-        return _value(value.type, found - lag)
+            return watermark_value(value.type, Context(prec=digits).subtract(found, Decimal(lag)))
+        return watermark_value(value.type, found - lag)
     except OverflowError:
         return None
 
@@ -203,7 +209,7 @@ def minus(value: WatermarkValue, lag: timedelta | int) -> WatermarkValue | None:
 
 def first_of_period(value: WatermarkValue, unit: str) -> WatermarkValue:
     """Return the first value of the year, month, day or hour that contains a time, UTC."""
-    return _value(value.type, _floor(python_value(value), unit))
+    return watermark_value(value.type, _floor(python_value(value), unit))
 
 
 def last_of_period(value: WatermarkValue, unit: str) -> WatermarkValue:
@@ -219,7 +225,7 @@ def last_of_period(value: WatermarkValue, unit: str) -> WatermarkValue:
     if isinstance(last, datetime):
         last = last.replace(minute=59, second=59, microsecond=999_999)
         last = last if unit == "hour" else last.replace(hour=23)
-    return _value(value.type, last)
+    return watermark_value(value.type, last)
 
 
 def just_before(value: WatermarkValue) -> WatermarkValue | None:

@@ -29,6 +29,7 @@ from extract_jobs.commit.record import Commit
 from extract_jobs.connections.secrets import secret_text
 from extract_jobs.engine.choice import Placement, place_splits
 from extract_jobs.engine.run_splits import (
+    SplitResult,
     SplitTask,
     abort_leftover_uploads,
     check_driver,
@@ -43,13 +44,14 @@ from extract_jobs.errors import (
     StopRequested,
     WriteFailed,
 )
+from extract_jobs.planning.full_watermark import after_reading, column_of, is_followed
 from extract_jobs.planning.interval import covered_after, watermark_column
 from extract_jobs.planning.overwrite_partitions import replaced_by_interval, replaced_by_snapshot
 from extract_jobs.planning.plan import Plan, partition_names
 from extract_jobs.planning.schema_change import columns_after, schema_json
 from extract_jobs.reporting.report import Report, identity, versions
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import JointSnapshot, Snapshot, VerifiedSnapshot
+from extract_jobs.sources import CourteousSnapshot, JointSnapshot, Snapshot, VerifiedSnapshot
 from extract_jobs.sources.splits import Split
 from extract_jobs.spark.session import spark_context
 from extract_jobs.spec.attempt_names import file_prefix
@@ -59,6 +61,7 @@ from extract_jobs.spec.source_types import registration
 from extract_jobs.storage import WrittenFile
 from extract_jobs.transform.masks import MaskKey
 from extract_jobs.transform.transform import Transform
+from extract_jobs.watermark import Interval, WatermarkType
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +100,7 @@ class Attempt:
         `recover` finishes it.
         """
         task = self.task()
+        courteous = self.snapshot if isinstance(self.snapshot, CourteousSnapshot) else None
         try:
             with self.context.phase("extract"):
                 splits = self.snapshot.splits(self.spec)
@@ -119,36 +123,23 @@ class Attempt:
                     progress=self.context.progress,
                     committed=self.committed(task, splits),
                     workers=self.context.workers,
+                    check=courteous.give_way if courteous else lambda: None,
                 )
+                read_from = read_from | (courteous.read_from() if courteous else {})
                 files = tuple(f for r in results for f in r.files) or self.schema_file(task)
             with self.context.phase("reconcile"):
-                if isinstance(self.snapshot, VerifiedSnapshot):
-                    self.snapshot.verify()
-                source_rows = self.count()
-                same_rows = self.selects_same_rows()
-                # Counts from a different snapshot are reported. Reading fewer rows than there were
-                # both before and after is an error.
-                comparable = source_rows if self.snapshot.shared and same_rows else None
-                around = (before, source_rows) if same_rows else (None, None)
-                reconcile(
-                    self.spec.extract_table,
-                    sum(r.rows for r in results),
-                    sum(f.rows for f in files) + sum(r.repeated_rows for r in results),
-                    comparable,
-                    around,
-                )
-                if same_rows and self.reads_interval_once():
-                    refuse_fewer(self.spec.extract_table, sum(r.rows for r in results), source_rows)
+                source_rows, reconciled = self.reconcile(results, files, before)
             if placement.on != "here":
                 abort_leftover_uploads(task, files)  # of workers that were lost
             check_driver(placement.context)
+            plan, covers = self.after_reading(results)
             report = attempt_report(
-                self.spec, self.context, self.plan, self.columns, task.transform,
+                self.spec, self.context, plan, self.columns, task.transform,
                 read_from=read_from,
                 results=results, files=files, source_rows=source_rows,
-                reconciled=comparable is not None, left_out=self.left_out,
+                reconciled=reconciled, left_out=self.left_out,
             )  # fmt: skip
-            commit = self.commit(task.transform, files, report)
+            commit = replace(self, plan=plan).commit(task.transform, files, report, covers)
         except BaseException:
             self.discard_staged(task)
             raise
@@ -167,6 +158,42 @@ class Attempt:
                     "this run's files were dropped"
                 )
         return finish(self.spec, self.log, winner, self.context)
+
+    def reconcile(
+        self, results: Sequence[SplitResult], files: Sequence[WrittenFile], before: int | None
+    ) -> tuple[int | None, bool]:
+        """Compare what was read, what was written and what the source counts.
+
+        Counts from a different snapshot are reported only. Reading fewer rows than there were both
+        before and after is an error.
+
+        Args:
+            results: Of every split.
+            files: What they staged.
+            before: The source's count before the first split; None for no such count.
+
+        Returns:
+            The source's count, None if it is not wanted, and whether it was compared.
+
+        Raises:
+            ReconcileFailed: They differ.
+            SourceMoved: The splits may have read different states of the table.
+        """
+        if isinstance(self.snapshot, VerifiedSnapshot):
+            self.snapshot.verify()
+        source_rows, same_rows = self.count(), self.selects_same_rows()
+        rows = sum(result.rows for result in results)
+        comparable = source_rows if self.snapshot.shared and same_rows else None
+        reconcile(
+            self.spec.extract_table,
+            rows,
+            sum(f.rows for f in files) + sum(r.repeated_rows for r in results),
+            comparable,
+            (before, source_rows) if same_rows else (None, None),
+        )
+        if same_rows and self.reads_interval_once():
+            refuse_fewer(self.spec.extract_table, rows, source_rows)
+        return source_rows, comparable is not None
 
     def prepare(self, commit: Commit, task: SplitTask) -> Commit:
         """Make the commit; returns it, or the one that was made in its place.
@@ -213,9 +240,27 @@ class Attempt:
             },
             open_storage=self.context.open_storage,
             watermark_column=spec.watermark.column if spec.watermark else None,
+            follows=self.followed(),
             spill_folder=spec.spill_folder,
             value_limit=ValueLimit(spec.extract_table, spec.max_value_bytes),
         )
+
+    def followed(self) -> WatermarkType | None:
+        """Return the kind of the watermark column if a full run needs its greatest value."""
+        column = column_of(self.spec, self.plan.base.published, self.columns)
+        return column.watermark if column is not None and is_followed(column) else None
+
+    def after_reading(self, results: Sequence[SplitResult]) -> tuple[Plan, Interval]:
+        """Return the plan with the watermark after the commit, and what a full run covers."""
+        if self.followed() is None:
+            return self.plan, Interval()
+        delay = self.spec.watermark and self.spec.watermark.delay
+        watermark, covers = after_reading(
+            self.plan.watermark,
+            (result.greatest for result in results),
+            one_moment=self.snapshot.shared and not delay,
+        )
+        return replace(self.plan, watermark=watermark), covers
 
     def committed(
         self, task: SplitTask, splits: Sequence[Split]
@@ -274,10 +319,15 @@ class Attempt:
         return self.plan.interval is not None and appends and not lag
 
     def commit(
-        self, transform: Transform, files: tuple[WrittenFile, ...], report: Report
+        self,
+        transform: Transform,
+        files: tuple[WrittenFile, ...],
+        report: Report,
+        covers: Interval,
     ) -> Commit:
-        """Return the commit record for this attempt's files."""
+        """Return the commit record for this attempt's files; a full run covers an interval too."""
         spec, plan = self.spec, self.plan
+        column = column_of(spec, plan.base.published, self.columns)
         return next_commit(
             plan.base,
             replaces=self.replaces(files),
@@ -299,7 +349,14 @@ class Attempt:
             files=files,
             objects=plan.objects.name if plan.objects else None,
             report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
-            **covered_after(spec, plan.base.published, plan.interval, files),
+            **covered_after(
+                spec,
+                plan.base.published,
+                plan.interval,
+                files,
+                full=covers,
+                column=column.name if column else None,
+            ),
         )
 
     def replaces(self, files: tuple[WrittenFile, ...]) -> Replaces:

@@ -166,6 +166,8 @@ def _read_from_facts(read_from: dict[str, Any]) -> list[tuple[str, str]]:
         facts.append(("read from", f"a standby, which lags {amount}"))
     if "row_security" in read_from:
         facts.append(("policies", "row-level security may hide rows, which row_security allows"))
+    if "unverified" in read_from:
+        facts.append(("trust", f"{read_from['unverified']}; sslmode: verify-full checks both"))
     return facts
 
 

@@ -27,6 +27,7 @@ from extract_jobs.spec.parts import (
     SchemaPolicy,
     SplitSpec,
     TargetSpec,
+    WaitingDdl,
     WatermarkSpec,
 )
 from extract_jobs.spec.source import ConnectionSpec, FilesSpec, connection_problem
@@ -62,6 +63,16 @@ class SourceSettings(SpecPart):
     )
     max_lag: Duration | None = Field(
         None, description="How far a PostgreSQL standby may lag behind its primary; default: any."
+    )
+    statement_timeout: Duration | None = Field(
+        None,
+        description="How long one statement may take in PostgreSQL or MySQL, the reading of a "
+        "split included; default: without end.",
+    )
+    on_waiting_ddl: WaitingDdl = Field(
+        "wait",
+        description="When ALTER TABLE and the like wait behind the reader of a PostgreSQL table: "
+        "let them wait, or yield, which ends the run to be tried again.",
     )
 
     @field_validator("connection")
@@ -192,6 +203,12 @@ class TableConfig(SpecPart):
         None, description="As source.row_security, which is the default."
     )
     max_lag: Duration | None = Field(None, description="As source.max_lag, which is the default.")
+    statement_timeout: Duration | None = Field(
+        None, description="As source.statement_timeout, which is the default."
+    )
+    on_waiting_ddl: WaitingDdl | None = Field(
+        None, description="As source.on_waiting_ddl, which is the default."
+    )
     reconcile: bool = True
     reconcile_max_bytes: Bytes = Field(
         10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."

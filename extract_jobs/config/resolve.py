@@ -189,11 +189,12 @@ def read_by_others(
                 break
 
 
+_OF_SOURCE = ("row_security", "max_lag", "statement_timeout", "on_waiting_ddl")
+"""Keys that a table may have and its source too, whose value is the default."""
 _SPEC_FIELDS = [
     name
     for name in TableConfig.model_fields
-    if name in ExtractSpec.model_fields
-    and name not in ("target", "state_uri", "row_security", "max_lag")
+    if name in ExtractSpec.model_fields and name not in ("target", "state_uri", *_OF_SOURCE)
 ]
 
 
@@ -225,7 +226,6 @@ def spec_of(
         report_uri=report_uri,
         tracking_table=tracking_table,
         limit=limit,
-        row_security=table.config.row_security or source.row_security,
-        max_lag=table.config.max_lag or source.max_lag,
+        **{name: getattr(table.config, name) or getattr(source, name) for name in _OF_SOURCE},
         **fields,
     )

@@ -69,6 +69,17 @@ class DatabaseConnection:
         return f"{self.host}:{self.port}, database {self.database!r}, user {self.user!r}"
 
     @property
+    def trust(self) -> dict[str, str]:
+        """What `TableDescription.read_from` says where nobody checks whom the connection reaches.
+
+        Empty where the host is verified, where it is this machine, and where a JDBC driver is
+        given a URL of its own.
+        """
+        if self.url or is_local(self.host) or self.sslmode == "verify-full":
+            return {}
+        return {"unverified": _UNVERIFIED[self.sslmode]}
+
+    @property
     def sslrootcert(self) -> str | None:
         """File of trusted certificates on this machine, or ``system``; None is the default.
 
@@ -127,6 +138,14 @@ class DatabaseConnection:
         if self.sslmode in ("disable", "prefer") and not self.host.startswith("/"):
             found["require_auth"] = "!password"
         return {key: value for key, value in found.items() if value is not None}
+
+
+_UNVERIFIED = {
+    "disable": "sslmode disable: without encryption, and the server is not verified",
+    "prefer": "sslmode prefer: without encryption if the server has none, and it is not verified",
+    "require": "sslmode require: encrypted, but the server is not verified",
+    "verify-ca": "sslmode verify-ca: the server's certificate is verified, its name is not",
+}
 
 
 def is_local(host: str) -> bool:

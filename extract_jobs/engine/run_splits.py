@@ -57,6 +57,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_CHECK_SECONDS = 1.0
 _CANCEL_SECONDS = 1.0
 """Seconds between attempts to cancel the tasks still running after one has failed."""
 
@@ -69,6 +70,7 @@ def run_splits(
     progress: Progress,
     committed: Callable[[Split], CommittedRows | None] | None = None,
     workers: WorkerProcesses | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[SplitResult]:
     """Extract every split.
 
@@ -80,6 +82,7 @@ def run_splits(
         committed: Returns the rows of a split that are already committed. Called in this process
             when the split's turn comes; each split then has its own task. None if there are none.
         workers: Worker processes, which the caller closes; None starts others.
+        check: Called after each batch or each second; what it raises stops every split.
 
     Returns:
         One result per split, in order of index.
@@ -95,18 +98,29 @@ def run_splits(
     of_split = committed or (lambda _: None)
     if placement.on == "here":
         assert not isinstance(reader, DataFrameReader)
-        here = _Here(task, reader, of_split, progress)
+        here = _Here(task, reader, of_split, _Checked(progress, check))
         return [result for unit in units for result in here.run(unit)]
     if placement.on == "processes":
         with nullcontext(workers) if workers else WorkerProcesses() as processes:
             on_processes = _OnProcesses(task, of_split, progress, processes)
-            return _side_by_side(on_processes, units, connections, progress)
+            return _side_by_side(on_processes, units, connections, progress, check)
     assert context is not None
     on_spark = _OnSpark(task, reader, of_split, context, lambda: spark_session(placement.session))
-    return _side_by_side(on_spark, units, connections, progress)
+    return _side_by_side(on_spark, units, connections, progress, check)
 
 
 OfSplit = Callable[[Split], CommittedRows | None]
+
+
+class _Checked(Progress):
+    """Passes progress of splits on, after a check."""
+
+    def __init__(self, progress: Progress, check: Callable[[], None]) -> None:
+        self._progress, self._check = progress, check
+
+    def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+        self._check()
+        self._progress.split(index, rows, size, done=done)
 
 
 @dataclass(frozen=True)
@@ -188,7 +202,11 @@ class _OnSpark:
 
 
 def _side_by_side(
-    way: _Way, units: Sequence[tuple[Split, ...]], connections: int, progress: Progress
+    way: _Way,
+    units: Sequence[tuple[Split, ...]],
+    connections: int,
+    progress: Progress,
+    check: Callable[[], None],
 ) -> list[SplitResult]:
     """Run units in parallel; the first that fails stops the others.
 
@@ -210,8 +228,12 @@ def _side_by_side(
     futures: list[Future[Results]] = []
     try:
         futures.extend(pool.submit(run_unit, unit) for unit in units)
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        failed = [f for f in done if f.exception() is not None]
+        failed: list[Future[Results]] = []
+        under_way: set[Future[Results]] = set(futures)
+        while under_way and not failed:
+            done, under_way = wait(futures, _CHECK_SECONDS, return_when=FIRST_EXCEPTION)
+            failed = [f for f in done if f.exception() is not None]
+            check()
         if failed:
             raise failed[0].exception() or AssertionError("no error")
         return sorted((r for f in futures for r in f.result()), key=lambda r: r.index)

@@ -7,8 +7,10 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from extract_jobs import errors
 from extract_jobs.commit.deduplication import CommittedRows
@@ -21,6 +23,7 @@ from extract_jobs.sources.splits import Split
 from extract_jobs.spec.parts import TargetSpec
 from extract_jobs.storage import OpenStorage, WrittenFile
 from extract_jobs.transform.transform import Transform
+from extract_jobs.watermark import WatermarkType, WatermarkValue, watermark_value
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class SplitResult:
         null_watermark_rows: Rows whose watermark column was NULL.
         repeated_rows: Rows that are in no file because they are already committed.
         rejected_rows: Rows that did not parse and that the source set aside; not in ``rows``.
+        greatest: Greatest value of the watermark column, where the task follows it.
     """
 
     index: int
@@ -53,6 +57,7 @@ class SplitResult:
     null_watermark_rows: int = 0
     repeated_rows: int = 0
     rejected_rows: int = 0
+    greatest: WatermarkValue | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class SplitTask:
         metadata: Key-value metadata of every file.
         open_storage: Called in the process that runs the task.
         watermark_column: Column whose NULLs are counted; None counts nothing.
+        follows: The watermark's type, where its greatest value is wanted.
         committed: Rows that are already committed and are not written again; None for none.
         spill_folder: Where rows wait on a worker's disk; None is its folder for temporary files.
         value_limit: Maximum size of a value; None for any size.
@@ -98,6 +104,7 @@ class SplitTask:
     metadata: dict[str, str]
     open_storage: OpenStorage
     watermark_column: str | None = None
+    follows: WatermarkType | None = None
     committed: CommittedRows | None = None
     spill_folder: str | None = None
     value_limit: ValueLimit | None = None
@@ -150,6 +157,7 @@ class SplitTask:
             ExtractError: As the batches and the writer raise.
         """
         rows = nulls = repeated = 0
+        greatest: Any = None
         for batch in batches:
             if self.value_limit:
                 self.value_limit.check(batch, split)
@@ -161,8 +169,13 @@ class SplitTask:
             rows += batch.num_rows
             if self.watermark_column:
                 nulls += batch.column(self.watermark_column).null_count
+            if self.watermark_column and self.follows:
+                greatest = _greater(greatest, batch.column(self.watermark_column))
             progress.split(split.index, rows, writer.bytes, done=False)
-        return SplitResult(split.index, rows, (), dict(nulled()), nulls, repeated)
+        value = None
+        if self.follows and greatest is not None:
+            value = watermark_value(self.follows, greatest)
+        return SplitResult(split.index, rows, (), dict(nulled()), nulls, repeated, greatest=value)
 
     @contextmanager
     def open_writer(self, index: int) -> Iterator[PartitionedWriter]:
@@ -184,6 +197,17 @@ class SplitTask:
             metadata=self.metadata,
             spill_folder=self.spill_folder,
         )
+
+
+def _greater(greatest: Any, column: pa.Array) -> Any:
+    """Return the greater of a value and an array's greatest; of times the UTC wall clock."""
+    found = pc.max(column)
+    if pa.types.is_timestamp(found.type):
+        found = found.cast(pa.timestamp("us"))
+    value = found.as_py()
+    if value is None or greatest is None:
+        return greatest if value is None else value
+    return max(greatest, value)
 
 
 def described(unit: Sequence[Split]) -> str:

@@ -217,19 +217,28 @@ def covered_after(
     last: Commit | None,
     interval: Interval | None,
     files: Sequence[WrittenFile],
+    *,
+    full: Interval = Interval(),  # noqa: B008 - frozen
+    column: str | None = None,
 ) -> dict[str, Any]:
     """Return a commit's fields for covered intervals and whether increments are live.
 
-    A full extract covers all values, unless it finds no rows.
+    Args:
+        spec: The run's spec.
+        last: The last published commit.
+        interval: What the run extracted; None for a full extract.
+        files: The commit's.
+        full: What a full extract covers, unless it finds no rows.
+        column: The watermark column of a full extract after which increments go on.
     """
     overwrites = spec.target.write_mode == "overwrite"
     covered = () if overwrites else covered_by(last)
-    column = last.watermark_column if last else None
+    column = column or (last.watermark_column if last else None)
     if interval is not None:
         column = spec.watermark.orders_by if spec.watermark else None
         covered = with_interval(covered, interval)
     elif any(f.rows for f in files):
-        covered = (Interval(),)
+        covered = (full,)
     kept = last is not None and not overwrites and last.holds_increments
     return {
         "watermark_column": column,

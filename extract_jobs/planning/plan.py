@@ -13,6 +13,7 @@ from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Base, Commit
 from extract_jobs.commit.record_check import check_columns, check_position
 from extract_jobs.errors import CommitConflict, ConfigError, SourceMoved
+from extract_jobs.planning import full_watermark
 from extract_jobs.planning.interval import (
     covered_by,
     next_step,
@@ -39,7 +40,7 @@ class Plan:
     Attributes:
         base: The commit to build on.
         interval: Rows to extract; None means all.
-        watermark: The table's watermark after the commit.
+        watermark: The table's watermark after the commit; what a full run reads may raise it.
         extract_date: Date of the run's planning, UTC; partitions by ``extract_date`` use it, so
             that an attempt after midnight writes where the first did.
         drift: How the columns have changed since the last commit.
@@ -117,12 +118,16 @@ def make_plan(
     if pinned is None:
         source = known_at(source, base.published.position if base.published else None)
         step = next_step(spec, base.published, description, source)
+        if step:
+            watermark = step.watermark
+        else:
+            watermark = full_watermark.highest_before(spec, base.published, description, source)
         pinned = {
             "base_seq": base.seq,
             "planned_at": now.isoformat(),
             "extract_date": now.date().isoformat(),
             "interval": step and step.interval.to_json(),
-            "watermark": step and step.watermark and step.watermark.to_json(),
+            "watermark": watermark and watermark.to_json(),
             "schema": columns,
             "position": source.position() if isinstance(source, ReplicatedSource) else None,
         }
@@ -145,6 +150,8 @@ def make_plan(
         position=held.position,
     )
     if plan.interval is None:
+        if full_watermark.column_of(spec, base.published, description.columns):
+            return plan
         return replace(plan, watermark=WatermarkValue.from_json(base.watermark))
     return replace(plan, repeated=repeated(spec, base.published, plan.interval, source))
 

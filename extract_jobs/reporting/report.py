@@ -80,8 +80,9 @@ class Report(BaseModel):
     ``catalog_error`` is why the catalog ``failed`` although the data is published, and
     ``catalog_retryable`` whether a retry may help; ``timings`` are seconds by phase; ``read_from``
     describes the database: whether it was a standby (``in_recovery``, ``lag_seconds``), whether
-    policies hid rows (``row_security``), and for MySQL whether all rows come from one snapshot
-    (``one_snapshot``) and why not (``one_snapshot_missing``).
+    policies hid rows (``row_security``), what about the server was not verified (``unverified``),
+    who waited behind the reader's locks (``waited_behind``), and for MySQL whether all rows come
+    from one snapshot (``one_snapshot``) and why not (``one_snapshot_missing``).
 
     Example:
         >>> report = Report(

@@ -154,6 +154,21 @@ class VerifiedSnapshot(Snapshot, Protocol):
 
 
 @runtime_checkable
+class CourteousSnapshot(Snapshot, Protocol):
+    """A snapshot whose locks somebody may wait for."""
+
+    def give_way(self) -> None:
+        """Stop the run where somebody waits and the spec says to yield. Called all the time.
+
+        Raises:
+            Interrupted: Somebody waits.
+        """
+
+    def read_from(self) -> dict[str, list[str]]:
+        """Return who has waited so far, as a part of the report's ``read_from``."""
+
+
+@runtime_checkable
 class JointSnapshot(Snapshot, Protocol):
     """A snapshot whose sessions are opened together, once their number is known."""
 

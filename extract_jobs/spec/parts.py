@@ -18,6 +18,7 @@ from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
 
 JobType = Literal["glue", "emr", "ecs"]
 RowSecurity = Literal["refuse", "apply"]
+WaitingDdl = Literal["wait", "yield"]
 ENGINE_ABOUT = (
     "What runs splits: processes of the job's own machine, or Spark. auto takes Spark where one is "
     "set up (Glue, EMR, spark-submit, a session of the caller) and for sources read by JDBC."
@@ -249,6 +250,8 @@ class SpecFields(SpecPart):
     )
     row_security: RowSecurity = "refuse"
     max_lag: Duration | None = None
+    statement_timeout: Duration | None = None
+    on_waiting_ddl: WaitingDdl = "wait"
     reconcile: bool = True
     reconcile_max_bytes: Bytes = Field(
         10 * 10**9, ge=0, description="Above this size the source is not asked for its own count."

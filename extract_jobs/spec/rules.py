@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterator
+from datetime import timedelta
 from itertools import takewhile
 from urllib.parse import quote
 
@@ -35,6 +36,13 @@ def broken_rules(spec: SpecFields) -> Iterator[str]:
         yield "source.row_security is for sources of type postgres and jdbc"
     if spec.max_lag is not None and spec.source_type != "postgres":
         yield "source.max_lag is for sources of type postgres"
+    if spec.on_waiting_ddl != "wait" and spec.source_type != "postgres":
+        yield "source.on_waiting_ddl is for sources of type postgres"
+    if spec.statement_timeout is not None:
+        if spec.source_type not in ("postgres", "mysql"):
+            yield "source.statement_timeout is for sources of type postgres and mysql"
+        if spec.statement_timeout < timedelta(seconds=1):
+            yield "source.statement_timeout must be 1s or more; leave it out for no limit"
     if spec.engine == "processes" and registration(spec.source_type).on_spark:
         yield (
             f"engine processes: sources of type {spec.source_type} are read by Spark; leave it out"

@@ -205,6 +205,9 @@ def _serverless_settings(emr: Mapping[str, Any]) -> dict[str, str]:
     (_, driver_size), (_, executor_size) = _emr_workers(emr)
     settings = {
         **_spark_settings(emr),
+        # Tasks hold the source's password. Needs EMR 6.15 or later:
+        # https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/interworker-encryption.html
+        "spark.ssl.internode.enabled": "true",
         # So that memory and overhead add up to an existing size.
         "spark.driver.memoryOverhead": f"{driver_size - emr['driver_memory_gb']}g",
         "spark.executor.memoryOverhead": f"{executor_size - emr['executor_memory_gb']}g",
@@ -223,8 +226,16 @@ def _serverless_settings(emr: Mapping[str, Any]) -> dict[str, str]:
 def _cluster_command(emr: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
     """Return the step's whole command: ASL cannot join two lists."""
     settings = _spark_settings(emr)
-    # Otherwise YARN would restart the driver; retries are the state machine's decision.
-    settings["spark.yarn.maxAppAttempts"] = "1"
+    settings |= {
+        # Otherwise YARN would restart the driver; retries are the state machine's decision.
+        "spark.yarn.maxAppAttempts": "1",
+        # Tasks hold the source's password. Spark makes a secret for each application on YARN; the
+        # cluster's shuffle service knows none, and is not needed without dynamic allocation.
+        # https://spark.apache.org/docs/latest/security.html
+        "spark.authenticate": "true",
+        "spark.network.crypto.enabled": "true",
+        "spark.shuffle.service.enabled": "false",
+    }
     if emr["archive"]:
         python = "./environment/bin/python"
         settings |= {

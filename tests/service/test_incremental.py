@@ -128,6 +128,38 @@ def test_every_row_once_at_the_finest_difference(local: Story, name: str) -> Non
     assert report.watermark["text"] == highest
 
 
+@pytest.mark.parametrize("name", ["numeric(12,2)", "date", "timestamptz", "uuid"])
+def test_increments_go_on_where_a_full_run_ended(local: Story, name: str) -> None:
+    """Where Arrow does not order values as the source does, a key tells read rows apart."""
+    kind, values, highest = TYPES[name]
+    more: dict[str, Any] = KEYED if name == "uuid" else {}
+    local.execute(
+        f"create table t (id int primary key, w {kind})",
+        *(f"insert into t values ({n}, '{value}')" for n, value in enumerate(values[:-1], 1)),
+    )
+    assert local.run(mode="full", **more).rows == 3
+    local.execute(f"insert into t values (4, '{values[-1]}')")
+    report = local.run(**more)
+    assert (report.rows, report.source_rows, report.repeated_rows) == (1, 1, 0)
+    assert report.watermark is not None
+    assert report.watermark["text"] == highest
+    assert local.ids() == [1, 2, 3, 4]
+
+
+def test_a_full_run_keeps_the_delay(local: Story) -> None:
+    """A transaction that is still open may commit rows below the greatest value that was read."""
+    late: dict[str, Any] = {"watermark": {"delay": "1h"}, **KEYED}
+    local.execute(
+        "create table t (id int primary key, w timestamptz)",
+        "insert into t values (1, now() - interval '2 h'), (2, now() - interval '1 min')",
+    )
+    assert local.run(mode="full", **late).rows == 2
+    local.execute("insert into t values (3, now() - interval '90 min')")
+    report = local.run(**late)
+    assert (report.rows, report.repeated_rows) == (1, 0)
+    assert local.ids() == [1, 2, 3]
+
+
 def test_the_night_that_summer_time_ends(story: Story) -> None:
     """Writers and database in a zone whose clock goes back: instants do not."""
     story.execute(
@@ -235,7 +267,12 @@ def test_a_first_run_with_nothing_but_null_watermarks(local: Story) -> None:
 def test_a_full_run_counts_null_watermarks_too(local: Story) -> None:
     local.execute("create table t (id int, w int)", "insert into t values (1, null), (2, 5)")
     report = local.run(mode="full")
-    assert (report.rows, report.null_watermark_rows, report.watermark) == (2, 1, None)
+    assert (report.rows, report.null_watermark_rows) == (2, 1)
+    assert report.watermark == {"type": "integer", "text": "5"}
+    local.execute("insert into t values (3, null), (4, 6)")
+    report = local.run()
+    assert (report.rows, report.null_watermark_rows) == (1, 2)
+    assert local.ids() == [1, 2, 4]
 
 
 def test_late_rows_within_the_lag_come_once(story: Story) -> None:

@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from extract_jobs.errors import TypeNotRepresentable
+from extract_jobs.run import run_extract
 from tests.support.postgres import Server
 from tests.support.postgres_source import snapshot_of, source
 
@@ -99,3 +102,33 @@ def test_a_query_over_wide_rows_is_read_row_by_row(pg_database: Server, monkeypa
             rows = [r for s in splits for b in snapshot.reader.read(s) for r in b.to_pylist()]
         assert len(rows) == 20
         assert all(len(row.get("v", "x" * 300000)) == 300000 for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["text", "bytea", "varchar"])
+def test_the_server_does_not_send_a_value_that_is_too_large(
+    pg_database: Server, monkeypatch, tmp_path, kind
+):
+    """A value of 500 MB would be refused all the same, once it has taken a gigabyte."""
+    pg_database.execute(
+        f"create table t (id int, v {kind} not null)",
+        "alter table t alter column v set storage external",
+        f"insert into t select i, repeat('x', 20000 * i)::{kind} from generate_series(1, 40) i",
+        "analyze t",
+    )
+    spec = source(
+        pg_database, monkeypatch, tmp_path, extract_table="t", max_value_bytes=700_000
+    ).spec
+    lengths = []
+    real = pa.array
+    monkeypatch.setattr(
+        "extract_jobs.sources.postgres.rows.pa.array",
+        lambda values, *rest: (lengths.extend(len(v) for v in values if isinstance(v, str | bytes)),
+                               real(values, *rest))[1],
+    )  # fmt: skip
+    with pytest.raises(
+        TypeNotRepresentable, match=r"^reading t: .*'v' has a value of 7\d0,000 bytes"
+    ):
+        run_extract(spec)
+    assert 0 < max(lengths) <= 700_000
+    whole = spec.model_copy(update={"run_id": "r-2", "max_value_bytes": 800_000})
+    assert run_extract(whole).rows == 40

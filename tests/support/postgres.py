@@ -27,7 +27,7 @@ import pytest
 from psycopg import sql
 
 from infra.local.postgres import ENVIRONMENT, SETTINGS, installation, readable_by_all
-from tests.support import debian
+from tests.support import debian, postgres_versions
 from tests.support.database_server import DatabaseServer
 from tests.support.ports import free_port
 
@@ -81,7 +81,7 @@ def run_server(version: int = 18, **settings: str) -> Iterator[Server]:
     """Run a fresh server until the context ends; nothing of it stays behind.
 
     Args:
-        version: Major version, 15, 16 or 18.
+        version: Major version, 15, 16 or 18, or of `postgres_versions`.
         **settings: Settings of postgresql.conf beyond the tests' own.
     """
     with make_cluster(version) as cluster, cluster.serving(**settings) as server:
@@ -101,12 +101,17 @@ def cluster_folder(version: int = 18) -> Iterator[Cluster]:
     """Make a folder for a cluster, without a data directory yet.
 
     Args:
-        version: Major version: 16 and 18 come from the wheel, 15 is Debian's.
+        version: Major version: 16 and 18 come from the wheel, 15 is Debian's, others are those of
+            `postgres_versions`.
     """
     with servers_folder() as (directory, identity):
         if version == 15:
             root = debian.readable_root(directory)
             install, environment = debian.postgres(root), ENVIRONMENT | debian.environment(root)
+        elif version in postgres_versions.PACKAGES:
+            found = postgres_versions.folder_of(version)
+            install = readable_by_all(found, directory) if identity else found
+            environment = ENVIRONMENT | {"LD_LIBRARY_PATH": str(install / "lib")}
         else:
             install, environment = installation(version), ENVIRONMENT
             install = readable_by_all(install, directory) if identity else install
@@ -218,8 +223,8 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="session")
 def pg() -> Iterator[Server]:
-    """One server for the whole test session."""
-    with run_server() as server:
+    """One server for the whole test session, of the version that `TEST_POSTGRES` names, or 18."""
+    with run_server(int(os.environ.get("TEST_POSTGRES", "18"))) as server:
         yield server
 
 

@@ -41,7 +41,7 @@ from tests.support.postgres import (
 
 PoolMode = Literal["session", "transaction", "statement"]
 
-_SETTINGS = {
+STANDBY_SETTINGS = {
     "wal_level": "replica",
     "max_wal_senders": "5",
     "hot_standby": "on",
@@ -100,7 +100,7 @@ def run_nodes(**settings: str) -> Iterator[Nodes]:
     Args:
         **settings: Settings of both beyond the tests' own.
     """
-    given = _SETTINGS | settings
+    given = STANDBY_SETTINGS | settings
     with (
         cluster_folder(15) as first,
         cluster_folder(15) as second,

@@ -39,6 +39,7 @@ class Values:
         values: Each is found again by ``=``, and read back as it is.
         missed: Positions of values that a reader's filter does not find.
         note: What the page says of these.
+        nested: Whether they are lists, structs or maps, for which no reader is asked by ``=``.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Values:
     values: tuple[Any, ...]
     missed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     note: str = ""
+    nested: bool = False
 
 
 def _spark(value: Any) -> dict[str, Any]:
@@ -94,6 +96,39 @@ VALUES = (
         ),
     ),
     Values("boolean", pa.bool_(), (True, False)),
+    Values(
+        "lists of integers: NULL, empty, with NULL inside", pa.list_(pa.int64()),
+        ([1, 2**63 - 1], None, [], [None], [3, None]), nested=True,
+    ),
+    Values(
+        "lists of floats: NaN, infinities, −0.0", pa.list_(pa.float64()),
+        ([NAN, -0.0, math.inf], [-math.inf]), nested=True,
+    ),
+    Values(
+        "lists of text, dates, decimals, times", pa.struct({
+            "t": pa.list_(pa.string()), "d": pa.list_(pa.date32()),
+            "n": pa.list_(pa.decimal128(38, 10)), "m": pa.list_(pa.timestamp("us")),
+        }),
+        ({
+            "t": ["", "日"], "d": [date(1, 1, 1), date(1582, 10, 10), date(9999, 12, 31)],
+            "n": list(_decimals("1E-10", f"{'9' * 28}.5000000000")),
+            "m": [datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)],
+        },),
+        nested=True,
+    ),
+    Values(
+        "structs: NULL, and NULL in every field", pa.struct({"a": pa.int32(), "b": pa.string()}),
+        ({"a": 1, "b": "x"}, None, {"a": None, "b": None}), nested=True,
+    ),
+    Values(
+        "maps: NULL, empty, with NULL values", pa.map_(pa.string(), pa.int64()),
+        ({"a": 1, "": 2}, None, {}, {"a": None}), nested=True,
+    ),
+    Values(
+        "lists of lists and of structs",
+        pa.list_(pa.struct({"k": pa.string(), "v": pa.list_(pa.list_(pa.int64()))})),
+        ([{"k": "a", "v": [[1], [], None]}, None], []), nested=True,
+    ),
 )  # fmt: skip
 
 GREATER = {
@@ -181,7 +216,20 @@ def write_folders(folder: Path, values: tuple[str | None, ...]) -> str:
 
 
 def same(found: Any, expected: Any) -> bool:
-    """Whether two values are one: −0.0 is not 0.0, and NaN is NaN."""
+    """Whether two values are one: −0.0 is not 0.0, and NaN is NaN.
+
+    A reader may give a struct or a map in any form that Python has for one.
+    """
+    if isinstance(expected, dict) and found is not None:
+        pairs = found.asDict() if hasattr(found, "asDict") else found
+        if isinstance(pairs, list):
+            pairs = [tuple(p.values()) if isinstance(p, dict) else p for p in pairs]
+        pairs = dict(pairs)
+        return pairs.keys() == expected.keys() and all(
+            same(pairs[key], value) for key, value in expected.items()
+        )
+    if isinstance(expected, list) and found is not None:
+        return len(found) == len(expected) and all(map(same, found, expected))
     if isinstance(found, float) and isinstance(expected, float):
         return repr(found) == repr(expected)
     if isinstance(found, bytearray):
@@ -205,7 +253,7 @@ _PAGE = """\
 
 Every cell is a test: the files are written as an extract writes them, each value in a row group of
 its own, and read by the reader that heads the column. *As written* means that each value comes back
-as it is, and that a filter on it finds its row.
+as it is, and that a filter on it finds its row; of lists, structs and maps, that they come back.
 
 ## Values
 

@@ -234,7 +234,7 @@ def test_merging_is_associative(a: dict[str, Any], b: dict[str, Any], c: dict[st
 
 def test_a_config_s_tables_say_all_that_a_spec_leaves_to_a_person() -> None:
     """A field that is added to the spec has its place in the config, with the same meaning."""
-    own = {"state_uri", "target", "job_type", "row_security"}
+    own = {"state_uri", "target", "job_type", "row_security", "on_waiting_ddl"}
     given_elsewhere = {
         "version", "run_id", "attempt", "source_name", "source_type", "connection",
         "extract_table", "report_uri", "tracking_table", "limit", "reruns",

@@ -183,6 +183,19 @@ def test_the_deployment_fills_in_what_the_config_leaves_out(configured):
     assert by_table["public.lines"]["retry"]["max_attempts"] == 5
 
 
+def test_spark_encrypts_what_its_processes_say_to_each_other(configured):
+    """Tasks go from the driver to executors with the source's password in them."""
+    defaults = {"emr": {"application_id": "app", "entry_point": "s3://code/emr.py"}}
+    by_table = {i["extract_table"]: i for i in items_of(configured(ALL, job_defaults=defaults))}
+    item = by_table["public.lines"]
+    serverless = item["emr"]["spark_submit_parameters"].split()
+    assert "spark.ssl.internode.enabled=true" in serverless
+    cluster = item["emr_cluster"]["command"]
+    assert {"spark.authenticate=true", "spark.network.crypto.enabled=true"} <= set(cluster)
+    # The service of the cluster, which all applications share, knows no secret of one.
+    assert "spark.shuffle.service.enabled=false" in cluster
+
+
 def test_wrong_defaults_of_the_deployment_are_reported(configured):
     with pytest.raises(ConfigError, match="JOB_DEFAULTS of the deployment: ecs"):
         configured(ALL, job_defaults={"ecs": {"cpus": 1}})

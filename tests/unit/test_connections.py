@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from extract_jobs.cli.plan import _read_from_facts
 from extract_jobs.connections import (
     DatabaseConnection,
     certificates,
@@ -608,3 +609,25 @@ def test_a_secrets_certificate_makes_up_for_its_password(tmp_path):
         resolved(passwordless)
     with pytest.raises(ConfigError, match="takes no sslcert"):
         resolved(RDS | own | {"engine": "sqlserver"}, "sqlserver")
+
+
+@pytest.mark.parametrize(
+    ("host", "sslmode", "said"),
+    [
+        ("db.example", "disable", "without encryption"),
+        ("db.example", "prefer", "if the server has none"),
+        ("db.example", "require", "encrypted, but the server is not verified"),
+        ("db.example", "verify-ca", "its name is not"),
+        ("db.example", "verify-full", None),
+        ("127.0.0.1", "prefer", None),
+        ("/run/postgresql", "disable", None),
+    ],
+)
+def test_it_says_what_about_the_server_is_not_verified(
+    host: str, sslmode: str, said: str | None
+) -> None:
+    trust = DatabaseConnection(host, 5432, "d", "u", sslmode=sslmode).trust
+    assert (said is None) == (trust == {})
+    assert (said or "") in trust.get("unverified", "")
+    facts = dict(_read_from_facts(trust))
+    assert ("verify-full" in facts.get("trust", "")) == (said is not None)

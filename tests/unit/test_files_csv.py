@@ -329,3 +329,19 @@ def test_folders_and_json_are_written_in_their_own_way_too(tmp_path: Path) -> No
     number = {"d": {"type": "float64", "thousands": " "}}
     with pytest.raises(ConfigError, match="JSON has numbers of its own"):
         read_all(files_spec(tmp_path, "**/*.jsonl", types=number))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("declared", [None, {"a": "string", "b": "string"}])
+def test_a_row_of_too_many_fields_may_not_even_be_utf8(
+    tmp_path: Path, declared: dict[str, str] | None
+) -> None:
+    """Arrow describes such a row as text, cannot, and gives up on the whole block."""
+    rows = [b"1,x", b"2,y,\xe9", "3,é".encode(), b"4,\xe9", "5,ü".encode(), *[b"6,z"] * 20]
+    (tmp_path / "in.csv").write_bytes(b"\n".join([b"a,b", *rows, b""]))
+    given: dict[str, Any] = {"types": declared, "null_values": ["ü"]}
+    with pytest.raises(SourceQueryFailed, match=r"line 3: the row has 3 fields, expected 2"):
+        read_all(files_spec(tmp_path, "*.csv", **given))
+    found = read_all(files_spec(tmp_path, "*.csv", bad_rows="reject", **given))
+    assert found.column("b").to_pylist()[:4] == ["x", "é", None, "z"]
+    assert len(list((tmp_path / "_out/state/rejected/r/1").iterdir())) == 1

@@ -178,6 +178,17 @@ ODD_TYPES: list[tuple[pa.Array, pa.DataType, list[Any]]] = [
     (pa.array(['{"a": 1}', None], pa.json_(pa.string())), pa.string(), ['{"a": 1}', None]),
     (pa.array([uuid.UUID(UUID).bytes, None], pa.uuid()), pa.string(), [UUID, None]),
     (pa.array(["a", None, "a"]).dictionary_encode(), pa.string(), ["a", None, "a"]),
+    (
+        pa.array([[1, 2], [3, None]], pa.list_(pa.int32(), 2)),
+        pa.list_(pa.int32()),
+        [[1, 2], [3, None]],
+    ),
+    (pa.array([-1, None, 86_400_000_001], pa.duration("us")), pa.int64(), [-1, None, 86400000001]),
+    (
+        pa.array([[5], None], pa.list_(pa.duration("s"))),
+        pa.list_(pa.int64()),
+        [[5], None],
+    ),
 ]
 
 
@@ -190,6 +201,17 @@ def test_types_of_other_writers_arrive_in_a_plain_form(
     pq.write_table(pa.table({"c": array}), tmp_path / "a.parquet", store_schema=store_schema)
     found = read_all(files_spec(tmp_path, "*.parquet")).column("c")
     assert (found.type, found.to_pylist()) == (expected, values)
+
+
+def test_a_fixed_size_list_that_is_null_is_read_unless_arrow_itself_cannot(tmp_path: Path) -> None:
+    values = [[1, 2], None]
+    table = pa.table({"c": pa.array(values, pa.list_(pa.int32(), 2))})
+    pq.write_table(table, tmp_path / "a.parquet", store_schema=False)
+    spec = files_spec(tmp_path, "*.parquet")
+    assert read_all(spec).column("c").to_pylist() == values
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(SourceQueryFailed, match="list of fixed size is NULL"):
+        read_all(spec)
 
 
 def test_lists_of_wrapped_values_are_unwrapped(tmp_path: Path) -> None:

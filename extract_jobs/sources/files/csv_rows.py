@@ -260,31 +260,18 @@ def parse_csv(block: Block, wanted: Sequence[str], *, header: Header, files: Fil
     chosen = [position[name] for name in wanted if name in position]
     chosen += numbers[-1:] if header.unnamed else []
     wrong: list[Fault] = []
-
-    def skip(row: arrow_csv.InvalidRow) -> str:
-        reason = f"has {row.actual_columns} fields, expected {row.expected_columns}"
-        wrong.append(Fault(row.number - 1, None, reason))
-        return "skip"
-
     if not block.data.strip(b"\r\n"):
         return Texts([pa.nulls(0, pa.string()) for _ in wanted], 0, None, locate)
-    options = _parse_options(dialect)
-    options.invalid_row_handler = skip
-    table = arrow_csv.read_csv(
-        pa.BufferReader(block.data),
-        read_options=arrow_csv.ReadOptions(
-            column_names=numbers, use_threads=False, block_size=len(block.data) + 1
-        ),
-        parse_options=options,
-        convert_options=arrow_csv.ConvertOptions(
-            column_types=dict.fromkeys(numbers, pa.binary()),
-            null_values=list(files.null_values),
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            include_columns=chosen or numbers[:1],
-            check_utf8=False,
-        ),
-    )
+    read = partial(_read_csv, dialect=dialect, names=numbers, chosen=chosen)
+    try:
+        table = read(block.data, wrong, nulls=list(files.null_values))
+    except pa.ArrowInvalid:
+        if _is_utf8(block.data):
+            raise
+        # Arrow reports rows of the wrong length as text, and gives up on one that is none.
+        wrong.clear()
+        nulls = [text.encode().decode("latin-1") for text in files.null_values]
+        table = _as_latin(read(block.data.decode("latin-1").encode(), wrong, nulls=nulls))
     bad = {fault.record for fault in wrong}
     total = table.num_rows + len(bad)
     records = pa.array([i for i in range(total) if i not in bad], pa.int64()) if bad else None
@@ -301,6 +288,62 @@ def parse_csv(block: Block, wanted: Sequence[str], *, header: Header, files: Fil
         texts.columns.append(values)
         wrong += [Fault(texts.record_of(row), name, CONTENT) for row in failed]
     return texts
+
+
+def _read_csv(
+    data: bytes,
+    wrong: list[Fault],
+    *,
+    nulls: list[str],
+    dialect: Dialect,
+    names: list[str],
+    chosen: list[str],
+) -> pa.Table:
+    """Return columns as bytes, without the rows of another number of fields, which are noted.
+
+    Raises:
+        pa.ArrowInvalid: Such a row is not UTF-8, among others.
+    """
+
+    def skip(row: arrow_csv.InvalidRow) -> str:
+        reason = f"has {row.actual_columns} fields, expected {row.expected_columns}"
+        wrong.append(Fault(row.number - 1, None, reason))
+        return "skip"
+
+    options = _parse_options(dialect)
+    options.invalid_row_handler = skip
+    return arrow_csv.read_csv(
+        pa.BufferReader(data),
+        read_options=arrow_csv.ReadOptions(
+            column_names=names, use_threads=False, block_size=len(data) + 1
+        ),
+        parse_options=options,
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.binary()),
+            null_values=nulls,
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            include_columns=chosen or names[:1],
+            check_utf8=False,
+        ),
+    )
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _as_latin(table: pa.Table) -> pa.Table:
+    """Return the bytes of columns whose bytes were encoded as if they were Latin-1."""
+    columns = [
+        pa.array([v and v.decode().encode("latin-1") for v in column.to_pylist()], pa.binary())
+        for column in table.columns
+    ]
+    return pa.table(columns, names=table.column_names)
 
 
 def _locate(block: Block, dialect: Dialect) -> list[tuple[int, bytes]]:

@@ -128,8 +128,8 @@ def arrives_as(data_type: pa.DataType) -> pa.DataType | None:
     if types.is_unsigned_integer(data_type):
         wider = {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}
         return wider.get(data_type.bit_width, pa.decimal128(20, 0))
-    if types.is_float16(data_type):
-        return pa.float32()
+    if types.is_float16(data_type) or types.is_duration(data_type):
+        return pa.float32() if types.is_float16(data_type) else pa.int64()
     plain = types.is_signed_integer(data_type) or types.is_floating(data_type)
     return data_type if plain or types.is_boolean(data_type) else None
 

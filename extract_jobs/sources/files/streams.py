@@ -57,6 +57,12 @@ def source_errors(uri: str) -> Iterator[None]:
             reason = "a page is damaged, its checksum does not match"
         elif "compress" in str(error) or "inflate" in str(error):
             reason = str(error)
+        if "Expected all lists to be of size" in str(error):
+            raise SourceQueryFailed(
+                f"{uri} cannot be read: a list of fixed size is NULL in it, which Arrow writes and "
+                "does not read. Write the column as a list without a fixed size, or write the file "
+                "with store_schema=False"
+            ) from None
         raise SourceQueryFailed(
             f"{uri} cannot be read: {reason}. Was it cut short, or does it have another format or "
             "compression than its name or files says?"

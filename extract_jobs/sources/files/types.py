@@ -102,6 +102,12 @@ TYPE_RULES: tuple[TypeRule, ...] = (
     ),
     TypeRule("parquet: time", "string", "lossless", "as text: Athena has no time type"),
     TypeRule(
+        "parquet: duration",
+        "int64",
+        "lossless",
+        "its number of units, as the file stores it; the report names the unit, the files do not",
+    ),
+    TypeRule(
         "parquet: lists of any of these",
         "list",
         "lossless",
@@ -121,7 +127,7 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "several systems in one column are refused",
     ),
     TypeRule(
-        "parquet: variant, duration, interval, geometries inside of others",
+        "parquet: variant, interval, geometries inside of others",
         "-",
         "refused",
         "leave such columns out",
@@ -181,6 +187,8 @@ def _parquet_column(name: str, found: pa.DataType, uri: str) -> Column:
     rule = f"as in {uri.rsplit('/', 1)[-1]}"
     if is_geometry(found):
         rule += ", as WKB; the files say neither that it is a geometry nor its reference system"
+    if pa.types.is_duration(found):
+        rule += f", as its number of {found.unit}"
     return _column(name, f"parquet {spelled(found)}", target, "lossless", rule)
 
 

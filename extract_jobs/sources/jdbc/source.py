@@ -113,6 +113,7 @@ class JdbcSource(SqlSource[Opened, JdbcTable]):
             estimated_bytes=found.bytes,
             fingerprint={"url": place, "database": str(opened.java.getCatalog() or "")},
             source_version=version,
+            read_from=self.connection.trust,
         )
 
     def _latest(self, opened: Opened, column: SqlColumn, delay: timedelta) -> str:

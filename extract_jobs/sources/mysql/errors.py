@@ -34,7 +34,7 @@ _LOGIN = {
 _REFUSED = (1045, 1698)
 _CUT = {
     1053, 1077, 1078, 1079, 1080, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1189, 1190, 1218, 1927,
-    2002, 2003, 2006, 2012, 2013, 2014, 2055, 3024, 3032, 3169, 4031,
+    2002, 2003, 2006, 2012, 2013, 2014, 2055, 3032, 3169, 4031,
 }  # fmt: skip
 """The connection is gone, or the server is shutting down."""
 _PASSES = {
@@ -51,10 +51,10 @@ _PASSES = {
     1317: "the statement was stopped",
     1412: "the table was altered or truncated meanwhile",
     1836: "the server is in read-only mode",
-    1969: "the statement took longer than the server allows",
     3572: "somebody holds a lock on a table",
     8: "the server is starting",
 }
+_TOOK_TOO_LONG = (1969, 3024)
 _DENIED = {1142, 1143, 1370, 1410, 1449, 1356}
 _CONFIG = {1046, 1051, 1052, 1054, 1060, 1064, 1109, 1146, 1149, 1222, 1241, 1242, 1248, 1305,
            1327, 1328, 1400, 1582, 1583, 1630, 1792, 3065, 4078}  # fmt: skip
@@ -124,6 +124,11 @@ def statement_error(error: Exception, what: str) -> ExtractError:
         )
     if found in _PASSES:
         return SourceUnavailable(f"{what} failed: {_PASSES[found]} (error {found}); run again")
+    if found in _TOOK_TOO_LONG:
+        return SourceQueryFailed(
+            f"{what} failed: a statement took longer than source.statement_timeout (error {found});"
+            " raise it, or make each split smaller with split.target_bytes"
+        )
     if found in _DENIED:
         return ConfigError(
             f"{what} failed: {scrub(message(error))} (error {found}); grant the user SELECT on it, "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pymysql
@@ -81,7 +81,7 @@ def connect(connection: DatabaseConnection) -> Connection:
         if connection.host.startswith("/"):
             trust_socket(opened)
         opened.connect(_socket(connection))
-        _configure(opened)
+        _configure(opened, connection.settings)
         wait_as_long_as_it_takes(opened)
         return opened
     except (pymysql.Error, OSError, UnicodeError) as error:
@@ -160,13 +160,17 @@ def _plugins(connection: DatabaseConnection) -> dict[str, Callable[[Any], Any]]:
     return {} if connection.host.startswith("/") else {"mysql_clear_password": _NoClearText}
 
 
-def _configure(opened: Connection) -> None:
+def _configure(opened: Connection, own: Mapping[str, str]) -> None:
     # First the settings that would limit the next statement too.
     execute(opened, f"set session sql_big_selects = 1, sql_select_limit = {2**64 - 1}")
     names = ", ".join(f"'{setting.name}'" for setting in SETTINGS)
     found = execute(opened, f"show session variables where variable_name in ({names})")
     known = {str(name).lower() for name, _ in found}
-    given = [f"session {one.name} = {one.value}" for one in SETTINGS if one.name in known]
+    given = [
+        f"session {one.name} = {own.get(one.name, one.value)}"
+        for one in SETTINGS
+        if one.name in known
+    ]
     execute(opened, f"set {', '.join(given)}")
     execute(opened, "set session transaction isolation level repeatable read, read only")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from extract_jobs.connections import DatabaseConnection, resolve_connection
@@ -54,7 +54,12 @@ class MysqlSource(SqlSource[Connection, CatalogEntry]):
         Raises:
             ConfigError: They cannot be resolved.
         """
-        return cls(spec, resolve_connection(spec.connection, engine="mysql"))
+        connection = resolve_connection(spec.connection, engine="mysql")
+        if spec.statement_timeout is not None:
+            seconds = round(spec.statement_timeout.total_seconds())
+            limits = {"max_statement_time": f"{seconds}", "max_execution_time": f"{seconds * 1000}"}
+            connection = replace(connection, settings=limits)
+        return cls(spec, connection)
 
     def tables(self) -> list[ListedTable]:
         """List what the user may see. See `extract_jobs.sources.ListingSource`."""
@@ -93,6 +98,7 @@ class MysqlSource(SqlSource[Connection, CatalogEntry]):
             estimated_bytes=found.table.data_bytes if found.table else None,
             fingerprint=fingerprint(opened, self.connection),
             source_version=f"{server} {execute(opened, 'select version()')[0][0]}",
+            read_from=self.connection.trust,
         )
 
     def _latest(self, opened: Connection, column: SqlColumn, delay: timedelta) -> str:

@@ -169,6 +169,11 @@ def _by_text(text: str, what: str) -> ExtractError | None:
             " a table needs two, one that holds the snapshot and one for each split: raise its "
             "pool size, or lower split.max_connections, and run again"
         )
+    if "due to statement timeout" in words:
+        return SourceQueryFailed(
+            f"{what} failed: a statement took longer than source.statement_timeout; raise it, or "
+            "make each split smaller with split.target_bytes"
+        )
     if "conflict with recovery" in words:
         return SourceUnavailable(
             f"{what} failed: the standby cancelled it, because it blocked the replay of changes "

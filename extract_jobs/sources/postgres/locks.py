@@ -13,6 +13,7 @@ https://www.postgresql.org/docs/current/sql-lock.html
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 
 import psycopg
 
@@ -20,7 +21,7 @@ from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import SourceUnavailable
 from extract_jobs.sources.postgres.catalog import Table
 from extract_jobs.sources.postgres.session import Connection, begin, execute
-from extract_jobs.sources.postgres.sql import LOCK_TIMEOUT_SECONDS
+from extract_jobs.sources.postgres.sql import EQUALS, LOCK_TIMEOUT_SECONDS
 
 _LOCKABLE = ("r", "p", "v")
 
@@ -136,3 +137,50 @@ def waited_too_long(opened: Connection, what: str) -> SourceUnavailable:
         f"({'; '.join(holders) or 'nobody holds it any more'}); end the processes that hold it, or "
         "run again later"
     )
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A session that waits for a lock which a transaction of ours keeps from it: DDL, for a reader.
+
+    Attributes:
+        pid: Its server process.
+        user: Its role.
+        mode: The lock it wants.
+        relation: On what.
+    """
+
+    pid: int
+    user: str
+    mode: str
+    relation: str
+
+    def __str__(self) -> str:
+        """Name the session and what it waits for, not its statement, which may hold values."""
+        return (
+            f"server process {self.pid} (user {self.user!r}) waits for {self.mode} on "
+            f"{self.relation}"
+        )
+
+
+def waiting_behind(opened: Connection) -> list[Waiting]:
+    """Return who waits behind the locks of a connection's transaction, by process.
+
+    ``pg_blocking_pids`` stops the lock manager for a moment, so it is asked only of sessions that
+    wait for a table which the transaction has locked.
+    """
+    # Within a transaction, pg_stat_activity goes on to show the sessions of its first look.
+    execute(opened, "select pg_catalog.pg_stat_clear_snapshot()")
+    rows = execute(
+        opened,
+        "select w.pid, a.usename::pg_catalog.text, w.mode,"
+        " w.relation::pg_catalog.regclass::pg_catalog.text"
+        " from pg_catalog.pg_locks w join pg_catalog.pg_locks l"
+        f" on l.relation {EQUALS} w.relation and l.database {EQUALS} w.database"
+        f" left join pg_catalog.pg_stat_activity a on a.pid {EQUALS} w.pid"
+        f" where w.locktype {EQUALS} 'relation' and not w.granted and l.granted"
+        f" and l.locktype {EQUALS} 'relation' and l.pid {EQUALS} pg_catalog.pg_backend_pid()"
+        f" and l.pid {EQUALS} any (pg_catalog.pg_blocking_pids(w.pid)) order by w.pid",
+    )
+    found = [Waiting(pid, user or "?", mode, name) for pid, user, mode, name in rows]
+    return list(dict.fromkeys(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -34,6 +34,8 @@ Width = Literal["narrow", "mixed", "wide"]
 WIDE_ROW_BYTES = 16 * 1024
 """DuckDB fills vectors of 2,048 rows whatever their size: 32 MiB for rows just below this limit. It
 was seen to hold about six times a vector on the way to Arrow."""
+_SIZES = 2**32
+"""More than any size: an int8 holds a column's position times this, and a size."""
 _FLAGS_PER_COLUMN = 60
 """Bits of one int8 that mark unfaithful values; the sign bit is not used."""
 
@@ -56,6 +58,7 @@ class PostgresReader:
         null_what_fails: Whether ``lossy_types`` is ``null``.
         what: What is read, for messages.
         reached: Position that a split's node must have reached; None if it is known to have.
+        most_bytes: Size of the largest value; of wide rows, the server does not send larger ones.
         reads_foreign_tables: Whether some rows come from other servers, which no snapshot holds.
         nulled: Values that became NULL because they had no faithful form, by column, in the last
             read that this copy of the reader began. Not pickled.
@@ -73,6 +76,7 @@ class PostgresReader:
     null_what_fails: bool
     what: str
     reached: Position | None = None
+    most_bytes: int = 2**30
     reads_foreign_tables: bool = False
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
@@ -114,7 +118,7 @@ class PostgresReader:
         if self.width != "narrow":
             statement = self._wide_rows(split)
             types = [column.arrow_type for column in self.columns]
-            types += [pa.int64()] * len(self._flags())
+            types += [pa.int64()] * (len(self._flags()) + 1)
             wide = partial(
                 stream_rows,
                 self.connection,
@@ -128,6 +132,7 @@ class PostgresReader:
             )
             with contextlib.closing(self._pumped(wide, sockets)) as batches:
                 for batch in batches:
+                    self._refuse_too_large(batch.column(batch.num_columns - 1))
                     yield self._finished(batch, schema, split, done)
                     done += batch.num_rows
 
@@ -152,14 +157,43 @@ class PostgresReader:
 
     def _wide_rows(self, split: Split) -> str:
         wide = f"{self.size} {operator('>')} {WIDE_ROW_BYTES}"
-        return self._statement(
-            self.interval, split.predicate, wide if self.width == "mixed" else None
-        )
+        only = wide if self.width == "mixed" else None
+        return self._statement(self.interval, split.predicate, only, checks_size=True)
 
-    def _statement(self, *conditions: str | None) -> str:
+    def _statement(self, *conditions: str | None, checks_size: bool = False) -> str:
         expressions = [column.expression for column in self.columns]
         flags = [_flag_expression(group) for group in self._flags()]
+        if checks_size:
+            sizes = {n: size for n, c in enumerate(self.columns) if (size := exact_size(c))}
+            for n, size in sizes.items():
+                expressions[n] = (
+                    f"case when {self._is_too_large(size)} then null else {expressions[n]} end"
+                )
+            flags.append(self._too_large(sizes))
         return select([*expressions, *flags], self.relation, *conditions)
+
+    def _is_too_large(self, size: str) -> str:
+        return f"{size} {operator('>')} {self.most_bytes}"
+
+    def _too_large(self, sizes: Mapping[int, str]) -> str:
+        """Return SQL for the position and the size of a row's value that is too large, or NULL."""
+        cases = [
+            f"when {self._is_too_large(size)} then {n}::pg_catalog.int8 {operator('*')} {_SIZES}"
+            f" {operator('+')} {size}"
+            for n, size in sizes.items()
+        ]
+        return f"case {' '.join(cases)} end" if cases else "null::pg_catalog.int8"
+
+    def _refuse_too_large(self, found: pa.Array) -> None:
+        """Refuse rows of which the server has left a value out because of its size."""
+        if found.null_count == len(found):
+            return
+        position, size = divmod(found.drop_null()[0].as_py(), _SIZES)
+        raise TypeNotRepresentable(
+            f"{self.what}: column {self.columns[position].name!r} has a value of {size:,} bytes, "
+            f"and max_value_bytes allows {self.most_bytes:,}. Leave the column out with "
+            "columns.exclude, or raise max_value_bytes"
+        )
 
     def _flags(self) -> list[list[tuple[Column, str]]]:
         """Columns whose unfaithful values the server must mark, with the SQL that finds them."""
@@ -221,6 +255,18 @@ class PostgresReader:
                 raise _refused(column, kind)
             if count:
                 self.nulled[column.name] = self.nulled.get(column.name, 0) + count
+
+
+def exact_size(column: Column) -> str | None:
+    """Return SQL for the bytes of a column's value, which fetches none; None for no such SQL.
+
+    Of text and bytea the server knows them from the pointer to what is stored elsewhere.
+    """
+    kind = column.arrow_type
+    variable = pa.types.is_string(kind) or pa.types.is_binary(kind)
+    if column.fidelity != "lossless" or not variable:
+        return None
+    return f"pg_catalog.octet_length({quote_name(column.name)})"
 
 
 def _flag_expression(group: list[tuple[Column, str]]) -> str:

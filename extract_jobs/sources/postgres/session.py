@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -12,16 +13,57 @@ from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ExtractError, SourceUnavailable
 from extract_jobs.sources.postgres.errors import connect_error, statement_error
 from extract_jobs.sources.postgres.sql import quote_text, set_local
-from extract_jobs.sources.pump import connecting
+from extract_jobs.sources.pump import Sockets, connecting
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 Isolation = Literal["repeatable read", "read committed"]
 
 
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose server may not stay silent for ever.
+
+    Attributes:
+        stall_seconds: How long `execute` waits for an answer.
+    """
+
+    stall_seconds: float = 3600.0
+
+    def shut_down(self) -> None:
+        """Shut the socket down: whoever waits for it, in any thread, reads its end."""
+        with contextlib.suppress(psycopg.Error):  # closed already
+            sockets = Sockets(self.info.port)
+            sockets.hold(self.fileno())
+            sockets.shut_down()
+
+
 def execute(connection: Connection, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Run one of this package's statements and return its rows, none for a command."""
-    cursor = connection.execute(statement.encode(), values or None)
-    return cursor.fetchall() if cursor.description else []
+    """Run a statement that this package wrote and return its rows, none for a command.
+
+    Raises:
+        SourceUnavailable: The server said nothing for as long as `Connection.stall_seconds`.
+        psycopg.Error: Anything else that went wrong.
+    """
+    stalled = threading.Event()
+
+    def give_up() -> None:
+        stalled.set()
+        connection.shut_down()
+
+    timer = threading.Timer(connection.stall_seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        cursor = connection.execute(statement.encode(), values or None)
+        return cursor.fetchall() if cursor.description else []
+    except psycopg.OperationalError:
+        if not stalled.is_set():
+            raise
+    finally:
+        timer.cancel()
+    raise SourceUnavailable(
+        f"the server has said nothing for {connection.stall_seconds:.0f} s, though the connection "
+        "is up; run again. Where a query takes longer than that before its first row, raise "
+        "connection.stall_timeout"
+    )
 
 
 def connect(connection: DatabaseConnection) -> Connection:
@@ -35,7 +77,7 @@ def connect(connection: DatabaseConnection) -> Connection:
     login = connection.login_now()
     try:
         with connecting():
-            return psycopg.connect(
+            opened = Connection.connect(
                 user=login.user,
                 password=login.password,
                 autocommit=True,
@@ -44,6 +86,8 @@ def connect(connection: DatabaseConnection) -> Connection:
             )
     except psycopg.Error as error:
         raise connect_error(error, connection) from error
+    opened.stall_seconds = connection.stall_seconds
+    return opened
 
 
 def begin(

@@ -10,13 +10,20 @@ from dataclasses import dataclass
 
 import psycopg
 
-from extract_jobs.errors import ConfigError, ExtractError, SourceMoved, SourceUnavailable
+from extract_jobs.errors import (
+    ConfigError,
+    ExtractError,
+    Interrupted,
+    SourceMoved,
+    SourceUnavailable,
+)
 from extract_jobs.sources.postgres import splits as cutting
 from extract_jobs.sources.postgres.catalog import Leaf, Table
 from extract_jobs.sources.postgres.columns import PostgresColumn
 from extract_jobs.sources.postgres.errors import statement_error
 from extract_jobs.sources.postgres.expressions import PostgresType
 from extract_jobs.sources.postgres.inheritance import Parts, children
+from extract_jobs.sources.postgres.locks import Waiting, waiting_behind
 from extract_jobs.sources.postgres.node import Position, wait_until_flushed, wake_wal_writer
 from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, connect, execute, session
@@ -29,7 +36,9 @@ from extract_jobs.spec.parts import SplitSpec
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 30.0
+HEARTBEAT_SECONDS = 5.0
+"""How often the connection that holds the snapshot is used, to see who waits behind it."""
+_END_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,7 @@ class PostgresSnapshot:
         parents: tuple[int, ...],
         parts: Parts,
         written_to: Position | None,
+        yields: bool = False,
     ) -> None:
         """Keep what `PostgresSource.snapshot` found; not for other callers.
 
@@ -94,12 +104,15 @@ class PostgresSnapshot:
             parts: Their partitions and children.
             written_to: What must be on the server's disk before the snapshot's transaction numbers
                 can be relied on; None if they are not used.
+            yields: ``on_waiting_ddl: yield``.
         """
+        self._yields = yields
+        self._waiting: dict[int, Waiting] = {}
         self._parents, self._parts, self._written_to = parents, parts, written_to
         self._watermark_column = watermark_column
         self._opened = opened
         self._found = found
-        self._lost: psycopg.Error | None = None
+        self._lost: psycopg.Error | ExtractError | None = None
         self.reader = reader
         self.shared = reader.snapshot_id is not None and not reader.reads_foreign_tables
 
@@ -223,15 +236,43 @@ class PostgresSnapshot:
                 f"the connection that holds the snapshot for {self.reader.what} was lost; run again"
             ) from self._lost
 
+    def give_way(self) -> None:
+        """End the run if somebody waits for it. See `extract_jobs.sources.CourteousSnapshot`."""
+        if self._yields and self._waiting:
+            raise Interrupted(
+                f"{self.reader.what} was stopped for {self._named()}, as on_waiting_ddl: yield "
+                "says; nothing was committed; run again when it is done"
+            )
+
+    def read_from(self) -> dict[str, list[str]]:
+        """Say who waited. See `extract_jobs.sources.CourteousSnapshot`."""
+        return (
+            {"waited_behind": [str(one) for one in self._waiting.values()]} if self._waiting else {}
+        )
+
+    def _named(self) -> str:
+        return "; ".join(map(str, self._waiting.values()))
+
     def _beat(self) -> None:
         try:
-            execute(self._opened, "select 1")
-        except psycopg.Error as error:
+            found = waiting_behind(self._opened)
+        except (psycopg.Error, ExtractError) as error:
             self._lost = self._lost or error
+            return
+        for one in found:
+            if one.pid not in self._waiting:
+                self._waiting[one.pid] = one
+                logger.warning(
+                    "%s: %s, and everybody who comes after it waits too, until the rows are read",
+                    self.reader.what, one,
+                )  # fmt: skip
 
     @contextlib.contextmanager
     def heartbeat(self) -> Iterator[None]:
-        """Use the connection now and then, so that no firewall or proxy drops it."""
+        """Use the connection now and then, so that no firewall or proxy drops it.
+
+        Whoever waits behind its locks is noticed then.
+        """
         stop = threading.Event()
 
         def beat() -> None:
@@ -244,4 +285,7 @@ class PostgresSnapshot:
             yield
         finally:
             stop.set()
-            thread.join()
+            thread.join(_END_SECONDS)
+            if thread.is_alive():  # the server answers nothing any more
+                self._opened.shut_down()
+                thread.join()

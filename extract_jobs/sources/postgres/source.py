@@ -110,8 +110,10 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
                 f"{', '.join(FEATURES.strategies)}"
             )
         connection = resolve_connection(spec.connection)
-        applied = "on" if spec.row_security == "apply" else "off"
-        return cls(spec, replace(connection, settings={"row_security": applied}))
+        settings = {"row_security": "on" if spec.row_security == "apply" else "off"}
+        if spec.statement_timeout is not None:
+            settings["statement_timeout"] = f"{spec.statement_timeout.total_seconds():.0f}s"
+        return cls(spec, replace(connection, settings=settings))
 
     def tables(self) -> list[ListedTable]:
         """List what the user may read. See `extract_jobs.sources.ListingSource`."""
@@ -144,7 +146,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
     def _describe(self, opened: Connection, found: CatalogEntry) -> TableDescription:
         node = recovery(opened)
         check_lag(node, self.spec.max_lag, f"describing {self.name}")
-        read_from = node.to_json() | self._row_security(opened, found)
+        read_from = node.to_json() | self._row_security(opened, found) | self.connection.trust
         check_texts(opened, found.relation, self.spec.query)
         rows, size = _estimates(opened, found)
         identity = fingerprint(opened, self.connection)
@@ -261,6 +263,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
             parents=(read := tuple(locked_relations(opened))),
             parts=children(opened, read),
             written_to=position(opened) if by_xmin else None,
+            yields=self.spec.on_waiting_ddl == "yield",
         )
 
     def _try_snapshot(
@@ -342,6 +345,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
             batch_rows=batch_rows(found.leaves, plan["Plan Width"]),
             reads_foreign_tables=any(n["Node Type"] == "Foreign Scan" for n in nodes(plan)),
             null_what_fails=self.spec.lossy_types == "null",
+            most_bytes=self.spec.max_value_bytes,
             # Another connection may reach another node.
             reached=self.reached if self.connection.pooled else None,
             what=f"reading {self.name}",

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from extract_jobs.schema import Column
 from extract_jobs.sources.postgres.catalog import Leaf
-from extract_jobs.sources.postgres.reader import Width
+from extract_jobs.sources.postgres.reader import Width, exact_size
 from extract_jobs.sources.postgres.sql import operator, quote_name
 
 _TOAST_BYTES = 2**19
@@ -54,8 +54,8 @@ def size_expression(columns: Sequence[Column], server_version: int) -> str:
         if not _is_unbounded(column):
             continue
         name = quote_name(column.name)
-        if column.fidelity == "lossless" and not pa.types.is_list(column.arrow_type):
-            parts.append(f"coalesce(pg_catalog.octet_length({name}), 0)")
+        if exact := exact_size(column):
+            parts.append(f"coalesce({exact}, 0)")
         elif server_version >= _COMPRESSION_SINCE:
             parts.append(
                 f"coalesce(pg_catalog.pg_column_size({name}) {operator('*')} case when "

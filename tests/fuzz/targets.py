@@ -1,0 +1,245 @@
+"""What is given broken input: each kind of input, valid examples of it, and what reads it.
+
+A target either takes an input or refuses it with an `ExtractError` of a class of its own, whose
+message is short, holds no row and calls nothing a defect. Everything else is a find.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from extract_jobs.commit.record import Commit
+from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for
+from extract_jobs.config.event_overrides import check_event_overrides
+from extract_jobs.errors import ExtractError
+from extract_jobs.storage import StagedFile, WrittenFile, open_storage
+from extract_jobs.tracking.event import read_selection
+from tests.fuzz.mutations import mutated_bytes, mutated_json
+from tests.support.files import batches_of, files_spec
+
+SECRET = "Zq7ROWzz"
+"""A value in rows, which no message may hold."""
+_LONGEST_MESSAGE = 20_000
+
+Outcome = Literal["taken", "refused"]
+Mutate = Callable[[bytes, random.Random, Sequence[bytes]], bytes]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of input.
+
+    Attributes:
+        examples: Valid ones.
+        mutate: Changes one.
+        read: Reads one, in an empty folder; raises `ExtractError` for what it refuses.
+        quick: How many `make test` tries: a second's worth at most.
+    """
+
+    examples: tuple[bytes, ...]
+    mutate: Mutate
+    read: Callable[[bytes, Path], None]
+    quick: int = 60
+
+    def try_one(self, data: bytes, folder: Path) -> Outcome:
+        """Read one input.
+
+        Raises:
+            AssertionError: It was refused in a way that it should not be.
+            Exception: A find.
+        """
+        refused: ExtractError | None = None
+        try:
+            self.read(data, folder)
+        except ExtractError as error:
+            refused = error
+        if refused is None:
+            return "taken"
+        said = str(refused)
+        assert type(refused) is not ExtractError, said[:300]
+        assert "defect" not in said, said[:300]
+        assert SECRET not in said, "the message holds a row"
+        assert len(said) <= _LONGEST_MESSAGE, f"a message of {len(said)} characters"
+        return "refused"
+
+    def inputs(self, seed: int, count: int) -> list[bytes]:
+        """Return changed examples; the same for the same seed."""
+        chance = random.Random(seed)
+        return [
+            self.mutate(chance.choice(self.examples), chance, self.examples) for _ in range(count)
+        ]
+
+
+# --- documents ------------------------------------------------------------------------------------
+
+_CONFIG = b"""\
+version: 1
+source:
+  name: sales
+  type: postgres
+  connection: {secret_id: lake/sales, sslmode: verify-full, connect_timeout_seconds: 5}
+  max_connections: 40
+  event_overrides: [mode, watermark.lower, watermark.upper, split.max_connections, glue.worker_type]
+defaults: &d
+  job_type: glue
+  target: {uri: "s3://lake/raw/{source_name}/{schema}/{table}", partition_by: [extract_date]}
+tables:
+  public.customers: {columns: {exclude: [note], mask: {email: redact}}}
+  public.orders:
+    job_type: ecs
+    mode: incremental
+    watermark: {column: updated_at, delay: 1m, lag: 90s, initial: 2026-01-01}
+    split: {target_bytes: 64MiB, strategy: auto, max_connections: 4}
+    columns: {key: [id], cast: {id: int64}, rename: {id: order_id}}
+    target: {partition_by: ["day(updated_at)"], write_mode: append, file_bytes: 128MiB}
+  open_invoices:
+    query: "select * from invoices where state = 'open'"
+    where: "amount > 10 and created_at < now()"
+"""
+_FILES_CONFIG = b"""\
+version: 1
+source: {name: drop, type: files, connection: {uri: "s3://partner/exports"}}
+tables:
+  orders:
+    files: {glob: "orders/**/*.csv.gz", delimiter: ";", types: {id: int64, since: date}}
+    target: {uri: "s3://lake/raw/drop/orders"}
+"""
+_EVENTS = tuple(
+    json.dumps(event).encode()
+    for event in (
+        {"source_name": "sales", "extract_tables": "*"},
+        {"source_name": "sales", "extract_tables": ["public.orders"],
+         "overrides": {"mode": "incremental", "watermark": {"lower": "2026-01-01", "upper": None},
+                       "split": {"max_connections": 2}}},
+        {"source_name": "sales", "extract_tables": ["public.*"], "overrides": {"mode": "full"}},
+    )
+)  # fmt: skip
+
+
+def _read_config(data: bytes, _: Path) -> None:
+    config = load_config(data, "sales.yml")
+    specs_for(config, resolve_tables(config, "*"), run_id_for=lambda _: "r-1")
+
+
+def _read_event(data: bytes, _: Path) -> None:
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError):
+        return  # the state machine hands over JSON
+    selection = read_selection(event, _NoTracking(), open_storage)  # type: ignore[arg-type]
+    config = _config()
+    check_event_overrides(
+        selection.overrides,
+        where=config.where,
+        by_config=config.source.event_overrides,
+        by_deployment=None,
+    )
+    tables = resolve_tables(config, selection.extract_tables)
+    specs_for(config, tables, run_id_for=lambda _: "r-1", overrides=selection.overrides)
+
+
+@cache
+def _config() -> SourceConfig:
+    return load_config(_CONFIG, "sales.yml")
+
+
+class _NoTracking:
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"an event of tables asked the tracking table: {name}")
+
+
+def _record() -> bytes:
+    uri = "s3://lake/raw/t"
+    staged = StagedFile(uri=f"{uri}/day=1/r-1-00000-0.parquet", size=10, token="0" * 32, upload={
+        "kind": "s3", "upload_id": "u", "parts": [{"n": 1, "etag": '"e"', "crc": "AAAA"}],
+    })  # fmt: skip
+    return Commit(
+        commit_id="c", seq=3, parent=2, live_since=1, run_id="r-1", attempt=1, table_id="s/t",
+        target_uri=uri, fingerprint={"system": "1"},
+        interval={"lower": None, "upper": {"type": "integer", "text": "5"}},
+        watermark={"type": "integer", "text": "5"},
+        schema=[{"name": "id", "type": "int64", "nullable": False}],
+        files=(WrittenFile(staged, 3, {"day": "1"}),), retire=(f"{uri}/day=0/r-0.parquet",),
+        report={"rows": 3}, watermark_column="id",
+        covered=({"lower": None, "upper": {"type": "integer", "text": "5"}},), increments=True,
+        partition_by=("day",), columns={"id": "int64"}, position={"timeline": "1", "lsn": "0/1"},
+        source_columns=[{"name": "id", "type": "int64", "nullable": False, "mask": "hash"}],
+    ).to_bytes()  # fmt: skip
+
+
+def _read_record(data: bytes, _: Path) -> None:
+    Commit.from_bytes(data, "s3://lake/state/commits/3.json", 3)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+_CSV = (
+    f'id,note,at,amount\n1,{SECRET},2026-01-02 03:04:05,1.50\n2,"a ""b"", c\nd",,-3\n'
+    f"3,é日\U0001f600,2026-01-02T03:04:05Z,1e3\n4,,2026-01-02,{'9' * 30}\n"
+).encode()
+_JSONL = (
+    f'{{"id": 1, "note": "{SECRET}", "tags": ["a", null], "o": {{"x": [1, 2.5]}}}}\n'
+    '{"id": 2.0, "note": "\\u00e9\\ud83d\\ude00", "tags": []}\n\n{"id": null, "t": true}{"id": 3}\n'
+).encode()
+
+
+def _parquet(**given: Any) -> bytes:
+    table = pa.table(
+        {
+            "id": pa.array([1, None, 3], pa.int64()),
+            "note": pa.array([SECRET, "b", None]),
+            "d": pa.array([date(2026, 1, 1), None, date(1, 1, 1)], pa.date32()),
+            "n": pa.array([1, 2, None], pa.decimal128(20, 3)),
+            "l": pa.array([[1, 2], None, []], pa.list_(pa.int32())),
+            "t": pa.array([1, 2, None], pa.timestamp("us", "UTC")),
+        }
+    )
+    out = io.BytesIO()
+    pq.write_table(table, out, row_group_size=2, **given)
+    return out.getvalue()
+
+
+def _zstd(data: bytes) -> bytes:
+    return bytes(pa.compress(data, "zstd", asbytes=True))
+
+
+def _read_file(suffix: str, data: bytes, folder: Path) -> None:
+    (folder / f"in{suffix}").write_bytes(data)
+    for _ in batches_of(files_spec(folder, f"in{suffix}")):
+        pass
+
+
+def _files(suffix: str, *examples: bytes, quick: int = 20) -> Target:
+    return Target(examples, mutated_bytes, partial(_read_file, suffix), quick)
+
+
+@cache
+def targets() -> dict[str, Target]:
+    """Return every target by its name."""
+    return {
+        "config": Target((_CONFIG, _FILES_CONFIG), mutated_bytes, _read_config),
+        "event": Target(_EVENTS, mutated_json, _read_event),
+        "record": Target((_record(),), mutated_json, _read_record),
+        "csv": _files(".csv", _CSV, _CSV.replace(b"\n", b"\r\n"), _CSV.replace(b",", b";")),
+        "jsonl": _files(".jsonl", _JSONL, quick=6),
+        "parquet": _files(
+            ".parquet", _parquet(), _parquet(compression="zstd", write_page_checksum=True),
+            _parquet(use_dictionary=False, data_page_version="2.0", store_schema=False),
+        ),
+        "gzip": _files(".csv.gz", gzip.compress(_CSV), gzip.compress(_CSV * 50) + bytes(512)),
+        "zstd": _files(".jsonl.zst", _zstd(_JSONL), _zstd(_JSONL * 50), quick=6),
+        "bzip2": _files(".csv.bz2", bz2.compress(_CSV)),
+    }  # fmt: skip
