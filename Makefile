@@ -6,8 +6,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-postgres test-image check \
-	check-code check-types check-tests check-infra prepare bench soak soak-production fuzz dist image audit \
-	deploy destroy clean
+	check-code check-types check-tests check-infra prepare bench soak soak-production chaos fuzz dist image \
+	audit deploy destroy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -182,6 +182,9 @@ soak-production: $(READY) $(DEBIAN)  ## The same with standby, poolers, partitio
 
 fuzz: $(READY)  ## Read broken configs, records, events and files, for minutes; ARGS='--minutes 60 --target csv'
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+chaos: $(READY)  ## Kill workers of the whole pipeline and break its requests; ARGS='--minutes 30 --kinds ecs,glue'
+	@$(BIN)/python -m tests.support.chaos $(ARGS)
 
 dist: $(READY)  ## Build what is shipped into dist/
 	@rm -rf dist
