@@ -12,7 +12,7 @@ from extract_jobs.cli.history import commit_log, last_published
 from extract_jobs.commit.record import Base
 from extract_jobs.planning.new_files import choose_objects
 from extract_jobs.planning.plan import Plan, make_plan, partition_names, read_request
-from extract_jobs.planning.retired import Retired, retired_by
+from extract_jobs.planning.retired_preview import Retired, retired_by
 from extract_jobs.planning.schema_change import columns_after, find_drift, schema_json
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ReadRequest, Source, SqlReader, known_at, open_source

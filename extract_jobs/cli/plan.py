@@ -17,7 +17,7 @@ from extract_jobs.engine.choice import may_use_spark
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import EXIT_DONE, ConfigError, ExtractError, error_line, printable
 from extract_jobs.planning.new_files import Objects
-from extract_jobs.planning.retired import Amount, Retired
+from extract_jobs.planning.retired_preview import Amount, Retired
 from extract_jobs.planning.schema_comparison import AUDIT_NAMES
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.transform.columns import AUDIT_FIELDS
