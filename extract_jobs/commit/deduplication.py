@@ -43,13 +43,13 @@ class RowKey:
 
     Attributes:
         columns: The key's columns and the watermark's, by their names in the source, once each.
-        places: For each column, its name in the files; None if it is in the folder's name.
+        file_columns: For each column, its name in the files; None if it is in the folder's name.
         folders: For each column, the partition that holds it, or None.
         watermark: Index of the watermark's column.
     """
 
     columns: tuple[str, ...]
-    places: tuple[str | None, ...]
+    file_columns: tuple[str | None, ...]
     folders: tuple[str | None, ...]
     watermark: int
 
@@ -173,14 +173,14 @@ def read_keys(
         return pa.array([], pa.large_binary())
     with stream, _reading(file.staged.uri):
         opened = pq.ParquetFile(stream, page_checksum_verification=True)
-        place = key.places[key.watermark]
-        pieces = covered if _is_ordered(opened.schema_arrow, place, covered) else ()
+        file_column = key.file_columns[key.watermark]
+        pieces = covered if _is_ordered(opened.schema_arrow, file_column, covered) else ()
         groups = [
             number
             for number in range(opened.num_row_groups)
-            if not pieces or _group_meets(opened.metadata.row_group(number), place, pieces)
+            if not pieces or _group_meets(opened.metadata.row_group(number), file_column, pieces)
         ]
-        names = [name for name in key.places if name is not None]
+        names = [name for name in key.file_columns if name is not None]
         missing = [name for name in names if name not in opened.schema_arrow.names]
         if missing:
             raise ConfigError(
@@ -191,7 +191,7 @@ def read_keys(
             )
         table = opened.read_row_groups(groups, columns=names)
     values = []
-    for name, folder in zip(key.places, key.folders, strict=True):
+    for name, folder in zip(key.file_columns, key.folders, strict=True):
         if name is None:
             text = pa.scalar(file.partition[folder or ""], pa.string())
             values.append(pa.repeat(text, table.num_rows))
@@ -266,20 +266,20 @@ def _may_be_before(lower: WatermarkValue | None, upper: WatermarkValue | None) -
     return is_before(lower, upper)
 
 
-def _is_ordered(schema: pa.Schema, place: str | None, covered: Sequence[Interval]) -> bool:
+def _is_ordered(schema: pa.Schema, file_column: str | None, covered: Sequence[Interval]) -> bool:
     """Return whether a file orders the watermark as the source does, so that bounds apply."""
     kinds = {v.type for piece in covered for v in (piece.lower, piece.upper) if v}
-    if place is None or kinds == {"string"} or not kinds:
+    if file_column is None or kinds == {"string"} or not kinds:
         return False
-    return kinds == {kind(schema.field(place).type)}
+    return kinds == {kind(schema.field(file_column).type)}
 
 
-def _group_meets(group: Any, place: str | None, covered: Sequence[Interval]) -> bool:
+def _group_meets(group: Any, file_column: str | None, covered: Sequence[Interval]) -> bool:
     """Return whether a row group may hold rows of some intervals, by its statistics."""
     found = next(
         column.statistics
         for column in map(group.column, range(group.num_columns))
-        if column.path_in_schema == place
+        if column.path_in_schema == file_column
     )
     if found is None or not found.has_min_max:
         return True

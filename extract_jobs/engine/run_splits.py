@@ -98,7 +98,7 @@ def run_splits(
     of_split = committed or (lambda _: None)
     if placement.on == "here":
         assert not isinstance(reader, DataFrameReader)
-        here = _Here(task, reader, of_split, _Checked(progress, check))
+        here = _InProcess(task, reader, of_split, _Checked(progress, check))
         return [result for unit in units for result in here.run(unit)]
     if placement.on == "processes":
         with nullcontext(workers) if workers else WorkerProcesses() as processes:
@@ -113,7 +113,7 @@ OfSplit = Callable[[Split], CommittedRows | None]
 
 
 class _Checked(Progress):
-    """Passes progress of splits on, after a check."""
+    """Forwards the progress of splits, after a check."""
 
     def __init__(self, progress: Progress, check: Callable[[], None]) -> None:
         self._progress, self._check = progress, check
@@ -124,7 +124,7 @@ class _Checked(Progress):
 
 
 @dataclass(frozen=True)
-class _Here:
+class _InProcess:
     """Runs units in this process, one after the other."""
 
     task: SplitTask
@@ -140,8 +140,8 @@ class _Here:
         return results
 
 
-class _Way(Protocol):
-    """A way to run several units in parallel."""
+class _Runner(Protocol):
+    """Runs several units in parallel."""
 
     def run(self, unit: Sequence[Split], stop: threading.Event) -> Results | SplitFailure:
         """Run a unit, in a thread of its own."""
@@ -202,7 +202,7 @@ class _OnSpark:
 
 
 def _side_by_side(
-    way: _Way,
+    runner: _Runner,
     units: Sequence[tuple[Split, ...]],
     connections: int,
     progress: Progress,
@@ -218,7 +218,7 @@ def _side_by_side(
     def run_unit(unit: tuple[Split, ...]) -> Results:
         if stop.is_set():
             raise Interrupted("stopped because another split failed")
-        outcome = way.run(unit, stop)
+        outcome = runner.run(unit, stop)
         if isinstance(outcome, SplitFailure):
             raise outcome.error()
         _report_done(progress, outcome)
@@ -243,7 +243,7 @@ def _side_by_side(
             future.cancel()
         while not all(f.done() for f in futures):
             # Repeated: a thread may start a task just after the others were cancelled.
-            way.cancel()
+            runner.cancel()
             wait(futures, timeout=_CANCEL_SECONDS)
         pool.shutdown(wait=True, cancel_futures=True)
 

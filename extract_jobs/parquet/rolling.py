@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from extract_jobs.errors import ExtractError
 from extract_jobs.parquet.file import ParquetFile, dictionary_columns, wide_columns
-from extract_jobs.parquet.row_group_buffer import WaitingRows
+from extract_jobs.parquet.row_group_buffer import BufferedRows
 from extract_jobs.spec.parts import TargetSpec
 from extract_jobs.storage import StagedFile, Storage, WrittenFile, join
 from extract_jobs.transform.partitions import folder
@@ -74,7 +74,7 @@ class RollingFiles:
         self._values_of = values_of
         self._prefix = file_prefix
         self._metadata = metadata
-        self._partitions: dict[int, WaitingRows] = {}
+        self._partitions: dict[int, BufferedRows] = {}
         self._open: dict[int, ParquetFile] = {}
         self._ending: deque[tuple[Future[StagedFile], ParquetFile, Values]] = deque()
         self._finished_bytes = 0
@@ -103,7 +103,7 @@ class RollingFiles:
         """
         partition = self._partitions.get(key)
         if partition is None:
-            self._partitions[key] = partition = WaitingRows(self._values_of(key))
+            self._partitions[key] = partition = BufferedRows(self._values_of(key))
         pending = [rows]
         while pending:
             part = pending.pop()
@@ -114,7 +114,7 @@ class RollingFiles:
                     middle = part.num_rows // 2
                     pending += [part.slice(middle), part.slice(0, middle)]
                     continue
-                if partition.waiting:
+                if partition.batches:
                     self._flush(key)
             before = partition.held_bytes
             partition.add(part)
@@ -176,7 +176,7 @@ class RollingFiles:
         Raises:
             WriteFailed: Storage failed.
         """
-        self._partitions[0] = empty = WaitingRows(values)
+        self._partitions[0] = empty = BufferedRows(values)
         self._open[0] = empty.file = self._begin(values)
         self._roll(0)
 
@@ -198,7 +198,7 @@ class RollingFiles:
             except ExtractError as error:
                 logger.warning("%s; it is left, invisible, for `extract-jobs recover`", error)
 
-    def _row_group_bytes(self, partition: WaitingRows) -> int:
+    def _row_group_bytes(self, partition: BufferedRows) -> int:
         """Return the Arrow bytes of the next row group; fewer if the file is nearly full."""
         written = partition.file.size if partition.file else 0
         room = int((self._target.file_bytes - written) / self._ratio)
@@ -207,7 +207,7 @@ class RollingFiles:
     def _flush(self, key: int) -> None:
         """Write the buffered rows as one row group, and close the file if it is full."""
         partition = self._partitions[key]
-        if not partition.waiting:
+        if not partition.batches:
             return
         table = partition.table(self._schema)
         if self._dictionaries is None:

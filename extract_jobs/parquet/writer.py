@@ -90,7 +90,7 @@ class PartitionedWriter:
         # Partitions that are written as their rows arrive, least recently used first, with the turn
         # of their last rows.
         self._direct: dict[int, int] = {}
-        self._waiting: set[int] = set()  # all that ever had rows parked
+        self._spilled: set[int] = set()  # partitions with rows on disk
         self._parted: set[int] = set()  # gave their place to another
         self._returned = 0  # how many of them had rows again
         self._turn = 0  # counts batches
@@ -245,13 +245,13 @@ class PartitionedWriter:
         order are never parked. Each partition that comes back costs a file. When as many have come
         back as may be open, the rows are in no order, and no more partitions are replaced.
         """
-        if partition in self._waiting:
+        if partition in self._spilled:
             return False
         if partition in self._parted:
             self._parted.remove(partition)
             self._returned += 1
         if self._direct.pop(partition, None) is None and not self._makes_room():
-            self._waiting.add(partition)
+            self._spilled.add(partition)
             return False
         self._direct[partition] = self._turn
         return True

@@ -112,7 +112,7 @@ def test_whole_splits_in_order_of_partitions_are_parked_no_more_than_needed(tmp_
     for split in range(30):
         with writer.whole():
             writer.write(batch(split * 10, [split] * 10))
-    assert not writer._waiting
+    assert not writer._spilled
     assert len(writer.close()) == 30
 
 
