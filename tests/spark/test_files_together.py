@@ -42,7 +42,10 @@ WIDENED: list[tuple[str, pa.DataType, Any, pa.DataType, Any]] = [
 
 
 def read_by(name: str, spark: SparkSession, folder: str, new: pa.DataType) -> list[Any]:
-    """Read the column ``c`` of two files as one reader does, in one of its ways."""
+    """Read the column ``c`` of two files as one reader does, in one of its ways.
+
+    Values are compared as Python's and not by chispa, because most readers return no DataFrame.
+    """
     columns = {"k": "int64", "c": str(new)}
     ways: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "Spark": lambda: [r.asDict() for r in spark.read.parquet(folder).collect()],

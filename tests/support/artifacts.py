@@ -1,4 +1,4 @@
-"""What `make dist` builds, built once for all tests."""
+"""The artifacts of `make dist`, built once for all tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WHEELS = ROOT / ".tools" / "wheels"
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Path]:
-    """Build parts that are not there yet, once for all processes; return their folder."""
+    """Build missing parts, once for all processes; return their folder."""
     own = tmp_path_factory.getbasetemp()
     shared = own if worker_id == "master" else own.parent
     dist = shared / "dist"

@@ -1,4 +1,4 @@
-"""Certificates for tests of TLS: one that signs itself, or others."""
+"""Certificates for tests of TLS: self-signed ones, or an authority's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 
 def make_certificate(folder: Path, name: str = "tests") -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 that signs itself, and its key.
+    """Make a self-signed certificate for 127.0.0.1, and its key.
 
     Args:
         folder: Where ``cert.pem`` and ``key.pem`` are written.

@@ -1,4 +1,4 @@
-"""Programs in a chroot of a debootstrapped Debian, in mounts of their own."""
+"""Programs in a chroot of a debootstrapped Debian, with their own mounts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.debian_root import run
 
 @dataclass(frozen=True)
 class Chroot:
-    """A writable Debian, laid over one that stays as it is.
+    """A writable Debian, layered over one that does not change.
 
     Attributes:
         root: Its files.
@@ -38,12 +38,12 @@ class Chroot:
 
 @contextlib.contextmanager
 def chroot_of(base: Path, folder: Path, shared: Sequence[tuple[Path, str]]) -> Iterator[Chroot]:
-    """Lay a writable layer over a Debian until the context ends.
+    """Mount a writable layer over a Debian until the context ends.
 
     Args:
         base: The Debian; nothing in it changes.
         folder: Empty; holds what is written.
-        shared: Folders to be seen in it, read-only, and where.
+        shared: Folders to mount in it, read-only, and where.
     """
     upper, work, root = (folder / name for name in ("upper", "work", "root"))
     for made in (upper, work, root):

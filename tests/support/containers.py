@@ -1,7 +1,7 @@
 """The container image for tests: built by buildah over Debian's own Python, and run by runc.
 
-Neither needs a daemon. runc is what Docker and containerd start containers with, so that user,
-capabilities, PID 1 and a read-only root are the kernel's and not an imitation.
+Neither needs a daemon. Docker and containerd start containers with runc too, so user, capabilities,
+PID 1 and a read-only root are enforced by the kernel and not imitated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Image:
     Attributes:
         name: Its tag.
         root: Its files.
-        config: As OCI has it: ``Env``, ``Entrypoint``, ``User``, ``Labels`` and more.
+        config: OCI's configuration: ``Env``, ``Entrypoint``, ``User``, ``Labels`` and more.
         layers: Digests of the layers' contents, lowest first.
         health: The command of its health check.
     """
@@ -45,7 +45,7 @@ class Image:
     health: tuple[str, ...]
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that the image sets."""
+        """Return the image's variables."""
         return dict(line.split("=", 1) for line in self.config["Env"])
 
     def start(
@@ -60,11 +60,11 @@ class Image:
         """Start a container with a read-only root, the image's user and no capabilities.
 
         Args:
-            folder: Holds the container's configuration; made for it.
-            arguments: Follow the entrypoint.
-            environment: Variables beside the image's own.
+            folder: Folder for the container's configuration; created here.
+            arguments: Arguments after the entrypoint.
+            environment: Variables in addition to the image's.
             spill: Mounted at /spill; owned by the image's user.
-            entrypoint: In place of the image's.
+            entrypoint: Replaces the image's.
         """
         folder.mkdir()
         (folder / "hosts").write_text("127.0.0.1 localhost worker\n")
@@ -145,15 +145,15 @@ class Container:
 
 
 class Builder:
-    """Builds images into a storage of its own below .tools."""
+    """Builds images into its own storage below .tools."""
 
     def __init__(self) -> None:
-        """Commit the base, unless it is there."""
+        """Commit the base, unless it exists."""
         need("buildah", "runc", "debootstrap")
         self._folder = TOOLS / "containers"
         self._folder.mkdir(parents=True, exist_ok=True)
         storage = self._folder / "storage.conf"
-        # Layers are laid over each other, which a file system that is such a stack itself refuses.
+        # Layers are stacked, which a file system that is itself a stack does not allow.
         stacked = run("stat", "--file-system", "--format=%T", str(self._folder)).strip()
         driver = "vfs" if stacked == "overlayfs" else "overlay"
         storage.write_text(
@@ -180,7 +180,7 @@ class Builder:
         )  # fmt: skip
 
     def base(self, tag: str, *command: str) -> None:
-        """Commit a base: ours, after a command has been run in it."""
+        """Commit a base: ours, after running a command in it."""
         container = self.buildah("from", "--pull-never", BASE)
         self.buildah("run", container, "--", *command)
         self.buildah("commit", "--rm", container, tag)
@@ -208,7 +208,7 @@ class Builder:
         self.buildah("commit", "--rm", container, BASE)
 
     def _index(self) -> tuple[str, ...]:
-        """Return options that let pip reach the index that it reaches here."""
+        """Return options that let pip use the same index as here."""
         python = [sys.executable, "-m", "pip", "config", "get"]
         settings = {}
         for name in ("index-url", "cert"):
@@ -229,7 +229,7 @@ class Builder:
 
 
 def prepared_dist() -> Path:
-    """Return dist/, with what the images are made of built anew."""
+    """Return dist/, with the images' parts newly built."""
     from infra import build
 
     dist = ROOT / "dist"

@@ -1,4 +1,4 @@
-"""Runs extracts in real processes that can be killed, and looks at what they left behind."""
+"""Runs extracts in real processes that can be killed, and examines what they left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Database = Server | MysqlServer
 
 ROOT = Path(__file__).parents[2]
 ROWS = list(range(1, 41))
-"""What the crash tests' table holds in its column id."""
+"""The ids in the crash tests' table."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Lake:
         table: str | None = None,
         **more: Any,
     ) -> dict[str, Any]:
-        """Return a spec, as JSON holds it, of a table into this lake; of ``t`` if none is named."""
+        """Return a spec as JSON of an extract of a table, by default ``t``, into this lake."""
         target = {"uri": self.target, **more.pop("target", {})}
         is_mysql = isinstance(server, MysqlServer)
         return {
@@ -139,13 +139,13 @@ class Lake:
         return [f"s3://{bucket}/{name}" for name in self._keys(bucket, key)]
 
     def contents(self) -> dict[str, bytes]:
-        """Return all that is in a lake in a bucket, by key, staged uploads aside."""
+        """Return all objects of a lake in a bucket, by key, without staged uploads."""
         bucket, _, key = self.uri.removeprefix("s3://").partition("/")
         found = self._keys(bucket, key)
         return {k: self._s3().get_object(Bucket=bucket, Key=k)["Body"].read() for k in found}
 
     def restore(self, contents: dict[str, bytes]) -> None:
-        """Make a lake in a bucket hold what `contents` returned, and nothing else."""
+        """Restore a lake in a bucket to exactly what `contents` returned."""
         bucket, _, key = self.uri.removeprefix("s3://").partition("/")
         assert self.staged() == []
         for name in self._keys(bucket, key):
@@ -160,7 +160,7 @@ class Lake:
         return [o["Key"] for page in pages for o in page.get("Contents", [])]
 
     def staged(self) -> list[str]:
-        """Return what is staged and not completed."""
+        """Return uploads that are staged and not completed."""
         if not self.uri.startswith("s3://"):
             return [u for u in self.visible() if not u.endswith(".parquet")]
         bucket, _, key = self.uri.removeprefix("s3://").partition("/")
@@ -251,7 +251,7 @@ class Story:
         return self.driver.run(spec, self.environment(faulty=faulty), **more)
 
     def assert_whole(self, context: str, attempt: int = 2) -> None:
-        """The next attempt succeeds, the rows are there once, and recovery leaves nothing."""
+        """Check that the next attempt succeeds, rows exist once, and recovery leaves nothing."""
         ended = self.extract("r", attempt, then_recover=True)
         assert ended.exit == 0, f"{context}: {ended.stderr}"
         assert self.lake.staged() == [], context

@@ -1,10 +1,10 @@
-"""A process that runs extracts in children of its own, to be killed one after the other.
+"""A process that runs extracts in child processes, to be killed one after another.
 
 It imports everything once and forks for each extract, so that a child starts in milliseconds; it
-has no thread when it forks. Lines of JSON go in, with ``spec``, ``environment``, ``kill_call`` and
+has no threads when it forks. Lines of JSON go in, with ``spec``, ``environment``, ``kill_call`` and
 ``then_recover``; out come ``{"pid"}`` when the child is about to start, and ``{"exit", "signal"}``
-when it has ended. ``kill_call`` counts calls of the storage contract, for storage that no proxy
-can stand before: positive n kills before the n-th call, negative after it.
+when it has ended. ``kill_call`` counts calls of the storage contract, for storage without a
+proxy: a positive n kills before the n-th call, a negative one after it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ skip_pandas()  # before forking, or each child would look for it
 
 
 class KillingStorage:
-    """Passes every call on, and kills its own process before or after the n-th."""
+    """Forwards every call, and kills its own process before or after the n-th."""
 
     def __init__(self, inner: Any, counter: list[int], kill_call: int) -> None:
         self._inner, self._counter, self._kill_call = inner, counter, kill_call
@@ -104,7 +104,7 @@ def extract(request: dict[str, Any]) -> int:
 
 
 def warm_up() -> None:
-    """Make what an extract makes once a process, so that no child has to."""
+    """Create what an extract creates once per process, so that no child has to."""
     record._commits()
     record._live_files()
     # The description of S3 is read once a loader, and each client here has a new session.

@@ -1,9 +1,9 @@
-"""A TCP proxy before any server, which cuts one connection in the middle of what it streams.
+"""A TCP proxy in front of any server, which cuts one connection in the middle of a stream.
 
 ::
 
     with CutProxy(server.host, server.port) as proxy:
-        proxy.cut_once_after(100_000)        # the first to have got so many bytes is reset
+        proxy.cut_once_after(100_000)        # the first with that many bytes is reset
         extract_from("127.0.0.1", proxy.port)
         assert proxy.cuts == 1
 """
@@ -32,7 +32,7 @@ class CutProxy(Listener):
         self.cuts = 0
 
     def cut_once_after(self, size: int) -> None:
-        """Reset the first connection over which the server has sent so many bytes, and no other."""
+        """Reset only the first connection over which the server has sent that many bytes."""
         self._limit = size
 
     def _accepted(self, caller: socket.socket) -> None:
@@ -52,7 +52,7 @@ class CutProxy(Listener):
             while data := source.recv(65536):
                 sent += len(data)
                 if counted and self._is_due(sent):
-                    # Closed with no time to linger, a socket sends a reset in place of its end.
+                    # Closed without time to linger, a socket sends a reset instead of its end.
                     reset = struct.pack("ii", 1, 0)
                     target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
                     break

@@ -1,4 +1,4 @@
-"""What tests know of a database on a running server, whatever its kind."""
+"""What tests know about a database on a running server of any kind."""
 
 from __future__ import annotations
 

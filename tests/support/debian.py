@@ -1,8 +1,8 @@
 """Programs and jars from Debian packages, unpacked into .tools and installed nowhere.
 
-MySQL, MariaDB and PgBouncer have no wheels, neither have the JDBC drivers of the tests, and the
-wheel of PostgreSQL lacks what a standby is made with. Any user can run this, root or not: apt's
-lists, cache and locks are in a folder of their own, so nothing of the system changes.
+MySQL, MariaDB, PgBouncer and the tests' JDBC drivers have no wheels, and the wheel of PostgreSQL
+lacks the programs for a standby. Any user can run this, root or not: apt's lists, cache and locks
+are in a separate folder, so the system does not change.
 
 ``python -m tests.support.debian`` fetches everything once and prints the versions. It needs apt,
 the network and about 210 MB.
@@ -33,9 +33,9 @@ class Root:
     Attributes:
         name: The folder's, below .tools.
         programs: Packages whose programs the tests run.
-        jars: Packages of which only the jars are used, so their dependencies stay away.
+        jars: Packages of which only the jars are used, so their dependencies are not fetched.
         suite: Debian's suite that they come from, with everything they depend on, libc included;
-            None is the system's own, of which only what the system lacks is fetched.
+            None is the system's own; then only what the system lacks is fetched.
     """
 
     name: str
@@ -85,9 +85,9 @@ SYSTEM = Root(
     ),
     jars=JARS,
 )  # fmt: skip
-"""MariaDB, PostgreSQL and PgBouncer of the system's own Debian, and the jars."""
+"""MariaDB, PostgreSQL and PgBouncer from the system's own Debian, and the jars."""
 MYSQL = Root("debian-mysql", ("mysql-server-core", "mysql-client-core"), suite="sid")
-"""The MySQL that Debian is working on; no release has one."""
+"""The MySQL in Debian's development suite; no release has one."""
 MARIADB = Root("debian-mariadb", ("mariadb-server-core", "mariadb-client-core"), suite="sid")
 """A later MariaDB than the system's."""
 ROOTS = (SYSTEM, MYSQL, MARIADB)
@@ -140,13 +140,13 @@ def jar(name: str) -> Path:
 
 
 def fetch(root: Root) -> list[str]:
-    """Download and unpack; what was there is replaced only once everything has arrived.
+    """Download and unpack; existing files are replaced only once everything has arrived.
 
     Returns:
         The names of the packages' files, which hold their versions.
 
     Raises:
-        RuntimeError: There is no apt, or it failed; what it said has been printed.
+        RuntimeError: There is no apt, or it failed; its output has been printed.
     """
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise RuntimeError("the tests' MySQL, MariaDB and JDBC drivers are Debian packages: no apt")
@@ -181,7 +181,7 @@ def fetch(root: Root) -> list[str]:
 
 
 def _suite_options(root: Root, work: Path) -> list[str]:
-    """Return options that let apt see one suite, and nothing as installed."""
+    """Return options with which apt sees one suite, and nothing as installed."""
     if root.suite is None:
         return []
     status, sources = work / "status", work / "suite.sources"

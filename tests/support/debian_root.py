@@ -1,6 +1,6 @@
-"""Whole Debian systems in folders, made by debootstrap: bases of images, and chroots.
+"""Whole Debian systems in folders, created by debootstrap: bases of images, and chroots.
 
-Needs root, and Debian's packages; what is missing of the latter is installed.
+Needs root, and Debian's packages; missing ones are installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PACKAGES = {"debootstrap": "debootstrap", "buildah": "buildah", "runc": "runc"}
 
 
 def need(*programs: str) -> None:
-    """Install programs that are not here.
+    """Install missing programs.
 
     Raises:
         RuntimeError: They are missing, and this is not root on Debian; the message says what to do.
@@ -38,9 +38,9 @@ def need(*programs: str) -> None:
 
 
 def debian_root(suite: str, packages: Sequence[str]) -> Path:
-    """Return a folder with a minimal Debian and some packages; it is made once and kept.
+    """Return a folder with a minimal Debian and some packages; it is created once and kept.
 
-    Nothing may be changed in it: bind it, or copy it.
+    Do not change anything in it: bind it, or copy it.
     """
     need("debootstrap")
     root = TOOLS / f"root-{suite}"
@@ -50,7 +50,7 @@ def debian_root(suite: str, packages: Sequence[str]) -> Path:
     work = root.with_name(f"{root.name}.new")
     for folder in (work, root):
         shutil.rmtree(folder, ignore_errors=True)
-    # In mounts of its own: where its /proc is in use, debootstrap leaves it mounted.
+    # With its own mounts: if its /proc is in use, debootstrap leaves it mounted.
     run(
         "unshare", "--mount",
         "debootstrap", "--variant=minbase", f"--include={','.join(packages)}", suite,

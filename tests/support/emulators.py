@@ -1,6 +1,6 @@
 """AWS emulators for tests: ministack, which the laptop pipeline runs on, and moto, the second one.
 
-Both listen on 127.0.0.1 alone, keep everything in memory, and end with the test process, however
+Both listen only on 127.0.0.1, keep everything in memory, and end with the test process, however
 that ends. Nothing is set in this process's environment: see `use`.
 """
 
@@ -38,7 +38,7 @@ server.serve_forever()
 
 
 class AnyEmulator(Protocol):
-    """What tests need of an emulator."""
+    """What tests need from an emulator."""
 
     @property
     def endpoint_url(self) -> str:
@@ -63,7 +63,7 @@ def use(emulator: AnyEmulator, monkeypatch: pytest.MonkeyPatch, **more: str) -> 
     """Point this process at an emulator, until the test ends.
 
     Args:
-        emulator: Which.
+        emulator: The emulator.
         monkeypatch: The test's.
         more: Further variables, such as ``AWS_MAX_ATTEMPTS="2"``.
     """

@@ -1,4 +1,4 @@
-"""A reverse proxy before an S3 endpoint that breaks chosen requests, deterministically.
+"""A reverse proxy in front of an S3 endpoint that breaks chosen requests, deterministically.
 
 ::
 
@@ -59,7 +59,7 @@ PASSING_FAULTS: tuple[Fault, ...] = (
     "status_500",
     "status_503",
 )
-"""What happens on a network now and then, and what a retry is for."""
+"""Faults that happen on a network now and then, and that a retry fixes."""
 
 _ERRORS = {
     "status_403": (403, "AccessDenied", "Access Denied"),
@@ -87,8 +87,8 @@ class Request:
         number: From 1, in order of arrival, since the start or the last `FaultProxy.clear`.
         method: ``PUT``.
         path: Percent-decoded, with the bucket: ``/lake/raw/x.parquet``.
-        query: As it came.
-        fault: What was done to it; None if it passed.
+        query: Unchanged.
+        fault: The fault that was injected; None if it passed.
     """
 
     number: int
@@ -129,7 +129,7 @@ class _Random:
 
 @dataclass(frozen=True)
 class _Message:
-    """A request's bytes: everything that the server is to get."""
+    """A request's bytes: everything that is forwarded to the server."""
 
     method: str
     target: str
@@ -161,7 +161,7 @@ class FaultProxy(Listener):
 
     @property
     def endpoint_url(self) -> str:
-        """Where callers find the proxy."""
+        """The proxy's URL for callers."""
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self) -> dict[str, str]:
@@ -172,7 +172,7 @@ class FaultProxy(Listener):
         """Break one request: the ``at``-th from now, from 1, of those that ``only`` accepts.
 
         Raises:
-            ValueError: A kill was asked for before there was a callback that kills.
+            ValueError: A kill was requested without a callback that kills.
         """
         if fault.startswith("kill") and self.callback is None:
             raise ValueError(f"{fault} needs FaultProxy.callback")
@@ -194,7 +194,7 @@ class FaultProxy(Listener):
             self._random = _Random(random.Random(seed), probability, faults, only)
 
     def clear(self) -> None:
-        """Break nothing any more, and count and record from the start."""
+        """Stop breaking requests, and start counting and recording again."""
         with self._lock:
             self._rules.clear()
             self._random = None
@@ -220,13 +220,13 @@ class FaultProxy(Listener):
             self._drop(caller)
 
     def _handle(self, caller: socket.socket, message: _Message) -> bool:
-        """Answer one request, or break it; tell whether the connection lives on."""
+        """Answer one request, or break it; return whether the connection stays open."""
         fault = self._record(message).fault
         if fault in _ERRORS:
             caller.sendall(_error(message, *_ERRORS[str(fault)]))
             return message.keep_alive
         if fault == "hold":
-            caller.recv(1)  # nothing comes but the end: nobody sends more before the answer
+            caller.recv(1)  # only the end can come: nobody sends more before the answer
             return False
         if fault == "kill_before":
             self._call_back()
@@ -280,7 +280,7 @@ class FaultProxy(Listener):
             lines = [f"HTTP/1.1 {response.status} {response.reason}"]
             lines += [f"{k}: {v}" for k, v in response.getheaders() if k.lower() not in _HOP_BY_HOP]
             if message.method == "HEAD":
-                # Its length is that of the body which GET would have, and no body follows.
+                # Its length is that of GET's body, and no body follows.
                 length = response.getheader("Content-Length")
                 lines += [f"Content-Length: {length}"] if length is not None else []
             elif response.status not in {204, 304}:
@@ -290,7 +290,7 @@ class FaultProxy(Listener):
 
 
 def _read_message(caller: socket.socket, stream: io.BufferedReader) -> _Message | None:
-    """Read one request, its body with whatever framing it came in; None at the end."""
+    """Read one request, its body in its original framing; None at the end."""
     first = stream.readline()
     if not first.strip():
         return None
@@ -339,7 +339,7 @@ def _read_exactly(stream: io.BufferedReader, size: int) -> bytes:
 
 
 def _error(message: _Message, status: int, code: str, text: str) -> bytes:
-    """Return an S3 error; to HEAD one without a body, as S3 gives it."""
+    """Return an S3 error; for HEAD without a body, as S3 does."""
     body = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{code}</Code><Message>{text}</Message><RequestId>0</RequestId></Error>"
@@ -353,9 +353,9 @@ def _error(message: _Message, status: int, code: str, text: str) -> bytes:
 
 
 def _reset(caller: socket.socket) -> None:
-    """End a connection by RST, not FIN: the other side sees "connection reset by peer"."""
+    """End a connection with RST, not FIN: the other side sees "connection reset by peer"."""
     with suppress(OSError):
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # Not before the descriptor is closed is anything sent, and a file made from the socket
-        # keeps it open: detach it and close it here.
+        # Nothing is sent before the descriptor is closed, and a file made from the socket keeps it
+        # open: detach it and close it here.
         socket.close(caller.detach())

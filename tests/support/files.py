@@ -12,7 +12,7 @@ from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.spec.extract_spec import ExtractSpec
 
-# Of what a spec says for itself: all else is about files.
+# Keys of the spec itself; all others are keys of ``files``.
 OUTER = (
     "run_id", "attempt", "mode", "split", "columns", "target", "state_uri", "connection", "where",
     "engine", "max_value_bytes",
@@ -20,7 +20,7 @@ OUTER = (
 
 
 def files_spec(folder: Path | str, glob: str, **given: Any) -> ExtractSpec:
-    """Return a spec of the files in a folder; what is not the spec's own goes into ``files``."""
+    """Return a spec of the files in a folder; keys that are not the spec's go into ``files``."""
     outer = {name: given.pop(name) for name in OUTER if name in given}
     return ExtractSpec.model_validate(
         {
@@ -39,7 +39,7 @@ def files_spec(folder: Path | str, glob: str, **given: Any) -> ExtractSpec:
 
 
 def batches_of(spec: ExtractSpec) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of all splits, in order; none is kept."""
+    """Yield the batches of all splits, in order, without keeping them."""
     source = FilesSource.open(spec)
     with source.snapshot(ReadRequest(source.describe().columns)) as snapshot:
         for split in snapshot.splits(spec):

@@ -1,8 +1,8 @@
 """Java for tests: quick to start, because no test runs long enough for its optimizing compiler.
 
-Half of what a Spark's JVM costs before its first job is loading classes. ``python -m
-tests.support.java`` runs Spark once and keeps its classes as the JVM lays them out in memory; a JVM
-that is given this archive maps it. One whose jars or options do not fit goes without, in silence.
+Before its first job, Spark's JVM spends half of its time loading classes. ``python -m
+tests.support.java`` runs Spark once and archives its classes in the JVM's memory layout; a JVM that
+gets this archive maps it. One whose jars or options differ silently does without.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from extract_jobs.spark.java import bundled_java_home
 
 ARCHIVE = Path(sys.prefix) / "spark.jsa"
-"""The classes of this environment's Spark; the Makefile makes it, and tests do without."""
+"""The classes of this environment's Spark; the Makefile creates it, and tests also run without."""
 _UNARCHIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 # A JVM with other jars, such as spark-submit's launcher, would warn on standard output.
 _ARCHIVED = f"-XX:SharedArchiveFile={ARCHIVE} -Xlog:cds=off -Xlog:cds+dynamic=off"
 QUICK_JAVA = f"{_UNARCHIVED} {_ARCHIVED}" if ARCHIVE.exists() else _UNARCHIVED
 QUICK_JAVA_ENVIRONMENT = {"JAVA_TOOL_OPTIONS": QUICK_JAVA}
-"""The same for every JVM that a process starts; each says so on standard error."""
+"""The same for every JVM that a process starts; each prints a note on standard error."""
 
 _PROGRAM = """
 import sys
@@ -40,10 +40,10 @@ spark.stop()
 
 
 def make_archive() -> None:
-    """Run Spark once, and keep the classes that it loaded."""
+    """Run Spark once, and archive the classes that it loaded."""
     home = bundled_java_home()
     assert home is not None
-    # The runtime comes without an archive of its own classes, on which the other one builds.
+    # The runtime has no archive of its own classes, which the other one is based on.
     subprocess.run([home / "bin" / "java", "-Xshare:dump"], check=True, capture_output=True)
     options = f"{_UNARCHIVED} -XX:ArchiveClassesAtExit={ARCHIVE}"
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""JDBC databases for tests: those that live inside Spark's JVM, and the way to any other."""
+"""JDBC databases for tests: those inside Spark's JVM, and access to any other."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.support.debian import jar
 
 PASSWORD = "s3cret-of-jdbc"
 SESSION_JARS = ("h2", "postgresql", "mariadb-java-client")
-"""On the class path of the tests' session from the start. Derby's is Spark's own; HSQLDB's is added
-to the running session by whoever uses it, as ``connection.jars`` does."""
+"""On the class path of the tests' session from the start. Derby's is part of Spark; HSQLDB's is
+added to the running session when it is used, as ``connection.jars`` does."""
 
 
 def session_jars() -> str:
@@ -36,9 +36,9 @@ class Embedded:
 
     Attributes:
         spark: The session.
-        url: Its own, without credentials.
-        source_type: As a spec has it.
-        connection: More of a spec's ``connection``.
+        url: Its URL, without credentials.
+        source_type: The spec's.
+        connection: Further keys of a spec's ``connection``.
     """
 
     spark: SparkSession
@@ -134,7 +134,7 @@ def read_target(folder: Path) -> pa.Table:
 
 
 def read_split(reader: JdbcReader, spark: SparkSession, split: Split) -> pa.Table:
-    """Read one split through Spark, conformed on an executor by what was pickled to it."""
+    """Read one split through Spark, converted on an executor by the pickled reader."""
     conform = reader.conform
 
     def conformed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

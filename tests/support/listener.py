@@ -16,7 +16,7 @@ class Listener:
     """
 
     def __init__(self) -> None:
-        """Bind the port; nothing is accepted before the context is entered."""
+        """Bind the port; connections are accepted once the context is entered."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -47,7 +47,7 @@ class Listener:
             self._accepted(caller)
 
     def _accepted(self, caller: socket.socket) -> None:
-        """Serve a connection, in threads of its own; each closes its sockets by `_drop`."""
+        """Serve a connection, in its own threads; each closes its sockets with `_drop`."""
         raise NotImplementedError
 
     def _hold(self, one: socket.socket) -> None:

@@ -51,7 +51,7 @@ class MemorySnapshot:
 
 @dataclass
 class MemorySource:
-    """The table as it is when a snapshot is taken."""
+    """The table at the time of a snapshot."""
 
     rows: list[int]
     system: str = "1"

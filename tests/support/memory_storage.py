@@ -1,8 +1,8 @@
 """Storage in memory for protocol tests: every call of every process waits for its turn.
 
-`Bucket` is what all processes share. `ProcessStorage` is one process's view of it: before and
-after each call it asks its `Process`, which can hold it back, kill it or lose the response. A
-killed process can do nothing any more, not even clean up, as after SIGKILL.
+All processes share a `Bucket`. `ProcessStorage` is one process's view of it: before and after each
+call it asks its `Process`, which can delay it, kill it or lose the response. A killed process can
+do nothing more, not even clean up, as after SIGKILL.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def etag(data: bytes) -> str:
-    """Return what tells this content from another, as S3 does for small objects."""
+    """Return what identifies this content, as S3 does for small objects."""
     return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
 
 

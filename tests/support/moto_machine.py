@@ -1,8 +1,8 @@
-"""The state machine on moto's interpreter, beside a stack whose own interpreter is ministack's.
+"""The state machine on moto's interpreter, for a stack whose own interpreter is ministack's.
 
-Both run the same definition, with the same functions, storage and tracking table: those of the
-stack. moto brings the interpreter alone; it knows which parameters each service integration takes,
-and refuses others. Glue and ECS are clients that run a worker as a local process.
+Both run the same definition with the stack's functions, storage and tracking table. moto provides
+only the interpreter; it checks which parameters each service integration takes, and refuses others.
+Glue and ECS are clients that run a worker as a local process.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class JobServices:
 
 
 def _inside(value: Any, *names: str) -> Any:
-    """Return what lies below names, whose first letters moto spells as it likes."""
+    """Return the value below some names, whose first letters moto may spell in either case."""
     for name in names:
         value = {key[0].lower() + key[1:]: inner for key, inner in value.items()}[name]
     return value
@@ -114,9 +114,9 @@ def start_machine(
     """Make the state machine of a stack on moto's interpreter, within this process.
 
     Args:
-        stack: Whose functions, storage and tracking table it uses.
-        monkeypatch: Takes moto's clients back at the end of the test.
-        command: What runs in place of the workers of glue and ecs.
+        stack: The stack whose functions, storage and tracking table it uses.
+        monkeypatch: Restores moto's clients at the end of the test.
+        command: What runs instead of the workers of glue and ecs.
     """
     import moto.stepfunctions.parser.asl.parse.asl_parser  # noqa: F401 - imports what is patched
     from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (

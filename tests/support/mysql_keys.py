@@ -1,7 +1,7 @@
-"""Every kind of key that MySQL and MariaDB have, and what splits cut by it hold.
+"""Every kind of key that MySQL and MariaDB have, and what its splits contain.
 
 ``python -m tests.support.mysql_keys [--server mysql]… [--write]`` prints the table of shares in
-docs/verified.md, a column a server, and can put it there.
+docs/verified.md, one column per server, and can write it there.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Key:
     """One kind of key.
 
     Attributes:
-        columns: SQL of the table's columns beside ``id`` and ``note``, and of its key.
-        values: What the columns hold in row ``i``.
-        whole: Why the table is one split; None where it is cut.
-        largest: Most rows in a split beyond three times its share: those that no range can cut,
-            because they share one value of the key's columns, or are NULL. 0 where it is dense.
+        columns: SQL of the table's columns besides ``id`` and ``note``, and of its key.
+        values: The columns' values in row ``i``.
+        whole: Why the table is one split; None if it is split.
+        largest: Maximum rows in a split beyond three times its share: those that no range can
+            split, because they share one value of the key's columns, or are NULL. 0 if it is dense.
         after: SQL of the table after its columns.
-        mariadb: Its columns in MariaDB, where they differ; empty where it has no such key.
-        more: Statements that come after the rows, by ``is_mariadb``.
-        before: A statement that comes before the table is made.
+        mariadb: Its columns in MariaDB, if they differ; empty if it has no such key.
+        more: Statements after the rows, by ``is_mariadb``.
+        before: A statement before the table is created.
     """
 
     columns: str
@@ -154,19 +154,19 @@ class Read:
 
     @property
     def largest(self) -> int:
-        """Most rows of a split."""
+        """Maximum rows of a split."""
         return max(map(len, self.parts))
 
     @property
     def share(self) -> float:
-        """How many times its even share the largest split has."""
+        """Size of the largest split as a multiple of an even share."""
         return self.largest * len(self.parts) / len(self.whole)
 
     def check_rows(self) -> None:
-        """Check that the splits' rows are the table's, each as often.
+        """Check that the splits have exactly the table's rows.
 
         Raises:
-            AssertionError: Some are missing, or there more than once.
+            AssertionError: Some are missing, or occur more than once.
         """
         found = Counter(row for part in self.parts for row in part)
         expected = Counter(self.whole)
@@ -176,7 +176,7 @@ class Read:
         )
 
     def check_even(self, largest: int) -> None:
-        """Check that no split has more than three times its share, and so many rows beyond.
+        """Check that no split exceeds three times its share by more than ``largest`` rows.
 
         Raises:
             AssertionError: One has.
@@ -186,12 +186,12 @@ class Read:
 
 
 def columns_of(server: MysqlServer, key: Key) -> str:
-    """Return the SQL of a key's columns on a server; empty where it has no such key."""
+    """Return the SQL of a key's columns on a server; empty if it has no such key."""
     return key.mariadb if server.is_mariadb and key.mariadb is not None else key.columns
 
 
 def read_in_splits(server: MysqlServer, monkeypatch: pytest.MonkeyPatch, key: Key) -> Read:
-    """Make a table ``t`` with a key in an empty database, and read it split by split."""
+    """Create a table ``t`` with a key in an empty database, and read it split by split."""
     table = f"create table t (id int, {columns_of(server, key)}, note varchar(200)){key.after}"
     server.execute(*filter(None, [key.before, table]))
     server.insert("t", [(i, *key.values(i), NOTE) for i in range(ROWS)])
@@ -207,7 +207,7 @@ def read_in_splits(server: MysqlServer, monkeypatch: pytest.MonkeyPatch, key: Ke
 
 
 def shares(server: MysqlServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Read a table of each kind of key, and say what its splits hold."""
+    """Read a table of each kind of key, and return what its splits contain."""
     said: dict[str, str] = {}
     for kind, key in KEYS.items():
         if not columns_of(server, key):
@@ -223,7 +223,7 @@ def shares(server: MysqlServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
 
 
 def table(found: dict[str, dict[str, str]]) -> Iterable[str]:
-    """Yield the lines of the page's table, from what `shares` gave by a server's name."""
+    """Yield the lines of the page's table, from the results of `shares` by server name."""
     yield f"| key | {' | '.join(found)} |"
     yield "| --- |" + " --- |" * len(found)
     for kind in KEYS:

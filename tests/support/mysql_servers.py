@@ -1,8 +1,8 @@
 """Real MySQL and MariaDB servers for tests: Debian's, unpacked by `tests.support.debian`, over TCP.
 
 `mysql_database` runs a test on each of `SERVERS`. A test session starts each server at most once,
-with settings that a client must not take for granted. The servers run as root only where the tests
-do, which throw-away servers may.
+with settings that a client must not rely on. The servers run as root only if the tests do, which is
+fine for throw-away servers.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from tests.support.database_server import DatabaseServer
 from tests.support.ports import free_port
 
 PASSWORD = "p'4 ss\\w%rd\"é"
-"""Every character here has broken a client once."""
+"""Each of these characters has broken a client before."""
 
 OLDEST_MYSQL = (9, 7)
-"""Debian's sid moves on; what it has must be at least the release that this was written for."""
+"""Debian's sid changes; its release must be at least the one that this was written for."""
 
 _SCRIPTS = ("system_tables.sql", "performance_tables.sql", "system_tables_data.sql")
 _SETTINGS = {
@@ -62,13 +62,13 @@ class Flavour:
     """One kind of server.
 
     Attributes:
-        name: In the names of tests.
+        name: Its name in the names of tests.
         root: Its packages.
         daemon: Its program.
         client: The program of its own client.
         messages: The folder of its messages and character sets, below usr/share.
-        initialize: Makes the folder of its data, for a `MysqlServer` with the session's settings.
-        settings: Options of its own.
+        initialize: Creates its data folder, for a `MysqlServer` with the session's settings.
+        settings: Its own options.
     """
 
     name: str
@@ -81,13 +81,13 @@ class Flavour:
 
     @property
     def is_mariadb(self) -> bool:
-        """Tell MariaDB from MySQL."""
+        """Whether it is MariaDB and not MySQL."""
         return self.daemon == "mariadbd"
 
     def command(self, directory: Path, settings: dict[str, str]) -> list[str]:
         """Return how to start the server in a folder."""
         flags = [f"--{name}={value}" if value else f"--{name}" for name, value in settings.items()]
-        # Run as root or as anybody: the folder is the caller's own.
+        # Run as root or as anybody: the folder belongs to the caller.
         user = ["--user=root"] if os.geteuid() == 0 else []
         share = self.root.path / "usr/share" / self.messages
         return [
@@ -110,7 +110,7 @@ class MysqlServer(DatabaseServer):
 
     @property
     def is_mariadb(self) -> bool:
-        """Tell MariaDB from MySQL."""
+        """Whether it is MariaDB and not MySQL."""
         return self.flavour.is_mariadb
 
     def connect(self, **kwargs: Any) -> Connection:
@@ -148,7 +148,7 @@ class MysqlServer(DatabaseServer):
         if not listed:
             return
         marks = ", ".join(["%s"] * len(listed[0]))
-        # A name may hold a percent sign, which PyMySQL would take for a mark.
+        # A name may contain a percent sign, which PyMySQL would take for a placeholder.
         statement = f"insert into {quoted(table).replace('%', '%%')} values ({marks})"
         with contextlib.closing(self.connect()) as connection, connection.cursor() as cursor:
             connection.begin()
@@ -158,7 +158,7 @@ class MysqlServer(DatabaseServer):
     def client(self, statement: str) -> list[list[bytes | None]]:
         """Return what the database's own client prints, value by value, in UTC.
 
-        The client prints NULL as it prints the text ``NULL``: either comes out as None.
+        The client prints NULL like the text ``NULL``: both are returned as None.
         """
         done = subprocess.run(
             [
@@ -188,13 +188,13 @@ def quoted(name: str) -> str:
 
 
 _HOSTILE = "set global sql_select_limit = 100;\n"
-"""What servers in the wild have been seen with, and no option of theirs can set."""
+"""Seen on servers in production, and not available as a server option."""
 _PLAIN = "time_zone = '+00:00', sql_select_limit = 18446744073709551615"
-"""What the tests' own sessions set, where the server's default is another than they mean."""
+"""Settings of the tests' own sessions, where the server's default differs."""
 
 
 def numbers(count: int) -> str:
-    """Return a table of the numbers from 1 in its column ``seq``, as it stands in a FROM clause."""
+    """Return a table of the numbers from 1 in a column ``seq``, for a FROM clause."""
     digits = " union all ".join(f"select {digit} as n" for digit in range(10))
     places = range(len(str(count)))
     added = " + ".join(f"{10**place} * d{place}.n" for place in places)
@@ -207,7 +207,7 @@ def run_server(flavour: Flavour, **settings: str) -> Iterator[MysqlServer]:
     """Run a fresh server until the context ends; nothing of it stays behind.
 
     Args:
-        flavour: Which kind.
+        flavour: The kind of server.
         **settings: Options of the server beyond the tests' own, underscores for hyphens.
     """
     directory = Path(tempfile.mkdtemp(prefix=f"{flavour.daemon}-", dir="/tmp"))
@@ -223,7 +223,7 @@ def run_server(flavour: Flavour, **settings: str) -> Iterator[MysqlServer]:
 
 
 def _statements() -> list[str]:
-    """Return what makes the tests' user and database."""
+    """Return the statements that create the tests' user and database."""
     password = PASSWORD.replace("\\", "\\\\").replace("'", "''")
     return [
         f"create user 'tester'@'%' identified by '{password}';\n",
@@ -318,7 +318,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent() -> None:
-    """Let the kernel stop the server when the tests' process is killed, which runs no clean-up."""
+    """Let the kernel stop the server if the tests' process is killed, which runs no clean-up."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -338,7 +338,7 @@ def _wait_until_ready(server: MysqlServer, process: subprocess.Popen[bytes]) -> 
 
 @pytest.fixture(scope="session")
 def mysql_servers() -> Iterator[Callable[[str], MysqlServer]]:
-    """Give a server by its flavour's name; each is started once a session, when it is asked for."""
+    """Return servers by their flavour's name; each is started once per session, on first use."""
     started: dict[str, MysqlServer] = {}
     with contextlib.ExitStack() as running:
 
@@ -361,7 +361,7 @@ def _check_version(server: MysqlServer) -> None:
 
 @contextlib.contextmanager
 def database_of(server: MysqlServer) -> Iterator[MysqlServer]:
-    """Make a database of its own, dropped afterwards."""
+    """Create a database, dropped afterwards."""
     name = f"test {uuid4().hex[:12]}"
     server.execute(f"create database `{name}`")
     yield replace(server, database=name)
@@ -372,13 +372,13 @@ def database_of(server: MysqlServer) -> Iterator[MysqlServer]:
 def mysql_database(
     mysql_servers: Callable[[str], MysqlServer], request: pytest.FixtureRequest
 ) -> Iterator[MysqlServer]:
-    """A database of its own on each of `SERVERS`."""
+    """The test's own database on each of `SERVERS`."""
     with database_of(mysql_servers(request.param)) as server:
         yield server
 
 
 @pytest.fixture
 def mariadb_database(mysql_servers: Callable[[str], MysqlServer]) -> Iterator[MysqlServer]:
-    """A database of its own on MariaDB, where one server is enough."""
+    """The test's own database on MariaDB, if one server is enough."""
     with database_of(mysql_servers("mariadb")) as server:
         yield server

@@ -1,4 +1,4 @@
-"""What tests of the MySQL source start from."""
+"""Helpers for tests of the MySQL source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every type of MySQL and MariaDB at its extremes: what is put in, and what it arrives as."""
+"""Every type of MySQL and MariaDB at its extremes: what is inserted, and what it arrives as."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ COLUMNS: dict[str, Torture] = {
 }  # fmt: skip
 
 MARIADB_ALONE = ("d3838", "u", "i4", "i6")
-"""MySQL's decimals have at most 30 digits after the point, and it has none of the others."""
+"""MySQL's decimals have at most 30 digits after the point, and it lacks the other types."""
 MYSQL_ALONE: dict[str, Torture] = {
     "vec": Torture("vector(2)", ("string_to_vector('[1.5,-0.25]')",), pa.binary()),
 }
@@ -119,7 +119,7 @@ def columns_of(server: MysqlServer) -> dict[str, Torture]:
 
 
 def make(server: MysqlServer, table: str = "torture") -> None:
-    """Make the table, with one row more than the longest column has values: all NULL."""
+    """Create the table, with a last row of NULLs."""
     columns = columns_of(server)
     listed = ", ".join(f"{quoted(name)} {column.type}" for name, column in columns.items())
     key = "id int not null auto_increment primary key"
@@ -136,7 +136,7 @@ def make(server: MysqlServer, table: str = "torture") -> None:
 
 
 def printed(value: Any, kind: str) -> bytes | None:
-    """Print what arrived as the database's own client prints it."""
+    """Print an extracted value as the database's own client prints it."""
     if value is None:
         return None
     if isinstance(value, bytes):
@@ -188,7 +188,7 @@ COLUMNS_OF_RULES: dict[str, tuple[str, ...]] = {
     "uuid, inet4, inet6": ("u", "i4", "i6"),
     "vector": ("vec",),
 }
-"""The columns that stand for each rule of `extract_jobs.sources.mysql.types.TYPE_RULES`."""
+"""The columns that cover each rule of `extract_jobs.sources.mysql.types.TYPE_RULES`."""
 
 
 def coverage() -> list[str]:

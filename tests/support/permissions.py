@@ -1,9 +1,9 @@
-"""What each role of `infra/template.yaml` is for: what code was seen to call, what services need.
+"""Why each role of `infra/template.yaml` has its permissions: calls that were seen, and needs.
 
-Two tables, held against the template both ways: a role allows nothing that is in neither, and
-everything that is in one. `SEEN` is what the end-to-end test of the deployed stack records, which
-fails where it records anything else. `NEEDED` is kept by hand, from the pages that it names; no
-test can show that AWS asks for nothing more.
+Two tables, compared with the template in both directions: a role allows nothing that is in neither
+table, and everything that is in one. `SEEN` is what the end-to-end test of the deployed stack
+records; it fails if it records anything else. `NEEDED` is maintained by hand, from the pages that
+it names; no test can show that AWS requires nothing more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import yaml
 TEMPLATE = Path(__file__).parents[2] / "infra" / "template.yaml"
 GUIDE = "https://docs.aws.amazon.com"
 WORKER = "WorkerPolicy"
-"""What every worker's role may do beside its own."""
+"""What every worker's role may do, in addition to its own permissions."""
 WORKER_ROLES = ("GlueRole", "EmrRole", "EcsTaskRole")
 
 SEEN: Mapping[str, frozenset[str]] = {
@@ -146,7 +146,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         "logs:CreateLogStream": _TASK, "logs:PutLogEvents": _TASK,
     },
 }  # fmt: skip
-"""Why, or the page that says so, by role and action."""
+"""The reason, or the page that gives it, by role and action."""
 
 
 class _Loader(yaml.CSafeLoader):
@@ -173,7 +173,7 @@ def template(path: Path = TEMPLATE) -> dict[str, Any]:
 
 
 def statements(resource: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the statements of a role or managed policy, those under a condition too."""
+    """Yield the statements of a role or managed policy, including conditional ones."""
     properties = resource["Properties"]
     documents = [p["PolicyDocument"] for p in properties.get("Policies", ())]
     documents += [properties["PolicyDocument"]] if "PolicyDocument" in properties else []
@@ -186,7 +186,7 @@ NAMES = {
     "AWS::Partition": "aws", "AWS::Region": "eu-central-1", "AWS::AccountId": "123456789012",
     "AWS::StackName": "extract-jobs", "AWS::NoValue": None,
 }  # fmt: skip
-"""What CloudFormation knows by itself."""
+"""CloudFormation's own pseudo parameters."""
 
 
 def parameters_of(read: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def parameters_of(read: Mapping[str, Any], given: Mapping[str, str]) -> dict[str
 class Resolver:
     """Fills in the template for one set of parameters, as CloudFormation would.
 
-    What a resource returns is its logical name: ``!Ref GlueJob`` is ``GlueJob``.
+    A resource's value is its logical name: ``!Ref GlueJob`` is ``GlueJob``.
     """
 
     def __init__(self, given: Mapping[str, str] = {}, path: Path = TEMPLATE) -> None:
@@ -209,11 +209,11 @@ class Resolver:
         self.values = {**NAMES, **parameters_of(self.template, given)}
 
     def holds(self, condition: str) -> bool:
-        """Tell whether a condition of the template is true."""
+        """Return whether a condition of the template is true."""
         return condition == "Always" or bool(self.value(self.template["Conditions"][condition]))
 
     def resources(self) -> dict[str, dict[str, Any]]:
-        """Return the properties of the resources that are made, by logical name."""
+        """Return the properties of the resources that are created, by logical name."""
         return {
             name: self.value(resource["Properties"])
             for name, resource in self.template["Resources"].items()
@@ -221,7 +221,7 @@ class Resolver:
         }
 
     def value(self, node: Any) -> Any:
-        """Return a node with its functions evaluated; what is no value is left out."""
+        """Return a node with its functions evaluated; ``AWS::NoValue`` is left out."""
         if isinstance(node, list):
             return [v for v in map(self.value, node) if v is not None]
         if not isinstance(node, dict):
@@ -257,9 +257,9 @@ _FUNCTIONS: dict[str, Any] = {
 
 
 def allows(role: str, action: str, resource: str, given: Mapping[str, str] = {}) -> bool:
-    """Tell whether a role or policy of the stack with these parameters allows an action.
+    """Return whether a role or policy of the stack with these parameters allows an action.
 
-    Conditions of statements are not looked at.
+    Conditions of statements are ignored.
     """
     made = _made(tuple(sorted(given.items())))
     return role in made and any(
@@ -270,9 +270,9 @@ def allows(role: str, action: str, resource: str, given: Mapping[str, str] = {})
 
 
 def resource_forms(action: str) -> set[str]:
-    """Return the ARNs that an action is for, with ``*`` for what varies; none if there is no such.
+    """Return the ARNs that an action applies to, with ``*`` for variable parts; none if unknown.
 
-    ``*`` itself is among them where the action is for no resource, or need not be.
+    They include ``*`` itself if the action has no resource, or need not have one.
     """
     from policy_sentry.querying.actions import get_action_data
 

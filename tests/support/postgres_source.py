@@ -1,4 +1,4 @@
-"""What tests of the PostgreSQL source start from."""
+"""Helpers for tests of the PostgreSQL source."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def source(
 
 
 def read_wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every row be read as a wide one is, by psycopg."""
+    """Read every row like a wide one, with psycopg."""
     monkeypatch.setattr("extract_jobs.sources.postgres.source.width_of", lambda *_, **__: "wide")
 
 
@@ -66,7 +66,7 @@ def filled(server: Server, rows: int = 5000, name: str = "t", columns: str = "")
 
 
 def everything_said(error: BaseException) -> str:
-    """The error with all that hangs on it, shown or suppressed."""
+    """Return the text of an error and all errors chained to it, shown or suppressed."""
     said = "".join(traceback.format_exception(error))
     seen: list[BaseException] = []
     todo: list[BaseException | None] = [error]

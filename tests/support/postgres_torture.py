@@ -34,7 +34,7 @@ DECLARATIONS = (
     "create cast (loud as text) with function louder(loud)",
     "create extension if not exists vector",
 )
-"""What `TYPES` are made of."""
+"""Declarations that `TYPES` need."""
 
 TYPES: dict[str, tuple[pa.DataType, list[str]]] = {
     "bool": (pa.bool_(), ["true", "false"]),
@@ -197,13 +197,13 @@ UNFAITHFUL = {
     "text_array_2d": ("uuid[]", "array[array[null::uuid]]", "'{}'"),
     "char_array_2d": ("char(3)[]", "'{{a},{b}}'", "'{a}'"),
 }
-"""By name: a type, a value of it that has no faithful form, and one that has."""
+"""By name: a type, a value without a faithful form, and one with."""
 
 
 def build(server: Server, table: str = "torture") -> list[str]:
-    """Make a table with a column for each of `TYPES`, and return their names in that order.
+    """Create a table with a column for each of `TYPES`, and return their names in that order.
 
-    Row n holds each type's value n, over and over; the last row holds NULL where it can.
+    Row n has each type's value n, cyclically; the last row has NULL where it is allowed.
     """
     names = [f"c{i}" for i in range(len(TYPES))]
     columns = ", ".join(f"{n} {t}" for n, t in zip(names, TYPES, strict=True))
@@ -253,7 +253,7 @@ def psql_columns(server: Server, statement: str) -> list[str]:
 
 
 def meant(text: str | None, kind: pa.DataType) -> Any:
-    """Return the Python value of an Arrow type that text of psql means."""
+    """Return the Python value, of an Arrow type, for a text from psql."""
     if text is None:
         return None
     if pa.types.is_list(kind):
@@ -276,7 +276,7 @@ def meant(text: str | None, kind: pa.DataType) -> Any:
 
 
 def items(text: str) -> list[str | None]:
-    """Take an array of one dimension, as the server prints it, apart."""
+    """Parse an array of one dimension as the server prints it."""
     found = re.findall(r'(?:"((?:[^"\\]|\\.)*)"|([^,"]+))(?:,|$)', text[1:-1], re.DOTALL)
     return [
         None if plain == "NULL" else plain or re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)

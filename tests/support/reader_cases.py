@@ -1,7 +1,7 @@
-"""What each reader makes of files that are written here: cases, and the page made of them.
+"""How each reader reads files that are written here: cases, and the page generated from them.
 
-``python -m tests.support.reader_cases`` writes ``docs/readers.md``. The tests hold every cell of it
-against the readers themselves.
+``python -m tests.support.reader_cases`` writes ``docs/readers.md``. The tests compare every cell
+with the readers themselves.
 """
 
 # ruff: noqa: DTZ001  naive timestamps are a type of their own here
@@ -34,9 +34,9 @@ class Values:
     """Values of one type, each in a row group of its own.
 
     Attributes:
-        name: Of the row in the page.
-        arrow_type: Of the column.
-        values: Each is found again by ``=``, and read back as it is.
+        name: The row's name in the page.
+        arrow_type: The column's type.
+        values: Each is found with ``=``, and read back unchanged.
         missed: Positions of values that a reader's filter does not find.
         note: What the page says of these.
         nested: Whether they are lists, structs or maps, for which no reader is asked by ``=``.
@@ -138,7 +138,7 @@ GREATER = {
     "Spark 3.5": (2, 3, 5),
     "Spark 4.1": (2, 3, 5),
 }
-"""Rows of `FLOATS` above 100. To pyarrow NaN is not above 100, as IEEE 754 has it."""
+"""Rows of `FLOATS` above 100. For pyarrow NaN is not above 100, as in IEEE 754."""
 FLOATS = (1.0, -2.5, NAN, math.inf, -0.0, 101.0)
 
 
@@ -184,7 +184,7 @@ FOLDERS = (
 
 
 def write_groups(folder: Path, arrow_type: pa.DataType, values: tuple[Any, ...]) -> str:
-    """Write rows ``n``, ``v``, each in a row group of its own, and return the file."""
+    """Write rows ``n``, ``v``, one row group each, and return the file."""
     schema = pa.schema([("n", pa.int64()), ("v", arrow_type)])
     spec = make_spec(folder)
     storage = LocalStorage()
@@ -216,9 +216,9 @@ def write_folders(folder: Path, values: tuple[str | None, ...]) -> str:
 
 
 def same(found: Any, expected: Any) -> bool:
-    """Whether two values are one: −0.0 is not 0.0, and NaN is NaN.
+    """Return whether two values are identical: −0.0 is not 0.0, and NaN is NaN.
 
-    A reader may give a struct or a map in any form that Python has for one.
+    A reader may return a struct or a map in any form that Python has for it.
     """
     if isinstance(expected, dict) and found is not None:
         pairs = found.asDict() if hasattr(found, "asDict") else found

@@ -1,4 +1,8 @@
-"""Readers of the lake: the files of a table, as each of them gives their rows together."""
+"""Readers of the lake: the files of a table, read together by each of them.
+
+Rows are Python's, so that those of Spark can be compared with those of DuckDB and pyarrow; chispa
+compares only DataFrames.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ _ATHENA_READS = {
     "int": {"bigint"},
     "float": {"double"},
 }
-"""Types that Athena reads as others, where partitions differ from their table.
+"""Types that Athena reads as others, if partitions differ from their table.
 
 https://docs.aws.amazon.com/athena/latest/ug/updates-changing-column-type.html
 """
@@ -37,7 +41,7 @@ def files_of(folder: str) -> list[str]:
 
 
 def by_duckdb(folder: str) -> Rows:
-    """Read by name; what a file lacks is NULL."""
+    """Match columns by name; columns that a file lacks are NULL."""
     found = duckdb.sql(f"from read_parquet('{folder}/**/*.parquet', union_by_name = true)")
     return list(found.to_arrow_table().to_pylist())
 
@@ -55,7 +59,7 @@ def by_spark_merged(spark: SparkSession, folder: str) -> Rows:
 
 
 def by_spark_schema(spark: SparkSession, folder: str, columns: Mapping[str, str]) -> Rows:
-    """Tell Spark the schema: names and Arrow types of the columns, as a commit keeps them."""
+    """Give Spark the schema: names and Arrow types of the columns, as stored in a commit."""
     types = ((name, _spark_type(text)) for name, text in columns.items())
     ddl = ", ".join(f"`{name}` {text}" for name, text in types)
     return _collected(spark.read.schema(ddl).parquet(folder))
@@ -75,9 +79,9 @@ def athena_problems(
 ) -> list[str]:
     """Return what Athena could not read of a table, by its documented rules.
 
-    Names are compared in lower case; columns that a file lacks are NULL, those that only a file has
-    are not seen; a column has its table's type in every file, but for what `_ATHENA_READS` allows
-    under partitions of their own.
+    Names are compared in lower case; columns that a file lacks are NULL, columns that only a file
+    has are ignored; a column has its table's type in every file, except for what `_ATHENA_READS`
+    allows in partitions.
 
     Args:
         folder: The table's.
@@ -98,7 +102,7 @@ def athena_problems(
 
 
 def comparable(rows: Rows, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return some columns of rows in an order of their own, zones left out."""
+    """Return some columns of rows in a fixed order, without zones."""
     plain = ([row.get(name) for name in columns] for row in rows)
     naive = (
         tuple(v.replace(tzinfo=None) if isinstance(v, datetime) else v for v in values)

@@ -1,4 +1,4 @@
-"""How much a run of the tests tries: `make test` a sample, `make test-exhaustive` everything.
+"""How much a test run tries: `make test` a sample, `make test-exhaustive` everything.
 
 Every test of a module that imports from here is marked ``exhaustive`` (tests/support/schedule.py),
 which is what ``make test-exhaustive`` selects.
@@ -25,7 +25,7 @@ def sample(cases: Iterable[T], each: int, by: Callable[[T], Hashable] = lambda _
 
     Args:
         cases: What an exhaustive run tries.
-        each: At most how many of one kind; the first and the last come first.
+        each: Maximum of one kind; the first and the last are preferred.
         by: A case's kind.
 
     Returns:
@@ -49,7 +49,7 @@ def _spread(indexes: Sequence[int], count: int) -> set[int]:
 
 
 def pairs(left: Sequence[T], right: Sequence[U]) -> list[tuple[T, U]]:
-    """Return all pairs in an exhaustive run, else so many that each value is in one of them.
+    """Return all pairs in an exhaustive run, else enough to use each value once.
 
     The values of the shorter list take turns.
     """
@@ -60,5 +60,5 @@ def pairs(left: Sequence[T], right: Sequence[U]) -> list[tuple[T, U]]:
 
 
 def examples(count: int) -> int:
-    """Return how many examples Hypothesis tries where `make test` tries so many."""
+    """Return how many examples Hypothesis tries, if `make test` tries ``count``."""
     return count * MORE if EXHAUSTIVE else count

@@ -1,4 +1,4 @@
-"""Rows of many partitions in no order, from splits that are made up where they are read."""
+"""Rows of many partitions in random order, from splits that are generated where they are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_storage(_: str) -> LocalStorage:
 
 @dataclass
 class ScatteredReader:
-    """Gives ``rows`` rows a split, each of a partition by chance; may break in mid-split.
+    """Yields ``rows`` rows per split, each in a random partition; may break in mid-split.
 
     ``breaks`` says by split how often its connection breaks after half of its rows.
     """
@@ -53,7 +53,7 @@ class ScatteredReader:
             if start * 2 >= self.rows and self.breaks.get(split.index):
                 self.breaks[split.index] -= 1
                 raise SourceUnavailable("cut")
-            # Texts that no compressor makes small.
+            # Texts that do not compress.
             text = by_chance.randbytes(count * self.width // 2).hex()
             yield pa.record_batch(
                 [

@@ -1,8 +1,8 @@
 """Which tests run in one process, and in which order: a pytest plugin.
 
 Workers of pytest-xdist share no servers. So all tests of a server that is slow to start run in one
-worker, and the longest go first, that no worker is left with them in the end. Everything else is
-handed out by file, because of fixtures that last for a module.
+worker, and the longest start first, so that no worker is left with them at the end. Everything else
+is distributed by file, because some fixtures last for a module.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ FIRST = (
     "tests/spark/*", "tests/contract/test_sources.py", "tests/e2e/*", "tests/crash/*",
     "tests/contract/*", "tests/artifacts/*", "tests/service/*",
 )  # fmt: skip
-"""Patterns of files by when they start; the others come last."""
+"""Patterns of files in the order of their start; the others come last."""
 ON_SPARK_4 = ("tests/spark/*", "tests/contract/test_entrypoints.py")
 """Patterns of the only files that `make test-spark4` looks at."""
 
 
 @cache
 def group_of(path: str) -> str:
-    """Return what a test file is handed out with: the name of its group, or its own path."""
+    """Return the unit that a test file is distributed in: its group's name, or its own path."""
     names = (name for name, patterns in GROUPS.items() if _matches(path, *patterns))
     return next(names, path)
 
@@ -53,7 +53,7 @@ def _rank(path: str) -> int:
 
 
 class ByServer(LoadScopeScheduling):  # type: ignore[misc]
-    """Hands out groups of files."""
+    """Distributes groups of files."""
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid.partition("::")[0])
@@ -63,7 +63,7 @@ class ByServer(LoadScopeScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(
     config: pytest.Config, log: Any
 ) -> LoadScopeScheduling[WorkerController]:
-    """Hand out by server, in the order collected."""
+    """Distribute by server, in the order collected."""
     config.option.loadscopereorder = False
     return ByServer(config, log)
 
@@ -71,7 +71,7 @@ def pytest_xdist_make_scheduler(
 # First, so that selecting by mark comes after it.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files, and mark the tests that try more in an exhaustive run."""
+    """Order the files, and mark tests that try more in an exhaustive run."""
     items.sort(key=lambda item: _rank(item.nodeid.partition("::")[0]))
     samples = cache(lambda module: _uses_sampling(vars(module.obj)))
     for item in items:

@@ -1,16 +1,16 @@
-"""A writer that never rests against incremental runs that are killed, and the final account.
+"""A writer that never pauses, incremental runs that are killed, and a final check of the lake.
 
-Run as a module it goes on for as long as it is told: ``python -m tests.support.soak --minutes 5``.
+As a module it runs for as long as you like: ``python -m tests.support.soak --minutes 5``.
 
-Every version of a row carries a number of its own. The writer records which versions it committed,
-when, and when each was superseded. At the end:
+Every version of a row has a unique number. The writer records which versions it committed, when,
+and when each was superseded. At the end:
 
 - no version is in the lake twice;
-- nothing is there that was not committed, or that its own transaction superseded;
-- every version that was current at some run's snapshot, and within what was extracted by then, is
-  there. Of those the account knows for sure the ones that were committed before the run's process
-  began and superseded after it had ended; the last run, when the writer is still, makes it all
-  versions that are current in the end.
+- the lake has nothing that was not committed, or that its own transaction superseded;
+- the lake has every version that was current at some run's snapshot, and within what was extracted
+  by then. The check knows for certain those that were committed before the run's process began and
+  superseded after it had ended; after the last run, with the writer stopped, these are all versions
+  that are current at the end.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Mode = Literal["snapshot", "column"]
 
 DELAY_SECONDS = 2
 TRANSACTION_TIMEOUT = "1500ms"
-"""In column mode the server itself ends transactions well before the delay is over."""
+"""In column mode the server itself ends transactions well before the delay has passed."""
 LONG_SECONDS = 1.0
 """How long the long transactions of column mode stay open."""
 SESSIONS = 4
@@ -59,10 +59,10 @@ _SOME_ROW = "id = (select id from t where id >= %s order by id limit 1 for updat
 
 @dataclass
 class Version:
-    """One version of a row, as the writer knows it; times are of `time.monotonic`.
+    """One version of a row, as the writer recorded it; times are from `time.monotonic`.
 
     Attributes:
-        key: What the mode orders it by.
+        key: The value that the mode orders by.
         committed: Just after its transaction's commit.
         superseded: Just before the commit that replaced or deleted it.
     """
@@ -74,7 +74,7 @@ class Version:
 
 @dataclass
 class Session:
-    """One connection of the writer with what its open transaction has done."""
+    """One connection of the writer, and what its open transaction has done."""
 
     opened: psycopg.Connection[Any]
     is_open: bool = False
@@ -102,7 +102,7 @@ class Writer:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Write until the context ends; open transactions are then ended one way or the other."""
+        """Write until the context ends; open transactions are then committed or rolled back."""
         self._thread.start()
         try:
             yield
@@ -135,7 +135,7 @@ class Writer:
         if not session.is_open:
             self._guarded(session, "begin")
             return
-        # The first session's transactions stay open for long: in snapshot mode over several runs.
+        # The first session's transactions stay open for long, in snapshot mode over several runs.
         ends = 0.4 if session is long else 4
         if session is long and self._mode == "column":
             ends = 100 if time.monotonic() - session.begun > LONG_SECONDS else 0
@@ -148,7 +148,7 @@ class Writer:
         self._guarded(session, self._random.choices([*steps], [*steps.values()])[0])
 
     def _guarded(self, session: Session, step: str) -> None:
-        """Take a step; a transaction that the server ended has done nothing."""
+        """Take a step; a transaction that the server ended counts for nothing."""
         self.steps[step] += 1
         try:
             getattr(self, f"_{step}")(session)
@@ -233,7 +233,7 @@ class Writer:
                 raise
         after = time.monotonic()
         for version in session.replaced:
-            # None: it was written and replaced by this very transaction.
+            # None: this same transaction wrote and replaced it.
             if version in self.versions:
                 self.versions[version].superseded = before
         gone = set(session.replaced)
@@ -264,7 +264,7 @@ class Process:
 
 @dataclass
 class Runs:
-    """Incremental runs that follow each other; half are killed, some are started twice."""
+    """Consecutive incremental runs; half are killed, some are started twice."""
 
     drivers: list[Driver]
     server: Server
@@ -292,7 +292,7 @@ class Runs:
     def _together(self, *wanted: tuple[str, int]) -> None:
         processes = []
         for driver, (run_id, attempt) in zip(self.drivers, wanted, strict=False):
-            # Some numbers lie beyond the calls that are made: half of the runs are killed.
+            # Some numbers are beyond the number of calls, so half of the runs are killed.
             kills = self.random.random() < 0.6
             sign = self.random.choice((1, -1))
             kill_call = sign * self.random.randint(1, self.calls) if kills else 0
@@ -309,7 +309,7 @@ class Runs:
             assert process.exit in allowed, f"{process.run_id}: {process.exit}: {process.stderr}"
 
     def last(self) -> None:
-        """Run until all is extracted, killed by nobody."""
+        """Run until everything is extracted, without kills."""
         process = Process(f"r{next(self._numbers)}", 1, time.monotonic())
         self._start(self.drivers[0], process, then_recover=True)
         self._end(self.drivers[0], process)
@@ -333,7 +333,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a soak has seen; all of it went well."""
+    """The figures of a successful soak."""
 
     versions: int
     extracted: int
@@ -355,10 +355,10 @@ def published(lake: Lake) -> list[dict[str, Any]]:
 
 
 def account(writer: Writer, runs: Runs, current: set[int]) -> Figures:
-    """Compare the lake with what the writer knows.
+    """Compare the lake with the writer's records.
 
     Raises:
-        AssertionError: A version is missing, there twice, or there without having been committed.
+        AssertionError: A version is missing, duplicated, or was never committed.
     """
     extracted = runs.lake.read("version")
     counts = Counter(extracted)
@@ -389,7 +389,7 @@ def account(writer: Writer, runs: Runs, current: set[int]) -> Figures:
 
 
 def _certain(versions: dict[int, Version], runs: Runs, commits: list[dict[str, Any]]) -> set[int]:
-    """Return the versions that were current for sure while a published attempt was at work."""
+    """Return the versions that were certainly current while a published attempt was running."""
     lives = {(p.run_id, p.attempt): p for p in runs.processes}
     found: set[int] = set()
     for commit in commits:
@@ -412,18 +412,18 @@ def soak(
     seed: int,
     goes_on: Callable[[int], bool],
 ) -> Figures:
-    """Write and extract for some time, then bring both to an end and compare.
+    """Write and extract for some time, then stop both and compare.
 
     Args:
-        server: Its database's table ``t`` is made anew.
-        folder: An empty one, for the lake.
-        drivers: Two, to run extracts at once.
-        mode: How the runs cut their intervals.
-        seed: Of all decisions; what happens at the same time is up to the machine.
-        goes_on: Told how many times it has run, tells whether to go on.
+        server: The table ``t`` of its database is created again.
+        folder: An empty folder for the lake.
+        drivers: Two, to run extracts at the same time.
+        mode: How the runs choose their intervals.
+        seed: Seed of all decisions; timing depends on the machine.
+        goes_on: Takes the number of runs so far, and returns whether to continue.
 
     Raises:
-        AssertionError: The lake is not what it should be, or a run failed.
+        AssertionError: The lake is wrong, or a run failed.
     """
     server.execute(
         "drop table if exists t",
@@ -459,7 +459,7 @@ def two_drivers(folder: Path) -> Iterator[list[Driver]]:
 
 
 def main() -> int:
-    """Soak for minutes, with one seed after the other; return the exit code."""
+    """Soak for some minutes, with one seed after another; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--round-seconds", type=float, default=30)

@@ -1,8 +1,8 @@
-"""Prints what the behaviour suite found as a table of source × behaviour, at the run's end.
+"""Prints the results of the behaviour suite as a table of source × behaviour, at the run's end.
 
 A pytest plugin. Results are taken from the reports, which workers of pytest-xdist send to the
-process that prints. Where only some tests were chosen, the others' cells stay empty; what a source
-cannot have says ``n/a``, with its reason below.
+process that prints. If only some tests were selected, the other cells stay empty; behaviours that a
+source cannot have are ``n/a``, with the reason below.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A Spark standalone cluster of processes: a master and workers, each with a folder of its own."""
+"""A Spark standalone cluster of processes: a master and workers, each with its own folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _START_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker's process, which leads a session that holds its executors too."""
+    """One worker's process, which leads a session with its executors."""
 
     process: subprocess.Popen[bytes]
     folder: Path
@@ -53,7 +53,7 @@ class Cluster:
 
 
 def spark_environment() -> dict[str, str]:
-    """Return the variables that Spark's scripts need, and nothing of this process's Python."""
+    """Return the variables that Spark's scripts need, without this process's Python."""
     return {
         "PATH": os.defpath, "SPARK_HOME": str(SPARK), "JAVA_HOME": str(bundled_java_home()),
         "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_JAVA_OPTS": QUICK_JAVA,
@@ -66,7 +66,7 @@ def run_cluster(folder: Path, environment: dict[str, str], workers: int = 2) -> 
     """Run a master and workers until the context ends.
 
     Args:
-        folder: Gets a folder for each process: its logs, and a worker's executors.
+        folder: Parent of a folder for each process: its logs, and a worker's executors.
         environment: Variables of workers, and so of executors, as a machine's role would be.
         workers: How many.
     """
@@ -107,7 +107,7 @@ def run_cluster(folder: Path, environment: dict[str, str], workers: int = 2) -> 
 
 
 def _wait_for(page: int, text: str) -> None:
-    """Wait until the master's page of its state holds a text."""
+    """Wait until the master's status page contains a text."""
     deadline = time.monotonic() + _START_SECONDS
     shown = ""
     while time.monotonic() < deadline:

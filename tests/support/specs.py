@@ -1,4 +1,4 @@
-"""Builders of the values that most tests start from."""
+"""Builders of values that most tests need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def make_spec(folder: Path | None = None, **overrides: Any) -> ExtractSpec:
     Args:
         folder: Holds target, state and report; None gives paths that nothing should write to.
         overrides: Fields of the spec. A dict for a section that the minimal spec has too
-            (``connection``, ``target``) is laid over it, so ``target={"partition_by": ["c"]}``
+            (``connection``, ``target``) is merged into it, so ``target={"partition_by": ["c"]}``
             keeps the target's URI. Another ``source_type`` comes with its own ``connection``.
     """
     base = str(folder) if folder else "/nonexistent/extract-jobs"

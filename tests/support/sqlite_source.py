@@ -1,4 +1,4 @@
-"""What tests of the SQLite source start from."""
+"""Helpers for tests of the SQLite source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 
 
 def write(path: Path, *statements: str) -> Path:
-    """Run statements on a database, which is made if it is not there, and commit."""
+    """Run statements on a database, which is created if missing, and commit."""
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         for statement in statements:
             connection.execute(statement)

@@ -1,4 +1,4 @@
-"""One SQLite table with every declared type at its extremes, and what readers must find of it."""
+"""One SQLite table with every declared type at its extremes, and what readers must find in it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ PRINTED: dict[str, list[Any]] = {"n": list(range(len(_ROWS)))} | {
 
 
 def make_torture(path: Path, *, strict: bool = False) -> Path:
-    """Make the table ``t``; a STRICT one has the columns whose types there are in such tables."""
+    """Create the table ``t``; a STRICT one only has columns whose types such tables allow."""
     names = [n for n, (kind, *_) in _COLUMNS.items() if not strict or kind.upper() in _STRICT]
     columns = "".join(f', "{name}" {_COLUMNS[name][0]}' for name in names)
     rows = [

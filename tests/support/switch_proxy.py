@@ -1,4 +1,4 @@
-"""A TCP proxy that leads new connections to one server or another, as a moving DNS name does."""
+"""A TCP proxy that switches new connections between servers, like a DNS name that moves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class SwitchProxy(Listener):
     """Forwards bytes both ways.
 
     Attributes:
-        stalled: While set, nothing is forwarded any more, and nothing is closed.
+        stalled: While set, nothing is forwarded, and nothing is closed.
     """
 
     def __init__(self, port: int) -> None:
@@ -22,7 +22,7 @@ class SwitchProxy(Listener):
         self.stalled = threading.Event()
 
     def lead_to(self, port: int) -> None:
-        """Lead connections that come from now on to another port of this machine."""
+        """Send new connections to another port of this machine."""
         self._to = port
 
     def __exit__(self, *error: object) -> None:

@@ -1,8 +1,8 @@
-"""The AWS CLI, imported once: a command ``aws`` whose calls fork from a process that is ready.
+"""The AWS CLI, imported once: a command ``aws`` whose calls fork from a prepared process.
 
-A call of the CLI spends its first second on imports, and a deployment makes twenty. Here the CLI's
-own Python (`_SERVER`) imports it and forks for each call; the command hands over its arguments,
-environment, folder and standard streams, and ends with the exit code that comes back.
+A call of the CLI spends its first second on imports, and a deployment makes twenty calls. Here the
+CLI's own Python (`_SERVER`) imports it and forks for each call; the command sends its arguments,
+environment, folder and standard streams, and ends with the exit code that it receives.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ with socket.socket(socket.AF_UNIX) as server:
 
 @contextmanager
 def warm_aws(program: Path) -> Iterator[str]:
-    """Start a server for an installed CLI, and yield the path of a command ``aws`` that asks it."""
+    """Start a server for an installed CLI, and yield the path of a command ``aws`` that uses it."""
     with tempfile.TemporaryDirectory() as folder:  # a socket's path is short
         socket, command = f"{folder}/socket", Path(folder, "aws")
         with subprocess.Popen(

@@ -149,7 +149,7 @@ def test_a_column_whose_type_cannot_be_read_back_is_remembered_all_the_same() ->
     assert last.columns["s"] == "duration[s]"
     assert drift_of(spec, last, [A, strange]).refused == ()
     [problem] = drift_of(spec, last, [A, pa.field("s", pa.int32())]).refused
-    assert problem == "column s is struct<x: int32> in older files and now int32"
+    assert problem == "column s is duration[s] in older files and now int32"
 
 
 def test_names_that_differ_in_case_from_older_files_are_refused() -> None:

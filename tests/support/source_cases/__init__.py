@@ -1,11 +1,11 @@
-"""What the one behaviour suite over all sources needs to know of each source.
+"""What the behaviour suite for all sources needs to know about each source.
 
-A source comes in with a module here, which has a `SourceDatabase` and a `SourceCase`, and a line in
-`CASES`. The suite itself is ``tests/contract/test_sources.py``; what it found is printed as a table
-of source × behaviour at the end of every run that it was part of (`tests.support.source_matrix`).
+A source is added with a module here, which has a `SourceDatabase` and a `SourceCase`, and a line in
+`CASES`. The suite itself is ``tests/contract/test_sources.py``; its results are printed as a table
+of source × behaviour at the end of every run that included it (`tests.support.source_matrix`).
 
-The suite's tables hold 64-bit integers and text alone, which every source has: how the types of one
-source arrive is for that source's own tests.
+The suite's tables have only 64-bit integers and text, which every source has: how a source's types
+arrive is covered by its own tests.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Behaviour = Literal[
 BEHAVIOURS: tuple[Behaviour, ...] = get_args(Behaviour)
 
 Kind = Literal["integer", "text"]
-"""Of a column: a 64-bit integer, or text of any length up to 300 characters. NULL is admitted."""
+"""A column's kind: a 64-bit integer, or text of up to 300 characters. NULL is allowed."""
 
 HOSTILE = (
     "we\"ird quo'te",
@@ -62,17 +62,17 @@ HOSTILE = (
     "per%s cent=% $${brace}",
     "é" * 31,
 )
-"""Names that have broken a client or a path once; 62 bytes is what PostgreSQL takes."""
+"""Names that have broken a client or a path before; PostgreSQL accepts 62 bytes."""
 
 
 class SourceDatabase(ABC):
     """One empty database (or folder) of a source, which a test fills and extracts from.
 
     Attributes:
-        source_type: As the spec has it.
-        connection: As the spec has it.
-        several: ``split`` under which a table of 2,000 rows of 200 bytes is several splits.
-        spark: Where the source reads through Spark; None must be enough for all others.
+        source_type: The spec's.
+        connection: The spec's.
+        several: ``split`` with which a table of 2,000 rows of 200 bytes has several splits.
+        spark: The session if the source reads through Spark; None for all others.
     """
 
     source_type: str
@@ -88,28 +88,28 @@ class SourceDatabase(ABC):
         rows: Iterable[Sequence[int | str | None]] = (),
         key: str | None = None,
     ) -> None:
-        """Make a table with rows, in the columns' order; ``key`` is its primary key."""
+        """Create a table with rows, in the columns' order; ``key`` is its primary key."""
 
     @abstractmethod
     def insert(self, table: str, rows: Iterable[Sequence[int | str | None]]) -> None:
         """Add rows, committed."""
 
     def table(self, name: str) -> dict[str, Any]:
-        """Return what names a table in a spec."""
+        """Return the keys that name a table in a spec."""
         return {"extract_table": name}
 
     def incremental(self, column: str) -> dict[str, Any]:
-        """Return what makes a spec incremental, new rows being those with more in ``column``."""
+        """Return the keys that make a spec incremental by a growing ``column``."""
         return {"mode": "incremental", "watermark": {"column": column}}
 
     def by_column(self, column: str) -> dict[str, Any]:
-        """Return a ``split`` that cuts the suite's 2,000 rows into several by a column's values."""
+        """Return a ``split`` that divides the suite's 2,000 rows by a column's values."""
         return {**self.several, "strategy": "range", "column": column}
 
     def breaking(self) -> AbstractContextManager[dict[str, Any]]:
-        """Return a context that gives changes to a spec: its first long read breaks, no later one.
+        """Return a context that yields changes to a spec: its first long read breaks, no later one.
 
-        By what breaks it in life: a connection cut while rows stream, a lock, a lost file.
+        It breaks as in production: a connection cut while rows stream, a lock, a lost file.
         """
         raise NotImplementedError
 
@@ -118,7 +118,7 @@ class SourceDatabase(ABC):
         raise NotImplementedError
 
     def unreachable(self) -> dict[str, Any]:
-        """Return changes to a spec that lead to where nothing is."""
+        """Return changes to a spec that point to a server that does not exist."""
         raise NotImplementedError
 
     def read(self, snapshot: Snapshot, split: Split) -> pa.Table:
@@ -146,13 +146,13 @@ class SourceCase:
     """One source, or one kind of server of it, in the behaviour suite.
 
     Attributes:
-        name: In the table of results.
-        open: Gives an empty database until its context ends; takes what fixtures it needs from
-            the request.
-        lacks: Behaviours that the source cannot have, and why: there is no test of them then, and
-            the table of results says so.
+        name: Its name in the table of results.
+        open: Yields an empty database until its context ends; takes the fixtures that it needs
+            from the request.
+        lacks: Behaviours that the source cannot have, and why: they are not tested, and the table
+            of results says so.
         hostile: Names that a table and a column of the source can have.
-        marks: Of every test of the case, such as ``pytest.mark.spark``.
+        marks: Marks of every test of the case, such as ``pytest.mark.spark``.
     """
 
     name: str
