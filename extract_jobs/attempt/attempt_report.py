@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -51,10 +52,6 @@ def attempt_report(
         reconciled: Whether it was compared.
         left_out: Rows that were not read because their watermark is NULL.
     """
-    nulled: dict[str, int] = {}
-    for result in results:
-        for name, count in result.nulled.items():
-            nulled[name] = nulled.get(name, 0) + count
     return Report(
         **identity(spec),
         status="succeeded",
@@ -70,7 +67,8 @@ def attempt_report(
         schema_changes=list(plan.drift.changes),
         fidelity=fidelity(columns),
         as_text=as_text(columns, spec),
-        nulled=nulled,
+        nulled=_summed(result.nulled for result in results),
+        cut_to_microseconds=_summed(result.truncated for result in results),
         null_watermark_rows=left_out + sum(r.null_watermark_rows for r in results),
         repeated_rows=sum(r.repeated_rows for r in results),
         rejected_rows=sum(r.rejected_rows for r in results),
@@ -78,6 +76,14 @@ def attempt_report(
         versions=versions(),
         read_from=read_from,
     )
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the counts of all splits by column."""
+    found = Counter[str]()
+    for one in counts:
+        found.update(one)
+    return dict(found)
 
 
 def as_text(columns: Sequence[Column], spec: ExtractSpec) -> list[str]:

@@ -54,6 +54,8 @@ def result_line(report: Report, *, error_follows: bool = False) -> str:
         rows += f", {counted(report.rejected_rows, 'row')} rejected"
     for name, count in report.nulled.items():
         rows += f", {counted(count, 'value')} of {printable(name)} made NULL" if count else ""
+    for name, count in report.cut_to_microseconds.items():
+        rows += f", {counted(count, 'value')} of {printable(name)} cut to microseconds"
     where = f" in {printable(report.target_uri)}" if report.commit_seq is not None else ""
     return (
         f"{table}: {report.status}: {rows}, {size_text(report.bytes)}, "

@@ -74,8 +74,9 @@ def _whole(
 
 
 def _counted(result: SplitResult, reader: Reader) -> SplitResult:
-    """Return a result with the rows that its reader has set aside; most readers never do."""
-    return replace(result, rejected_rows=getattr(reader, "rejected_rows", 0))
+    """Return a result with what only readers of files count: rows set aside, digits cut off."""
+    rejected, truncated = getattr(reader, "rejected_rows", 0), getattr(reader, "truncated", {})
+    return replace(result, rejected_rows=rejected, truncated=dict(truncated))
 
 
 def _tried(split: Split, run: Callable[[], SplitResult]) -> SplitResult:

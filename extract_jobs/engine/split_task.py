@@ -48,6 +48,7 @@ class SplitResult:
         repeated_rows: Rows that are in no file because they are already committed.
         rejected_rows: Rows that did not parse and that the source set aside; not in ``rows``.
         greatest: Greatest value of the watermark column, where the task follows it.
+        truncated: Number of timestamps that lost their digits below microseconds, by column.
     """
 
     index: int
@@ -58,6 +59,7 @@ class SplitResult:
     repeated_rows: int = 0
     rejected_rows: int = 0
     greatest: WatermarkValue | None = None
+    truncated: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

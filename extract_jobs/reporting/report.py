@@ -75,8 +75,10 @@ class Report(BaseModel):
     below the state's ``rejected`` folder; ``null_watermark_rows`` were extracted by a full extract
     or a first run, and are what an incremental one leaves out; ``source_rows`` is the source's own
     count in the same snapshot, None if it was not requested; ``reconciled`` is whether both were
-    compared; ``nulled`` counts by column the values that became NULL, and ``as_text`` names the
-    columns that arrived as the source's own text, because ``lossy_types`` allowed it;
+    compared; ``cut_to_microseconds`` counts by column the timestamps that lost their digits below
+    microseconds, because ``files.nanoseconds`` allowed it; ``nulled`` counts by column the values
+    that became NULL, and ``as_text`` names the columns that arrived as the source's own text,
+    because ``lossy_types`` allowed it;
     ``catalog_error`` is why the catalog ``failed`` although the data is published, and
     ``catalog_retryable`` whether a retry may help; ``timings`` are seconds by phase; ``read_from``
     describes the database: whether it was a standby (``in_recovery``, ``lag_seconds``), whether
@@ -117,6 +119,7 @@ class Report(BaseModel):
     null_watermark_rows: int = 0
     repeated_rows: int = 0
     rejected_rows: int = 0
+    cut_to_microseconds: dict[str, int] = {}
     timings: dict[str, float] = {}
     commit_seq: int | None = None
     catalog: Literal["none", "updated", "failed"] = "none"

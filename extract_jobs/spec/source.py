@@ -227,4 +227,7 @@ class FilesSpec(SpecPart):
     json_dialect: Literal["strict", "lenient"] = Field(
         "strict", description="lenient takes NaN, Infinity and -Infinity, as Python writes them."
     )
+    nanoseconds: Literal["refuse", "truncate"] = Field(
+        "refuse", description="What becomes of digits of Parquet's timestamps below microseconds."
+    )
     encoding: Name = "utf-8"

@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
+from extract_jobs.reporting.report import Report
+from extract_jobs.run import run_extract
 from extract_jobs.sources.files.parquet_types import unified
 from extract_jobs.sources.files.source import FilesSource
 from tests.support.files import batches_of, files_spec, read_all
@@ -161,7 +163,7 @@ def test_int96_is_read_in_microseconds_far_from_today_too(tmp_path: Path) -> Non
 def test_int96_with_nanoseconds_is_refused(tmp_path: Path) -> None:
     table = pa.table({"t": pa.array([10**9, None, 10**9 + 1], pa.timestamp("ns"))})
     pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
-    with pytest.raises(TypeNotRepresentable, match=r"'t'.*INT96.*below microseconds"):
+    with pytest.raises(TypeNotRepresentable, match=r"'t'.*digits below microseconds"):
         first(tmp_path)
 
 
@@ -413,3 +415,50 @@ def test_ten_thousand_columns_are_looked_at_within_seconds(tmp_path: Path) -> No
     found = read_all(files_spec(tmp_path, "*.parquet"))
     assert found.schema.names == names
     assert time.process_time() - begun < 15
+
+
+FINE = [1_700_000_000_123_456_789, -1, 1_000, None, -(10**18) - 1]
+FINE_TEXTS = [
+    "2023-11-14 22:13:20.123456789", "1969-12-31 23:59:59.999999999", "1970-01-01 00:00:00.000001",
+    None, "1938-04-24 22:13:19.999999999",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+@pytest.mark.parametrize("int96", [False, True])
+def test_digits_below_microseconds_become_what_is_asked_for(
+    tmp_path: Path, zone: str | None, int96: bool
+) -> None:
+    if int96 and zone:
+        return  # the type has none
+    table = pa.table({"t": pa.array(FINE, pa.timestamp("ns", zone))})
+    pq.write_table(
+        table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=int96, row_group_size=2
+    )
+
+    def run(**given: Any) -> tuple[list[Any], Report]:
+        name = re.sub(r"\W", "", str(given)) or "plain"
+        report = run_extract(files_spec(tmp_path, "*.parquet", run_id=name, **given))
+        files = list((tmp_path / "_out" / "t").glob("*.parquet"))
+        return pa.concat_tables(map(pq.read_table, files)).column("t").to_pylist(), report
+
+    texts = [text and text + ("Z" if zone else "") for text in FINE_TEXTS]
+    assert run(columns={"cast": {"t": "string"}})[0] == texts
+    assert run(columns={"cast": {"t": "int64"}})[0] == FINE
+    found, report = run(nanoseconds="truncate")
+    cut = [t if t is None else (t // 1000) for t in FINE]
+    assert pa.array(found, pa.timestamp("us", zone)).cast(pa.int64()).to_pylist() == cut
+    assert report.cut_to_microseconds == {"t": 3}
+    with pytest.raises(TypeNotRepresentable, match="'t'"):
+        run()
+
+
+def test_a_timestamp_beyond_64_bits_of_nanoseconds_is_text_but_no_number(tmp_path: Path) -> None:
+    far = pa.array([253_402_300_799_999_999], pa.timestamp("us"))
+    pq.write_table(
+        pa.table({"t": far}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True
+    )
+    spec = files_spec(tmp_path, "*.parquet", columns={"cast": {"t": "string"}})
+    assert read_all(spec).to_pylist() == [{"t": "9999-12-31 23:59:59.999999"}]
+    with pytest.raises(TypeNotRepresentable, match="no faithful form as int64"):
+        read_all(files_spec(tmp_path, "*.parquet", columns={"cast": {"t": "int64"}}))

@@ -21,7 +21,7 @@ from extract_jobs.sources.files.parquet_calendar import (
     calendars_of,
 )
 from extract_jobs.sources.files.parquet_types import arrives_as, is_geometry, spelled, unified
-from extract_jobs.sources.files.parquet_values import Leaves, rebuilt, times
+from extract_jobs.sources.files.parquet_values import Leaves, rebuilt, times, with_nanoseconds
 
 BATCH_BYTES = 16 * 2**20
 """Arrow bytes of a batch, estimated from the row group's uncompressed size."""
@@ -81,9 +81,20 @@ def group_bytes(metadata: pq.FileMetaData) -> tuple[int, ...]:
 
 
 def read_groups(
-    file: IO[bytes], groups: range | None, columns: Sequence[Column], uri: str
+    file: IO[bytes],
+    groups: range | None,
+    columns: Sequence[Column],
+    uri: str,
+    truncated: dict[str, int] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of some row groups; columns that the file lacks are NULL.
+
+    Args:
+        file: The file.
+        groups: Numbers of the row groups; None reads all.
+        columns: What batches have.
+        uri: The file, for messages.
+        truncated: As in `Leaves`.
 
     Raises:
         TypeNotRepresentable: A value does not fit the column's type.
@@ -100,10 +111,9 @@ def read_groups(
             size = max(1, min(100_000, BATCH_BYTES // width))
             nanoseconds = _Nanoseconds(file, group, old, uri) if old else None
             for batch in bounded_batches(file, opened, group, present, size):
-                if nanoseconds:
-                    nanoseconds.check(batch)
-                for part in small_parts(batch, BATCH_BYTES):
-                    yield _conformed(part, columns, uri, calendars, old)
+                whole = nanoseconds.added_to(batch) if nanoseconds else batch
+                for part in small_parts(whole, BATCH_BYTES):
+                    yield _conformed(part, columns, uri, calendars, int96=old, truncated=truncated)
 
 
 def _int96(schema: pq.ParquetSchema, names: Sequence[str]) -> frozenset[str]:
@@ -116,7 +126,7 @@ def _int96(schema: pq.ParquetSchema, names: Sequence[str]) -> frozenset[str]:
 
 
 class _Nanoseconds:
-    """Refuses INT96 with digits below microseconds, which reading in microseconds drops.
+    """Finds the digits of INT96 below microseconds, which reading in microseconds drops.
 
     In nanoseconds values far from today wrap around at 64 bits, and so do microseconds times 1,000:
     they agree wherever nothing was dropped.
@@ -127,13 +137,21 @@ class _Nanoseconds:
             self._table = opened.read_row_group(group, columns=sorted(names), use_threads=False)
         self._at, self._uri = 0, uri
 
-    def check(self, batch: pa.RecordBatch) -> None:
-        """Check the rows that follow those of the last call."""
+    def added_to(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch with the nanoseconds of INT96. Its rows follow those of the last call.
+
+        Raises:
+            TypeNotRepresentable: INT96 inside of another column has such digits.
+        """
         rows = self._table.slice(self._at, batch.num_rows)
         self._at += batch.num_rows
         for name in rows.schema.names:
-            fine = times(rows.column(name).combine_chunks())
-            for small, large in zip(fine, times(batch.column(name)), strict=True):
+            found = rows.column(name).combine_chunks()
+            if pa.types.is_timestamp(found.type):
+                both = with_nanoseconds(batch.column(name), found)
+                batch = batch.set_column(batch.schema.get_field_index(name), name, both)
+                continue
+            for small, large in zip(times(found), times(batch.column(name)), strict=True):
                 if small.type.unit == large.type.unit:
                     continue  # not INT96
                 if (_integers(large) * np.int64(1000) != _integers(small)).any():
@@ -142,6 +160,7 @@ class _Nanoseconds:
                         "microseconds, which would be lost; leave the column out, or write the "
                         "file anew"
                     )
+        return batch
 
 
 def _integers(values: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -155,7 +174,9 @@ def _conformed(
     columns: Sequence[Column],
     uri: str,
     calendars: Calendars,
+    *,
     int96: frozenset[str],
+    truncated: dict[str, int] | None,
 ) -> pa.RecordBatch:
     arrays = []
     positions = {name: position for position, name in enumerate(batch.schema.names)}
@@ -164,7 +185,7 @@ def _conformed(
             arrays.append(pa.nulls(batch.num_rows, column.arrow_type))
             continue
         hybrid = calendars.hybrid_int96 if column.name in int96 else calendars.hybrid
-        leaves = Leaves(column.name, uri, hybrid=hybrid, zone=calendars.zone)
+        leaves = Leaves(column.name, uri, truncated, hybrid=hybrid, zone=calendars.zone)
         values = batch.column(positions[column.name])
         arrays.append(rebuilt(values, column.arrow_type, leaves.converted))
     return pa.RecordBatch.from_arrays(arrays, names=[c.name for c in columns])

@@ -76,12 +76,15 @@ class Leaves:
     Attributes:
         column: Its name, for messages.
         uri: The file, for messages.
+        truncated: Counts values whose digits below microseconds are cut off, by column; None
+            refuses such values.
         hybrid: Whether its dates and timestamps are of the old calendar.
         zone: Time zone of the writer, if the file says so.
     """
 
     column: str
     uri: str
+    truncated: dict[str, int] | None
     hybrid: bool
     zone: str | None
 
@@ -93,16 +96,98 @@ class Leaves:
         """
         where = f"{self.uri}: a value of column {self.column!r}, of type {values.type},"
         try:
-            found = exact_cast(rebased(values, self.zone) if self.hybrid else values, target)
+            found = self._cast(values, target)
         except OldCalendarError as error:
             raise TypeNotRepresentable(f"{where} has no sure form: {error}; {_ADVICE}") from None
+        except _FinerError:
+            raise TypeNotRepresentable(
+                f"{where} has no faithful form as {target}, it has digits below microseconds; keep "
+                "them with columns.cast to string or int64, cut them off with files.nanoseconds: "
+                "truncate, or leave the column out"
+            ) from None
         except pa.ArrowInvalid:
             raise TypeNotRepresentable(
                 f"{where} has no faithful form as {target}; {_ADVICE}"
             ) from None
-        if out_of_range(found):
-            raise TypeNotRepresentable(f"{where} lies outside years 1 to 9999; {_ADVICE}")
+        except _OutOfRangeError:
+            raise TypeNotRepresentable(f"{where} lies outside years 1 to 9999; {_ADVICE}") from None
         return found
+
+    def _cast(self, values: pa.Array, target: pa.DataType) -> pa.Array:
+        if not _is_time(values.type):
+            found = exact_cast(rebased(values, self.zone) if self.hybrid else values, target)
+            return _in_range(found)
+        moments, below = _parts_of(values)
+        moments = _in_range(rebased(moments, self.zone) if self.hybrid else moments)
+        if pa.types.is_string(target):
+            return _time_texts(moments, below)
+        if pa.types.is_integer(target):
+            fine = moments.cast(pa.timestamp("ns", moments.type.tz)).view(pa.int64())
+            return pc.add_checked(fine, below)
+        cut_off = pc.sum(pc.not_equal(below, 0)).as_py() or 0
+        if cut_off and self.truncated is None:
+            raise _FinerError
+        if cut_off and self.truncated is not None:
+            self.truncated[self.column] = self.truncated.get(self.column, 0) + cut_off
+        return exact_cast(moments, target)
+
+
+class _FinerError(Exception):
+    """A timestamp has digits below microseconds."""
+
+
+class _OutOfRangeError(Exception):
+    """A date or timestamp lies outside years 1 to 9999."""
+
+
+def _in_range(values: pa.Array) -> pa.Array:
+    if out_of_range(values):
+        raise _OutOfRangeError
+    return values
+
+
+def with_nanoseconds(coarse: pa.Array, fine: pa.Array) -> pa.Array:
+    """Return INT96, read in microseconds and in nanoseconds that may have wrapped, as one array.
+
+    `Leaves.converted` takes it for timestamps.
+    """
+    below = pc.subtract(fine.view(pa.int64()), pc.multiply(coarse.view(pa.int64()), 1000))
+    return pa.StructArray.from_arrays([coarse, below], _PARTS)
+
+
+_PARTS = ["microseconds", "nanoseconds"]
+
+
+def _is_time(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(data_type) or pa.types.is_struct(data_type))
+
+
+def _parts_of(values: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return timestamps in microseconds, and the nanoseconds above each, 0 to 999."""
+    if pa.types.is_struct(values.type):
+        moments, below = values.flatten()
+        return moments, below
+    unit, zone = values.type.unit, values.type.tz
+    if unit != "ns":
+        moments = values.cast(pa.timestamp("us", zone))
+        return moments, pc.multiply(moments.view(pa.int64()), 0)
+    numbers = values.view(pa.int64())
+    whole = pc.divide(numbers, 1000)
+    # Division rounds towards 0, and time before 1970 is counted backwards.
+    low = pc.less(pc.subtract(numbers, pc.multiply(whole, 1000)), 0)
+    whole = pc.subtract(whole, low.cast(pa.int64()))
+    return whole.view(pa.timestamp("us", zone)), pc.subtract(numbers, pc.multiply(whole, 1000))
+
+
+def _time_texts(moments: pa.Array, below: pa.Array) -> pa.Array:
+    """Return timestamps as text: of six digits behind the point, or of nine if it takes them."""
+    texts = moments.cast(pa.string())
+    if not pc.any(pc.not_equal(below, 0)).as_py():
+        return texts
+    end = "Z" if moments.type.tz else ""
+    digits = pc.utf8_lpad(below.cast(pa.string()), 3, "0")
+    longer = pc.binary_join_element_wise(pc.utf8_rtrim(texts, "Z"), digits, end, "")
+    return pc.if_else(pc.equal(below, 0), texts, longer)
 
 
 def _plain(values: pa.Array) -> pa.Array:

@@ -57,6 +57,7 @@ class FilesReader:
         rejected_folder: Folder for rows that do not parse; None fails at the first.
         rejected_text: Whether their text is stored too, and not just their file and line.
         rejected_rows: How many the last read that began has set aside so far.
+        truncated: Timestamps whose digits below microseconds it has cut off, by column.
     """
 
     files: FilesSpec
@@ -67,6 +68,7 @@ class FilesReader:
     rejected_folder: str | None = None
     rejected_text: bool = True
     rejected_rows: int = field(default=0, compare=False)
+    truncated: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def nulled(self) -> Mapping[str, int]:
@@ -100,7 +102,7 @@ class FilesReader:
                 not set aside, or no row of a file is one.
             TypeNotRepresentable: A value is not of its column's type.
         """
-        self.rejected_rows = 0
+        self.rejected_rows, self.truncated = 0, {}
         rejects = None
         if self.rejected_folder is not None:
             storage = self.open_storage(self.rejected_folder)
@@ -132,7 +134,9 @@ class FilesReader:
         with source_errors(part.uri), closing(open_object(storage, part)) as file:
             if self.format == "parquet":
                 groups = None if part.end is None else range(part.start, part.end)
-                batches = read_groups(file, groups, self.columns, part.uri)
+                may_cut = self.files.nanoseconds == "truncate"
+                counts = self.truncated if may_cut else None
+                batches = read_groups(file, groups, self.columns, part.uri, counts)
             elif self.format == "csv":
                 batches = self._csv(storage, file, part, rejects)
             else:

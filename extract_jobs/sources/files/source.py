@@ -230,7 +230,7 @@ class FilesSource:
         if self.files.types is not None:
             columns = declared_columns(self.files, form)
         else:
-            columns = found_columns(known, form)
+            columns = found_columns(known, form, self.spec.columns.cast)
         if self.files.partitions == "columns":
             named = {column.name for column in columns}
             columns += folder_columns(name for name in known.folders if name not in named)

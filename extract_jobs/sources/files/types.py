@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
@@ -98,7 +98,8 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "parquet: timestamp",
         "timestamp, timestamptz",
         "lossless",
-        "microseconds; a value with nanoseconds, or outside years 1 to 9999, fails the read",
+        "microseconds; a value outside years 1 to 9999 fails the read, and so does one with digits "
+        "below microseconds, unless columns.cast or files.nanoseconds says what becomes of them",
     ),
     TypeRule("parquet: time", "string", "lossless", "as text: Athena has no time type"),
     TypeRule(
@@ -135,6 +136,12 @@ TYPE_RULES: tuple[TypeRule, ...] = (
 )
 
 
+_TIMES_AS = {
+    "string": (pa.string(), "as text with every digit, as columns.cast asks"),
+    "int64": (pa.int64(), "nanoseconds since 1970-01-01, as columns.cast asks"),
+}
+
+
 def declared_columns(files: FilesSpec, form: Format) -> tuple[Column, ...]:
     """Return the columns that the spec declares for a table's files, without those of folders.
 
@@ -167,11 +174,18 @@ def declared_columns(files: FilesSpec, form: Format) -> tuple[Column, ...]:
     )
 
 
-def found_columns(known: Columns, form: Format) -> tuple[Column, ...]:
-    """Return the columns that were found in files, without those of folders."""
+def found_columns(known: Columns, form: Format, cast: Mapping[str, str]) -> tuple[Column, ...]:
+    """Return the columns that files were found to have, without those of folders.
+
+    Args:
+        known: What was found.
+        form: Of the files.
+        cast: ``columns.cast``.
+    """
     if form == "parquet":
         return tuple(
-            _parquet_column(name, found, uri) for name, (found, uri) in known.types.items()
+            _parquet_column(name, found, uri, cast.get(name))
+            for name, (found, uri) in known.types.items()
         )
     return tuple(_text_column(name, found, form) for name, found in known.profiles.items())
 
@@ -182,9 +196,12 @@ def folder_columns(names: Iterable[str]) -> tuple[Column, ...]:
     return tuple(_column(name, "folder name", pa.string(), "as_text", rule) for name in names)
 
 
-def _parquet_column(name: str, found: pa.DataType, uri: str) -> Column:
+def _parquet_column(name: str, found: pa.DataType, uri: str, cast: str | None) -> Column:
     target = arrives_as(found) or pa.string()
     rule = f"as in {uri.rsplit('/', 1)[-1]}"
+    if pa.types.is_timestamp(target) and cast in _TIMES_AS:
+        target, rule = _TIMES_AS[cast]
+        return _column(name, f"parquet {spelled(found)}", target, "by_permission", rule)
     if is_geometry(found):
         rule += ", as WKB; the files say neither that it is a geometry nor its reference system"
     if pa.types.is_duration(found):
