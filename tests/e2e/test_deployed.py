@@ -280,8 +280,16 @@ def test_the_demo_runs_on_a_deployed_stack_that_is_then_changed_and_destroyed(
 
     scheduler = deployed.stack.client("scheduler")
     scheduled = {s["Name"] for s in scheduler.list_schedules()["Schedules"]}
-    (name,) = scheduled
-    assert scheduler.get_schedule(Name=name)["ScheduleExpression"] == "rate(1 hour)"
+    calls = {}
+    for name in scheduled:
+        schedule = scheduler.get_schedule(Name=name)
+        calls[schedule["ScheduleExpression"]] = json.loads(schedule["Target"]["Input"])
+    assert calls == {"rate(1 hour)": {}, "rate(5 minutes)": {"action": "stop_silent"}}
+    answer = deployed.stack.client("lambda").invoke(
+        FunctionName=outputs["ReaperFunctionName"],
+        Payload=json.dumps(calls["rate(5 minutes)"]).encode(),
+    )
+    assert json.loads(answer["Payload"].read()) == {"running": 0, "silent": 0, "stopped": 0}
     code, said = deployed.run("schedule", "sales", "0 3 * * ? *", "--time-zone", "Europe/Berlin",
                               "--tables", "shop.o*", "--yes")  # fmt: skip
     assert code == 0, said
