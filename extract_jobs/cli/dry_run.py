@@ -1,4 +1,4 @@
-"""What a run would do now, found out without writing anything."""
+"""Finds out what a run would do now, without writing anything."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Planned:
         splits: The splits that the run would read.
         statements: The SQL that would read them; empty for sources without SQL.
         retired: What would happen to the live files.
-        source: The table's source, at what the plan pins.
+        source: The table's source, in the state that the plan pins.
         request: What would be read from it.
     """
 
@@ -72,7 +72,7 @@ def planned(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_s
     Args:
         spec: What would be extracted.
         now: The present, UTC.
-        open_storage: Gives the storage of a URI.
+        open_storage: Returns the storage of a URI.
 
     Raises:
         ExtractError: As the run would, before it starts to read.

@@ -1,4 +1,4 @@
-"""Asks something about many tables, some at a time."""
+"""Runs a query for each of many tables, several at a time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def each_table(
     Args:
         specs: The tables.
         ask: Called in a thread.
-        at_once: Most calls at a time.
+        at_once: Maximum calls at a time.
 
     Raises:
-        Interrupted: The command was stopped; calls that have begun end by themselves.
+        Interrupted: The command was stopped; calls that have begun end on their own.
     """
 
     def answer(spec: ExtractSpec) -> Answer | ExtractError:
@@ -51,7 +51,7 @@ def worst_of(errors: Sequence[ExtractError]) -> ExtractError:
 
 
 def error_of_all(errors: Sequence[ExtractError], tables: int) -> ExtractError:
-    """Return the error of a command some of whose tables failed, and have said why.
+    """Return the error of a command for which some tables failed, after their errors were printed.
 
     Args:
         errors: At least one.

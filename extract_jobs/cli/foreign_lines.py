@@ -1,8 +1,8 @@
-"""What other programs write to the terminal while a live display is on it.
+"""Lines that other programs write to the terminal while a live display is on it.
 
 A JVM, a native library or a worker process writes to the file descriptor itself, in the middle of
-the display's lines. While they are caught, the descriptor leads to a pipe, and whole lines come out
-of it.
+the display's lines. While lines are caught, the descriptor leads to a pipe, and whole lines come
+out of it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ STDERR = 2
 class ForeignLines:
     """Catches lines that are written to a file descriptor.
 
-    A process that was started meanwhile keeps the pipe for as long as it lives: its lines go to the
-    terminal then, through a thread that ends with this process.
+    A process that was started meanwhile keeps the pipe for as long as it lives: its lines then go
+        to the
+    terminal, through a thread that ends with this process.
 
     Attributes:
         terminal: Writes to where the descriptor led before.
@@ -32,7 +33,7 @@ class ForeignLines:
         self._show: Callable[[str], None] | None = None
 
     def catch(self, show: Callable[[str], None]) -> None:
-        """Begin to catch lines; each is passed to a function, in a thread, without its newline."""
+        """Begin to catch lines; a thread passes each to a function, without its newline."""
         self._show = show
         reading, writing = os.pipe()
         os.dup2(writing, self._descriptor)
@@ -42,7 +43,7 @@ class ForeignLines:
         ).start()
 
     def release(self) -> None:
-        """Let the descriptor lead to the terminal again."""
+        """Point the descriptor at the terminal again."""
         os.dup2(self._kept, self._descriptor)
         self._show = None
 

@@ -75,7 +75,7 @@ def _sql(spec: ExtractSpec, plan: Planned) -> str:
 
 
 def plans_text(plans: Sequence[tuple[ExtractSpec, Planned]]) -> str:
-    """Return a line for each table, and the totals of what is known of them."""
+    """Return a line for each table, and the totals of what is known."""
     rows = [["table", "rows", "bytes", "splits", "retires", "interval"]]
     for spec, plan in plans:
         goes = plan.retired.goes

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 _MOST_CHARACTERS = 60
-"""Of one value; what is longer is cut and ends in an ellipsis."""
+"""Of one value; longer ones are cut and end in an ellipsis."""
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -54,13 +54,13 @@ def command(arguments: argparse.Namespace) -> int:
 def first_rows(spec: ExtractSpec, plan: Planned, now: datetime, count: int) -> pa.Table:
     """Return the first rows that a run would read, transformed, with their partitions' values.
 
-    The source decides their order. Rows that are committed already are among them.
+    The source decides their order. Rows that are already committed are included.
 
     Args:
         spec: The table's.
         plan: What a run would do.
         now: The present, UTC.
-        count: Most rows.
+        count: Maximum rows.
 
     Raises:
         ConfigError: Spark reads the table.
@@ -96,7 +96,7 @@ def _batches(spec: ExtractSpec, plan: Planned, count: int) -> Iterator[pa.Record
 
 
 def _text(rows: pa.Table) -> str:
-    """Return rows as a table where that fits the terminal, else each row as lines."""
+    """Return rows as a table if that fits the terminal, else each row as lines."""
     if not rows.num_rows:
         return f"no rows; columns: {', '.join(map(printable, rows.schema.names))}"
     values = [[_value_text(value) for value in column.to_pylist()] for column in rows.itercolumns()]

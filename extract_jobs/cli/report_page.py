@@ -16,7 +16,7 @@ from extract_jobs.reporting.report import Report
 PHASES = ("recover", "plan", "extract", "reconcile", "commit", "publish", "catalog")
 _TEMPLATE = Path(__file__).with_name("report_page.html")
 _SHOWN_SPAN = timedelta(hours=24)
-"""How long before the newest end a run may have ended to be in the timeline."""
+"""Runs are in the timeline if they ended no longer than this before the newest one."""
 _TICKS = 4
 
 
@@ -26,7 +26,7 @@ class TableRun:
 
     Attributes:
         status: How the table is doing.
-        report: Its newest run's; None where no report was left.
+        report: Its newest run's report; None if it left none.
         ended_at: When that report was left, UTC.
     """
 
@@ -41,7 +41,7 @@ class TableRun:
 
     @property
     def started_at(self) -> datetime | None:
-        """When the run began, as its report tells."""
+        """When the run began, according to its report."""
         return self.ended_at - timedelta(seconds=self.seconds) if self.ended_at else None
 
 
@@ -126,7 +126,7 @@ def _recent(runs: Iterable[TableRun]) -> list[TableRun]:
 
 
 def _timeline(runs: Sequence[TableRun]) -> dict[str, Any] | None:
-    """Return bars and ticks, placed in thousandths of the whole span; None without any run."""
+    """Return bars and ticks, in thousandths of the whole span; None without any run."""
     shown = _recent(runs)
     if not shown:
         return None
@@ -183,7 +183,7 @@ def _bars(values: Sequence[int]) -> list[dict[str, int]]:
 
 
 def _watermarks(runs: Sequence[TableRun], now: datetime) -> list[dict[str, str]]:
-    """Return the watermarks, the oldest moment first, those that are no moments last."""
+    """Return the watermarks, the oldest time first, those that are not times last."""
     known = [run.status for run in runs if run.status.watermark is not None]
     known.sort(key=lambda one: (one.watermark_at is None, one.watermark_at or now, one.table))
     return [

@@ -1,4 +1,4 @@
-"""``status``: how every table is doing, the ones in trouble first."""
+"""``status``: how every table is doing, those in trouble first."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from extract_jobs.errors import EXIT_DONE, ExtractError, error_line, printable
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 _AT_ONCE = 32
-"""Tables that are asked about at a time: each waits for storage a dozen times."""
+"""Tables that are queried at a time: each waits for storage a dozen times."""
 _WIDTH = 80
 _HEADER = ["table", "state", "success", "rows", "trend", "watermark"]
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 def command(arguments: argparse.Namespace, wait: Callable[[float], None] = time.sleep) -> int:
-    """Print how the tables are doing, once or again and again.
+    """Print how the tables are doing, once or repeatedly.
 
     Args:
-        arguments: Of the command line.
+        arguments: The command line's.
         wait: Waits some seconds, with ``--watch``.
     """
     specs = selected_specs(arguments)
@@ -63,7 +63,7 @@ def _statuses(
 
 
 def status_asker(arguments: argparse.Namespace) -> Callable[..., TableStatus]:
-    """Return a function of a spec and ``now``, which asks the tracking table if one is named."""
+    """Return a function of a spec and ``now``, which uses the tracking table if one is named."""
     name = arguments.tracking_table or os.environ.get("TRACKING_TABLE")
     late = arguments.overdue
     if not name:
@@ -77,7 +77,7 @@ def status_asker(arguments: argparse.Namespace) -> Callable[..., TableStatus]:
 
 
 def status_text(found: Sequence[TableStatus], now: datetime) -> str:
-    """Return a line for each table, with its reason below, and the states counted.
+    """Return a line for each table, with its reason below, and the number of tables per state.
 
     Args:
         found: The tables.

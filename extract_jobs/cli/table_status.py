@@ -1,4 +1,4 @@
-"""How a table is doing: facts out of its state and, where there is one, the tracking table."""
+"""How a table is doing: facts from its state and, if there is one, the tracking table."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ State = Literal["failed", "damaged", "retrying", "overdue", "running", "never ru
 TROUBLE: tuple[State, ...] = (
     "failed", "damaged", "retrying", "overdue", "running", "never run", "ok",
 )  # fmt: skip
-"""All states, the one that needs a person most first."""
+"""All states, the one that most needs attention first."""
 TREND_RUNS = 10
 _SHORTEST_INTERVAL = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Attempted:
-    """What is known of a table's runs, apart from its commits.
+    """What is known about a table's runs, apart from its commits.
 
     Attributes:
-        state: Of the newest run; None where nothing is known of it.
-        reason: Why it failed, or what is known of a run that is under way.
+        state: State of the newest run; None if nothing is known about it.
+        reason: Why it failed, or what is known about a run that is under way.
         succeeded_at: When the last successful run ended, UTC.
     """
 
@@ -52,10 +52,10 @@ class TableStatus:
     Attributes:
         table: Its name.
         state: See `TROUBLE`.
-        reason: Why it is in that state; empty where the state says it all.
+        reason: Why it is in that state; empty if the state says it all.
         succeeded_at: When its last successful run ended, UTC; None if there was none.
         watermark: The last committed one, as text; None without one.
-        watermark_at: The same as a moment, UTC, if it is one.
+        watermark_at: The same as a time, UTC, if it is one.
         rows: Rows of each of its last published commits, oldest first, `TREND_RUNS` at most.
     """
 
@@ -68,7 +68,7 @@ class TableStatus:
     rows: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form; moments are ISO 8601, UTC."""
+        """Return the JSON form; times are ISO 8601, UTC."""
         return {
             "table": self.table,
             "state": self.state,
@@ -158,7 +158,7 @@ def _usual_interval(times: Sequence[datetime]) -> timedelta | None:
 
 
 def _tracked(runs: Sequence[TrackedRun], now: datetime) -> Attempted:
-    """Return what the tracking table says of a table's runs."""
+    """Return what the tracking table says about a table's runs."""
     ordered = sorted(runs, key=lambda run: run.updated_at)
     good = [run for run in ordered if run.status == "SUCCEEDED"]
     success = datetime.fromisoformat(good[-1].updated_at) if good else None
@@ -179,7 +179,7 @@ def _tracked(runs: Sequence[TrackedRun], now: datetime) -> Attempted:
 
 
 def _progress_text(run: TrackedRun, now: datetime) -> str:
-    """Return how far a running attempt is, by what it wrote last; empty before it wrote any."""
+    """Return how far a running attempt is, from its last progress; empty before it wrote any."""
     progress = progress_of(run)
     if not progress:
         return ""
@@ -199,7 +199,7 @@ def _progress_text(run: TrackedRun, now: datetime) -> str:
 def _traces(
     spec: ExtractSpec, log: CommitLog, last: Commit | None, times: list[datetime], now: datetime
 ) -> Attempted:
-    """Return what a table's reports and staged files tell of its runs."""
+    """Return what a table's reports and staged files show about its runs."""
     newest = _newest_report(spec, log.state)
     committed = {file.staged.uri for file in last.files} if last else set()
     staged = [
@@ -224,7 +224,7 @@ def _traces(
 def newest_report(
     spec: ExtractSpec, open_storage: OpenStorage = open_storage
 ) -> tuple[Report, datetime] | None:
-    """Return the report that was left last of a table, and when; None without one.
+    """Return the last report of a table, and when it was written; None without one.
 
     Raises:
         ConfigError: It is not a report, or access was denied.
@@ -251,7 +251,7 @@ def _written_at(found: ObjectInfo) -> datetime:
 
 
 def moment_of(mark: WatermarkValue | None) -> datetime | None:
-    """Return a watermark of time as a moment; one without a zone is taken as UTC."""
+    """Return a watermark of time as a datetime; one without a zone is taken as UTC."""
     if mark is None or mark.type not in TIME_TYPES:
         return None
     value = python_value(mark)

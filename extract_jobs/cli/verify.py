@@ -55,11 +55,11 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 class _Recount:
-    """The source's rows beside those of the files.
+    """The source's rows compared with those of the files.
 
     Attributes:
-        text: Both, for a person.
-        is_short: Whether rows of the source are certainly missing in the files.
+        text: Both, as readable text.
+        is_short: Whether rows of the source are certainly missing from the files.
     """
 
     def __init__(self, text: str, *, is_short: bool = False) -> None:
@@ -103,7 +103,7 @@ def _recount(spec: ExtractSpec, found: Verification) -> _Recount:
 
 
 def _pieces(spec: ExtractSpec, last: Commit) -> list[Interval | None]:
-    """Return the intervals whose rows the files hold; ``[None]`` where they hold one extract."""
+    """Return the intervals whose rows the files hold; ``[None]`` if they hold one extract."""
     watermark = spec.watermark
     upper = WatermarkValue.from_json(last.watermark)
     if watermark is None or watermark.snapshot or last.watermark_column is None or upper is None:

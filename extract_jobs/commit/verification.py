@@ -1,4 +1,4 @@
-"""Compares the files below a table's target with what its commit log says is live. Read-only."""
+"""Compares the files below a table's target with the live files of its commit log. Read-only."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from extract_jobs.storage import ObjectInfo, Storage, WrittenFile, is_probe, joi
 _TRIES = 3
 _CONCURRENT_FOOTERS = 16
 _CONCURRENT_FILES = 4
-"""Files that are read whole at a time: each needs the memory of one row group."""
+"""Maximum files that are read in full at a time: each needs the memory of one row group."""
 _BATCH_ROWS = 16 * 1024
 _RUN_ID = b"extract.run_id"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One file that is not as the log says.
+    """One file that differs from the log.
 
     Attributes:
         uri: The file's.
@@ -38,12 +38,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verification:
-    """A table's files as they were found.
+    """The result of verifying a table's files.
 
     Attributes:
         commit: The last published commit; None before the first.
         unfinished: A newer commit that has no outcome yet. Its own files, and those that it
-            retires, may be there or not.
+            retires, may or may not exist.
         files: The live files that the log names.
         faults: What is wrong, by URI.
     """
@@ -67,17 +67,17 @@ class Verification:
 def verify_files(log: CommitLog, target_uri: str, *, pages: bool = False) -> Verification:
     """Check that exactly the live files are below the target, each as it was committed.
 
-    Of every live file the size, the token that its storage keeps, and the footer's rows and run are
-    compared with the log. Names that begin with ``_`` or ``.`` are ignored unless they end in
+    For every live file, the size, the token that its storage keeps, and the footer's rows and run
+    are compared with the log. Names that begin with ``_`` or ``.`` are ignored unless they end in
     ``.parquet``, as most readers do.
 
     Args:
         log: The table's.
         target_uri: The table's folder.
-        pages: Whether to read every page too, and compare it with its checksum.
+        pages: Whether to read every page too, and verify its checksum.
 
     Raises:
-        CommitConflict: Runs committed to the table again and again meanwhile.
+        CommitConflict: Runs kept committing to the table meanwhile.
         ConfigError: A record of the log is damaged, or access was denied.
         WriteFailed: Storage failed.
     """

@@ -1,10 +1,10 @@
-"""The watermark that a full run leaves, from which increments go on.
+"""The watermark that a full run leaves, from which increments continue.
 
 A full run reads every row, so what it has read up to some value need not be read again. If all its
-rows are of one snapshot, that value is the greatest one in them. Otherwise a row may have been
+rows come from one snapshot, that value is their greatest one. Otherwise a row may have been
 inserted below it after its split was read, so it is the greatest value from before the first read,
-as for an increment; ``delay`` limits it likewise. Rows that were read above it are covered, and the
-next increment does not add them a second time.
+as for an increment; ``delay`` limits it in the same way. Rows that were read above it are covered,
+and the next increment does not add them again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from extract_jobs.watermark import TIME_TYPES, Interval, WatermarkValue, is_befo
 
 
 def column_of(spec: ExtractSpec, last: Commit | None, columns: Sequence[Column]) -> Column | None:
-    """Return the watermark column of a full run after which increments go on; None for no such run.
+    """Return the watermark column of a full run that increments can continue from, else None.
 
-    Rows of earlier commits that stay beside the run's may be anywhere, so it has to be the first
-    or to replace them all. A sample (``limit``) leaves no watermark.
+    Rows of earlier commits that stay beside the run's may have any value, so the run has to be the
+    first or to replace them all. A sample (``limit``) leaves no watermark.
     """
     if spec.mode != "full" or spec.watermark is None or spec.limit:
         return None
@@ -41,8 +41,8 @@ def highest_before(
 ) -> WatermarkValue | None:
     """Return the greatest value that a full run is sure to read, before it reads; None without one.
 
-    What an increment refuses, such as an infinite value, does not fail a full run: there is no
-    watermark then, and the next increment says why.
+    A value that an increment refuses, such as an infinite one, does not fail a full run: it then
+    leaves no watermark, and the next increment says why.
     """
     column = column_of(spec, last, description.columns)
     if column is None or spec.watermark is None:
@@ -81,8 +81,8 @@ def after_reading(
 
     Args:
         planned: From `highest_before`.
-        read: The greatest value of each split of a followed column; None where it had none.
-        one_moment: Whether every row is of one snapshot, and no delay is wanted.
+        read: The greatest value of each split of a followed column; None for a split without one.
+        one_moment: Whether every row comes from one snapshot, and no delay is wanted.
     """
     greatest: WatermarkValue | None = None
     for value in read:

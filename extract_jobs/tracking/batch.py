@@ -1,8 +1,8 @@
-"""A batch: small tables that one worker runs one after the other, each as a run of its own.
+"""A batch: small tables that one worker runs one after the other, each as a separate run.
 
 The config manager writes a batch's file beside the specs, and ``--spec_uri`` of the batch's job
-names it. It lists every table of the batch; which of them an attempt still has to run follows from
-the tracking table.
+names it. It lists every table of the batch; the tracking table shows which of them an attempt still
+has to run.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class BatchedTable:
     Attributes:
         extract_table: The table.
         run_id: Its run.
-        generation: Of the run.
+        generation: The run's.
         spec_uri: Its spec.
-        report_uri: The report of the run's first attempt; later ones lie beside it.
+        report_uri: The report of the run's first attempt; those of later ones are beside it.
     """
 
     extract_table: str

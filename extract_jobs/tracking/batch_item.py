@@ -1,7 +1,7 @@
-"""Map items of batches, which have the keys of a table's item.
+"""Map items of batches, which have the same keys as a table's item.
 
-``batch`` lists what is each table's own; everything else is the job's. Of an item for one table,
-``batch`` is empty.
+``batch`` lists each table's own values; everything else belongs to the job. In an item for one
+table, ``batch`` is empty.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from extract_jobs.tracking.retry_policy import Decision
 SMALL_BYTES = 64 * 2**20
 """A table is small if its last commit wrote no more Parquet than this."""
 MOST_TABLES = 25
-"""In one batch: a worker that is lost costs the others a start each, and a Map item stays small."""
+"""Maximum tables of a batch: a lost worker costs the others a start each, and items stay small."""
 
 _OWN = ("run_id", "generation", "failures", "waited", "extract_table", "spec_uri", "report_uri",
         "state_uri", "retry")  # fmt: skip
-"""What is a table's own in a batch."""
+"""Keys whose values differ between the tables of a batch."""
 
 
 def batched(items: Iterable[Item], sizes: Mapping[str, int], folder: str) -> list[Item]:
-    """Put small tables together whose jobs run in the same place, on workers of the same size.
+    """Group small tables whose jobs run in the same place, on workers of the same size.
 
     Args:
         items: One for each table.
-        sizes: By ``extract_table``, bytes of the last commit of those that may share a worker.
-        folder: The execution's.
+        sizes: Bytes of the last commit of those that may share a worker, by ``extract_table``.
+        folder: The execution's folder.
 
     Returns:
         The Map's items. A table that would be alone in its batch keeps its own item.
@@ -71,11 +71,12 @@ def batch_of(item: Item) -> list[BatchedTable]:
 def next_batch(item: Item, retried: Sequence[tuple[Item, Decision]]) -> Item:
     """Return the item of a batch's next attempt, which has only the tables to be retried.
 
-    Those that failed least come first, so that one that kills its worker does not hold up others.
+    Those with the fewest failures come first, so that one that kills its worker does not delay
+    others.
 
     Args:
         item: The batch's attempt that ended.
-        retried: Those tables, as `tables_of` has them, at least one, each with what was decided.
+        retried: Those tables, as returned by `tables_of`, at least one, each with its decision.
     """
     following = [
         {**next_item(table, counted=decision.counted, bigger=False),

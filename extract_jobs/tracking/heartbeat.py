@@ -1,8 +1,8 @@
 """Writes a running attempt's progress to its tracking item once a minute.
 
 An attempt whose heartbeat stops has hung, or has lost the network: its job may run for hours
-before the service notices. The function that looks for silent attempts stops such a job, and the
-state machine retries the table.
+before the service notices. The reaper stops the jobs of silent attempts, and the state machine
+retries the table.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Figures:
 
 
 class Heartbeat(Progress):
-    """Passes progress on, and writes it to the tracking table from a thread while it is entered.
+    """Forwards progress, and writes it to the tracking table from a thread while it is entered.
 
     A write that fails is logged and repeated a minute later. It never fails the extract.
     """
@@ -56,7 +56,7 @@ class Heartbeat(Progress):
         Args:
             run: The attempt that is running.
             tracking: The tracking table.
-            shown: Also gets every event.
+            shown: Also receives every event.
             seconds: Time between two writes.
         """
         self._run, self._tracking, self._shown, self._seconds = run, tracking, shown, seconds
@@ -75,7 +75,7 @@ class Heartbeat(Progress):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop writing; a write under way is not waited for longer than a second."""
+        """Stop writing; waits at most a second for a write that is under way."""
         self._ended.set()
         self._thread.join(_STOP_SECONDS)
 
@@ -85,7 +85,7 @@ class Heartbeat(Progress):
         self._note(lambda figures: setattr(figures, "phase", name))
 
     def planned(self, splits: int, rows: int | None, size: int | None) -> None:
-        """Note how much there is to read."""
+        """Record how much there is to read."""
         self._shown.planned(splits, rows, size)
 
         def note(figures: _Figures) -> None:
@@ -94,7 +94,7 @@ class Heartbeat(Progress):
         self._note(note)
 
     def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
-        """Note how far a split is."""
+        """Record how far a split is."""
         self._shown.split(index, rows, size, done=done)
 
         def note(figures: _Figures) -> None:
@@ -105,7 +105,7 @@ class Heartbeat(Progress):
         self._note(note)
 
     def reported(self, report: Report) -> None:
-        """Pass the report on."""
+        """Forward the report."""
         self._shown.reported(report)
 
     def text(self) -> str:
@@ -151,7 +151,7 @@ def is_silent(run: TrackedRun, now: datetime) -> bool:
 
 
 def progress_of(run: TrackedRun) -> dict[str, Any]:
-    """Return the progress that a running attempt wrote last; empty before its first minute."""
+    """Return the last progress of a running attempt; empty in its first minute."""
     try:
         found = json.loads(run.progress) if run.status == "RUNNING" and run.progress else {}
     except ValueError:

@@ -1,6 +1,6 @@
-"""How services, Spark and operating systems say that a worker ran out of memory: one table.
+"""The messages of services, Spark and operating systems for a worker that ran out of memory.
 
-Only the words of a worker that left no report are looked at; one that could still report says
+They are only used for a worker that left no report; one that could still report says
 `WorkerOutOfMemory` itself.
 """
 
@@ -16,10 +16,10 @@ _SPARK = "https://github.com/apache/spark/blob/v3.5.6"
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """One way to say it.
+    """One such message.
 
     Attributes:
-        pattern: Is found in the text, in upper or lower case.
+        pattern: Searched for in the text, without regard to case.
         example: Such a text.
         page: Where that text comes from.
     """
@@ -98,7 +98,7 @@ KILLED = Wording(
     f"{_SPARK}/resource-managers/yarn/src/main/scala/org/apache/spark/deploy/yarn/"
     "YarnAllocator.scala",
 )
-"""Ended by SIGKILL, as by the kernel for want of memory: believed where nothing else is said."""
+"""Ended by SIGKILL, as by the kernel for lack of memory; believed if there is no other reason."""
 TAKEN_AWAY = (
     Wording(
         "SpotInterruption|TerminationNotice",
@@ -116,7 +116,7 @@ TAKEN_AWAY = (
         f"{_API}/AmazonECS/latest/developerguide/stopped-task-error-codes.html",
     ),
 )
-"""Who else ends a worker by SIGKILL: AWS takes the capacity back, or a person stops the task."""
+"""Other reasons for SIGKILL: AWS takes the capacity back, or a person stops the task."""
 
 
 def _any_of(wordings: tuple[Wording, ...]) -> re.Pattern[str]:
@@ -127,7 +127,7 @@ _OUT_OF_MEMORY, _TAKEN_AWAY, _KILLED = _any_of(WORDINGS), _any_of(TAKEN_AWAY), _
 
 
 def is_taken_away(text: str) -> bool:
-    """Return whether a worker was ended by somebody, and by no fault of its own."""
+    """Return whether somebody ended a worker, through no fault of its own."""
     return bool(_TAKEN_AWAY.search(text))
 
 

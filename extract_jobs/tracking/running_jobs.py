@@ -1,6 +1,6 @@
-"""The jobs that run on Glue, EMR and ECS: finds those of a run, and stops them.
+"""Finds the jobs of a run on Glue, EMR and ECS, and stops them.
 
-Each service is asked once for all jobs of a place, however many runs are looked for there.
+Each service is queried once for all jobs of a place, however many runs are searched for there.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Client = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One job that runs, or waits to run.
+    """One job that is running, or waiting to run.
 
     Attributes:
-        words: What it was started with, the id of its run among them.
+        words: The words of its start command, which include its run's id.
         stop: Asks the service to stop it, with a reason that some services show.
         started_at: When; None if the service does not say.
     """
@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class RunningJobs:
-    """The jobs of all services that run.
+    """The running jobs of all services.
 
     Attributes:
         client: Returns the client of a service.
@@ -56,7 +56,7 @@ class RunningJobs:
     known: dict[tuple[str, str], Sequence[Job]] = field(default_factory=dict)
 
     def of(self, run: TrackedRun, item: Item) -> list[Job] | None:
-        """Return the jobs that run for a run; None if its service cannot be asked."""
+        """Return the running jobs of a run; None if its service cannot be queried."""
         if run.job_type not in _PLACES:
             return []
         from botocore.exceptions import BotoCoreError, ClientError
@@ -77,7 +77,7 @@ class RunningJobs:
         return [job for job in self.known[place] if started_with in job.words]
 
     def may_run(self, run: TrackedRun, item: Item) -> bool:
-        """Return whether a job of the run still runs; what cannot be asked counts as running."""
+        """Return whether a job of the run still runs; an unknown state counts as running."""
         # A table of a batch may be waiting for its turn.
         started = run.status != "PENDING" or item.get("job_run_id")
         return bool(started) and self.of(run, item) != []
@@ -89,7 +89,7 @@ def _emr_place(item: Item) -> tuple[str, str]:
 
 
 def _glue_jobs(glue: Any, job_name: str, since: datetime) -> Iterator[Job]:
-    """Yield the runs under way. Glue lists all of 90 days, newest first: older ones are not read.
+    """Yield the running job runs. Glue lists 90 days, newest first; older ones are not read.
 
     https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-runs.html
     """

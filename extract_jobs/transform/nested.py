@@ -1,4 +1,4 @@
-"""Lists, maps and structs: their rows as Python values, as JSON, and fields deep inside of them."""
+"""Lists, maps and structs: their rows as Python values, as JSON, and the fields inside them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from extract_jobs.transform.types import kind
 
 Leaf = Callable[[pa.Array], list[Any]]
-"""Gives the values of an array that is not nested, None for NULL."""
+"""Returns the values of an array that is not nested, None for NULL."""
 Pairs = Callable[[list[tuple[Any, Any]]], Any]
-"""Gives the value of a map from its keys and values."""
+"""Returns the value of a map from its keys and values."""
 
 
 def listed(values: pa.Array) -> pa.Array:
-    """Return maps as lists of structs of ``key`` and ``value``; lists as they are."""
+    """Return maps as lists of structs of ``key`` and ``value``; lists unchanged."""
     if not pa.types.is_map(values.type):
         return values
     # Arrow neither flattens a map nor counts its entries.
@@ -34,8 +34,8 @@ def rows_of(values: pa.Array, leaf: Leaf, pairs: Pairs = list) -> list[Any]:
 
     Args:
         values: Of any type.
-        leaf: Gives the values at the leaves.
-        pairs: Gives a map's value; as it is given, a list of pairs.
+        leaf: Returns the values at the leaves.
+        pairs: Returns a map's value; by default, a list of pairs.
     """
     types = pa.types
     if not types.is_nested(values.type):
@@ -62,7 +62,7 @@ def json_texts(values: pa.Array) -> pa.Array:
     Maps are objects. Decimals, times and floats that are not finite are text, binary is base64.
 
     Raises:
-        ArrowInvalid: A map names a key twice.
+        ArrowInvalid: A map has a key twice.
     """
     found = [
         None if row is None else json.dumps(row, ensure_ascii=False, separators=(",", ":"))
@@ -98,11 +98,11 @@ def _json_number(number: float) -> float | str:
 
 
 Path = tuple[str, ...]
-"""Names of fields from a column down: lists are gone through, the values of a map are ``value``."""
+"""Names of fields from a column down: lists are skipped, the values of a map are ``value``."""
 
 
 def type_at(data_type: pa.DataType, path: Path) -> pa.DataType | None:
-    """Return the type of a field inside of a type; None if there is no such field."""
+    """Return the type of a field inside a type; None if there is no such field."""
     if not path:
         return data_type
     types = pa.types
@@ -115,7 +115,7 @@ def type_at(data_type: pa.DataType, path: Path) -> pa.DataType | None:
 
 
 def with_type_at(data_type: pa.DataType, path: Path, new: pa.DataType) -> pa.DataType:
-    """Return a type in which the field at a path, which there is, has another type."""
+    """Return a type in which the field at an existing path has another type."""
     if not path:
         return new
     if pa.types.is_struct(data_type):
@@ -129,7 +129,7 @@ def with_type_at(data_type: pa.DataType, path: Path, new: pa.DataType) -> pa.Dat
 
 
 def changed_at(values: pa.Array, path: Path, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
-    """Return values in which a function has changed the field at a path, which there is."""
+    """Return values in which a function has changed the field at an existing path."""
     if not path:
         return change(values)
     missing = values.is_null()
@@ -150,7 +150,7 @@ def changed_at(values: pa.Array, path: Path, change: Callable[[pa.Array], pa.Arr
 
 
 def offsets_of(values: pa.Array) -> pa.Array:
-    """Return where each list of an array begins in its flattened items, and their end."""
+    """Return where each list of an array begins in its flattened items, and the end of the last."""
     lengths = pc.list_value_length(values).fill_null(0).cast(pa.int64())
     ends: Sequence[pa.Array] = [pa.array([0], pa.int64()), pc.cumulative_sum(lengths)]
     return pa.concat_arrays(ends).cast(pa.int32())

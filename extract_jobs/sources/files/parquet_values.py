@@ -1,4 +1,4 @@
-"""Values of Parquet files in the types that they arrive as: leaves, and what is built of them."""
+"""Values of Parquet files in the types that they arrive as: leaves, and nested values of them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def rebuilt(
 
     Args:
         values: As Arrow reads them.
-        target: From `arrives_as`; of structs it may have more fields, which are NULL.
-        leaf: Converts values that are neither lists, maps nor structs.
+        target: From `arrives_as`; its structs may have more fields, which are NULL.
+        leaf: Converts values that are not lists, maps or structs.
     """
     values, types = _plain(values), pa.types
     if not types.is_nested(target):
@@ -35,7 +35,7 @@ def rebuilt(
         return pa.nulls(len(values), target)
     if types.is_struct(target):
         names = [field.name for field in values.type]
-        # Flattened, so that nothing below a struct that is NULL is looked at.
+        # Flattened, so that nothing below a NULL struct is examined.
         given = dict(zip(names, values.flatten(), strict=True))
         inner = [
             rebuilt(given[field.name], field.type, leaf)
@@ -71,7 +71,7 @@ def times(values: pa.Array) -> Iterator[pa.Array]:
 
 @dataclass(frozen=True)
 class Leaves:
-    """Converts the leaves of a column, each value or none.
+    """Converts the leaves of a column: all values, or none.
 
     Attributes:
         column: Its name, for messages.
@@ -89,7 +89,7 @@ class Leaves:
     zone: str | None
 
     def converted(self, values: pa.Array, target: pa.DataType) -> pa.Array:
-        """Return values of one type, which is no nested one, in another.
+        """Return values of one type, which is not nested, in another.
 
         Raises:
             TypeNotRepresentable: A value has no faithful form there.
@@ -191,7 +191,7 @@ def _time_texts(moments: pa.Array, below: pa.Array) -> pa.Array:
 
 
 def _plain(values: pa.Array) -> pa.Array:
-    """Return values without the wrappings that a file's schema puts around them."""
+    """Return values without the wrappers that a file's schema puts around them."""
     if pa.types.is_dictionary(values.type):
         return values.dictionary_decode()
     if pa.types.is_run_end_encoded(values.type):

@@ -1,7 +1,7 @@
-"""Numbers, dates and truth values that a file writes in its own way: ``1.234,56``, ``31.12.2024``.
+"""Numbers, dates and booleans that a file writes in its own format: ``1.234,56``, ``31.12.2024``.
 
-They are turned into the usual text of their type, which `exact_cast` then reads, so there is one
-grammar for values. Anything that the declared form does not match is no value.
+They are converted to the usual text of their type, which `exact_cast` then reads, so there is one
+grammar for values. Text that does not match the declared format is not a value.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _DIRECTIVES = {
 _TIME = set("HIpMSfz")
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _FIRST_YEAR = 69
-"""Two digits of a year are 1969 to 2068, as POSIX and Python have it."""
+"""Two-digit years are 1969 to 2068, as in POSIX and Python."""
 
 Forms = Mapping[str, TextTypeSpec]
-"""Of columns that are written in a way of their own, by name."""
+"""Formats of columns that have their own, by name."""
 
 
 def type_name(given: str | TextTypeSpec) -> str:
@@ -42,18 +42,18 @@ def type_name(given: str | TextTypeSpec) -> str:
 
 
 def forms_of(files: FilesSpec) -> dict[str, TextTypeSpec]:
-    """Return the columns that are declared to be written in a way of their own."""
+    """Return the columns that are declared with their own format."""
     declared = (files.types or {}).items()
     return {n: given for n, given in declared if isinstance(given, TextTypeSpec) and given.written}
 
 
 def form_problems(given: TextTypeSpec, target: pa.DataType, *, as_json: bool) -> Iterator[str]:
-    """Yield what is wrong with how the values of a type are said to be written.
+    """Yield what is wrong with the declared format of a type.
 
     Args:
         given: The declaration.
         target: Its type.
-        as_json: Whether files are JSON, where a number may be one already.
+        as_json: Whether files are JSON, in which a value may already be a number.
     """
     of = kind(target)
     for name in given.written:
@@ -108,7 +108,7 @@ def usual_text(values: pa.Array, given: TextTypeSpec) -> pa.Array:
         given: How they are written.
 
     Raises:
-        ArrowInvalid: One of them is not written so.
+        ArrowInvalid: One of them does not have that format.
     """
     if given.format is not None:
         found = _usual_times(values, given.format)
@@ -137,7 +137,7 @@ def _usual_numbers(values: pa.Array, decimal: str, thousands: str | None) -> pa.
 
 @lru_cache
 def _pattern(text: str) -> tuple[str, frozenset[str]]:
-    """Return the regular expression of a format, one group for each directive, and their names."""
+    """Return the regular expression of a format, one group per directive, and their names."""
     pieces = [piece for piece in re.split(r"(%.)", text, flags=re.DOTALL) if piece]
     parts, names = [], set()
     for i, piece in enumerate(pieces):
@@ -148,7 +148,7 @@ def _pattern(text: str) -> tuple[str, frozenset[str]]:
         beside = [p for p in (*pieces[max(0, i - 1) : i], *pieces[i + 1 : i + 2]) if p != "%%"]
         digits = _DIRECTIVES[name]
         if any(other.startswith("%") for other in beside):
-            # Nothing lies between: one digit or two would not be known.
+            # Nothing separates them, so one or two digits would be ambiguous.
             digits = {r"\d{1,2}": r"\d{2}", "0?[1-9]|1[0-2]": "0[1-9]|1[0-2]"}.get(digits, digits)
         parts.append(f"(?P<{name}>{digits})")
         names.add(name)
@@ -156,7 +156,7 @@ def _pattern(text: str) -> tuple[str, frozenset[str]]:
 
 
 def _usual_times(values: pa.Array, text: str) -> pa.Array:
-    """Return times in ISO form; NULL where one is not of the format."""
+    """Return times in ISO form; NULL if one does not match the format."""
     pattern, names = _pattern(text)
     matched = pc.extract_regex(values, pattern)
     found = {name: pc.struct_field(matched, name) for name in names}
