@@ -146,14 +146,9 @@ class SplitTask:
         nulled: Callable[[], Mapping[str, int]],
         progress: Progress,
     ) -> SplitResult:
-        """Pass a split's batches to a writer; the result has no files yet.
+        """Pass a split's batches to a writer from `open_writer`; the result has no files yet.
 
-        Args:
-            writer: From `open_writer`.
-            split: As for `stage`, like the rest.
-            batches: As for `stage`.
-            nulled: As for `stage`.
-            progress: As for `stage`.
+        The other arguments are those of `stage`.
 
         Raises:
             ExtractError: As the batches and the writer raise.

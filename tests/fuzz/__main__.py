@@ -1,7 +1,7 @@
 """Fuzz for as long as you like: ``python -m tests.fuzz --minutes 60``, or ``make fuzz``.
 
 Each batch of inputs is read in a process of its own, which may die of them. A find is written to
-``tests/fuzz/finds``; make it smaller, mend what it shows, and keep it: the tests read it from then
+``tests/fuzz/finds``; reduce it, fix what it shows, and keep it: the tests read it from then
 on.
 """
 

@@ -172,7 +172,7 @@ class JdbcSnapshot:
         return False
 
     def splits(self, spec: ExtractSpec) -> list[Split]:
-        """See `extract_jobs.sources.Snapshot.splits`."""
+        """Split the request. See `extract_jobs.sources.Snapshot.splits`."""
         reader, found = self.reader, self.found
         if set(found.key) & set(spec.columns.mask):
             # Spark's event log shows statements, and a key's bounds are values of it.

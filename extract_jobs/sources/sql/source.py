@@ -73,7 +73,7 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
         column.check_bound(bound)
 
     def describe(self) -> TableDescription:
-        """See `extract_jobs.sources.Source.describe`."""
+        """Describe the table. See `extract_jobs.sources.Source.describe`."""
         with self._session(f"describing {self.name}") as (opened, table):
             return self._describe(opened, table)
 
@@ -85,7 +85,7 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
         upper: WatermarkValue | None = None,
         delay: timedelta | None = None,
     ) -> WatermarkValue | None:
-        """See `extract_jobs.sources.Source.highest`."""
+        """Return the greatest value. See `extract_jobs.sources.Source.highest`."""
         with self._session(f"reading the highest {column} of {self.name}") as (opened, table):
             found = self._watermark(opened, table, column, lower, upper)
             conditions = found.within(lower, upper)
@@ -110,7 +110,7 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
         return None if value == lower else value
 
     def precedes(self, column: str, left: WatermarkValue, right: WatermarkValue) -> bool:
-        """See `extract_jobs.sources.Source.precedes`."""
+        """Compare two values. See `extract_jobs.sources.Source.precedes`."""
         with self._session(f"comparing values of {column} of {self.name}") as (opened, table):
             found, relation = self._watermark(opened, table, column, left, right), table.relation
             if found.kind != "string":
@@ -128,7 +128,7 @@ class SqlSource(ABC, Generic[OpenedT, TableT]):
             return int(rows[0][0]) == 1
 
     def null_watermarks(self, column: str) -> int:
-        """See `extract_jobs.sources.Source.null_watermarks`."""
+        """Count the NULLs. See `extract_jobs.sources.Source.null_watermarks`."""
         with self._session(f"counting NULL in {column} of {self.name}") as (opened, table):
             found = table.column(column)
             statement = select([found.count], table.relation, found.is_null)

@@ -67,7 +67,7 @@ class SqliteReader:
         return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
 
     def only(self, columns: Sequence[str]) -> SqliteReader:
-        """See `extract_jobs.sources.Reader.only`."""
+        """Read some columns only. See `extract_jobs.sources.Reader.only`."""
         chosen = tuple(column for column in self.columns if column.name in columns)
         return replace(self, columns=chosen, nulled={})
 

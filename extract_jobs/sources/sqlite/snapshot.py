@@ -40,7 +40,7 @@ class SqliteSnapshot:
         self.reader = reader
 
     def splits(self, spec: ExtractSpec) -> list[Split]:
-        """See `extract_jobs.sources.Snapshot.splits`.
+        """Split the request. See `extract_jobs.sources.Snapshot.splits`.
 
         Raises:
             ConfigError: The strategy is not available here, or there is no such column.
