@@ -257,7 +257,7 @@ def test_the_emr_archive_runs_wherever_it_is_unpacked(elsewhere, pg_database, bu
 
 
 @pytest.mark.parametrize("handler", build.HANDLERS)
-def test_a_function_is_imported_with_its_zip_and_boto3_alone(tmp_path, elsewhere, handler, built):
+def test_a_function_is_imported_with_just_its_zip_and_boto3(tmp_path, elsewhere, handler, built):
     dist = built("lambda")
     artifact = dist / "lambda" / f"{handler}.zip"
     with zipfile.ZipFile(artifact) as archive:

@@ -138,7 +138,7 @@ def test_what_was_put_is_read(place: Place) -> None:
     assert (seen.uri, seen.size, seen.token) == (uri, 3, None)
 
 
-def test_what_is_not_there_is_none(place: Place) -> None:
+def test_a_missing_object_is_none(place: Place) -> None:
     uri = place.at("never", "written")
     assert place.storage.read(uri) is None
     assert place.storage.head(uri) is None

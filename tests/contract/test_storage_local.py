@@ -46,7 +46,7 @@ def test_a_glob_for_parquet_does_not_find_staged_files(tmp_path: Path) -> None:
     assert all(path.name.startswith(".") for path in tmp_path.iterdir())
 
 
-def test_a_listing_leaves_out_staging_and_drafts_alone(tmp_path: Path) -> None:
+def test_a_listing_leaves_out_only_staging_and_drafts(tmp_path: Path) -> None:
     stage(tmp_path)
     (tmp_path / ".extract_tmp-123").write_bytes(b"half")
     (tmp_path / ".hidden").write_bytes(b"1")

@@ -62,7 +62,7 @@ def listening(pid):
     }
 
 
-def test_listens_on_127_0_0_1_alone_and_stops_without_a_trace(tmp_path):
+def test_listens_only_on_127_0_0_1_and_stops_without_a_trace(tmp_path):
     with start_emulator(tmp_path / "data") as emulator:
         client(emulator, "s3").create_bucket(Bucket="bucket")
         port = int(emulator.endpoint_url.rsplit(":", 1)[1])

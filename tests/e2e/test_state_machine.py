@@ -94,7 +94,7 @@ def test_faults_of_a_job_service_are_waited_out(stubbed, definition, kind):
     assert (run.status, run.attempt) == ("SUCCEEDED", 1)
 
 
-def test_a_job_service_that_stays_at_fault_fails_the_table_alone(stubbed):
+def test_a_job_service_that_stays_at_fault_fails_only_the_table(stubbed):
     stubbed.configure("down", {"t.ok_1": {"job_type": "glue"}, "t.ok_2": {"job_type": "ecs"}})
     stubbed.fail({"call": "glue:", "error": "Glue.EntityNotFoundException", "times": 99})
     outcome = stubbed.run({"source_name": "down", "extract_tables": "*"})

@@ -377,7 +377,7 @@ def test_the_stage_of_emr_builds_and_its_python_imports_the_package(builder):
     assert (ended.stdout, ended.stderr) == (f"{__version__}\n", "")
 
 
-def test_a_release_changes_the_last_layer_alone(builder, image, tmp_path):
+def test_a_release_changes_only_the_last_layer(builder, image, tmp_path):
     """Where the layers of the release before are at hand, as in a builder's cache."""
     sources = tmp_path / "sources"
     sources.mkdir()

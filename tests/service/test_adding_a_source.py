@@ -141,6 +141,6 @@ def test_a_registered_source_is_checked_like_our_own() -> None:
         make_spec(**given, where="a = 1")
 
 
-def test_a_source_that_nobody_registers_is_refused_with_those_that_there_are() -> None:
+def test_an_unregistered_source_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValidationError, match=r"postgres, mysql, .* or files"):
         make_spec(source_type="memory", connection={"uri": "memory"})

@@ -130,7 +130,7 @@ class KilledBeforeTheCommit(Progress):
             raise Killed
 
 
-def test_parts_of_an_upload_that_nobody_completed_hold_masked_values_alone(
+def test_parts_of_an_upload_that_nobody_completed_hold_only_masked_values(
     ministack: Emulator, pg_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_environment(

@@ -190,7 +190,7 @@ def test_a_hundred_thousand_equal_values(story: Story) -> None:
     assert story.ids() == list(range(1, 200_002))
 
 
-def test_text_is_ordered_by_the_source_alone(local: Story) -> None:
+def test_only_the_source_orders_text(local: Story) -> None:
     """Bounds of uuids in upper case are in the order of uuids, not in that of their letters."""
     local.execute("create table t (id int, w uuid)")
 

@@ -234,7 +234,7 @@ def test_update_leaves_a_file_alone_that_is_edited_meanwhile(
     assert sorted(path.name for path in Path().iterdir()) == ["shop.db", "shop.yml"]
 
 
-def test_a_source_of_views_alone_is_refused_with_the_reason(cli: Cli) -> None:
+def test_a_source_with_views_only_is_refused_with_the_reason(cli: Cli) -> None:
     shop("create view v as select 1 as a")
     code, _, err = cli("init", "shop.yml", "--from", "shop.db")
     assert code == 78

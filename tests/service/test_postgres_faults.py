@@ -98,7 +98,7 @@ def test_the_exporter_cut_is_noticed_and_no_split_can_join(large, monkeypatch, w
         assert sum(batch.num_rows for batch in before) > 100000
 
 
-def test_the_heartbeat_notices_a_lost_exporter_by_itself(large, monkeypatch):
+def test_the_heartbeat_itself_notices_a_lost_exporter(large, monkeypatch):
     monkeypatch.setattr("extract_jobs.sources.postgres.snapshot.HEARTBEAT_SECONDS", 0.05)
     found = opened(large, monkeypatch, False)
     with snapshot_of(found) as snapshot:

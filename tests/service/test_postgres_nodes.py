@@ -268,7 +268,7 @@ def test_a_partition_attached_while_splits_are_read_does_not_tear_the_table(
     ],
     ids=["retyped", "dropped", "added", "shortened", "nullable"],
 )
-def test_a_table_altered_between_planning_and_snapshot_is_planned_anew(
+def test_a_table_altered_between_planning_and_snapshot_is_planned_again(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alter: str, expected: str
 ) -> None:
     nodes.primary.execute(
@@ -482,7 +482,7 @@ def test_transaction_numbers_of_a_promoted_standby_are_not_taken_for_the_old_one
         assert run(nodes.standby, other, monkeypatch, "r4", **BY_ID).rows == 20
 
 
-def test_a_promotion_after_planning_is_planned_for_anew(
+def test_a_promotion_after_planning_makes_a_new_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with run_nodes() as nodes:

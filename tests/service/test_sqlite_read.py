@@ -556,7 +556,7 @@ def live_rows(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("mode", ["incremental", "full"])
-def test_a_target_whose_path_was_relative_goes_on_from_another_folder(
+def test_a_target_with_a_relative_path_continues_from_another_folder(
     tmp_path, path, mode, monkeypatch
 ):
     write(path, "create table t (id integer primary key)", "insert into t values (1), (2), (3)")

@@ -192,7 +192,7 @@ def test_a_commit_that_is_being_published_is_no_damage(cli: Cli, tmp_path: Path)
     assert stdout[1].startswith("  commit 2 has no outcome yet")
 
 
-def test_a_damaged_log_is_an_error_of_its_table_alone(cli: Cli, tmp_path: Path) -> None:
+def test_a_damaged_log_is_an_error_of_only_its_table(cli: Cli, tmp_path: Path) -> None:
     record = tmp_path / "out" / "_extract" / "shop" / "t" / "commits" / f"{1:020d}.json"
     record.write_text(json.dumps({"version": 1}))
     code, stdout, stderr = cli("verify", "shop.yml")

@@ -346,7 +346,7 @@ def test_the_server_has_one_thread_when_it_forks() -> None:
         assert not [name for name in loaded if "pandas" in name]
 
 
-def test_a_server_with_threads_starts_workers_anew(
+def test_a_server_with_threads_starts_new_interpreters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "threaded_source.py").write_text(

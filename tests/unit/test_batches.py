@@ -280,7 +280,7 @@ def report_of(item, table):
     return next(own["report_uri"] for own in item["batch"] if own["extract_table"] == table)
 
 
-def test_a_kill_is_the_failure_of_the_table_at_work_alone(shop, extract):
+def test_a_kill_counts_only_for_the_table_at_work(shop, extract):
     item = shop.batch()
     extract.raise_at["b"] = Killed()
     with pytest.raises(Killed):

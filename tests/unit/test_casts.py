@@ -159,7 +159,7 @@ def test_what_is_cast_still_says_what_it_said(case: tuple[pa.DataType, pa.DataTy
 
 @settings(max_examples=examples(150), deadline=None)
 @given(kept.flatmap(lambda p: st.tuples(st.just(p[0]), st.just(p[1]), VALUES[p[0]])))
-def test_what_is_kept_gives_the_very_value_back(
+def test_what_is_kept_gives_exactly_the_value_back(
     case: tuple[pa.DataType, pa.DataType, Any],
 ) -> None:
     source, target, value = case

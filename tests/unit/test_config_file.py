@@ -108,7 +108,7 @@ def test_keys_and_dates_are_text_as_written() -> None:
     }  # fmt: skip
 
 
-def test_numbers_are_only_what_looks_like_one() -> None:
+def test_only_text_that_looks_like_a_number_is_one() -> None:
     text = "[10, -3, 010, 1_000, 12:30:00, 0x10, 1.5, .inf, yes, Off, null, '7']"
     assert parse_yaml(text, "f").data == [
         10, -3, "010", "1_000", "12:30:00", "0x10", 1.5, ".inf", True, False, None, "7",

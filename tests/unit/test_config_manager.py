@@ -242,7 +242,7 @@ def test_a_wrong_event_is_refused_before_anything_is_announced(
     assert list(tracking.by_execution(EXECUTION)) == []
 
 
-def test_yaml_that_is_none_is_refused(configured):
+def test_invalid_yaml_is_refused(configured):
     configured.config.write_text("tables: [")
     with pytest.raises(ConfigError, match=r"sales\.yml"):
         configured(ALL)
@@ -378,7 +378,7 @@ def test_a_rerun_knows_every_failed_run_before_it(configured, tracking):
     assert list(spec_of(third[0]).reruns) == [first[0]["run_id"], second[0]["run_id"]]
 
 
-def test_a_rerun_goes_on_without_tables_that_have_left_the_config(configured, tracking):
+def test_a_rerun_continues_without_tables_that_have_left_the_config(configured, tracking):
     configured(ALL)
     end(tracking, customers="SUCCEEDED", orders="FAILED", lines="FAILED")
     text = configured.config.read_text()
@@ -545,7 +545,7 @@ def test_the_rest_is_the_deployment_s_or_the_config_s_to_allow(configured, overr
     assert configured(given, LATER)["table_count"] == 3
 
 
-def test_what_no_event_may_say_can_be_allowed_by_nobody(configured):
+def test_nobody_can_allow_what_no_event_may_override(configured):
     with pytest.raises(
         ConfigError, match=r"EVENT_OVERRIDES of the deployment: emr\.archive decides"
     ):
@@ -569,7 +569,7 @@ def test_what_no_event_may_say_can_be_allowed_by_nobody(configured):
         assert f"source.event_overrides[{number}]: {text}" in message
 
 
-def test_the_overrides_that_a_rerun_takes_are_looked_at_again(configured, tracking, tmp_path):
+def test_the_overrides_of_a_rerun_are_checked_again(configured, tracking, tmp_path):
     configured({**ALL, "overrides": {"max_connections": 2}})
     for run in tracking.by_execution(EXECUTION):
         tracking.end(replace(run, status="FAILED"))

@@ -409,7 +409,7 @@ def test_an_iam_token_of_rds_is_signed_for_endpoint_user_and_region(engine, port
     assert pickle.loads(pickle.dumps(found)).password_now() == token
 
 
-def test_a_token_is_used_for_minutes_then_made_anew(monkeypatch):
+def test_a_token_is_used_for_minutes_then_replaced(monkeypatch):
     made: list[Login] = []
     now = [1000.0]
     iam = IamLogin("rds", "eu-west-1", "renewed", 1, "u", "d")

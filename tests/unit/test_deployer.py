@@ -92,7 +92,7 @@ def test_only_roles_and_policies_of_the_stack_can_be_made_or_handed_on():
         assert own or statement["Condition"], action
 
 
-def test_a_key_can_be_deleted_by_cloudformation_alone():
+def test_only_cloudformation_can_delete_a_key():
     (statement,) = [s for action, _, s in granted() if action == "kms:ScheduleKeyDeletion"]
     asked = statement["Condition"]["ForAnyValue:StringEquals"]
     assert asked == {"aws:CalledVia": "cloudformation.amazonaws.com"}

@@ -84,7 +84,7 @@ def test_skipped_lines_and_cuts_go_together(
     assert [n for n, _ in found] == list(range(60_000))
 
 
-def test_skipped_lines_may_end_in_carriage_returns_alone(tmp_path: Path) -> None:
+def test_skipped_lines_may_end_in_just_carriage_returns(tmp_path: Path) -> None:
     text = "title\rmore\rid,t\r1,x\r2,y\r"
     assert rows(tmp_path, text, skip_rows=2) == [(1, "x"), (2, "y")]
     declared = {"id": "int64", "t": "string"}
@@ -315,7 +315,7 @@ def test_the_line_that_names_the_delimiter_is_left_out(tmp_path: Path, first: st
     assert rows(tmp_path, text, delimiter=";", skip_rows=1) == [(1, "x")]
 
 
-def test_a_comment_is_none_of_the_other_marks(tmp_path: Path) -> None:
+def test_the_comment_mark_differs_from_the_other_marks(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="comment must differ"):
         rows(tmp_path, "id\n1\n", comment=",")
 

@@ -150,13 +150,13 @@ def test_a_quote_that_is_never_closed_is_reported_with_its_line(block_bytes) -> 
             list(blocks(stream, cut_csv(Dialect()), "f"))
 
 
-def test_lines_that_end_in_carriage_returns_alone_are_lines(block_bytes) -> None:
+def test_lines_that_end_in_just_carriage_returns_are_lines(block_bytes) -> None:
     block_bytes(3)
     found = list(row_blocks(io.BytesIO(b"x,y\r1,2\r3,4"), FILES, "f"))
     assert [b.line for _, b in found if b.data] == [2, 3]
     assert found[0][0].names == ("x", "y")
 
 
-def test_json_lines_are_cut_at_newlines_alone() -> None:
+def test_json_lines_are_cut_at_newlines_only() -> None:
     assert cut_lines(b'{"a":\r1}\n{"b"', False) == 9
     assert cut_lines(b'{"b"', True) == 4

@@ -83,7 +83,7 @@ def test_objects_in_one_line_are_rows(tmp_path: Path, declared: dict[str, str] |
 
 
 @pytest.mark.parametrize("line", ['{"a":1}{"a":}', '{"a":1}x{"a":2}', '{"a":1}, {"a":2}'])
-def test_a_line_of_which_a_part_is_none_is_refused_or_put_aside_whole(
+def test_a_line_with_a_part_that_is_not_json_is_refused_or_set_aside_whole(
     tmp_path: Path, line: str
 ) -> None:
     with pytest.raises(SourceQueryFailed, match="line 2"):

@@ -144,7 +144,7 @@ def test_a_hundred_thousand_objects_are_listed_and_split_without_trouble() -> No
     assert not storage.opened
 
 
-def test_a_list_that_is_none_is_refused() -> None:
+def test_a_damaged_list_is_refused() -> None:
     for raw in (b"", b"PAR1", b"{}"):
         with pytest.raises(ConfigError, match="list of objects read"):
             ObjectList.from_bytes(raw)

@@ -275,7 +275,7 @@ def test_a_map_with_one_key_twice_is_no_json_object(tmp_path: Path) -> None:
         ({"address": "string"}, "no cast to string; cast it to json"),
     ],
 )
-def test_json_is_the_text_of_nested_columns_alone(
+def test_json_is_only_the_text_of_nested_columns(
     tmp_path: Path, cast: dict[str, str], message: str
 ) -> None:
     pq.write_table(nested_table(), tmp_path / "a.parquet")

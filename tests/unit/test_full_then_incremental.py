@@ -108,7 +108,7 @@ def test_without_one_snapshot_the_watermark_is_from_before_the_first_read(
     assert table.ids() == [1, 2, 3, 4, 9, 10]
 
 
-def test_values_that_began_anew_are_not_hidden_by_the_watermark_of_replaced_rows(
+def test_values_that_started_over_are_not_hidden_by_the_watermark_of_replaced_rows(
     table: Table,
 ) -> None:
     table.source.rows = [998, 999, 1000]

@@ -163,7 +163,7 @@ def test_ground_is_the_union_of_intervals(found: list[Interval], one: Interval) 
         assert not any(inside(value, a) and inside(value, b) for value in line)
 
 
-def test_ground_of_text_grows_where_one_interval_goes_on_from_the_other() -> None:
+def test_covered_text_intervals_are_joined_if_one_continues_the_other() -> None:
     a, b, c = (WatermarkValue("string", text) for text in "aBc")
     assert with_interval(with_interval((), Interval(None, a)), Interval(a, b)) == (
         Interval(None, b),

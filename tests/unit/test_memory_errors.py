@@ -30,7 +30,7 @@ def decided(cause: str) -> tuple[str, str, bool]:
 
 @pytest.mark.parametrize("wording", [*WORDINGS, KILLED], ids=lambda w: w.pattern)
 @pytest.mark.parametrize("form", [str, lambda text: json.dumps({"StateDetails": "x" * 600 + text})])
-def test_each_wording_asks_for_a_bigger_worker(wording: Wording, form: object) -> None:
+def test_each_wording_leads_to_a_bigger_worker(wording: Wording, form: object) -> None:
     assert callable(form)
     assert re.search(wording.pattern, wording.example, re.IGNORECASE)
     assert wording.page

@@ -29,7 +29,7 @@ def test_a_file_is_one_attempts_and_no_others(split: int) -> None:
         assert [run for run in RUNS if is_of_attempt(name, *run)] == [own]
 
 
-def test_a_stop_drops_its_own_attempts_files_alone(tmp_path: Path) -> None:
+def test_a_stop_drops_only_its_own_attempts_files(tmp_path: Path) -> None:
     target, storage = str(tmp_path / "t"), LocalStorage()
     for run_id, attempt in RUNS:
         name = staged_name(run_id, attempt, 0)

@@ -56,7 +56,7 @@ def test_an_interval_is_widened_to_the_finest_partition_whatever_stands_first(
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_day_s_run_replaces_that_day_alone_of_a_year_that_is_partitioned_by_both(order):
+def test_a_day_s_run_replaces_only_that_day_if_partitioned_by_year_and_day(order):
     spec = spec_of(*["year(at)", "day(at)"][::order])
     whole = widened(ONE_DAY, spec)
     replaces = replaced_by_interval(spec, whole, "timestamp")

@@ -40,7 +40,7 @@ def test_the_command_line_extracts_without_pandas(tmp_path: Path) -> None:
     assert list((tmp_path / "lake").rglob("*.parquet"))
 
 
-def test_pandas_is_there_for_who_asks() -> None:
+def test_pandas_can_still_be_imported() -> None:
     """Skipped and then asked for, pandas converts as if it had never been skipped."""
     script = """
 import sys

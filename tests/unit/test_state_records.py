@@ -233,7 +233,7 @@ def test_a_commit_that_retires_its_own_file_or_names_one_twice_is_refused(table)
     b'{"version": 1, "seq": ' + b"9" * 5_000 + b"}", b'{"seq": 1e999}', b'{"seq": {}}',
     b'{"version": 1, "interval": 5, "schema": 5, "extract_date": 5}',
 ])  # fmt: skip
-def test_whatever_stands_in_a_record_is_a_clear_error_or_does_no_harm(table, kind, raw):
+def test_any_content_of_a_record_is_a_clear_error_or_harmless(table, kind, raw):
     places = {
         "claims": table.folder / "state/claims/second/1.json",
         "plans": table.folder / "state/plans/third/2.json",

@@ -678,7 +678,7 @@ def test_a_run_that_is_tried_again_may_still_publish(job):
     assert job.log().fenced_by(job.run.run_id) == ""
 
 
-def test_a_commit_that_stands_when_nobody_can_try_again_is_looked_at_later(job):
+def test_a_commit_that_stands_after_the_last_attempt_is_checked_later(job):
     job.start()
     job.commit()
     assert job.log()._claims().stands(job.log().newest())

@@ -226,7 +226,7 @@ def test_workers_write_reports_and_nothing_that_the_state_machine_trusts():
     assert not allows(WORKER, "s3:PutObject", f"{WORK.removesuffix('work')}config/sales.yml")
 
 
-def test_glue_joins_the_subnet_and_the_groups_of_its_connection_alone():
+def test_glue_joins_only_the_subnet_and_groups_of_its_connection():
     given = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2", "SubnetAvailabilityZone": "a"}
     arn = "arn:aws:ec2:eu-central-1:123456789012:"
     action = "ec2:CreateNetworkInterface"
@@ -241,7 +241,7 @@ def test_glue_joins_the_subnet_and_the_groups_of_its_connection_alone():
         assert joined["Condition"] == {"StringEquals": {"ec2:SecurityGroupID": expected}}
 
 
-def test_tasks_pull_from_one_repository_where_it_is_known():
+def test_tasks_pull_from_one_repository_if_it_is_known():
     pull, role = "ecr:BatchGetImage", "EcsExecutionRole"
     central = "arn:aws:ecr:us-east-1:999999999999:repository/extract-jobs"
     own = "arn:aws:ecr:eu-central-1:123456789012:repository/extract-jobs"
@@ -358,7 +358,7 @@ def test_workers_may_make_every_call_that_storage_makes():
         assert resources[role]["Properties"]["ManagedPolicyArns"] == [{"Ref": WORKER}]
 
 
-def test_only_what_knows_no_resource_is_allowed_on_all_of_them():
+def test_only_actions_without_a_resource_are_allowed_on_all_resources():
     anywhere = {
         action
         for resource in template()["Resources"].values()

@@ -71,7 +71,7 @@ def test_globs_are_case_sensitive() -> None:
     assert chosen(["Id", "id"], include=["I*"]) == ["Id"]
 
 
-def test_a_column_spelled_like_a_glob_is_itself_alone() -> None:
+def test_a_column_spelled_like_a_glob_matches_only_itself() -> None:
     assert chosen(["a[1]", "a1", "b"], include=["a[1]"]) == ["a[1]"]
 
 
@@ -96,7 +96,7 @@ def test_globs_are_no_regular_expressions(
 
 
 @given(st.lists(st.text(min_size=1, max_size=4), min_size=2, unique_by=str.casefold))
-def test_excluding_a_column_by_its_name_takes_that_one_alone(names: list[str]) -> None:
+def test_excluding_a_column_by_its_name_excludes_only_that_one(names: list[str]) -> None:
     names = [name for name in names if name.casefold() not in ("_run_id", "_extracted_at")]
     for name in names[1:]:
         assert chosen(names, exclude=[name]) == [n for n in names if n != name]
@@ -403,7 +403,7 @@ def test_partition_values_are_of_the_cast_column() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "__HIVE_DEFAULT_PARTITION__"])
-def test_a_text_without_a_folder_of_its_own_is_null_only_by_permission(text: str) -> None:
+def test_a_text_that_no_folder_can_spell_is_null_only_by_permission(text: str) -> None:
     with pytest.raises(TypeNotRepresentable, match="lossy_types: null"):
         keys(pa.array(["a", text]), "c")
     assert keys(pa.array(["a", text, None]), "c", lossy_types="null") == ["a", None, None]

@@ -81,7 +81,7 @@ def test_a_rerun_publishes_each_row_once_wherever_the_failed_run_was_paused(sour
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_run_given_up_on_publishes_nothing_or_stands_and_the_judge_knows_which(source, mode):
+def test_a_run_given_up_on_publishes_nothing_or_stands_and_the_outcome_says_which(source, mode):
     standing = 0
     for at in range(1, calls_of(mode) + 1):
         bucket, found = Bucket(), []
@@ -123,7 +123,7 @@ def calls_seen():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_rerun_takes_a_published_commit_for_its_own_and_says_so_in_its_report(source, mode):
+def test_a_rerun_adopts_a_published_commit_and_says_so_in_its_report(source, mode):
     bucket = Bucket()
     first = extract(bucket, spec_for("old", **MODES[mode]))
     again = extract(bucket, spec_for("new", attempt=2, reruns=("older", "old"), **MODES[mode]))
