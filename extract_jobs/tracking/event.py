@@ -105,7 +105,8 @@ def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage)
     if not runs:
         raise ConfigError(
             f"rerun_failed_of: the tracking table {tracking.table} has no table of {earlier}; "
-            "give the whole ARN of an execution of this state machine"
+            "give the whole ARN of an execution of this state machine. If that one failed before "
+            "it listed its tables, start it again with its own input"
         )
     unfinished = [run for run in runs if not run.ended]
     if unfinished and given.get("include_unfinished") is not True:
