@@ -88,12 +88,11 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 def as_text(columns: Sequence[Column], spec: ExtractSpec) -> list[str]:
     """Return the columns that arrive as text because ``lossy_types: string`` allows it."""
-    if spec.lossy_types != "string":
-        return []
     return [
         c.name
         for c in columns
-        if c.fidelity == "by_permission"
+        if spec.lossy_type(c.name) == "string"
+        and c.fidelity == "by_permission"
         and pa.types.is_string(c.arrow_type)
         and c.name not in spec.columns.cast
     ]

@@ -22,6 +22,7 @@ from extract_jobs.spec.parts import (
     ENGINE_ABOUT,
     ColumnsSpec,
     JobType,
+    LossyTypes,
     RowSecurity,
     SchemaChangeSpec,
     SchemaPolicy,
@@ -195,7 +196,9 @@ class TableConfig(SpecPart):
         None, description="Where rows wait on the worker's disk; default: its temporary folder."
     )
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
-    lossy_types: Literal["refuse", "null", "string"] = "refuse"
+    lossy_types: LossyTypes | dict[Name, LossyTypes] = Field(
+        "refuse", description="For all columns, or by column; one that is not named refuses."
+    )
     max_value_bytes: Bytes = Field(
         256 * 2**20, ge=1024, description="Size of the largest value; a larger one fails the run."
     )

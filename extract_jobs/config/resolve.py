@@ -77,7 +77,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any], path: Path) -> di
             merged[key] = _merge(under if isinstance(under, Mapping) else {}, value, here)
         elif value is not None:
             merged[key] = value
-        elif here == ("lossy_types",) or here[:-1] == ("columns", "mask"):
+        elif here[0] == "lossy_types" or here[:-1] == ("columns", "mask"):
             merged[key] = "null"
         elif _is_known(here):
             merged.pop(key, None)

@@ -6,12 +6,13 @@ its problems at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.parts import SpecFields, TargetSpec
+from extract_jobs.spec.parts import LossyTypes, SpecFields, TargetSpec
 from extract_jobs.spec.rules import broken_rules, default_write_mode
 
 
@@ -55,6 +56,15 @@ class ExtractSpec(SpecFields):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def lossy_type(self, column: str) -> LossyTypes:
+        """Return what becomes of a column's values that have no faithful form."""
+        given = self.lossy_types
+        return given if isinstance(given, str) else given.get(column, "refuse")
+
+    def made_null(self, columns: Iterable[str]) -> frozenset[str]:
+        """Return the columns whose values become NULL if they have no faithful form."""
+        return frozenset(name for name in columns if self.lossy_type(name) == "null")
 
     @property
     def table_id(self) -> str:

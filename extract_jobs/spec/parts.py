@@ -219,6 +219,10 @@ class TargetSpec(SpecPart):
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
 
+LossyTypes = Literal["refuse", "null", "string"]
+"""What becomes of values that have no faithful form."""
+
+
 class SpecFields(SpecPart):
     """Every field of `ExtractSpec`, before the rules between them are checked."""
 
@@ -244,7 +248,9 @@ class SpecFields(SpecPart):
     on_schema_change: SchemaChangeSpec | SchemaPolicy = "evolve"
     spill_folder: Name | None = None
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
-    lossy_types: Literal["refuse", "null", "string"] = "refuse"
+    lossy_types: LossyTypes | dict[Name, LossyTypes] = Field(
+        "refuse", description="For all columns, or by column; one that is not named refuses."
+    )
     max_value_bytes: Bytes = Field(
         256 * 2**20, ge=1024, description="Size of the largest value; a larger one fails the run."
     )

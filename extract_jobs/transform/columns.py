@@ -161,6 +161,7 @@ def _unknown(spec: ExtractSpec, of_table: Sequence[Column]) -> Iterator[str]:
         "columns.cast": columns.cast,
         "columns.mask": columns.mask,
         "columns.key": columns.key,
+        "lossy_types": spec.lossy_types if isinstance(spec.lossy_types, dict) else (),
         "target.partition_by": partition,
         "watermark.column": watermark,
     }
@@ -252,7 +253,8 @@ def _partition_problems(
         data_type = file_type(chosen[field.column], spec)
         problem = None if data_type is None else partition_problem(field, data_type)
         if problem:
-            by_policy = spec.lossy_types == "string" and field.column not in spec.columns.cast
+            lossy = spec.lossy_type(field.column)
+            by_policy = lossy == "string" and field.column not in spec.columns.cast
             made_text = by_policy and chosen[field.column].fidelity == "by_permission"
             yield problem + (
                 "; lossy_types: string made it text: cast it back in columns.cast, or set another "

@@ -100,7 +100,7 @@ class Transform:
         run_id: Value of ``_run_id``, and of the partition ``run_id``.
         extracted_at: Value of ``_extracted_at``, UTC.
         extract_date: Value of the partition ``extract_date``.
-        lossy: Whether ``lossy_types`` lets a partition value without a folder become NULL.
+        lossy: Columns in which a partition value without a folder becomes NULL.
     """
 
     schema: pa.Schema
@@ -108,7 +108,7 @@ class Transform:
     run_id: str
     extracted_at: datetime
     extract_date: date
-    lossy: bool
+    lossy: frozenset[str]
     _names: tuple[str, ...]
     _outputs: tuple[_Output | None, ...]
     _keys: tuple[_Output | None, ...]
@@ -168,7 +168,7 @@ class Transform:
             run_id=run_id,
             extracted_at=extracted_at,
             extract_date=extract_date,
-            lossy=spec.lossy_types == "null",
+            lossy=spec.made_null(c.name for c in columns),
             _names=tuple(c.name for c in columns),
             _outputs=tuple(outputs[found[n].name] if n in found else None for n in names),
             _keys=tuple(outputs[f.column] if f.column else None for f in partitions),
@@ -213,7 +213,9 @@ class Transform:
             )
             if key is None
             else partition_values(
-                key.apply(batch.column(key.position)), partition, empty_is_null=self.lossy
+                key.apply(batch.column(key.position)),
+                partition,
+                empty_is_null=key.column in self.lossy,
             )
             for partition, key in zip(self.partitions, self._keys, strict=True)
         ]
@@ -241,7 +243,7 @@ class Transform:
             else:
                 key, field = folders[name]
                 values = key.apply(batch.column(name))
-                texts = partition_values(values, field, empty_is_null=self.lossy)
+                texts = partition_values(values, field, empty_is_null=key.column in self.lossy)
                 found.append(texts.cast(pa.string()))
         return found
 

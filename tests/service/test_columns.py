@@ -16,7 +16,7 @@ from extract_jobs.attempt.attempt import mask_key
 from extract_jobs.cli.dry_run import planned
 from extract_jobs.cli.plan import plan_text
 from extract_jobs.engine.run_splits import Progress
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.transform.masks import MaskKey
@@ -86,6 +86,23 @@ def test_types_by_permission_are_text_and_listed(pg_database: Server, lake: Lake
     assert [(c.kind, c.column, c.after) for c in report.schema_changes] == [
         ("narrowed", "at", "string")
     ]
+
+
+def test_permission_is_given_by_column(pg_database: Server, lake: Lake) -> None:
+    pg_database.execute(
+        "create table t (id int, a timestamptz, b timestamptz, c timestamptz)",
+        "insert into t values (1, 'infinity', 'infinity', '2026-01-02 03:04+00')",
+    )
+    lossy = {"a": "string", "b": "null"}
+    report = run_extract(spec_of(lake, pg_database, "r1", lossy_types=lossy))
+    assert (report.nulled, report.as_text) == ({"b": 1}, ["a"])
+    types = {one["name"]: one["type"] for one in report.columns}
+    assert [types[name] for name in "abc"] == ["string", *["timestamp[us, tz=UTC]"] * 2]
+    pg_database.execute("update t set c = 'infinity'")
+    with pytest.raises(TypeNotRepresentable, match="column c "):
+        run_extract(spec_of(lake, pg_database, "r2", lossy_types=lossy))
+    with pytest.raises(ConfigError, match="lossy_types: no column 'd'"):
+        run_extract(spec_of(lake, pg_database, "r3", lossy_types={"d": "null"}))
 
 
 def test_a_plan_shows_what_files_go_on_to_have(pg_database: Server, lake: Lake) -> None:

@@ -109,6 +109,24 @@ _SHARED = settings(
 )
 
 
+def test_permission_is_given_by_column(tmp_path):
+    path = tmp_path / "x.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("create table t (a integer, b integer, c real)")
+        connection.execute("insert into t values ('x', 'y', 'z')")
+    found = source(path, lossy_types={"a": "null", "b": "string", "c": "null"})
+    with snapshot_of(found) as snapshot:
+        [split] = snapshot.splits(found.spec)
+        [batch] = snapshot.reader.read(split)
+        assert batch.to_pylist() == [{"a": None, "b": "y", "c": None}]
+        assert snapshot.reader.nulled == {"a": 1, "c": 1}
+    found = source(path, lossy_types={"b": "string", "c": "null"})
+    with snapshot_of(found) as snapshot:
+        [split] = snapshot.splits(found.spec)
+        with pytest.raises(TypeNotRepresentable, match="column a "):
+            list(snapshot.reader.read(split))
+
+
 @given(given_table=TABLES, policy=st.sampled_from(["null", "string"]))
 @_SHARED
 def test_random_tables_arrive_whole_under_each_policy(tmp_path_factory, given_table, policy):

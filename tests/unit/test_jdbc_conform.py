@@ -82,9 +82,11 @@ def column(arrow: pa.DataType) -> Column:
 def test_the_policy_decides_and_the_message_holds_no_value() -> None:
     batch = pa.record_batch([pa.array(["2024-01-01 00:00:00.123456789"])], ["c0"])
     with pytest.raises(TypeNotRepresentable, match="finer than microseconds") as caught:
-        JdbcConform((column(NAIVE),), null_what_fails=False)(batch)
+        JdbcConform((column(NAIVE),), null_what_fails=frozenset())(batch)
     assert "2024" not in str(caught.value)
-    lenient = pickle.loads(pickle.dumps(JdbcConform((column(NAIVE),), null_what_fails=True)))
+    lenient = pickle.loads(
+        pickle.dumps(JdbcConform((column(NAIVE),), null_what_fails=frozenset({"at"})))
+    )
     found, nulled = lenient(batch)
     assert (found.to_pylist(), nulled) == ([{"at": None}], {"at": 1})
     assert found.schema.field("at").type == NAIVE

@@ -32,11 +32,11 @@ class JdbcConform:
 
     Attributes:
         columns: The request's columns, in the order of the batches.
-        null_what_fails: ``lossy_types: null``.
+        null_what_fails: Columns whose values without a faithful form become NULL.
     """
 
     columns: tuple[Column, ...]
-    null_what_fails: bool
+    null_what_fails: frozenset[str]
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Mapping[str, int]]:
         """Return a batch in the request's columns, and the values that became NULL, by column.
@@ -48,7 +48,7 @@ class JdbcConform:
         for column, values in zip(self.columns, batch.columns, strict=True):
             if pa.types.is_temporal(column.arrow_type):
                 found, lost = parse(values, column.arrow_type)
-                if lost and not self.null_what_fails:
+                if lost and column.name not in self.null_what_fails:
                     raise _refused(column)
                 if lost:
                     nulled[column.name] = lost

@@ -44,7 +44,7 @@ class JdbcReader:
         columns: What is read of each row, in the order of the batches.
         fetch_rows: Rows that the driver fetches at a time.
         row_bytes: Estimated size of a large row.
-        null_what_fails: ``lossy_types: null``.
+        null_what_fails: Columns whose values without a faithful form become NULL.
         what: What is read, for messages.
     """
 
@@ -54,7 +54,7 @@ class JdbcReader:
     columns: tuple[Column, ...]
     fetch_rows: int
     row_bytes: int
-    null_what_fails: bool
+    null_what_fails: frozenset[str]
     what: str
 
     @property

@@ -126,7 +126,7 @@ class JdbcSource(SqlSource[Opened, JdbcTable]):
         def make(name: str, _: bool, typed: Typed, cast: str | None) -> Column | str:
             if not is_chosen(name, self.spec, names):
                 return unread_column(typed, self.dialect)  # nothing to refuse
-            return make_column(typed, self.dialect, cast=cast, lossy=self.spec.lossy_types)
+            return make_column(typed, self.dialect, cast=cast, lossy=self.spec.lossy_type(name))
 
         return self._columns(
             [(typed.described.name, typed.described.nullable, typed) for typed in found.columns],
@@ -148,7 +148,7 @@ class JdbcSource(SqlSource[Opened, JdbcTable]):
             columns=request.columns,
             fetch_rows=self.spec.split.fetch_rows,
             row_bytes=found.row_bytes([column.name for column in request.columns]),
-            null_what_fails=self.spec.lossy_types == "null",
+            null_what_fails=self.spec.made_null(c.name for c in request.columns),
             what=f"reading {self.name}",
         )
         yield JdbcSnapshot(found, reader)

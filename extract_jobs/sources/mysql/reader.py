@@ -37,7 +37,7 @@ class MysqlReader:
         relation: What is read, with the spec's own condition.
         interval: The interval's condition; None reads all rows.
         columns: What is read of each row, in the order of the batches.
-        null_what_fails: Whether ``lossy_types`` is ``null``.
+        null_what_fails: Columns whose values without a faithful form become NULL.
         what: What is being done, for messages.
         sessions: Where this machine lends sessions of one moment; None opens one per split.
         nulled: See `extract_jobs.sources.Reader.nulled`.
@@ -47,7 +47,7 @@ class MysqlReader:
     relation: Relation
     interval: str | None
     columns: tuple[Column, ...]
-    null_what_fails: bool
+    null_what_fails: frozenset[str]
     what: str
     sessions: str | None = None
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
@@ -109,7 +109,8 @@ class MysqlReader:
     def _finished(self, arrays: list[pa.Array]) -> pa.RecordBatch:
         parsed = []
         for column, values in zip(self.columns, arrays, strict=True):
-            made, lost = parse(values, column, null_what_fails=self.null_what_fails)
+            to_null = column.name in self.null_what_fails
+            made, lost = parse(values, column, null_what_fails=to_null)
             if lost:
                 self.nulled[column.name] = self.nulled.get(column.name, 0) + lost
             parsed.append(made)

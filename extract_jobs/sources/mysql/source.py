@@ -108,7 +108,7 @@ class MysqlSource(SqlSource[Connection, CatalogEntry]):
         return self._columns(
             found.types,
             lambda name, nullable, kind, cast: make_column(
-                name, kind, nullable=nullable, cast=cast, lossy=self.spec.lossy_types
+                name, kind, nullable=nullable, cast=cast, lossy=self.spec.lossy_type(name)
             ),
         )
 
@@ -124,7 +124,7 @@ class MysqlSource(SqlSource[Connection, CatalogEntry]):
                 relation=found.relation,
                 interval=interval_condition(request, found.column),
                 columns=request.columns,
-                null_what_fails=self.spec.lossy_types == "null",
+                null_what_fails=self.spec.made_null(c.name for c in request.columns),
                 what=f"reading {self.name}",
             )
         snapshot = MysqlSnapshot(

@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from extract_jobs.schema import Column, TypeRule
 from extract_jobs.sources.mysql.sql import KINDS, quote_name
+from extract_jobs.spec.parts import LossyTypes
 
 MAX_PRECISION = 38
 """Maximum digits of Arrow's decimal128, and of decimals in Athena and Spark."""
 
-LossyTypes = Literal["refuse", "null", "string"]
 
 _INTEGERS: dict[str, tuple[pa.DataType, pa.DataType]] = {
     "tinyint": (pa.int8(), pa.int16()),

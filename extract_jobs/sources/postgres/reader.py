@@ -55,7 +55,7 @@ class PostgresReader:
             one by one after the others; ``wide`` if every row is.
         size: SQL that estimates a row's variable bytes without fetching its out-of-line values.
         batch_rows: Rows in a batch of narrow rows.
-        null_what_fails: Whether ``lossy_types`` is ``null``.
+        null_what_fails: Columns whose values without a faithful form become NULL.
         what: What is read, for messages.
         reached: Position that a split's node must have reached; None if it is known to have.
         most_bytes: Size of the largest value; of wide rows, the server does not send larger ones.
@@ -73,7 +73,7 @@ class PostgresReader:
     width: Width
     size: str
     batch_rows: int
-    null_what_fails: bool
+    null_what_fails: frozenset[str]
     what: str
     reached: Position | None = None
     most_bytes: int = 2**30
@@ -200,7 +200,9 @@ class PostgresReader:
         found = []
         for column in self.columns:
             condition = failure_condition(quote_name(column.name), column.arrow_type)
-            if condition and (self.null_what_fails or hidden_by_duckdb(column.arrow_type)):
+            if condition and (
+                column.name in self.null_what_fails or hidden_by_duckdb(column.arrow_type)
+            ):
                 found.append((column, condition))
         return [found[i : i + _FLAGS_PER_COLUMN] for i in range(0, len(found), _FLAGS_PER_COLUMN)]
 
@@ -227,7 +229,7 @@ class PostgresReader:
         self, values: pa.Array, damaged: list[int], column: Column, split: Split, done: int
     ) -> pa.Array:
         """Return text with NULL for values that are not UTF-8, if ``lossy_types`` allows it."""
-        if not (self.null_what_fails and column.nullable):
+        if column.name not in self.null_what_fails or not column.nullable:
             raise TypeNotRepresentable(
                 f"column {column.name} ({column.source_type}) holds text that is not valid UTF-8, "
                 f"in {len(damaged)} of the rows that were read last; the first is row "
@@ -245,7 +247,7 @@ class PostgresReader:
         for bit, column in enumerate(columns):
             marked = pc.not_equal(pc.bit_wise_and(flags, pa.scalar(1 << bit, pa.int64())), 0)
             count = pc.sum(marked).as_py() or 0
-            if count and not self.null_what_fails:
+            if count and column.name not in self.null_what_fails:
                 kind = (
                     "an array of several dimensions, or one that does not start at 1, or that has "
                     "an element without a faithful form"

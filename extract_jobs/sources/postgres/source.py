@@ -319,7 +319,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
         made = self._columns(
             found.types,
             lambda name, nullable, kind, cast: make_column(
-                name, kind, nullable=nullable, cast=cast, lossy_types=self.spec.lossy_types
+                name, kind, nullable=nullable, cast=cast, lossy_types=self.spec.lossy_type(name)
             ),
         )
         return tuple(replace(c, watermark=found.column(c.name).kind) for c in made)
@@ -344,7 +344,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
             size=size_expression(request.columns, version),
             batch_rows=batch_rows(found.leaves, plan["Plan Width"]),
             reads_foreign_tables=any(n["Node Type"] == "Foreign Scan" for n in nodes(plan)),
-            null_what_fails=self.spec.lossy_types == "null",
+            null_what_fails=self.spec.made_null(c.name for c in request.columns),
             most_bytes=self.spec.max_value_bytes,
             # Another connection may reach another node.
             reached=self.reached if self.connection.pooled else None,

@@ -26,8 +26,7 @@ from extract_jobs.sources.postgres.expressions import (
 )
 from extract_jobs.sources.postgres.sql import quote_name
 from extract_jobs.sources.postgres.values import failure_condition
-
-LossyTypes = Literal["refuse", "null", "string"]
+from extract_jobs.spec.parts import LossyTypes
 
 
 @dataclass(frozen=True)

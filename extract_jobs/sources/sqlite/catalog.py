@@ -117,7 +117,7 @@ def _table(
             nullable=not (row[3] or row[1] == alias or (without_rowid and row[5])),
             exact=bool(strict) or row[1] == alias,
             cast=spec.columns.cast.get(row[1]),
-            lossy_types=spec.lossy_types,
+            lossy_types=spec.lossy_type(row[1]),
         )
         for row in details
     )
@@ -225,7 +225,7 @@ def _query(
             nullable=True,
             exact=False,
             cast=spec.columns.cast.get(name),
-            lossy_types=spec.lossy_types,
+            lossy_types=spec.lossy_type(name),
         )
         for name, row in zip(names, details, strict=True)
     )

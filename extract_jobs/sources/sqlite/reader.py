@@ -40,7 +40,7 @@ class SqliteReader:
         relation: What is read, with the spec's condition.
         interval: The interval's condition; None reads all rows.
         columns: What is read of each row, in the order of the batches.
-        lossy_types: The spec's.
+        null_what_fails: Columns whose values without a faithful form become NULL.
         what: What is read, for messages.
         held: The snapshot's own connection, used in its process. Not pickled.
         nulled: Values that became NULL because they had no faithful form, by column, in this copy's
@@ -52,7 +52,7 @@ class SqliteReader:
     relation: Relation
     interval: str | None
     columns: tuple[Column, ...]
-    lossy_types: str
+    null_what_fails: frozenset[str]
     what: str
     held: sqlite3.Connection | None = field(default=None, compare=False, repr=False)
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
@@ -141,7 +141,7 @@ class SqliteReader:
     def _is_strict(self) -> bool:
         """Return whether text that is not UTF-8 is refused in every column."""
         takes_any = any(kind_of(column) == "all" for column in self.columns)
-        return self.lossy_types == "refuse" and not takes_any
+        return not self.null_what_fails and not takes_any
 
     def _failure(self, error: BaseException) -> ExtractError:
         position = undecodable(error)
@@ -156,7 +156,8 @@ class SqliteReader:
         for column, values in zip(self.columns, by_column, strict=True):
             reason = None
             try:
-                array, failed = convert(values, column, null_what_fails=self.lossy_types == "null")
+                to_null = column.name in self.null_what_fails
+                array, failed = convert(values, column, null_what_fails=to_null)
             except Unfaithful as error:
                 reason = str(error)
             if reason is not None:

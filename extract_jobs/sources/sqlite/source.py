@@ -121,7 +121,7 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
                 relation=found.relation,
                 interval=interval_condition(request, found.column),
                 columns=request.columns,
-                lossy_types=self.spec.lossy_types,
+                null_what_fails=self.spec.made_null(c.name for c in request.columns),
                 what=f"reading {self.name}",
                 held=opened,
             )
