@@ -30,10 +30,8 @@ from extract_jobs.cli.process import (
     stoppable,
 )
 from extract_jobs.errors import (
-    EXIT_CONFIG,
     EXIT_DONE,
     EXIT_FAILED,
-    EXIT_RETRY,
     ConfigError,
     ExtractError,
     Interrupted,
@@ -192,45 +190,6 @@ def _schema(_arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _recover(arguments: argparse.Namespace) -> int:
-    """Publish or void each table's last commit, and drop staged files that nobody can use."""
-    from extract_jobs.cli.figures import counted
-    from extract_jobs.cli.history import age_text, commit_log, younger
-    from extract_jobs.cli.selection import selected_specs
-    from extract_jobs.commit.log import ABANDON_AFTER
-
-    now, age = datetime.now(UTC), arguments.abandon_after
-    if age is None:
-        age = ABANDON_AFTER
-    failures: list[ExtractError] = []
-    for spec in selected_specs(arguments):
-        log = commit_log(spec)
-        try:
-            dropped = log.recover(
-                spec.target.uri, abandon_after=age, now=now, dry_run=arguments.dry_run
-            )
-            young = younger(log, spec.target.uri, now - age)
-        except ExtractError as error:
-            if isinstance(error, Interrupted):
-                raise
-            _trace(arguments)
-            _say(f"{spec.extract_table}: {type(error).__name__}: {error}")
-            failures.append(error)
-            continue
-        verb = "would be dropped" if arguments.dry_run else "dropped"
-        line = f"{spec.extract_table}: {counted(len(dropped), 'staged file')} {verb}"
-        if young:
-            are = "is" if young == 1 else "are"
-            line += f"; {young} younger than {age_text(age)} {are} left (see --abandon-after)"
-        print(line, flush=True)
-        for upload in dropped:
-            print(f"  {upload.uri} ({upload.started_at.isoformat(timespec='seconds')})")
-    if failures:
-        order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED)
-        raise min(failures, key=lambda e: order.index(e.exit_code))
-    return EXIT_DONE
-
-
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
     """Return what runs a command: a function of this module, or of the module of its name."""
     if name in _COMMANDS:
@@ -269,5 +228,4 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "validate": _validate,
     "init": _init,
     "schema": _schema,
-    "recover": _recover,
 }

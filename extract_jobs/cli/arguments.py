@@ -147,7 +147,7 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _recover_command(commands: Any) -> None:
     recover = _command(
-        commands, "recover", "finish the last commits and drop abandoned staged files"
+        commands, "recover", "finish last commits, drop abandoned files, update the catalog"
     )
     _config_arguments(recover, tables="*")
     _target_argument(recover)

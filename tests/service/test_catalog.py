@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 from pydantic import ValidationError
 
 from extract_jobs.catalog import athena_type
+from extract_jobs.cli import recover
 from extract_jobs.cli.dry_run import Planned, planned
 from extract_jobs.cli.run import worst
-from extract_jobs.errors import EXIT_CATALOG, ConfigError
+from extract_jobs.errors import EXIT_CATALOG, CatalogFailed, ConfigError
 from extract_jobs.reporting.metrics import attempt_metrics
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report
@@ -244,6 +246,24 @@ def test_partitions_of_deleted_files_are_repaired_by_a_run_without_new_rows(
     again = scene.run("b", **snapshot)
     assert (again.commit_seq, again.catalog) == (report.commit_seq, "updated")
     assert scene.partitions() == [["b"]]
+
+
+def test_recover_repairs_the_catalog_without_a_run(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene.server.execute("insert into t (id, country) values (1, 'de')")
+    spec = scene.spec("a", catalog_wait_seconds=0)
+    monkeypatch.setattr(recover, "selected_specs", lambda _: [spec])
+    asked = Namespace(abandon_after=None, dry_run=False, traceback=False)
+    with monkeypatch.context() as environment:
+        assert run_extract(spec, progress=_CutOff(environment)).catalog == "failed"
+        with pytest.raises(CatalogFailed, match="is not up to date"):
+            recover.command(asked)
+    assert recover.command(Namespace(abandon_after=None, dry_run=True, traceback=False)) == 0
+    assert "up to date" not in capsys.readouterr().out
+    assert recover.command(asked) == 0
+    assert f"{scene.where['database']}.orders is up to date" in capsys.readouterr().out
+    assert scene.partitions() == [["de"]]
 
 
 def test_the_next_increment_repairs_the_catalog_though_it_finds_nothing_new(

@@ -1,0 +1,78 @@
+"""``recover``: finishes last commits, drops abandoned staged files, brings catalogs up to date."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from datetime import UTC, datetime
+
+from extract_jobs.cli.figures import counted
+from extract_jobs.cli.history import age_text, commit_log, last_published, younger
+from extract_jobs.cli.selection import selected_specs
+from extract_jobs.commit.log import ABANDON_AFTER
+from extract_jobs.errors import (
+    EXIT_CATALOG,
+    EXIT_CONFIG,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_RETRY,
+    CatalogFailed,
+    ExtractError,
+    Interrupted,
+    error_line,
+    printable,
+)
+from extract_jobs.spec.extract_spec import ExtractSpec
+
+_WORST_FIRST = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED, EXIT_CATALOG)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Recover each table; one that fails does not stop the others.
+
+    Raises:
+        ExtractError: The worst failure of a table.
+    """
+    failures: list[ExtractError] = []
+    for spec in selected_specs(arguments):
+        try:
+            _recover(spec, arguments)
+        except Interrupted:
+            raise
+        except ExtractError as error:
+            if arguments.traceback:
+                traceback.print_exc()
+            print(printable(f"{spec.extract_table}: {error_line(error)}"), file=sys.stderr)
+            failures.append(error)
+    if failures:
+        raise min(failures, key=lambda e: _WORST_FIRST.index(e.exit_code))
+    return EXIT_DONE
+
+
+def _recover(spec: ExtractSpec, arguments: argparse.Namespace) -> None:
+    """Publish or void the last commit, drop what nobody can use any more, update the catalog."""
+    now, age = datetime.now(UTC), arguments.abandon_after
+    if age is None:
+        age = ABANDON_AFTER
+    log = commit_log(spec)
+    dropped = log.recover(spec.target.uri, abandon_after=age, now=now, dry_run=arguments.dry_run)
+    young = younger(log, spec.target.uri, now - age)
+    verb = "would be dropped" if arguments.dry_run else "dropped"
+    line = f"{spec.extract_table}: {counted(len(dropped), 'staged file')} {verb}"
+    if young:
+        are = "is" if young == 1 else "are"
+        line += f"; {young} younger than {age_text(age)} {are} left (see --abandon-after)"
+    print(line, flush=True)
+    for upload in dropped:
+        print(f"  {upload.uri} ({upload.started_at.isoformat(timespec='seconds')})")
+    commit = last_published(log)
+    if spec.target.catalog is None or commit is None or arguments.dry_run:
+        return
+    from extract_jobs.catalog import update_catalog
+
+    catalog = update_catalog(spec, log, commit)
+    name = f"{spec.target.catalog.database}.{spec.target.catalog.table}"
+    if catalog.state == "failed":
+        raise CatalogFailed(f"catalog table {name} is not up to date: {catalog.error}")
+    print(f"  catalog table {name} is up to date", flush=True)
