@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if time.monotonic() > until:
             break
         counts, slowest, peak = one_batch(name, seed)
+        print(f"{name}, seed {seed}: {dict(counts)}", flush=True)
         totals.setdefault(name, Counter()).update(counts)
         before = worst.get(name, (0.0, 0))
         worst[name] = max(before[0], slowest), max(before[1], peak)
