@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from typing import Any
 
 from extract_jobs.cli.figures import count_text, counted, rough_age, size_text
 from extract_jobs.cli.table_status import TROUBLE, TableStatus
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, printable
 from extract_jobs.reporting.report import Report
 
 PHASES = ("recover", "plan", "extract", "reconcile", "commit", "publish", "catalog")
@@ -58,13 +59,17 @@ def report_page(title: str, runs: Sequence[TableRun], now: datetime) -> str:
     """
     try:
         from jinja2 import Environment
+        from markupsafe import Markup, escape
     except ImportError as error:
         raise ConfigError(
             "a page needs Jinja2: pip install 'extract-jobs[report]', or [laptop]"
         ) from error
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        _TEMPLATE.read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    # A narrow screen may break a name after a dot or underscore.
+    environment.filters["breakable"] = lambda name: Markup(  # noqa: S704 - it is escaped
+        re.sub(r"([._])(?=.)", r"\1<wbr>", str(escape(printable(name))))
     )
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     ordered = sorted(runs, key=lambda run: TROUBLE.index(run.status.state))
     return template.render(
         title=title,

@@ -240,6 +240,18 @@ def test_lines_fit_a_terminal_of_80_columns() -> None:
     assert lines[-1] == "2 tables: 1 failed, 1 ok"
 
 
+def test_a_page_is_written_of_the_newest_runs(cli: Cli, tmp_path: Path) -> None:
+    assert cli("run", "shop.yml", "t")[0] == 0
+    write(tmp_path / "shop.db", "alter table v rename to away")
+    assert cli("run", "shop.yml", "v")[0] == 78
+    code, lines = cli("report", "shop.yml", "--html", "page.html")
+    assert (code, lines) == (0, ["page.html written: 2 tables, 1 failed"])
+    text = (tmp_path / "page.html").read_text()
+    assert "ConfigError: there is no table" in text
+    assert 'aria-label="t: recover: ' in text
+    assert cli("report", "shop.yml", "--html", "no/such/page.html")[0] == 78
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "at"),
     [("date", "2026-01-31", "2026-01-31T00:00:00+00:00"),
