@@ -27,6 +27,7 @@ from infra.local.messages import (
     source_name,
     why_failed,
 )
+from infra.local.pages import write_execution_page
 from infra.local.stack import Stack, StackProblem, find_stack, open_stack, start_stack
 
 WIDTH = 140
@@ -162,6 +163,10 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         console.print(f"{arn} continues; python -m infra.local down stops it", soft_wrap=True)
         raise
     show(outcome, console, rerun=rerun_command(arn, options.directory))
+    if outcome.runs:
+        source = outcome.runs[0].source_name
+        page = write_execution_page(stack.directory / "report.html", source, stack, outcome.runs)
+        console.print(f"A page about it: {page}", highlight=False, soft_wrap=True, markup=False)
     return 0 if outcome.status == "SUCCEEDED" else exit_code(outcome.error)
 
 

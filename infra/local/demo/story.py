@@ -12,12 +12,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from extract_jobs.tracking.item import TrackedRun
 from infra.local.board import Outcome, show, watch
 from infra.local.demo.check import compare
+from infra.local.pages import write_execution_page
 from infra.local.postgres import Database, run_postgres
 from infra.local.stack import Stack, start_stack
 
 HERE = Path(__file__).parent
+PAGE = Path("build/demo.html")
+"""What the demo leaves behind."""
 SECRET_ID = "lake/sales"  # noqa: S105 - the name of a secret
 EXECUTION_SECONDS = 300.0
 GOOD = (
@@ -43,7 +47,7 @@ class Surprises:
 
 
 def run_demo(console: Console) -> int:
-    """Run the demo in its own folder, and leave nothing behind.
+    """Run the demo in its own folder, and leave nothing behind but `PAGE`.
 
     Returns:
         0 if everything was as expected, else 1 after printing what was not.
@@ -51,8 +55,8 @@ def run_demo(console: Console) -> int:
     started, surprises = time.monotonic(), Surprises([])
     with tempfile.TemporaryDirectory(prefix="extract-jobs-demo-") as folder:
         console.print(
-            "Demo: extracts a shop's tables to Parquet in a minute or two; everything runs on this "
-            "machine, and nothing is left behind.\n"
+            "Demo: extracts a shop's tables to Parquet in a minute or two; everything runs "
+            f"on this machine, and only a page about it stays behind, {PAGE}.\n"
             "Starting PostgreSQL and an embedded AWS …",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
@@ -66,9 +70,13 @@ def run_demo(console: Console) -> int:
                 f"after {time.monotonic() - started:.0f} s.\n",
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
-            _first_execution(stack, database, console, surprises)
-            _repair_and_rerun(stack, database, console, surprises)
+            runs = [
+                *_first_execution(stack, database, console, surprises),
+                *_repair_and_rerun(stack, database, console, surprises),
+            ]
             _show_files(stack, console, surprises)
+            page = write_execution_page(PAGE, "the demo's shop", stack, runs)
+            console.print(f"\nA page about these runs: {page}", highlight=False, soft_wrap=True)
     return _verdict(console, surprises, time.monotonic() - started)
 
 
@@ -84,7 +92,7 @@ def _stack(folder: Path) -> Iterator[Stack]:
 
 def _first_execution(
     stack: Stack, database: Database, console: Console, surprises: Surprises
-) -> None:
+) -> tuple[TrackedRun, ...]:
     """Extract everything, while a migration holds one table and an administrator is impatient."""
     tables = [*GOOD, FLAKY, BAD]
     console.print(
@@ -104,6 +112,7 @@ def _first_execution(
     surprises.expect("error of the execution", outcome.error, "ExtractRunFailed")
     _expect_runs(outcome, surprises)
     surprises.found += compare(stack, database, [*GOOD, FLAKY], console)
+    return outcome.runs
 
 
 def _expect_runs(outcome: Outcome, surprises: Surprises) -> None:
@@ -125,7 +134,7 @@ def _expect_runs(outcome: Outcome, surprises: Surprises) -> None:
 
 def _repair_and_rerun(
     stack: Stack, database: Database, console: Console, surprises: Surprises
-) -> None:
+) -> tuple[TrackedRun, ...]:
     """Fix the config, run just the failed table again, then replace the orders."""
     console.print(f"\nThe config now casts {BAD}.balance; rerunning what failed …\n")
     first = stack.client("stepfunctions").list_executions(stateMachineArn=stack.state_machine_arn)[
@@ -136,11 +145,11 @@ def _repair_and_rerun(
     repaired = stack.directory / "sales.yml"
     repaired.write_text(text.replace(f"  {BAD}: {{}}", fixed), encoding="utf-8")
     stack.put_config(repaired)
-    outcome = watch(
+    rerun = watch(
         stack, stack.start({"rerun_failed_of": first}), console, seconds=EXECUTION_SECONDS
     )
-    show(outcome, console)
-    tables = [(run.extract_table, run.status) for run in outcome.runs]
+    show(rerun, console)
+    tables = [(run.extract_table, run.status) for run in rerun.runs]
     surprises.expect("tables rerun", tables, [(BAD, "SUCCEEDED")])
 
     console.print("\n500 orders come in; the next execution replaces the table …\n")
@@ -155,6 +164,7 @@ def _repair_and_rerun(
     rows = [(run.extract_table, run.status, run.rows) for run in outcome.runs]
     surprises.expect("replacement", rows, [("shop.orders", "SUCCEEDED", 80_500)])
     surprises.found += compare(stack, database, ["shop.orders", BAD], console)
+    return (*rerun.runs, *outcome.runs)
 
 
 def _show_files(stack: Stack, console: Console, surprises: Surprises) -> None:
