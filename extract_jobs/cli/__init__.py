@@ -12,21 +12,19 @@ import logging
 import os
 import sys
 import traceback
-import uuid
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from extract_jobs.cli.arguments import argument_parser
 from extract_jobs.cli.process import (
     internal_error,
     log_to_stderr,
+    new_run_id,
     stop_requested,
-    stop_text,
     stoppable,
 )
 from extract_jobs.errors import (
@@ -38,9 +36,6 @@ from extract_jobs.errors import (
     StopRequested,
     printable,
 )
-
-if TYPE_CHECKING:
-    from extract_jobs.reporting.report import Report
 
 logger = logging.getLogger(__name__)
 
@@ -94,61 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 # --- commands ------------------------------------------------------------------------------------
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    """Run tables, some at a time; one that fails does not stop the others."""
-    from extract_jobs.cli.progress import display
-    from extract_jobs.cli.run import one_by_one, reports_only, worst
-    from extract_jobs.cli.selection import read_config, specs_of
-    from extract_jobs.cli.side_by_side import side_by_side, tables_at_once
-    from extract_jobs.cli.views import result_line, summary
-    from extract_jobs.config import tables_at_a_time
-    from extract_jobs.engine.pandas_free import skip_pandas
-
-    skip_pandas()
-
-    run_id = arguments.run_id or _new_run_id()
-    config = read_config(arguments.config)
-    specs = specs_of(config, arguments, run_id)
-    at_most = tables_at_a_time(config, [spec.split.max_connections for spec in specs])
-    jobs = tables_at_once(arguments.jobs, specs, at_most)
-    run = one_by_one if jobs == 1 else partial(side_by_side, jobs=jobs)
-    outcomes: list[tuple[Report, int]] = []
-    with reports_only(arguments.json) as stdout, display(verbose=arguments.verbose) as shown:
-        runs = run(specs, lambda spec: shown.table(spec.extract_table), trace=arguments.traceback)
-        with closing(runs):
-            for ended in runs:
-                report, error = ended.report, ended.report.error
-                outcomes.append((report, ended.code))
-                stopped = error is not None and error.class_name == Interrupted.__name__
-                error_follows = stopped if stop_requested() else len(specs) == 1
-                line = result_line(report, error_follows=error_follows)
-                shown.finished(ended.progress, line, failed=error is not None)
-                if arguments.json:
-                    print(report.to_json(), file=stdout, flush=True)
-    order = [spec.extract_table for spec in specs]
-    outcomes.sort(key=lambda outcome: order.index(outcome[0].extract_table))
-    reports = [report for report, _ in outcomes]
-    print(summary(reports), file=sys.stderr if arguments.json else sys.stdout, flush=True)
-    failed = [(report, code) for report, code in outcomes if code != EXIT_DONE]
-    if stop_requested():
-        raise _interrupted(len(specs) - len(outcomes))
-    if failed:
-        last_line, code = worst(failed, len(specs), run_id)
-        _say(last_line)
-        return code
-    return EXIT_DONE
-
-
-def _interrupted(not_begun: int) -> ExtractError:
-    left = f"; {not_begun} table{'' if not_begun == 1 else 's'} not begun" if not_begun else ""
-    return Interrupted(f"{stop_text()}{left}")
-
-
 def _spec(arguments: argparse.Namespace) -> int:
     from extract_jobs.cli.selection import selected_specs
 
     # A committed run is never repeated: each spec is a run of its own.
-    [spec] = selected_specs(arguments, run_id=_new_run_id())
+    [spec] = selected_specs(arguments, run_id=new_run_id())
     print(spec.model_dump_json(indent=2))
     return EXIT_DONE
 
@@ -198,10 +143,6 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
     return found
 
 
-def _new_run_id() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
-
-
 def _trace(arguments: argparse.Namespace | None) -> None:
     if arguments and arguments.traceback:
         traceback.print_exc()
@@ -223,7 +164,6 @@ def _say(line: str) -> None:
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "run": _run,
     "spec": _spec,
     "validate": _validate,
     "init": _init,

@@ -50,7 +50,11 @@ def argument_parser() -> argparse.ArgumentParser:
 
     It raises `ConfigError` for arguments that it cannot parse.
     """
-    parser = _Parser(prog="extract-jobs", description="Extract tables to partitioned Parquet.")
+    parser = _Parser(
+        prog="extract-jobs",
+        description="Extract tables to partitioned Parquet.",
+        epilog="extract-jobs COMMAND --help has examples.",
+    )
     parser.add_argument("--version", action=_Version, help="show program's version number and exit")
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", parser_class=_Command
@@ -126,6 +130,8 @@ def argument_parser() -> argparse.ArgumentParser:
     _command(commands, "schema", "print the JSON Schema of configs, for editors")
     _commands_on_commits(commands)
     _recover_command(commands)
+    completion = _command(commands, "completion", "print what lets a shell complete commands")
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
 
 
@@ -206,9 +212,67 @@ def _version() -> str:
         return "from its source tree"
 
 
+_EXIT_CODES = """\
+exit codes:
+  0  done
+  1  failed; the same again will probably fail the same way
+  73 published, but the catalog is not up to date
+  75 failed; a retry may help
+  78 something in the configuration must be changed first
+"""
+_EXAMPLES = {
+    "run": (
+        "run sales.yml                                   every table, some at a time",
+        "run sales.yml public.orders 'hr.*'              a table, and all of a schema",
+        "run sales.yml crm.yml --tag nightly             tables with a tag, of two sources",
+        "run sales.yml --limit 100 --target /tmp/try     a sample, away from live data",
+        "run sales.yml public.orders --set mode=full     with a key of the config overridden",
+    ),
+    "plan": (
+        "plan sales.yml                                  a line for each table, and totals",
+        "plan sales.yml public.orders                    columns, types and splits of one",
+        "plan sales.yml public.orders --sql              the statements that would be sent",
+    ),
+    "preview": ("preview sales.yml public.orders --rows 5",),
+    "status": (
+        "status sales.yml --watch",
+        "status sales.yml --tracking-table extract-jobs  runs of a deployment",
+        "status sales.yml --json | jq -r 'select(.state == \"failed\").table'",
+    ),
+    "history": ("history sales.yml public.orders --commits 50",),
+    "report": ("report sales.yml --html sales.html",),
+    "verify": (
+        "verify sales.yml                                names, sizes and footers",
+        "verify sales.yml public.orders --deep           every page, and the source's count",
+    ),
+    "recover": ("recover sales.yml --dry-run", "recover sales.yml --abandon-after 2d"),
+    "init": (
+        "init sales.yml --from postgresql://reader@db/sales --password-env SALES_PASSWORD",
+        "init drop.yml --from s3://drop/in --target s3://lake/raw",
+        "init sales.yml --update                         adds tables that are new",
+    ),
+    "completion": (
+        "completion bash > ~/.local/share/bash-completion/completions/extract-jobs",
+        "completion zsh > ~/.zfunc/_extract-jobs",
+    ),
+}
+"""Of each command, without the program's name."""
+
+
+def _epilog(name: str) -> str:
+    shown = "".join(f"  extract-jobs {line}\n" for line in _EXAMPLES.get(name, ()))
+    return (f"examples:\n{shown}\n" if shown else "") + _EXIT_CODES
+
+
 def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
-    parser.set_defaults(tables=[], set=[], takes_tables=False)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=about,
+        description=about,
+        epilog=_epilog(name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(tables=[], set=[], tag=[], takes_tables=False)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
     return parser
@@ -219,10 +283,13 @@ def _config_arguments(parser: argparse.ArgumentParser, tables: str | None = None
     if tables == "1":
         parser.add_argument("tables", metavar="TABLE", nargs=1, help="a table of the config")
     elif tables:
-        about = "names or globs; default: all tables"
+        about = "names, globs or tag:NAME; default: all tables"
         # Without a default, argparse would require it.
         parser.add_argument("tables", metavar="TABLE", nargs="*", default=[], help=about)
         parser.set_defaults(takes_tables=True)
+        parser.add_argument(
+            "--tag", action="append", default=[], metavar="NAME", help="only tables with this tag"
+        )
     parser.add_argument(
         "--set",
         metavar="KEY.PATH=VALUE",

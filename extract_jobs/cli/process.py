@@ -6,8 +6,10 @@ import logging
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -15,6 +17,11 @@ from extract_jobs.errors import Interrupted, StopRequested
 
 _stop_signals: list[int] = []
 _thread = threading.local()
+
+
+def new_run_id() -> str:
+    """Return a name for a run that sorts by time and that no other run has."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
 
 
 def stop_requested() -> bool:

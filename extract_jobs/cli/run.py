@@ -1,158 +1,101 @@
-"""Runs tables for the command line: the result of each, and of all."""
+"""``run``: extracts tables of one config or of several; one that fails stops no other."""
 
 from __future__ import annotations
 
-import os
+import argparse
 import sys
-import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TextIO
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from functools import partial
 
-from extract_jobs.cli.process import internal_error, note_stop, stop_requested
-from extract_jobs.engine.worker_processes import WorkerProcesses
-from extract_jobs.errors import (
-    EXIT_CATALOG,
-    EXIT_CONFIG,
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_RETRY,
-    CatalogFailed,
-    ExtractError,
-)
-from extract_jobs.reporting.progress import Progress
-from extract_jobs.reporting.report import (
-    Report,
-    ReportedError,
-    catalog_failure,
-    failed_report,
-    reported,
-)
-from extract_jobs.run import run_extract
+from extract_jobs.cli.one_table import Ended, one_by_one, reports_only, worst
+from extract_jobs.cli.process import new_run_id, stop_requested, stop_text
+from extract_jobs.cli.progress import Display, display
+from extract_jobs.cli.selection import specs_by_config
+from extract_jobs.cli.side_by_side import side_by_side, tables_at_once
+from extract_jobs.cli.views import result_line, summary
+from extract_jobs.config import SourceConfig, tables_at_a_time
+from extract_jobs.engine.pandas_free import skip_pandas
+from extract_jobs.errors import EXIT_DONE, ExtractError, Interrupted, printable
+from extract_jobs.reporting.report import Report
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.storage import open_storage
+
+Selected = Sequence[tuple[SourceConfig, Sequence[ExtractSpec]]]
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A table whose run has ended: its report, and the exit code that it alone would give."""
+def command(arguments: argparse.Namespace) -> int:
+    """Run tables, some of a source at a time, one source after the other.
 
-    spec: ExtractSpec
-    progress: Progress
-    report: Report
-    code: int
-
-
-def one_by_one(
-    specs: Sequence[ExtractSpec], begin: Callable[[ExtractSpec], Progress], *, trace: bool
-) -> Generator[Ended]:
-    """Run tables one after another and yield each when it has ended; after a signal, no other.
-
-    Args:
-        specs: The tables.
-        begin: Returns the progress to notify of a table.
-        trace: Whether the traceback of a failure is printed.
+    Raises:
+        ConfigError: Nothing has run: a config or the selection is wrong.
+        Interrupted: The command was stopped.
     """
-    for spec in specs:
-        progress = begin(spec)
-        report, code = run_one(spec, progress, trace=trace)
-        yield Ended(spec, progress, report, code)
+    skip_pandas()
+    run_id = arguments.run_id or new_run_id()
+    selected = specs_by_config(arguments, run_id)
+    several = len(selected) > 1
+    specs = [spec for _, of_config in selected for spec in of_config]
+    outcomes: list[tuple[Report, int]] = []
+    with (
+        reports_only(arguments.json) as stdout,
+        display(verbose=arguments.verbose) as shown,
+        closing(_runs(selected, arguments, shown)) as runs,
+    ):
+        for ended in runs:
+            report, error = _named(ended.report, several=several), ended.report.error
+            outcomes.append((report, ended.code))
+            stopped = error is not None and error.class_name == Interrupted.__name__
+            error_follows = stopped if stop_requested() else len(specs) == 1
+            line = result_line(report, error_follows=error_follows)
+            shown.finished(ended.progress, line, failed=error is not None)
+            if arguments.json:
+                print(ended.report.to_json(), file=stdout, flush=True)
+    order = [_name(spec, several=several) for spec in specs]
+    outcomes.sort(key=lambda outcome: order.index(outcome[0].extract_table))
+    text = summary([report for report, _ in outcomes])
+    print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
+    failed = [(report, code) for report, code in outcomes if code != EXIT_DONE]
+    if stop_requested():
+        raise _interrupted(len(specs) - len(outcomes))
+    if failed:
+        last_line, code = worst(failed, len(specs), run_id)
+        print(printable(last_line), file=sys.stderr, flush=True)
+        return code
+    return EXIT_DONE
+
+
+def _runs(
+    selected: Selected, arguments: argparse.Namespace, shown: Display
+) -> Generator[Ended, None, None]:
+    """Yield each table when it has ended; after a signal no other is begun."""
+    several = len(selected) > 1
+    for config, specs in selected:
+        at_most = tables_at_a_time(config, [spec.split.max_connections for spec in specs])
+        jobs = tables_at_once(arguments.jobs, specs, at_most)
+        run = one_by_one if jobs == 1 else partial(side_by_side, jobs=jobs)
+        runs = run(
+            specs,
+            lambda spec: shown.table(_name(spec, several=several)),
+            trace=arguments.traceback,
+        )
+        with closing(runs):
+            yield from runs
         if stop_requested():
             return
 
 
-def run_one(
-    spec: ExtractSpec,
-    progress: Progress,
-    *,
-    trace: bool,
-    workers: WorkerProcesses | None = None,
-) -> tuple[Report, int]:
-    """Run one table.
-
-    Args:
-        spec: What to extract.
-        progress: Notified of every step.
-        trace: Whether the traceback of a failure is printed.
-        workers: Processes that it shares with other tables; None starts its own.
-
-    Returns:
-        Its report, even on failure, and the exit code for this table alone.
-    """
-    try:
-        report = run_extract(spec, progress=progress, workers=workers)
-        return report, EXIT_CATALOG if report.catalog == "failed" else EXIT_DONE
-    except Exception as error:  # noqa: BLE001 - the next table may do better
-        note_stop(error)
-        if trace:
-            traceback.print_exc()
-        if isinstance(error, ExtractError):
-            failure, code = reported(error), error.exit_code
-        else:
-            name, _, message = internal_error(error).partition(": ")
-            failure = ReportedError(class_name=name, message=message, retryable=False)
-            code = EXIT_FAILED
-    failed = failed_report(spec, failure)
-    return _left_behind(spec, failed) or failed, code
+def _name(spec: ExtractSpec, *, several: bool) -> str:
+    """Return what a table is called: with its source, where there are several."""
+    return spec.table_id if several else spec.extract_table
 
 
-def _left_behind(spec: ExtractSpec, failed: Report) -> Report | None:
-    """Return the report that the run itself wrote, which has more detail; None without one."""
-    try:
-        raw = open_storage(spec.report_uri).read(spec.report_uri)
-        found = Report.parse(raw) if raw else None
-    except ExtractError:
-        return None
-    return found if found and found.error == failed.error else None
+def _named(report: Report, *, several: bool) -> Report:
+    if not several:
+        return report
+    name = f"{report.source_name}/{report.extract_table}"
+    return report.model_copy(update={"extract_table": name})
 
 
-def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[str, int]:
-    """Return the last line and the exit code of a command some of whose tables failed.
-
-    Configuration errors come first, then what a retry may fix, then the rest. If tables failed in
-    different ways, the line has the command's own class, and each table its class.
-
-    Args:
-        failed: Reports and exit codes of the tables that failed, at least one.
-        of: How many tables were requested.
-        run_id: The run, for trying again.
-    """
-    order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED, EXIT_CATALOG)
-    code = min((code for _, code in failed), key=order.index)
-    failures = [
-        (r.extract_table, r.error or reported(CatalogFailed(catalog_failure(r)))) for r, _ in failed
-    ]
-    if of == 1:
-        [(_, error)] = failures
-        return f"{error.class_name}: {' '.join(error.message.split())}", code
-    classes = {error.class_name for _, error in failures}
-    shown = [
-        table if len(classes) == 1 else f"{table} ({error.class_name})"
-        for table, error in failures[:10]
-    ]
-    name = classes.pop() if len(classes) == 1 else "ExtractRunFailed"
-    more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
-    again = f"; the same again with --run-id {run_id}" if code == EXIT_RETRY else ""
-    return f"{name}: {len(failed)} of {of} tables failed: {', '.join(shown)}{more}{again}", code
-
-
-@contextmanager
-def reports_only(wanted: bool) -> Iterator[TextIO]:
-    """Reserve standard output for reports: other writes to it go to standard error.
-
-    Not only Python writes: the JVM that Spark starts inherits the descriptor.
-    """
-    if not wanted:
-        yield sys.stdout
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as stdout:
-            yield stdout
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+def _interrupted(not_begun: int) -> ExtractError:
+    left = f"; {not_begun} table{'' if not_begun == 1 else 's'} not begun" if not_begun else ""
+    return Interrupted(f"{stop_text()}{left}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for
+from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for, with_tags
 from extract_jobs.config.file import parse_yaml
 from extract_jobs.config.problems import nearest
 from extract_jobs.config.resolve import overlaid
@@ -53,6 +53,52 @@ def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[
     return specs_of(read_config(arguments.config), arguments, run_id)
 
 
+def specs_by_config(
+    arguments: argparse.Namespace, run_id: str
+) -> list[tuple[SourceConfig, list[ExtractSpec]]]:
+    """Return each config that the command line names with the specs of its selected tables.
+
+    What stands among the tables and ends in ``.yml`` or ``.yaml`` is a config too. With several, a
+    table's name, glob or tag may be in any of them; those that have nothing selected are left out.
+
+    Raises:
+        ConfigError: As `selected_specs`; or two configs are of the same source.
+    """
+    more = [name for name in arguments.tables if name.endswith((".yml", ".yaml"))]
+    tables = [name for name in arguments.tables if name not in more]
+    configs = [read_config(where) for where in (arguments.config, *more)]
+    if len(configs) == 1:
+        return [(configs[0], specs_of(configs[0], arguments, run_id))]
+    by_source: dict[str, SourceConfig] = {}
+    for config in configs:
+        other = by_source.setdefault(config.source.name, config)
+        if other is not config:
+            raise ConfigError(
+                f"{other.where} and {config.where} are both of source {config.source.name}; put "
+                "their tables into one config, so that its max_connections counts for all of them"
+            )
+    found = []
+    for config in configs:
+        mine = [name for name in tables if _is_in(config, name)]
+        tags = [tag for tag in arguments.tag if with_tags(config, [tag])]
+        if (mine or not tables) and (tags or not arguments.tag):
+            own = argparse.Namespace(**{**vars(arguments), "tables": mine, "tag": tags})
+            found.append((config, specs_of(config, own, run_id)))
+    for name in tables:
+        if not any(_is_in(config, name) for config in configs):
+            resolve_tables(configs[0], [name], as_event=False)  # says what is wrong
+    if not found:
+        raise ConfigError(f"no table of {', '.join(c.where for c in configs)} is selected")
+    return found
+
+
+def _is_in(config: SourceConfig, name: str) -> bool:
+    try:
+        return bool(resolve_tables(config, [name], as_event=False))
+    except ConfigError:
+        return False
+
+
 def specs_of(config: SourceConfig, arguments: argparse.Namespace, run_id: str) -> list[ExtractSpec]:
     """Return the specs of those tables of a config that the command line names.
 
@@ -60,6 +106,13 @@ def specs_of(config: SourceConfig, arguments: argparse.Namespace, run_id: str) -
         ConfigError: As `selected_specs`.
     """
     tables = resolve_tables(config, list(arguments.tables) or "*", as_event=False)
+    if arguments.tag:
+        tagged = with_tags(config, arguments.tag)
+        tables = [name for name in tables if name in tagged]
+        if not tables:
+            raise ConfigError(
+                f"{config.where}: no selected table has the tag {' or '.join(arguments.tag)}"
+            )
     given = vars(arguments)
     place, limit = given.get("target"), given.get("limit")
     layers = [overrides_of(arguments.set)]

@@ -6,6 +6,7 @@ Every problem of a config is reported at once, with its line.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -37,11 +38,15 @@ from extract_jobs.config.resolve import (
     spec_of,
 )
 from extract_jobs.config.trials import replaced_by_less, shared_rows
+from extract_jobs.config.variables import fill_in
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.attempt_names import report_name
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.extract_spec import problems as spec_problems
 from extract_jobs.storage import join
+
+TAG = "tag:"
+"""Begins what selects the tables that have a tag."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
     """Read and validate a source config. Offline: no source, no storage.
 
     Args:
-        text: YAML; bytes must be UTF-8.
+        text: YAML; bytes must be UTF-8. ``${NAME}`` in a value is a variable of the environment.
         where: What messages call it, such as its path or URI.
         folder: Where relative paths in it start, and what ``~`` means; None leaves paths as they
             are.
@@ -95,6 +100,10 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
     if not isinstance(file.data, dict):
         found = "is empty" if file.data is None else "is not a mapping"
         raise ConfigError(f"{where}: {found}; expected version, source, defaults and tables")
+    if "${" in (text if isinstance(text, str) else text.decode(errors="replace")):
+        file.data, unfilled = fill_in(file, os.environ)
+        if unfilled:
+            raise refusal(where, unfilled)
     source, problems = check_frame(file)
     if source is not None and folder is not None:
         source = located(source, folder)
@@ -137,7 +146,7 @@ def resolve_tables(
         config: The config.
         extract_tables: ``"*"``, or a list of names and globs (``*``, ``?``, ``[…]``; case matters).
             An entry that is exactly a table's name selects that table, even if it looks like a
-            glob.
+            glob. ``tag:NAME`` selects the tables with a tag.
         as_event: Whether messages name the list's entries; a command line has no list to refer to.
 
     Raises:
@@ -162,8 +171,8 @@ def resolve_tables(
             problems.append(Problem(path, f"{entry} is given twice"))
         elif entry in config.tables:
             selected.add(entry)
-        elif any(c in entry for c in "*?["):
-            matched = {name for name in config.tables if fnmatchcase(name, entry)}
+        elif entry.startswith(TAG) or any(c in entry for c in "*?["):
+            matched = _matched(config, entry)
             if not matched:
                 problems.append(Problem(path, f"no table matches {entry}"))
             selected |= matched
@@ -173,6 +182,18 @@ def resolve_tables(
     if problems:
         raise refusal(config.where, problems)
     return [name for name in config.tables if name in selected]
+
+
+def _matched(config: SourceConfig, entry: str) -> set[str]:
+    """Return the tables that a tag or a glob selects."""
+    if entry.startswith(TAG):
+        return set(with_tags(config, [entry.removeprefix(TAG)]))
+    return {name for name in config.tables if fnmatchcase(name, entry)}
+
+
+def with_tags(config: SourceConfig, tags: Sequence[str]) -> list[str]:
+    """Return the tables that have at least one of some tags, in the config's order."""
+    return [name for name, table in config.tables.items() if {*tags} & {*table.config.tags}]
 
 
 def _bare_names(entry: str, tables: Iterable[str]) -> str:

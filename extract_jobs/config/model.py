@@ -171,6 +171,9 @@ class JobSettings(SpecPart):
 class TableConfig(SpecPart):
     """One table: its own values over ``defaults``, what neither gives as documented here."""
 
+    tags: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")], ...] = Field(
+        (), description="Words that select tables: `--tag daily`, or `tag:daily` in an event."
+    )
     job_type: JobType = Field("glue", description="Where the job runs on AWS.")
     batch: Batch = Field(
         "none",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,10 +17,10 @@ import pyarrow as pa
 import pytest
 
 from extract_jobs.cli import main
-from extract_jobs.cli.arguments import argument_parser
+from extract_jobs.cli.arguments import _EXAMPLES, argument_parser
 from extract_jobs.cli.figures import aligned
 from extract_jobs.cli.history import age_text
-from extract_jobs.cli.run import worst
+from extract_jobs.cli.one_table import worst
 from extract_jobs.cli.selection import overrides_of
 from extract_jobs.cli.views import result_line
 from extract_jobs.config.model import schema_text
@@ -91,6 +93,29 @@ def test_no_command_prints_the_help(run: Run) -> None:
     assert (code, stderr) == (0, "")
     assert stdout.startswith("usage: extract-jobs")
     assert "verify" in stdout
+
+
+def test_every_command_has_help_with_its_exit_codes_and_examples_that_parse(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command, examples in _EXAMPLES.items():
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        shown = capsys.readouterr().out
+        assert ended.value.code == 0
+        assert "75 failed; a retry may help" in shown
+        for example in examples:
+            assert example in shown
+            words = shlex.split(re.split(r"  +|[|>]", example)[0])
+            assert argument_parser().parse_args(words).command == command
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_commands_and_options(run: Run, shell: str) -> None:
+    code, stdout, stderr = run("completion", shell)
+    assert (code, stderr) == (0, "")
+    for word in ("verify", "preview", "--tracking-table", "--overdue"):
+        assert word in stdout
 
 
 def test_schema_prints_the_json_schema(run: Run) -> None:

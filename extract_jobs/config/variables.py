@@ -1,0 +1,102 @@
+"""``${NAME}`` and ``${NAME:-default}`` in a config's values: variables of the environment.
+
+A spec holds what a config says, and specs are stored and printed. So variables that hold secrets
+are refused here; ``password_env`` and its like name them instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from extract_jobs.config.file import YamlFile
+from extract_jobs.config.problems import Path, Problem, dotted
+
+_PLACE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_SECRET = re.compile(r"passw|pwd|secret|token|credential|(api|access|private)_?key", re.IGNORECASE)
+_NAMING = frozenset({"password_env", "url_env", "env"})
+"""Keys whose value is the name of a variable with a secret."""
+
+
+def fill_in(file: YamlFile, environment: Mapping[str, str]) -> tuple[Any, list[Problem]]:
+    """Return a file's data with its variables filled in, and what is wrong with them.
+
+    Only values are filled in, and each stays text. ``$${`` is a literal ``${``.
+
+    Args:
+        file: The config; its data is not changed.
+        environment: The variables.
+
+    Returns:
+        The data and the problems; none of them repeats a variable's value.
+    """
+    filling = _Filling(file, environment)
+    return filling.value(file.data, ()), filling.problems
+
+
+class _Filling:
+    def __init__(self, file: YamlFile, environment: Mapping[str, str]) -> None:
+        self.problems: list[Problem] = []
+        self._file, self._environment = file, environment
+        self._secrets = set(_named(file.data))
+        self._done: dict[int, Any] = {}
+
+    def value(self, data: Any, path: Path) -> Any:
+        """Return a value filled in; what aliases share is filled in once."""
+        if isinstance(data, str):
+            return self._text(data, path) if "${" in data else data
+        if not isinstance(data, dict | list):
+            return data
+        if id(data) not in self._done:
+            self._done[id(data)] = (
+                {key: self.value(inner, (*path, key)) for key, inner in data.items()}
+                if isinstance(data, dict)
+                else [self.value(inner, (*path, i)) for i, inner in enumerate(data)]
+            )
+        return self._done[id(data)]
+
+    def _text(self, text: str, path: Path) -> str:
+        def found(match: re.Match[str]) -> str:
+            if match[0] == "$${":
+                return "${"
+            variable = _VARIABLE.fullmatch(match[1])
+            if variable is None or not match[0].endswith("}"):
+                self._problem(path, "expected ${NAME} or ${NAME:-default}; $${ is a literal ${")
+                return match[0]
+            name, default = variable.groups()
+            if name in self._secrets or _SECRET.search(name):
+                self._problem(
+                    path, f"${{{name}}} looks like a secret, and what a config says is stored in "
+                    "specs: name the variable in connection.password_env or url_env, or use "
+                    "secret_id",
+                )  # fmt: skip
+                return match[0]
+            value: str | None = self._environment.get(name, default)
+            if value is None:
+                self._problem(
+                    path, f"the variable {name} is not set; set it, or write a default: "
+                    f"${{{name}:-…}}",
+                )  # fmt: skip
+                return match[0]
+            return value
+
+        return _PLACE.sub(found, text)
+
+    def _problem(self, path: Path, text: str) -> None:
+        self.problems.append(Problem(dotted(path), text, self._file.line(path)))
+
+
+def _named(data: Any) -> list[str]:
+    """Return the variables that a config names as those of its secrets."""
+    found, rest, seen = [], [data], set[int]()
+    while rest:
+        part = rest.pop()
+        if not isinstance(part, dict | list) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, dict):
+            found += [v for k, v in part.items() if k in _NAMING and isinstance(v, str)]
+        rest += part.values() if isinstance(part, dict) else part
+    return found

@@ -1,0 +1,99 @@
+"""Variables of the environment in a config, and tags."""
+
+from __future__ import annotations
+
+import pytest
+
+from extract_jobs.config import load_config, resolve_tables, with_tags
+from extract_jobs.errors import ConfigError
+
+CONFIG = """\
+version: 1
+source: {{name: s, type: postgres, connection: {{url: "{url}", password_env: MY_DB}}}}
+defaults: {{target: {{uri: "{uri}"}}}}
+tables: {{t: {table}}}
+"""
+
+
+def config(url: str = "postgresql://me@db/x", uri: str = "/lake/{table}", table: str = "") -> str:
+    return CONFIG.format(url=url, uri=uri, table=table)
+
+
+def test_a_variable_and_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_HOST", "db.example.com")
+    monkeypatch.delenv("LAKE", raising=False)
+    loaded = load_config(
+        config("postgresql://me@${DB_HOST}/${DB:-shop}", "${LAKE:-/data}/{table}",
+               """{where: "a = '$${x}' and b = '${EMPTY:-}'"}"""), "c.yml",
+    )  # fmt: skip
+    assert loaded.source.connection.url == "postgresql://me@db.example.com/shop"
+    assert loaded.tables["t"].location.target.uri == "/data/t"
+    assert loaded.tables["t"].config.where == "a = '${x}' and b = ''"
+
+
+def test_a_number_may_come_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLITS", "3")
+    loaded = load_config(config(table='{max_connections: "${SPLITS}", on_empty: nothing}'), "c.yml")
+    assert loaded.tables["t"].config.split.max_connections == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("${NOWHERE}", "c.yml:4: tables.t.where: the variable NOWHERE is not set; set it, or"),
+        ("${no name}", "c.yml:4: tables.t.where: expected ${NAME} or ${NAME:-default}"),
+        ("${OPEN", "c.yml:4: tables.t.where: expected ${NAME} or ${NAME:-default}"),
+        ("${DB_PASSWORD}", "c.yml:4: tables.t.where: ${DB_PASSWORD} looks like a secret"),
+        ("${GITHUB_TOKEN:-x}", "c.yml:4: tables.t.where: ${GITHUB_TOKEN} looks like a secret"),
+        ("${AWS_SECRET_ACCESS_KEY}", "looks like a secret"),
+        ("${AWS_ACCESS_KEY_ID}", "looks like a secret"),
+        ("${MY_DB}", "c.yml:4: tables.t.where: ${MY_DB} looks like a secret"),
+    ],
+)
+def test_variables_that_are_refused(monkeypatch: pytest.MonkeyPatch, value: str, told: str) -> None:
+    for name in ("DB_PASSWORD", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID",
+                 "MY_DB"):  # fmt: skip
+        monkeypatch.setenv(name, "hunter2")
+    with pytest.raises(ConfigError) as raised:
+        load_config(config(table=f'{{where: "a = {value}"}}'), "c.yml")
+    assert told in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_password_in_the_url_is_refused_wherever_it_comes_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORD", "hunter2")
+    with pytest.raises(ConfigError, match="password") as raised:
+        load_config(config("postgresql://me:${WORD}@db/x"), "c.yml")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_what_aliases_share_is_filled_in_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKE", "/lake")
+    text = config(uri="/x/{table}").replace(
+        "tables: {t: }",
+        'tables:\n  a: &one {target: {uri: "${LAKE}/{table}"}}\n  b: *one\n',
+    )
+    found = load_config(text, "c.yml").tables
+    assert [table.location.target.uri for table in found.values()] == ["/lake/a", "/lake/b"]
+
+
+TAGGED = """\
+version: 1
+source: {name: s, type: postgres, connection: {host: db}}
+defaults: {target: {uri: "/lake/{table}"}, tags: [nightly]}
+tables: {a: {tags: [hourly, small]}, b: , c: {tags: []}, "tag:b": {tags: [hourly]}}
+"""
+
+
+def test_tables_are_selected_by_their_tags() -> None:
+    loaded = load_config(TAGGED, "c.yml")
+    assert with_tags(loaded, ["hourly"]) == ["a", "tag:b"]
+    assert with_tags(loaded, ["small", "nightly"]) == ["a", "b"]
+    assert resolve_tables(loaded, ["tag:nightly", "c"]) == ["b", "c"]
+    assert resolve_tables(loaded, ["tag:b"]) == ["tag:b"], "a table's own name comes first"
+    with pytest.raises(ConfigError, match="no table matches tag:weekly"):
+        resolve_tables(loaded, ["tag:weekly"])
+    with pytest.raises(ConfigError, match="tags"):
+        load_config(TAGGED.replace("small", "'a b'"), "c.yml")
