@@ -20,8 +20,8 @@ from rich.progress import track
 from extract_jobs.cli.config_header import config_header
 from extract_jobs.cli.figures import counted
 from extract_jobs.cli.selection import read_config
-from extract_jobs.cli.suggest import Suggestion, plain_or_quoted, quoted, suggest
-from extract_jobs.config import SourceConfig, load_config, specs_for
+from extract_jobs.cli.suggest import Suggestion, plain_or_quoted, suggest
+from extract_jobs.config import SourceConfig, load_config, specs_for, with_table
 from extract_jobs.config.file import YamlFile, parse_yaml
 from extract_jobs.config.locations import collisions
 from extract_jobs.errors import ConfigError, ExtractError
@@ -157,17 +157,15 @@ class _Known:
 def _suggestions(
     header: str, path: Path, arguments: argparse.Namespace, known: _Known | None = None
 ) -> list[Suggestion]:
-    folder = str(path.absolute().parent)
-
-    def config_of(name: str, entry: str) -> SourceConfig:
-        return load_config(f"{header}  {quoted(name)}: {{{entry}}}\n", str(path), folder)
+    is_files = parse_yaml(header, str(path)).data["source"]["type"] == "files"
+    any_table = f"  {_ANY_TABLE}: {{{_FILE_ENTRY if is_files else ''}}}\n"
+    head = load_config(header + any_table, str(path), str(path.absolute().parent))
 
     def spec_of(config: SourceConfig) -> ExtractSpec:
         [spec] = specs_for(config, list(config.tables), run_id_for=lambda _: "none", confirmed=True)
         return spec
 
-    is_files = re.search(r"(?m)^  type: ['\"]?files\b", header) is not None
-    spec = spec_of(config_of(_ANY_TABLE, _FILE_ENTRY if is_files else ""))
+    spec = spec_of(head)
     # What Spark reads would start a JVM first.
     source = None if registration(spec.source_type).on_spark else open_source(spec)
     if not isinstance(source, ListingSource):
@@ -178,9 +176,10 @@ def _suggestions(
     suggestions: list[Suggestion] = []
     locations = dict(known.locations) if known else {}
     for table in _shown([one for one in listed if known is None or one not in known]):
-        entry = f"files: {{glob: {quoted(table.glob)}}}" if table.glob else ""
         try:
-            config = config_of(table.name, entry)
+            config = with_table(
+                head, table.name, {"files": {"glob": table.glob}} if table.glob else {}
+            )
             found = suggest(table, open_source(spec_of(config)).describe())
             locations[table.name] = config.tables[table.name].location
         except ExtractError as error:

@@ -116,7 +116,7 @@ class Commit:
         """
         try:
             data = json.loads(raw)
-            if data.pop("version") != 1:
+            if data.pop("version", None) != 1:
                 raise ValueError("its version is not 1")
             unknown = data.keys() - _names()
             if unknown:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -58,12 +58,14 @@ class SourceConfig:
         source: The source.
         tables: Its tables by name, in the file's order.
         folder: Where its relative paths start; None leaves them to the working folder.
+        defaults: What tables start from, as it is written.
     """
 
     where: str
     source: SourceSettings
     tables: Mapping[str, ResolvedTable]
     folder: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_config(text: str | bytes, where: str, folder: str | None = None) -> SourceConfig:
@@ -134,7 +136,26 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
     ]
     if problems or source is None:
         raise refusal(where, problems)
-    return SourceConfig(where, source, tables, folder)
+    return SourceConfig(where, source, tables, folder, defaults)
+
+
+def with_table(config: SourceConfig, name: str, values: Mapping[str, Any]) -> SourceConfig:
+    """Return a config of the same source and defaults that has one table alone.
+
+    Args:
+        config: Has source, defaults and folder.
+        name: The table's.
+        values: Its own keys, as in a file.
+
+    Raises:
+        ConfigError: The table is wrong; every problem at once.
+    """
+    merged = merge(normal(config.defaults), normal(values))
+    table, problems = resolve_table(config.source, name, merged, 0, config.folder)
+    if table is None:
+        found = [Problem(dotted(("tables", name, *one.path)), one.text) for one in problems]
+        raise refusal(config.where, found)
+    return replace(config, tables={name: table})
 
 
 def resolve_tables(
