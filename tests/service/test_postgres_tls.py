@@ -15,7 +15,7 @@ import pytest
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.postgres.source import PostgresSource
 from tests.support.certificates import make_certificate
-from tests.support.postgres import Server, make_cluster
+from tests.support.postgres import PASSWORD, Server, make_cluster
 from tests.support.postgres_source import ids, snapshot_of, source
 from tests.support.specs import make_spec
 
@@ -103,3 +103,28 @@ def test_without_the_right_certificate_the_message_names_the_keys(
         )
         with pytest.raises(ConfigError, match=r"connection\.sslcert"):
             found.describe()
+
+
+@pytest.mark.parametrize("sslmode", ["require", "disable"])
+def test_the_environment_may_ask_for_channel_binding(
+    certified: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch, sslmode: str
+) -> None:
+    """Libpq reads its variables in psycopg and in DuckDB; no key of a config is needed for it."""
+    server = replace(certified[0], user="postgres", password=PASSWORD)
+    monkeypatch.setenv("PGCHANNELBINDING", "require")
+    found = source(server, monkeypatch, extract_table="public.t", connection={"sslmode": sslmode})
+    if sslmode == "disable":
+        with pytest.raises(ConfigError, match=r"channel binding is required .*TLS and a SCRAM"):
+            found.describe()
+        return
+    with snapshot_of(found) as snapshot:
+        rows = [i for split in snapshot.splits(found.spec) for i in ids(snapshot, split)]
+    assert sorted(rows) == [1, 2, 3]
+
+
+def test_what_libpq_has_and_we_do_not_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("channel_binding=require", "sslnegotiation=direct", "gssencmode=require"):
+        url = f"postgresql://reader@db/sales?{name}"
+        spec = make_spec(connection={"host": None, "database": None, "user": None, "url": url})
+        with pytest.raises(ConfigError, match=f"unknown parameters: {name.partition('=')[0]}"):
+            PostgresSource.open(spec)

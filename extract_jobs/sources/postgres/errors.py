@@ -38,6 +38,10 @@ _REFUSED_LOGIN = (
         "server requested a cleartext password",
         "the server asks for the password in clear text; set connection.sslmode to require",
     ),
+    (
+        "channel binding",
+        "channel binding is required (PGCHANNELBINDING), which needs TLS and a SCRAM password",
+    ),
     ("unsupported authentication method", "the server requires a login that is not supported"),
 )  # fmt: skip
 _MISSING = re.compile(r"FATAL:\s+(?:database|role) .* does not exist", re.DOTALL)
