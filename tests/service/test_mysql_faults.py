@@ -222,6 +222,19 @@ def test_every_setting_is_what_the_page_says(
             assert meant in (value, words.get(value), value.removesuffix(".000000")), one.name
 
 
+def test_a_statement_has_the_limit_that_is_set(
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MySQL and MariaDB have different settings for it, and different errors."""
+    mysql_database.execute(
+        "create table t (id int primary key)", "insert into t values (1), (2)",
+        "create view endless as select id, sleep(20) as s from t",
+    )  # fmt: skip
+    found = source(mysql_database, monkeypatch, extract_table="endless", statement_timeout="1s")
+    with pytest.raises(SourceQueryFailed, match=r"longer than source\.statement_timeout"):
+        read_all(found)
+
+
 def test_statistics_are_those_of_now(
     mysql_database: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
