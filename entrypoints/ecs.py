@@ -8,6 +8,7 @@ the 30 seconds that ECS gives. Exit codes are those of `extract_jobs.errors`.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ def _end_before_the_start(_number: int, _frame: FrameType | None) -> None:
 # Before every other import, which takes a second: a container may start this as PID 1, for which
 # the kernel drops signals without a handler.
 signal.signal(signal.SIGTERM, _end_before_the_start)
+
+gc.disable()  # The worker turns it on again, once it has imported all.
 
 from extract_jobs.engine.shutdown import interrupt_on_sigterm  # noqa: E402
 from extract_jobs.worker import begin_log, main  # noqa: E402

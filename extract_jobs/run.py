@@ -97,7 +97,7 @@ def run_extract(
         extract_jobs.errors.ConfigError: connection.path: ... does not exist on this worker
     """
     try:
-        own = nullcontext(workers) if workers else WorkerProcesses(worker_modules(spec))
+        own = nullcontext(workers) if workers else WorkerProcesses(worker_modules([spec]))
         with own as processes:
             context = RunContext(spark, progress or Progress(), clock, open_storage, processes)
             return _run_and_report(spec, context)

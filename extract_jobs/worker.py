@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -165,16 +165,27 @@ def _run_table(
         spec = read_spec(arguments, text)
         stop.spec = spec
         tracked = _claim(arguments, spec)
-        from extract_jobs.engine.pandas_free import skip_pandas
-        from extract_jobs.run import run_extract
-
-        skip_pandas()
+        run_extract = _imported(spec)
     in_every_line(**_log_fields(spec), execution_id=arguments.execution_id)
     logged = LoggedProgress(spec)
     with Heartbeat(*tracked, logged) if tracked else nullcontext(logged) as progress:
         report = run_extract(spec, spark=spark, progress=progress)
     if report.catalog == "failed":
         raise CatalogFailed(catalog_failure(report))
+
+
+def _imported(spec: ExtractSpec) -> Callable[..., Report]:
+    """Import what an extract needs, and return `run_extract`."""
+    from extract_jobs.engine.imports import import_early, without_collections
+
+    with without_collections():
+        from extract_jobs.engine.choice import worker_modules
+        from extract_jobs.engine.pandas_free import skip_pandas
+        from extract_jobs.run import run_extract
+
+        skip_pandas()
+        import_early(worker_modules([spec]))
+    return run_extract
 
 
 @contextlib.contextmanager

@@ -138,7 +138,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
     """Return what runs a command: a function of this module, or of the module of its name."""
     if name in _COMMANDS:
         return _COMMANDS[name]
-    found: Callable[[argparse.Namespace], int] = import_module(f"{__name__}.{name}").command
+    from extract_jobs.engine.imports import without_collections
+
+    with without_collections():
+        found: Callable[[argparse.Namespace], int] = import_module(f"{__name__}.{name}").command
     return found
 
 

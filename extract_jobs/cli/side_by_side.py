@@ -64,9 +64,8 @@ def side_by_side(
         jobs: How many at a time.
         trace: Whether the traceback of a failure is printed.
     """
-    modules = sorted({module for spec in specs for module in worker_modules(spec)})
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    with WorkerProcesses(modules, most=cores) as workers:
+    with WorkerProcesses(worker_modules(specs), most=cores) as workers:
         tables = _Tables(specs, begin, workers, trace=trace)
         for _ in range(jobs):
             threading.Thread(target=tables.work, name="table", daemon=True).start()

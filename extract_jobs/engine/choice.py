@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -136,8 +137,12 @@ def may_use_spark(spec: ExtractSpec) -> bool:
     return registration(spec.source_type).on_spark or _of_arrow(spec.engine, None) == "spark"
 
 
-def worker_modules(spec: ExtractSpec) -> list[str]:
-    """Return the modules that read a spec's source and write to its target."""
-    source, _, _ = registration(spec.source_type).opens.partition(":")
-    remote = spec.target.uri.startswith("s3://")
-    return [source, "extract_jobs.storage.s3" if remote else "extract_jobs.storage.local"]
+def worker_modules(specs: Iterable[ExtractSpec]) -> list[str]:
+    """Return the modules that read the specs' sources and write to their targets, each once."""
+    found = set()
+    for spec in specs:
+        source, _, _ = registration(spec.source_type).opens.partition(":")
+        remote = spec.target.uri.startswith("s3://")
+        storage = "extract_jobs.storage.s3" if remote else "extract_jobs.storage.local"
+        found |= {source, storage}
+    return sorted(found)

@@ -25,11 +25,11 @@ import time
 import traceback
 from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, cast
 
+from extract_jobs.engine.imports import import_all, without_collections
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import StopRequested
 
@@ -81,9 +81,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _preload(modules: Sequence[str]) -> None:
-    skip_pandas()
-    for name in ("extract_jobs.engine.arrow_splits", *modules):
-        import_module(name)
+    with without_collections():  # frozen objects also stay shared with the processes that it forks
+        skip_pandas()
+        import_all(("extract_jobs.engine.arrow_splits", *modules))
     if "duckdb" in sys.modules:
         # Importing it opens a database with threads of its own, which nothing here uses.
         sys.modules["duckdb"].default_connection().close()

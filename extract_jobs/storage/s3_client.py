@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError
 
@@ -20,6 +19,7 @@ from extract_jobs.storage.aws_errors import (
     refuse_foreign_answers,
     unanswered,
 )
+from extract_jobs.storage.aws_session import new_session
 
 ROUNDS = 4
 """How often a sequence of calls is retried, on top of botocore's own retries of each call."""
@@ -88,8 +88,7 @@ def client_from_environment() -> Any:
         s3={"addressing_style": "path"} if own_endpoint else None,
     )
     try:
-        # Its own session: the default session is shared and not safe between threads.
-        return refuse_foreign_answers(boto3.session.Session().client("s3", config=config))
+        return refuse_foreign_answers(new_session().client("s3", config=config))
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(
             f"S3 client: {error}; check AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL"

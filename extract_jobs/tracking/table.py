@@ -369,16 +369,16 @@ def client_from_environment() -> Any:
     Raises:
         ConfigError: The environment is invalid, or has no region.
     """
-    import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
     from extract_jobs.storage.aws_errors import refuse_foreign_answers
+    from extract_jobs.storage.aws_session import new_session
 
     retries = {"mode": "standard", "max_attempts": 8}
     config = Config(retries=retries, max_pool_connections=WRITE_THREADS)
     try:
-        return refuse_foreign_answers(boto3.client("dynamodb", config=config))
+        return refuse_foreign_answers(new_session().client("dynamodb", config=config))
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(
             f"DynamoDB client: {error}; check AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL"

@@ -235,6 +235,7 @@ def race(contenders: Sequence[Contender], rounds: int, server: Server) -> dict[s
         "SPARK_LOCAL_IP": "127.0.0.1",
         "TZ": "UTC",
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed programs have bytecode
     runs: dict[str, list[Measured]] = {contender.name: [] for contender in contenders}
     for number in range(1, rounds + 1):
         for contender in contenders:
