@@ -52,6 +52,7 @@ class OddReader(ScatteredReader):
     at: int = 1
     times: int = 1
     folder: str = ""
+    memory_group: str = ""
 
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         for number, batch in enumerate(super().read(split)):
@@ -76,6 +77,10 @@ class OddReader(ScatteredReader):
         elif self.odd == "exhaust":
             resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
             pa.allocate_buffer(2**32)
+        elif self.odd == "fill":
+            Path(self.memory_group, "cgroup.procs").write_text(str(os.getpid()))
+            filled = [b"x" * 2**20 for _ in range(1024)]
+            raise AssertionError(f"still alive with {len(filled)} MiB more")
         elif self.odd == "defect":
             raise KeyError("row data")
         elif self.odd == "wait":
@@ -163,6 +168,37 @@ def test_a_kill_for_want_of_memory_is_not_tried_again_on_the_same_machine(
     with pytest.raises(WorkerOutOfMemory):
         run(tmp_path, workers, "kill")
     assert len([*tmp_path.glob("did-*")]) == 1
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    """A control group of 64 MiB, to which a process may move itself."""
+    for parent, limit in (
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+        (Path("/sys/fs/cgroup"), "memory.max"),
+    ):
+        group = parent / f"extract-jobs-{os.getpid()}"
+        try:
+            group.mkdir()
+            (group / limit).write_text(str(64 * 2**20))
+        except OSError:
+            if group.is_dir():
+                group.rmdir()
+            continue
+        yield group
+        group.rmdir()
+        return
+    pytest.skip("no control group for memory can be made here, which takes root")
+
+
+def test_a_worker_that_the_kernel_kills_for_memory_is_told_as_such(
+    workers: WorkerProcesses, memory_group: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WorkerOutOfMemory, match="0 to 1: a worker process was killed, as the"):
+        run(tmp_path, workers, "fill", memory_group=str(memory_group))
+    assert len([*tmp_path.glob("did-*")]) == 1, "the same machine would kill it again"
+    assert WorkerOutOfMemory.retryable, "by the pipeline, on a larger worker"
+    assert len(run(tmp_path, workers)) == 3
 
 
 def test_the_system_counts_such_kills() -> None:
