@@ -180,8 +180,8 @@ class WorkerProcesses:
                 if self._closed or (stop is not None and stop.is_set()):
                     raise Interrupted("the extract was stopped before a worker process was free")
                 self._freed.wait(_LOOK_SECONDS)
-            if self._idle and not self._closed:
-                worker = self._idle.pop()
+            worker = self._living_idle()
+            if worker is not None:
                 worker.owner = owner
                 return worker
             self._start()
@@ -198,6 +198,19 @@ class WorkerProcesses:
             worker = Worker(pid, ours, owner)
             self._workers.add(worker)
             return worker
+
+    def _living_idle(self) -> Worker | None:
+        """Return an idle worker; those that were killed meanwhile are no loss to anybody."""
+        while self._idle and not self._closed:
+            worker = self._idle.pop()
+            if not worker.connection.poll():  # an idle worker sends nothing, but its end shows
+                return worker
+            worker.connection.close()
+            self._workers.discard(worker)
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
+            self._ask(worker_server.WAIT + b" %d" % worker.pid)
+        return None
 
     def give_back(self, worker: Worker) -> None:
         """Keep a worker that has returned its outcome for the next unit, unless it is ending."""

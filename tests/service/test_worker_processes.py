@@ -154,6 +154,21 @@ def test_a_worker_killed_twice_has_no_memory(workers: WorkerProcesses, tmp_path:
         run(tmp_path, workers, "kill", times=2)
 
 
+def test_a_worker_killed_while_it_was_idle_costs_no_try(
+    workers: WorkerProcesses, tmp_path: Path
+) -> None:
+    run(tmp_path, workers)
+    idle = [worker for server in servers() for worker in server.children()]
+    assert idle
+    for worker in idle:
+        worker.kill()
+    wait_until(lambda: all(worker.status() == psutil.STATUS_ZOMBIE for worker in idle))
+    taken = workers.take()
+    assert taken.pid not in {worker.pid for worker in idle}
+    workers.give_back(taken)
+    assert len(run(tmp_path, workers)) == 3
+
+
 def test_an_allocation_that_the_system_refuses_is_an_error_of_memory(tmp_path: Path) -> None:
     with pytest.raises(WorkerOutOfMemory, match="0 to 1: a Python worker ran out of memory"):
         run(tmp_path, None, "exhaust")
