@@ -158,11 +158,22 @@ def stop_silent(
         items = ListedItems(open_storage)
         for run in [run for run in runs if is_silent(run, now)]:
             in_every_line(**fields_of(run))
-            counts["silent"] += 1
             item = items.of(run)
+            if item is not None and _is_done_with(item, open_storage):
+                continue
+            counts["silent"] += 1
             if item is not None:
                 counts["stopped"] += _stop(run, item, jobs, tracking)
     return counts
+
+
+def _is_done_with(item: Item, open_storage: OpenStorage) -> bool:
+    """Return whether a batch's worker has reported this table, and has gone on with others.
+
+    The table counts as running until the whole batch has ended.
+    """
+    uri = item["report_uri"]
+    return bool(item.get("job_run_id")) and open_storage(uri).read(uri) is not None
 
 
 def _stop(run: TrackedRun, item: Item, jobs: RunningJobs, tracking: Tracking) -> int:

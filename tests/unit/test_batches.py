@@ -12,7 +12,7 @@ import sqlite3
 import uuid
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import boto3
@@ -23,6 +23,8 @@ import yaml
 import extract_jobs.run
 from entrypoints.extract_config_manager import Settings, list_tables
 from entrypoints.handle_extract_job_run_status import handle, summarize
+from entrypoints.reap_extract_job_runs import Settings as ReaperSettings
+from entrypoints.reap_extract_job_runs import stop_silent
 from extract_jobs import worker
 from extract_jobs.engine.shutdown import Stop
 from extract_jobs.errors import EXIT_CONFIG, EXIT_DONE, EXIT_RETRY, ConfigError, StopRequested
@@ -431,3 +433,36 @@ def test_a_table_that_waits_in_a_batch_runs_as_long_as_the_batchs_job(shop):
         place = ("ecs", item["ecs"]["cluster"])
         jobs = RunningJobs(lambda _: None, datetime.now(UTC), {place: running})
         assert jobs.may_run(run, found) is expected
+
+
+class Answers:
+    """A client whose paginated calls all give one page."""
+
+    def __init__(self, page):
+        self.page = page
+
+    def get_paginator(self, _):
+        return self
+
+    def paginate(self, **_):
+        yield self.page
+
+
+def test_a_table_that_a_batchs_worker_is_done_with_is_not_silent(shop, extract):
+    """It counts as running until the batch has ended, and writes no progress any more."""
+    item = shop.batch()
+    extract.raise_at["b"] = Killed()
+    with pytest.raises(Killed):
+        shop.work(item)
+    clients = {
+        "stepfunctions": Answers({"executions": [{"executionArn": shop.execution}]}),
+        "ecs": Answers({"taskArns": []}),
+    }
+    hours_later = datetime.now(UTC) + timedelta(hours=1)
+    found = stop_silent(
+        ReaperSettings("", "", timedelta(hours=1)),
+        tracking=Tracking(shop.tracking.client, shop.tracking.table, lambda: hours_later),
+        client=clients.__getitem__,
+        open_storage=open_storage,
+    )
+    assert found == {"running": 2, "silent": 1, "stopped": 0}, "b alone, whose job is gone"
