@@ -219,7 +219,7 @@ def test_sigterm_aborts_reports_and_exits(task):
     # Enough rows for parts to be uploaded, and then a wait.
     task.spec(
         query="select n as id, repeat(md5(n::text), 300) as x, "
-              "case when n > 3000 then pg_sleep(0.05)::text end as s "
+              "case when n > 4096 then pg_sleep(0.05)::text end as s "
               "from generate_series(1, 100000) n",
         target={"file_bytes": 6_000_000},
     )  # fmt: skip

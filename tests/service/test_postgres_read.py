@@ -462,6 +462,18 @@ def test_batches_are_bounded_and_of_the_readers_schema(pg_database, monkeypatch)
     )
 
 
+def test_batches_of_a_query_are_bounded_though_no_plan_knows_its_rows(pg_database, monkeypatch):
+    query = "select n as id, repeat(md5(n::text), 60) as pad from generate_series(1, 30000) n"
+    found = source(pg_database, monkeypatch, extract_table="t", query=query)
+    with snapshot_of(found) as snapshot:
+        batches = list(snapshot.reader.read(Split(0)))
+    assert [i for b in batches for i in b.column("id").to_pylist()] == list(range(1, 30001))
+    assert max(batch.nbytes for batch in batches) < 16 * 2**20
+    narrow = "select n as id, 'x' || n as pad from generate_series(1, 30000) n"
+    with snapshot_of(source(pg_database, monkeypatch, extract_table="t", query=narrow)) as snapshot:
+        assert [b.num_rows for b in snapshot.reader.read(Split(0))] == [30000]
+
+
 def test_a_timestamp_arrives_in_utc_whatever_the_server_thinks(pg_database, monkeypatch):
     pg_database.execute(
         "create table t (id timestamptz)", "insert into t values ('2024-07-01 12:00+02')",

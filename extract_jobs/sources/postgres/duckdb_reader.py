@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from extract_jobs.sources.postgres.session import connect, execute
 from extract_jobs.sources.postgres.sql import EQUALS, quote_text, set_local
 from extract_jobs.sources.pump import Sockets
 
+VECTOR_ROWS = 2_048
+"""DuckDB's step: the fewest rows that it passes on."""
 _databases: dict[int, duckdb.DuckDBPyConnection] = {}
 """One in-memory DuckDB per process, by process id. Loading the extension takes 0.1 s, because
 DuckDB checks the signature of 40 MB. A forked child must not use its parent's."""
@@ -110,6 +112,7 @@ def stream(
     server_version: int,
     snapshot_id: str | None,
     rows_per_batch: int,
+    bytes_per_batch: int | None = None,
     what: str,
     sockets: Sockets,
     reached: Position | None = None,
@@ -123,7 +126,9 @@ def stream(
         statement: One SELECT.
         server_version: Such as 160002.
         snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
-        rows_per_batch: Rows in a batch; DuckDB itself works in steps of 2,048.
+        rows_per_batch: Rows in a batch; DuckDB itself works in steps of `VECTOR_ROWS`.
+        bytes_per_batch: Where nobody knows how large rows are: a batch ends after the step of
+            DuckDB in which it reaches this size.
         what: What is being read, for error messages.
         sockets: Registers the connection.
         reached: Position that the node must have reached; the transaction that reads waits for it.
@@ -153,9 +158,10 @@ def stream(
         )
         backend = _ask(cursor, name, _BACKEND)
         query = f"from postgres_query('{name}', {_literal(statement)})"
-        reader = cursor.sql(query).to_arrow_reader(rows_per_batch)
+        step = rows_per_batch if bytes_per_batch is None else VECTOR_ROWS
+        reader = cursor.sql(query).to_arrow_reader(step)
         reader_made = True
-        yield from reader
+        yield from _gathered(reader, rows_per_batch, bytes_per_batch)
         backend = None
     except (duckdb.OutOfMemoryException, MemoryError):
         raise WorkerOutOfMemory(f"{what} took more memory than the worker has") from None
@@ -200,6 +206,28 @@ def _cancel(connection: DatabaseConnection, pid: int, since: str) -> None:
             pid,
             since,
         )
+
+
+def _gathered(
+    batches: Iterable[pa.RecordBatch], most_rows: int, most_bytes: int | None
+) -> Generator[pa.RecordBatch]:
+    """Join small batches until they have so many rows or bytes; None gives them as they come."""
+    if most_bytes is None:
+        yield from batches
+        return
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        del batch
+        if rows >= most_rows or size >= most_bytes:
+            joined = pa.concat_batches(waiting)
+            waiting, rows, size = [], 0, 0
+            yield joined
+            del joined
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def _attach(cursor: duckdb.DuckDBPyConnection, name: str, connection: DatabaseConnection) -> None:

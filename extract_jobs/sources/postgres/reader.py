@@ -55,6 +55,8 @@ class PostgresReader:
             one by one after the others; ``wide`` if every row is.
         size: SQL that estimates a row's variable bytes without fetching its out-of-line values.
         batch_rows: Rows in a batch of narrow rows.
+        batch_bytes: Size at which a batch of them ends, for a view or query, whose rows alone show
+            how large they are.
         null_what_fails: Columns whose values without a faithful form become NULL.
         what: What is read, for messages.
         reached: Position that a split's node must have reached; None if it is known to have.
@@ -76,6 +78,7 @@ class PostgresReader:
     null_what_fails: frozenset[str]
     what: str
     reached: Position | None = None
+    batch_bytes: int | None = None
     most_bytes: int = 2**30
     reads_foreign_tables: bool = False
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
@@ -107,6 +110,7 @@ class PostgresReader:
                 server_version=self.server_version,
                 snapshot_id=self.snapshot_id,
                 rows_per_batch=self.batch_rows,
+                bytes_per_batch=self.batch_bytes,
                 what=self.what,
                 sockets=(sockets := Sockets(self.connection.port)),
                 reached=self.reached,

@@ -54,7 +54,7 @@ from extract_jobs.sources.postgres.splits import primary_key
 from extract_jobs.sources.postgres.sql import EQUALS, quote_name, quote_text
 from extract_jobs.sources.postgres.types import make_column
 from extract_jobs.sources.postgres.user_sql import check_texts, query_relation
-from extract_jobs.sources.postgres.width import batch_rows, size_expression, width_of
+from extract_jobs.sources.postgres.width import BATCH_BYTES, batch_rows, size_expression, width_of
 from extract_jobs.sources.postgres.xmin import (
     check_identified,
     check_table,
@@ -348,6 +348,8 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
             width=width_of(request.columns, toast, may_read_twice=twice),
             size=size_expression(request.columns, version),
             batch_rows=batch_rows(found.leaves, plan["Plan Width"]),
+            # The planner guesses 32 bytes for any text that an expression makes.
+            batch_bytes=None if found.leaves else BATCH_BYTES,
             reads_foreign_tables=any(n["Node Type"] == "Foreign Scan" for n in nodes(plan)),
             null_what_fails=self.spec.made_null(c.name for c in request.columns),
             most_bytes=self.spec.max_value_bytes,

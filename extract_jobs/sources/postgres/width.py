@@ -15,15 +15,15 @@ import pyarrow as pa
 
 from extract_jobs.schema import Column
 from extract_jobs.sources.postgres.catalog import Leaf
+from extract_jobs.sources.postgres.duckdb_reader import VECTOR_ROWS
 from extract_jobs.sources.postgres.reader import Width, exact_size
 from extract_jobs.sources.postgres.sql import operator, quote_name
 
 _TOAST_BYTES = 2**19
 """With less TOAST than this, rows count as narrow. Stored values may be compressed, by pglz at
 best 1:90, so one vector has 45 MB of text at worst."""
-_BATCH_BYTES = 8 * 2**20
-_VECTOR_ROWS = 2_048
-_MOST_ROWS = 64 * _VECTOR_ROWS
+BATCH_BYTES = 8 * 2**20
+_MOST_ROWS = 64 * VECTOR_ROWS
 _SHORT_LETTERS = 2_000
 _COMPRESSION_SINCE = 140000
 _FIXED = (
@@ -91,5 +91,5 @@ def batch_rows(found: Sequence[Leaf], planned_width: int) -> int:
     rows = sum(leaf.rows or 0 for leaf in found)
     size = sum(leaf.heap_bytes + leaf.toast_bytes for leaf in found)
     width = max(size // rows if rows else planned_width, 16)
-    vectors = _BATCH_BYTES // width // _VECTOR_ROWS
-    return min(max(1, vectors) * _VECTOR_ROWS, _MOST_ROWS)
+    vectors = BATCH_BYTES // width // VECTOR_ROWS
+    return min(max(1, vectors) * VECTOR_ROWS, _MOST_ROWS)
