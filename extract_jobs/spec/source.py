@@ -190,7 +190,7 @@ class FilesSpec(SpecPart):
             )
         return glob
 
-    format: Literal["csv", "jsonl", "parquet"] | None = Field(
+    format: Literal["csv", "jsonl", "json", "parquet"] | None = Field(
         None, description="Default: by the names of the files."
     )
     compression: Literal["none", "gzip", "zstd", "bz2", "xz", "lz4", "zip"] | None = Field(
@@ -224,6 +224,9 @@ class FilesSpec(SpecPart):
     )
     escape: str | None = Field(None, min_length=1, max_length=1)
     null_values: tuple[str, ...] = Field(("",), description="Unquoted CSV texts that are NULL.")
+    path: Name | None = Field(
+        None, description="Keys that lead to the array of a JSON file, such as data.items."
+    )
     json_dialect: Literal["strict", "lenient"] = Field(
         "strict", description="lenient takes NaN, Infinity and -Infinity, as Python writes them."
     )

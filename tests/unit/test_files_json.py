@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract_jobs.errors import SourceQueryFailed
+from extract_jobs.errors import ConfigError, SourceQueryFailed
+from extract_jobs.sources.files.json_array import ArrayLines
 from tests.support.files import files_spec, read_all
 
 NOT_STRICT = ['{"a": NaN}', '{"a": -Infinity}', '{"a": {"b": Infinity}}', '{"a": [1, NaN]}']
@@ -126,3 +128,133 @@ def test_arrays_of_any_depth_arrive_as_json(
     assert rows(tmp_path, f'{{"a":{deep}}}\n', types=declared) == [{"a": deep}]
     found = rows(tmp_path, '{"a":[[1]]}\n{"a":[2,{}]}\n{"a":[]}\n', types=declared)
     assert [row["a"] for row in found] == ["[[1]]", "[2,{}]", "[]"]
+
+
+def array_rows(folder: Path, text: str | bytes, **given: Any) -> list[dict[str, Any]]:
+    (folder / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_all(files_spec(folder, "*.json", format="json", **given)).to_pylist()
+
+
+ELEMENTS = [{"a": 1, "t": 'x,]}"\\\n\u2028'}, {"a": None, "t": ""}, {"a": 3, "t": "[{"}]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("declared", [None, {"a": "int64", "t": "string"}])
+def test_an_array_of_objects_is_read_element_by_element(
+    tmp_path: Path, indent: int | None, declared: dict[str, str] | None
+) -> None:
+    text = json.dumps(ELEMENTS, indent=indent)
+    assert array_rows(tmp_path, f"\ufeff \n{text}\r\n", types=declared) == ELEMENTS
+    before = {"meta": {"data": [1, {"items": []}], "n": -1.5e3}, "data ": None}
+    inside = {**before, "data": {"x": [[]], "items": ELEMENTS, "y": "]"}, "z": True}
+    text = json.dumps(inside, indent=indent)
+    assert array_rows(tmp_path, text, path="data.items", types=declared) == ELEMENTS
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+
+
+class Slow:
+    """A stream that gives few bytes at a time."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        self.data, self.step = data, step
+
+    def read(self, size: int) -> bytes:
+        found, self.data = self.data[: min(size, self.step)], self.data[min(size, self.step) :]
+        return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(JSON_VALUES), st.sampled_from([None, 1]), st.integers(1, 7), JSON_VALUES, st.booleans()
+)
+def test_elements_are_what_json_says(
+    values: list[Any], indent: int | None, step: int, other: Any, ascii_only: bool
+) -> None:
+    whole = {"o": other, "k": values, "p": other}
+    data = json.dumps(whole, indent=indent, ensure_ascii=ascii_only).encode()
+    stream = ArrayLines(Slow(data, step), "k", "x")
+    found = b"".join(iter(lambda: stream.read(step), b""))
+    lines = found.split(b"\n")
+    assert lines.pop() == b""
+    assert [json.loads(line) for line in lines] == values
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", r"\[ is expected, and the file ends"),
+        ('{"a": 1}', r"\[ is expected"),
+        ('{"a": 1}\n{"a": 2}\n', r"\[ is expected.*files.format: jsonl"),
+        ('[{"a": 1}', r", or \] is expected, and the file ends"),
+        ('[{"a": 1', "the file ends inside of a value"),
+        ('[{"a": "1', "the file ends inside of a value"),
+        ('[{"a": 1}] x', "something follows the end"),
+        ('[{"a": 1}][{"a": 2}]', "something follows the end"),
+        ('[{"a": 1},]', "a value is expected"),
+        ('[{"a": 1} {"a": 2}]', r", or \] is expected"),
+        ('[{"a": "x\ny"}]', "a string has a line end in it"),
+    ],
+)
+def test_what_is_no_array_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(SourceQueryFailed, match=problem):
+        array_rows(tmp_path, text or " ", types={"a": "int64"})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"b": []}', "there is no key 'a' of files.path"),
+        ('{"a": {"b": []}, "a": {"b": []}}', "the key 'a' is there twice"),
+        ('{"a": {"c": []}}', "there is no key 'b'"),
+        ('{"a": {"b": {}}}', r"\[ is expected"),
+        ('{"a": {"b": []}', ", or } is expected, and the file ends"),
+    ],
+)
+def test_a_path_that_leads_to_no_array_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(SourceQueryFailed, match=problem):
+        array_rows(tmp_path, text, path="a.b", types={"a": "int64"})
+
+
+def test_elements_that_are_no_rows_are_bad_rows(tmp_path: Path) -> None:
+    text = '[\n{"a": 1},\n3,\n{"a": 1, "a": 2},\n[{"a": 4}],\n{"a": 5}\n]'
+    with pytest.raises(SourceQueryFailed, match="line 2: the row is not one JSON object"):
+        array_rows(tmp_path, text)
+    given = {"types": {"a": "int64"}, "bad_rows": "reject"}
+    assert array_rows(tmp_path, text, **given) == [{"a": 1}, {"a": 5}]
+
+
+def test_files_path_is_for_arrays_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(ConfigError, match=r"files\.path is for files\.format json"):
+        read_all(files_spec(tmp_path, "*.jsonl", path="a"))
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(ConfigError, match="json if the file is one array"):
+        read_all(files_spec(tmp_path, "*.json"))
+
+
+def test_memory_holds_one_element_at_a_time() -> None:
+    element = b'{"a": "' + b"x" * 1000 + b'"},'
+    count = 5_000
+
+    class Endless:
+        left = count
+
+        def read(self, size: int) -> bytes:
+            some = min(self.left, max(1, size // len(element)))
+            first, self.left = self.left == count, self.left - some
+            text = (b"[" if first else b"") + element * some
+            return text if self.left or not some else text[:-1] + b"]"
+
+    stream = ArrayLines(Endless(), None, "x")
+    tracemalloc.start()
+    read = sum(len(part) for part in iter(lambda: stream.read(2**16), b""))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read == count * len(element)
+    assert most < 3 * 2**20

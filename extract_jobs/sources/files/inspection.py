@@ -22,6 +22,7 @@ from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_lines
 from extract_jobs.sources.files.convert import refuse
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, record_blocks, row_blocks
 from extract_jobs.sources.files.folders import folders_of, refuse_both
+from extract_jobs.sources.files.json_array import json_lines
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
 from extract_jobs.sources.files.objects import Listed
@@ -189,7 +190,7 @@ class Inspector:
                 return self._scanned(info, stream, cuts), Columns()
             if self.format == "csv":
                 return self._csv(info, stream, known, cuts)
-            return self._jsonl(info, stream, known)
+            return self._jsonl(info, json_lines(stream, self.files, self.format, info.uri), known)
 
     def _parquet(self, info: ObjectInfo, file: IO[bytes]) -> tuple[Listed, Columns]:
         with open_parquet(file) as opened:

@@ -19,7 +19,7 @@ from extract_jobs.spec.uris import is_inside
 from extract_jobs.storage import ObjectInfo, Storage, is_probe
 from extract_jobs.storage.local_files import to_path
 
-Format = Literal["csv", "jsonl", "parquet"]
+Format = Literal["csv", "jsonl", "json", "parquet"]
 Compression = Literal["none", "gzip", "zstd", "bz2", "xz", "lz4", "zip"]
 
 _FORMATS: dict[str, Format] = {
@@ -190,7 +190,7 @@ def format_of(uri: str, given: Format | None) -> Format:
     if found is None:
         raise ConfigError(
             f"{uri}: its name indicates no format; expected one of {', '.join(_FORMATS)} (with or "
-            f"without {', '.join(f'.{c}' for c in _COMPRESSIONS)} after it): set files.format, or "
-            "narrow files.glob"
+            f"without {', '.join(f'.{c}' for c in _COMPRESSIONS)} after it): set files.format "
+            "(jsonl if each line is an object, json if the file is one array), or narrow files.glob"
         )
     return found

@@ -22,6 +22,7 @@ from extract_jobs.sources.files.folders import (
     refuse_both,
 )
 from extract_jobs.sources.files.inspection import first_header
+from extract_jobs.sources.files.json_array import json_lines
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
 from extract_jobs.sources.files.parquet_rows import read_groups
@@ -188,7 +189,8 @@ class FilesReader:
         checked = self.files.types is None and self.files.bad_rows == "fail"
         lenient = self.files.json_dialect == "lenient"
         parser = JsonLines.of_this_thread()
-        for block in blocks(stream, cut_lines, part.uri, offset=part.start):
+        lines = json_lines(stream, self.files, self.format, part.uri)
+        for block in blocks(lines, cut_lines, part.uri, offset=part.start):
             texts = _placed(
                 parser.parse(block, names, lenient=lenient, checked=checked), file, part
             )

@@ -151,6 +151,7 @@ class FilesSource:
         inspected: list[Listed] = []
         if new:
             form = self._format(new)
+            self._check_path(form)
             self._check_declared(new, form)
             inspected, columns = self._inspector(form).inspect(new, Columns.from_json(about))
             about = {"format": form, **columns.to_json()}
@@ -179,6 +180,12 @@ class FilesSource:
                     f"{found}: a table has files of one format. Narrow files.glob"
                 )
         return first
+
+    def _check_path(self, form: Format) -> None:
+        if self.files.path is not None and form != "json":
+            raise ConfigError(
+                f"{self.spec.extract_table}: files.path is for files.format json, not for {form}"
+            )
 
     def _inspector(self, form: Format) -> Inspector:
         target = self.spec.split.target_bytes

@@ -160,7 +160,7 @@ def declared_columns(files: FilesSpec, form: Format) -> tuple[Column, ...]:
     wrong = [
         f"files.types.{name}: {problem}"
         for name, given in forms.items()
-        for problem in form_problems(given, types[name], as_json=form == "jsonl")
+        for problem in form_problems(given, types[name], as_json=form in ("jsonl", "json"))
     ]
     if wrong:
         raise ConfigError("; ".join(wrong))
@@ -214,7 +214,7 @@ def _text_column(name: str, found: TypeProfile, form: Format) -> Column:
     target = found.arrow_type()
     # Text of JSON is the strings themselves, or digits; all other text is JSON.
     own = found.kinds <= {TEXT} or found.kinds <= NUMBERS
-    as_json = form == "jsonl" and target == pa.string() and not own
+    as_json = form in ("jsonl", "json") and target == pa.string() and not own
     fidelity: Fidelity = "as_text" if as_json else "lossless"
     rule = f"the narrowest type of all values in all files: {kinds}"
     return _column(name, f"{form} {kinds}", target, fidelity, rule)
