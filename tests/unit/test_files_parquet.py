@@ -462,3 +462,16 @@ def test_a_timestamp_beyond_64_bits_of_nanoseconds_is_text_but_no_number(tmp_pat
     assert read_all(spec).to_pylist() == [{"t": "9999-12-31 23:59:59.999999"}]
     with pytest.raises(TypeNotRepresentable, match="no faithful form as int64"):
         read_all(files_spec(tmp_path, "*.parquet", columns={"cast": {"t": "int64"}}))
+
+
+def test_an_encrypted_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    with duckdb.connect() as opened:
+        opened.execute("set force_mbedtls_unsafe = 'true'")
+        opened.execute("pragma add_parquet_key('k', '0123456789112345')")
+        opened.execute(
+            f"copy (select 1 as a) to '{tmp_path}/a.parquet' "
+            "(encryption_config {footer_key: 'k'})"
+        )
+    assert (tmp_path / "a.parquet").read_bytes().endswith(b"PARE")
+    with pytest.raises(SourceQueryFailed, match=r"a\.parquet cannot be read"):
+        read_all(files_spec(tmp_path, "*.parquet"))
