@@ -185,8 +185,9 @@ _PARQUET: dict[str, list[tuple[pa.DataType, Any]]] = {
         (pa.map_(pa.string(), pa.int32()), [("a", 1)]),
     ],
     "parquet: geometry, geography": [(pa.opaque(pa.binary(), "GEOMETRY", ""), b"x")],
-    "parquet: variant, duration, interval, geometries inside of others": [
-        (pa.duration("us"), timedelta(1)), (pa.opaque(pa.binary(12), "INTERVAL", ""), bytes(12)),
+    "parquet: duration": [(pa.duration("us"), timedelta(1))],
+    "parquet: variant, interval, geometries inside of others": [
+        (pa.opaque(pa.binary(12), "INTERVAL", ""), bytes(12)),
     ],
 }  # fmt: skip
 _DECLARED = "csv, json: declared in files.types"
