@@ -16,6 +16,7 @@ from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.run import run_extract
 from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres.catalog import column_types, find_table, relation_of
+from extract_jobs.sources.postgres.session import session
 from extract_jobs.sources.postgres.types import OTHER, RULES, rule_of
 from extract_jobs.sources.splits import Split
 from extract_jobs.transform.types import parse_type
@@ -96,7 +97,7 @@ def test_each_rule_of_the_docs_is_what_happens(tortured, monkeypatch):
     found = source(tortured, monkeypatch, extract_table="torture")
     described = {column.name: column for column in found.describe().columns}
     shown = set()
-    with tortured.connect() as connection:
+    with session(found.connection, "reading the catalog") as connection:
         table = find_table(connection, "torture")
         for name, _, kind in column_types(connection, table, relation_of(table, None)):
             rule, column = rule_of(kind), described[name]
