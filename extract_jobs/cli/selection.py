@@ -80,10 +80,13 @@ def specs_by_config(
     found = []
     for config in configs:
         mine = [name for name in tables if _is_in(config, name)]
-        tags = [tag for tag in arguments.tag if with_tags(config, [tag])]
-        if (mine or not tables) and (tags or not arguments.tag):
-            own = argparse.Namespace(**{**vars(arguments), "tables": mine, "tag": tags})
-            found.append((config, specs_of(config, own, run_id)))
+        if tables and not mine:
+            continue
+        chosen = resolve_tables(config, mine or "*", as_event=False)
+        if arguments.tag and not {*chosen} & {*with_tags(config, arguments.tag)}:
+            continue
+        own = argparse.Namespace(**{**vars(arguments), "tables": mine})
+        found.append((config, specs_of(config, own, run_id)))
     for name in tables:
         if not any(_is_in(config, name) for config in configs):
             resolve_tables(configs[0], [name], as_event=False)  # says what is wrong

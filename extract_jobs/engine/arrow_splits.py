@@ -42,8 +42,7 @@ def run_in_process(
     """Extract some splits, one after the other; several share one set of files.
 
     A split whose connection breaks is read again in the same snapshot: its rows so far are
-        discarded,
-    those of earlier splits stay. Nothing stays staged when this raises.
+    discarded, those of earlier splits stay. Nothing stays staged when this raises.
 
     Raises:
         ExtractError: As `Reader.read` and `PartitionedWriter` raise.

@@ -25,13 +25,16 @@ def column_of(spec: ExtractSpec, last: Commit | None, columns: Sequence[Column])
     """Return the watermark column of a full run that increments can continue from, else None.
 
     Rows of earlier commits that stay beside the run's may have any value, so the run has to be the
-    first or to replace them all. A sample (``limit``) leaves no watermark.
+    first or to replace them all. A sample (``limit``) leaves no watermark. Neither does a masked
+    column: the commit log and reports would show its greatest value.
     """
     if spec.mode != "full" or spec.watermark is None or spec.limit:
         return None
     if last is not None and spec.target.write_mode != "overwrite":
         return None
     name = spec.watermark.column
+    if name in spec.columns.mask:
+        return None
     found = next((column for column in columns if column.name == name), None)
     return found if found is not None and found.watermark is not None else None
 

@@ -284,10 +284,10 @@ class Comparison:
 
 
 def _differ_in_key(before: str | None, after: str | None) -> bool:
-    """Return whether two masks are the same, but for a key that one of them does not tell."""
-    told = [" with key " in (mask or "") for mask in (before, after)]
+    """Return whether two masks differ only in the key, which one of them does not show."""
+    shown = [" with key " in (mask or "") for mask in (before, after)]
     plain = [re.sub(r" with key \w+", "", mask or "") for mask in (before, after)]
-    return plain[0] == plain[1] and not all(told)
+    return plain[0] == plain[1] and not all(shown)
 
 
 def _kind(before: pa.DataType | None, after: pa.DataType | None) -> ChangeKind:

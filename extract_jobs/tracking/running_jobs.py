@@ -71,9 +71,8 @@ class RunningJobs:
                 return []
             logger.warning("%s cannot be asked for the run's job: %s", service, error)
             return None
-        started_with = (
-            item.get("job_run_id") or run.run_id
-        )  # a batch's job is named after the batch
+        # A batch's job is named after the batch.
+        started_with = item.get("job_run_id") or run.run_id
         return [job for job in self.known[place] if started_with in job.words]
 
     def may_run(self, run: TrackedRun, item: Item) -> bool:

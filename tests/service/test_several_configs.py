@@ -98,6 +98,8 @@ def test_tables_are_selected_by_tag(cli: Cli) -> None:
     assert stderr == ["ConfigError: one.yml: no selected table has the tag hourly"]
     found = cli("run", "one.yml", "two.yml", "--tag", "hourly")[1]
     assert first_words(found)[1:] == ["one/one_own", "two/two_own"]
+    found = cli("run", "one.yml", "two.yml", "t", "two_own", "--tag", "hourly")[1]
+    assert first_words(found)[1:] == ["two_own"]
     assert cli("run", "one.yml", "two.yml", "--tag", "weekly")[2] == [
         "ConfigError: no table of one.yml, two.yml is selected"
     ]

@@ -141,6 +141,15 @@ def test_rows_that_stay_beside_a_full_run_keep_their_watermark(table: Table) -> 
         table.run("incremental")
 
 
+def test_a_masked_column_leaves_no_watermark_which_would_show_a_value(table: Table) -> None:
+    table.source.rows = [1, 998_877]
+    report = table.run("full", columns={"mask": {"id": "null"}})
+    assert (report.rows, report.watermark) == (2, None)
+    kept = {uri: data for uri, (data, _) in table.bucket.objects.items()}
+    assert any("/commits/" in uri for uri in kept)
+    assert not [uri for uri, data in kept.items() if b"998877" in data]
+
+
 def test_a_value_that_no_increment_could_follow_does_not_fail_a_full_run(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:

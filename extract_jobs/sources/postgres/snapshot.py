@@ -188,11 +188,9 @@ class PostgresSnapshot:
         """Count the request's rows with exactly the same predicate.
 
         On the connection that exported the snapshot: it already has its locks, while another one
-            would
-        queue behind an ALTER TABLE that waits for them. If no snapshot is shared, on a new
+        would queue behind an ALTER TABLE that waits for them. If no snapshot is shared, on a new
         connection: rows are then read in their current state, while the held connection still sees
-            the state at the
-        beginning of the run.
+        the state at the beginning of the run.
         """
         reader = self.reader
         statement = select(["pg_catalog.count(*)"], reader.relation, reader.interval)
