@@ -1,8 +1,8 @@
 """``extract-jobs``: the command line.
 
 Results go to standard output, all else to standard error. The exit code is 0 for done, 75 if
-a retry may help, 78 for configuration, 1 otherwise; on failure the last line of standard
-error is ``<Class>: <message>``.
+a retry may help, 78 for configuration, 73 if the data is published but the catalog is not up to
+date, 1 otherwise; on failure the last line of standard error is ``<Class>: <message>``.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _spec(arguments: argparse.Namespace) -> int:
-    from extract_jobs.cli.selection import selected_specs
+    from extract_jobs.cli.selection import selected_spec
 
     # A committed run is never repeated: each spec is a run of its own.
-    [spec] = selected_specs(arguments, run_id=new_run_id())
+    spec = selected_spec(arguments, run_id=new_run_id())
     print(spec.model_dump_json(indent=2))
     return EXIT_DONE
 

@@ -18,9 +18,8 @@ STDERR = 2
 class ForeignLines:
     """Catches lines that are written to a file descriptor.
 
-    A process that was started meanwhile keeps the pipe for as long as it lives: its lines then go
-        to the
-    terminal, through a thread that ends with this process.
+    A process that was started meanwhile keeps the pipe for as long as it lives. Its later lines go
+    to the terminal through a thread that ends with this process.
 
     Attributes:
         terminal: Writes to where the descriptor led before.

@@ -195,4 +195,6 @@ def _interval_text(interval: Interval | None, objects: Objects | None = None) ->
         return "none: no file is new"
     if interval is None:
         return "all"
-    return f"none above {interval}" if interval.empty else str(interval)
+    if interval.empty:
+        return f"none above {interval.lower.text}" if interval.lower else "none"
+    return str(interval)

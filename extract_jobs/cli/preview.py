@@ -14,7 +14,7 @@ import pyarrow as pa
 from extract_jobs.attempt.attempt import make_transform, mask_key
 from extract_jobs.cli.dry_run import Planned, planned
 from extract_jobs.cli.figures import aligned, counted
-from extract_jobs.cli.selection import selected_specs
+from extract_jobs.cli.selection import selected_spec
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import EXIT_DONE, ConfigError, printable
 from extract_jobs.sources import DataFrameReader
@@ -35,12 +35,7 @@ def command(arguments: argparse.Namespace) -> int:
         ExtractError: The table cannot be planned or read.
     """
     skip_pandas()
-    specs = selected_specs(arguments)
-    if len(specs) != 1:
-        raise ConfigError(
-            f"{arguments.tables[0]} matches {len(specs)} tables, and preview shows one: name it"
-        )
-    [spec] = specs
+    spec = selected_spec(arguments)
     now = datetime.now(UTC)
     plan = planned(spec, now)
     if plan.plan.is_empty:

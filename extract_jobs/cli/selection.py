@@ -53,6 +53,21 @@ def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[
     return specs_of(read_config(arguments.config), arguments, run_id)
 
 
+def selected_spec(arguments: argparse.Namespace, run_id: str = "none") -> ExtractSpec:
+    """Return the spec of the one table that the command line names.
+
+    Raises:
+        ConfigError: As `selected_specs`; or the name is a glob or tag of several tables.
+    """
+    specs = selected_specs(arguments, run_id)
+    if len(specs) != 1:
+        raise ConfigError(
+            f"{arguments.tables[0]} matches {len(specs)} tables, and {arguments.command} shows "
+            "one: name it"
+        )
+    return specs[0]
+
+
 def specs_by_config(
     arguments: argparse.Namespace, run_id: str
 ) -> list[tuple[SourceConfig, list[ExtractSpec]]]:
@@ -80,13 +95,13 @@ def specs_by_config(
     found = []
     for config in configs:
         mine = [name for name in tables if _is_in(config, name)]
-        if tables and not mine:
+        tags = [tag for tag in arguments.tag if with_tags(config, [tag])]
+        nothing = (tables and not mine) or (arguments.tag and not tags)
+        if nothing or not _selected(config, mine, tags):
             continue
-        chosen = resolve_tables(config, mine or "*", as_event=False)
-        if arguments.tag and not {*chosen} & {*with_tags(config, arguments.tag)}:
-            continue
-        own = argparse.Namespace(**{**vars(arguments), "tables": mine})
+        own = argparse.Namespace(**{**vars(arguments), "tables": mine, "tag": tags})
         found.append((config, specs_of(config, own, run_id)))
+    _check_tags(configs, arguments.tag)
     for name in tables:
         if not any(_is_in(config, name) for config in configs):
             resolve_tables(configs[0], [name], as_event=False)  # says what is wrong
@@ -102,20 +117,34 @@ def _is_in(config: SourceConfig, name: str) -> bool:
         return False
 
 
+def _selected(config: SourceConfig, names: Sequence[str], tags: Sequence[str]) -> list[str]:
+    """Return the tables that some names select, or all, of those that have one of some tags."""
+    tables = resolve_tables(config, list(names) or "*", as_event=False)
+    tagged = with_tags(config, tags) if tags else tables
+    return [name for name in tables if name in tagged]
+
+
+def _check_tags(configs: Sequence[SourceConfig], tags: Sequence[str]) -> None:
+    """Refuse a tag that no table has: it is probably misspelled, and its tables would not run."""
+    known = {tag for config in configs for t in config.tables.values() for tag in t.config.tags}
+    for tag in tags:
+        if tag not in known:
+            where = ", ".join(config.where for config in configs)
+            raise ConfigError(f"{where}: no table has the tag {tag}{nearest(tag, sorted(known))}")
+
+
 def specs_of(config: SourceConfig, arguments: argparse.Namespace, run_id: str) -> list[ExtractSpec]:
     """Return the specs of those tables of a config that the command line names.
 
     Raises:
         ConfigError: As `selected_specs`.
     """
-    tables = resolve_tables(config, list(arguments.tables) or "*", as_event=False)
-    if arguments.tag:
-        tagged = with_tags(config, arguments.tag)
-        tables = [name for name in tables if name in tagged]
-        if not tables:
-            raise ConfigError(
-                f"{config.where}: no selected table has the tag {' or '.join(arguments.tag)}"
-            )
+    _check_tags([config], arguments.tag)
+    tables = _selected(config, arguments.tables, arguments.tag)
+    if arguments.tag and not tables:
+        raise ConfigError(
+            f"{config.where}: no selected table has the tag {' or '.join(arguments.tag)}"
+        )
     given = vars(arguments)
     place, limit = given.get("target"), given.get("limit")
     layers = [overrides_of(arguments.set)]

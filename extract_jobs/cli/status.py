@@ -17,7 +17,7 @@ from extract_jobs.cli.each_table import each_table
 from extract_jobs.cli.figures import aligned, count_text, counted, rough_age, spark_line
 from extract_jobs.cli.selection import selected_specs
 from extract_jobs.cli.table_status import TROUBLE, TableStatus, table_status
-from extract_jobs.errors import EXIT_DONE, ExtractError, error_line, printable
+from extract_jobs.errors import EXIT_DONE, ExtractError, StopRequested, error_line, printable
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 _AT_ONCE = 32
@@ -28,7 +28,7 @@ _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 def command(arguments: argparse.Namespace, wait: Callable[[float], None] = time.sleep) -> int:
-    """Print how the tables are doing, once or repeatedly.
+    """Print how the tables are doing, once, or with ``--watch`` until a signal, which is no error.
 
     Args:
         arguments: The command line's.
@@ -36,6 +36,21 @@ def command(arguments: argparse.Namespace, wait: Callable[[float], None] = time.
     """
     specs = selected_specs(arguments)
     ask = status_asker(arguments)
+    try:
+        _show(specs, ask, arguments, wait)
+    except StopRequested:
+        if arguments.watch is None:
+            raise
+    return EXIT_DONE
+
+
+def _show(
+    specs: Sequence[ExtractSpec],
+    ask: Callable[..., TableStatus],
+    arguments: argparse.Namespace,
+    wait: Callable[[float], None],
+) -> None:
+    """Print how the tables are doing; with ``--watch`` it ends only when it is stopped."""
     while True:
         now = datetime.now(UTC)
         found = _statuses(specs, partial(ask, now=now))
@@ -46,7 +61,7 @@ def command(arguments: argparse.Namespace, wait: Callable[[float], None] = time.
         clear = arguments.watch is not None and sys.stdout.isatty()
         print(f"{_CLEAR if clear else ''}{text}", flush=True)
         if arguments.watch is None:
-            return EXIT_DONE
+            return
         wait(arguments.watch)
 
 

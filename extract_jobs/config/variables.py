@@ -15,7 +15,10 @@ from extract_jobs.config.problems import Path, Problem, dotted
 
 _PLACE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-_SECRET = re.compile(r"passw|pwd|secret|token|credential|(api|access|private)_?key", re.IGNORECASE)
+_SECRET = re.compile(
+    r"passw|passphrase|(^|_)pass(_|$)|pwd|secret|token|credential|(api|access|private)_?key",
+    re.IGNORECASE,
+)
 _NAMING = frozenset({"password_env", "url_env", "env"})
 """Keys whose value is the name of a variable with a secret."""
 

@@ -82,9 +82,13 @@ def test_wide_rows_are_shown_one_below_the_other(cli: Cli, tmp_path: Path) -> No
 def test_a_preview_of_what_is_not_new_or_not_one_table(cli: Cli) -> None:
     assert cli("run", "shop.yml", "v")[0] == 0
     assert cli("preview", "shop.yml", "v")[:2] == (0, ["v: no row is new"])
+    assert cli("plan", "shop.yml", "v")[1][3].split(maxsplit=1) == ["rows:", "none above 2"]
     code, _, stderr = cli("preview", "shop.yml", "*")
     assert code == 78
     assert stderr == ["ConfigError: * matches 2 tables, and preview shows one: name it"]
+    code, _, stderr = cli("spec", "shop.yml", "*")
+    assert code == 78
+    assert stderr == ["ConfigError: * matches 2 tables, and spec shows one: name it"]
 
 
 def test_a_plan_of_all_tables_has_totals_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:

@@ -100,9 +100,18 @@ def test_tables_are_selected_by_tag(cli: Cli) -> None:
     assert first_words(found)[1:] == ["one/one_own", "two/two_own"]
     found = cli("run", "one.yml", "two.yml", "t", "two_own", "--tag", "hourly")[1]
     assert first_words(found)[1:] == ["two_own"]
-    assert cli("run", "one.yml", "two.yml", "--tag", "weekly")[2] == [
+    assert cli("run", "one.yml", "two.yml", "t", "--tag", "hourly")[2] == [
         "ConfigError: no table of one.yml, two.yml is selected"
     ]
+
+
+def test_a_tag_that_no_table_has_is_refused_beside_one_that_some_have(cli: Cli) -> None:
+    for configs in (["one.yml"], ["one.yml", "two.yml"]):
+        code, _, stderr = cli("run", *configs, "--tag", "nightly", "--tag", "hourli")
+        assert code == 78
+        assert stderr == [
+            f"ConfigError: {', '.join(configs)}: no table has the tag hourli; did you mean hourly?"
+        ]
 
 
 def test_a_variable_says_where_the_source_is(

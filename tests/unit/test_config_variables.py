@@ -47,12 +47,14 @@ def test_a_number_may_come_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> N
         ("${GITHUB_TOKEN:-x}", "c.yml:4: tables.t.where: ${GITHUB_TOKEN} looks like a secret"),
         ("${AWS_SECRET_ACCESS_KEY}", "looks like a secret"),
         ("${AWS_ACCESS_KEY_ID}", "looks like a secret"),
+        ("${DB_PASS}", "looks like a secret"),
+        ("${TLS_PASSPHRASE}", "looks like a secret"),
         ("${MY_DB}", "c.yml:4: tables.t.where: ${MY_DB} looks like a secret"),
     ],
 )
 def test_variables_that_are_refused(monkeypatch: pytest.MonkeyPatch, value: str, told: str) -> None:
     for name in ("DB_PASSWORD", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID",
-                 "MY_DB"):  # fmt: skip
+                 "DB_PASS", "TLS_PASSPHRASE", "MY_DB"):  # fmt: skip
         monkeypatch.setenv(name, "hunter2")
     with pytest.raises(ConfigError) as raised:
         load_config(config(table=f'{{where: "a = {value}"}}'), "c.yml")
