@@ -258,7 +258,7 @@ class Attempt:
         watermark, covers = after_reading(
             self.plan.watermark,
             (result.greatest for result in results),
-            one_moment=self.snapshot.shared and not delay,
+            one_moment=self.snapshot.shared and self.selects_same_rows() and not delay,
         )
         return replace(self.plan, watermark=watermark), covers
 

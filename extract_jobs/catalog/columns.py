@@ -41,8 +41,10 @@ def _nested(arrow_type: str) -> str:
     if found is None:
         raise ValueError(f"Athena has no type for {arrow_type}")
     if pa.types.is_struct(found):
-        fields = [f"{_column(field.name)}:{athena_type(str(field.type))}" for field in found]
-        return f"struct<{','.join(fields)}>"
+        fields = {_column(field.name): athena_type(str(field.type)) for field in found}
+        if len(fields) < found.num_fields:
+            raise ValueError(f"two fields of {arrow_type} would have the same name in the catalog")
+        return f"struct<{','.join(f'{name}:{kind}' for name, kind in fields.items())}>"
     if pa.types.is_map(found):
         return f"map<{athena_type(str(found.key_type))},{athena_type(str(found.item_type))}>"
     return f"array<{athena_type(str(found.value_type))}>"

@@ -85,7 +85,8 @@ def after_reading(
     Args:
         planned: From `highest_before`.
         read: The greatest value of each split of a followed column; None for a split without one.
-        one_moment: Whether every row comes from one snapshot, and no delay is wanted.
+        one_moment: Whether every row comes from one snapshot and passed the same condition, and no
+            delay is wanted.
     """
     greatest: WatermarkValue | None = None
     for value in read:

@@ -48,13 +48,13 @@ def source_columns(
             one["folder"] = True
         masks = {"": spec.columns.mask.get(column.name)}
         masks |= {f"{'.'.join(path)}: ": m for path, m in inner_masks(column, spec).items()}
-        told = [
+        spelled = [
             f"{field}hash with key {key}" if mask == "hash" and key else f"{field}{mask}"
-            for field, mask in masks.items()
+            for field, mask in sorted(masks.items())
             if mask
         ]
-        if told:
-            one["mask"] = ", ".join(told)
+        if spelled:
+            one["mask"] = ", ".join(spelled)
         found.append(one)
     return found
 

@@ -119,6 +119,8 @@ def test_a_run_writes_what_readers_read(tmp_path: Path) -> None:
 def test_athena_takes_no_field_whose_name_it_would_change() -> None:
     with pytest.raises(ValueError, match="only letters, digits and _"):
         athena_type("struct<b c: int64>")
+    with pytest.raises(ValueError, match=r"two fields of .* would have the same name"):
+        athena_type("struct<b: int64, B: int64>")
 
 
 def test_leaves_arrive_by_the_rules_of_their_type(tmp_path: Path) -> None:
@@ -313,6 +315,18 @@ def test_a_masked_field_is_masked_in_json_too(
     columns = {"mask": {"address.street": "redact"}, "cast": {"address": "json"}}
     rows = by_pyarrow(extract(tmp_path, columns=columns))
     assert rows[0]["address"] == '{"street":"***","zip":1}'
+
+
+def test_masks_in_another_order_are_the_same_masks(tmp_path: Path) -> None:
+    masks = {"address.zip": "null", "address.street": "redact"}
+    for run, order in enumerate((sorted(masks), sorted(masks, reverse=True))):
+        pq.write_table(nested_table(), tmp_path / f"{run}.parquet")
+        columns = {"mask": {name: masks[name] for name in order}}
+        spec = files_spec(
+            tmp_path, "*.parquet", run_id=str(run), mode="incremental", columns=columns
+        )
+        report = run_extract(spec)
+        assert (report.rows, report.schema_changes) == (3, [])
 
 
 @pytest.mark.parametrize("name", ["address.stret", "id.x", "tags.k", "address."])

@@ -90,6 +90,15 @@ def test_a_row_that_comes_between_planning_and_the_snapshot_is_read_once(
     assert table.ids() == [1, 2, 3, 9, 10]
 
 
+def test_a_condition_on_the_clock_selects_other_rows_in_each_split(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.source.rows = [1, 2, 3]
+    inserted_meanwhile(table, monkeypatch, 9, shared=True)
+    report = table.run("full", where="due_at <= now()")
+    assert (report.rows, report.watermark) == (4, number(3).to_json())
+
+
 def test_without_one_snapshot_the_watermark_is_from_before_the_first_read(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
