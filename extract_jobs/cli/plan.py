@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -94,13 +94,21 @@ def plans_text(plans: Sequence[tuple[ExtractSpec, Planned]]) -> str:
     known = [plan.description for _, plan in plans]
     rows.append([
         counted(len(plans), "table"),
-        count_text(sum(about.estimated_rows or 0 for about in known)),
-        size_text(sum(about.estimated_bytes or 0 for about in known)),
+        _total([about.estimated_rows for about in known], count_text),
+        _total([about.estimated_bytes for about in known], size_text),
         str(sum(len(plan.splits) for _, plan in plans)),
         counted(sum(plan.retired.goes.files for _, plan in plans), "file"),
         "as the source estimates whole tables",
     ])  # fmt: skip
     return "\n".join(aligned(rows))
+
+
+def _total(amounts: Sequence[int | None], text: Callable[[int | None], str]) -> str:
+    """Return a sum as text that says if some of it, or all, is unknown."""
+    known = [amount for amount in amounts if amount is not None]
+    if not known:
+        return text(None)
+    return text(sum(known)) if len(known) == len(amounts) else f"at least {text(sum(known))}"
 
 
 def plan_text(spec: ExtractSpec, seen: Planned) -> str:

@@ -107,6 +107,14 @@ def test_a_plan_of_all_tables_has_totals_and_writes_nothing(cli: Cli, tmp_path: 
     assert names(tmp_path) == before
 
 
+def test_totals_of_a_plan_say_what_is_unknown(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "shop.db", "create table n (id integer primary key)")  # not analyzed
+    with (tmp_path / "shop.yml").open("a") as file:
+        file.write("  n:\n  n2: {query: 'select * from n'}\n")
+    assert cli("plan", "shop.yml")[1][-1].split()[:5] == ["4", "tables", "at", "least", "5"]
+    assert cli("plan", "shop.yml", "n", "n2")[1][-1].split()[:3] == ["2", "tables", "?"]
+
+
 def test_a_table_that_cannot_be_planned_stops_no_other(cli: Cli, tmp_path: Path) -> None:
     with (tmp_path / "shop.yml").open("a") as file:
         file.write("  missing:\n")
