@@ -32,4 +32,4 @@ from extract_jobs.worker import begin_log, main  # noqa: E402
 if __name__ == "__main__":
     begin_log(sys.argv[1:])
     stop = interrupt_on_sigterm()
-    sys.exit(main(sys.argv[1:], stop=stop))
+    stop.leave(main(sys.argv[1:], stop=stop))

@@ -27,4 +27,4 @@ if __name__ == "__main__":
     begin_log(sys.argv[1:])
     stop = interrupt_on_sigterm()
     interrupt_when_orphaned()
-    sys.exit(main(sys.argv[1:], stop=stop))
+    stop.leave(main(sys.argv[1:], stop=stop))

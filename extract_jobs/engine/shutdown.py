@@ -17,6 +17,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import NoReturn
 
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import EXIT_RETRY, ExtractError, Interrupted, StopRequested, error_line
@@ -46,6 +47,18 @@ class Stop:
 
     spec: ExtractSpec | None = None
     noticed: threading.Event = field(default_factory=threading.Event)
+
+    def leave(self, exit_code: int) -> NoReturn:
+        """End the process; after a stop, without waiting for its threads.
+
+        A stop that is raised while a pool starts a thread leaves one that nobody can end.
+        """
+        if not self.noticed.is_set():
+            sys.exit(exit_code)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(exit_code)
 
 
 def interrupt_on_sigterm() -> Stop:

@@ -253,12 +253,18 @@ class S3Storage:
 
     def _stage_probe(self, root: str) -> tuple[StagedFile, str]:
         token = uuid.uuid4().hex
-        writer = self.stage(join(root, PROBE + token), root, token)
+        uri = join(root, PROBE + token)
+        writer = self.stage(uri, root, token)
         try:
             writer.write(b"extract-jobs")
             return writer.close(), token
-        except BaseException:
+        except BaseException as error:
             writer.abort()
+            if not isinstance(error, Exception):
+                # A stop inside the request that begins the upload: its id never arrived.
+                for upload in self.abandoned(root):
+                    if upload.uri == uri:
+                        self._drop(upload)
             raise
 
     def _complete(self, staged: StagedFile) -> Exception | None:

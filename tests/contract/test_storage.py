@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
-from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.errors import ConfigError, SourceUnavailable, StopRequested
 from extract_jobs.storage import (
     AbandonedUpload,
     ObjectInfo,
@@ -521,6 +521,24 @@ def test_a_probe_leaves_nothing(place: Place) -> None:
     place.storage.put(place.at("before"), b"1")
     place.storage.probe(place.root)
     assert place.visible() == [place.at("before")]
+    assert list(place.storage.abandoned(place.root)) == []
+
+
+def test_a_probe_that_is_stopped_leaves_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not place.is_s3:
+        pytest.skip("a folder's probe makes no request that could be answered too late")
+    client = place.storage._client
+    begin = client.create_multipart_upload
+
+    def stop_after(**request: Any) -> None:
+        begin(**request)
+        raise StopRequested("stopped by SIGTERM")
+
+    monkeypatch.setattr(client, "create_multipart_upload", stop_after)
+    with pytest.raises(StopRequested):
+        place.storage.probe(place.root)
     assert list(place.storage.abandoned(place.root)) == []
 
 
