@@ -119,8 +119,7 @@ class Snapshot(Protocol):
         """Whether the splits and `count` see exactly this snapshot.
 
         False if the source cannot share one: then `count` sees the current state. It is taken
-            before
-        and after the splits, and only fewer rows than both are an error.
+        before and after the splits, and only fewer rows than both are an error.
         """
 
     @property

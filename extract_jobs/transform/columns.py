@@ -150,6 +150,8 @@ def _unknown(spec: ExtractSpec, of_table: Sequence[Column]) -> Iterator[str]:
     for name, found in inner.items():
         if found is None and name not in names:
             yield f"columns.mask: no field {name!r}; the values of a map are its field 'value'"
+        if outer := next((one for one in inner if name.startswith(f"{one}.")), None):
+            yield f"columns.mask: {name!r} lies within {outer!r}, which is masked as a whole"
     fields = [f for f in parse_partitions(spec.target.partition_by) if f.column]
     partition = [f.column for f in fields if f.column]
     plain = {f.column for f in fields if not f.function}

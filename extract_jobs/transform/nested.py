@@ -83,7 +83,7 @@ def _json_values(values: pa.Array) -> list[Any]:
     if found in ("string", "boolean", "integer"):
         return list(values.to_pylist())
     if found == "binary":
-        return [v and base64.b64encode(v).decode() for v in values.to_pylist()]
+        return [None if v is None else base64.b64encode(v).decode() for v in values.to_pylist()]
     # Arrow prints floats as the shortest text that reads back, and supports all years.
     texts = values.cast(pa.string()).to_pylist()
     if found == "float":

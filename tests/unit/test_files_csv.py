@@ -168,6 +168,7 @@ def test_numbers_days_and_truth_values_are_read_as_they_are_written(tmp_path: Pa
     "row",
     [
         "1.23,45;;", "1,234.56;;", "1.2345;;", "1,2,3;;", "1,234;;", "0x1;;",
+        "0.500;;", "-0.001;;", "01.234;;", "1.234e2;;",
         ";30.02.2024;", ";2024-12-31;", ";12/31/2024;", ";31.12.24;", ";31.12.2024 ;", ";;y", ";;1",
     ],
 )  # fmt: skip
@@ -275,6 +276,11 @@ def test_comments_are_left_out(
 def test_what_looks_like_a_comment_inside_of_quotes_is_data(tmp_path: Path) -> None:
     text = 'id,t\n1,"a\n# b"\n# c "\n"# d",\n'
     assert rows(tmp_path, text, comment="#") == [("1", "a\n# b"), ("# d", None)]
+
+
+def test_what_looks_like_a_comment_after_an_escaped_line_end_is_data(tmp_path: Path) -> None:
+    text = "id,t\n# c\n1,a\\\n# b\n"
+    assert rows(tmp_path, text, comment="#", escape="\\") == [(1, "a\n# b")]
 
 
 @pytest.mark.parametrize("declared", [None, {"id": "int64", "t": "string"}])

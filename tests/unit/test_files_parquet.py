@@ -9,6 +9,7 @@ import re
 import struct
 import time
 import uuid
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,16 @@ def test_only_what_the_footer_calls_old_is_old(tmp_path: Path) -> None:
         assert first(tmp_path) == ([datetime(1500, 1, 1)] if old else stored)
 
 
+def test_dates_beside_int96_are_of_the_calendar_of_dates(tmp_path: Path) -> None:
+    """Spark 3.0 wrote INT96 the old way and dates the new way, in one struct too."""
+    inside = [{"d": date(1500, 1, 10), "t": datetime(1500, 1, 10)}]
+    kind = pa.struct([("d", pa.date32()), ("t", pa.timestamp("us"))])
+    metadata = {"org.apache.spark.version": "3.0.3", "org.apache.spark.timeZone": "UTC"}
+    table = pa.table({"s": pa.array(inside, kind)})
+    put(tmp_path / "a.parquet", table, metadata, use_deprecated_int96_timestamps=True)
+    assert first(tmp_path) == [{"d": date(1500, 1, 10), "t": datetime(1500, 1, 1)}]
+
+
 def test_int96_is_read_in_microseconds_far_from_today_too(tmp_path: Path) -> None:
     stored = [
         datetime(9999, 12, 31, 23, 59, 59, 999999), datetime(1, 1, 1), None,
@@ -203,6 +214,19 @@ def test_types_of_other_writers_arrive_in_a_plain_form(
     pq.write_table(pa.table({"c": array}), tmp_path / "a.parquet", store_schema=store_schema)
     found = read_all(files_spec(tmp_path, "*.parquet")).column("c")
     assert (found.type, found.to_pylist()) == (expected, values)
+
+
+@pytest.mark.parametrize("wrap", [lambda kind: kind, pa.list_])
+def test_durations_in_different_units_are_refused(
+    tmp_path: Path, wrap: Callable[[pa.DataType], pa.DataType]
+) -> None:
+    for unit in ("ms", "us"):
+        table = pa.table({"d": pa.nulls(1, wrap(pa.duration(unit)))})
+        pq.write_table(table, tmp_path / f"{unit}.parquet")
+        [column] = FilesSource.open(files_spec(tmp_path, f"{unit}.parquet")).describe().columns
+        assert f"durations as their number of {unit}" in column.rule
+    with pytest.raises(TypeNotRepresentable, match=r"duration\[ms\].* and .*duration\[us\]"):
+        read_all(files_spec(tmp_path, "*.parquet"))
 
 
 def test_a_fixed_size_list_that_is_null_is_read_unless_arrow_itself_cannot(tmp_path: Path) -> None:
@@ -451,6 +475,15 @@ def test_digits_below_microseconds_become_what_is_asked_for(
     assert report.cut_to_microseconds == {"t": 3}
     with pytest.raises(TypeNotRepresentable, match="'t'"):
         run()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Rome", "+02:00"])
+def test_the_text_of_a_timestamp_with_any_zone_is_in_utc(tmp_path: Path, zone: str) -> None:
+    values = pa.array([-1, 1_000], pa.timestamp("ns", zone))
+    pq.write_table(pa.table({"t": values}), tmp_path / "a.parquet")
+    spec = files_spec(tmp_path, "*.parquet", columns={"cast": {"t": "string"}})
+    texts = ["1969-12-31 23:59:59.999999999Z", "1970-01-01 00:00:00.000001Z"]
+    assert read_all(spec).column("t").to_pylist() == texts
 
 
 def test_a_timestamp_beyond_64_bits_of_nanoseconds_is_text_but_no_number(tmp_path: Path) -> None:

@@ -286,7 +286,9 @@ def without_comments(block: Block, dialect: Dialect) -> Block:
         return block
     assert dialect.comment is not None
     mark = dialect.comment.encode()
-    if not dialect.quote or dialect.quote.encode() not in block.data:
+    # Only within quotes or after an escape may a line begin that is not a record's first.
+    marks = [one.encode() for one in (dialect.quote, dialect.escape) if one]
+    if not any(one in block.data for one in marks):
         text = re.sub(rb"(?:(?<=[\r\n])|\A)%s[^\r\n]*+" % re.escape(mark), b"", block.data)
         return replace(block, data=text)
 

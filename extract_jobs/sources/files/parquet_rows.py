@@ -43,7 +43,7 @@ def unify(
     """
     found, chosen = dict(known), set(chosen)
     for name, raw in zip(schema.names, schema.types, strict=True):
-        wanted = arrives_as(raw) or (None if name in chosen else pa.string())
+        wanted = arrives_as(raw, units=True) or (None if name in chosen else pa.string())
         if is_geometry(raw):
             wanted = raw  # so that files with different reference systems are told apart
         if wanted is None:
@@ -184,8 +184,16 @@ def _conformed(
         if column.name not in positions:
             arrays.append(pa.nulls(batch.num_rows, column.arrow_type))
             continue
+        # A struct with INT96 may have dates beside it.
         hybrid = calendars.hybrid_int96 if column.name in int96 else calendars.hybrid
-        leaves = Leaves(column.name, uri, truncated, hybrid=hybrid, zone=calendars.zone)
+        leaves = Leaves(
+            column.name,
+            uri,
+            truncated,
+            hybrid_dates=calendars.hybrid,
+            hybrid_times=hybrid,
+            zone=calendars.zone,
+        )
         values = batch.column(positions[column.name])
         arrays.append(rebuilt(values, column.arrow_type, leaves.converted))
     return pa.RecordBatch.from_arrays(arrays, names=[c.name for c in columns])

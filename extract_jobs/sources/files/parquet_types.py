@@ -102,15 +102,20 @@ def spelled(data_type: pa.DataType) -> str:
 
 
 @lru_cache(4096)
-def arrives_as(data_type: pa.DataType) -> pa.DataType | None:
-    """Return the type that values of a file's type arrive as; None where there is none."""
+def arrives_as(data_type: pa.DataType, *, units: bool = False) -> pa.DataType | None:
+    """Return the type that values of a file's type arrive as; None where there is none.
+
+    Args:
+        data_type: A type from `file_types`.
+        units: Keep durations as such, so that files whose units differ are told apart.
+    """
     types = pa.types
     if types.is_dictionary(data_type) or types.is_run_end_encoded(data_type):
-        return arrives_as(data_type.value_type)
+        return arrives_as(data_type.value_type, units=units)
     if isinstance(data_type, pa.UuidType | pa.JsonType):
         return pa.string()
     if types.is_nested(data_type):
-        return _nested_type(data_type)
+        return _nested_type(data_type, units=units)
     if types.is_null(data_type) or kind(data_type) == "string":
         return pa.string()
     is_bytes = kind(data_type) == "binary" or types.is_fixed_size_binary(data_type)
@@ -129,27 +134,29 @@ def arrives_as(data_type: pa.DataType) -> pa.DataType | None:
         wider = {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}
         return wider.get(data_type.bit_width, pa.decimal128(20, 0))
     if types.is_float16(data_type) or types.is_duration(data_type):
-        return pa.float32() if types.is_float16(data_type) else pa.int64()
+        whole = data_type if units else pa.int64()
+        return pa.float32() if types.is_float16(data_type) else whole
     plain = types.is_signed_integer(data_type) or types.is_floating(data_type)
     return data_type if plain or types.is_boolean(data_type) else None
 
 
-def _nested_type(data_type: pa.DataType) -> pa.DataType | None:
+def _nested_type(data_type: pa.DataType, *, units: bool) -> pa.DataType | None:
     """Return the type of lists, maps and structs whose leaves arrive as `arrives_as` says."""
     if pa.types.is_struct(data_type):
         names = [field.name.casefold() for field in data_type]
         unfit = any(not name or _UNPRINTABLE.search(name) for name in names)
-        inner = [arrives_as(field.type) for field in data_type]
+        inner = [arrives_as(field.type, units=units) for field in data_type]
         if not names or unfit or len(set(names)) < len(names) or None in inner:
             return None
         return pa.struct([(f.name, t) for f, t in zip(data_type, inner, strict=True)])
     if pa.types.is_map(data_type):
-        key, item = arrives_as(data_type.key_type), arrives_as(data_type.item_type)
+        key = arrives_as(data_type.key_type, units=units)
+        item = arrives_as(data_type.item_type, units=units)
         nested_key = key is not None and pa.types.is_nested(key)
         return None if key is None or item is None or nested_key else pa.map_(key, item)
     if pa.types.is_union(data_type):
         return None
-    item = arrives_as(data_type.value_type)
+    item = arrives_as(data_type.value_type, units=units)
     return None if item is None else pa.list_(item)
 
 

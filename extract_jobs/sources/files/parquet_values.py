@@ -78,14 +78,16 @@ class Leaves:
         uri: The file, for messages.
         truncated: Counts values whose digits below microseconds are cut off, by column; None
             refuses such values.
-        hybrid: Whether its dates and timestamps are of the old calendar.
+        hybrid_dates: Whether its dates are of the old calendar.
+        hybrid_times: Whether its timestamps are.
         zone: Time zone of the writer, if the file says so.
     """
 
     column: str
     uri: str
     truncated: dict[str, int] | None
-    hybrid: bool
+    hybrid_dates: bool
+    hybrid_times: bool
     zone: str | None
 
     def converted(self, values: pa.Array, target: pa.DataType) -> pa.Array:
@@ -115,10 +117,10 @@ class Leaves:
 
     def _cast(self, values: pa.Array, target: pa.DataType) -> pa.Array:
         if not _is_time(values.type):
-            found = exact_cast(rebased(values, self.zone) if self.hybrid else values, target)
+            found = exact_cast(rebased(values, self.zone) if self.hybrid_dates else values, target)
             return _in_range(found)
         moments, below = _parts_of(values)
-        moments = _in_range(rebased(moments, self.zone) if self.hybrid else moments)
+        moments = _in_range(rebased(moments, self.zone) if self.hybrid_times else moments)
         if pa.types.is_string(target):
             return _time_texts(moments, below)
         if pa.types.is_integer(target):
@@ -180,11 +182,14 @@ def _parts_of(values: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _time_texts(moments: pa.Array, below: pa.Array) -> pa.Array:
-    """Return timestamps as text: of six digits behind the point, or of nine if it takes them."""
-    texts = moments.cast(pa.string())
+    """Return timestamps as text: of six digits behind the point, or of nine if it takes them.
+
+    If they have a zone, whichever it is, the text is in UTC.
+    """
+    end = "Z" if moments.type.tz else ""
+    texts = moments.cast(pa.timestamp("us", "UTC" if end else None)).cast(pa.string())
     if not pc.any(pc.not_equal(below, 0)).as_py():
         return texts
-    end = "Z" if moments.type.tz else ""
     digits = pc.utf8_lpad(below.cast(pa.string()), 3, "0")
     longer = pc.binary_join_element_wise(pc.utf8_rtrim(texts, "Z"), digits, end, "")
     return pc.if_else(pc.equal(below, 0), texts, longer)

@@ -124,10 +124,12 @@ def usual_text(values: pa.Array, given: TextTypeSpec) -> pa.Array:
 
 
 def _usual_numbers(values: pa.Array, decimal: str, thousands: str | None) -> pa.Array:
-    point, whole = re.escape(decimal), r"\d+"
+    point = re.escape(decimal)
+    number = rf"(?:\d+(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?"
     if thousands is not None:
-        whole = rf"(?:\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+|\d+)"
-    number = rf"(?:{whole}(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?"
+        # Neither 0.500 nor 1.234e5 has groups: in such a value the character is a decimal point.
+        grouped = rf"[1-9]\d{{0,2}}(?:{re.escape(thousands)}\d{{3}})+(?:{point}\d*)?"
+        number = f"(?:{grouped}|{number})"
     fits = pc.match_substring_regex(values, rf"^[+-]?(?:{number}|(?i:nan|inf|infinity))$")
     found = pc.if_else(fits, values, pa.scalar(None, pa.string()))
     if thousands is not None:

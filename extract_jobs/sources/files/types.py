@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
@@ -136,6 +137,7 @@ TYPE_RULES: tuple[TypeRule, ...] = (
 )
 
 
+_UNIT = re.compile(r"duration\[(\w+)\]")
 _TIMES_AS = {
     "string": (pa.string(), "as text with every digit, as columns.cast asks"),
     "int64": (pa.int64(), "nanoseconds since 1970-01-01, as columns.cast asks"),
@@ -204,8 +206,8 @@ def _parquet_column(name: str, found: pa.DataType, uri: str, cast: str | None) -
         return _column(name, f"parquet {spelled(found)}", target, "by_permission", rule)
     if is_geometry(found):
         rule += ", as WKB; the files say neither that it is a geometry nor its reference system"
-    if pa.types.is_duration(found):
-        rule += f", as its number of {found.unit}"
+    if units := sorted(set(_UNIT.findall(str(found)))):
+        rule += f", durations as their number of {' and '.join(units)}"
     return _column(name, f"parquet {spelled(found)}", target, "lossless", rule)
 
 

@@ -29,9 +29,8 @@ class MysqlSnapshot:
 
     If `take` got sessions of one moment, all splits and the count see it. Otherwise each reads in
     its own transaction: the count need not equal the rows read; rows that nobody changes while they
-        are
-    read arrive exactly once; a row whose key changes meanwhile may arrive twice or not at all. With
-    one split (``split.strategy: none``) all rows are of one moment.
+    are read arrive exactly once; a row whose key changes meanwhile may arrive twice or not at all.
+    With one split (``split.strategy: none``) all rows are of one moment.
 
     Attributes:
         reader: Reads its splits.
