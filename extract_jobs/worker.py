@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -38,6 +37,7 @@ from extract_jobs.spec.arguments import JobArguments, parse_arguments
 from extract_jobs.spec.attempt_names import report_of
 from extract_jobs.spec.extract_spec import ExtractSpec, parse_spec
 from extract_jobs.storage import open_storage
+from extract_jobs.storage.region import name_the_region
 from extract_jobs.tracking.batch import BatchedTable, parse_batch
 from extract_jobs.tracking.heartbeat import Heartbeat
 from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
@@ -93,7 +93,7 @@ def run_attempt(argv: Sequence[str], *, stop: Stop, spark: SparkSession | None =
             nothing was read, written or reported. Of a batch, tables failed, as their reports say.
         Exception: A defect, which the report marks as one.
     """
-    _name_the_region()
+    name_the_region()
     arguments = parse_arguments(argv)
     with _failure_reported(arguments):
         text = _text_of(arguments.spec_uri)
@@ -286,17 +286,6 @@ def _log_fields(spec: ExtractSpec) -> dict[str, Any]:
         "run_id": spec.run_id,
         "attempt": spec.attempt,
     }
-
-
-def _name_the_region() -> None:
-    """Use ``AWS_REGION`` if boto3 has no other region, as other SDKs do.
-
-    Runtimes set either variable or both; boto3 reads only ``AWS_DEFAULT_REGION``. Executors inherit
-    the driver's.
-    """
-    region = os.environ.get("AWS_REGION")
-    if region and not os.environ.get("AWS_DEFAULT_REGION"):
-        os.environ["AWS_DEFAULT_REGION"] = region
 
 
 def _claim(arguments: JobArguments, spec: ExtractSpec) -> tuple[TrackedRun, Tracking] | None:

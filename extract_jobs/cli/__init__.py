@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("extract_jobs").setLevel(
             logging.INFO if arguments.verbose else logging.WARNING
         )
+        from extract_jobs.storage.region import name_the_region
+
+        name_the_region()
         with stoppable():
             code = _command(arguments.command)(arguments)
     except (ExtractError, StopRequested) as raised:

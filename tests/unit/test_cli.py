@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
+import boto3
 import pyarrow as pa
 import pytest
 
@@ -370,3 +371,10 @@ def test_a_wrong_partition_gets_what_is_near_or_hears_that_nothing_is(
     with pytest.raises(ConfigError) as caught:
         choose_columns(make_description(schema), spec)
     assert str(caught.value).endswith(hint)
+
+
+def test_aws_region_is_enough_to_name_the_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "")  # so that it is restored
+    assert main(["schema"]) == 0
+    assert boto3.session.Session().region_name == "eu-north-1"
