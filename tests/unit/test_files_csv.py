@@ -297,7 +297,9 @@ def test_a_footer_is_left_out(tmp_path: Path, declared: dict[str, str] | None) -
     expected = [(1, "x"), (2, "y")]
     assert rows(tmp_path, 'id,t\n1,x\n2,y\nTotal,"3\n"\n\nend\n\n', **given) == expected
     assert rows(tmp_path, "id,t\na,b\nc,d", **given) == []
-    assert rows(tmp_path, "id,t\na,b", **given) == []
+    assert rows(tmp_path, "id,t\n", **given) == []
+    with pytest.raises(SourceQueryFailed, match=r"it has 1 rows, fewer than files\.footer_rows"):
+        rows(tmp_path, "id,t\na,b", **given)
 
 
 @pytest.mark.parametrize("footer", [1, 3, 1000])

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, SourceQueryFailed
 from extract_jobs.sources.files.blocks import (
     Block,
     Dialect,
@@ -167,7 +167,7 @@ def row_blocks(
         most: Maximum bytes of a block, as for `blocks`.
     """
     found = _behind_header(stream, files, uri, header, offset=offset, most=most)
-    return _without_footer(found, files) if files.footer_rows else found
+    return _without_footer(found, files, uri) if files.footer_rows else found
 
 
 def _behind_header(
@@ -191,9 +191,13 @@ def _behind_header(
 
 
 def _without_footer(
-    found: Iterator[tuple[Header, Block]], files: FilesSpec
+    found: Iterator[tuple[Header, Block]], files: FilesSpec, uri: str
 ) -> Iterator[tuple[Header, Block]]:
-    """Yield blocks without the last rows of the file. Blocks that may hold some are held back."""
+    """Yield blocks without the last rows of the file. Blocks that may hold some are held back.
+
+    Raises:
+        SourceQueryFailed: The file has rows, but fewer than its footer should have.
+    """
     dialect, footer = dialect_of(files), files.footer_rows
     held: deque[tuple[Header, Block, int]] = deque()
     for header, block in found:
@@ -207,6 +211,12 @@ def _without_footer(
         footer -= len(starts) - first_left_out
         end = starts[first_left_out] if first_left_out < len(starts) else len(block.data)
         kept.append((header, replace(block, data=block.data[:end])))
+    if 0 < footer < files.footer_rows:
+        raise SourceQueryFailed(
+            f"{uri}: it has {files.footer_rows - footer} rows, fewer than files.footer_rows, which "
+            f"is {files.footer_rows}: a row of data may be among them. Complete the file, or set "
+            "files.footer_rows to what its files have"
+        )
     yield from reversed(kept)
 
 
