@@ -84,6 +84,8 @@ def test_a_message_is_kept_up_to_its_first_quote(text, shown):
         ('ERROR:  could not extend file "base/1": No space', SourceUnavailable, "extend file"),
         ("FATAL:  sorry, too many clients already", SourceUnavailable, "connection"),
         ("FATAL:  terminating connection due to administrator command", SourceUnavailable, "lost"),
+        ("server closed the connection unexpectedly\n\tThis probably", SourceUnavailable, "lost"),
+        ("no connection to the server\n", SourceUnavailable, "lost"),
         ('ERROR:  snapshot "00000003-1" does not exist', SourceUnavailable, "snapshot"),
         ('ERROR:  bad value: "deadlock detected"', SourceQueryFailed, "bad value: …"),
         ("ERROR:  permission denied for table t", ConfigError, "permission denied for table t"),
@@ -94,11 +96,13 @@ def test_a_message_is_kept_up_to_its_first_quote(text, shown):
 )  # fmt: skip
 def test_what_a_reader_says_is_taken_by_its_head(text, kind, says):
     statement = "select c0 from t where note <> 'ERROR:  \"deadlock detected\" connection reset'"
+    copy = f'COPY (SELECT "c0" FROM ({statement}) AS q) TO STDOUT (FORMAT "binary")'
     for said in (
         text,
         f"IO Error: Failed to fetch header for COPY: {text}",
         f'IO Error: Failed to execute query "{statement}": {text}',
         f'IO Error: Failed to prepare COPY "COPY ({statement}) TO STDOUT": {text}',
+        f'IO Error: Failed to prepare COPY "{copy}": {text}',
     ):
         error = reading_error(said, "reading t", statement)
         assert type(error) is kind

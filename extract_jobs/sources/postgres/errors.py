@@ -248,9 +248,11 @@ def _not_connected(text: str, what: str) -> ExtractError | None:
             return ConfigError(f"{what} failed: {reason}")
     if "connection to server" in words and (said := _answered(text)) is not None:
         return SourceUnavailable(f"{what} failed: {said}")
-    if any(needle in words for needle in _CUT):
-        return SourceUnavailable(f"{what} failed: the connection was lost or refused; run again")
-    return None
+    return _connection_lost(what) if any(needle in words for needle in _CUT) else None
+
+
+def _connection_lost(what: str) -> ExtractError:
+    return SourceUnavailable(f"{what} failed: the connection was lost or refused; run again")
 
 
 def before_any_row(error: ExtractError) -> ExtractError:
@@ -267,6 +269,17 @@ def before_any_row(error: ExtractError) -> ExtractError:
     )
 
 
+def _without_statement(text: str, statement: str) -> str:
+    """Drop the statement that DuckDB repeats, with the COPY that it has put around it.
+
+    The quotes of that COPY would hide the server's message, which comes after it.
+    """
+    before, found, after = text.replace("\0", "").replace(statement, "\0").partition("\0")
+    if found and '"COPY (' in before and '": ' in after:
+        return after.partition('": ')[2].replace("\0", "")
+    return re.sub(r'"[^"\0]*\0[^"]*"|\0', "", f"{before}{found}{after}")
+
+
 def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
     """Return what the text of a DuckDB error means. The text itself is only shown scrubbed.
 
@@ -279,7 +292,9 @@ def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
         statement: The statement, whose echo in the message is ignored.
     """
     if statement:
-        text = re.sub(r'"[^"\0]*\0[^"]*"|\0', "", text.replace("\0", "").replace(statement, "\0"))
+        text = _without_statement(text, statement)
+        if not text.strip():  # libpq has no words for a connection that is gone
+            return _connection_lost(what)
     text = _ECHO.sub("", text, count=1)
     server = _SERVER.search(text)
     if server and "RAISE" in text[server.end() :]:
