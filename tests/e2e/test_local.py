@@ -67,7 +67,7 @@ def test_two_stacks_side_by_side_from_up_to_down(tmp_path, pg_database):
             assert f"--dir {folder}" in up.stdout
         again = local("up", "--dir", folders[0])
         assert again.returncode == 1
-        assert "runs in" in again.stderr
+        assert "is already running in" in again.stderr
         for pid in pids:
             addresses = {
                 c.laddr.ip
