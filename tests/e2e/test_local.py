@@ -108,7 +108,7 @@ def test_two_stacks_side_by_side_from_up_to_down(tmp_path, pg_database):
     assert [down.returncode for down in downs] == [0, 0]
     assert [session_members(pid) for pid in pids] == [[], []]
     for folder in folders:
-        assert {path.name for path in folder.iterdir()} == {"logs", "server.log"}
+        assert {path.name for path in folder.iterdir()} == {"logs", "report.html", "server.log"}
     assert local("status", "--dir", folders[0]).returncode == 1
     assert local("down", "--dir", folders[0]).returncode == 0
 
