@@ -17,6 +17,7 @@ from extract_jobs.connections.secrets import secret_text
 from extract_jobs.errors import SourceUnavailable, WriteFailed
 from extract_jobs.spec.parts import CatalogSpec
 from extract_jobs.storage import open_storage
+from extract_jobs.tracking import running_jobs
 from extract_jobs.tracking.table import TrackedRun, Tracking, client_from_environment, utc_now
 
 
@@ -99,7 +100,7 @@ def test_the_reaper_does_not_take_a_page_for_the_word_that_no_job_runs():
     since = datetime.now(UTC) - timedelta(days=1)
     for service in ("glue", "ecs", "emr", "emr-serverless"):
         with pytest.raises(HTTPClientError, match="which AWS never sends"):
-            list(reaper._RUNNING[service](reaper._client.__wrapped__(service), "x", since))
+            list(running_jobs._RUNNING[service](reaper._client.__wrapped__(service), "x", since))
 
 
 CATALOG = CatalogSpec(database="lake", table="t")
