@@ -279,7 +279,8 @@ def test_rows_of_any_size_in_bounded_memory(
         columns = tuple(
             Column(n, k, a, True, "lossless", "", n) for n, k, a in
             (("id", "int", pa.int32()), ("b", "longblob", pa.binary())))
-        reader = MysqlReader(connection, Relation("t", "table"), None, columns, False, "reading t")
+        reader = MysqlReader(
+            connection, Relation("t", "table"), None, columns, frozenset(), "reading t")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         rows, sizes = 0, {{}}
         for batch in reader.read(Split(0)):
