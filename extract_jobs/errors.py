@@ -36,6 +36,8 @@ EXIT_CATALOG = 73
 """``EX_CANTCREAT`` of BSD's sysexits.h: the data is published, the catalog does not show it yet."""
 EXIT_CONFIG = 78
 """``EX_CONFIG`` of BSD's sysexits.h: a retry cannot help until something is changed."""
+WORST_FIRST = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED, EXIT_CATALOG)
+"""Which exit code a command ends with whose tables failed in different ways."""
 
 
 class ExtractError(Exception):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from extract_jobs.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_RETRY, ExtractError, Interrupted
+from extract_jobs.errors import WORST_FIRST, ExtractError, Interrupted
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 Answer = TypeVar("Answer")
@@ -46,8 +46,7 @@ def each_table(
 
 def worst_of(errors: Sequence[ExtractError]) -> ExtractError:
     """Return the error to end with: configuration first, then what a retry may fix."""
-    order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED)
-    return min(errors, key=lambda error: order.index(error.exit_code))
+    return min(errors, key=lambda error: WORST_FIRST.index(error.exit_code))
 
 
 def error_of_all(errors: Sequence[ExtractError], tables: int) -> ExtractError:

@@ -14,10 +14,10 @@ from extract_jobs.cli.process import internal_error, note_stop, stop_requested
 from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import (
     EXIT_CATALOG,
-    EXIT_CONFIG,
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_RETRY,
+    WORST_FIRST,
     CatalogFailed,
     ExtractError,
 )
@@ -118,8 +118,7 @@ def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[s
         of: How many tables were requested.
         run_id: The run, for trying again.
     """
-    order = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED, EXIT_CATALOG)
-    code = min((code for _, code in failed), key=order.index)
+    code = min((code for _, code in failed), key=WORST_FIRST.index)
     failures = [
         (r.extract_table, r.error or reported(CatalogFailed(catalog_failure(r)))) for r, _ in failed
     ]

@@ -7,16 +7,13 @@ import sys
 import traceback
 from datetime import UTC, datetime
 
+from extract_jobs.cli.each_table import worst_of
 from extract_jobs.cli.figures import counted
 from extract_jobs.cli.history import age_text, commit_log, last_published, younger
 from extract_jobs.cli.selection import selected_specs
 from extract_jobs.commit.log import ABANDON_AFTER
 from extract_jobs.errors import (
-    EXIT_CATALOG,
-    EXIT_CONFIG,
     EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_RETRY,
     CatalogFailed,
     ExtractError,
     Interrupted,
@@ -24,8 +21,6 @@ from extract_jobs.errors import (
     printable,
 )
 from extract_jobs.spec.extract_spec import ExtractSpec
-
-_WORST_FIRST = (EXIT_CONFIG, EXIT_RETRY, EXIT_FAILED, EXIT_CATALOG)
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -46,7 +41,7 @@ def command(arguments: argparse.Namespace) -> int:
             print(printable(f"{spec.extract_table}: {error_line(error)}"), file=sys.stderr)
             failures.append(error)
     if failures:
-        raise min(failures, key=lambda e: _WORST_FIRST.index(e.exit_code))
+        raise worst_of(failures)
     return EXIT_DONE
 
 
