@@ -96,13 +96,15 @@ def test_a_message_is_kept_up_to_its_first_quote(text, shown):
 )  # fmt: skip
 def test_what_a_reader_says_is_taken_by_its_head(text, kind, says):
     statement = "select c0 from t where note <> 'ERROR:  \"deadlock detected\" connection reset'"
-    copy = f'COPY (SELECT "c0" FROM ({statement}) AS q) TO STDOUT (FORMAT "binary")'
+    copy = f'COPY (SELECT "c0" FROM ({statement}) AS q) TO STDOUT (FORMAT "binary");'
+    ours = 'COPY (SELECT "pid" FROM (select pid) AS q) TO STDOUT (FORMAT "binary");'
     for said in (
         text,
         f"IO Error: Failed to fetch header for COPY: {text}",
         f'IO Error: Failed to execute query "{statement}": {text}',
         f'IO Error: Failed to prepare COPY "COPY ({statement}) TO STDOUT": {text}',
         f'IO Error: Failed to prepare COPY "{copy}": {text}',
+        f'Failed to prepare COPY "{ours}": {text}',
     ):
         error = reading_error(said, "reading t", statement)
         assert type(error) is kind

@@ -71,6 +71,8 @@ _LOCK_TIMEOUT = "lock timeout, somebody held a lock on a table for too long; run
 _RAISED = "a function raised an error, whose text is not shown because it may hold rows"
 _ECHO = re.compile(r'Failed to \w+ query "(?:BEGIN|set|select pid|select pg_)[^"]*": ')
 """DuckDB's repetition of one of our statements, in front of the error."""
+_COPY_ECHO = re.compile(r'^.*?\bFailed to prepare COPY "COPY \(.*?\) TO STDOUT.*?": ?', re.DOTALL)
+"""The same, of a statement that DuckDB has put into a COPY."""
 _SERVER = re.compile(r"(?:ERROR|FATAL|PANIC):\s+(.*)")
 _QUOTE = re.compile("[\"'`«»“”„‘’‹›「]")
 _MAY_BE_DATA = re.compile(rf"{_QUOTE.pattern}|\d{{4,}}|\b(?:DETAIL|CONTEXT):")
@@ -272,12 +274,13 @@ def before_any_row(error: ExtractError) -> ExtractError:
 def _without_statement(text: str, statement: str) -> str:
     """Drop the statement that DuckDB repeats, with the COPY that it has put around it.
 
-    The quotes of that COPY would hide the server's message, which comes after it.
+    The quotes of that COPY would hide the server's message, which comes after it. DuckDB also puts
+    it around statements of ours that are no part of ``statement``.
     """
-    before, found, after = text.replace("\0", "").replace(statement, "\0").partition("\0")
-    if found and '"COPY (' in before and '": ' in after:
-        return after.partition('": ')[2].replace("\0", "")
-    return re.sub(r'"[^"\0]*\0[^"]*"|\0', "", f"{before}{found}{after}")
+    if statement:
+        text = text.replace("\0", "").replace(statement, "\0")
+    text, copies = _COPY_ECHO.subn("", text, count=1)
+    return text.replace("\0", "") if copies else re.sub(r'"[^"\0]*\0[^"]*"|\0', "", text)
 
 
 def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
@@ -291,10 +294,9 @@ def reading_error(text: str, what: str, statement: str = "") -> ExtractError:
         what: What was being done.
         statement: The statement, whose echo in the message is ignored.
     """
-    if statement:
-        text = _without_statement(text, statement)
-        if not text.strip():  # libpq has no words for a connection that is gone
-            return _connection_lost(what)
+    text = _without_statement(text, statement)
+    if not text.strip():  # libpq has no words for a connection that is gone
+        return _connection_lost(what)
     text = _ECHO.sub("", text, count=1)
     server = _SERVER.search(text)
     if server and "RAISE" in text[server.end() :]:
