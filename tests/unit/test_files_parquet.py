@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import struct
@@ -11,8 +12,11 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +27,10 @@ import pytest
 from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
+from extract_jobs.sources import ReadRequest
+from extract_jobs.sources.files import parquet_footer
+from extract_jobs.sources.files.parquet_footer import Footer, read_footer
+from extract_jobs.sources.files.parquet_rows import group_bytes
 from extract_jobs.sources.files.parquet_types import unified
 from extract_jobs.sources.files.source import FilesSource
 from tests.support.files import batches_of, files_spec, read_all
@@ -508,3 +516,81 @@ def test_an_encrypted_file_is_refused_by_its_name(tmp_path: Path) -> None:
     assert (tmp_path / "a.parquet").read_bytes().endswith(b"PARE")
     with pytest.raises(SourceQueryFailed, match=r"a\.parquet cannot be read"):
         read_all(files_spec(tmp_path, "*.parquet"))
+
+
+def with_encrypted_column(path: Path, table: pa.Table) -> None:
+    """Write a file whose footer says that the last column is encrypted, with the footer's key.
+
+    Its bytes are not, so Arrow opens it. With a key of the column's own Arrow would end the process
+    as soon as it is asked about the chunk.
+    """
+    pq.write_table(table, path, store_schema=False, write_statistics=False)
+    data = path.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    body, footer = data[: -length - 8], data[-length - 8 : -8]
+    # The last chunk's metadata and the chunk end; total_byte_size of the row group follows.
+    chunk_end = b"\0\0\x16"
+    before, _, after = footer.rpartition(chunk_end)
+    # Field 8 of the chunk, a union whose first member is an empty struct; then the signature.
+    footer = before + b"\0" + b"\x5c\x1c\0\0" + chunk_end[1:] + after + bytes(28)
+    path.write_bytes(body + footer + struct.pack("<I", len(footer)) + b"PAR1")
+
+
+def without_secret(folder: Path) -> pa.Table:
+    """Return the rows of a folder's files as a run reads them that excludes a column."""
+    spec = files_spec(folder, "*.parquet", columns={"exclude": ["secret"]})
+    source = FilesSource.open(spec)
+    chosen = tuple(c for c in source.describe().columns if c.name != "secret")
+    with source.snapshot(ReadRequest(chosen)) as snapshot:
+        reader = snapshot.reader
+        batches = [batch for split in snapshot.splits(spec) for batch in reader.read(split)]
+        return pa.Table.from_batches(batches, reader.schema)
+
+
+@pytest.mark.parametrize("secret", [["x", "y"], [{"deep": [1]}, None]], ids=["plain", "nested"])
+def test_an_encrypted_column_is_refused_by_its_name_and_others_are_read(
+    tmp_path: Path, secret: list[Any]
+) -> None:
+    with_encrypted_column(tmp_path / "a.parquet", pa.table({"id": [1, 2], "secret": secret}))
+    with pytest.raises(TypeNotRepresentable, match=r"a\.parquet: column 'secret' is encrypted"):
+        read_all(files_spec(tmp_path, "*.parquet"))
+    assert without_secret(tmp_path).to_pydict() == {"id": [1, 2]}
+
+
+def test_arrow_is_not_asked_about_a_chunk_of_an_encrypted_column() -> None:
+    asked = []
+
+    def column(position: int) -> SimpleNamespace:
+        asked.append(position)
+        return SimpleNamespace(total_compressed_size=10)
+
+    metadata = SimpleNamespace(
+        num_columns=3, num_row_groups=1, row_group=lambda _: SimpleNamespace(column=column)
+    )
+    assert group_bytes(Footer(metadata, frozenset({1}))) == (20,)
+    assert asked == [0, 2]
+
+
+def test_a_footer_that_is_walked_has_no_encrypted_columns_unless_it_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A text that looks like a column's key has the footer read field by field."""
+    columns = {
+        "id": pa.array([1, 2]),
+        "looks like a key": pa.array([b"\x2c\x19", b"\x0c\x10"]),
+        "deep": pa.array([{"a": [1, 2], "b": {"c": "x"}}, None]),
+        "map": pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int32())),
+        "price": pa.array([Decimal("1.10"), None], pa.decimal128(9, 2)),
+        "day": pa.array([date(2026, 1, 1), None]),
+    }
+    written = io.BytesIO()
+    writer = pq.ParquetWriter(written, (table := pa.table(columns)).schema)
+    for _ in range(20):
+        writer.write_table(table)
+    writer.close()
+    walk = Mock(wraps=parquet_footer._encrypted)
+    monkeypatch.setattr(parquet_footer, "_encrypted", walk)
+    footer = read_footer(written)
+    walk.assert_called_once()
+    assert footer.metadata.num_row_groups == 20
+    assert footer.encrypted == frozenset()

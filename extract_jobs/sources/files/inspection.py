@@ -27,6 +27,7 @@ from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
 from extract_jobs.sources.files.objects import Listed
 from extract_jobs.sources.files.parquet_batches import open_parquet
+from extract_jobs.sources.files.parquet_footer import read_footer
 from extract_jobs.sources.files.parquet_rows import group_bytes, unify
 from extract_jobs.sources.files.parquet_types import file_types
 from extract_jobs.sources.files.streams import (
@@ -193,15 +194,16 @@ class Inspector:
             return self._jsonl(info, json_lines(stream, self.files, self.format, info.uri), known)
 
     def _parquet(self, info: ObjectInfo, file: IO[bytes]) -> tuple[Listed, Columns]:
-        with open_parquet(file) as opened:
-            metadata = opened.metadata
+        footer = read_footer(file)
+        with open_parquet(file, footer.metadata) as opened:
             counts = Counter(opened.schema_arrow.names)
             doubled = sorted(name for name, count in counts.items() if count > 1)
             if doubled:
                 raise ConfigError(f"{info.uri} has several columns named {', '.join(doubled)}")
             types = {name: (found, info.uri) for name, found in file_types(opened).items()}
-            groups = group_bytes(metadata)
-            return Listed(info, metadata.num_rows, groups), Columns(types=types)
+            footer.refuse_encrypted(self.chosen(list(types)), info.uri)
+            groups = group_bytes(footer)
+            return Listed(info, footer.metadata.num_rows, groups), Columns(types=types)
 
     def _csv(
         self, info: ObjectInfo, stream: Stream, known: Columns, cuts: _Cuts | None

@@ -23,7 +23,11 @@ _LOOKED_AT = 2**20
 
 
 def open_parquet(
-    file: IO[bytes], *, dictionaries: Sequence[str] = (), buffer_bytes: int = 0
+    file: IO[bytes],
+    metadata: pq.FileMetaData,
+    *,
+    dictionaries: Sequence[str] = (),
+    buffer_bytes: int = 0,
 ) -> pq.ParquetFile:
     """Open a file, with page checksums verified and INT96 read in microseconds.
 
@@ -32,11 +36,13 @@ def open_parquet(
 
     Args:
         file: The file.
+        metadata: Its footer.
         dictionaries: Columns that are read as numbers and a dictionary.
         buffer_bytes: Bytes of a column to read at a time; 0 reads all of them at once.
     """
     return pq.ParquetFile(
         file,
+        metadata=metadata,
         pre_buffer=False,
         page_checksum_verification=True,
         coerce_int96_timestamp_unit="us",
@@ -63,7 +69,7 @@ def bounded_batches(
     if not wide:
         yield from opened.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
         return
-    with open_parquet(file, dictionaries=wide) as again:
+    with open_parquet(file, opened.metadata, dictionaries=wide) as again:
         yield from again.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
 
 
@@ -97,19 +103,18 @@ def _wide_dictionaries(
     types = dict(zip(opened.schema_arrow.names, opened.schema_arrow.types, strict=True))
     rows = min(rows, about.num_rows)
     asked = []
+    leaves = opened.schema
     for position in range(about.num_columns):
+        name = leaves.column(position).path
+        if name not in wanted or not _has_length(types[name]):
+            continue  # Arrow must not be asked about a chunk that is encrypted
         chunk = about.column(position)
-        name = chunk.path_in_schema
-        if (
-            name in wanted
-            and chunk.has_dictionary_page
-            and _has_length(types[name])
-            and chunk.total_uncompressed_size * rows > _SURELY_SMALL
-        ):
+        if chunk.has_dictionary_page and chunk.total_uncompressed_size * rows > _SURELY_SMALL:
             asked.append(name)
     if not asked:
         return []
-    with open_parquet(file, dictionaries=asked, buffer_bytes=_LOOKED_AT) as looking:
+    metadata = opened.metadata
+    with open_parquet(file, metadata, dictionaries=asked, buffer_bytes=_LOOKED_AT) as looking:
         batches = looking.iter_batches(1, row_groups=[group], columns=asked, use_threads=False)
         first = next(batches, None)
         if first is None:

@@ -20,6 +20,7 @@ from extract_jobs.sources.files.parquet_calendar import (
     Calendars,
     calendars_of,
 )
+from extract_jobs.sources.files.parquet_footer import Footer, read_footer
 from extract_jobs.sources.files.parquet_types import arrives_as, is_geometry, spelled, unified
 from extract_jobs.sources.files.parquet_values import Leaves, rebuilt, times, with_nanoseconds
 
@@ -69,12 +70,14 @@ def unify(
     return found
 
 
-def group_bytes(metadata: pq.FileMetaData) -> tuple[int, ...]:
-    """Return the stored bytes of each row group."""
+def group_bytes(footer: Footer) -> tuple[int, ...]:
+    """Return the stored bytes of each row group, without those of encrypted columns."""
+    metadata = footer.metadata
     return tuple(
         sum(
             metadata.row_group(g).column(c).total_compressed_size
             for c in range(metadata.num_columns)
+            if c not in footer.encrypted
         )
         for g in range(metadata.num_row_groups)
     )
@@ -97,11 +100,13 @@ def read_groups(
         truncated: As in `Leaves`.
 
     Raises:
-        TypeNotRepresentable: A value does not fit the column's type.
+        TypeNotRepresentable: A value does not fit the column's type, or the column is encrypted.
     """
-    with open_parquet(file) as opened:
+    footer = read_footer(file)
+    with open_parquet(file, footer.metadata) as opened:
         names = frozenset(opened.schema_arrow.names)
         present = [c.name for c in columns if c.name in names]
+        footer.refuse_encrypted(present, uri)
         old = _int96(opened.schema, present)
         calendars = calendars_of(opened.metadata.metadata)
         metadata = opened.metadata
@@ -109,7 +114,7 @@ def read_groups(
             about = metadata.row_group(group)
             width = max(1, about.total_byte_size // max(1, about.num_rows))
             size = max(1, min(100_000, BATCH_BYTES // width))
-            nanoseconds = _Nanoseconds(file, group, old, uri) if old else None
+            nanoseconds = _Nanoseconds(file, metadata, group, old, uri) if old else None
             for batch in bounded_batches(file, opened, group, present, size):
                 whole = nanoseconds.added_to(batch) if nanoseconds else batch
                 for part in small_parts(whole, BATCH_BYTES):
@@ -132,8 +137,15 @@ class _Nanoseconds:
     they agree wherever nothing was dropped.
     """
 
-    def __init__(self, file: IO[bytes], group: int, names: frozenset[str], uri: str) -> None:
-        with pq.ParquetFile(file, pre_buffer=False) as opened:
+    def __init__(
+        self,
+        file: IO[bytes],
+        metadata: pq.FileMetaData,
+        group: int,
+        names: frozenset[str],
+        uri: str,
+    ) -> None:
+        with pq.ParquetFile(file, metadata=metadata, pre_buffer=False) as opened:
             self._table = opened.read_row_group(group, columns=sorted(names), use_threads=False)
         self._at, self._uri = 0, uri
 
