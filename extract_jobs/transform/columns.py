@@ -209,13 +209,17 @@ def problems(columns: Sequence[Column], spec: ExtractSpec, names: Sequence[str])
             yield f"columns.key: {name!r} is left out by columns.include or exclude"
 
 
+_IS_JSON = "parquet VARIANT"
+"""What its source already returns as JSON."""
+
+
 def _cast_problems(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str]:
     for column in columns:
         wanted = spec.columns.cast.get(column.name)
         target = parse_type(wanted) if wanted else column.arrow_type
         nested = pa.types.is_nested(column.arrow_type)
         if wanted == JSON:
-            if not nested:
+            if not nested and column.source_type != _IS_JSON:
                 yield (
                     f"columns.cast: {column.name!r} to json: it is read as {column.arrow_type}, "
                     "and json is the text of lists, maps and structs"

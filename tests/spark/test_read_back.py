@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pyspark
 import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as f
@@ -18,6 +21,8 @@ from extract_jobs.parquet.writer import PartitionedWriter
 from extract_jobs.run import run_extract
 from extract_jobs.storage.local import LocalStorage
 from extract_jobs.transform.transform import Transform, choose_columns
+from tests.support.files import files_spec
+from tests.support.files import read_all as read_all_files
 from tests.support.mysql_source import read_all
 from tests.support.mysql_source import source as mysql_source
 from tests.support.mysql_torture import COLUMNS
@@ -173,6 +178,33 @@ def test_every_type_of_mariadb_as_it_was_read(
             expected = [v and (v.rstrip("0") if "." in v else v) for v in naive]
         shown = [bytes(row[i]) if isinstance(row[i], bytearray) else row[i] for row in rows]
         assert shown == expected, field.name
+
+
+@pytest.mark.skipif(not pyspark.__version__.startswith("4."), reason="Spark 3 has no VARIANT")
+@pytest.mark.parametrize("fields", ["", "a decimal(9,2), d date"], ids=["as it is", "shredded"])
+def test_a_variant_of_spark_becomes_the_json_that_spark_prints(
+    spark: SparkSession, tmp_path: Path, fields: str
+) -> None:
+    made = [
+        """parse_json('{"a": 1.25, "b": [1, null, "x"], "c": 1e300, "é": {}}')""",
+        "to_variant_object(named_struct('d', date'1500-01-31', 'y', X'00ff', 'f', 0.1f, 'a', 2))",
+        "null",
+        "parse_json('null')",
+        "parse_json('-9223372036854775808')",
+    ]
+    frame = spark.sql(" union all ".join(f"select {n} n, {v} v" for n, v in enumerate(made)))
+    shredding = "spark.sql.variant.forceShreddingSchemaForTest"
+    spark.conf.set(shredding, fields)
+    try:
+        frame.coalesce(1).write.parquet(f"{tmp_path}/in")
+    finally:
+        spark.conf.unset(shredding)
+    written = pq.read_schema(*files_of(tmp_path / "in")).field("v").type
+    assert (written.get_field_index("typed_value") >= 0) or not fields
+    spec = files_spec(tmp_path / "in", "*.parquet", columns={"cast": {"v": "json"}})
+    found = read_all_files(spec).sort_by("n").column("v").to_pylist()
+    printed = [row.v for row in frame.orderBy("n").selectExpr("to_json(v) v").collect()]
+    assert [t and json.loads(t) for t in found] == [t and json.loads(t) for t in printed]
 
 
 def test_hostile_partition_values(spark: SparkSession, tmp_path: Path) -> None:

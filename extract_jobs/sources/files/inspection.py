@@ -99,6 +99,7 @@ class Inspector:
         target_bytes: Target distance of the records at which a plain text file is split.
         chosen: Whether a column is read.
         folder: Folders below it may name columns.
+        as_json: Columns that become JSON.
     """
 
     storage: Storage
@@ -107,6 +108,7 @@ class Inspector:
     target_bytes: int
     chosen: Callable[[Sequence[str]], Sequence[str]]
     folder: str
+    as_json: frozenset[str] = frozenset()
 
     def inspect(
         self, objects: Sequence[ObjectInfo], known: Columns
@@ -163,7 +165,7 @@ class Inspector:
     def _merged(self, known: Columns, more: Columns, uri: str) -> Columns:
         if self.format == "parquet":
             schema = pa.schema([(name, kind) for name, (kind, _) in more.types.items()])
-            types = unify(known.types, schema, uri, self.chosen(schema.names))
+            types = unify(known.types, schema, uri, self.chosen(schema.names), self.as_json)
             return replace(known, types=types)
         profiles = dict(known.profiles)
         for name, one in more.profiles.items():

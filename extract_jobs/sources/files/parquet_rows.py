@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from extract_jobs.errors import TypeNotRepresentable
+from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
 from extract_jobs.schema import Column
 from extract_jobs.sources.files.parquet_batches import (
     bounded_batches,
@@ -21,15 +21,27 @@ from extract_jobs.sources.files.parquet_calendar import (
     calendars_of,
 )
 from extract_jobs.sources.files.parquet_footer import Footer, read_footer
-from extract_jobs.sources.files.parquet_types import arrives_as, is_geometry, spelled, unified
+from extract_jobs.sources.files.parquet_types import (
+    VARIANT,
+    arrives_as,
+    file_types,
+    is_geometry,
+    spelled,
+    unified,
+)
 from extract_jobs.sources.files.parquet_values import Leaves, rebuilt, times, with_nanoseconds
+from extract_jobs.sources.files.parquet_variant import DamagedVariantError, variant_texts
 
 BATCH_BYTES = 16 * 2**20
 """Arrow bytes of a batch, estimated from the row group's uncompressed size."""
 
 
 def unify(
-    known: dict[str, tuple[pa.DataType, str]], schema: pa.Schema, uri: str, chosen: Iterable[str]
+    known: dict[str, tuple[pa.DataType, str]],
+    schema: pa.Schema,
+    uri: str,
+    chosen: Iterable[str],
+    as_json: Collection[str] = (),
 ) -> dict[str, tuple[pa.DataType, str]]:
     """Return type and file by column after one more file.
 
@@ -38,6 +50,7 @@ def unify(
         schema: This file's schema.
         uri: This file.
         chosen: Columns that are read; others may have any type.
+        as_json: Columns that become JSON, which VARIANT can only arrive as.
 
     Raises:
         TypeNotRepresentable: A column's type has no faithful form, or two files share none.
@@ -45,12 +58,13 @@ def unify(
     found, chosen = dict(known), set(chosen)
     for name, raw in zip(schema.names, schema.types, strict=True):
         wanted = arrives_as(raw, units=True) or (None if name in chosen else pa.string())
-        if is_geometry(raw):
+        if is_geometry(raw) or (raw == VARIANT and name in as_json):
             wanted = raw  # so that files with different reference systems are told apart
         if wanted is None:
             raise TypeNotRepresentable(
                 f"{uri}: column {name!r} is of type {spelled(raw)}, which has no faithful form "
-                "here: leave it out with columns.exclude"
+                f"here: {'make it text with columns.cast to json, or ' * (raw == VARIANT)}leave it "
+                "out with columns.exclude"
             )
         empty = pa.types.is_null(raw)
         before = found.get(name)
@@ -109,6 +123,7 @@ def read_groups(
         footer.refuse_encrypted(present, uri)
         old = _int96(opened.schema, present)
         calendars = calendars_of(opened.metadata.metadata)
+        variants = {name for name, found in file_types(opened).items() if found == VARIANT}
         metadata = opened.metadata
         for group in groups if groups is not None else range(metadata.num_row_groups):
             about = metadata.row_group(group)
@@ -117,8 +132,33 @@ def read_groups(
             nanoseconds = _Nanoseconds(file, metadata, group, old, uri) if old else None
             for batch in bounded_batches(file, opened, group, present, size):
                 whole = nanoseconds.added_to(batch) if nanoseconds else batch
+                whole = _with_json(whole, variants, uri)
                 for part in small_parts(whole, BATCH_BYTES):
                     yield _conformed(part, columns, uri, calendars, int96=old, truncated=truncated)
+
+
+def _with_json(batch: pa.RecordBatch, variants: Collection[str], uri: str) -> pa.RecordBatch:
+    """Return a batch with its VARIANT columns as JSON.
+
+    Raises:
+        SourceQueryFailed: A value is damaged.
+        TypeNotRepresentable: A date or time inside lies outside years 1 to 9999.
+    """
+    for position, name in enumerate(batch.schema.names):
+        if name not in variants:
+            continue
+        where = f"{uri}: a value of column {name!r}, of type VARIANT,"
+        try:
+            texts = variant_texts(batch.column(position))
+        except DamagedVariantError as error:
+            raise SourceQueryFailed(f"{where} is damaged ({error}); write the file anew") from None
+        except OverflowError:
+            raise TypeNotRepresentable(
+                f"{where} holds a date or time outside years 1 to 9999; leave the column out, or "
+                "write the file anew"
+            ) from None
+        batch = batch.set_column(position, name, texts)
+    return batch
 
 
 def _int96(schema: pq.ParquetSchema, names: Sequence[str]) -> frozenset[str]:

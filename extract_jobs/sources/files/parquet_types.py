@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -24,6 +23,9 @@ _COLUMN = re.compile(
     r"^  (?:optional|required|repeated) \S+ (?:field_id=\S+ )?(.+?)(?: \(.*)?[;{ ]*$"
 )
 _VARIANT = re.compile(r"^ +(?:optional|required|repeated) group .* \(Variant\(")
+_SPARK = b"org.apache.spark.sql.parquet.row.metadata"
+"""Where Spark keeps its own schema, in JSON. Spark 4.0 marks a VARIANT nowhere else."""
+_TYPES_INSIDE = ("type", "elementType", "keyType", "valueType", "fields")
 _UNPRINTABLE = re.compile(r"[<>:,]")
 """Characters that a type's text, which commits keep, could not be read back with."""
 
@@ -33,7 +35,7 @@ def file_types(opened: pq.ParquetFile) -> dict[str, pa.DataType]:
 
     Types that Arrow returns as the bare bytes or structs that they are stored in are opaque here,
     so that they are not mistaken for binary columns: INTERVAL, GEOMETRY, GEOGRAPHY, VARIANT.
-    GeoParquet 1 marks geometries only in the file's metadata.
+    GeoParquet 1 marks geometries only in the file's metadata, and Spark 4.0 VARIANT.
     """
     schema = opened.schema_arrow
     found = dict(zip(schema.names, schema.types, strict=True))
@@ -47,22 +49,63 @@ def file_types(opened: pq.ParquetFile) -> dict[str, pa.DataType]:
         if what and name in found:
             crs = text[len(what) :].strip("()").removeprefix("crs=").removeprefix(_DEFAULT_CRS)
             found[name] = pa.opaque(found[name], what, crs)
-    marked = [(name, "VARIANT", "") for name in with_variants(str(leaves))]
-    marked += [(n, "GEOMETRY", crs) for n, crs in _geometries(opened.metadata.metadata).items()]
-    for name, what, crs in marked:
+    for name, crs in _geometries(opened.metadata.metadata).items():
         if name in found and not isinstance(found[name], pa.OpaqueType):
-            found[name] = pa.opaque(found[name], what, crs)
+            found[name] = pa.opaque(found[name], "GEOMETRY", crs)
+    by_spark = _spark_variants(opened.metadata.metadata)
+    marked = with_variants(str(leaves)) | {n for n in by_spark if _holds_encoded(found.get(n))}
+    for name in marked & found.keys():
+        is_whole = _is_encoded(found[name])
+        found[name] = VARIANT if is_whole else pa.opaque(found[name], "VARIANT", "")
     return found
 
 
-def with_variants(schema: str) -> Iterator[str]:
-    """Yield the columns that are VARIANT, or hold one at any depth."""
-    column = ""
+VARIANT = pa.opaque(pa.binary(), "VARIANT", "")
+"""A whole column of VARIANT, in whichever columns it is stored."""
+
+
+def _is_encoded(data_type: pa.DataType) -> bool:
+    """Return whether a type is what VARIANT is stored in."""
+    names = {field.name for field in data_type} if pa.types.is_struct(data_type) else set()
+    parts = {"metadata", "value", "typed_value"}
+    return {"metadata"} < names <= parts and pa.types.is_binary(data_type.field("metadata").type)
+
+
+def _holds_encoded(data_type: pa.DataType | None) -> bool:
+    """Return whether a type holds what VARIANT is stored in, at any depth."""
+    types = pa.types
+    if data_type is None or types.is_dictionary(data_type) or not types.is_nested(data_type):
+        return False
+    inner = [data_type.field(i).type for i in range(data_type.num_fields)]
+    return _is_encoded(data_type) or any(map(_holds_encoded, inner))
+
+
+def with_variants(schema: str) -> set[str]:
+    """Return the columns that a schema, as Arrow prints it, marks as VARIANT at any depth."""
+    column, marked = "", set()
     for line in schema.splitlines():
         if found := _COLUMN.match(line):
             column = found[1]
         if _VARIANT.match(line):
-            yield column
+            marked.add(column)
+    return marked
+
+
+def _spark_variants(metadata: dict[bytes, bytes] | None) -> set[str]:
+    """Return the columns that Spark's own schema says are VARIANT at any depth."""
+    try:
+        fields = json.loads((metadata or {})[_SPARK])["fields"]
+        return {field["name"] for field in fields if _names_variant(field["type"])}
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        return set()
+
+
+def _names_variant(spark_type: Any) -> bool:
+    if isinstance(spark_type, list):
+        return any(map(_names_variant, spark_type))
+    if isinstance(spark_type, dict):
+        return any(_names_variant(spark_type.get(key)) for key in _TYPES_INSIDE)
+    return bool(spark_type == "variant")
 
 
 def _geometries(metadata: dict[bytes, bytes] | None) -> dict[str, str]:

@@ -32,6 +32,7 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage, join, open_storage
 from extract_jobs.transform.columns import is_chosen
+from extract_jobs.transform.types import JSON
 from extract_jobs.watermark import WatermarkValue
 
 logger = logging.getLogger(__name__)
@@ -189,7 +190,10 @@ class FilesSource:
 
     def _inspector(self, form: Format) -> Inspector:
         target = self.spec.split.target_bytes
-        return Inspector(self._storage, self.files, form, target, self._is_read, self.folder)
+        as_json = frozenset(name for name, to in self.spec.columns.cast.items() if to == JSON)
+        return Inspector(
+            self._storage, self.files, form, target, self._is_read, self.folder, as_json
+        )
 
     def _is_read(self, names: Sequence[str]) -> list[str]:
         """Return the columns that are extracted; the types of others do not matter."""

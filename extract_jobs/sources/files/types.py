@@ -11,7 +11,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column, Fidelity, TypeRule
 from extract_jobs.sources.files.inspection import Columns
 from extract_jobs.sources.files.listing import Format
-from extract_jobs.sources.files.parquet_types import arrives_as, is_geometry, spelled
+from extract_jobs.sources.files.parquet_types import VARIANT, arrives_as, is_geometry, spelled
 from extract_jobs.sources.files.text_forms import form_problems, forms_of, type_name
 from extract_jobs.sources.files.type_inference import NUMBERS, TEXT, TypeProfile
 from extract_jobs.spec.source import FilesSpec
@@ -129,7 +129,14 @@ TYPE_RULES: tuple[TypeRule, ...] = (
         "several systems in one column are refused",
     ),
     TypeRule(
-        "parquet: variant, interval, geometries inside of others",
+        "parquet: variant",
+        "string",
+        "by_permission",
+        "as JSON, if columns.cast to json asks for it; otherwise refused, and so are those inside "
+        "of other columns",
+    ),
+    TypeRule(
+        "parquet: interval, geometries inside of others",
         "-",
         "refused",
         "leave such columns out",
@@ -203,6 +210,9 @@ def _parquet_column(name: str, found: pa.DataType, uri: str, cast: str | None) -
     rule = f"as in {uri.rsplit('/', 1)[-1]}"
     if pa.types.is_timestamp(target) and cast in _TIMES_AS:
         target, rule = _TIMES_AS[cast]
+        return _column(name, f"parquet {spelled(found)}", target, "by_permission", rule)
+    if found == VARIANT:
+        rule += ", as JSON: columns.cast"
         return _column(name, f"parquet {spelled(found)}", target, "by_permission", rule)
     if is_geometry(found):
         rule += ", as WKB; the files say neither that it is a geometry nor its reference system"
