@@ -220,7 +220,8 @@ def test_sigterm_aborts_reports_and_exits(task):
     # Enough bytes for a file to be uploaded, although DuckDB reads ten vectors ahead; then a wait.
     task.spec(
         query="select n as id, "
-              "(select string_agg(md5((n + k / 99.0)::text), '') from generate_series(1, 120) k) x, "
+              "(select string_agg(md5((n + k / 99.0)::text), '') from generate_series(1, 120) k)"
+              " as x, "
               "case when n > 40960 then pg_sleep(0.05)::text end as s "
               "from generate_series(1, 100000) n",
         target={"file_bytes": 6_000_000},
