@@ -20,7 +20,7 @@ from extract_jobs.attempt.attempt_report import attempt_report, leave_report
 from extract_jobs.attempt.context import RunContext, utc_now
 from extract_jobs.catalog import check_catalog
 from extract_jobs.commit.log import CommitLog
-from extract_jobs.engine.choice import will_need_workers, worker_modules
+from extract_jobs.engine.placement import will_need_workers, worker_modules
 from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import (
     CommitConflict,

@@ -27,7 +27,7 @@ from extract_jobs.commit.log import CommitLog, Replaces, next_commit
 from extract_jobs.commit.reconcile import reconcile, refuse_fewer
 from extract_jobs.commit.record import Commit
 from extract_jobs.connections.secrets import secret_text
-from extract_jobs.engine.choice import Placement, place_splits
+from extract_jobs.engine.placement import Placement, place_splits
 from extract_jobs.engine.run_splits import (
     SplitResult,
     SplitTask,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from extract_jobs.cli.suggest import quoted
 from extract_jobs.connections import secret_text
-from extract_jobs.connections.engines import ENGINES
+from extract_jobs.connections.databases import ENGINES
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.source import holds_password
 from extract_jobs.spec.uris import absolute, is_inside

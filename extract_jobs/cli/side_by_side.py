@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from extract_jobs.cli.one_table import Ended, run_one
 from extract_jobs.cli.process import logging_for, stop_text
-from extract_jobs.engine.choice import may_use_spark, worker_modules
+from extract_jobs.engine.placement import may_use_spark, worker_modules
 from extract_jobs.engine.shutdown import CLEAN_UP_SECONDS, NOTICE_SECONDS, give_up
 from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import Interrupted, StopRequested, printable

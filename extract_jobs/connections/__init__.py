@@ -11,7 +11,7 @@ from typing import Any
 
 from extract_jobs.connections.certificates import certificate_file, client_certificate
 from extract_jobs.connections.connection import DatabaseConnection, is_local
-from extract_jobs.connections.engines import ENGINES, Engine
+from extract_jobs.connections.databases import ENGINES, Engine
 from extract_jobs.connections.secrets import secret_text
 from extract_jobs.connections.tokens import IamLogin, Login, iam_login
 from extract_jobs.connections.urls import from_secret, from_text, from_url

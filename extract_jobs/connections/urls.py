@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from extract_jobs.connections.certificates import is_pem
-from extract_jobs.connections.engines import Engine
+from extract_jobs.connections.databases import Engine
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.source import holds_password
 

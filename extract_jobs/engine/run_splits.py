@@ -3,7 +3,7 @@
 Each split is one task, and as many tasks are under way as connections are allowed. So the limit on
 connections is exact, a free connection takes the next split whatever its size, progress comes split
 by split, a lost worker costs one split, and the first error that no retry can fix stops the rest at
-once. `engine.choice` decides where splits run. On Spark a task is a job of its own: see
+once. `engine.placement` decides where splits run. On Spark a task is a job of its own: see
 `arrow_splits` if Python reads the rows, `dataframe_splits` if Spark does. Otherwise it goes to a
 worker process (`process_splits`), unless only one task runs at a time.
 
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from extract_jobs.commit.deduplication import CommittedRows
 from extract_jobs.engine.arrow_splits import run_in_process, run_on_spark
-from extract_jobs.engine.choice import Placement
+from extract_jobs.engine.placement import Placement
 from extract_jobs.engine.dataframe_splits import run_dataframe
 from extract_jobs.engine.process_splits import pickled, run_on_process
 from extract_jobs.engine.split_task import (

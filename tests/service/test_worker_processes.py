@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.engine import worker_processes
-from extract_jobs.engine.choice import Placement, processes_for
+from extract_jobs.engine.placement import Placement, processes_for
 from extract_jobs.engine.process_splits import pickled
 from extract_jobs.engine.run_splits import abort_leftover_uploads, run_splits
 from extract_jobs.engine.split_task import SplitFailure, SplitResult

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from extract_jobs.engine.choice import Placement, place_splits
+from extract_jobs.engine.placement import Placement, place_splits
 from extract_jobs.engine.run_splits import Progress, abort_leftover_uploads, run_splits
 from extract_jobs.engine.split_task import SplitTask
 from extract_jobs.run import run_extract

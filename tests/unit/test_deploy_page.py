@@ -13,7 +13,7 @@ from botocore import xform_name
 
 from extract_jobs.cli.arguments import argument_parser
 from extract_jobs.config import job_settings, load_config, specs_for
-from extract_jobs.connections.engines import ENGINES
+from extract_jobs.connections.databases import ENGINES
 from extract_jobs.connections.urls import from_secret
 from infra.deploy import _parser
 from infra.image import build

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from extract_jobs.engine import run_splits as engine
-from extract_jobs.engine.choice import Placement
+from extract_jobs.engine.placement import Placement
 from extract_jobs.engine.split_task import Progress, SplitFailure
 from extract_jobs.errors import Interrupted, SourceQueryFailed
 from extract_jobs.sources.splits import Split
