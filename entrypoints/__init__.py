@@ -1,1 +1,1 @@
-"""What AWS starts: one script per job type and two Lambda handlers."""
+"""What AWS starts: one script per job type and three Lambda handlers."""

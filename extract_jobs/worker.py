@@ -179,8 +179,8 @@ def _imported(spec: ExtractSpec) -> Callable[..., Report]:
     from extract_jobs.engine.imports import import_early, without_collections
 
     with without_collections():
-        from extract_jobs.engine.placement import worker_modules
         from extract_jobs.engine.pandas_free import skip_pandas
+        from extract_jobs.engine.placement import worker_modules
         from extract_jobs.run import run_extract
 
         skip_pandas()

@@ -13,8 +13,8 @@ from extract_jobs.cli.each_table import each_table, error_of_all
 from extract_jobs.cli.figures import aligned, count_text, counted, size_text
 from extract_jobs.cli.selection import read_config, specs_of
 from extract_jobs.config import tables_at_a_time
-from extract_jobs.engine.placement import may_use_spark
 from extract_jobs.engine.pandas_free import skip_pandas
+from extract_jobs.engine.placement import may_use_spark
 from extract_jobs.errors import EXIT_DONE, ConfigError, ExtractError, error_line, printable
 from extract_jobs.planning.new_files import Objects
 from extract_jobs.planning.retired_preview import Amount, Retired

@@ -15,9 +15,9 @@ from extract_jobs.cli.selection import specs_by_config
 from extract_jobs.cli.side_by_side import side_by_side, tables_at_once
 from extract_jobs.cli.views import result_line, summary
 from extract_jobs.config import SourceConfig, tables_at_a_time
-from extract_jobs.engine.placement import worker_modules
 from extract_jobs.engine.imports import import_early
 from extract_jobs.engine.pandas_free import skip_pandas
+from extract_jobs.engine.placement import worker_modules
 from extract_jobs.errors import EXIT_DONE, ExtractError, Interrupted, printable
 from extract_jobs.reporting.report import Report
 from extract_jobs.spec.extract_spec import ExtractSpec

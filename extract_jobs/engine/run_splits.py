@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from extract_jobs.commit.deduplication import CommittedRows
 from extract_jobs.engine.arrow_splits import run_in_process, run_on_spark
-from extract_jobs.engine.placement import Placement
 from extract_jobs.engine.dataframe_splits import run_dataframe
+from extract_jobs.engine.placement import Placement
 from extract_jobs.engine.process_splits import pickled, run_on_process
 from extract_jobs.engine.split_task import (
     Results,

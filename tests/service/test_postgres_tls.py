@@ -82,7 +82,9 @@ def test_a_secret_holds_certificate_and_key(
         "username": "certain", "host": server.host, "port": server.port,
         "dbname": server.database, **own,
     }  # fmt: skip
-    monkeypatch.setattr("extract_jobs.connections.secret_text", lambda **_: json.dumps(secret))
+    monkeypatch.setattr(
+        "extract_jobs.connections.resolve.secret_text", lambda **_: json.dumps(secret)
+    )
     spec = make_spec(
         extract_table="public.t",
         connection={"host": None, "database": None, "user": None, "secret_id": "s"},
