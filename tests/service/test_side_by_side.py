@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.cli.side_by_side import DEFAULT_JOBS, tables_at_once
-from extract_jobs.engine import choice
+from extract_jobs.engine import placement
 from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import Interrupted, StopRequested
 from extract_jobs.reporting.progress import Progress
@@ -161,7 +161,7 @@ def test_a_signal_ends_all_tables(pg_database: Server, tmp_path: Path, number: i
 
 def test_no_more_tables_than_the_source_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     # Other tests of this process may have a session.
-    monkeypatch.setattr(choice, "spark_is_set_up", lambda: False)
+    monkeypatch.setattr(placement, "spark_is_set_up", lambda: False)
     specs = [make_spec(extract_table=f"t{n}", source_type="postgres") for n in range(9)]
     assert tables_at_once(None, specs, 40) == DEFAULT_JOBS
     assert tables_at_once(7, specs, 40) == 7
@@ -177,12 +177,12 @@ def test_no_more_tables_than_the_source_allows(monkeypatch: pytest.MonkeyPatch) 
 def test_workers_start_early_only_where_much_is_read(
     monkeypatch: pytest.MonkeyPatch, mode: str, first: bool, expected: bool
 ) -> None:
-    monkeypatch.setattr(choice, "spark_is_set_up", lambda: False)
-    monkeypatch.setattr(choice, "processes_for", lambda *_: 2)
+    monkeypatch.setattr(placement, "spark_is_set_up", lambda: False)
+    monkeypatch.setattr(placement, "processes_for", lambda *_: 2)
     more: dict[str, Any] = {"watermark": {"column": "id"}} if mode == "incremental" else {}
     spec = make_spec(mode=mode, **more)
     large = make_description(pa.schema([("id", pa.int64())]), estimated_bytes=2**40)
-    assert choice.will_need_workers(spec, large, None, first=first) is expected
+    assert placement.will_need_workers(spec, large, None, first=first) is expected
 
 
 @pytest.mark.parametrize("more", [{"engine": "spark"}, {"source_type": "oracle"}])
