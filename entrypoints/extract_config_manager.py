@@ -7,6 +7,7 @@ Reads ``<CONFIG_URI>/<source_name>.yml``, and writes into the execution's own fo
 - ``batches/<batch_id>.json``: the tables of a batch, which one worker runs,
 - ``tables_to_extract.json``: the list that the Map reads, one item per table or batch,
 - ``config.yml``: the config as it was read,
+- ``listed_tables.json``: the source's tables that patterns of the config match, if it has any,
 - ``event.json``: the event, for a rerun to start from.
 
 Then it puts one PENDING item per table into the tracking table. Anything wrong raises a
@@ -26,6 +27,7 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from extract_jobs.config import (
@@ -35,9 +37,18 @@ from extract_jobs.config import (
     map_concurrency,
     resolve_tables,
     specs_for,
+    with_listed,
 )
 from extract_jobs.config.event_overrides import check_event_overrides
+from extract_jobs.config.known_tables import (
+    KnownTables,
+    known_tables_uri,
+    listed_from,
+    listed_json,
+    news,
+)
 from extract_jobs.errors import ConfigError, WriteFailed
+from extract_jobs.planning.source_tables import list_tables as list_source
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, Storage, join, open_storage
 from extract_jobs.tracking.batch import batch_json
@@ -52,6 +63,10 @@ _WRITE_THREADS = 32
 _MOST_NAMED = 5
 _BACKFILLS = {"mode", "watermark"}
 """Overrides after which the size of a table's last commit says nothing of this run's."""
+MOST_LISTED = 20_000
+"""Maximum tables that the patterns of a config may match, excluded ones and views included."""
+LISTED_NAME = "listed_tables.json"
+"""Name of the list of tables that patterns match, in an execution's work folder."""
 CONFIG_NAME = "config.yml"
 """Name of the copy of the config in an execution's work folder."""
 
@@ -67,19 +82,22 @@ class Settings:
             out, such as the stack's own job name and subnets.
         event_overrides: Keys of a table that events may override if the config does not say; None
             uses those of `extract_jobs.config.event_overrides`.
+        list_tables: Whether this function may connect to sources, to list the tables that a
+            config's patterns take.
     """
 
     config_uri: str
     work_uri: str
     job_defaults: Mapping[str, Mapping[str, Any]]
     event_overrides: tuple[str, ...] | None = None
+    list_tables: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Read ``CONFIG_URI``, ``WORK_URI``, ``JOB_DEFAULTS`` and ``EVENT_OVERRIDES``.
+        """Read ``CONFIG_URI``, ``WORK_URI`` and the optional variables.
 
         ``JOB_DEFAULTS`` is JSON, ``{}`` by default; ``EVENT_OVERRIDES`` is a list of keys separated
-        by commas, and empty means unset.
+        by commas, and empty means unset; ``LIST_TABLES`` is ``yes`` or ``no``, the default.
 
         Raises:
             ConfigError: One is missing, or is not JSON.
@@ -93,7 +111,8 @@ class Settings:
             raise ConfigError(f"JOB_DEFAULTS of the deployment is not JSON: {error}") from error
         keys = [key.strip() for key in environment.get("EVENT_OVERRIDES", "").split(",")]
         listed = tuple(filter(None, keys)) or None
-        return cls(environment["CONFIG_URI"], environment["WORK_URI"], defaults, listed)
+        may_list = environment.get("LIST_TABLES") == "yes"
+        return cls(environment["CONFIG_URI"], environment["WORK_URI"], defaults, listed, may_list)
 
 
 @dataclass(frozen=True)
@@ -141,6 +160,7 @@ def list_tables(
 
     Raises:
         ConfigError: The event, the config or their combination is invalid.
+        SourceUnavailable: The source's tables cannot be listed; calling again is safe.
         WriteFailed: Storage or the tracking table failed; calling again is safe.
     """
     execution_id, started = event["execution_id"], event["execution_started_at"]
@@ -154,6 +174,7 @@ def list_tables(
         by_config=config.source.event_overrides,
         by_deployment=settings.event_overrides,
     )
+    config = _with_tables(config, selection, folder, settings, open_storage)
     tables, note = _tables_of(selection, config)
     execution = Execution(execution_id, started, folder, settings, tracking.table)
     items = _write_specs(execution, config, tables, selection, open_storage)
@@ -164,6 +185,7 @@ def list_tables(
     open_storage(folder).put(where, _json(listed))
     # Last, so that no run is announced if something fails here.
     tracking.announce(run_of(item) for item in items)
+    found = "" if selection.is_rerun else _news(config, tables, settings, tracking, open_storage)
     logger.info(
         "%d tables of %s in %d jobs: %s", len(items), selection.source_name, len(listed), where
     )
@@ -175,7 +197,7 @@ def list_tables(
         "table_count": len(items),
         "max_concurrency": map_concurrency(config, tables, selection.overrides),
         "tracking_table": tracking.table,
-        "note": note,
+        "note": ". ".join(filter(None, (note, found))),
     }
 
 
@@ -206,6 +228,61 @@ def _tables_of(selection: Selection, config: SourceConfig) -> tuple[list[str], s
     note = f"{len(gone)} failed tables are not in the config any more and were left out"
     logger.warning("%s: %s", note, ", ".join(gone))
     return kept, f"{note}: {_some(gone)}"
+
+
+def _with_tables(
+    config: SourceConfig,
+    selection: Selection,
+    folder: str,
+    settings: Settings,
+    open_storage: OpenStorage,
+) -> SourceConfig:
+    """Add the tables that patterns take: the same for every call and rerun of an execution."""
+    if not config.patterns:
+        return config
+    where = join(folder, LISTED_NAME)
+    before = join(selection.tables_of, LISTED_NAME) if selection.tables_of else where
+    raw = open_storage(where).read(where) or open_storage(before).read(before)
+    if raw is None:
+        if not settings.list_tables:
+            names = ", ".join(pattern.name for pattern in config.patterns)
+            raise ConfigError(
+                f"{config.where}: {names}: the config manager may not connect to sources here, so "
+                "it cannot list their tables: deploy with ListTables=yes, or name the tables "
+                "(extract-jobs init --update)"
+            )
+        matching = (t for t in list_source(config) if any(p.matches(t) for p in config.patterns))
+        found = list(islice(matching, MOST_LISTED + 1))
+        if len(found) > MOST_LISTED:
+            raise ConfigError(
+                f"{config.where}: its patterns match more than {MOST_LISTED:,} tables; split it "
+                "into several sources"
+            )
+        raw = listed_json(found)
+    complete = with_listed(config, listed_from(raw, where))  # refuses before it is kept
+    if open_storage(where).put_if_absent(where, raw) != raw:
+        raise WriteFailed(
+            f"{folder}: the config manager was called twice at once, and the source's tables "
+            "changed between the calls; the next call uses what the faster one stored"
+        )
+    return complete
+
+
+def _news(
+    config: SourceConfig,
+    tables: Sequence[str],
+    settings: Settings,
+    tracking: Tracking,
+    open_storage: OpenStorage,
+) -> str:
+    """Return which tables of patterns are new or have gone since the last execution, as text."""
+    if not config.patterns:
+        return ""
+    uri = known_tables_uri(settings.work_uri, config.source.name)
+    storage = open_storage(uri)
+    found = news(config, KnownTables.read(storage, uri), tables, tracking.clock())
+    storage.put(uri, found.known.to_bytes())
+    return found.text()
 
 
 def _some(tables: Sequence[str]) -> str:

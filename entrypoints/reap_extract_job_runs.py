@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from extract_jobs.config import load_config
+from extract_jobs.config import SourceConfig, load_config
+from extract_jobs.config.known_tables import KnownTables, known_tables_uri
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.reporting.metrics import metrics_line
@@ -61,15 +62,18 @@ class Settings:
         state_machine_arn: The state machine whose executions are checked.
         config_uri: Folder of the source configs, which list the tables that can be overdue.
         overdue: How long after its last success a table is overdue.
+        work_uri: Folder of the executions' files, which says which tables patterns have taken;
+            empty counts no such table.
     """
 
     state_machine_arn: str
     config_uri: str
     overdue: timedelta
+    work_uri: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Read ``STATE_MACHINE_ARN``, ``CONFIG_URI`` and ``OVERDUE_HOURS``.
+        """Read ``STATE_MACHINE_ARN``, ``CONFIG_URI``, ``OVERDUE_HOURS`` and ``WORK_URI``.
 
         Raises:
             ConfigError: One is missing, or the hours are not a number.
@@ -83,7 +87,7 @@ class Settings:
         except ValueError:
             raise ConfigError("OVERDUE_HOURS of the deployment is not a number") from None
         arn, config_uri = environment["STATE_MACHINE_ARN"], environment["CONFIG_URI"]
-        return cls(arn, config_uri, timedelta(hours=hours))
+        return cls(arn, config_uri, timedelta(hours=hours), environment.get("WORK_URI", ""))
 
 
 def handler(event: object, _context: object) -> dict[str, Any]:
@@ -237,7 +241,7 @@ def count_overdue(
         except ConfigError as error:
             logger.warning("%s", error)
             continue
-        for table in config.tables:
+        for table in (*config.tables, *_taken(config, settings, open_storage)):
             since[f"{config.source.name}/{table}"] = listed.modified_at or now
     since.update(tracking.last_successes(list(since)))
     overdue = sorted(table for table, at in since.items() if now - at > settings.overdue)
@@ -246,6 +250,14 @@ def count_overdue(
     counted = {"TablesOverdue": len(overdue)}
     print(metrics_line(counted, pipeline=tracking.table, source_name="*", now=now))
     return overdue
+
+
+def _taken(config: SourceConfig, settings: Settings, open_storage: OpenStorage) -> Iterator[str]:
+    """Yield the tables that the config's patterns took in the last execution."""
+    if config.patterns and settings.work_uri:
+        uri = known_tables_uri(settings.work_uri, config.source.name)
+        known = KnownTables.read(open_storage(uri), uri)
+        yield from known.tables if known else ()
 
 
 @functools.cache

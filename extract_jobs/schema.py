@@ -6,11 +6,12 @@ Types are lossless, refused, or converted by permission, never silently lossy.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Literal
 
 from extract_jobs.watermark import WatermarkType
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Fidelity = Literal["lossless", "as_text", "by_permission"]
 
@@ -56,19 +57,6 @@ class TypeRule:
     arrives_as: str
     fidelity: Literal["lossless", "as_text", "by_permission", "refused"]
     reason: str
-
-
-ROW_XMIN = Column(
-    "xmin",
-    "xid",
-    pa.int64(),
-    False,
-    "lossless",
-    "system column, widened to 64 bits; orders rows and is not extracted",
-    "xmin",
-    watermark="xid",
-)
-"""PostgreSQL's system column with the transaction that wrote a row, as a watermark."""
 
 
 @dataclass(frozen=True)

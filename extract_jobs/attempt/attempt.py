@@ -348,6 +348,7 @@ class Attempt:
             source_columns=plan.drift.source,
             files=files,
             objects=plan.objects.name if plan.objects else None,
+            keeps_retired=spec.keep_retired is not None,
             report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
             **covered_after(
                 spec,
@@ -460,9 +461,20 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
             "could be published (deleted, or expired by a lifecycle rule below 14 days); the "
             "commit was voided, nothing of it is visible, and the next attempt extracts its rows"
         )
+    _drop_kept(spec, log, context)
     fields = {**commit.report, **identity(spec), "commit_seq": commit.seq}
     report = Report.model_validate({**fields, "timings": context.timings})
     return with_catalog(report, spec, log, commit, context)
+
+
+def _drop_kept(spec: ExtractSpec, log: CommitLog, context: RunContext) -> None:
+    """Delete the files that earlier commits retired and whose time is over."""
+    if spec.keep_retired is None:
+        return  # `recover` drops what is left of a time when they were kept
+    try:
+        log.kept.drop(spec.keep_retired, context.clock())
+    except ExtractError as error:
+        logger.warning("%s; the next run drops the kept files", error)
 
 
 def with_catalog(

@@ -101,10 +101,15 @@ def _spec(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from extract_jobs.cli.selection import selected_specs
+    from extract_jobs.cli.selection import selected_config, specs_of
 
-    specs = selected_specs(arguments)
-    print(f"{arguments.config}: valid, {len(specs)} table{'' if len(specs) == 1 else 's'}")
+    config = selected_config(arguments)
+    specs = specs_of(config, arguments, "none")
+    found = f"{len(specs)} table{'' if len(specs) == 1 else 's'}"
+    if config.patterns:
+        patterns = ", ".join(pattern.name for pattern in config.patterns)
+        found += f", and those that match {patterns} in the source when it is read"
+    print(printable(f"{arguments.config}: valid, {found}"))
     return EXIT_DONE
 
 

@@ -186,6 +186,14 @@ def _commands_on_commits(commands: Any) -> None:
         "--commits", type=_count, default=20, metavar="N", help="most commits; default: %(default)s"
     )
     _target_argument(history)
+    rollback = _command(
+        commands, "rollback", "make a table what it was after an earlier commit, by a new one"
+    )
+    _config_arguments(rollback, tables="1")
+    rollback.add_argument(
+        "--to", type=_count, metavar="SEQ", required=True, help="the commit, from history"
+    )
+    _target_argument(rollback)
     report = _command(commands, "report", "write a page of HTML about the newest runs of tables")
     _config_arguments(report, tables="*")
     report.add_argument("--html", metavar="FILE", required=True, help="where to write it")
@@ -241,6 +249,7 @@ _EXAMPLES = {
     ),
     "history": ("history sales.yml public.orders --commits 50",),
     "report": ("report sales.yml --html sales.html",),
+    "rollback": ("rollback sales.yml public.customers --to 41",),
     "verify": (
         "verify sales.yml                                names, sizes and footers",
         "verify sales.yml public.orders --deep           every page, and the source's count",

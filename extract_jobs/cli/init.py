@@ -25,8 +25,9 @@ from extract_jobs.config import SourceConfig, load_config, specs_for, with_table
 from extract_jobs.config.file import YamlFile, parse_yaml
 from extract_jobs.config.locations import collisions
 from extract_jobs.errors import ConfigError, ExtractError
-from extract_jobs.sources import ListedTable, ListingSource, open_source
+from extract_jobs.sources import ListingSource, open_source
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.spec.source_types import registration
 
 _ANY_TABLE = "any"
@@ -141,6 +142,7 @@ class _Known:
     def __init__(self, config: SourceConfig, text: str) -> None:
         self.locations = {name: table.location for name, table in config.tables.items()}
         self._names = set(config.tables)
+        self._patterns = config.patterns
         self._globs = {t.config.files.glob for t in config.tables.values() if t.config.files}
         self._text = text
 
@@ -149,6 +151,7 @@ class _Known:
             listed.name in self._names
             or listed.bare in self._names
             or listed.glob in self._globs
+            or any(pattern.matches(listed) for pattern in self._patterns)
             or re.search(rf"(?m)^\s*#\s*{re.escape(plain_or_quoted(listed.name))}:", self._text)
             is not None
         )

@@ -11,7 +11,7 @@ from typing import Any
 from extract_jobs.cli.dry_run import Planned, planned
 from extract_jobs.cli.each_table import each_table, error_of_all
 from extract_jobs.cli.figures import aligned, count_text, counted, size_text
-from extract_jobs.cli.selection import read_config, specs_of
+from extract_jobs.cli.selection import selected_config, specs_of
 from extract_jobs.config import tables_at_a_time
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.engine.placement import may_use_spark
@@ -34,7 +34,7 @@ def command(arguments: argparse.Namespace) -> int:
         ExtractError: A table cannot be planned.
     """
     skip_pandas()
-    config = read_config(arguments.config)
+    config = selected_config(arguments)
     specs = specs_of(config, arguments, "none")
     now = datetime.now(UTC)
     if len(specs) == 1 and not arguments.sql:

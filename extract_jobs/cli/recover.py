@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from extract_jobs.cli.each_table import worst_of
 from extract_jobs.cli.figures import counted
 from extract_jobs.cli.history import age_text, commit_log, last_published, younger
 from extract_jobs.cli.selection import selected_specs
-from extract_jobs.commit.log import ABANDON_AFTER
+from extract_jobs.commit.log import ABANDON_AFTER, CommitLog
+from extract_jobs.commit.record import Commit
 from extract_jobs.errors import (
     EXIT_DONE,
     CatalogFailed,
@@ -61,8 +62,21 @@ def _recover(spec: ExtractSpec, arguments: argparse.Namespace) -> None:
     print(line, flush=True)
     for upload in dropped:
         print(f"  {upload.uri} ({upload.started_at.isoformat(timespec='seconds')})")
+    kept = log.kept.drop(spec.keep_retired or timedelta(0), now, dry_run=arguments.dry_run)
+    if kept:
+        print(f"  {counted(len(kept), 'kept file')} {verb}, whose time is over", flush=True)
     commit = last_published(log)
-    if spec.target.catalog is None or commit is None or arguments.dry_run:
+    if commit is not None and not arguments.dry_run:
+        bring_catalog_up_to_date(spec, log, commit)
+
+
+def bring_catalog_up_to_date(spec: ExtractSpec, log: CommitLog, commit: Commit) -> None:
+    """Update a table's catalog table, if it has one, to the last published commit.
+
+    Raises:
+        CatalogFailed: It could not be updated.
+    """
+    if spec.target.catalog is None:
         return
     from extract_jobs.catalog import update_catalog
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from extract_jobs.cli.each_table import each_table
 from extract_jobs.cli.report_page import TableRun, page_summary, report_page
-from extract_jobs.cli.selection import read_config, specs_of
+from extract_jobs.cli.selection import selected_config, specs_of
 from extract_jobs.cli.status import status_asker
 from extract_jobs.cli.table_status import TableStatus, newest_report
 from extract_jobs.errors import EXIT_DONE, ConfigError, ExtractError, error_line
@@ -25,10 +25,10 @@ def command(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: The file cannot be written, or Jinja2 is not installed.
     """
-    config = read_config(arguments.config)
+    config = selected_config(arguments)
     specs = specs_of(config, arguments, "none")
     now = datetime.now(UTC)
-    ask = partial(status_asker(arguments), now=now)
+    ask = partial(status_asker(arguments, config), now=now)
 
     def run_of(spec: ExtractSpec) -> TableRun:
         found = newest_report(spec)

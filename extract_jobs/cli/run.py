@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from functools import partial
 
 from extract_jobs.cli.one_table import Ended, one_by_one, reports_only, worst
@@ -56,7 +57,11 @@ def command(arguments: argparse.Namespace) -> int:
     order = [_name(spec, several=several) for spec in specs]
     outcomes.sort(key=lambda outcome: order.index(outcome[0].extract_table))
     text = summary([report for report, _ in outcomes])
-    print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
+    out = sys.stderr if arguments.json else sys.stdout
+    print(text, file=out, flush=True)
+    if arguments.target is None:  # a scratch run is none that the next one follows
+        for line in _news(selected):
+            print(printable(line), file=out, flush=True)
     failed = [(report, code) for report, code in outcomes if code != EXIT_DONE]
     if stop_requested():
         raise _interrupted(len(specs) - len(outcomes))
@@ -65,6 +70,19 @@ def command(arguments: argparse.Namespace) -> int:
         print(printable(last_line), file=sys.stderr, flush=True)
         return code
     return EXIT_DONE
+
+
+def _news(selected: Selected) -> Generator[str]:
+    """Yield what has changed in the sources of patterns since the last run, and remember it."""
+    for config, specs in selected:
+        if not config.patterns or not config.is_complete:
+            continue
+        from extract_jobs.cli.pattern_tables import remember, run_news
+
+        found = run_news(config, [spec.extract_table for spec in specs], datetime.now(UTC))
+        if text := found.text():
+            yield f"{config.source.name}: {text}"
+        remember(config, found)
 
 
 def _runs(

@@ -17,6 +17,9 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.uris import absolute
 
+_ENDINGS = (".yml", ".yaml")
+_OF_THE_PAST = ("status", "history", "report", "verify", "recover", "rollback")
+
 
 def overrides_of(settings: Sequence[str]) -> dict[str, Any]:
     """Return the overrides of ``--set key.path=value`` options; later ones win.
@@ -50,7 +53,31 @@ def selected_specs(arguments: argparse.Namespace, run_id: str = "none") -> list[
         ConfigError: The config, a table's name or an override is wrong; or a run would replace a
             whole table with a part of it.
     """
-    return specs_of(read_config(arguments.config), arguments, run_id)
+    return specs_of(selected_config(arguments), arguments, run_id)
+
+
+def selected_config(arguments: argparse.Namespace, where: str | None = None) -> SourceConfig:
+    """Return the config of a command line, with all tables that it may select.
+
+    The tables of patterns are looked up in the source, unless only tables with an entry of their
+    own are named. Commands that look at what was done see tables that have gone from it too.
+
+    Args:
+        arguments: The command line's.
+        where: Path or URI of the config, if it is not the first one.
+
+    Raises:
+        ConfigError: The config is wrong, or does not fit the source's tables.
+        SourceUnavailable: The source cannot be reached.
+    """
+    config = read_config(arguments.config if where is None else where)
+    named = [name for name in arguments.tables if not name.endswith(_ENDINGS)]
+    own = bool(named) and all(name in config.tables for name in named)
+    if not config.patterns or own or arguments.command == "validate":
+        return config
+    from extract_jobs.cli.pattern_tables import complete, complete_with_past
+
+    return complete_with_past(config) if arguments.command in _OF_THE_PAST else complete(config)
 
 
 def selected_spec(arguments: argparse.Namespace, run_id: str = "none") -> ExtractSpec:
@@ -79,9 +106,9 @@ def specs_by_config(
     Raises:
         ConfigError: As `selected_specs`; or two configs are of the same source.
     """
-    more = [name for name in arguments.tables if name.endswith((".yml", ".yaml"))]
+    more = [name for name in arguments.tables if name.endswith(_ENDINGS)]
     tables = [name for name in arguments.tables if name not in more]
-    configs = [read_config(where) for where in (arguments.config, *more)]
+    configs = [selected_config(arguments, where) for where in (arguments.config, *more)]
     if len(configs) == 1:
         return [(configs[0], specs_of(configs[0], arguments, run_id))]
     by_source: dict[str, SourceConfig] = {}
@@ -127,6 +154,7 @@ def _selected(config: SourceConfig, names: Sequence[str], tags: Sequence[str]) -
 def _check_tags(configs: Sequence[SourceConfig], tags: Sequence[str]) -> None:
     """Refuse a tag that no table has: it is probably misspelled, and its tables would not run."""
     known = {tag for config in configs for t in config.tables.values() for tag in t.config.tags}
+    known.update(tag for config in configs for p in config.patterns for tag in p.tags)
     for tag in tags:
         if tag not in known:
             where = ", ".join(config.where for config in configs)
@@ -141,7 +169,7 @@ def specs_of(config: SourceConfig, arguments: argparse.Namespace, run_id: str) -
     """
     _check_tags([config], arguments.tag)
     tables = _selected(config, arguments.tables, arguments.tag)
-    if arguments.tag and not tables:
+    if arguments.tag and not tables and config.is_complete:
         raise ConfigError(
             f"{config.where}: no selected table has the tag {' or '.join(arguments.tag)}"
         )

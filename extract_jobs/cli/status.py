@@ -10,13 +10,15 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 from extract_jobs.cli.each_table import each_table
 from extract_jobs.cli.figures import aligned, count_text, counted, rough_age, spark_line
-from extract_jobs.cli.selection import selected_specs
+from extract_jobs.cli.selection import selected_config, specs_of
 from extract_jobs.cli.table_status import TROUBLE, TableStatus, table_status
+from extract_jobs.config import SourceConfig
 from extract_jobs.errors import EXIT_DONE, ExtractError, StopRequested, error_line, printable
 from extract_jobs.spec.extract_spec import ExtractSpec
 
@@ -34,8 +36,9 @@ def command(arguments: argparse.Namespace, wait: Callable[[float], None] = time.
         arguments: The command line's.
         wait: Waits some seconds, with ``--watch``.
     """
-    specs = selected_specs(arguments)
-    ask = status_asker(arguments)
+    config = selected_config(arguments)
+    specs = specs_of(config, arguments, "none")
+    ask = status_asker(arguments, config)
     try:
         _show(specs, ask, arguments, wait)
     except StopRequested:
@@ -77,8 +80,23 @@ def _statuses(
     return sorted(found, key=lambda one: TROUBLE.index(one.state))
 
 
-def status_asker(arguments: argparse.Namespace) -> Callable[..., TableStatus]:
+def status_asker(arguments: argparse.Namespace, config: SourceConfig) -> Callable[..., TableStatus]:
     """Return a function of a spec and ``now``, which uses the tracking table if one is named."""
+    from extract_jobs.cli.pattern_tables import gone_tables
+
+    ask, gone = _asker(arguments), gone_tables(config)
+
+    def with_gone(spec: ExtractSpec, now: datetime) -> TableStatus:
+        found, since = ask(spec, now), gone.get(spec.extract_table)
+        if since is None:
+            return found
+        reason = f"not in the source any more, noticed {since[:16]}; its files are kept"
+        return replace(found, state="gone", reason=reason)
+
+    return with_gone
+
+
+def _asker(arguments: argparse.Namespace) -> Callable[..., TableStatus]:
     name = arguments.tracking_table or os.environ.get("TRACKING_TABLE")
     late = arguments.overdue
     if not name:

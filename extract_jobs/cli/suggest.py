@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from extract_jobs.cli.figures import counted, size_text
 from extract_jobs.errors import printable
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import ListedTable
+from extract_jobs.spec.listed_table import ListedTable
 
 SMALL_BYTES = 128 * 2**20
 """Smaller tables are read whole: an increment would save nothing noticeable."""

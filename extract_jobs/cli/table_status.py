@@ -21,9 +21,9 @@ from extract_jobs.tracking.heartbeat import is_silent, progress_of
 from extract_jobs.tracking.item import TrackedRun
 from extract_jobs.watermark import TIME_TYPES, WatermarkValue, python_value
 
-State = Literal["failed", "damaged", "retrying", "overdue", "running", "never run", "ok"]
+State = Literal["failed", "damaged", "retrying", "overdue", "running", "gone", "never run", "ok"]
 TROUBLE: tuple[State, ...] = (
-    "failed", "damaged", "retrying", "overdue", "running", "never run", "ok",
+    "failed", "damaged", "retrying", "overdue", "running", "gone", "never run", "ok",
 )  # fmt: skip
 """All states, the one that most needs attention first."""
 TREND_RUNS = 10

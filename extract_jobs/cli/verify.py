@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 
 from extract_jobs.cli.each_table import each_table, error_of_all
 from extract_jobs.cli.figures import counted, size_text
@@ -17,6 +18,7 @@ from extract_jobs.planning.interval import covered_by
 from extract_jobs.planning.plan import check_identity, read_request
 from extract_jobs.sources import known_at, open_source
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import ObjectInfo
 from extract_jobs.transform.columns import choose_columns
 from extract_jobs.watermark import Interval, WatermarkValue
 
@@ -33,9 +35,11 @@ def command(arguments: argparse.Namespace) -> int:
     skip_pandas()
     specs = selected_specs(arguments)
 
-    def ask(spec: ExtractSpec) -> tuple[Verification, _Recount | None]:
-        found = verify_files(commit_log(spec), spec.target.uri, pages=arguments.deep)
-        return found, _recount(spec, found) if arguments.deep and found.commit else None
+    def ask(spec: ExtractSpec) -> tuple[Verification, _Recount | None, _Kept]:
+        log = commit_log(spec)
+        found = verify_files(log, spec.target.uri, pages=arguments.deep)
+        recount = _recount(spec, found) if arguments.deep and found.commit else None
+        return found, recount, log.kept.by_commit()
 
     failures: list[ExtractError] = []
     for spec, answer in each_table(specs, ask, at_once=1 if arguments.deep else _AT_ONCE):
@@ -44,14 +48,17 @@ def command(arguments: argparse.Namespace) -> int:
                 print(f"{printable(spec.extract_table)}: {error_line(answer)}", file=sys.stderr)
             failures.append(answer)
             continue
-        found, recount = answer
-        for line in _lines(spec, found, recount):
+        found, recount, kept = answer
+        for line in _lines(spec, found, recount, kept):
             print(line, flush=True)
         if found.faults or (recount and recount.is_short):
             failures.append(FilesDamaged(f"{spec.extract_table} is not as it was committed"))
     if failures:
         raise error_of_all(failures, len(specs))
     return EXIT_DONE
+
+
+_Kept = Mapping[int, Sequence[ObjectInfo]]
 
 
 class _Recount:
@@ -111,7 +118,9 @@ def _pieces(spec: ExtractSpec, last: Commit) -> list[Interval | None]:
     return [Interval(piece.lower, piece.upper or upper) for piece in covered_by(last)]
 
 
-def _lines(spec: ExtractSpec, found: Verification, recount: _Recount | None) -> list[str]:
+def _lines(
+    spec: ExtractSpec, found: Verification, recount: _Recount | None, kept: _Kept
+) -> list[str]:
     table = printable(spec.extract_table)
     if found.commit is None:
         head = f"{table}: nothing is committed yet"
@@ -130,4 +139,9 @@ def _lines(spec: ExtractSpec, found: Verification, recount: _Recount | None) -> 
             f"  commit {found.unfinished.seq} has no outcome yet: a run is publishing it, or died; "
             "the next run or `extract-jobs recover` finishes it"
         )
+    if kept:
+        files = [one for of_commit in kept.values() for one in of_commit]
+        commits = ", ".join(map(str, kept))
+        size = size_text(sum(one.size for one in files))
+        lines.append(f"  {counted(len(files), 'retired file')} kept, {size}, of commit {commits}")
     return lines + ([f"  {recount.text}"] if recount else [])

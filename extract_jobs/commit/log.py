@@ -8,27 +8,29 @@ State lives under the table's ``state_uri``, outside the target:
 - ``claims/<run_id>/<number>.json``: whether a run's commit stands, or the run was given up on;
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
 - ``live/<20-digit seq>.json``: every 64 commits, the files live at a published commit;
+- ``kept/<20-digit seq>/``: files that a commit retired, kept for `extract-jobs rollback`;
 - ``hint.json``: a sequence number from which the newest commit is found;
 - ``catalog.json``: the old location of the catalog's table, until it is moved here.
 
-All but the last two are written once with put-if-absent and never change. The order is: stage all
+All but the last three are written once with put-if-absent and never change. The order is: stage all
 files, *prepare* (write the commit record: the commit point), claim that it stands, complete every
-staged file, delete what is retired, write the outcome. Any process may take over after any step,
-and any number may do the same step at once. A commit is prepared only when the one before it has
-its outcome, so at most the newest commit is ever unfinished.
+staged file, copy what is retired if it is to be kept, delete it, write the outcome. Any process may
+take over after any step, and any number may do the same step at once. A commit is prepared only
+when the one before it has its outcome, so at most the newest commit is ever unfinished.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from extract_jobs.commit.at_once import each
 from extract_jobs.commit.claims import Claims
+from extract_jobs.commit.kept_files import KeptFiles
 from extract_jobs.commit.live_files import LiveFilesLog
 from extract_jobs.commit.plans import Plans
 from extract_jobs.commit.record import Base, Commit, LiveFiles
@@ -47,10 +49,7 @@ logger = logging.getLogger(__name__)
 
 Outcome = Literal["published", "voided"]
 ABANDON_AFTER = timedelta(hours=48)
-_CONCURRENT_CALLS = 16
 Replaces = Callable[[WrittenFile], bool] | None
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -117,6 +116,11 @@ class CommitLog:
 
     def _live_log(self) -> LiveFilesLog:
         return LiveFilesLog(self.state, self.state_uri, self.target_uri, self._known)
+
+    @property
+    def kept(self) -> KeptFiles:
+        """The retired files that are kept for a while."""
+        return KeptFiles(self.state, self.state_uri)
 
     @property
     def plans(self) -> Plans:
@@ -191,9 +195,11 @@ class CommitLog:
         if outcome is None:
             wanted: Outcome = "voided"
             if self._claims().stands(commit) and all(
-                _each(self.target.complete, [f.staged for f in commit.files])
+                each(self.target.complete, [f.staged for f in commit.files])
             ):
-                _each(self.target.delete, commit.retire)
+                if commit.keeps_retired:
+                    self.kept.keep(self.target, commit)
+                each(self.target.delete, commit.retire)
                 wanted = "published"
             record = {"outcome": wanted, "commit_id": commit.commit_id}
             uri = self._uri("outcomes", commit.seq)
@@ -256,9 +262,9 @@ class CommitLog:
             and upload.uri not in pending
         ]
         if not dry_run:
-            _each(lambda upload: self.target.abort(target_uri, upload), found)
+            each(lambda upload: self.target.abort(target_uri, upload), found)
             probes = self.target.list(join(target_uri, PROBE))
-            _each(self.target.delete, [probe.uri for probe in probes])
+            each(self.target.delete, [probe.uri for probe in probes])
         return found
 
     def _discard_files(self, commit: Commit) -> None:
@@ -270,7 +276,7 @@ class CommitLog:
             self.target.abort(commit.target_uri, file.staged)
             self.target.delete(file.staged.uri)
 
-        _each(discard, commit.files)
+        each(discard, commit.files)
 
     def _check_target(self, commit: Commit) -> None:
         """Refuse to touch files in another table's folder.
@@ -361,16 +367,3 @@ def _outcome_of(raw: bytes, uri: str, commit: Commit) -> Outcome:
         f"{uri} is not the outcome of commit {commit.commit_id}: a record was deleted or damaged; "
         "restore the state folder, or start the table over with another state_uri and target"
     )
-
-
-def _each(call: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
-    """Call for each item, several at a time, and return the results in order.
-
-    Every call is made, even after one has failed; then the first error is raised.
-    """
-    items = list(items)
-    if len(items) <= 1:
-        return [call(item) for item in items]
-    with ThreadPoolExecutor(min(_CONCURRENT_CALLS, len(items))) as pool:
-        futures = [pool.submit(call, item) for item in items]
-    return [future.result() for future in futures]

@@ -64,6 +64,7 @@ class Commit:
             path.
         position: The source's position in its history when the run was planned; None if it has
             no positions.
+        keeps_retired: Whether retired files are kept for a while, for a rollback.
     """
 
     commit_id: str
@@ -89,11 +90,14 @@ class Commit:
     objects: str | None = None
     source_columns: list[dict[str, Any]] = field(default_factory=list)
     position: dict[str, str] | None = None
+    keeps_retired: bool = False
 
     def to_bytes(self) -> bytes:
         """Return the record as it is stored."""
         data = {**self.__dict__, "version": 1, "files": [f.to_json() for f in self.files]}
         data[_COVERED] = data.pop("covered")
+        if not self.keeps_retired:
+            del data["keeps_retired"]  # versions that do not know it can read the record
         return json.dumps(data, ensure_ascii=False, default=list).encode()
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +20,14 @@ from extract_jobs.config.checks import check_defaults, check_frame, event_key_pr
 from extract_jobs.config.file import parse_yaml
 from extract_jobs.config.locations import collisions, segment
 from extract_jobs.config.model import JobSettings, SourceSettings
+from extract_jobs.config.patterns import (
+    MOST_TABLES,
+    Pattern,
+    is_pattern,
+    read_pattern,
+    taken,
+    unmatched,
+)
 from extract_jobs.config.problems import (
     DataProblem,
     Problem,
@@ -43,6 +52,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.spec.attempt_names import report_name
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.extract_spec import problems as spec_problems
+from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.storage import join
 
 TAG = "tag:"
@@ -59,6 +69,9 @@ class SourceConfig:
         tables: Its tables by name, in the file's order.
         folder: Where its relative paths start; None leaves them to the working folder.
         defaults: What tables start from, as it is written.
+        patterns: Entries that stand for tables of the source. `with_listed` adds those tables.
+        listed: Names of all tables that the source has; empty until they are listed.
+        taken: Those in ``tables`` that are there through a pattern.
     """
 
     where: str
@@ -66,6 +79,14 @@ class SourceConfig:
     tables: Mapping[str, ResolvedTable]
     folder: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    patterns: tuple[Pattern, ...] = ()
+    listed: frozenset[str] = frozenset()
+    taken: frozenset[str] = frozenset()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all tables are known: there is no pattern, or the source's tables are listed."""
+        return not self.patterns or bool(self.listed)
 
 
 def load_config(text: str | bytes, where: str, folder: str | None = None) -> SourceConfig:
@@ -78,7 +99,8 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
             are.
 
     Returns:
-        The config. Every table in it is complete without overrides.
+        The config. Every table in it is complete without overrides. Tables that only a pattern
+        names are not in it; see `with_listed`.
 
     Raises:
         ConfigError: Anything wrong. If the file is valid YAML, the message lists every problem,
@@ -115,6 +137,7 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
     problems += check_defaults(file, defaults)
     listed = file.data.get("tables")
     tables: dict[str, ResolvedTable] = {}
+    patterns: list[Pattern] = []
     for name, own in (listed if isinstance(listed, dict) else {}).items():
         if not name:
             continue  # already reported
@@ -123,6 +146,11 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
             problems.append(Problem(f"tables.{name}", "expected a mapping, or nothing", line))
             continue
         values = merge(normal(defaults), normal(own or {}))
+        if is_pattern(name, own):
+            pattern, founds = read_pattern(source, name, values, line, folder)
+            patterns += [pattern] if pattern else []
+            problems += [trace(file, name, one) for one in founds]
+            continue
         table, founds = resolve_table(source, name, values, line, folder)
         problems += [trace(file, name, one) for one in founds]
         if table:
@@ -136,7 +164,66 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
     ]
     if problems or source is None:
         raise refusal(where, problems)
-    return SourceConfig(where, source, tables, folder, defaults)
+    return SourceConfig(where, source, tables, folder, defaults, tuple(patterns))
+
+
+def with_listed(config: SourceConfig, listed: Sequence[ListedTable]) -> SourceConfig:
+    """Return a config with the tables that its patterns take, after those that it names.
+
+    Args:
+        config: May have patterns.
+        listed: All tables of the source.
+
+    Raises:
+        ConfigError: A pattern matches no table, a table that it takes would be written where
+            another one is, or there are more than `MOST_TABLES`; every problem at once.
+    """
+    problems = [
+        Problem(
+            f"tables.{one.name}",
+            f"matches none of the {len(listed)} tables and views that the user may read"
+            f"{_bare_pattern(one, listed)}",
+            one.line,
+        )
+        for one in unmatched(config.patterns, listed)
+    ]
+    found = list(islice(taken(config.patterns, config.tables, listed), MOST_TABLES + 1))
+    if len(found) > MOST_TABLES:
+        raise ConfigError(
+            f"{config.where}: its patterns take more than {MOST_TABLES:,} tables; exclude some, or "
+            "split it into several sources"
+        )
+    tables = dict(config.tables)
+    for pattern, name, _ in found:
+        table, wrong = resolve_table(
+            config.source, name, pattern.values, pattern.line, config.folder
+        )
+        problems += [
+            Problem(
+                dotted(("tables", pattern.name, *one.path)), f"{name}: {one.text}", pattern.line
+            )
+            for one in wrong
+        ]
+        if table:
+            tables[name] = table
+    problems += [
+        Problem(f"tables.{name}", f"{text}; exclude one of them", tables[name].line)
+        for name, text in collisions({n: t.location for n, t in tables.items()})
+    ]
+    if problems:
+        raise refusal(config.where, problems)
+    return replace(
+        config,
+        tables=tables,
+        listed=frozenset(name for table in listed for name in (table.name, table.plain)),
+        taken=frozenset(name for _, name, _ in found),
+    )
+
+
+def _bare_pattern(pattern: Pattern, listed: Sequence[ListedTable]) -> str:
+    """Return a hint if a pattern lacks the schema."""
+    example = next((t.name for t in listed if fnmatchcase(t.table, pattern.name)), None)
+    return f"; their names have a schema, as {example}" if example else ""
 
 
 def with_table(config: SourceConfig, name: str, values: Mapping[str, Any]) -> SourceConfig:
@@ -155,7 +242,7 @@ def with_table(config: SourceConfig, name: str, values: Mapping[str, Any]) -> So
     if table is None:
         found = [Problem(dotted(("tables", name, *one.path)), one.text) for one in problems]
         raise refusal(config.where, found)
-    return replace(config, tables={name: table})
+    return replace(config, tables={name: table}, patterns=())
 
 
 def resolve_tables(

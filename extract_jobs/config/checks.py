@@ -58,6 +58,9 @@ def check_defaults(file: YamlFile, defaults: Mapping[str, Any]) -> list[Problem]
     if "query" in values:
         text = "a query belongs to one table; move it there"
         problems.append(Problem("defaults.query", text, file.line(("defaults", "query"))))
+    if "exclude" in values:
+        text = "exclude belongs to an entry whose name is a pattern; move it there"
+        problems.append(Problem("defaults.exclude", text, file.line(("defaults", "exclude"))))
     try:
         TableConfig.model_validate(values)
     except ValidationError as error:

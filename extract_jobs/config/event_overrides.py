@@ -35,6 +35,7 @@ NEVER = {
     "columns": "decides which columns are read, and which are masked",
     "where": "is SQL",
     "query": "is SQL",
+    "exclude": "decides which tables a pattern takes",
     "files": "decides which files are read",
     "target.uri": "is a location",
     "target.catalog": "is a location",

@@ -174,6 +174,10 @@ class TableConfig(SpecPart):
     tags: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")], ...] = Field(
         (), description="Words that select tables: `--tag daily`, or `tag:daily` in an event."
     )
+    exclude: tuple[Name, ...] = Field(
+        (),
+        description="Names and globs of tables to leave out, in an entry whose name is a pattern.",
+    )
     job_type: JobType = Field("glue", description="Where the job runs on AWS.")
     batch: Batch = Field(
         "none",
@@ -194,6 +198,11 @@ class TableConfig(SpecPart):
     target: TargetSpec
     on_schema_change: SchemaChangeSpec | SchemaPolicy = Field(
         "evolve", description="For every kind of change, or for each."
+    )
+    keep_retired: Duration | None = Field(
+        None,
+        description="How long files that a run replaces are kept for extract-jobs rollback; "
+        "default: they are deleted at once.",
     )
     spill_folder: Name | None = Field(
         None, description="Where rows wait on the worker's disk; default: its temporary folder."
@@ -237,7 +246,8 @@ class ConfigModel(SpecPart):
     source: SourceSettings
     defaults: TableConfig | None = Field(None, description="Values that every table starts from.")
     tables: dict[Name, TableConfig | None] = Field(
-        description="By schema.table as the source spells it, or by your own name for a query."
+        description="By schema.table as the source spells it, or by your own name for a query. "
+        "A pattern such as public.* takes every table that has no entry of its own."
     )
 
 

@@ -24,6 +24,9 @@ from extract_jobs.storage import join
 
 _SPLITS: Path = ("split", "max_connections")
 _SHORTHAND: Path = ("max_connections",)
+_NO_PATTERN = (
+    'only an entry whose name is a pattern, such as "public.*", leaves tables out; remove exclude'
+)
 _DRAFT = "draft"
 """The run_id of a spec that is only made to be validated."""
 
@@ -123,6 +126,8 @@ def resolve_table(
     if source is None:
         return None, []
     found: list[DataProblem] = []
+    if config.exclude:
+        found.append(DataProblem(("exclude",), _NO_PATTERN))
     most = source.max_connections - 1
     wanted = config.split.max_connections
     if wanted > most and exists(values, _SPLITS):

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
+
 from extract_jobs.commit.record import Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.planning.overwrite_partitions import widened
-from extract_jobs.schema import ROW_XMIN, Column, TableDescription
+from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Source
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.parts import WatermarkSpec
@@ -29,6 +31,18 @@ from extract_jobs.watermark import (
     minus,
     parse_value,
 )
+
+_ROW_XMIN = Column(
+    "xmin",
+    "xid",
+    pa.int64(),
+    False,
+    "lossless",
+    "system column, widened to 64 bits; orders rows and is not extracted",
+    "xmin",
+    watermark="xid",
+)
+"""PostgreSQL's system column with the transaction that wrote a row, as a watermark."""
 
 Precedes = Callable[[WatermarkValue, WatermarkValue], bool]
 """Whether one value comes before another in the order of the watermark column."""
@@ -108,7 +122,7 @@ def watermark_column(spec: ExtractSpec, description: TableDescription) -> Column
         ConfigError: There is no such column, or its type does not order rows.
     """
     if spec.watermark and spec.watermark.snapshot:
-        return ROW_XMIN
+        return _ROW_XMIN
     name = spec.watermark.column if spec.watermark else None
     column = description.column(name or "")
     if column is None:

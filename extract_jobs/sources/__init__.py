@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from extract_jobs.errors import ExtractError
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources.splits import Split
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.spec.source_types import registration
 from extract_jobs.watermark import Interval, WatermarkValue
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 
@@ -82,7 +82,7 @@ class SqlReader(Protocol):
         """Return the SQL that reads a split's rows, in order: one statement, or a few."""
 
 
-Conform = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, Mapping[str, int]]]
+Conform: TypeAlias = "Callable[[pa.RecordBatch], tuple[pa.RecordBatch, Mapping[str, int]]]"
 """Converts a batch from Spark to the request's columns; also returns the values that became NULL
 under ``lossy_types: null``, by column. Raises TypeNotRepresentable as `Reader.read` does."""
 
@@ -258,27 +258,6 @@ class Source(Protocol):
 
     def snapshot(self, request: ReadRequest) -> AbstractContextManager[Snapshot]:
         """Take a snapshot and hold it until the context ends."""
-
-
-@dataclass(frozen=True)
-class ListedTable:
-    """One table of a source, as a config names it.
-
-    Attributes:
-        name: ``schema.table``, parts quoted where a config needs it.
-        is_view: Whether its rows are stored elsewhere.
-        indexed: Columns that are first in an index, whole and usable.
-        glob: For files, the glob that makes the table; None for databases.
-        problem: Why it cannot be extracted as listed; None if it can.
-        bare: Its name without the schema, if that finds it too.
-    """
-
-    name: str
-    is_view: bool = False
-    indexed: frozenset[str] = frozenset()
-    glob: str | None = None
-    problem: str | None = None
-    bare: str | None = None
 
 
 @runtime_checkable

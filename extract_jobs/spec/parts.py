@@ -246,6 +246,7 @@ class SpecFields(SpecPart):
     engine: Engine = Field("auto", description=ENGINE_ABOUT)
     target: TargetSpec
     on_schema_change: SchemaChangeSpec | SchemaPolicy = "evolve"
+    keep_retired: Duration | None = None
     spill_folder: Name | None = None
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
     lossy_types: LossyTypes | dict[Name, LossyTypes] = Field(

@@ -17,6 +17,10 @@ PARTITION_FUNCTIONS = ("year", "month", "day", "hour")
 RUN_PARTITIONS = ("extract_date", "run_id")
 
 
+_MOST_COPIED = 4 * 2**30
+"""Bytes; a file may become a row group larger than ``target.file_bytes``."""
+
+
 def default_write_mode(mode: str, partition_by: Container[str]) -> str:
     """Return the write mode of a table that gives none."""
     if mode == "incremental":
@@ -29,6 +33,7 @@ def broken_rules(spec: SpecFields) -> Iterator[str]:
     """Yield every rule that a spec breaks, as a message that says what to change."""
     yield from _mode_problems(spec)
     yield from _catalog_problems(spec)
+    yield from _keeping_problems(spec)
     wrong = connection_problem(spec.source_type, spec.connection)
     if wrong:
         yield f"connection: {wrong}"
@@ -52,6 +57,15 @@ def broken_rules(spec: SpecFields) -> Iterator[str]:
     for name, uri in (("state_uri", spec.state_uri), ("report_uri", spec.report_uri)):
         if is_inside(uri, spec.target.uri):
             yield f"{name} must not be inside target.uri, where readers would list it"
+
+
+def _keeping_problems(spec: SpecFields) -> Iterator[str]:
+    if spec.keep_retired is None:
+        return
+    if spec.state_uri.startswith("s3://") != spec.target.uri.startswith("s3://"):
+        yield "keep_retired needs state_uri and target.uri both in S3, or both in local folders"
+    if spec.target.file_bytes > _MOST_COPIED:
+        yield "keep_retired: S3 copies files of 5 GiB at most; lower target.file_bytes"
 
 
 def _mode_problems(spec: SpecFields) -> Iterator[str]:

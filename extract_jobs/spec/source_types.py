@@ -35,6 +35,8 @@ class SourceRegistration:
             source has no ``where``.
         strategies: Values of ``split.strategy`` that it supports; None leaves that to the source.
         on_spark: Whether ``opens`` is also given the caller's Spark session, or None.
+        lists: ``package.module:function``: what returns the `ListedTable`s of a `ConnectionSpec`,
+            for configs that take tables by a pattern; None if the source has no such list.
     """
 
     opens: str
@@ -43,14 +45,24 @@ class SourceRegistration:
     where: str | None = None
     on_spark: bool = False
     strategies: tuple[str, ...] | None = None
+    lists: str | None = None
+
+    def lister(self) -> Callable[..., Any]:
+        """Import what ``lists`` names, which is not None."""
+        assert self.lists is not None
+        return _imported(self.lists)
 
     def opener(self) -> Callable[..., Any]:
         """Import what ``opens`` names."""
-        module, _, path = self.opens.partition(":")
-        found: Any = import_module(module)
-        for name in path.split("."):
-            found = getattr(found, name)
-        return cast(Callable[..., Any], found)
+        return _imported(self.opens)
+
+
+def _imported(place: str) -> Callable[..., Any]:
+    module, _, path = place.partition(":")
+    found: Any = import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return cast(Callable[..., Any], found)
 
 
 _SECRETS = frozenset({"secret_id", "url", "url_env", "ssm_parameter", "password_env", "user"})
@@ -75,12 +87,14 @@ BUILT_IN: Mapping[str, SourceRegistration] = {
         _SERVER | _CERTIFICATE | _IAM | {"pooled", "stall_timeout"},
         where="postgres",
         strategies=("auto", "ctid", "range", "none"),
+        lists="extract_jobs.sources.postgres.listing:list_tables",
     ),
     "mysql": SourceRegistration(
         "extract_jobs.sources.mysql.source:MysqlSource.open",
         _SERVER | _CERTIFICATE | _IAM | {"pooled"},
         where="mysql",
         strategies=("auto", "range", "none"),
+        lists="extract_jobs.sources.mysql.listing:list_tables",
     ),
     "sqlite": SourceRegistration(
         "extract_jobs.sources.sqlite.source:SqliteSource.open",
@@ -88,6 +102,7 @@ BUILT_IN: Mapping[str, SourceRegistration] = {
         needs="path",
         where="sqlite",
         strategies=("auto", "rowid", "range", "none"),
+        lists="extract_jobs.sources.sqlite.listing:list_tables",
     ),
     "sqlserver": _by_jdbc(_SERVER, "tsql"),
     "oracle": _by_jdbc(_SERVER, "oracle"),

@@ -164,6 +164,16 @@ class Storage(Protocol):
             start_after: Whole URI; only later ones are yielded.
         """
 
+    def copy(self, source: str, uri: str) -> bool:
+        """Copy an object with its token, replacing what is there, atomically and durably.
+
+        Both are in this kind of storage. Bytes do not pass through this process if the storage can
+        do without; a local copy may share them with the source.
+
+        Returns:
+            False if there is no source; then nothing is changed.
+        """
+
     def delete(self, uri: str) -> None:
         """Delete an object; succeeds if there is none."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,6 +31,7 @@ from extract_jobs.storage.local_files import (
     ATTEMPTS,
     STAGING,
     SUFFIX,
+    TEMPORARY,
     ListedFile,
     files,
     info_of,
@@ -41,6 +43,8 @@ from extract_jobs.storage.local_files import (
     temporary,
     to_path,
 )
+
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 
 class LocalStorage:
@@ -119,6 +123,29 @@ class LocalStorage:
                         yield info_of(uri, path.stat())
                     except FileNotFoundError:
                         continue  # deleted since it was listed
+
+    def copy(self, source: str, uri: str) -> bool:
+        """Give a file a second name; on another file system, copy it with its time."""
+        path, origin = to_path(uri), to_path(source)
+        with local_errors("copy to", uri):
+            make_folders(path.parent)
+            draft = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
+            try:
+                try:
+                    os.link(origin, draft)
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                    shutil.copy2(origin, draft)
+                    with draft.open("rb") as file:
+                        os.fsync(file.fileno())
+                draft.replace(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            finally:
+                draft.unlink(missing_ok=True)  # also if both names were the same file already
+            sync_folder(path.parent)
+        return True
 
     def delete(self, uri: str) -> None:
         """Delete a file; its folders stay."""

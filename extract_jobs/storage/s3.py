@@ -162,6 +162,20 @@ class S3Storage:
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
 
+    def copy(self, source: str, uri: str) -> bool:
+        """Copy an object inside S3, of 5 GiB at most."""
+        (bucket, key), (from_bucket, from_key) = split_uri(uri), split_uri(source)
+        with s3_errors("CopyObject", uri):
+            try:
+                self._client.copy_object(
+                    Bucket=bucket, Key=key, CopySource={"Bucket": from_bucket, "Key": from_key}
+                )
+            except ClientError as error:
+                if is_absent(error):
+                    return False
+                raise
+        return True
+
     def delete(self, uri: str) -> None:
         bucket, key = split_uri(uri)
         with s3_errors("DeleteObject", uri):

@@ -40,6 +40,8 @@ class Selection:
         overrides: Table keys that override those of every table.
         generations: Generations of the rerun tables; the others start with 1.
         reruns: The failed runs that the new runs of rerun tables replace, oldest first.
+        tables_of: Of a rerun, the work folder of the execution that it repeats, which has the list
+            of the source's tables, if that was needed.
     """
 
     source_name: str
@@ -47,6 +49,7 @@ class Selection:
     overrides: Mapping[str, Any]
     generations: Mapping[str, int] = field(default_factory=dict)
     reruns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tables_of: str = ""
 
     @property
     def is_rerun(self) -> bool:
@@ -121,7 +124,8 @@ def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage)
             f"rerun_failed_of: none of the {len(runs)} tables of {earlier} failed"
             + ("" if all(run.status == "SUCCEEDED" for run in runs) else _PUBLISHED_AFTER_ALL)
         )
-    kept_at = join(failed[0].spec_uri.rsplit("/specs/", 1)[0], EVENT_NAME)
+    folder = failed[0].spec_uri.rsplit("/specs/", 1)[0]
+    kept_at = join(folder, EVENT_NAME)
     raw = open_storage(kept_at).read(kept_at)
     if raw is None:
         raise ConfigError(
@@ -138,6 +142,7 @@ def _rerun(given: dict[str, Any], tracking: Tracking, open_storage: OpenStorage)
         kept["overrides"],
         {run.extract_table: run.generation + 1 for run in failed},
         {run.extract_table: [*before.get(run.extract_table, ()), run.run_id] for run in failed},
+        folder,
     )
 
 

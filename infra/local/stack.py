@@ -262,6 +262,7 @@ def _create_functions(stack: Stack, job_defaults: Mapping[str, Any]) -> dict[str
         "WORK_URI": f"s3://{WORK_BUCKET}",
         "TRACKING_TABLE": TRACKING_TABLE,
         "JOB_DEFAULTS": json.dumps(job_defaults),
+        "LIST_TABLES": "yes",
     }
     return {
         placeholder: client.create_function(

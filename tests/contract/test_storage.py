@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -187,6 +188,36 @@ def test_deleted_is_gone_and_deleting_again_is_done(place: Place) -> None:
     place.storage.delete(uri)
     place.storage.delete(uri)
     assert place.storage.read(uri) is None
+
+
+def test_a_copy_has_bytes_and_token_and_stays_when_the_source_goes(place: Place) -> None:
+    staged, copy = place.stage(data=b"rows"), place.at("kept", "1", "a.parquet")
+    assert place.storage.complete(staged)
+    for _ in range(2):  # again, over itself
+        assert place.storage.copy(staged.uri, copy)
+    place.storage.delete(staged.uri)
+    assert not place.storage.copy(staged.uri, copy), "no source: nothing is changed"
+    assert place.storage.read(copy) == b"rows"
+    seen = place.storage.head(copy)
+    assert seen is not None
+    assert (seen.size, seen.token) == (4, staged.token if place.is_s3 else None)
+    assert place.visible() == [copy]
+
+
+def test_a_local_copy_to_another_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(str(tmp_path))
+    storage.put(str(tmp_path / "a"), b"rows")
+
+    def link(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", link)
+    assert storage.copy(str(tmp_path / "a"), str(tmp_path / "kept" / "a"))
+    assert not storage.copy(str(tmp_path / "b"), str(tmp_path / "kept" / "b"))
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["a"]
+    assert (tmp_path / "kept" / "a").read_bytes() == b"rows"
 
 
 def test_put_if_absent_keeps_what_is_there(place: Place) -> None:

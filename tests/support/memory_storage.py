@@ -144,6 +144,14 @@ class ProcessStorage:
 
         yield from self.call("list", prefix, effect)
 
+    def copy(self, source: str, uri: str) -> bool:
+        def effect() -> bool:
+            if source in self.bucket.objects:
+                self.bucket.objects[uri] = self.bucket.objects[source]
+            return source in self.bucket.objects
+
+        return self.call("copy", uri, effect)
+
     def delete(self, uri: str) -> None:
         self.call("delete", uri, lambda: self.bucket.objects.pop(uri, None))
 

@@ -69,6 +69,16 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         **_FUNCTION,
         "dynamodb:BatchGetItem": "a rerun reads again what the index does not show as ended",
         "dynamodb:UpdateItem": "a rerun resolves runs without an outcome, and corrects wrong ones",
+        "secretsmanager:GetSecretValue": "with ListTables, the login of a source with patterns",
+        "ssm:GetParameter": "with ListTables, connection.ssm_parameter",
+        "rds-db:connect": "with ListTables, connection.auth iam",
+        **dict.fromkeys(
+            (
+                "ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces",
+                "ec2:DescribeSubnets", "ec2:DeleteNetworkInterface",
+            ),
+            f"with ListTables in a VPC: {GUIDE}/lambda/latest/dg/configuration-vpc.html",
+        ),
     },
     "StatusHandlerRole": {
         **_FUNCTION,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import boto3
 import pytest
@@ -599,3 +602,96 @@ def test_code_is_named_by_a_uri_without_blanks_in_configs_and_deployments_too(co
     configured.config.write_text(text.replace("    job_type: emr", job))
     with pytest.raises(ConfigError, match=rf"tables\.public\.lines\.emr\.{key}"):
         configured(ALL)
+
+
+# --- patterns ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patterned(tmp_path, configured):
+    """The same function over a SQLite file, of whose tables one has an entry of its own."""
+    shop = tmp_path / "shop.db"
+
+    def execute(*statements):
+        with closing(sqlite3.connect(shop, isolation_level=None)) as database:
+            for statement in statements:
+                database.execute(statement)
+
+    execute(*(f"create table {name} (id int)" for name in ("orders", "lines", "load_tmp")))
+    config = {
+        "version": 1,
+        "source": {"name": "sales", "type": "sqlite", "connection": {"path": str(shop)}},
+        "defaults": {"target": {"uri": str(tmp_path / "lake/{table}")}},
+        "tables": {
+            "orders": {"job_type": "ecs"},
+            "*": {"exclude": ["*_tmp"], "tags": ["daily"], "batch": "small"},
+        },
+    }
+    configured.config.write_text(yaml.safe_dump(config, sort_keys=False))
+    configured.execute = execute
+    return configured
+
+
+def tables_in(answer):
+    return [item["extract_table"] for item in items_of(answer)]
+
+
+def test_patterns_are_refused_where_sources_may_not_be_reached(patterned):
+    with pytest.raises(ConfigError, match=r"sales\.yml: \*: the config manager may not connect .*"):
+        patterned(ALL)
+    assert Settings.from_environment({"CONFIG_URI": "c", "WORK_URI": "w"}).list_tables is False
+    given = {"CONFIG_URI": "c", "WORK_URI": "w", "LIST_TABLES": "yes"}
+    assert Settings.from_environment(given).list_tables is True
+
+
+def test_every_call_and_rerun_of_an_execution_sees_the_tables_that_the_first_call_saw(
+    patterned, tracking
+):
+    first = patterned(ALL, list_tables=True)
+    assert tables_in(first) == ["orders", "lines"]
+    patterned.execute("create table parts (id int)", "drop table lines")
+    assert tables_in(patterned(ALL, list_tables=True)) == ["orders", "lines"], "a retry"
+    by_table = {run.extract_table: run for run in tracking.by_execution(EXECUTION)}
+    for run in by_table.values():
+        ended = replace(run, status="FAILED", error_class="SourceUnavailable")
+        assert tracking.end(ended)
+    again = patterned({"rerun_failed_of": EXECUTION}, execution=f"{EXECUTION}-2", list_tables=False)
+    assert tables_in(again) == ["orders", "lines"]
+    assert again["note"] == ""
+    new = patterned(ALL, execution=f"{EXECUTION}-3", list_tables=True)
+    assert tables_in(new) == ["orders", "parts"]
+    assert new["note"] == (
+        "1 table is new in the source: parts. 1 table is gone from the source, with files and "
+        "state kept: lines"
+    )
+    assert patterned(ALL, execution=f"{EXECUTION}-4", list_tables=True)["note"] == ""
+
+
+def test_tags_select_tables_of_patterns(patterned):
+    given = {"source_name": "sales", "extract_tables": ["tag:daily"]}
+    assert tables_in(patterned(given, list_tables=True)) == ["lines"]
+
+
+def test_too_many_tables_are_refused(patterned, monkeypatch):
+    monkeypatch.setattr(manager, "MOST_LISTED", 1)
+    with pytest.raises(ConfigError, match="its patterns match more than 1 tables"):
+        patterned(ALL, list_tables=True)
+
+
+def test_a_damaged_list_of_tables_is_refused(patterned):
+    patterned(ALL, list_tables=True)
+    [listed] = patterned.config.parents[1].glob("work/sales/*/listed_tables.json")
+    listed.write_text("{")
+    with pytest.raises(ConfigError, match=r"listed_tables\.json is damaged"):
+        patterned(ALL, list_tables=True)
+
+
+def test_the_listing_needs_no_arrow():
+    """Arrow alone would be larger than Lambda allows."""
+    code = (
+        "import sys; sys.modules['pyarrow'] = sys.modules['duckdb'] = None\n"
+        "import entrypoints.extract_config_manager\n"
+        "from extract_jobs.spec.source_types import BUILT_IN\n"
+        "assert sum(k.lists is not None and bool(k.lister()) for k in BUILT_IN.values()) == 3"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from extract_jobs.cli.suggest import SMALL_BYTES, Suggestion, plain_or_quoted, quoted, suggest
 from extract_jobs.config.file import parse_yaml
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import ListedTable
+from extract_jobs.spec.listed_table import ListedTable
 
 
 def column(name: str, watermark: Any = None, *, nullable: bool = False) -> Column:

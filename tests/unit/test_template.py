@@ -373,7 +373,10 @@ def test_only_actions_without_a_resource_are_allowed_on_all_resources():
     assert {action for action in anywhere if action.startswith("ecs")} == {"ecs:ListTasks"}
     assert not [action for action in anywhere if "*" in action]
     assert {a for a in anywhere if a.startswith("ec2")} <= {
-        a for a in allowed()["GlueRole"] if a.startswith("ec2:Describe")
+        a
+        for role in ("GlueRole", "ConfigManagerRole")
+        for a in allowed()[role]
+        if a.startswith("ec2:Describe")
     }
 
 

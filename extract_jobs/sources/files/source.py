@@ -13,7 +13,7 @@ from itertools import islice
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
-from extract_jobs.sources import Features, ListedTable, ReadRequest
+from extract_jobs.sources import Features, ReadRequest
 from extract_jobs.sources.files.folders import folders_of
 from extract_jobs.sources.files.globs import MOST_LISTED, globs_of
 from extract_jobs.sources.files.inspection import Columns, Inspector, first_header
@@ -29,6 +29,7 @@ from extract_jobs.sources.files.snapshot import FilesSnapshot
 from extract_jobs.sources.files.streams import is_utf8, source_errors
 from extract_jobs.sources.files.types import declared_columns, folder_columns, found_columns
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage, join, open_storage
 from extract_jobs.transform.columns import is_chosen

@@ -10,10 +10,10 @@ import pymysql
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources import ListedTable
 from extract_jobs.sources.mysql.columns import MysqlColumn
 from extract_jobs.sources.mysql.driver import Connection
 from extract_jobs.sources.mysql.errors import message, number
+from extract_jobs.sources.mysql.listing import STORED
 from extract_jobs.sources.mysql.results import result_types
 from extract_jobs.sources.mysql.session import execute
 from extract_jobs.sources.mysql.sql import quote_name, quote_text
@@ -23,7 +23,6 @@ from extract_jobs.sources.sql.columns import no_such_column
 from extract_jobs.sources.sql.statements import Relation, in_parentheses, trim_statement
 from extract_jobs.spec.predicates import check_where
 
-_STORED = ("BASE TABLE", "SYSTEM VERSIONED")
 _SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")
 _REFUSED = {1054, 1060, 1064, 1146, 1222, 1241, 1248, 1305, 1582, 1235, 1295, 3065}
 """Numbers of errors that a person's text causes."""
@@ -160,7 +159,7 @@ def find_table(opened: Connection, name: str, database: str) -> Table:
     for schema, table in candidates:
         for row in rows:
             if same(row[0], schema) and same(row[1], table):
-                stored = row[2] in _STORED
+                stored = row[2] in STORED
                 return Table(
                     schema=row[0],
                     name=row[1],
@@ -174,33 +173,6 @@ def find_table(opened: Connection, name: str, database: str) -> Table:
         f"there is no table {name!r} in the database, or none that the user may see"
         f"{_nearest(opened, candidates)}"
     )
-
-
-def list_tables(opened: Connection, database: str) -> list[ListedTable]:
-    """Return what the user may see in a database. See `extract_jobs.sources.ListingSource`."""
-    here = f" where table_schema = {quote_text(database)}"
-    tables = execute(
-        opened, f"select table_name, table_type from information_schema.tables{here} order by 1"
-    )
-    leading = execute(
-        opened,
-        f"select table_name, column_name from information_schema.statistics{here}"
-        " and seq_in_index = 1 and sub_part is null and column_name is not null"
-        " and index_type = 'BTREE'",
-    )
-    indexed: dict[str, set[str]] = {}
-    for table, column in leading:
-        indexed.setdefault(table, set()).add(column)
-    return [
-        ListedTable(
-            names.spelled(database, table, "`"),
-            kind not in _STORED,
-            frozenset(indexed.get(table, ())),
-            bare=names.spelled(None, table, "`"),
-        )
-        for table, kind in tables
-        if kind != "SEQUENCE"
-    ]
 
 
 def _nearest(opened: Connection, candidates: list[tuple[str, str]]) -> str:

@@ -9,10 +9,11 @@ from datetime import timedelta
 
 from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import Features, ListedTable, ReadRequest
-from extract_jobs.sources.mysql.catalog import CatalogEntry, find, fingerprint, list_tables
+from extract_jobs.sources import Features, ReadRequest
+from extract_jobs.sources.mysql.catalog import CatalogEntry, find, fingerprint
 from extract_jobs.sources.mysql.columns import clock_bound
 from extract_jobs.sources.mysql.driver import Connection, peer_address
+from extract_jobs.sources.mysql.listing import list_tables
 from extract_jobs.sources.mysql.reader import MysqlReader
 from extract_jobs.sources.mysql.session import execute, is_mariadb, session
 from extract_jobs.sources.mysql.snapshot import MysqlSnapshot
@@ -21,6 +22,7 @@ from extract_jobs.sources.mysql.types import make_column
 from extract_jobs.sources.sql.columns import SqlColumn, interval_condition
 from extract_jobs.sources.sql.source import Rows, SqlSource
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.transform.columns import is_chosen
 
 FEATURES = Features(
@@ -63,8 +65,7 @@ class MysqlSource(SqlSource[Connection, CatalogEntry]):
 
     def tables(self) -> list[ListedTable]:
         """List what the user may see. See `extract_jobs.sources.ListingSource`."""
-        with session(self.connection, "listing the tables of the database") as opened:
-            return list_tables(opened, self.connection.database)
+        return list_tables(self.spec.connection)
 
     @contextlib.contextmanager
     def _session(self, what: str) -> Iterator[tuple[Connection, CatalogEntry]]:

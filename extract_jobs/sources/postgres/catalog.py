@@ -12,8 +12,8 @@ import psycopg
 
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources import ListedTable
 from extract_jobs.sources.postgres.expressions import PostgresType
+from extract_jobs.sources.postgres.listing import IS_READABLE, READABLE, RELATIONS
 from extract_jobs.sources.postgres.session import Connection, execute
 from extract_jobs.sources.postgres.sql import (
     EQUALS,
@@ -21,14 +21,8 @@ from extract_jobs.sources.postgres.sql import (
     quote_name,
 )
 from extract_jobs.sources.postgres.user_sql import check_statement
-from extract_jobs.sources.sql.names import nearest, readings, spelled
+from extract_jobs.sources.sql.names import nearest, readings
 from extract_jobs.sources.sql.statements import Relation
-
-_READABLE = {"r": "table", "m": "table", "p": "partitioned", "v": "view", "f": "view"}
-_RELATIONS = (
-    f"pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid {EQUALS} c.relnamespace"
-)
-_IS_READABLE = f"c.relkind {EQUALS} any ('{{{','.join(_READABLE)}}}'::pg_catalog.\"char\"[])"
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ def find_table(opened: Connection, name: str) -> Table:
         "select c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind::pg_catalog.text,"
         " pg_catalog.has_schema_privilege(n.oid, 'usage')"
         " and pg_catalog.has_any_column_privilege(c.oid, 'select')"
-        f" from {_RELATIONS} where {_IS_READABLE}"
+        f" from {RELATIONS} where {IS_READABLE}"
         f" and c.relname {EQUALS} any (%s::pg_catalog.text[])"
         # Another session's temporary table is visible, but cannot be read.
         f" and (c.relpersistence {operator('<>')} 't'"
@@ -114,42 +108,11 @@ def find_table(opened: Connection, name: str) -> Table:
     raise ConfigError(f"there is no table {name!r} in the database{_nearest(opened, name)}")
 
 
-def list_tables(opened: Connection) -> list[ListedTable]:
-    """Return what the user may read. See `extract_jobs.sources.ListingSource`."""
-    rows = execute(
-        opened,
-        "select n.nspname, c.relname, pg_catalog.pg_table_is_visible(c.oid),"
-        " c.relkind::pg_catalog.text, array("
-        "select a.attname::pg_catalog.text from pg_catalog.pg_index i"
-        f" join pg_catalog.pg_attribute a on a.attrelid {EQUALS} i.indrelid"
-        f" and a.attnum {EQUALS} (i.indkey::pg_catalog.int2[])[0]"
-        f" where i.indrelid {EQUALS} c.oid and i.indisvalid and i.indpred is null)"
-        f" from {_RELATIONS} where {_IS_READABLE} and not c.relispartition"
-        f" and n.nspname {operator('!~')} '^pg_'"
-        f" and n.nspname {operator('<>')} 'information_schema'"
-        " and pg_catalog.has_schema_privilege(n.oid, 'usage')"
-        " and pg_catalog.has_any_column_privilege(c.oid, 'select')"
-        " and not exists (select from pg_catalog.pg_depend d"
-        f" where d.classid {EQUALS} 'pg_catalog.pg_class'::pg_catalog.regclass"
-        f" and d.objid {EQUALS} c.oid and d.deptype {EQUALS} 'e')"
-        ' order by n.nspname collate "C", c.relname collate "C"',
-    )
-    return [
-        ListedTable(
-            spelled(schema, name),
-            relkind == "v",
-            frozenset(indexed),
-            bare=spelled(None, name) if is_visible else None,
-        )
-        for schema, name, is_visible, relkind, indexed in rows
-    ]
-
-
 def _nearest(opened: Connection, name: str) -> str:
     rows = execute(
         opened,
         "select n.nspname, c.relname"
-        f" from {_RELATIONS} where {_IS_READABLE} and n.nspname {operator('!~')} '^pg_'"
+        f" from {RELATIONS} where {IS_READABLE} and n.nspname {operator('!~')} '^pg_'"
         f" and n.nspname {operator('<>')} 'information_schema'"
         " and pg_catalog.has_schema_privilege(n.oid, 'usage') limit 20000",
     )
@@ -160,7 +123,7 @@ def _nearest(opened: Connection, name: str) -> str:
 
 def relation_of(table: Table, where: str | None) -> Relation:
     """Return a table as a relation for a FROM clause."""
-    return Relation(table.quoted, cast(Any, _READABLE[table.relkind]), where)
+    return Relation(table.quoted, cast(Any, READABLE[table.relkind]), where)
 
 
 def column_types(

@@ -17,14 +17,13 @@ from extract_jobs.errors import (
     SourceUnavailable,
 )
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import Features, ListedTable, ReadRequest
+from extract_jobs.sources import Features, ReadRequest
 from extract_jobs.sources.postgres.catalog import (
     column_types,
     explain,
     find_table,
     fingerprint,
     leaves,
-    list_tables,
     nodes,
     relation_of,
     toast_below,
@@ -32,6 +31,7 @@ from extract_jobs.sources.postgres.catalog import (
 from extract_jobs.sources.postgres.columns import clock_bound
 from extract_jobs.sources.postgres.errors import hidden_rows, primary, statement_error
 from extract_jobs.sources.postgres.inheritance import children
+from extract_jobs.sources.postgres.listing import list_tables
 from extract_jobs.sources.postgres.locks import (
     export_snapshot,
     locked_relations,
@@ -66,6 +66,7 @@ from extract_jobs.sources.postgres.xmin import (
 from extract_jobs.sources.sql.columns import SqlColumn, interval_condition
 from extract_jobs.sources.sql.source import Rows, SqlSource
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.watermark import WatermarkValue
 
 FEATURES = Features(
@@ -122,8 +123,7 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
 
     def tables(self) -> list[ListedTable]:
         """List what the user may read. See `extract_jobs.sources.ListingSource`."""
-        with session(self.connection, "listing the tables of the database") as opened:
-            return list_tables(opened)
+        return list_tables(self.spec.connection)
 
     def position(self) -> dict[str, str] | None:
         """Return the position at `highest`. See `extract_jobs.sources.ReplicatedSource`."""

@@ -30,9 +30,12 @@ def readings(name: str, quote: str = '"') -> list[tuple[str | None, str]]:
 
 
 def spelled(schema: str | None, table: str, quote: str = '"') -> str:
-    """Return a name that `readings` first reads as this schema and table, quoted if needed."""
+    """Return a name that `readings` first reads as this schema and table, quoted if needed.
+
+    A ``*`` or ``?`` is quoted too: without quotes, a config takes it for a pattern.
+    """
     plain = table if schema is None else f"{schema}.{table}"
-    if readings(plain, quote)[0] == (schema, table):
+    if readings(plain, quote)[0] == (schema, table) and not any(c in plain for c in "*?"):
         return plain
 
     def quoted(name: str) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column
-from extract_jobs.sources import ListedTable
 from extract_jobs.sources.sql.columns import no_such_column
 from extract_jobs.sources.sql.names import nearest
 from extract_jobs.sources.sql.statements import in_parentheses, trim_statement
@@ -122,27 +121,6 @@ def _table(
         for row in details
     )
     return SqliteTable(relation, columns, key, rowid)
-
-
-def list_tables(opened: sqlite3.Connection, connection: SqliteConnection) -> list[ListedTable]:
-    """Return all tables and views of the file. See `extract_jobs.sources.ListingSource`."""
-
-    def rows(statement: str) -> Rows:
-        return execute(opened, statement, what="listing its tables", path=connection.path)
-
-    tables = rows(
-        "select name, type from pragma_table_list where schema = 'main' and type in"
-        " ('table', 'view') and name not like 'sqlite\\_%' escape '\\' order by name"
-    )
-    leading = rows(
-        "select t.name, c.name from pragma_table_list t, pragma_index_list(t.name) i,"
-        " pragma_index_info(i.name) c where t.schema = 'main' and not i.partial"
-        " and c.seqno = 0 and c.name is not null"
-    )
-    return [
-        ListedTable(name, kind == "view", frozenset(c for table, c in leading if table == name))
-        for name, kind in tables
-    ]
 
 
 def _readings(wanted: str) -> Iterator[str]:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
-from extract_jobs.sources import Features, ListedTable, ReadRequest
+from extract_jobs.sources import Features, ReadRequest
 from extract_jobs.sources.sql.columns import SqlColumn, interval_condition
 from extract_jobs.sources.sql.source import Rows, SqlSource
 from extract_jobs.sources.sql.statements import select
 from extract_jobs.sources.sqlite import splits as cutting
-from extract_jobs.sources.sqlite.catalog import SqliteTable, find, list_tables
+from extract_jobs.sources.sqlite.catalog import SqliteTable, find
 from extract_jobs.sources.sqlite.columns import SqliteColumn
+from extract_jobs.sources.sqlite.listing import list_tables
 from extract_jobs.sources.sqlite.reader import SqliteReader
 from extract_jobs.sources.sqlite.session import (
     Session,
@@ -26,6 +27,7 @@ from extract_jobs.sources.sqlite.session import (
 )
 from extract_jobs.sources.sqlite.snapshot import STRATEGIES, SqliteSnapshot
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.watermark import WatermarkValue
 
 FEATURES = Features(
@@ -68,9 +70,7 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
 
     def tables(self) -> list[ListedTable]:
         """List all tables. See `extract_jobs.sources.ListingSource`."""
-        with contextlib.closing(connect(self.connection)) as opened:
-            begin(opened, self.connection, "listing its tables")
-            return list_tables(opened, self.connection)
+        return list_tables(self.spec.connection)
 
     @contextlib.contextmanager
     def _session(self, what: str) -> Iterator[tuple[Session, SqliteTable]]:

@@ -1,0 +1,41 @@
+"""``rollback``: makes a table what it was after an earlier commit."""
+
+from __future__ import annotations
+
+import argparse
+import uuid
+
+from extract_jobs.cli.figures import counted, size_text
+from extract_jobs.cli.history import commit_log
+from extract_jobs.cli.recover import bring_catalog_up_to_date
+from extract_jobs.cli.selection import selected_spec
+from extract_jobs.commit.rollback import roll_back
+from extract_jobs.errors import EXIT_DONE, printable
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Publish a commit that holds what an earlier one held, and update the catalog.
+
+    Raises:
+        ConfigError: There is nothing to go back to.
+        CatalogFailed: The commit is published, and the catalog is not up to date.
+        ExtractError: Storage failed, or a run committed meanwhile.
+    """
+    spec = selected_spec(arguments)
+    log = commit_log(spec)
+    run_id = f"rollback-to-{arguments.to}-{uuid.uuid4().hex[:8]}"
+    done = roll_back(log, arguments.to, run_id=run_id, keep=spec.keep_retired is not None)
+    rows, size = sum(f.rows for f in done.files), sum(f.staged.size for f in done.files)
+    kept = "kept" if done.keeps_retired else "deleted"
+    print(
+        printable(
+            f"{spec.extract_table}: commit {done.seq} holds what commit {arguments.to} held: "
+            f"{counted(len(done.files), 'file')}, {counted(rows, 'row')}, {size_text(size)}; "
+            f"{counted(len(done.retire), 'file')} replaced and {kept}"
+        ),
+        flush=True,
+    )
+    if done.watermark is not None:
+        print(f"  the next increment starts above {printable(done.watermark['text'])}", flush=True)
+    bring_catalog_up_to_date(spec, log, done)
+    return EXIT_DONE

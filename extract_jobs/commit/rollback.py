@@ -1,0 +1,155 @@
+"""Rolls a table back: a new commit that holds what an earlier one held.
+
+It is a commit like any other, with the protocol of any other. Its files are copies of those that
+were live at the earlier commit, staged under new names: a publisher of an older commit that wakes
+up late cannot delete them. Until it is published, the table is as it was.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from extract_jobs.commit.at_once import each
+from extract_jobs.commit.log import CommitLog, next_commit
+from extract_jobs.commit.record import Commit, LiveFiles
+from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, WriteFailed
+from extract_jobs.storage import Storage, WrittenFile
+
+_CHUNK_BYTES = 8 * 2**20
+
+
+def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
+    """Publish a commit whose files, columns and watermark are those of an earlier commit.
+
+    Args:
+        log: The table's.
+        seq: The earlier commit, published.
+        run_id: Of the new commit; used once.
+        keep: Whether the files that it replaces are kept.
+
+    Returns:
+        The new commit, published.
+
+    Raises:
+        ConfigError: There is nothing to go back to: no such commit, its files are gone, or it adds
+            to files of other intervals. Nothing has changed.
+        CommitConflict: A run committed meanwhile. Nothing has changed.
+        WriteFailed: Storage failed. If the commit was prepared, the next run finishes it.
+    """
+    base = log.finish_last()
+    wanted = _wanted(log, seq, base.published)
+    live = log.live(wanted)
+    if len({str(one.interval) for one in live}) > 1:
+        raise ConfigError(
+            f"the files of commit {seq} hold several intervals, of increments: only a table whose "
+            "runs replace it, or its partitions, can be rolled back. To read rows again, start "
+            "the table over, or run a backfill"
+        )
+    staged = _staged(log, live, wanted)
+    commit = next_commit(
+        base,
+        replaces=None,
+        overwrite=True,
+        log=log,
+        commit_id=str(uuid.uuid4()),
+        run_id=run_id,
+        attempt=1,
+        files=tuple(staged),
+        keeps_retired=keep,
+        report={**wanted.report, "run_id": run_id, "attempt": 1},
+        **{name: getattr(wanted, name) for name in _TAKEN},
+    )
+    if log.prepare(commit).commit_id != commit.commit_id:
+        _abort(log, staged, wanted.target_uri)
+        raise CommitConflict(
+            f"another run committed {commit.seq} meanwhile; nothing was changed: run it again"
+        )
+    if log.publish(commit) != "published":
+        raise WriteFailed(f"commit {commit.seq} was voided: its staged files were lost; run again")
+    return commit
+
+
+_TAKEN = (
+    "table_id", "target_uri", "fingerprint", "interval", "watermark", "schema", "watermark_column",
+    "covered", "increments", "partition_by", "columns", "objects", "source_columns", "position",
+)  # fmt: skip
+"""What the new commit takes from the earlier one."""
+
+
+def _wanted(log: CommitLog, seq: int, last: Commit | None) -> Commit:
+    """Return the commit to go back to."""
+    found = log.read(seq) if seq > 0 else None
+    if last is None or found is None:
+        raise ConfigError(f"the table has no commit {seq}; extract-jobs history shows its commits")
+    if found.seq == last.seq:
+        raise ConfigError(f"commit {seq} is the last one: the table is as it left it")
+    if log.outcome(found) != "published":
+        raise ConfigError(f"commit {seq} was voided: none of its rows was ever published")
+    return found
+
+
+def _staged(log: CommitLog, live: Sequence[LiveFiles], wanted: Commit) -> list[WrittenFile]:
+    """Stage a copy of every file; after a failure none is left staged."""
+    now = {file.staged.uri for file in log.live_files(log.finish_last().published)}
+    kept = log.kept.by_name()
+    files = [file for one in live for file in one.files]
+    sources = {
+        file.staged.uri: (log.target, file.staged.uri)
+        if file.staged.uri in now
+        else (log.state, kept[name].uri)
+        for file in files
+        if file.staged.uri in now or (name := file.staged.uri.rpartition("/")[2]) in kept
+    }
+    missing = [file for file in files if file.staged.uri not in sources]
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} of {len(files)} files of commit {wanted.seq} are not kept any more: "
+            "keep_retired says for how long they are, from the next commit on"
+        )
+    staged: list[WrittenFile] = []
+
+    def stage(file: WrittenFile) -> None:
+        staged.append(_copy(log, file, *sources[file.staged.uri], root=wanted.target_uri))
+
+    try:
+        each(stage, files)
+    except BaseException:
+        with suppress(ExtractError):  # what is left, `recover` drops
+            _abort(log, staged, wanted.target_uri)
+        raise
+    return sorted(staged, key=lambda file: file.staged.uri)
+
+
+def _copy(
+    log: CommitLog, file: WrittenFile, storage: Storage, uri: str, *, root: str
+) -> WrittenFile:
+    """Stage the bytes of a file under a new name in its own folder.
+
+    Raises:
+        WriteFailed: It is gone, or not the file that was committed.
+    """
+    token = uuid.uuid4().hex
+    folder, _, name = file.staged.uri.rpartition("/")
+    # The name begins as before: with the run that wrote the rows, which is in the file too.
+    target = f"{folder}/{name.removesuffix('.parquet')}-{token[:8]}.parquet"
+    found = storage.head(uri)
+    same = found is not None and found.token in (None, file.staged.token)
+    stream = storage.open(uri) if same else None
+    if found is None or stream is None or found.size != file.staged.size:
+        raise WriteFailed(f"{uri} is not the file of {file.staged.size:,} bytes that was committed")
+    with stream:
+        writer = log.target.stage(target, root, token)
+        try:
+            while chunk := stream.read(_CHUNK_BYTES):
+                writer.write(chunk)
+            return replace(file, staged=writer.close())
+        except BaseException:
+            writer.abort()
+            raise
+
+
+def _abort(log: CommitLog, staged: Sequence[WrittenFile], root: str) -> None:
+    each(lambda file: log.target.abort(root, file.staged), staged)
