@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-postgres test-image check \
+.PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-postgres test-image check docs \
 	check-code check-types check-tests check-infra prepare bench soak soak-production chaos fuzz dist image \
 	audit deploy destroy clean
 
@@ -117,6 +117,9 @@ test-postgres: $(READY) $(DEBIAN)  ## Run the tests of PostgreSQL on another ver
 # Installs buildah, debootstrap and runc where they are missing.
 test-image: $(READY) $(DEBIAN) $(SPARK4)/.ready $(PIP_AUDIT)  ## Run the image, and artifacts in chroots and on a cluster, as root
 	@$(BIN)/pytest -q -m image $(ARGS)
+
+docs: $(READY)  ## Build the docs as a site in build/site, every dead link an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 
 check: check-types check-tests check-code check-infra  ## Format, lint, types, imports, ASL, templates
 
