@@ -62,12 +62,27 @@ def test_the_server_never_reads_what_passes_as_more_than_a_condition(server_chec
         ("a = 1 -- why", "^where: holds a comment"),
         ("nowhere = 1", "the server refuses the where"),
         ("b", "the server refuses the where"),
+        ("substring(b similar 'x' esc '#') = 'x'", "the server refuses the where: syntax error"),
     ],
 )
 def test_both_checks_refuse_before_a_row_is_read(pg_database, monkeypatch, where, says):
     pg_database.execute("create table t (a int, b text)")
     with pytest.raises(ConfigError, match=says):
         source(pg_database, monkeypatch, extract_table="t", where=where).describe()
+
+
+def test_the_server_judges_what_the_parser_lacks(pg_database, monkeypatch):
+    pg_database.execute("create table t (a int, b text)", "insert into t values (999, 'x')")
+    where = "substring(b similar 'x' escape '#') = 'x'"
+    source(pg_database, monkeypatch, extract_table="t", where=where).describe()
+    with pg_database.connect() as connection:
+        version = connection.info.server_version
+    numbers = source(pg_database, monkeypatch, extract_table="t", where="a < 1_000 and a > 0x1F")
+    if version >= 160000:
+        numbers.describe()
+    else:
+        with pytest.raises(ConfigError, match="the server refuses the where: trailing junk"):
+            numbers.describe()
 
 
 @pytest.mark.parametrize(

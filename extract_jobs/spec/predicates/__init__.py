@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.predicates.functions import clock_in, effect_in
-from extract_jobs.spec.predicates.scanner import problem_of
+from extract_jobs.spec.predicates.parser_gaps import without_arguments, without_odd_literals
+from extract_jobs.spec.predicates.scanner import problem_of, quotations
 
 if TYPE_CHECKING:
     from sqlglot import exp
+    from sqlglot.dialects import Dialect
+    from sqlglot.errors import ParseError
 
 _WAY_OUT = "if the source accepts this form, use a query instead"
 _CACHED_TEXTS = 20_000
 """Enough for a large config, in which many tables share a condition."""
+_UNPARSED_CALLS = 4
+"""Function calls of one condition whose arguments are left to the server."""
 
 
 def check_where(text: str, dialect: str, *, where: str = "where") -> None:
@@ -54,17 +59,13 @@ def where_problem(text: str, dialect: str) -> str | None:
     if not text.strip():
         return "is empty; leave it out to take all rows"
 
-    from sqlglot import exp
-    from sqlglot.dialects import Dialect
     from sqlglot.errors import ParseError, SqlglotError
 
-    reader = Dialect.get_or_raise(_read_as(text, dialect))
     try:
-        tokens = reader.tokenize(text)
-        effect = effect_in(tokens, dialect)
+        effect = effect_in(_reader(text, dialect).tokenize(text), dialect)
         if effect is not None:
             return effect
-        tree = reader.parser().parse_into(exp.Condition, tokens, text)[0]
+        tree = _tree(text, dialect)
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
         at = f", at line {first['line']}, column {first['col']}" if first.get("line") else ""
@@ -73,7 +74,6 @@ def where_problem(text: str, dialect: str) -> str | None:
         return f"cannot be read in the dialect {dialect}; {_WAY_OUT}"
     except RecursionError:
         return "is nested too deeply; write long chains of OR as IN, or use a query"
-    assert tree is not None
     return _tree_problem(tree, dialect)
 
 
@@ -88,11 +88,10 @@ def reads_clock(text: str, dialect: str) -> bool:
         text: SQL. If it cannot be parsed, the result is True.
         dialect: As a `SourceRegistration` names it; ``generic`` is standard SQL.
     """
-    from sqlglot.dialects import Dialect
     from sqlglot.errors import SqlglotError
 
     try:
-        tokens = Dialect.get_or_raise(_read_as(text, dialect)).tokenize(text)
+        tokens = _reader(text, dialect).tokenize(text)
     except SqlglotError:
         return True
     return clock_in(tokens) or effect_in(tokens, dialect) is not None
@@ -108,18 +107,57 @@ def reads_other_rows(text: str, dialect: str) -> bool:
         dialect: As a `SourceRegistration` names it.
     """
     from sqlglot import exp
+
+    return _tree(text, dialect).find(exp.Query, exp.Anonymous) is not None
+
+
+def _reader(text: str, dialect: str) -> Dialect:
+    """Return sqlglot's dialect; for generic SQL with MySQL's quotes, MySQL's."""
     from sqlglot.dialects import Dialect
 
-    reader = Dialect.get_or_raise(_read_as(text, dialect))
-    tree = reader.parser().parse_into(exp.Condition, reader.tokenize(text), text)[0]
-    return tree is None or tree.find(exp.Query, exp.Anonymous) is not None
+    generic = "mysql" if "`" in text else ""
+    return Dialect.get_or_raise(generic if dialect == "generic" else dialect)
 
 
-def _read_as(text: str, dialect: str) -> str:
-    """Return sqlglot's name of a dialect; for generic SQL with MySQL's quotes, MySQL's."""
-    if dialect != "generic":
-        return dialect
-    return "mysql" if "`" in text else ""
+def _tree(text: str, dialect: str) -> exp.Expr:
+    """Parse a condition that `problem_of` lets pass.
+
+    What sqlglot lacks is replaced first. Arguments of a function that it cannot parse are left to
+    the server, and then missing in the tree.
+
+    Raises:
+        ParseError: The text is not one expression.
+        SqlglotError: It has no tokens of the dialect.
+    """
+    from sqlglot import exp
+    from sqlglot.errors import ParseError
+
+    reader, spans = _reader(text, dialect), quotations(text, dialect)
+    parsed = without_odd_literals(text, dialect, spans)
+    first: ParseError | None = None
+    for _ in range(_UNPARSED_CALLS + 1):
+        try:
+            tokens = reader.tokenize(parsed)
+            tree: exp.Expr = reader.parser().parse_into(exp.Condition, tokens, parsed)[0]
+        except ParseError as error:
+            first = first or error
+            shorter = without_arguments(parsed, _position(parsed, error), dialect, spans)
+            if shorter is None:
+                raise first from None
+            parsed = shorter
+        else:
+            return tree
+    assert first is not None
+    raise first
+
+
+def _position(text: str, error: ParseError) -> int:
+    """Return where parsing failed; -1 if the error does not say."""
+    first = error.errors[0] if error.errors else {}
+    if not first.get("line"):
+        return -1
+    lines = text.split("\n")[: first["line"] - 1]
+    return sum(len(line) + 1 for line in lines) + int(first["col"]) - 1
 
 
 def _tree_problem(tree: exp.Expr, dialect: str) -> str | None:
@@ -135,6 +173,8 @@ def _tree_problem(tree: exp.Expr, dialect: str) -> str | None:
             return "uses a window function, which sees more than one row; use a query"
         if isinstance(node, exp.AggFunc):
             return "uses an aggregate, which sees more than one row; use a query or a subquery"
+        if isinstance(node, exp.Values) and isinstance(node.parent, exp.In):
+            continue
         if isinstance(node, exp.UDTF | exp.Unnest | exp.ExplodingGenerateSeries):
             return "uses a function that returns several rows; use it in a subquery"
         if isinstance(node, exp.Alias | exp.Aliases):

@@ -83,6 +83,11 @@ def problem_of(text: str, dialect: str) -> str | None:
     return None
 
 
+def quotations(text: str, dialect: str) -> list[tuple[int, int, str]]:
+    """Return start, end and opening quote of everything quoted in text that `problem_of` passes."""
+    return _spans(text, dialect, escaping=False)
+
+
 def _spans(text: str, dialect: str, *, escaping: bool) -> list[tuple[int, int, str]]:
     """Return start, end and opening quote of everything quoted.
 

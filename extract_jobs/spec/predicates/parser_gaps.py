@@ -1,0 +1,116 @@
+"""Valid SQL that sqlglot does not parse, replaced by something that it does.
+
+Only the copy that is parsed changes, letter for letter, so that positions stay; the source gets the
+text as it was written and has the last word on it.
+
+https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-CONSTANTS-NUMERIC
+https://sqlite.org/lang_expr.html#literal_values_constants_
+https://docs.oracle.com/en/database/oracle/oracle-database/23/sqlrf/Literals.html
+https://learn.microsoft.com/en-us/sql/t-sql/language-elements/comparison-operators-transact-sql
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+_DIGITS = r"\d(?:_?\d)*"
+_DECIMAL = rf"(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?"
+_BEFORE, _AFTER = r"(?<![\w$.])", r"(?![\w$.])"
+
+_Replaced = tuple[re.Pattern[str], Callable[[re.Match[str]], str]]
+
+
+def _as_zeros(found: re.Match[str]) -> str:
+    return "0" * len(found[0])
+
+
+_UNDERSCORES = (re.compile(rf"{_BEFORE}{_DECIMAL}{_AFTER}"), lambda m: m[0].replace("_", "0"))
+_OTHER_BASES = (
+    re.compile(rf"{_BEFORE}0(?:[xX](?:_?[0-9a-fA-F])+|[oO](?:_?[0-7])+|[bB](?:_?[01])+){_AFTER}"),
+    _as_zeros,
+)
+_HEXADECIMAL = (re.compile(rf"{_BEFORE}0[xX](?:_?[0-9a-fA-F])+{_AFTER}"), _as_zeros)
+_FLOATS = (re.compile(rf"{_BEFORE}{_DECIMAL}[fFdD]{_AFTER}"), lambda m: f"{m[0][:-1]}0")
+_NOT_ABOVE = (re.compile(r"!(?=[<>])"), lambda _: " ")
+
+_GAPS: dict[str, tuple[_Replaced, ...]] = {
+    "postgres": (_OTHER_BASES, _UNDERSCORES),
+    "sqlite": (_HEXADECIMAL, _UNDERSCORES),
+    "oracle": (_FLOATS,),
+    "tsql": (_NOT_ABOVE,),
+}
+
+ASKED = frozenset({"postgres", "mysql", "sqlite"})
+"""Dialects whose sources let the server parse a condition before anything is read."""
+
+_OTHER_THAN_ARGUMENTS = re.compile(
+    r"\b(?:select|values|table|with|insert|update|delete|merge|into|lock|call|exec|execute)\b|[@?:;]"
+    r"(?!:)",
+    re.IGNORECASE,
+)
+_NO_FUNCTIONS = frozenset({
+    "all", "and", "any", "between", "case", "else", "exists", "from", "ilike", "in", "is", "like",
+    "not", "or", "row", "select", "some", "then", "when", "where", "xor",
+})  # fmt: skip
+_NAME_BEFORE = re.compile(r"([\w$\"`\]]+)\s*$")
+
+
+def without_odd_literals(text: str, dialect: str, spans: Iterable[tuple[int, int, str]]) -> str:
+    """Return text of the same length, in which literals and operators are ones that sqlglot has.
+
+    ``1_000`` and ``0o17`` in PostgreSQL 16 and later, ``1.5f`` in Oracle, ``!>`` in SQL Server.
+
+    Args:
+        text: A condition.
+        dialect: Its dialect.
+        spans: Start, end and opening quote of everything quoted in it.
+    """
+    found, at = [], 0
+    for start, end, _ in [*spans, (len(text), len(text), "")]:
+        between = text[at:start]
+        for pattern, replacement in _GAPS.get(dialect, ()):
+            between = pattern.sub(replacement, between)
+        found += [between, text[start:end]]
+        at = end
+    return "".join(found)
+
+
+def without_arguments(
+    text: str, at: int, dialect: str, spans: Iterable[tuple[int, int, str]]
+) -> str | None:
+    """Return text with 0 for the arguments of the function call around a position.
+
+    Functions such as ``substring(a similar b escape c)`` have a syntax of their own. Whether it is
+    valid only the server knows, and only if it is asked.
+
+    Args:
+        text: A condition that sqlglot cannot parse.
+        at: Where it failed.
+        dialect: Its dialect.
+        spans: Start, end and opening quote of everything quoted in the text.
+
+    Returns:
+        Text of the same length; None if there is no such call, if its arguments contain anything
+        that the server must not be left to judge alone, or if the server is not asked.
+    """
+    if dialect not in ASKED:
+        return None
+    plain = list(text)
+    for start, end, _ in spans:
+        plain[start:end] = "'" * (end - start)
+    opened: list[int] = []
+    for position, sign in enumerate(plain):
+        if sign == "(":
+            opened.append(position)
+        elif sign == ")":
+            start = opened.pop()
+            if not start < at <= position:
+                continue
+            name = _NAME_BEFORE.search(text, 0, start)
+            inside = "".join(plain[start + 1 : position])
+            is_call = name is not None and name[1].lower() not in _NO_FUNCTIONS
+            if not is_call or inside.strip() == "0" or _OTHER_THAN_ARGUMENTS.search(inside):
+                return None
+            return f"{text[: start + 1]}{'0'.ljust(len(inside))}{text[position:]}"
+    return None
