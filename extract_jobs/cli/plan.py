@@ -19,8 +19,9 @@ from extract_jobs.errors import EXIT_DONE, ConfigError, ExtractError, error_line
 from extract_jobs.planning.new_files import Objects
 from extract_jobs.planning.retired_preview import Amount, Retired
 from extract_jobs.planning.schema_comparison import AUDIT_NAMES
+from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.transform.columns import AUDIT_FIELDS
+from extract_jobs.transform.columns import AUDIT_FIELDS, inner_masks
 from extract_jobs.transform.transform import Transform
 from extract_jobs.watermark import Interval
 
@@ -136,22 +137,29 @@ def plan_text(spec: ExtractSpec, seen: Planned) -> str:
     ]
     lines = aligned([[f"{name}:", text] for name, text in facts])
     types = {c.name: c for c in seen.columns}
-    masked = spec.columns.mask
     rows = [["column", "source type", "file type", "fidelity", "rule"]]
     files = {f.name: str(f.type) for f in seen.transform.schema}
     for name, column in types.items():
         output = spec.columns.rename.get(name, name)
         kind = files.get(output, "in the path")
-        mask = f", masked: {masked[name]}" if name in masked else ""
         shown = name if output == name else f"{name} → {output}"
-        fidelity = "masked" if mask else column.fidelity
-        rows.append([shown, column.source_type, kind, fidelity, column.rule + mask])
+        rows.append([shown, column.source_type, kind, *_how(column, spec)])
     outputs = {spec.columns.rename.get(name, name) for name in types}
     gone = [n for n in files if n not in outputs and n not in AUDIT_NAMES]
     rows += [[n, "-", files[n], "-", "gone from the source: NULL, as older files have it"]
              for n in gone]  # fmt: skip
     rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in AUDIT_FIELDS]
     return "\n".join([*lines, "", *aligned(rows)])
+
+
+def _how(column: Column, spec: ExtractSpec) -> tuple[str, str]:
+    """Return a column's fidelity and rule, with its masks."""
+    if mask := spec.columns.mask.get(column.name):
+        return "masked", f"{column.rule}, masked: {mask}"
+    inner = [f"{'.'.join(path)}: {mask}" for path, mask in inner_masks(column, spec).items()]
+    if inner:
+        return "masked inside", f"{column.rule}, masked inside: {', '.join(inner)}"
+    return column.fidelity, column.rule
 
 
 def _guessed_facts(transform: Transform) -> list[tuple[str, str]]:

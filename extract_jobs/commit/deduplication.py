@@ -241,7 +241,9 @@ def _joined(values: Sequence[pa.Array]) -> pa.Array:
     """Return one binary value per row, different for different rows; NULL where any value is."""
     empty = pa.scalar(b"", pa.large_binary())
     parts = []
-    for value in values:
+    for found in values:
+        # Files of a column that was widened have either type, in which 0.1 is spelled differently.
+        value = found.cast(pa.float64()) if pa.types.is_floating(found.type) else found
         text = value if pa.types.is_binary(value.type) else value.cast(pa.string())
         data = text.cast(pa.large_binary())
         # Each value is preceded by its length, so that different rows give different bytes.

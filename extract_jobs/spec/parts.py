@@ -145,17 +145,19 @@ class SplitSpec(SpecPart):
 
 
 SchemaPolicy = Literal["evolve", "freeze", "fail"]
+WideningPolicy = Literal["evolve", "new_files", "freeze", "fail"]
 
 
 class SchemaChangeSpec(SpecPart):
     """What happens for each kind of change since the table's last commit.
 
-    ``evolve`` accepts it, ``freeze`` keeps the columns as they were, ``fail`` refuses it.
+    ``evolve`` accepts it, ``freeze`` keeps the columns as they were, ``fail`` refuses it. With
+    ``new_files`` a column may have the wider type in new files beside older ones.
     """
 
     added: SchemaPolicy = "evolve"
     dropped: SchemaPolicy = "evolve"
-    widened: SchemaPolicy = "evolve"
+    widened: WideningPolicy = "evolve"
     narrowed: SchemaPolicy = "fail"
     reordered: SchemaPolicy = "evolve"
     nullability: SchemaPolicy = "evolve"

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.transform.exact_cast import exact_cast
-from extract_jobs.transform.nested import json_texts
+from extract_jobs.transform.nested import Path, json_texts, rebuilt
 from extract_jobs.transform.types import kind
 
 _FROM = {
@@ -78,6 +78,18 @@ def is_wider(data_type: pa.DataType, than: pa.DataType) -> bool:
     return False
 
 
+def is_promotion(data_type: pa.DataType, than: pa.DataType) -> bool:
+    """Whether readers that are given a type also read files of another, narrower one.
+
+    Wider integers, wider floats, and decimals with more digits at the same scale: what table
+    formats call type promotion.
+    """
+    pair = kind(data_type), kind(than)
+    if pair == ("decimal", "decimal") and data_type.scale != than.scale:
+        return False
+    return pair[0] == pair[1] and is_wider(data_type, than)
+
+
 def _digits(integer: pa.DataType) -> int:
     """Return the digits of an integer type's greatest value."""
     bits = integer.bit_width - pa.types.is_signed_integer(integer)
@@ -112,19 +124,34 @@ def keep(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
     """Cast every value to the type that older files have, or none.
 
     Args:
-        array: Values of a type that `can_keep` at ``target``.
-        target: The older files' type.
+        array: Values of a type that `can_keep` at ``target``, at each of its leaves.
+        target: The older files' type. Fields of its structs that the values lack are NULL, and
+            those that it lacks are left out.
         column: Its name, for the message.
 
     Returns:
-        An array of ``target``, as long, with the same NULLs, which cast back is ``array`` again.
+        An array of ``target``, as long, with the same NULLs, whose leaves, cast back, are those of
+        ``array`` again.
 
     Raises:
         TypeNotRepresentable: Some value does not fit. The message never holds it.
     """
+
+    def kept(values: pa.Array, wanted: pa.DataType, path: Path) -> pa.Array:
+        return _keep_leaf(values, wanted, ".".join((column, *path)))
+
+    return array if array.type == target else rebuilt(array, target, kept)
+
+
+def _keep_leaf(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
+    wider = (
+        "let new files have the wider type with on_schema_change.widened: new_files, "
+        if is_promotion(array.type, target)
+        else ""
+    )
     text = (
         f"column {column!r} is {array.type} now and {target} in the files that exist, and a value "
-        "does not fit. Replace the table with mode full, write_mode overwrite and "
+        f"does not fit: {wider}replace the table with mode full, write_mode overwrite and "
         "on_schema_change: evolve, or start over with another state_uri and target"
     )
     kept = _cast(array, target, text)

@@ -149,6 +149,59 @@ def changed_at(values: pa.Array, path: Path, change: Callable[[pa.Array], pa.Arr
     return pa.ListArray.from_arrays(offsets, changed_at(items, path, change), mask=missing)
 
 
+def _unchanged(values: pa.Array) -> pa.Array:
+    return values
+
+
+def rebuilt(
+    values: pa.Array,
+    target: pa.DataType,
+    leaf: Callable[[pa.Array, pa.DataType, Path], pa.Array],
+    *,
+    before: Callable[[pa.Array], pa.Array] = _unchanged,
+    path: Path = (),
+) -> pa.Array:
+    """Return values in another type of the same nesting.
+
+    Args:
+        values: Of any type.
+        target: Its structs may have more fields, which are NULL, or fewer.
+        leaf: Converts values that are not nested; given their type in ``target`` and their path.
+        before: Called with the values of each level first.
+        path: Where the values are inside of a column.
+    """
+    values, types = before(values), pa.types
+    if not types.is_nested(target):
+        return leaf(values, target, path)
+    if types.is_null(values.type):
+        return pa.nulls(len(values), target)
+
+    def inner(part: pa.Array, part_type: pa.DataType, *names: str) -> pa.Array:
+        return rebuilt(part, part_type, leaf, before=before, path=(*path, *names))
+
+    missing = values.is_null()
+    if types.is_struct(target):
+        names = [field.name for field in values.type]
+        # Flattened, so that nothing below a NULL struct is examined.
+        given = dict(zip(names, values.flatten(), strict=True))
+        fields = [
+            inner(given[field.name], field.type, field.name)
+            if field.name in given
+            else pa.nulls(len(values), field.type)
+            for field in target
+        ]
+        return pa.StructArray.from_arrays(fields, fields=list(target), mask=missing)
+    lists = listed(values)
+    offsets, items = offsets_of(lists), lists.flatten()
+    if types.is_map(target):
+        pair = items.flatten()
+        keys = inner(pair[0], target.key_type, "key")
+        entries = inner(pair[1], target.item_type, "value")
+        return pa.MapArray.from_arrays(offsets, keys, entries, type=target, mask=missing)
+    below = inner(items, target.value_type)
+    return pa.ListArray.from_arrays(offsets, below, type=target, mask=missing)
+
+
 def offsets_of(values: pa.Array) -> pa.Array:
     """Return where each list of an array begins in its flattened items, and the end of the last."""
     lengths = pc.list_value_length(values).fill_null(0).cast(pa.int64())

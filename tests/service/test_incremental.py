@@ -20,6 +20,7 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import set_environment
 from tests.support.postgres import Server
+from tests.support.readers import by_duckdb
 
 
 @dataclass
@@ -298,6 +299,65 @@ def test_late_rows_within_the_lag_come_once(story: Story) -> None:
     story.execute("insert into t values (102, '2026-01-01 01:43+00', 'new')")
     assert story.run(**late).rows == 1
     assert story.run(watermark={"lag": "30m", "duplicates": "accept"}).rows > 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "scale", "wide"),
+    [
+        ("smallint", "int", "1", "70000"),
+        ("int", "bigint", "1", "1099511627776"),
+        ("real", "double precision", "0.1", "1e300"),
+        ("numeric(9,2)", "numeric(12,2)", "0.01", "9999999999.25"),
+    ],
+)
+def test_late_rows_come_once_across_files_of_two_widths(
+    local: Story, old: str, new: str, scale: str, wide: str
+) -> None:
+    """Key and watermark are wider in new files, and rows of older files are still known."""
+    local.execute(
+        f"create table t (id {old}, w int)",
+        f"insert into t select g * {scale}, g from generate_series(1, 10) g",
+    )
+    widened = {**KEYED, "on_schema_change": {"widened": "new_files"}}
+    assert local.run(**widened, watermark={"lag": 5}).rows == 10
+    local.execute(
+        f"alter table t alter id type {new}",
+        "alter table t alter w type bigint",
+        f"insert into t values (99 * {scale}, 7), ({wide}, 1099511627776)",
+    )
+    report = local.run(**widened, watermark={"lag": 5})
+    assert [change.kind for change in report.schema_changes] == ["widened", "widened"]
+    assert (report.rows, report.repeated_rows) == (2, 5)
+    # Now rows of files of both widths are read again.
+    local.execute(f"insert into t values (98 * {scale}, 8)")
+    report = local.run(**widened, watermark={"lag": 1099511627776 - 5})
+    assert (report.rows, report.repeated_rows) == (1, 7)
+    rows = by_duckdb(local.lake.target)
+    with local.server.connect() as connection:
+        wanted = connection.execute("select id, w from t").fetchall()
+    assert sorted((row["id"], row["w"]) for row in rows) == sorted(wanted)
+
+
+def test_a_partition_is_replaced_by_files_of_another_width(local: Story) -> None:
+    local.execute(
+        "create table t (id int, day date, w int)",
+        "insert into t select g, date '2026-01-01' + g % 2, g from generate_series(1, 4) g",
+    )
+    more: dict[str, Any] = {
+        "mode": "full",
+        "watermark": None,
+        "on_schema_change": {"widened": "new_files"},
+        "target": {"write_mode": "overwrite_partitions", "partition_by": ["day"]},
+    }
+    run_extract(local.spec(**more))
+    local.execute(
+        "alter table t alter id type bigint",
+        "delete from t where day = '2026-01-01'",
+        "update t set id = id + 1099511627776",
+    )
+    run_extract(local.spec(**more))
+    found = sorted(row["id"] for row in by_duckdb(local.lake.target))
+    assert found == [2, 4, 1099511627777, 1099511627779]
 
 
 def test_a_lag_over_folders_renamed_and_cast_columns(story: Story) -> None:

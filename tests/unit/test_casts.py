@@ -178,6 +178,29 @@ def test_what_is_kept_gives_exactly_the_value_back(
         assert back == value
 
 
+def test_nested_values_are_kept_field_by_field() -> None:
+    now = pa.struct([("new", pa.string()), ("n", pa.int64()), ("l", pa.list_(pa.float64()))])
+    older = pa.struct([("l", pa.list_(pa.float32())), ("n", pa.int32()), ("gone", pa.bool_())])
+    rows = [{"new": "x", "n": 7, "l": [1.5, None]}, None, {"new": None, "n": None, "l": []}]
+    array = pa.array([[("a", rows)], None, []], pa.map_(pa.string(), pa.list_(now)))
+    found = keep(array, pa.map_(pa.string(), pa.list_(older)), "c")
+    found.validate(full=True)
+    assert found.to_pylist() == [
+        [("a", [
+            {"l": [1.5, None], "n": 7, "gone": None},
+            None,
+            {"l": [], "n": None, "gone": None},
+        ])],
+        None,
+        [],
+    ]  # fmt: skip
+    large = pa.array([{"new": "x", "n": 2**40, "l": None}], now)
+    with pytest.raises(TypeNotRepresentable, match=r"column 'c\.n' is int64 .*widened: new_files"):
+        keep(large, older, "c")
+    hidden = pa.StructArray.from_arrays(large.flatten(), fields=list(now), mask=pa.array([True]))
+    assert keep(hidden, older, "c").to_pylist() == [None]
+
+
 @pytest.mark.parametrize("older", [pa.int8(), pa.int16(), pa.int32(), pa.int64()])
 @pytest.mark.parametrize("now", [pa.decimal128(5, 2), pa.decimal128(20, 4)])
 def test_whole_decimals_fit_integers_with_room_for_more(

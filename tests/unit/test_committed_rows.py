@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -37,3 +39,21 @@ def test_exactly_the_committed_rows_are_left_out(old: list[bytes], new: list[byt
 def test_a_key_takes_sixteen_bytes_whatever_it_is() -> None:
     keys = pa.array([b"x" * 10_000 + bytes([i]) for i in range(200)], pa.large_binary())
     assert CommittedRows.of(KEY, [keys]).digests.nbytes == 200 * 16
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide", "value"),
+    [
+        (pa.int16(), pa.int32(), -5),
+        (pa.int32(), pa.int64(), 7),
+        (pa.float32(), pa.float64(), 0.1),
+        (pa.decimal128(9, 2), pa.decimal128(12, 2), Decimal("-1.50")),
+    ],
+    ids=str,
+)
+def test_a_key_is_the_same_in_files_of_either_width(
+    narrow: pa.DataType, wide: pa.DataType, value: Any
+) -> None:
+    old = pa.array([value], narrow)
+    known = CommittedRows.of(KEY, [deduplication._joined([old])])
+    assert len(known.without(pa.record_batch([old.cast(wide)], ["k"]), Stored())) == 0

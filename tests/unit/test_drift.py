@@ -128,8 +128,8 @@ def test_a_column_keeps_its_type_beside_older_files_and_takes_the_new_one_in_the
         (pa.int32(), pa.string()),
         (pa.timestamp("us"), pa.timestamp("us", "UTC")),
         (pa.decimal128(9, 2), pa.float64()),
-        (pa.list_(pa.int32()), pa.list_(pa.int64())),
-        (pa.struct([("x", pa.int32())]), pa.struct([("x", pa.int64())])),
+        (pa.list_(pa.int32()), pa.int32()),
+        (pa.struct([("x", pa.int32())]), pa.map_(pa.string(), pa.int32())),
         (pa.bool_(), pa.int32()),
     ],
 )
@@ -138,6 +138,165 @@ def test_types_that_say_another_thing_are_refused(
 ) -> None:
     drift = drift_of(spec_of(policy), committed([pa.field("a", old)]), [pa.field("a", new)])
     assert drift.refused == (f"column a is {old} in older files and now {new}",)
+
+
+PROMOTIONS = [
+    (pa.int16(), pa.int32()),
+    (pa.int32(), pa.int64()),
+    (pa.float32(), pa.float64()),
+    (pa.decimal128(9, 2), pa.decimal128(12, 2)),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), PROMOTIONS, ids=str)
+def test_new_files_have_the_wider_type_if_that_is_asked_for(
+    old: pa.DataType, new: pa.DataType
+) -> None:
+    spec, last = spec_of({"widened": "new_files"}), committed([pa.field("a", old)])
+    wider = drift_of(spec, last, [pa.field("a", new)])
+    assert [str(change) for change in wider.changes] == [
+        f"column a widened: {old} to {new}; written as {new}, older files keep {old}"
+    ]
+    last = commit_of(spec, last, wider)
+    assert last.columns["a"] == str(new)
+    assert drift_of(spec, last, [pa.field("a", new)]).changes == ()
+    # A file's type never narrows again, whatever the source does.
+    narrower = drift_of(spec_of({"narrowed": "evolve"}), last, [pa.field("a", old)])
+    assert narrower.layout.field("a").type == new
+    assert narrower.changes[0].effect == f"written as {new}, where values fit"
+
+
+def test_new_files_can_be_asked_for_after_the_change() -> None:
+    wide = [pa.field("a", pa.int64())]
+    evolve, last = spec_of("evolve"), committed([A])
+    last = commit_of(evolve, last, drift_of(evolve, last, wide))
+    assert last.columns["a"] == "int32"
+    spec = spec_of({"widened": "new_files"})
+    assert changes_of(drift_of(spec, last, wide)) == ["column a widened: int32 to int64"]
+    assert drift_of(spec, last, wide).layout.field("a").type == pa.int64()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (pa.int32(), pa.float64()),
+        (pa.int32(), pa.decimal128(12, 0)),
+        (pa.decimal128(9, 2), pa.decimal128(12, 4)),
+        (pa.date32(), pa.timestamp("us")),
+    ],
+    ids=str,
+)
+def test_a_type_that_readers_do_not_take_for_the_older_one_is_written_as_before(
+    old: pa.DataType, new: pa.DataType
+) -> None:
+    spec, last = spec_of({"widened": "new_files"}), committed([pa.field("a", old)])
+    drift = drift_of(spec, last, [pa.field("a", new)])
+    assert drift.layout.field("a").type == old
+    assert drift.changes[0].effect == f"written as {old}, where values fit"
+
+
+def test_only_a_widened_column_can_have_new_files() -> None:
+    for policy in ("new_files", {"added": "new_files"}):
+        with pytest.raises(ValueError, match="'evolve', 'freeze' or 'fail'"):
+            spec_of(policy)
+
+
+def test_new_files_of_a_table_that_is_replaced_are_all_files() -> None:
+    drift = drift_of(
+        spec_of({"widened": "new_files"}, "overwrite"), committed([A]), [pa.field("a", pa.int64())]
+    )
+    assert drift.changes[0].effect == "written as int64"
+
+
+def struct_of(*fields: Any) -> pa.Field:
+    return pa.field("s", pa.struct(fields))
+
+
+X, Y = ("x", pa.int32()), ("y", pa.string())
+INNER: dict[str, tuple[pa.Field, pa.Field]] = {
+    "added": (struct_of(X), struct_of(X, Y)),
+    "dropped": (struct_of(X, Y), struct_of(X)),
+    "widened": (struct_of(X), struct_of(("x", pa.int64()))),
+    "narrowed": (struct_of(("x", pa.int64())), struct_of(X)),
+    "reordered": (struct_of(X, Y), struct_of(Y, X)),
+}
+"""One change of each kind inside of a struct."""
+
+
+def nested(data_type: pa.DataType, how: str) -> pa.DataType:
+    deeper = pa.struct([("z", data_type)])
+    return {
+        "s": data_type, "list": pa.list_(pa.list_(data_type)), "s.z": deeper,
+        "s.value": pa.map_(pa.string(), data_type),
+    }[how]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["s", "list", "s.z", "s.value"])
+@pytest.mark.parametrize("kind", INNER)
+def test_fields_follow_the_rules_of_columns_at_every_depth(kind: str, how: str) -> None:
+    """As if they were columns: the same changes, effects, refusals and types."""
+    path = "s" if how == "list" else how
+    for policy in POLICIES:
+        for write_mode in ("append", "overwrite"):
+            spec = spec_of(policy, write_mode)
+            before, after = ([pa.field("s", nested(f.type, how))] for f in INNER[kind])
+            inner = drift_of(spec, committed(before), after)
+            flat_before, flat_after = (list(f.type) for f in INNER[kind])
+            flat = drift_of(spec, committed(flat_before), flat_after)
+            wanted = [
+                change.model_copy(
+                    update={"column": f"{path}.{change.column}" if change.column else path}
+                )
+                for change in flat.changes
+            ]
+            assert list(inner.changes) == wanted
+            assert bool(inner.refused) == bool(flat.refused)
+            assert inner.layout.field("s").type == nested(pa.struct(list(flat.layout)), how)
+
+
+def test_what_is_refused_inside_is_named_by_its_path() -> None:
+    before = struct_of(X, ("deep", pa.list_(pa.struct([("a", pa.int32())]))))
+    after = struct_of(("x", pa.string()), ("deep", pa.list_(pa.struct([("a", pa.bool_()), Y]))))
+    drift = drift_of(spec_of({"narrowed": "evolve"}), committed([before]), [after])
+    assert drift.refused == (
+        "column s.x is int32 in older files and now string",
+        "column s.deep.a is int32 in older files and now bool",
+    )
+    upper = drift_of(spec_of("evolve"), committed([struct_of(X)]), [struct_of(("X", pa.int32()))])
+    assert "column s.X differs from s.x of older files only in its case" in upper.refused
+
+
+def test_a_field_that_is_frozen_out_is_let_in_later() -> None:
+    last = committed([struct_of(X)])
+    freeze, evolve = spec_of("freeze"), spec_of("evolve")
+    last = commit_of(freeze, last, drift_of(freeze, last, [struct_of(X, Y)]))
+    assert last.columns["s"] == "struct<x: int32>"
+    assert drift_of(freeze, last, [struct_of(X, Y)]).changes == ()
+    thawed = drift_of(evolve, last, [struct_of(X, Y)])
+    assert changes_of(thawed) == ["column s.y added (string)"]
+
+
+def test_keys_of_maps_and_items_of_lists_are_widened_too() -> None:
+    spec = spec_of({"widened": "new_files"})
+    before = [pa.field("m", pa.map_(pa.int32(), pa.list_(pa.int16())))]
+    after = [pa.field("m", pa.map_(pa.int64(), pa.list_(pa.int32())))]
+    drift = drift_of(spec, committed(before), after)
+    assert changes_of(drift) == [
+        "column m.key widened: int32 to int64",
+        "column m.value widened: int16 to int32",
+    ]
+    assert drift.layout.field("m").type == after[0].type
+
+
+def test_hashes_inside_do_not_mix_with_raw_numbers() -> None:
+    masks = {"mask": {"s.x": "hash"}, "mask_key": {"env": "K"}}
+    hashed, raw = spec_of("evolve", columns=masks), spec_of({"narrowed": "evolve"})
+    columns, _ = table_of(hashed, [struct_of(X)])
+    schema = pa.schema([struct_of(("x", pa.string())), *AUDIT_FIELDS])
+    first = find_drift(hashed, None, columns, schema, key="0001")
+    last = commit_of(hashed, None, first)
+    drift = drift_of(raw, last, [struct_of(X)])
+    assert drift.refused == ("column s.x is string in older files and now int32",)
 
 
 def test_a_column_whose_type_cannot_be_read_back_is_remembered_all_the_same() -> None:

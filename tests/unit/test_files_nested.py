@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -11,18 +12,22 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.catalog import athena_type
-from extract_jobs.errors import ConfigError, SchemaChanged, TypeNotRepresentable
+from extract_jobs.cli.dry_run import planned
+from extract_jobs.cli.plan import plan_text
+from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.run import run_extract
 from extract_jobs.sources.files.parquet_types import with_variants
+from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.transform.types import printed_type
 from tests.support.files import files_spec, read_all
-from tests.support.readers import by_duckdb, by_pyarrow
+from tests.support.readers import by_duckdb, by_pyarrow, files_of
 
 LEAVES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.int64(): st.integers(-(2**63), 2**63 - 1),
@@ -95,6 +100,22 @@ def nested_table(**more: Any) -> pa.Table:
         "tags": pa.array([[("k", [1, None])], None, []], tags),
     }
     return pa.table(columns | more)
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_nested_values_of_any_type_are_read_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("w")
+    kind = data.draw(TYPES.filter(pa.types.is_nested))
+    values = data.draw(st.lists(values_of(kind), min_size=1, max_size=4))
+    table = pa.table({"n": list(range(len(values))), "x": pa.array(values, kind)})
+    pq.write_table(table, folder / "a.parquet")
+    target = extract(folder)
+    for rows in (by_pyarrow(target), by_duckdb(target)):
+        found = [row["x"] for row in sorted(rows, key=lambda row: row["n"])]
+        assert found == table.column("x").to_pylist()
 
 
 def extract(folder: Path, run: str = "r", **given: Any) -> str:
@@ -176,7 +197,7 @@ def test_a_value_inside_that_has_no_faithful_form_fails_the_read(
 ) -> None:
     inside = pa.StructArray.from_arrays([values], ["t"])
     pq.write_table(pa.table({"s": inside}), tmp_path / "a.parquet")
-    with pytest.raises(TypeNotRepresentable, match=f"a value of column 's', .*{problem}"):
+    with pytest.raises(TypeNotRepresentable, match=f"a value of column 's.t', .*{problem}"):
         read_all(files_spec(tmp_path, "*.parquet"))
 
 
@@ -206,6 +227,59 @@ def test_structs_of_files_that_differ_have_the_fields_of_all(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(
+    ("empty", "full", "kind"),
+    [
+        ({"a": None, "b": 1}, {"a": 5, "b": 1}, "struct<a: int64, b: int64>"),
+        ({"a": None, "b": 1}, {"a": {"x": True}, "b": 1}, "struct<a: struct<x: bool>, b: int64>"),
+        ([None], [5], "list<item: int64>"),
+    ],
+)
+def test_a_field_without_a_value_takes_the_type_of_other_files(
+    tmp_path: Path, empty: Any, full: Any, kind: str, first: int
+) -> None:
+    """As pandas writes a field that is None in every row."""
+    for number, value in enumerate([empty, full] if first else [full, empty]):
+        table = pa.table({"s": pa.array([value, None])})
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+    found = read_all(files_spec(tmp_path, "*.parquet")).column("s")
+    assert str(found.type) == kind
+    both = [empty, None, full, None] if first else [full, None, empty, None]
+    assert found.to_pylist() == both
+
+
+def test_a_field_without_a_value_in_any_file_is_text(tmp_path: Path) -> None:
+    table = pa.table({"s": pa.array([{"a": None, "b": [None]}])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = read_all(files_spec(tmp_path, "*.parquet")).column("s")
+    assert str(found.type) == "struct<a: string, b: list<item: string>>"
+    assert found.to_pylist() == table.column("s").to_pylist()
+
+
+@pytest.mark.parametrize("at", ["2024-01-01", "1969-12-31", "0800-02-03"])
+def test_int96_inside_of_a_struct_is_cut_off_where_that_is_allowed(tmp_path: Path, at: str) -> None:
+    below = (0, 1, 999, None)
+    whole = datetime.fromisoformat(at)
+    # Only nanoseconds near today fit into 64 bits: far values are written in microseconds.
+    near = at > "1700"
+    unit = "ns" if near else "us"
+    start = pa.scalar(whole, pa.timestamp("us")).cast(pa.int64()).as_py() * (1000 if near else 1)
+    values = [None if n is None else start + (n if near else 0) for n in below]
+    times = pa.array(values, pa.int64()).view(pa.timestamp(unit))
+    inside = pa.StructArray.from_arrays([times], ["t"])
+    pq.write_table(
+        pa.table({"s": inside}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True
+    )
+    if near:
+        with pytest.raises(TypeNotRepresentable, match=r"'s', of type INT96.*nanoseconds: trunc"):
+            read_all(files_spec(tmp_path, "*.parquet"))
+    run = run_extract(files_spec(tmp_path, "*.parquet", nanoseconds="truncate"))
+    assert run.cut_to_microseconds == ({"s": 2} if near else {})
+    rows = by_pyarrow(f"{tmp_path}/_out/t")
+    assert [row["s"]["t"] for row in rows] == [whole, whole, whole, None]
+
+
 @pytest.mark.parametrize("fields", [["a", "A"], ["a", "a"], ["x, y"], ["p: q"], ["r<s"]])
 def test_fields_that_readers_would_mix_up_are_refused(tmp_path: Path, fields: list[str]) -> None:
     inside = pa.StructArray.from_arrays([pa.array([1])] * len(fields), fields)
@@ -227,6 +301,28 @@ def test_what_is_refused_outside_is_refused_inside(tmp_path: Path, sql: str) -> 
     duckdb.sql(f"copy (select 1 as id, {sql} as c) to '{tmp_path}/a.parquet'")
     with pytest.raises(TypeNotRepresentable, match="column 'c' is of type INTERVAL"):
         read_all(files_spec(tmp_path, "*.parquet"))
+
+
+def test_all_columns_that_cannot_be_read_are_named_at_once(tmp_path: Path) -> None:
+    fields = {"fine": pa.array([1]), "a,b": pa.array([1])}
+    odd = pa.StructArray.from_arrays(list(fields.values()), list(fields))
+    inside = pa.StructArray.from_arrays([odd, odd, pa.array([1])], ["one", "two", "three"])
+    columns = {"x": pa.array([1]), "s": pa.ListArray.from_arrays([0, 1], inside), "o": odd}
+    pq.write_table(pa.table(columns), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"x": pa.array(["y"])}), tmp_path / "2.parquet")
+    with pytest.raises(TypeNotRepresentable) as caught:
+        read_all(files_spec(tmp_path, "*.parquet"))
+    text = str(caught.value)
+    for told in (
+        r"1\.parquet: column 's\.one' is of type struct<.*>, 's\.two' is of type struct<",
+        r"1\.parquet: column 'o' is of type struct<",
+        r"column 'x' is int64 in .*1\.parquet and string in .*2\.parquet, and no type holds both",
+    ):
+        assert re.search(told, text)
+    assert "s.three" not in text
+    spec = files_spec(tmp_path, "*.parquet", columns={"exclude": ["x", "s"]})
+    with pytest.raises(TypeNotRepresentable, match=r"^[^;]*column 'o'[^;]*$"):
+        read_all(spec)
 
 
 def test_a_variant_is_found_at_any_depth(tmp_path: Path) -> None:
@@ -315,6 +411,18 @@ def test_masks_of_fields_reach_every_depth(tmp_path: Path, monkeypatch: pytest.M
     assert third["address"] == {"street": None, "zip": 3}
 
 
+def test_a_plan_shows_the_masks_of_fields(tmp_path: Path) -> None:
+    pq.write_table(nested_table(), tmp_path / "a.parquet")
+    masks = {"address.street": "redact", "address.zip": "null", "tags": "null"}
+    spec = files_spec(tmp_path, "*.parquet", columns={"mask": masks})
+    lines = plan_text(spec, planned(spec, datetime.now(UTC))).splitlines()
+    shown = {line.split()[0]: line for line in lines if line.strip()}
+    assert "masked inside" in shown["address"]
+    assert "masked inside: street: redact, zip: null" in shown["address"]
+    assert "masked: null" in shown["tags"]
+    assert "masked" not in shown["items"]
+
+
 def test_a_masked_field_is_masked_in_json_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,13 +457,54 @@ def test_a_mask_within_a_masked_field_is_refused(tmp_path: Path) -> None:
         extract(tmp_path, columns={"mask": {"a.b": "redact", "a.b.c": "null"}})
 
 
-def test_a_nested_column_whose_type_changes_is_reported(tmp_path: Path) -> None:
-    given = {"mode": "incremental"}
-    pq.write_table(nested_table(), tmp_path / "a.parquet")
-    extract(tmp_path, run="1", **given)
-    pq.write_table(nested_table(), tmp_path / "b.parquet")
-    extract(tmp_path, run="2", **given)
-    other = pa.array([{"street": "a", "zip": 1, "city": "c"}] * 3)
-    pq.write_table(nested_table(address=other), tmp_path / "c.parquet")
-    with pytest.raises(SchemaChanged, match="column address is struct<street: string, zip: int32>"):
-        extract(tmp_path, run="3", **given)
+def addressed(folder: Path, number: int, **address: Any) -> None:
+    kinds = {"street": pa.string(), "zip": pa.int32(), "city": pa.string(), "wide": pa.int64()}
+    fields = [(name.replace("wide", "zip"), kinds[name]) for name in address]
+    values = {name.replace("wide", "zip"): value for name, value in address.items()}
+    column = pa.array([[values], None], pa.list_(pa.struct(fields)))
+    pq.write_table(pa.table({"n": [number, -number], "a": column}), folder / f"{number}.parquet")
+
+
+def test_fields_are_added_dropped_and_widened_as_columns_are(tmp_path: Path) -> None:
+    """With `mode: full` and `append`, each run knows only the columns of the files there are."""
+    new_files = {"on_schema_change": {"widened": "new_files"}}
+
+    def run(number: int, more: dict[str, Any], **address: Any) -> list[str]:
+        for older in tmp_path.glob("*.parquet"):
+            older.unlink()
+        addressed(tmp_path, number, **address)
+        spec = files_spec(tmp_path, "*.parquet", run_id=str(number))
+        data = spec.model_dump() | more
+        data["target"]["write_mode"] = "append"
+        report = run_extract(ExtractSpec.model_validate(data))
+        return [str(change) for change in report.schema_changes]
+
+    assert run(1, {}, street="x", zip=1) == []
+    assert run(2, {}, zip=2, street="y", city="c") == [
+        "column a.city added (string); extracted",
+        "column a reordered: street, zip to zip, street; files keep the order that they had",
+    ]
+    assert run(3, {}, street="z", wide=3) == [
+        "column a.zip widened: int32 to int64; written as int32, where values fit",
+        "column a.city dropped (string); written as NULL",
+        "column a reordered: zip, street to street, zip; files keep the order that they had",
+    ]
+    with pytest.raises(TypeNotRepresentable, match=r"column 'a\.zip' is int64 now and int32 in"):
+        run(4, {}, street="z", wide=2**40)
+    assert run(5, new_files, street="z", wide=2**40) == [
+        "column a.zip widened: int32 to int64; written as int64, older files keep int32"
+    ]
+    wanted = {
+        1: {"street": "x", "zip": 1, "city": None},
+        2: {"street": "y", "zip": 2, "city": "c"},
+        3: {"street": "z", "zip": 3, "city": None},
+        5: {"street": "z", "zip": 2**40, "city": None},
+    }
+    target = f"{tmp_path}/_out/t"
+    widest = pq.read_schema(files_of(target)[-1])
+    newest = ds.dataset(files_of(target), schema=widest).to_table().to_pylist()
+    for rows in (by_duckdb(target), newest):
+        assert {row["n"]: row["a"] for row in rows} == {
+            **{n: [a] for n, a in wanted.items()},
+            **dict.fromkeys([-n for n in wanted]),
+        }

@@ -62,8 +62,8 @@ def refuse_both(folders: Folders, names: Iterable[str], uri: str) -> None:
     both = [name for name in names if name in folders]
     if both:
         raise ConfigError(
-            f"{uri}: column {both[0]!r} is in the file and in the name of its folder; set "
-            "files.partitions to ignore to take the file's"
+            f"{uri}: column {', '.join(map(repr, both))} is in the file and in the name of its "
+            "folder; set files.partitions to ignore to take the file's"
         )
 
 

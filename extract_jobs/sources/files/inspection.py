@@ -28,7 +28,7 @@ from extract_jobs.sources.files.listing import Format, compression_of
 from extract_jobs.sources.files.objects import Listed
 from extract_jobs.sources.files.parquet_batches import open_parquet
 from extract_jobs.sources.files.parquet_footer import read_footer
-from extract_jobs.sources.files.parquet_rows import group_bytes, unify
+from extract_jobs.sources.files.parquet_rows import group_bytes, refuse_types, unify
 from extract_jobs.sources.files.parquet_types import file_types
 from extract_jobs.sources.files.streams import (
     TextStream,
@@ -124,10 +124,12 @@ class Inspector:
 
         Raises:
             SourceQueryFailed: A file is damaged, or one of its records is not a row.
-            TypeNotRepresentable: Parquet files have types that cannot be unified.
+            TypeNotRepresentable: Columns of Parquet files cannot be read, or have types that cannot
+                be unified. The message names all of them.
             SourceUnavailable: An object is not what was listed.
         """
         found: list[Listed] = []
+        refused: dict[str, str] = {}
         # Many small files are inspected in groups: a task for each would cost more than the work.
         threads = FOOTERS if self.format == "parquet" else THREADS
         handful = max(1, min(_HANDFUL, len(objects) // (4 * threads)))
@@ -143,8 +145,9 @@ class Inspector:
                 )
                 for listed, columns in chain.from_iterable(looks):
                     found.append(listed)
-                    known = self._merged(known, columns, listed.info.uri)
+                    known = self._merged(known, columns, listed.info.uri, refused)
                     known = self._with_folders(known, columns, listed.info.uri)
+        refuse_types(refused)
         return found, self._settled(known)
 
     def _settled(self, known: Columns) -> Columns:
@@ -162,10 +165,12 @@ class Inspector:
         refuse_both(folders, [*its.profiles, *its.types], uri)
         return replace(known, folders=tuple(dict.fromkeys([*known.folders, *folders])))
 
-    def _merged(self, known: Columns, more: Columns, uri: str) -> Columns:
+    def _merged(self, known: Columns, more: Columns, uri: str, refused: dict[str, str]) -> Columns:
         if self.format == "parquet":
             schema = pa.schema([(name, kind) for name, (kind, _) in more.types.items()])
-            types = unify(known.types, schema, uri, self.chosen(schema.names), self.as_json)
+            types = unify(
+                known.types, schema, uri, self.chosen(schema.names), refused, as_json=self.as_json
+            )
             return replace(known, types=types)
         profiles = dict(known.profiles)
         for name, one in more.profiles.items():

@@ -28,9 +28,11 @@ from extract_jobs.sources.files.parquet_types import (
     is_geometry,
     spelled,
     unified,
+    without_form,
 )
-from extract_jobs.sources.files.parquet_values import Leaves, rebuilt, times, with_nanoseconds
+from extract_jobs.sources.files.parquet_values import Leaves, times, unwrapped, with_nanoseconds
 from extract_jobs.sources.files.parquet_variant import DamagedVariantError, variant_texts
+from extract_jobs.transform.nested import rebuilt
 
 BATCH_BYTES = 16 * 2**20
 """Arrow bytes of a batch, estimated from the row group's uncompressed size."""
@@ -41,6 +43,8 @@ def unify(
     schema: pa.Schema,
     uri: str,
     chosen: Iterable[str],
+    refused: dict[str, str],
+    *,
     as_json: Collection[str] = (),
 ) -> dict[str, tuple[pa.DataType, str]]:
     """Return type and file by column after one more file.
@@ -50,38 +54,46 @@ def unify(
         schema: This file's schema.
         uri: This file.
         chosen: Columns that are read; others may have any type.
+        refused: Receives, by column, why it cannot be read: its type has no faithful form, or two
+            files share none.
         as_json: Columns that become JSON, which VARIANT can only arrive as.
-
-    Raises:
-        TypeNotRepresentable: A column's type has no faithful form, or two files share none.
     """
     found, chosen = dict(known), set(chosen)
     for name, raw in zip(schema.names, schema.types, strict=True):
-        wanted = arrives_as(raw, units=True) or (None if name in chosen else pa.string())
+        wanted = arrives_as(raw, to_merge=True) or (None if name in chosen else pa.string())
         if is_geometry(raw) or (raw == VARIANT and name in as_json):
             wanted = raw  # so that files with different reference systems are told apart
         if wanted is None:
-            raise TypeNotRepresentable(
-                f"{uri}: column {name!r} is of type {spelled(raw)}, which has no faithful form "
-                f"here: {'make it text with columns.cast to json, or ' * (raw == VARIANT)}leave it "
-                "out with columns.exclude"
+            inside = [f"{name + path!r} is of type {spelled(t)}" for path, t in without_form(raw)]
+            way_out = ": make it text with columns.cast to json" if raw == VARIANT else ""
+            refused.setdefault(
+                name, f"{uri}: column {', '.join(inside)}, which has no faithful form here{way_out}"
             )
-        empty = pa.types.is_null(raw)
-        before = found.get(name)
-        if before is None or (empty and before is not None):
-            found.setdefault(name, (pa.null() if empty else wanted, uri))
             continue
+        before = found.setdefault(name, (wanted, uri))
         both = unified(before[0], wanted)
         if both is None and name in chosen:
-            raise TypeNotRepresentable(
+            refused.setdefault(
+                name,
                 f"column {name!r} is {spelled(before[0])} in {before[1]} and {spelled(wanted)} in "
-                f"{uri}, and no type "
-                "holds both faithfully: write one of them anew, narrow files.glob, or leave the "
-                "column out with columns.exclude"
+                f"{uri}, and no type holds both faithfully",
             )
         if both is not None and both != before[0]:
             found[name] = (both, uri)
     return found
+
+
+def refuse_types(refused: dict[str, str]) -> None:
+    """Refuse all columns that `unify` found to be unreadable.
+
+    Raises:
+        TypeNotRepresentable: There are some; the message has each with its types and files.
+    """
+    if refused:
+        raise TypeNotRepresentable(
+            f"{'; '.join(refused.values())}. Leave such columns out with columns.exclude, narrow "
+            "files.glob, or write the files anew"
+        )
 
 
 def group_bytes(footer: Footer) -> tuple[int, ...]:
@@ -129,7 +141,9 @@ def read_groups(
             about = metadata.row_group(group)
             width = max(1, about.total_byte_size // max(1, about.num_rows))
             size = max(1, min(100_000, BATCH_BYTES // width))
-            nanoseconds = _Nanoseconds(file, metadata, group, old, uri) if old else None
+            nanoseconds = (
+                _Nanoseconds(file, metadata, group, old, uri, truncated=truncated) if old else None
+            )
             for batch in bounded_batches(file, opened, group, present, size):
                 whole = nanoseconds.added_to(batch) if nanoseconds else batch
                 whole = _with_json(whole, variants, uri)
@@ -184,7 +198,10 @@ class _Nanoseconds:
         group: int,
         names: frozenset[str],
         uri: str,
+        *,
+        truncated: dict[str, int] | None,
     ) -> None:
+        self._truncated = truncated
         with pq.ParquetFile(file, metadata=metadata, pre_buffer=False) as opened:
             self._table = opened.read_row_group(group, columns=sorted(names), use_threads=False)
         self._at, self._uri = 0, uri
@@ -193,7 +210,8 @@ class _Nanoseconds:
         """Return a batch with the nanoseconds of INT96. Its rows follow those of the last call.
 
         Raises:
-            TypeNotRepresentable: INT96 inside of another column has such digits.
+            TypeNotRepresentable: INT96 inside of another column has such digits, and cutting them
+                off is not allowed.
         """
         rows = self._table.slice(self._at, batch.num_rows)
         self._at += batch.num_rows
@@ -206,12 +224,15 @@ class _Nanoseconds:
             for small, large in zip(times(found), times(batch.column(name)), strict=True):
                 if small.type.unit == large.type.unit:
                     continue  # not INT96
-                if (_integers(large) * np.int64(1000) != _integers(small)).any():
+                cut_off = int((_integers(large) * np.int64(1000) != _integers(small)).sum())
+                if cut_off and self._truncated is None:
                     raise TypeNotRepresentable(
                         f"{self._uri}: a value of column {name!r}, of type INT96, has digits below "
-                        "microseconds, which would be lost; leave the column out, or write the "
-                        "file anew"
+                        "microseconds; cut them off with files.nanoseconds: truncate, or leave the "
+                        "column out"
                     )
+                if cut_off and self._truncated is not None:
+                    self._truncated[name] = self._truncated.get(name, 0) + cut_off
         return batch
 
 
@@ -247,5 +268,5 @@ def _conformed(
             zone=calendars.zone,
         )
         values = batch.column(positions[column.name])
-        arrays.append(rebuilt(values, column.arrow_type, leaves.converted))
+        arrays.append(rebuilt(values, column.arrow_type, leaves.converted, before=unwrapped))
     return pa.RecordBatch.from_arrays(arrays, names=[c.name for c in columns])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -145,20 +146,23 @@ def spelled(data_type: pa.DataType) -> str:
 
 
 @lru_cache(4096)
-def arrives_as(data_type: pa.DataType, *, units: bool = False) -> pa.DataType | None:
+def arrives_as(data_type: pa.DataType, *, to_merge: bool = False) -> pa.DataType | None:
     """Return the type that values of a file's type arrive as; None where there is none.
 
     Args:
         data_type: A type from `file_types`.
-        units: Keep durations as such, so that files whose units differ are told apart.
+        to_merge: Keep durations as such, so that files whose units differ are told apart, and the
+            type of nothing but NULL, which goes with every type.
     """
     types = pa.types
+    if to_merge and (types.is_null(data_type) or types.is_duration(data_type)):
+        return data_type
     if types.is_dictionary(data_type) or types.is_run_end_encoded(data_type):
-        return arrives_as(data_type.value_type, units=units)
+        return arrives_as(data_type.value_type, to_merge=to_merge)
     if isinstance(data_type, pa.UuidType | pa.JsonType):
         return pa.string()
     if types.is_nested(data_type):
-        return _nested_type(data_type, units=units)
+        return _nested_type(data_type, to_merge=to_merge)
     if types.is_null(data_type) or kind(data_type) == "string":
         return pa.string()
     is_bytes = kind(data_type) == "binary" or types.is_fixed_size_binary(data_type)
@@ -173,34 +177,61 @@ def arrives_as(data_type: pa.DataType, *, units: bool = False) -> pa.DataType | 
     if types.is_decimal(data_type):
         fits = data_type.precision <= 38
         return pa.decimal128(data_type.precision, data_type.scale) if fits else pa.string()
+    return _number_type(data_type)
+
+
+def _number_type(data_type: pa.DataType) -> pa.DataType | None:
+    """Return the type that numbers, durations and booleans arrive as; None for other types."""
+    types = pa.types
     if types.is_unsigned_integer(data_type):
         wider = {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}
         return wider.get(data_type.bit_width, pa.decimal128(20, 0))
     if types.is_float16(data_type) or types.is_duration(data_type):
-        whole = data_type if units else pa.int64()
-        return pa.float32() if types.is_float16(data_type) else whole
+        return pa.float32() if types.is_float16(data_type) else pa.int64()
     plain = types.is_signed_integer(data_type) or types.is_floating(data_type)
     return data_type if plain or types.is_boolean(data_type) else None
 
 
-def _nested_type(data_type: pa.DataType, *, units: bool) -> pa.DataType | None:
+def _nested_type(data_type: pa.DataType, *, to_merge: bool) -> pa.DataType | None:
     """Return the type of lists, maps and structs whose leaves arrive as `arrives_as` says."""
     if pa.types.is_struct(data_type):
         names = [field.name.casefold() for field in data_type]
         unfit = any(not name or _UNPRINTABLE.search(name) for name in names)
-        inner = [arrives_as(field.type, units=units) for field in data_type]
+        inner = [arrives_as(field.type, to_merge=to_merge) for field in data_type]
         if not names or unfit or len(set(names)) < len(names) or None in inner:
             return None
         return pa.struct([(f.name, t) for f, t in zip(data_type, inner, strict=True)])
     if pa.types.is_map(data_type):
-        key = arrives_as(data_type.key_type, units=units)
-        item = arrives_as(data_type.item_type, units=units)
+        key = arrives_as(data_type.key_type, to_merge=to_merge)
+        item = arrives_as(data_type.item_type, to_merge=to_merge)
         nested_key = key is not None and pa.types.is_nested(key)
         return None if key is None or item is None or nested_key else pa.map_(key, item)
     if pa.types.is_union(data_type):
         return None
-    item = arrives_as(data_type.value_type, units=units)
+    item = arrives_as(data_type.value_type, to_merge=to_merge)
     return None if item is None else pa.list_(item)
+
+
+def without_form(data_type: pa.DataType, path: str = "") -> Iterator[tuple[str, pa.DataType]]:
+    """Yield what is in the way of a type that `arrives_as` has no type for.
+
+    Yields:
+        The path of a field below the type, each name after a dot, and the field's type.
+    """
+    types, inner = pa.types, list[tuple[str, pa.DataType]]()
+    if types.is_struct(data_type):
+        inner = [(f"{path}.{field.name}", field.type) for field in data_type]
+    elif types.is_map(data_type):
+        inner = [(f"{path}.key", data_type.key_type), (f"{path}.value", data_type.item_type)]
+    elif types.is_nested(data_type) and not types.is_union(data_type):
+        inner = [(path, data_type.value_type)]
+    below = [
+        one
+        for name, field in inner
+        if arrives_as(field) is None
+        for one in without_form(field, name)
+    ]
+    yield from below or [(path, data_type)]
 
 
 def unified(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:

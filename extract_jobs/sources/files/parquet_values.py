@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,49 +13,9 @@ from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.sources.files.parquet_calendar import OldCalendarError, rebased
 from extract_jobs.transform.date_range import out_of_range
 from extract_jobs.transform.exact_cast import exact_cast
-from extract_jobs.transform.nested import listed, offsets_of
+from extract_jobs.transform.nested import Path, listed
 
 _ADVICE = "leave the column out, or write the file anew"
-
-
-def rebuilt(
-    values: pa.Array, target: pa.DataType, leaf: Callable[[pa.Array, pa.DataType], pa.Array]
-) -> pa.Array:
-    """Return values in another type of the same nesting.
-
-    Args:
-        values: As Arrow reads them.
-        target: From `arrives_as`; its structs may have more fields, which are NULL.
-        leaf: Converts values that are not lists, maps or structs.
-    """
-    values, types = _plain(values), pa.types
-    if not types.is_nested(target):
-        return leaf(values, target)
-    if types.is_null(values.type):
-        return pa.nulls(len(values), target)
-    if types.is_struct(target):
-        names = [field.name for field in values.type]
-        # Flattened, so that nothing below a NULL struct is examined.
-        given = dict(zip(names, values.flatten(), strict=True))
-        inner = [
-            rebuilt(given[field.name], field.type, leaf)
-            if field.name in given
-            else pa.nulls(len(values), field.type)
-            for field in target
-        ]
-        return pa.StructArray.from_arrays(inner, fields=list(target), mask=values.is_null())
-    missing, values = values.is_null(), listed(values)
-    offsets, items = offsets_of(values), values.flatten()
-    if types.is_map(target):
-        keys, inner = (
-            rebuilt(part, field, leaf)
-            for part, field in zip(
-                items.flatten(), (target.key_type, target.item_type), strict=True
-            )
-        )
-        return pa.MapArray.from_arrays(offsets, keys, inner, type=target, mask=missing)
-    inner = rebuilt(items, target.value_type, leaf)
-    return pa.ListArray.from_arrays(offsets, inner, type=target, mask=missing)
 
 
 def times(values: pa.Array) -> Iterator[pa.Array]:
@@ -90,13 +50,19 @@ class Leaves:
     hybrid_times: bool
     zone: str | None
 
-    def converted(self, values: pa.Array, target: pa.DataType) -> pa.Array:
+    def converted(self, values: pa.Array, target: pa.DataType, path: Path = ()) -> pa.Array:
         """Return values of one type, which is not nested, in another.
+
+        Args:
+            values: The values.
+            target: The type wanted.
+            path: Where they are inside of the column.
 
         Raises:
             TypeNotRepresentable: A value has no faithful form there.
         """
-        where = f"{self.uri}: a value of column {self.column!r}, of type {values.type},"
+        name = ".".join((self.column, *path))
+        where = f"{self.uri}: a value of column {name!r}, of type {values.type},"
         try:
             found = self._cast(values, target)
         except OldCalendarError as error:
@@ -195,7 +161,7 @@ def _time_texts(moments: pa.Array, below: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(below, 0), texts, longer)
 
 
-def _plain(values: pa.Array) -> pa.Array:
+def unwrapped(values: pa.Array) -> pa.Array:
     """Return values without the wrappers that a file's schema puts around them."""
     if pa.types.is_dictionary(values.type):
         return values.dictionary_decode()
