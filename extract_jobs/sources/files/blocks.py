@@ -31,6 +31,9 @@ LONG_RECORD_BYTES = 16 * 2**20
 times its length in memory."""
 
 
+_FEW_BYTES = 4096
+
+
 class Stream(Protocol):
     """Text, UTF-8 except for mistakes, from beginning to end."""
 
@@ -98,9 +101,11 @@ def blocks(
                 return
             end = cut(data, not more)
             if end:
-                yield Block(data[:end], offset, line)
+                block = Block(data[:end], offset, line)
                 offset += end
-                line += lines_in(data[:end])
+                line += lines_in(block.data)
+                yield block
+                del block
             rest = data[end:]
             del data
             turn.needed(now=len(rest) > LONG_RECORD_BYTES)
@@ -181,7 +186,14 @@ class Rest:
 
 def lines_in(data: bytes) -> int:
     """Return the number of line ends; lone carriage returns count if there are no others."""
-    return data.count(b"\n") or data.count(b"\r")
+    return _count(data, b"\n") or _count(data, b"\r")
+
+
+def _count(data: bytes, character: bytes) -> int:
+    if len(data) < _FEW_BYTES:
+        return data.count(character)
+    # Four times as fast as bytes.count, if there are many.
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8) == character[0]))
 
 
 def cut_lines(data: bytes, final: bool) -> int:
@@ -193,7 +205,8 @@ def cut_lines(data: bytes, final: bool) -> int:
 def cut_csv(dialect: Dialect) -> Cut:
     """Return the `Cut` of a dialect of CSV."""
     quote = dialect.quote.encode()
-    before = np.frombuffer(b"\r\n" + quote + dialect.delimiter.encode(), np.uint8)
+    before = np.zeros(256, np.bool_)
+    before[list(b"\r\n" + quote + dialect.delimiter.encode())] = True
 
     def cut(data: bytes, final: bool) -> int:
         if dialect.escape is None and b"\n" in data:
@@ -209,15 +222,22 @@ def cut_csv(dialect: Dialect) -> Cut:
 
 
 def _cut_by_parity(
-    data: bytes, quote: bytes, before: npt.NDArray[np.uint8], *, final: bool
+    data: bytes, quote: bytes, before: npt.NDArray[np.bool_], *, final: bool
 ) -> int | None:
-    """Return the end of the last whole record, or None if quotes are in unexpected places."""
+    """Return the end of the last whole record, or None if quotes are in unexpected places.
+
+    Args:
+        data: Begins with a record.
+        quote: The quote.
+        before: For each byte, whether a quote after it opens a field.
+        final: Whether no more bytes follow.
+    """
     view = np.frombuffer(data, np.uint8)
     quotes = np.flatnonzero(view == quote[0])
     opening = quotes[0::2]
     if opening.size and opening[0] == 0:
         opening = opening[1:]
-    if not np.isin(view[opening - 1], before).all():
+    if not before[view[opening - 1]].all():
         return None
     if final and len(quotes) % 2 == 0:
         return len(data)

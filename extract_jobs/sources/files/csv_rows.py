@@ -1,6 +1,6 @@
 """CSV, as in RFC 4180 and its common variants: parsed by Arrow, located by our own lexer.
 
-Arrow reads every field as bytes; types come later, so no parser's leniency decides what a value is.
+Arrow reads every field as text; types come later, so no parser's leniency decides what a value is.
 Blank lines are skipped.
 """
 
@@ -126,7 +126,7 @@ def _fields(record: bytes, dialect: Dialect) -> list[bytes]:
         read_options=arrow_csv.ReadOptions(
             autogenerate_column_names=True, use_threads=False, block_size=len(record) + 1
         ),
-        parse_options=_parse_options(dialect),
+        parse_options=parse_options(dialect),
         convert_options=arrow_csv.ConvertOptions(
             column_types={f"f{i}": pa.binary() for i in range(most)},
             null_values=[],
@@ -136,7 +136,8 @@ def _fields(record: bytes, dialect: Dialect) -> list[bytes]:
     return [column[0].as_py() for column in table.columns]
 
 
-def _parse_options(dialect: Dialect) -> arrow_csv.ParseOptions:
+def parse_options(dialect: Dialect) -> arrow_csv.ParseOptions:
+    """Return Arrow's options for files of a dialect."""
     return arrow_csv.ParseOptions(
         delimiter=dialect.delimiter,
         quote_char=dialect.quote or False,
@@ -272,11 +273,14 @@ def parse_csv(block: Block, wanted: Sequence[str], *, header: Header, files: Fil
     wrong: list[Fault] = []
     if not block.data.strip(b"\r\n"):
         return Texts([pa.nulls(0, pa.string()) for _ in wanted], 0, None, locate)
-    read = partial(_read_csv, dialect=dialect, names=numbers, chosen=chosen)
+    # Delimiters are ASCII, so fields of a block in UTF-8 are UTF-8, and are not checked again.
+    valid = is_utf8_text(block.data)
+    kind = pa.string() if valid else pa.binary()
+    read = partial(_read_csv, dialect=dialect, names=numbers, chosen=chosen, kind=kind)
     try:
         table = read(block.data, wrong, nulls=list(files.null_values))
     except pa.ArrowInvalid:
-        if _is_utf8(block.data):
+        if valid:
             raise
         # Arrow reports rows of the wrong length as text, and gives up on one that is none.
         wrong.clear()
@@ -308,8 +312,9 @@ def _read_csv(
     dialect: Dialect,
     names: list[str],
     chosen: list[str],
+    kind: pa.DataType,
 ) -> pa.Table:
-    """Return columns as bytes, without the rows of another number of fields, which are noted.
+    """Return columns as ``kind``, without the rows of another number of fields, which are noted.
 
     Raises:
         pa.ArrowInvalid: Such a row is not UTF-8, among others.
@@ -320,7 +325,7 @@ def _read_csv(
         wrong.append(Fault(row.number - 1, None, reason))
         return "skip"
 
-    options = _parse_options(dialect)
+    options = parse_options(dialect)
     options.invalid_row_handler = skip
     return arrow_csv.read_csv(
         pa.BufferReader(data),
@@ -329,7 +334,7 @@ def _read_csv(
         ),
         parse_options=options,
         convert_options=arrow_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.binary()),
+            column_types=dict.fromkeys(names, kind),
             null_values=nulls,
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
@@ -339,7 +344,10 @@ def _read_csv(
     )
 
 
-def _is_utf8(data: bytes) -> bool:
+def is_utf8_text(data: bytes) -> bool:
+    """Return whether bytes are UTF-8."""
+    if data.isascii():
+        return True
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -18,7 +18,8 @@ from typing import IO, Any
 import pyarrow as pa
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_lines
+from extract_jobs.sources.files.ahead import Item, Result, cores, in_order
+from extract_jobs.sources.files.blocks import LONG_RECORD_BYTES, Block, Stream, blocks, cut_lines
 from extract_jobs.sources.files.convert import refuse
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, record_blocks, row_blocks
 from extract_jobs.sources.files.folders import folders_of, refuse_both
@@ -134,12 +135,16 @@ class Inspector:
         threads = FOOTERS if self.format == "parquet" else THREADS
         handful = max(1, min(_HANDFUL, len(objects) // (4 * threads)))
         starts = range(0, len(objects), handful)
-        with ThreadPoolExecutor(threads, thread_name_prefix="look") as pool:
+        with (
+            ThreadPoolExecutor(cores(), thread_name_prefix="parse") as parsers,
+            ThreadPoolExecutor(threads, thread_name_prefix="look") as pool,
+        ):
+            crew = _Crew(parsers, min(cores() + 1, threads // len(objects)))
             for first in range(0, len(starts), _AT_A_TIME):
                 # What earlier files have settled is not inspected again.
                 looks = pool.map(
                     lambda start, k=known: [
-                        self._one(o, k) for o in objects[start : start + handful]
+                        self._one(o, k, crew) for o in objects[start : start + handful]
                     ],
                     starts[first : first + _AT_A_TIME],
                 )
@@ -177,7 +182,7 @@ class Inspector:
             profiles[name] = profiles.get(name, TypeProfile()) | one
         return replace(known, profiles=profiles)
 
-    def _one(self, info: ObjectInfo, known: Columns) -> tuple[Listed, Columns]:
+    def _one(self, info: ObjectInfo, known: Columns, crew: _Crew) -> tuple[Listed, Columns]:
         if info.size == 0:
             return Listed(info, 0), Columns()
         compression = compression_of(info.uri, self.files.compression)
@@ -197,8 +202,9 @@ class Inspector:
             if declared and cuts:
                 return self._scanned(info, stream, cuts), Columns()
             if self.format == "csv":
-                return self._csv(info, stream, known, cuts)
-            return self._jsonl(info, json_lines(stream, self.files, self.format, info.uri), known)
+                return self._csv(info, stream, known, cuts, crew)
+            lines = json_lines(stream, self.files, self.format, info.uri)
+            return self._jsonl(info, lines, known, crew)
 
     def _parquet(self, info: ObjectInfo, file: IO[bytes]) -> tuple[Listed, Columns]:
         footer = read_footer(file)
@@ -213,30 +219,53 @@ class Inspector:
             return Listed(info, footer.metadata.num_rows, groups), Columns(types=types)
 
     def _csv(
-        self, info: ObjectInfo, stream: Stream, known: Columns, cuts: _Cuts | None
+        self, info: ObjectInfo, stream: Stream, known: Columns, cuts: _Cuts | None, crew: _Crew
     ) -> tuple[Listed, Columns]:
         rows, found = 0, dict[str, TypeProfile]()
-        for header, block in row_blocks(stream, self.files, info.uri, most=self.target_bytes):
-            if cuts:
-                cuts.add(block)
-            for name in header.names:
-                found.setdefault(name, known.profiles.get(name, TypeProfile()))
-            wanted = [n for n in self.chosen(header.names) if not found[n].is_settled]
-            texts = parse_csv(block, wanted, header=header, files=self.files)
+
+        def seen() -> Iterator[tuple[Block, Header, dict[str, TypeProfile]]]:
+            for header, block in row_blocks(stream, self.files, info.uri, most=self.target_bytes):
+                if cuts:
+                    cuts.add(block)
+                for name in header.names:
+                    found.setdefault(name, known.profiles.get(name, TypeProfile()))
+                chosen = self.chosen(header.names)
+                yield block, header, {n: found[n] for n in chosen if not found[n].is_settled}
+
+        def look(
+            item: tuple[Block, Header, dict[str, TypeProfile]],
+        ) -> tuple[Texts, dict[str, TypeProfile]]:
+            block, header, before = item
+            texts = parse_csv(block, list(before), header=header, files=self.files)
+            pairs = zip(before.items(), texts.columns, strict=True)
+            profiles = {name: observe(values, profile) for (name, profile), values in pairs}
+            texts.columns.clear()
+            return texts, profiles
+
+        for texts, profiles in crew.in_order(look, seen(), lambda item: item[0]):
             self._check(texts, info.uri)
             rows += texts.rows
-            for name, values in zip(wanted, texts.columns, strict=True):
-                found[name] = observe(values, found[name])
+            _add(profiles, found)
         return Listed(info, rows, cuts.found if cuts else ()), Columns(found)
 
-    def _jsonl(self, info: ObjectInfo, stream: Stream, known: Columns) -> tuple[Listed, Columns]:
+    def _jsonl(
+        self, info: ObjectInfo, stream: Stream, known: Columns, crew: _Crew
+    ) -> tuple[Listed, Columns]:
         rows, found = 0, dict[str, TypeProfile]()
         lenient = self.files.json_dialect == "lenient"
-        parser = JsonLines.of_this_thread()
-        for block in blocks(stream, cut_lines, info.uri):
-            found, texts = parser.observe(block, found, known.profiles, lenient=lenient)
+
+        def look(
+            item: tuple[Block, dict[str, TypeProfile]],
+        ) -> tuple[dict[str, TypeProfile], Texts]:
+            block, before = item
+            parser = JsonLines.of_this_thread()
+            return parser.observe(block, before, known.profiles, lenient=lenient)
+
+        seen = ((block, dict(found)) for block in blocks(stream, cut_lines, info.uri))
+        for profiles, texts in crew.in_order(look, seen, lambda item: item[0]):
             self._check(texts, info.uri)
             rows += texts.rows
+            _add(profiles, found)
         return Listed(info, rows), Columns(found)
 
     def _scanned(self, info: ObjectInfo, stream: Stream, cuts: _Cuts) -> Listed:
@@ -249,6 +278,35 @@ class Inspector:
         """Fail for the first fault, unless faults are set aside when rows are read."""
         if texts.faults and self.files.bad_rows == "fail":
             refuse(texts, texts.faults, uri, None)
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """Threads that parse blocks. Few large files take several each, many files one each.
+
+    Attributes:
+        pool: The threads, for all files.
+        ahead: Maximum blocks of a file in memory.
+    """
+
+    pool: Executor
+    ahead: int
+
+    def in_order(
+        self, look: Callable[[Item], Result], items: Iterator[Item], block: Callable[[Item], Block]
+    ) -> Iterator[Result]:
+        """Yield what is seen in each item's block. A long record is the only one in memory."""
+        return in_order(
+            look, items, pool=self.pool, ahead=self.ahead,
+            alone=lambda item: len(block(item).data) > LONG_RECORD_BYTES,
+        )  # fmt: skip
+
+
+def _add(profiles: dict[str, TypeProfile], found: dict[str, TypeProfile]) -> None:
+    """Add what a block shows, as if it had been looked at after all blocks before it."""
+    for name, profile in profiles.items():
+        before = found.get(name, TypeProfile())
+        found[name] = before if before.is_settled else before | profile
 
 
 class _Cuts:

@@ -15,6 +15,7 @@ from extract_jobs.schema import Column
 from extract_jobs.sources.files.blocks import blocks, cut_lines, lines_in
 from extract_jobs.sources.files.convert import batch_of
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, row_blocks
+from extract_jobs.sources.files.csv_typed import typed_batch
 from extract_jobs.sources.files.folders import (
     Folders,
     folder_column,
@@ -171,7 +172,13 @@ class FilesReader:
         compression = compression_of(part.uri, self.files.compression)
         stream = text_stream(file, part, compression, self.files.encoding)
         found = row_blocks(stream, self.files, part.uri, header, offset=part.start)
+        inferred = self.files.types is None
         for its_header, block in found:
+            if inferred:
+                batch = typed_batch(block, self.columns, header=its_header, files=self.files)
+                if batch is not None:
+                    yield batch
+                    continue
             texts = parse_csv(block, names, header=its_header, files=self.files)
             texts = _placed(texts, file, part)
             yield batch_of(texts, self.columns, part.uri, rejects, forms=self.forms)

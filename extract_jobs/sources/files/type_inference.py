@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from extract_jobs.sources.files.plain_texts import plain_numbers, plain_times
 from extract_jobs.transform.exact_cast import exact_cast
 
 INTEGER, WIDE, NUMBER, BOOLEAN = "integer", "wide", "number", "boolean"
@@ -27,12 +28,12 @@ _PATTERNS = {
     INTEGER: r"^(?:0|-?[1-9][0-9]*)$",
     NUMBER: r"^-?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?$"
     r"|^-?(?:0|[1-9][0-9]*)[eE][+-]?[0-9]{1,3}$|^(?:-0|NaN|nan|-?inf|-?Infinity)$",
-    BOOLEAN: r"^(?:true|false|True|False|TRUE|FALSE)$",
     DATE: rf"^{_DAY}$",
     TIMESTAMP: rf"^{_TIME}$",
     TIMESTAMPTZ: rf"^{_TIME}(?:Z|[+-][0-9]{{2}}(?::?[0-9]{{2}})?)$",
 }
-"""Kinds that no text shares."""
+"""Kinds that no text shares; `_BOOLEANS` are one more."""
+_BOOLEANS = pa.array(["true", "false", "True", "False", "TRUE", "FALSE"])
 _TYPES = {
     BOOLEAN: pa.bool_(),
     DATE: pa.date32(),
@@ -129,20 +130,43 @@ def observe(values: pa.Array, known: TypeProfile) -> TypeProfile:
     if known.is_settled or values.null_count == len(values):
         return known
     values = values.drop_null() if values.null_count else values
+    plain = _plain(values)
+    return by_patterns(values, known) if plain is None else known | plain
+
+
+def by_patterns(values: pa.Array, known: TypeProfile) -> TypeProfile:
+    """Do the same as `observe` for values of any form, at least one and none of them NULL."""
     if known.kinds <= {INTEGER}:
         digits = _integers(values)
         if digits is not None:
             return known | TypeProfile(frozenset({INTEGER}), whole=digits)
     found = known
     # Kinds that a column had before are likely again.
-    for kind in sorted(_PATTERNS, key=lambda kind: kind not in known.kinds):
-        fits = pc.match_substring_regex(values, _PATTERNS[kind])
+    for kind in sorted(_EVIDENCE, key=lambda kind: kind not in known.kinds):
+        fits = _fits(values, kind)
         if pc.all(fits).as_py():
             return found | _EVIDENCE[kind](values, kind)
         if pc.any(fits).as_py():
             found |= _EVIDENCE[kind](values.filter(fits), kind)
             values = values.filter(pc.invert(fits))
     return found | TypeProfile(frozenset({TEXT}))
+
+
+def _fits(values: pa.Array, kind: str) -> pa.Array:
+    if kind == BOOLEAN:
+        return pc.is_in(values, _BOOLEANS)
+    return pc.match_substring_regex(values, _PATTERNS[kind])
+
+
+def _plain(values: pa.Array) -> TypeProfile | None:
+    """Return the profile of values that are all plain numbers, or all plain days or times."""
+    numbers = plain_numbers(values)
+    if numbers is not None:
+        has = {INTEGER: numbers.has_integers, NUMBER: numbers.has_fractions}
+        kinds = frozenset(kind for kind, found in has.items() if found)
+        return TypeProfile(kinds, numbers.whole, numbers.digits, numbers.scale)
+    kind = plain_times(values)
+    return _of_times(values, kind) if kind else None
 
 
 def _integers(values: pa.Array) -> int | None:

@@ -1,0 +1,207 @@
+"""The fast ways of reading files see exactly what the exact ways see, or leave it to them."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from extract_jobs.errors import ExtractError, SourceQueryFailed
+from extract_jobs.sources.files import blocks as blocks_module
+from extract_jobs.sources.files import inspection
+from extract_jobs.sources.files import reader as reader_module
+from extract_jobs.sources.files.ahead import in_order
+from extract_jobs.sources.files.csv_typed import typed_batch
+from extract_jobs.sources.files.source import FilesSource
+from extract_jobs.sources.files.type_inference import TypeProfile, by_patterns, observe
+from tests.support.files import files_spec, read_all
+from tests.support.sampling import examples
+
+many = settings(
+    max_examples=examples(12),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+PLAIN = (
+    ("0", "7", "-20", "123456789012345678", "9223372036854775807"),
+    ("0.5", "-0.25", "12.", ".5", "17", "21168.23", "0.00"),
+    ("1e5", "nan", "NaN", "inf", "-Infinity", "-0", "2.5"),
+    ("true", "False", "TRUE"),
+    ("2024-02-29", "0001-01-01", "9999-12-31"),
+    ("2024-01-01 10:00", "2024-01-01T23:59"),
+    ("2024-01-01 10:00:00.123456", "1969-12-31T00:00:01.000001"),
+    ("2024-01-01T10:00Z", "2024-01-01T10:00+02", "2024-01-01 10:00:00-02:30"),
+    ("text", "é", '"a,b"', '"a\nb"', '"a""b"'),
+)
+"""Fields of columns, each of one type."""
+ODD = (
+    "", '""', " 1", "1 ", "+1", "007", "-07", "--1", "1-", "1.2.3", ".", "-", "-.", "00.5", "0x1F",
+    "0X1f", "1_000", "1e999", "1e-999", "nan(x)", "١", "9" * 19, "9" * 39, "9" * 15 + ".5",
+    "0.1234567890123456789", "t", "T", "tRue", "1", "0000-01-01", "2024-02-30", "2024-1-1",
+    "2024-01-01 24:00", "2024-01-01T10:00:61", "2024-01-01T10", "2024-01-01T10:00:00.1234567",
+    "0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00", "a\0b", "1\0", "1\r2", 'a"b', '"1"', '" 1"',
+    '"2024-01-01"', "NULL", "null", "#N/A", "1,2", "a\r\nb", "\ufeff1",
+)  # fmt: skip
+"""Fields that some reader of numbers, days or CSV takes for what they are not."""
+BARE = [text for text in (*ODD, *(one for column in PLAIN for one in column)) if '"' not in text]
+
+
+@many
+@given(
+    pool=st.lists(st.sampled_from(BARE), min_size=1, max_size=3),
+    before=st.lists(st.sampled_from(BARE), max_size=2),
+    seed=st.integers(0, 2**32),
+)
+def test_plain_texts_have_the_profile_that_the_patterns_find(
+    pool: list[str], before: list[str], seed: int
+) -> None:
+    chance = random.Random(seed)
+    known = TypeProfile()
+    for text in before:
+        known |= by_patterns(pa.array([text]), TypeProfile())
+    known = TypeProfile() if known.is_settled else known
+    for _ in range(10):
+        texts = [mutated(chance.choice(pool), chance) for _ in range(chance.randint(1, 4))]
+        values = pa.array(["?", *texts]).slice(1)
+        assert observe(values, known) == by_patterns(values, known), texts
+
+
+def mutated(text: str, chance: random.Random) -> str:
+    """Return a text, sometimes with another character in it."""
+    if not text or chance.random() < 0.7:
+        return text
+    at = chance.randrange(len(text))
+    return text[:at] + chance.choice("0123456789-+.eT: Z/\n\0é") + text[at + chance.randint(0, 1) :]
+
+
+@many
+@given(
+    kinds=st.lists(st.sampled_from(PLAIN), min_size=1, max_size=4),
+    odd=st.sampled_from(ODD),
+    with_odd=st.integers(0, 3),
+    seed=st.integers(0, 2**32),
+    size=st.sampled_from([10, 60, 10_000]),
+    bad_rows=st.sampled_from(["fail", "reject"]),
+)
+def test_csv_is_read_as_the_exact_way_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kinds: list[tuple[str, ...]],
+    odd: str,
+    with_odd: int,
+    seed: int,
+    size: int,
+    bad_rows: str,
+) -> None:
+    """With no odd field, or a few anywhere: the same types and values, or the same error."""
+    chance = random.Random(seed)
+    rows = [[chance.choice([*kind, ""]) for kind in kinds] for _ in range(12)]
+    for _ in range(with_odd):
+        chance.choice(rows)[chance.randrange(len(kinds))] = odd
+    text = "".join(",".join(row) + "\n" for row in [[f"c{i}" for i in range(len(kinds))], *rows])
+    (tmp_path / "f.csv").write_bytes(text.encode())
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", size)
+    spec = files_spec(tmp_path, "f.csv", bad_rows=bad_rows)
+    with monkeypatch.context() as exact:
+        exact.setattr(reader_module, "typed_batch", lambda *_, **__: None)
+        exact.setattr("extract_jobs.sources.files.type_inference._plain", lambda _: None)
+        exact.setattr(inspection, "in_order", lambda work, items, **_: map(work, items))
+        expected = outcome(spec)
+    assert outcome(spec) == expected
+
+
+def outcome(spec) -> object:
+    """Return the rows and their types, or what refused them."""
+    try:
+        columns = FilesSource.open(spec).describe().columns
+        table = read_all(spec)
+    except ExtractError as error:
+        return type(error), str(error)
+    return columns, repr(table.to_pylist())
+
+
+def test_plain_columns_of_every_type_do_go_the_fast_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ways = []
+
+    def watched(*given, **named) -> pa.RecordBatch | None:
+        ways.append(batch := typed_batch(*given, **named))
+        return batch
+
+    monkeypatch.setattr(reader_module, "typed_batch", watched)
+    rows = [[kind[i % len(kind)] for kind in PLAIN] for i in range(30)]
+    names = [f"c{i}" for i in range(len(PLAIN))]
+    text = "".join(",".join(row) + "\n" for row in [names, *rows])
+    (tmp_path / "f.csv").write_text(text, newline="")
+    table = read_all(files_spec(tmp_path, "f.csv"))
+    assert [str(kind) for kind in table.schema.types] == [
+        "int64", "double", "double", "bool", "date32[day]", "timestamp[us]", "timestamp[us]",
+        "timestamp[us, tz=UTC]", "string",
+    ]  # fmt: skip
+    assert table.num_rows == len(rows)
+    assert len(ways) == 1
+    assert ways[0] is not None
+
+
+# Blocks ahead
+
+
+def test_results_come_in_order_and_an_error_after_those_before_it() -> None:
+    late = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert late.wait(5)  # the first is done last
+        elif item == 1:
+            late.set()
+        return 10 * item
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise SourceQueryFailed("the fourth")
+
+    with ThreadPoolExecutor(2) as pool:
+        results = in_order(work, items(), pool=pool, ahead=3, alone=lambda _: False)
+        assert [next(results), next(results), next(results)] == [0, 10, 20]
+        with pytest.raises(SourceQueryFailed, match="the fourth"):
+            next(results)
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_no_more_items_are_held_than_allowed(ahead: int) -> None:
+    """Those after one that has to be alone are not even read before it is done."""
+    held, most, after_alone = set(), 0, []
+
+    def items() -> Iterator[int]:
+        nonlocal most
+        for item in range(10):
+            if 5 in held:
+                after_alone.append(item)
+            held.add(item)
+            most = max(most, len(held))
+            yield item
+
+    with ThreadPoolExecutor(2) as pool:
+        for item in in_order(int, items(), pool=pool, ahead=ahead, alone=lambda item: item == 5):
+            held.remove(item)
+    assert most == ahead
+    assert not after_alone
+
+
+def test_the_first_bad_row_of_a_file_is_named_however_many_threads_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", 50)
+    rows = ["1,2"] * 30 + ["bad"] + ["1,2"] * 30 + ["worse"] + ['1,"never closed']
+    (tmp_path / "f.csv").write_text("\n".join(["a,b", *rows]))
+    with pytest.raises(SourceQueryFailed, match="line 32: the row has 1 fields, expected 2"):
+        read_all(files_spec(tmp_path, "f.csv"))
