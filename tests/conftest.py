@@ -87,7 +87,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.eventLog.dir": (scratch / "events").as_uri(),
         "spark.jars": session_jars(),
         "spark.local.dir": str(scratch / "local"),
-        "spark.python.daemon.module": "tests.support.spark_daemon",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),

@@ -23,6 +23,7 @@ from extract_jobs.engine.split_task import (
     described,
     outcome_of,
 )
+from extract_jobs.engine.unchanged_archives import keep_unchanged_archives
 from extract_jobs.errors import Interrupted, SourceUnavailable
 from extract_jobs.parquet.writer import PartitionedWriter
 from extract_jobs.reporting.progress import Progress
@@ -131,6 +132,7 @@ def _run_on_executor(
     without_pandas: bool,
     unit: Sequence[Split],
 ) -> Results | SplitFailure:
+    keep_unchanged_archives()
     if without_pandas:
         skip_pandas()
     os.environ.update(addressing)

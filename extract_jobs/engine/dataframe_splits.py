@@ -27,6 +27,7 @@ from extract_jobs.engine.split_task import (
     described,
     outcome_of,
 )
+from extract_jobs.engine.unchanged_archives import keep_unchanged_archives
 from extract_jobs.errors import ExtractError, Interrupted, SourceUnavailable
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.sources import DataFrameReader
@@ -87,6 +88,7 @@ def _run_once(
     conform, staging = reader.conform, replace(task, reader=None)
 
     def stage(batches: Batches) -> Iterator[pa.RecordBatch]:
+        keep_unchanged_archives()
         os.environ.update(addressing)
         nulled: dict[str, int] = {}
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from extract_jobs.commit.deduplication import MAX_IN_MEMORY, CommittedRows, RowKey, read_keys
 from extract_jobs.engine.split_task import ADDRESSING, SplitFailure, SplitTask
+from extract_jobs.engine.unchanged_archives import keep_unchanged_archives
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources import DataFrameReader, Reader
 from extract_jobs.sources.splits import Split
@@ -70,11 +71,13 @@ def committed_by_split(
     addressing = {name: os.environ[name] for name in ADDRESSING if name in os.environ}
 
     def keys_of_files(batches: Batches) -> Batches:
+        keep_unchanged_archives()
         os.environ.update(addressing)
         for file in _unpacked(batches):
             yield pa.record_batch([_small(read_keys(file, covered, key, open_storage(uri)))], ["k"])
 
     def keys_of_splits(batches: Batches) -> Batches:
+        keep_unchanged_archives()
         for split in _unpacked(batches):
             for batch in reader.read(split):
                 keys = _small(key.of_batch(batch, transform, checked=False).drop_null())

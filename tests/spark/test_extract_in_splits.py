@@ -22,7 +22,7 @@ from tests.support.crash import Lake
 from tests.support.postgres import Server
 
 ROWS = 30_000
-WORKERS = ("extract_jobs.engine.worker_server", "tests.support.spark_daemon")
+WORKERS = ("extract_jobs.engine.worker_server", "pyspark.daemon")
 """Modules whose processes have workers for children, without Spark and with it."""
 
 
