@@ -90,6 +90,20 @@ def test_names_give_format_and_compression() -> None:
             format_of(name, None)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("x.orc", "ORC is not read; convert it to Parquet"),
+        ("x.avro", "Avro is not read; convert it to Parquet"),
+        ("x.XLSX", "Excel is not read; save the sheet as CSV"),
+        ("x.xml.gz", "XML is not read"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^s3://b/{name}: {told}"):
+        format_of(f"s3://b/{name}", None)
+
+
 @dataclass
 class Many:
     """A storage of so many files of declared columns, none of which is kept anywhere."""

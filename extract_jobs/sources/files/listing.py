@@ -29,6 +29,8 @@ _FORMATS: dict[str, Format] = {
     "parquet": "parquet",
     "pq": "parquet",
 }
+_NOT_READ = {"avro": "Avro", "orc": "ORC", "xls": "Excel", "xlsx": "Excel", "xml": "XML"}
+"""Formats that no library reads faithfully enough; docs/files.md says what was tried."""
 _COMPRESSIONS: dict[str, Compression] = {
     "gz": "gzip",
     "gzip": "gzip",
@@ -174,10 +176,15 @@ def compression_of(uri: str, given: Compression | None) -> Compression:
 
 def named_format(uri: str) -> Format | None:
     """Return the format that a file's name indicates; None if it indicates none."""
+    return _FORMATS.get(_extension(uri))
+
+
+def _extension(uri: str) -> str:
+    """Return the extension of a file's name, without that of a compression; empty without one."""
     names = uri.rsplit("/", 1)[-1].lower().split(".")
     if len(names) > 1 and names[-1] in _COMPRESSIONS:
         names.pop()
-    return _FORMATS.get(names[-1]) if len(names) > 1 else None
+    return names[-1] if len(names) > 1 else ""
 
 
 def format_of(uri: str, given: Format | None) -> Format:
@@ -187,6 +194,9 @@ def format_of(uri: str, given: Format | None) -> Format:
         ConfigError: The name does not indicate one.
     """
     found = given or named_format(uri)
+    if found is None and (other := _NOT_READ.get(_extension(uri))):
+        way_out = "save the sheet as CSV" if other == "Excel" else "convert it to Parquet"
+        raise ConfigError(f"{uri}: {other} is not read; {way_out}, or narrow files.glob")
     if found is None:
         raise ConfigError(
             f"{uri}: its name indicates no format; expected one of {', '.join(_FORMATS)} (with or "
