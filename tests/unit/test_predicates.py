@@ -307,6 +307,7 @@ def test_sqlite_never_reads_what_passes_as_more_than_a_condition(text):
     *((text, True) for text in SUBQUERIES),
     ("case when exists (select 1 from t) then a else b end", True),
     ("own_function(id) = 1", True),
+    ("trim(own passing by id) = 1", True),
     ("shop.own_function(id) = 1", True),
 ])  # fmt: skip
 def test_a_condition_that_may_read_other_rows_is_recognised(text: str, others: bool) -> None:

@@ -102,13 +102,17 @@ def reads_other_rows(text: str, dialect: str) -> bool:
     """Return whether a condition may depend on rows other than the one it is evaluated for.
 
     Args:
-        text: A condition that `check_where` lets pass. An unknown function makes it True: it may be
-            defined on the server.
+        text: A condition that `check_where` lets pass. A function that is unknown, or whose
+            arguments cannot be parsed, makes it True: it may be defined on the server.
         dialect: As a `SourceRegistration` names it.
     """
     from sqlglot import exp
+    from sqlglot.errors import ParseError
 
-    return _tree(text, dialect).find(exp.Query, exp.Anonymous) is not None
+    try:
+        return _tree(text, dialect, unparsed_calls=0).find(exp.Query, exp.Anonymous) is not None
+    except ParseError:
+        return True
 
 
 def _reader(text: str, dialect: str) -> Dialect:
@@ -119,11 +123,16 @@ def _reader(text: str, dialect: str) -> Dialect:
     return Dialect.get_or_raise(generic if dialect == "generic" else dialect)
 
 
-def _tree(text: str, dialect: str) -> exp.Expr:
+def _tree(text: str, dialect: str, *, unparsed_calls: int = _UNPARSED_CALLS) -> exp.Expr:
     """Parse a condition that `problem_of` lets pass.
 
-    What sqlglot lacks is replaced first. Arguments of a function that it cannot parse are left to
-    the server, and then missing in the tree.
+    What sqlglot lacks is replaced first.
+
+    Args:
+        text: The condition.
+        dialect: Its dialect.
+        unparsed_calls: Functions whose arguments sqlglot need not parse. They are left to the
+            server, and missing in the tree.
 
     Raises:
         ParseError: The text is not one expression.
@@ -135,7 +144,7 @@ def _tree(text: str, dialect: str) -> exp.Expr:
     reader, spans = _reader(text, dialect), quotations(text, dialect)
     parsed = without_odd_literals(text, dialect, spans)
     first: ParseError | None = None
-    for _ in range(_UNPARSED_CALLS + 1):
+    for _ in range(unparsed_calls + 1):
         try:
             tokens = reader.tokenize(parsed)
             tree: exp.Expr = reader.parser().parse_into(exp.Condition, tokens, parsed)[0]
