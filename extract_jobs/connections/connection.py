@@ -110,8 +110,9 @@ class DatabaseConnection:
     def parameters(self) -> dict[str, str]:
         """Return libpq's connection parameters without user and password.
 
-        Where the connection may have no TLS, a server that asks for the password in clear text is
-        refused, except over a Unix socket.
+        A server that asks for Kerberos (GSSAPI) is refused, because not every libpq supports it:
+        DuckDB's does not. Where the connection may have no TLS, so is one that asks for the
+        password in clear text, except over a Unix socket.
 
         Raises:
             ConfigError: As `sslrootcert`.
@@ -134,9 +135,11 @@ class DatabaseConnection:
             "keepalives_interval": "10",
             "keepalives_count": "3",
             "tcp_user_timeout": "60000",
+            "gssencmode": "disable",
+            "require_auth": "!gss,!sspi",
         }
         if self.sslmode in ("disable", "prefer") and not self.host.startswith("/"):
-            found["require_auth"] = "!password"
+            found["require_auth"] = "!gss,!sspi,!password"
         return {key: value for key, value in found.items() if value is not None}
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.sources.postgres.duckdb_reader import stream
 from extract_jobs.sources.postgres.source import PostgresSource
+from extract_jobs.sources.pump import Sockets
 from tests.support.certificates import make_certificate
+from tests.support.ports import free_port
 from tests.support.postgres import PASSWORD, Server, make_cluster
 from tests.support.postgres_source import ids, snapshot_of, source
 from tests.support.specs import make_spec
@@ -35,7 +38,13 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server
             if cluster.identity:
                 os.chown(copied, cluster.identity["user"], cluster.identity["group"])
         (cluster.data / "pg_hba.conf").write_text(
-            "hostssl all certain 127.0.0.1/32 cert\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            "hostssl all certain 127.0.0.1/32 cert\n"
+            "host all by_gss 127.0.0.1/32 gss\n"
+            "host all by_pam 127.0.0.1/32 pam pamservice=there-is-none\n"
+            f"host all by_ldap 127.0.0.1/32 ldap ldapserver=127.0.0.1 ldapport={free_port()} "
+            'ldapprefix="uid=" ldapsuffix=",dc=example"\n'
+            "host all by_password 127.0.0.1/32 password\n"
+            "host all all 127.0.0.1/32 scram-sha-256\n"
         )
         settings = {
             "ssl": "on",
@@ -46,7 +55,9 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server
         with cluster.serving(**settings) as server:
             server.execute(
                 "create role certain login", "create table t (id int primary key)",
-                "insert into t select generate_series(1, 3)", "grant select on t to certain",
+                "insert into t select generate_series(1, 3)", "grant select on t to public",
+                *(f"create role by_{method} login password 'secret'"
+                  for method in ("gss", "pam", "ldap", "password")),
             )  # fmt: skip
             yield replace(server, user="certain", password=""), folder
 
@@ -105,6 +116,53 @@ def test_without_the_right_certificate_the_message_names_the_keys(
         )
         with pytest.raises(ConfigError, match=r"connection\.sslcert"):
             found.describe()
+
+
+NO_CLEAR_TEXT = "asks for the password in clear text; set connection.sslmode to require"
+NO_KERBEROS = r"asks for Kerberos \(GSSAPI\), which is not supported; .* by password"
+
+
+@pytest.mark.parametrize(
+    ("method", "sslmode", "message"),
+    [
+        ("gss", "require", NO_KERBEROS),
+        ("gss", "disable", NO_KERBEROS),
+        ("ldap", "require", "the server's LDAP refused user or password, or did not answer"),
+        ("ldap", "prefer", NO_CLEAR_TEXT),
+        ("pam", "require", "the server's PAM refused user or password, or did not answer"),
+        ("pam", "disable", NO_CLEAR_TEXT),
+        ("password", "disable", NO_CLEAR_TEXT),
+    ],
+)
+def test_other_logins_fail_with_their_reason(
+    certified: tuple[Server, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    sslmode: str,
+    message: str,
+) -> None:
+    """Here no LDAP server answers, and PAM has no such service."""
+    server = replace(certified[0], user=f"by_{method}", password="secret")
+    found = source(server, monkeypatch, extract_table="public.t", connection={"sslmode": sslmode})
+    with pytest.raises(ConfigError, match=message):
+        found.describe()
+    reading = stream(
+        found.connection, "select 1", server_version=150000, snapshot_id=None, rows_per_batch=2048,
+        what="reading t", sockets=Sockets(server.port),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=message):
+        next(reading)
+
+
+def test_a_password_in_clear_text_is_sent_over_tls(
+    certified: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a server asks for where LDAP, PAM or RADIUS check the password."""
+    server = replace(certified[0], user="by_password", password="secret")
+    found = source(server, monkeypatch, extract_table="public.t", connection={"sslmode": "require"})
+    with snapshot_of(found) as snapshot:
+        rows = [i for split in snapshot.splits(found.spec) for i in ids(snapshot, split)]
+    assert sorted(rows) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("sslmode", ["require", "disable"])

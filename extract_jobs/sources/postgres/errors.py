@@ -15,9 +15,17 @@ from extract_jobs.errors import (
     TypeNotRepresentable,
 )
 
+_NO_KERBEROS = (
+    "the server asks for Kerberos (GSSAPI), which is not supported; have its pg_hba.conf admit the "
+    "user by password (scram-sha-256), LDAP or certificate"
+)
+_ELSEWHERE = "refused user or password, or did not answer; the server's log says which"
 _REFUSED_LOGIN = (
     ("password authentication failed", "the server refused user or password"),
     ("no password supplied", f"the server asks for a password: {WHERE_LOGINS_COME_FROM}"),
+    ("LDAP authentication failed", f"the server's LDAP {_ELSEWHERE}"),
+    ("PAM authentication failed", f"the server's PAM {_ELSEWHERE}"),
+    ("RADIUS authentication failed", f"the server's RADIUS {_ELSEWHERE}"),
     ("authentication failed", "the server refused the login"),
     ("no pg_hba.conf entry", "the server's pg_hba.conf does not admit this host, user or TLS mode"),
     ("pg_hba.conf rejects", "the server's pg_hba.conf rejects this host, user or TLS mode"),
@@ -33,7 +41,8 @@ _REFUSED_LOGIN = (
     ("alert certificate", "the server refused the client's certificate, connection.sslcert"),
     ("no such database", "the pooler has no database of that name; check connection.database"),
     ("no such user", "the pooler does not know the user; check connection.user"),
-    ("accepting connection over GSSAPI", "the server requires GSSAPI, which is not supported"),
+    ("server requested GSSAPI", _NO_KERBEROS),
+    ("server requested SSPI", _NO_KERBEROS),
     (
         "server requested a cleartext password",
         "the server asks for the password in clear text; set connection.sslmode to require",
