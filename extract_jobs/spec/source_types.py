@@ -91,7 +91,7 @@ BUILT_IN: Mapping[str, SourceRegistration] = {
     ),
     "mysql": SourceRegistration(
         "extract_jobs.sources.mysql.source:MysqlSource.open",
-        _SERVER | _CERTIFICATE | _IAM | {"pooled"},
+        _SERVER | _CERTIFICATE | _IAM | {"pooled", "stall_timeout"},
         where="mysql",
         strategies=("auto", "range", "none"),
         lists="extract_jobs.sources.mysql.listing:list_tables",

@@ -326,12 +326,15 @@ def test_the_demo_runs_on_a_deployed_stack_that_is_then_changed_and_destroyed(
 def test_an_execution_under_way_ends_by_what_it_began_with_when_its_stack_is_updated(
     deployed, tmp_path
 ):
-    """Takes over ten seconds: two deployments by the AWS CLI, and extracts on ECS and Spark."""
+    """Takes over ten seconds: two deployments by the AWS CLI, and extracts on ECS and Spark.
+
+    The stack is of this source alone, and its roles reach nothing else.
+    """
     cluster, arn = make_cluster(deployed.stack)
     # A cluster unpacks it on its own machines; here it only has to be there.
     (deployed.dist / f"{build.NAME}-emr.tar.gz").write_bytes(b"")
     image = ON_THE_EMULATOR["EcsImage"]
-    deployed.up(**ON_THE_EMULATOR, EmrClusterArns=arn)
+    deployed.up(**ON_THE_EMULATOR, EmrClusterArns=arn, OnlySource="small")
     before = deployed.outputs()
     deployed.stack.client("iam").attach_role_policy(
         RoleName="cluster", PolicyArn=before["WorkerPolicyArn"]
@@ -348,7 +351,7 @@ def test_an_execution_under_way_ends_by_what_it_began_with_when_its_stack_is_upd
                    "max_connections": 2},
         "defaults": {
             "job_type": "ecs", "retry": {"backoff_seconds": 1}, "max_connections": 1,
-            "target": {"uri": f"s3://{before['DataBucketName']}/raw/{{table}}"},
+            "target": {"uri": f"s3://{before['DataBucketName']}/raw/small/{{table}}"},
         },
         "tables": {"a": {}, "b": {}, "c": {"job_type": "emr", "emr": {"cluster_id": cluster}}},
     }  # fmt: skip

@@ -10,7 +10,9 @@ import bz2
 import gzip
 import io
 import json
+import lzma
 import random
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -212,14 +214,47 @@ def _parquet(**given: Any) -> bytes:
     return out.getvalue()
 
 
-def _zstd(data: bytes) -> bytes:
-    return bytes(pa.compress(data, "zstd", asbytes=True))
+def _compressed(codec: str, data: bytes) -> bytes:
+    return bytes(pa.compress(data, codec, asbytes=True))
+
+
+def _zip(*members: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as opened:
+        for number, data in enumerate(members):
+            opened.writestr(f"{number}.csv", data)
+    return packed.getvalue()
 
 
 def _read_file(suffix: str, data: bytes, folder: Path) -> None:
     (folder / f"in{suffix}").write_bytes(data)
     for _ in batches_of(files_spec(folder, f"in{suffix}")):
         pass
+
+
+_VARIANT_NAMES = b"\x11\x04\x00\x01\x02\x03\x04abdx"
+_VARIANT = (
+    bytes([len(_VARIANT_NAMES)])
+    + _VARIANT_NAMES
+    + bytes.fromhex(
+        "0204000102030005161b211401000000030300050a0b1401000000140200000000 2c294d0000 200296000000"
+    )
+)  # {"a": 1, "b": [1, 2, null], "d": "2024-01-31", "x": 1.50}
+_VARIANT_COLUMN = {"type": "struct", "fields": [{"name": "v", "type": "variant"}]}
+
+
+def _read_variant(data: bytes, folder: Path) -> None:
+    """Read one value: a byte of length, so many bytes of names, and the rest."""
+    end = 1 + (data[0] if data else 0)
+    kind = pa.struct([("metadata", pa.binary()), ("value", pa.binary())])
+    row = {"metadata": data[1:end], "value": data[end:]}
+    key = "org.apache.spark.sql.parquet.row.metadata"
+    table = pa.table({"v": pa.array([row], kind)})
+    table = table.replace_schema_metadata({key: json.dumps(_VARIANT_COLUMN)})
+    pq.write_table(table, folder / "in.parquet")
+    for batch in batches_of(files_spec(folder, "in.parquet", columns={"cast": {"v": "json"}})):
+        for text in batch.column("v").to_pylist():
+            json.loads(text)
 
 
 def _files(suffix: str, *examples: bytes, quick: int = 20) -> Target:
@@ -240,6 +275,12 @@ def targets() -> dict[str, Target]:
             _parquet(use_dictionary=False, data_page_version="2.0", store_schema=False),
         ),
         "gzip": _files(".csv.gz", gzip.compress(_CSV), gzip.compress(_CSV * 50) + bytes(512)),
-        "zstd": _files(".jsonl.zst", _zstd(_JSONL), _zstd(_JSONL * 50), quick=6),
-        "bzip2": _files(".csv.bz2", bz2.compress(_CSV)),
+        "variant": Target((_VARIANT,), mutated_bytes, _read_variant, 40),
+        "zstd": _files(
+            ".jsonl.zst", _compressed("zstd", _JSONL), _compressed("zstd", _JSONL * 50), quick=6
+        ),
+        "bzip2": _files(".csv.bz2", bz2.compress(_CSV), bz2.compress(_CSV * 50) * 2),
+        "xz": _files(".csv.xz", lzma.compress(_CSV), lzma.compress(_CSV * 50) * 2),
+        "lz4": _files(".csv.lz4", _compressed("lz4", _CSV), _compressed("lz4", _CSV * 50)),
+        "zip": _files(".csv.zip", _zip(_CSV), _zip(_CSV * 50)),
     }  # fmt: skip

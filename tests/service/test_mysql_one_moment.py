@@ -195,7 +195,7 @@ def test_nothing_is_locked_once_the_snapshot_is_taken(
 
 
 def ended_by_the_server(server: MysqlServer, place: str) -> None:
-    with borrowed(place, "reading t") as opened:
+    with borrowed(place, "reading t", 60) as opened:
         [[number]] = execute(opened, "select connection_id()")
         server.execute(f"kill {number}")
         execute(opened, "select 1")
@@ -210,7 +210,7 @@ def test_a_session_that_is_lost_costs_one_try_and_the_moment_stays(
         assert place is not None
         # A worker that dies: its end of both sockets closes.
         for _ in range(2):
-            with contextlib.suppress(SourceUnavailable), borrowed(place, "reading t"):
+            with contextlib.suppress(SourceUnavailable), borrowed(place, "reading t", 60):
                 raise OSError
         # One whose session the server ends.
         with pytest.raises(SourceUnavailable, match="connection was lost"):

@@ -9,9 +9,11 @@ import textwrap
 from datetime import timedelta
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable, TypeNotRepresentable
+from extract_jobs.sources.mysql import reader
 from extract_jobs.sources.mysql.session import execute, session
 from extract_jobs.sources.splits import Split
 from extract_jobs.watermark import Interval, WatermarkValue
@@ -127,6 +129,46 @@ def test_delay_goes_by_the_servers_clock_and_the_earlier_zone(
         assert mysql_database.rows(count) == [("1",)], column
     with pytest.raises(ConfigError, match="needs a time"):
         found.highest("id", delay=timedelta(minutes=1))
+
+
+@pytest.mark.parametrize("kind", ["longtext", "mediumblob", "json", "varchar(21000)", "query"])
+def test_the_server_does_not_send_a_value_that_is_too_large(
+    mysql_database: Server, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    column = "mediumtext character set latin1" if kind == "query" else kind
+    text = "json_quote(repeat('x', {}))" if kind == "json" else "repeat('x', {})"
+    mysql_database.execute(
+        f"create table t (id int, a int, v {column})",
+        *(f"insert into t values ({n}, {n}, {text.format(n * 1000)})" for n in (1, 19, 20)),
+        "insert into t values (4, 4, null)",
+    )
+    what = {"query": "select * from t"} if kind == "query" else {"extract_table": "t"}
+    sent: list[int] = []
+    real = reader.stream
+
+    def seen(*given: Any, **more: Any) -> Any:
+        rows = real(*given, **more)
+        while True:
+            try:
+                arrays = next(rows)
+            except StopIteration as end:
+                return end.value
+            sent.extend(pc.max(pc.binary_length(values)).as_py() or 0 for values in arrays)
+            yield arrays
+
+    monkeypatch.setattr(reader, "stream", seen)
+    found = source(mysql_database, monkeypatch, max_value_bytes=19_500, **what)
+    expected = 20_002 if kind == "json" else 20_000
+    message = f"column 'v' has a value of {expected:,} bytes, and max_value_bytes allows 19,500"
+    with pytest.raises(TypeNotRepresentable, match=message):
+        read_all(found)
+    assert 19_000 <= max(sent) <= 19_500
+    whole = read_all(source(mysql_database, monkeypatch, max_value_bytes=30_000, **what))
+    extra = 2 * (kind == "json")
+    assert sorted(pc.binary_length(whole["v"]).drop_null().to_pylist()) == [
+        1000 + extra, 19_000 + extra, 20_000 + extra,
+    ]  # fmt: skip
+    assert whole.column_names == ["id", "a", "v"]
 
 
 def test_queries_and_conditions(mysql_database: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +322,7 @@ def test_rows_of_any_size_in_bounded_memory(
             Column(n, k, a, True, "lossless", "", n) for n, k, a in
             (("id", "int", pa.int32()), ("b", "longblob", pa.binary())))
         reader = MysqlReader(
-            connection, Relation("t", "table"), None, columns, frozenset(), "reading t")
+            connection, Relation("t", "table"), None, columns, frozenset(), "reading t", 2**28)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         rows, sizes = 0, {{}}
         for batch in reader.read(Split(0)):

@@ -96,6 +96,46 @@ def test_an_execution_that_runs_during_an_update_may_start_what_it_was_given():
     assert template()["Resources"]["EcsTaskDefinition"]["UpdateReplacePolicy"] == "Retain"
 
 
+ACCOUNT = "eu-central-1:123456789012"
+BUCKETS = "arn:aws:s3:::extract-jobs"
+SECRET = f"arn:aws:secretsmanager:{ACCOUNT}:secret:lake"
+PARAMETER = f"arn:aws:ssm:{ACCOUNT}:parameter/lake"
+
+
+def of_source(name):
+    """Return what belongs to a source: actions and resources, by the role that may need them."""
+    data = f"{BUCKETS}-data-123456789012-eu-central-1"
+    work = f"{BUCKETS}-state-123456789012-eu-central-1/work/{name}/e-1"
+    state = f"{data}/_extract/{name}/t"
+    return [
+        (WORKER, "s3:GetObject", f"{data}/raw/{name}/t/a.parquet"),
+        (WORKER, "s3:DeleteObject", f"{data}/raw/{name}/t/a.parquet"),
+        (WORKER, "s3:PutObject", f"{state}/commits/1.json"),
+        (WORKER, "s3:GetObject", f"{work}/specs/t.json"),
+        (WORKER, "s3:PutObject", f"{work}/reports/t.json"),
+        (WORKER, "secretsmanager:GetSecretValue", f"{SECRET}/{name}-AbCdEf"),
+        (WORKER, "secretsmanager:GetSecretValue", f"{SECRET}/{name}/replica-AbCdEf"),
+        (WORKER, "ssm:GetParameter", f"{PARAMETER}/{name}"),
+        (WORKER, "ssm:GetParameter", f"{PARAMETER}/{name}/replica"),
+        *((role, "s3:GetObject", f"{state}/commits/1.json") for role in FUNCTIONS),
+        *((role, "s3:PutObject", f"{state}/claims/r/1.json") for role in FUNCTIONS),
+    ]  # fmt: skip
+
+
+FUNCTIONS = ("ConfigManagerRole", "StatusHandlerRole", "ReaperRole")
+
+
+def test_the_roles_of_a_source_with_a_stack_of_its_own_reach_nothing_of_others():
+    given = {"OnlySource": "hr"}
+    for role, action, resource in of_source("hr"):
+        assert allows(role, action, resource, given), (role, action, resource)
+        assert allows(role, action, resource), (role, action, resource)
+    others = [*of_source("sales"), *of_source("hr-eu"), *of_source("h")]
+    found = [one for one in others if allows(*one, given)]
+    assert found == []
+    assert all(allows(*one) for one in others)
+
+
 def test_a_failed_execution_may_be_redriven_with_its_children():
     child = "arn:aws:states:eu-central-1:123456789012:execution:extract-jobs/ExtractTables:1"
     assert allows("StateMachineRole", "states:RedriveExecution", child)

@@ -62,12 +62,18 @@ def socket_of(opened: Connection) -> socket.socket | ssl.SSLSocket:
     return found
 
 
-def on_socket(found: socket.socket) -> Connection:
-    """Return a connection that continues a session that another one has logged in."""
+def on_socket(found: socket.socket, seconds: float) -> Connection:
+    """Return a connection that continues a session that another one has logged in.
+
+    Args:
+        found: The session's socket.
+        seconds: As for `wait_at_most`.
+    """
     opened = Connection(charset="utf8mb4", defer_connect=True)
     made = cast(Any, opened)
     made._sock, made._rfile = found, found.makefile("rb")  # noqa: SLF001
-    made._current_timeout, made._next_seq_id = None, 0  # noqa: SLF001
+    made._next_seq_id = 0  # noqa: SLF001
+    wait_at_most(opened, seconds)
     return opened
 
 
@@ -82,11 +88,11 @@ def is_encrypted(opened: Any) -> bool:
     return isinstance(socket_of(opened), ssl.SSLSocket)
 
 
-def wait_as_long_as_it_takes(opened: Connection) -> None:
-    """Remove the time limit that each wait for the server had while the connection was opened."""
+def wait_at_most(opened: Connection, seconds: float) -> None:
+    """Limit each wait for the server; before, the limit is the one for opening a connection."""
     made = cast(Any, opened)
-    made._read_timeout = made._write_timeout = made._current_timeout = None  # noqa: SLF001
-    socket_of(opened).settimeout(None)
+    made._read_timeout = made._write_timeout = made._current_timeout = seconds  # noqa: SLF001
+    socket_of(opened).settimeout(seconds)
 
 
 def trust_socket(opened: Connection) -> None:

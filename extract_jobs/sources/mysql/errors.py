@@ -117,6 +117,12 @@ def statement_error(error: Exception, what: str) -> ExtractError:
         what: What was being done, such as ``counting shop.orders``.
     """
     found = number(error)
+    if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
+        return SourceUnavailable(
+            f"{what} failed: the server has sent nothing for as long as connection.stall_timeout "
+            "allows, though the connection is up; run again. If a query takes longer than that "
+            "before its first row, raise connection.stall_timeout"
+        )
     if not isinstance(error, pymysql.Error) or found in _CUT or found in (None, 0):
         return SourceUnavailable(
             f"{what} failed: the connection was lost or refused ({found or type(error).__name__}); "

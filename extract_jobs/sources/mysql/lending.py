@@ -200,6 +200,7 @@ def _remove_leftovers(temporary: Path) -> None:
 
 def _pass_on(server: ssl.SSLSocket, ours: socket.socket) -> bool:
     """Forward all that the server has sent; return whether the connection is still open."""
+    seconds = server.gettimeout()
     server.settimeout(0)  # what came may be part of TLS, with no data for the worker
     try:
         while True:
@@ -211,11 +212,11 @@ def _pass_on(server: ssl.SSLSocket, ours: socket.socket) -> bool:
                 return False
             ours.sendall(given)
     finally:
-        server.settimeout(None)
+        server.settimeout(seconds)
 
 
 @contextlib.contextmanager
-def borrowed(place: str, what: str) -> Iterator[Connection]:
+def borrowed(place: str, what: str, stall_seconds: float) -> Iterator[Connection]:
     """Borrow a session, in its transaction. Leaving early or with an error ends the session.
 
     Waits while others have all of them.
@@ -223,6 +224,7 @@ def borrowed(place: str, what: str) -> Iterator[Connection]:
     Args:
         place: See `Lender`.
         what: What is being done, for the error message.
+        stall_seconds: How long the server may send nothing.
 
     Raises:
         SourceUnavailable: None is left.
@@ -237,7 +239,7 @@ def borrowed(place: str, what: str) -> Iterator[Connection]:
             found = []
         if not found:
             raise SourceUnavailable(f"{what} failed: {ALL_LOST}")
-        opened = on_socket(socket.socket(fileno=found[0]))
+        opened = on_socket(socket.socket(fileno=found[0]), stall_seconds)
         try:
             with mapped_errors(what):
                 yield opened

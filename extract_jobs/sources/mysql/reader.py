@@ -10,11 +10,14 @@ from typing import Any
 import pyarrow as pa
 
 from extract_jobs.connections import DatabaseConnection
+from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
 from extract_jobs.sources.mysql.cut_values import check_nothing_cut
 from extract_jobs.sources.mysql.driver import Connection
 from extract_jobs.sources.mysql.lending import borrowed
 from extract_jobs.sources.mysql.session import session
+from extract_jobs.sources.mysql.sql import quote_name
+from extract_jobs.sources.mysql.types import largest_value
 from extract_jobs.sources.mysql.values import parse
 from extract_jobs.sources.mysql.wire import stream
 from extract_jobs.sources.splits import Split
@@ -39,6 +42,7 @@ class MysqlReader:
         columns: What is read of each row, in the order of the batches.
         null_what_fails: Columns whose values without a faithful form become NULL.
         what: What is being done, for messages.
+        most_bytes: The largest value that is fetched; a larger one fails the read.
         sessions: Where this machine lends sessions of one moment; None opens one per split.
         nulled: See `extract_jobs.sources.Reader.nulled`.
     """
@@ -49,6 +53,7 @@ class MysqlReader:
     columns: tuple[Column, ...]
     null_what_fails: frozenset[str]
     what: str
+    most_bytes: int
     sessions: str | None = None
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
@@ -72,11 +77,20 @@ class MysqlReader:
         [statement] = self.statements(split)
         with self.transaction(self.what) as opened:
             for arrays in self._checked(opened, statement):
+                if self._large():
+                    self._refuse_too_large(arrays.pop())
                 yield self._finished(arrays)
 
     def statements(self, split: Split) -> list[str]:
         """Return the statement that reads a split. See `extract_jobs.sources.SqlReader`."""
         expressions = [column.expression for column in self.columns]
+        cases = []
+        for position, size in self._large().items():
+            is_too_large = f"{size} > {self.most_bytes}"
+            expressions[position] = f"if({is_too_large}, null, {expressions[position]})"
+            cases.append(f"when {is_too_large} then concat({position}, ' ', {size})")
+        if cases:
+            expressions.append(f"case {' '.join(cases)} end")
         return [select(expressions, self.relation, self.interval, split.predicate)]
 
     def transaction(self, what: str) -> AbstractContextManager[Connection]:
@@ -86,7 +100,7 @@ class MysqlReader:
             what: What is being done, for the error message.
         """
         if self.sessions is not None:
-            return borrowed(self.sessions, what)
+            return borrowed(self.sessions, what, self.connection.stall_seconds)
         return session(self.connection, what)
 
     def _checked(self, opened: Connection, statement: str) -> Iterator[list[pa.Array]]:
@@ -104,6 +118,25 @@ class MysqlReader:
                 if pa.types.is_string(column.arrow_type)
             ),
             is_own=self.relation.kind in ("table", "partitioned"),
+        )
+
+    def _large(self) -> dict[int, str]:
+        """Return SQL for the bytes of the columns whose values may be too large, by position."""
+        return {
+            position: f"octet_length({quote_name(column.name)})"
+            for position, column in enumerate(self.columns)
+            if largest_value(column.source_type) > self.most_bytes
+        }
+
+    def _refuse_too_large(self, found: pa.Array) -> None:
+        """Refuse rows of which the server has left a value out because of its size."""
+        if found.null_count == len(found):
+            return
+        position, size = map(int, found.drop_null()[0].as_py().split())
+        raise TypeNotRepresentable(
+            f"{self.what}: column {self.columns[position].name!r} has a value of {size:,} bytes, "
+            f"and max_value_bytes allows {self.most_bytes:,}. Leave the column out with "
+            "columns.exclude, or raise max_value_bytes"
         )
 
     def _finished(self, arrays: list[pa.Array]) -> pa.RecordBatch:

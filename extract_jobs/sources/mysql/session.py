@@ -25,7 +25,7 @@ from extract_jobs.sources.mysql.driver import (
     server_version,
     trust_socket,
     unverified_tls,
-    wait_as_long_as_it_takes,
+    wait_at_most,
 )
 from extract_jobs.sources.mysql.errors import connect_error, statement_error
 from extract_jobs.sources.mysql.settings import SETTINGS
@@ -82,7 +82,7 @@ def connect(connection: DatabaseConnection) -> Connection:
             trust_socket(opened)
         opened.connect(_socket(connection))
         _configure(opened, connection.settings)
-        wait_as_long_as_it_takes(opened)
+        wait_at_most(opened, connection.stall_seconds)
         return opened
     except (pymysql.Error, OSError, UnicodeError) as error:
         if opened is not None:

@@ -127,6 +127,7 @@ class MysqlSource(SqlSource[Connection, CatalogEntry]):
                 columns=request.columns,
                 null_what_fails=self.spec.made_null(c.name for c in request.columns),
                 what=f"reading {self.name}",
+                most_bytes=self.spec.max_value_bytes,
             )
         snapshot = MysqlSnapshot(
             found,

@@ -170,6 +170,18 @@ def make_column(
     )  # fmt: skip
 
 
+_LARGEST = {
+    **dict.fromkeys(("varchar", "varbinary", "text", "blob"), 2**16 - 1),
+    **dict.fromkeys(("mediumtext", "mediumblob"), 2**24 - 1),
+    **dict.fromkeys(("longtext", "longblob", "json"), 2**32 - 1),
+}
+
+
+def largest_value(printed: str) -> int:
+    """Return the most bytes that a value of a type can have; 0 for types that are never large."""
+    return _LARGEST.get(re.split(r"\W", printed, maxsplit=1)[0], 0)
+
+
 def can_fail(arrow: pa.DataType) -> bool:
     """Return whether a type has values without a faithful form: odd dates, invalid text."""
     return bool(pa.types.is_temporal(arrow) or pa.types.is_string(arrow))
