@@ -54,7 +54,7 @@ class ConnectionSpec(SpecPart):
     connect_timeout_seconds: int = Field(10, ge=1, le=300)
     stall_timeout: Duration = Field(
         timedelta(hours=1),
-        description="How long the source may send nothing while rows are read; PostgreSQL.",
+        description="How long a database may send nothing while it is waited for; not SQLite.",
     )
     path: Name | None = Field(None, description="The file of a SQLite database.")
     uri: Name | None = Field(None, description="Folder that the globs of files start from.")

@@ -77,7 +77,11 @@ def _by_jdbc(takes: frozenset[str], where: str) -> SourceRegistration:
     opens = "extract_jobs.sources.jdbc.source:JdbcSource.open"
     strategies = ("auto", "range", "hash", "rowid", "none")
     return SourceRegistration(
-        opens, takes | _DRIVER, where=where, on_spark=True, strategies=strategies
+        opens,
+        takes | _DRIVER | {"stall_timeout"},
+        where=where,
+        on_spark=True,
+        strategies=strategies,
     )
 
 

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+import time
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ from uuid import uuid4
 import pytest
 from pyspark.sql import SparkSession
 
-from extract_jobs.errors import ConfigError, SourceQueryFailed, TypeNotRepresentable
+from extract_jobs.errors import (
+    ConfigError,
+    SourceQueryFailed,
+    SourceUnavailable,
+    TypeNotRepresentable,
+)
 from extract_jobs.run import run_extract
 from extract_jobs.sources import ReadRequest, open_source
 from extract_jobs.sources.jdbc.dialects import MYSQL
@@ -98,6 +104,29 @@ def test_rows_that_were_read_before_a_failure_are_not_taken_for_all(
     with pytest.raises(SourceQueryFailed, match=r"PSQLException, SQLSTATE 22012"):
         run_extract(spec, spark=spark)
     assert not [file for file in (tmp_path / "target").rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_server_that_sends_nothing_is_waited_for_for_a_time(
+    pg_database: Server,
+    mariadb_database: MysqlServer,
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    server = pg_database if kind == "postgresql" else mariadb_database
+    query = "select 1 as x from pg_sleep(60)" if kind == "postgresql" else "select sleep(60) as x"
+    monkeypatch.setenv("JDBC_PASSWORD", server.password)
+    url = f"jdbc:{kind}://{server.host}:{server.port}/{server.database}?sslmode=disable"
+    spec = spec_of(tmp_path, url, server.user, query=query)
+    connection = spec.connection.model_copy(update={"stall_timeout": timedelta(seconds=1)})
+    began = time.monotonic()
+    with pytest.raises(
+        SourceUnavailable, match=r"nothing for as long as connection\.stall_timeout"
+    ):
+        run_extract(spec.model_copy(update={"connection": connection}), spark=spark)
+    assert time.monotonic() - began < 50
 
 
 @pytest.mark.parametrize("init", [None, "set statement_timeout = '60s'"])

@@ -190,6 +190,11 @@ def test_what_is_configured_goes_over_what_a_driver_is_given_anyway() -> None:
     found = driver_properties(connection, driver_of("jdbc:redshift://db/x"))
     assert found["sslmode"] == "verify-full"
     assert found["connectTimeout"] == "10"
+    assert found["socketTimeout"] == "3600"
+    longest = at("oracle", stall_seconds=1e9)
+    assert driver_properties(longest, driver_of("jdbc:oracle:"))["oracle.jdbc.ReadTimeout"] == (
+        "2147483647"
+    )
     assert {k: v for k, v in found.items() if k.lower() == "readonly"} == {"READONLY": "false"}
     assert found["x"] == "y"
     assert driver_of("jdbc:nix://h").classes == ()

@@ -9,6 +9,7 @@ https://mariadb.com/kb/en/about-mariadb-connector-j/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from extract_jobs.sources.jdbc.dialects import (
 
 _MYSQL_PROPERTIES = {
     "connectTimeout": "{milliseconds}",
+    "socketTimeout": "{stall_milliseconds}",
     "sessionVariables": "time_zone='+00:00',sql_select_limit=18446744073709551615",
     # Rows as they arrive instead of the whole result; required for `fetchsize`.
     "useCursorFetch": "true",
@@ -38,6 +40,8 @@ _MYSQL_PROPERTIES = {
     "yearIsDateType": "false",
     "tcpKeepAlive": "true",
 }
+_LONGEST = 2**31 - 1
+"""Drivers read times as 32-bit integers."""
 _POSTGRES_TLS = {"sslmode": "{sslmode}"}
 
 
@@ -49,8 +53,9 @@ class Driver:
         prefix: Start of its URLs, after ``jdbc:``.
         classes: Classes of the driver, the likeliest first.
         dialect: Its database's dialect.
-        properties: Default properties. ``{seconds}``, ``{milliseconds}`` and ``{sslmode}`` are
-            those of the connection.
+        properties: Default properties. ``{seconds}`` and ``{milliseconds}`` are the time for
+            connecting, ``{stall_seconds}`` and ``{stall_milliseconds}`` that for each wait
+            afterwards; ``{sslmode}`` is the connection's.
         tls: Additional properties if ``sslmode`` requires TLS (not ``prefer``).
         session: The statement that a session begins with, unless ``session_init`` is given.
         refuses_hidden_rows: First statement of a session, after which the server refuses a SELECT
@@ -77,6 +82,7 @@ DRIVERS = (
         POSTGRES,
         {
             "connectTimeout": "{seconds}",
+            "socketTimeout": "{stall_seconds}",
             "loginTimeout": "{seconds}",
             "tcpKeepAlive": "true",
             "ApplicationName": "extract-jobs",
@@ -127,6 +133,7 @@ DRIVERS = (
         SQLSERVER,
         {
             "loginTimeout": "{seconds}",
+            "socketTimeout": "{stall_milliseconds}",
             "applicationName": "extract-jobs",
             # Rows as they arrive; the driver's default, which a data source may have changed.
             "responseBuffering": "adaptive",
@@ -142,6 +149,7 @@ DRIVERS = (
         ORACLE,
         {
             "oracle.net.CONNECT_TIMEOUT": "{milliseconds}",
+            "oracle.jdbc.ReadTimeout": "{stall_milliseconds}",
             "oracle.jdbc.mapDateToTimestamp": "true",
             "oracle.jdbc.timezoneAsRegion": "false",
         },
@@ -155,6 +163,7 @@ DRIVERS = (
         REDSHIFT,
         {
             "connectTimeout": "{seconds}",
+            "socketTimeout": "{stall_seconds}",
             "tcpKeepAlive": "true",
             "ApplicationName": "extract-jobs",
             "readOnly": "true",
@@ -218,6 +227,8 @@ def driver_properties(connection: DatabaseConnection, driver: Driver) -> dict[st
     words = {
         "seconds": str(connection.connect_timeout_seconds),
         "milliseconds": str(connection.connect_timeout_seconds * 1000),
+        "stall_seconds": str(min(_LONGEST, math.ceil(connection.stall_seconds))),
+        "stall_milliseconds": str(min(_LONGEST, math.ceil(connection.stall_seconds * 1000))),
         "sslmode": connection.sslmode,
     }
     known = {key: value.format(**words) for key, value in {**driver.properties, **tls}.items()}

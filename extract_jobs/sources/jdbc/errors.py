@@ -163,6 +163,12 @@ def statement_error(found: Thrown, what: str, *, shows: bool) -> ExtractError:
             row was read, it shows what is wrong with a query.
     """
     said = f"{scrub(found.message)} " if shows and found.message else ""
+    if "SocketTimeoutException" in found.names:
+        return SourceUnavailable(
+            f"{what} failed: the server has sent nothing for as long as connection.stall_timeout "
+            f"allows {found.condition}; run again. If a query takes longer than that before its "
+            "first row, raise connection.stall_timeout"
+        )
     if found.is_cut:
         return SourceUnavailable(f"{what} failed: {said}{found.condition}; run again")
     if found.state == "42501" and "row-level security" in found.message:
