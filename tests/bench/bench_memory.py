@@ -1,8 +1,10 @@
-"""How much memory an extract takes, by the shape of its input; a table for docs/scale.md.
+"""How much memory an extract takes, by the shape of its input; the tables of docs/scale.md.
 
-``make bench BENCH=memory``. Each input is extracted by a process of its own, in one split and with
-one thread for each file, into a local folder. Its memory is the peak that the kernel kept
-(``VmHWM``); what Python and the libraries take before the extract is shown once.
+``make bench BENCH=memory``; with ``ARGS=--grid`` two wider tables, of some hundred shapes: each
+kind of source by the size of its values, and by the number of its columns. Each input is extracted
+by a process of its own, in one split and with one thread for each file, into a local folder. Its
+memory is the peak that the kernel kept (``VmHWM``); what Python and the libraries take before the
+extract is shown once.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,12 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
+from tests.support.mysql_servers import SERVERS, MysqlServer
+from tests.support.mysql_servers import run_server as run_mysql
 from tests.support.postgres import Server, run_server
+
+Servers = Mapping[str, Server | MysqlServer]
+"""By ``source.type``."""
 
 CHILD = """
 import json, sys
@@ -53,13 +60,15 @@ class Shape:
 
     Attributes:
         name: Of its row in the table.
-        suffix: Of a file that ``make`` writes; empty for a table of PostgreSQL.
+        suffix: Of a file that ``make`` writes; empty for a table of a server.
         make: Writes the file, or returns the statements that make table ``t``.
+        kind: Type of the source.
     """
 
     name: str
     suffix: str
     make: Callable[..., Any]
+    kind: str = "postgres"
 
 
 def _parquet(table: Callable[[], pa.Table], **given: Any) -> Callable[[Path], None]:
@@ -130,7 +139,96 @@ SHAPES = (
 )  # fmt: skip
 
 
-def spec_of(shape: Shape, folder: Path, server: Server) -> dict[str, Any]:
+SIZES = (1, 100, 10_000, MB, 16 * MB, 64 * MB, 300 * MB)
+"""Bytes of a value. The last is above what a run accepts by default."""
+WIDTHS = (1, 100, 1000, 10_000, 50_000)
+"""Columns."""
+_BYTES, _MOST_ROWS, _CELLS = 64 * MB, 10**6, 10**6
+
+
+def _rows_of(size: int) -> int:
+    return max(1, min(_MOST_ROWS, _BYTES // size))
+
+
+def _values(size: int) -> pa.Table:
+    rows = _rows_of(size)
+    alphabet = "".join(map(chr, range(97, 123)))
+    texts = [alphabet[n % 26] * size for n in range(rows)]
+    return pa.table({"n": range(rows), "s": texts})
+
+
+def _mysql(size: int) -> Callable[[], Iterator[str]]:
+    def statements() -> Iterator[str]:
+        yield "drop table if exists t"
+        yield "create table t (id bigint, v longtext)"
+        yield (f"insert into t select seq, repeat('x', {size}) from seq_1_to_{_rows_of(size)}")
+
+    return statements
+
+
+def _packed(codec: str) -> Callable[[int], Callable[[Path], None]]:
+    def of(size: int) -> Callable[[Path], None]:
+        def write(path: Path) -> None:
+            plain = path.with_name("_plain")
+            arrow_csv.write_csv(_values(size), plain)
+            with pa.CompressedOutputStream(str(path), codec) as packed, plain.open("rb") as file:
+                for block in iter(lambda: file.read(MB), b""):
+                    packed.write(block)
+            plain.unlink()
+
+        return write
+
+    return of
+
+
+def _by_size(name: str, suffix: str, make: Callable[[int], Any], kind: str = "") -> list[Shape]:
+    return [Shape(name, suffix, make(size), kind) for size in SIZES]
+
+
+def _by_width(name: str, suffix: str, make: Callable[[int], Any]) -> list[Shape]:
+    return [Shape(name, suffix, make(width)) for width in WIDTHS]
+
+
+def grid() -> dict[str, list[list[Shape]]]:
+    """Return the shapes of the two wider tables, by the headings of their columns."""
+    sizes = ["1 B", "100 B", "10 kB", "1 MiB", "16 MiB", "64 MiB", "300 MiB"]
+    plain = {"use_dictionary": False}
+    lists = [
+        _by_size("Parquet", ".parquet", lambda n: _parquet(lambda: _values(n), **plain)),
+        _by_size("Parquet, dictionaries", ".parquet", lambda n: _parquet(lambda: _values(n))),
+        _by_size("CSV", ".csv", lambda n: _csv(lambda: _values(n))),
+        *(_by_size(f"CSV, {c}", f".csv.{end}", _packed(c))
+          for c, end in (("gzip", "gz"), ("zstd", "zst"), ("bz2", "bz2"), ("lz4", "lz4"))),
+        _by_size("JSON lines", ".jsonl", lambda n: _json(_rows_of(n), 1, n)),
+        _by_size("PostgreSQL", "", lambda n: _postgres(_rows_of(n), n), "postgres"),
+        _by_size("MariaDB", "", _mysql, "mysql"),
+    ]  # fmt: skip
+    widths = [
+        _by_width("Parquet", ".parquet", lambda n: _parquet(lambda: _ints(n, _CELLS // n))),
+        _by_width("CSV", ".csv", lambda n: _csv(lambda: _ints(n, _CELLS // n))),
+        _by_width("JSON lines", ".jsonl", lambda n: _json(_CELLS // n, n, 8)),
+    ]
+    return {" | ".join(sizes): lists, " | ".join(f"{n:,} columns" for n in WIDTHS): widths}
+
+
+def print_grid(servers: Servers, only: str) -> None:
+    """Print the two wider tables; a cell is the peak in MB, or that the input was refused."""
+    for heading, shapes in grid().items():
+        print(f"| | {heading} |\n| --- |{' ---: |' * len(shapes[0])}", flush=True)
+        for row in shapes:
+            if not row[0].name.startswith(only):
+                continue
+            cells = []
+            for shape in row:
+                found = measure(shape, servers)
+                cells.append(f"{found['peak']}{' refused' if found['said'] else ''}")
+                if found["said"]:
+                    print(f"<!-- {shape.name}: {found['said'][:200]} -->", flush=True)
+            print(f"| {row[0].name} | {' | '.join(cells)} |", flush=True)
+        print()
+
+
+def spec_of(shape: Shape, folder: Path, servers: Servers) -> dict[str, Any]:
     """Make the input and return the spec that extracts it."""
     target = {
         "run_id": "r", "source_name": "s", "extract_table": "t", "split": {"strategy": "none"},
@@ -144,20 +242,22 @@ def spec_of(shape: Shape, folder: Path, server: Server) -> dict[str, Any]:
             **target, "source_type": "files", "connection": {"uri": f"{folder}/in"},
             "files": {"glob": f"*{shape.suffix}"},
         }  # fmt: skip
+    server = servers[shape.kind]
     server.execute(*shape.make())
     return {
-        **target, "source_type": "postgres",
+        **target, "source_type": shape.kind,
         "connection": {"url": server.url, "password_env": "BENCH_PASSWORD"},
     }  # fmt: skip
 
 
-def measure(shape: Shape, server: Server) -> dict[str, Any]:
+def measure(shape: Shape, servers: Servers) -> dict[str, Any]:
     """Extract a shape in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="memory-") as name:
-        spec = spec_of(shape, Path(name), server)
+        spec = spec_of(shape, Path(name), servers)
+        password = "" if shape.suffix else servers[shape.kind].password
         done = subprocess.run(
             [sys.executable, "-c", CHILD], input=json.dumps(spec), text=True, check=True,
-            capture_output=True, env={**os.environ, "BENCH_PASSWORD": server.password},
+            capture_output=True, env={**os.environ, "BENCH_PASSWORD": password},
         )  # fmt: skip
         size = sum(p.stat().st_size for p in Path(name, "in").glob("*")) if shape.suffix else 0
     return {**json.loads(done.stdout.splitlines()[-1]), "size": size}
@@ -167,13 +267,19 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="shapes whose name begins so")
+    parser.add_argument("--grid", action="store_true", help="the two wider tables")
     given = parser.parse_args()
     with ExitStack() as stack:
-        server = stack.enter_context(run_server(16, jit="off"))
+        servers: dict[str, Any] = {"postgres": stack.enter_context(run_server(16, jit="off"))}
+        if given.grid:
+            large = {"max_allowed_packet": str(2**30)}
+            servers["mysql"] = stack.enter_context(run_mysql(SERVERS["mariadb"], **large))
+            print_grid(servers, given.only)
+            return
         print("| input | size of the file | peak | result |\n| --- | ---: | ---: | --- |")
         for shape in SHAPES:
             if shape.name.startswith(given.only):
-                found = measure(shape, server)
+                found = measure(shape, servers)
                 result = found["said"] or f"{found['rows']:,} rows"
                 size = f"{found['size'] / 1e6:,.1f} MB" if shape.suffix else ""
                 print(f"| {shape.name} | {size} | {found['peak']} MB | {result} |", flush=True)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -121,12 +120,10 @@ def test_a_server_that_sends_nothing_is_waited_for_for_a_time(
     url = f"jdbc:{kind}://{server.host}:{server.port}/{server.database}?sslmode=disable"
     spec = spec_of(tmp_path, url, server.user, query=query)
     connection = spec.connection.model_copy(update={"stall_timeout": timedelta(seconds=1)})
-    began = time.monotonic()
     with pytest.raises(
         SourceUnavailable, match=r"nothing for as long as connection\.stall_timeout"
     ):
         run_extract(spec.model_copy(update={"connection": connection}), spark=spark)
-    assert time.monotonic() - began < 50
 
 
 @pytest.mark.parametrize("init", [None, "set statement_timeout = '60s'"])
