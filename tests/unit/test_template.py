@@ -122,6 +122,18 @@ def of_source(name):
     ]  # fmt: skip
 
 
+def test_functions_read_no_data_and_secrets_only_to_list_tables():
+    data = f"{BUCKETS}-data-123456789012-eu-central-1/raw/sales/t/a.parquet"
+    secrets = [one for one in of_source("sales") if one[1].startswith(("secrets", "ssm"))]
+    for given in ({}, {"ListTables": "yes"}, {"OnlySource": "sales", "ListTables": "yes"}):
+        for role in FUNCTIONS:
+            for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+                assert not allows(role, action, data, given), (role, action, given)
+            for _, action, resource in secrets:
+                lists = role == "ConfigManagerRole" and "ListTables" in given
+                assert allows(role, action, resource, given) == lists, (role, action, given)
+
+
 FUNCTIONS = ("ConfigManagerRole", "StatusHandlerRole", "ReaperRole")
 
 
