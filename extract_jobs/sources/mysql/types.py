@@ -173,12 +173,16 @@ def make_column(
 _LARGEST = {
     **dict.fromkeys(("varchar", "varbinary", "text", "blob"), 2**16 - 1),
     **dict.fromkeys(("mediumtext", "mediumblob"), 2**24 - 1),
-    **dict.fromkeys(("longtext", "longblob", "json"), 2**32 - 1),
+    **dict.fromkeys(("longtext", "longblob"), 2**32 - 1),
 }
 
 
 def largest_value(printed: str) -> int:
-    """Return the most bytes that a value of a type can have; 0 for types that are never large."""
+    """Return the most bytes that a value of a type can have; 0 where the server cannot tell.
+
+    It cannot for MySQL's JSON, whose length it only knows once it has printed the value. MariaDB's
+    is a longtext.
+    """
     return _LARGEST.get(re.split(r"\W", printed, maxsplit=1)[0], 0)
 
 
