@@ -168,7 +168,11 @@ class S3Storage:
         with s3_errors("CopyObject", uri):
             try:
                 self._client.copy_object(
-                    Bucket=bucket, Key=key, CopySource={"Bucket": from_bucket, "Key": from_key}
+                    Bucket=bucket,
+                    Key=key,
+                    CopySource={"Bucket": from_bucket, "Key": from_key},
+                    # The source's is that of its parts; the copy has one part.
+                    ChecksumAlgorithm="CRC32",
                 )
             except ClientError as error:
                 if is_absent(error):
