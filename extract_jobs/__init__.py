@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from extract_jobs.attempt.dry_run import Planned
+    from extract_jobs.attempt.dry_run import planned as plan
     from extract_jobs.config import SourceConfig, load_config, specs_for
     from extract_jobs.errors import (
         CatalogFailed,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         WorkerOutOfMemory,
         WriteFailed,
     )
+    from extract_jobs.planning.source_tables import with_source_tables
     from extract_jobs.reporting.report import Report
     from extract_jobs.run import run_extract as extract
     from extract_jobs.spec.extract_spec import ExtractSpec
@@ -41,6 +44,7 @@ __all__ = [
     "FilesDamaged",
     "Interrupted",
     "Outdated",
+    "Planned",
     "ReconcileFailed",
     "Report",
     "SchemaChanged",
@@ -53,7 +57,9 @@ __all__ = [
     "WriteFailed",
     "extract",
     "load_config",
+    "plan",
     "specs_for",
+    "with_source_tables",
 ]
 
 __version__ = "0.1.0"
@@ -62,9 +68,12 @@ _PLACES = {
     "ExtractSpec": ("extract_jobs.spec.extract_spec", "ExtractSpec"),
     "Report": ("extract_jobs.reporting.report", "Report"),
     "SourceConfig": ("extract_jobs.config", "SourceConfig"),
+    "Planned": ("extract_jobs.attempt.dry_run", "Planned"),
     "extract": ("extract_jobs.run", "run_extract"),
     "load_config": ("extract_jobs.config", "load_config"),
+    "plan": ("extract_jobs.attempt.dry_run", "planned"),
     "specs_for": ("extract_jobs.config", "specs_for"),
+    "with_source_tables": ("extract_jobs.planning.source_tables", "with_source_tables"),
 }
 """The module and name of each public name; the errors are in `extract_jobs.errors`."""
 

@@ -19,7 +19,7 @@ from extract_jobs.attempt.attempt import (
 from extract_jobs.attempt.attempt_report import attempt_report, leave_report
 from extract_jobs.attempt.context import RunContext, utc_now
 from extract_jobs.catalog import check_catalog
-from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.table_log import commit_log
 from extract_jobs.engine.placement import will_need_workers, worker_modules
 from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import (
@@ -37,6 +37,7 @@ from extract_jobs.planning.plan import (
     read_request,
 )
 from extract_jobs.planning.schema_change import columns_after, find_drift, schema_json
+from extract_jobs.reporting.notebook import notebook_progress
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report, failed_report, reported
 from extract_jobs.sources import known_at, open_source
@@ -73,7 +74,8 @@ def run_extract(
         spec: What to extract, and its target.
         spark: The caller's session. With None, splits run on processes of this machine, unless a
             Spark is set up or ``spec.engine`` asks for one.
-        progress: Notified of every step, for display.
+        progress: Notified of every step, for display; None shows a line in a Jupyter notebook, and
+            nothing elsewhere.
         clock: Returns the current time, UTC.
         open_storage: Returns the storage of a URI; picklable.
         workers: Worker processes that other extracts of this process use too and that the caller
@@ -99,7 +101,8 @@ def run_extract(
     try:
         own = nullcontext(workers) if workers else WorkerProcesses(worker_modules([spec]))
         with own as processes:
-            context = RunContext(spark, progress or Progress(), clock, open_storage, processes)
+            shown = progress or notebook_progress(spec.extract_table) or Progress()
+            context = RunContext(spark, shown, clock, open_storage, processes)
             return _run_and_report(spec, context)
     except StopRequested as stop:  # it came when all was done, or all was lost
         raise Interrupted(str(stop)) from stop
@@ -136,8 +139,7 @@ def _extract_onto_latest(spec: ExtractSpec, context: RunContext) -> Report:
 
 
 def _extract(spec: ExtractSpec, context: RunContext, *, replan: bool) -> Report:
-    target = context.open_storage(spec.target.uri)
-    log = CommitLog(context.open_storage(spec.state_uri), spec.state_uri, target, spec.target.uri)
+    log = commit_log(spec, context.open_storage)
     with context.phase("recover"):
         # First, so that what is found below is all that earlier runs will ever publish.
         for earlier in spec.reruns:
@@ -164,7 +166,7 @@ def _extract(spec: ExtractSpec, context: RunContext, *, replan: bool) -> Report:
         )
         columns = drift.columns
         draft = make_transform(spec, columns, now, now, layout=drift.layout)
-        target.probe(spec.target.uri)
+        log.target.probe(spec.target.uri)
         plan = make_plan(
             spec, log, base, description, draft.schema,
             drift=drift, source=source, now=now, objects=objects, replan=replan,

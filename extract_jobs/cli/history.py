@@ -8,24 +8,10 @@ from datetime import datetime, timedelta
 from extract_jobs.cli.figures import aligned, count_text, size_text
 from extract_jobs.cli.selection import selected_specs
 from extract_jobs.commit.log import CommitLog
-from extract_jobs.commit.record import Commit
+from extract_jobs.commit.table_log import commit_log
 from extract_jobs.errors import EXIT_DONE
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, open_storage
-
-
-def commit_log(spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> CommitLog:
-    """Return the commit log of a spec's table."""
-    state, target = open_storage(spec.state_uri), open_storage(spec.target.uri)
-    return CommitLog(state, spec.state_uri, target, spec.target.uri)
-
-
-def last_published(log: CommitLog) -> Commit | None:
-    """Return the last published commit, leaving one without an outcome as it is."""
-    newest = log.newest()
-    if newest is None or log.outcome(newest) == "published":
-        return newest
-    return log.read(newest.parent) if newest.parent else None
 
 
 def younger(log: CommitLog, target_uri: str, than: datetime) -> int:

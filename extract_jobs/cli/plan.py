@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from extract_jobs.cli.dry_run import Planned, planned
+from extract_jobs.attempt.dry_run import Planned, planned
 from extract_jobs.cli.each_table import each_table, error_of_all
 from extract_jobs.cli.figures import aligned, count_text, counted, size_text
 from extract_jobs.cli.selection import selected_config, specs_of

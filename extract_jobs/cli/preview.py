@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 
 from extract_jobs.attempt.attempt import make_transform, mask_key
-from extract_jobs.cli.dry_run import Planned, planned
+from extract_jobs.attempt.dry_run import Planned, planned
 from extract_jobs.cli.figures import aligned, counted
 from extract_jobs.cli.selection import selected_spec
 from extract_jobs.engine.pandas_free import skip_pandas

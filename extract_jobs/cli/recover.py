@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 from extract_jobs.cli.each_table import worst_of
 from extract_jobs.cli.figures import counted
-from extract_jobs.cli.history import age_text, commit_log, last_published, younger
+from extract_jobs.cli.history import age_text, younger
 from extract_jobs.cli.selection import selected_specs
 from extract_jobs.commit.log import ABANDON_AFTER, CommitLog
 from extract_jobs.commit.record import Commit
+from extract_jobs.commit.table_log import commit_log, last_published
 from extract_jobs.errors import (
     EXIT_DONE,
     CatalogFailed,

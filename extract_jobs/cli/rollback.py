@@ -6,10 +6,10 @@ import argparse
 import uuid
 
 from extract_jobs.cli.figures import counted, size_text
-from extract_jobs.cli.history import commit_log
 from extract_jobs.cli.recover import bring_catalog_up_to_date
 from extract_jobs.cli.selection import selected_spec
 from extract_jobs.commit.rollback import roll_back
+from extract_jobs.commit.table_log import commit_log
 from extract_jobs.errors import EXIT_DONE, printable
 
 

@@ -9,10 +9,10 @@ from itertools import islice, pairwise
 from typing import Any, Literal
 
 from extract_jobs.cli.figures import counted, rough_age, size_text
-from extract_jobs.cli.history import commit_log
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.record_check import number_in
+from extract_jobs.commit.table_log import commit_log
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.report import Report
 from extract_jobs.spec.extract_spec import ExtractSpec

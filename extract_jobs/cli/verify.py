@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from extract_jobs.cli.each_table import each_table, error_of_all
 from extract_jobs.cli.figures import counted, size_text
-from extract_jobs.cli.history import commit_log
 from extract_jobs.cli.selection import selected_specs
 from extract_jobs.commit.record import Commit
+from extract_jobs.commit.table_log import commit_log
 from extract_jobs.commit.verification import Verification, verify_files
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import EXIT_DONE, ExtractError, FilesDamaged, error_line, printable

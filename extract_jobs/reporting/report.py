@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.reporting.html import html_facts
 
 if TYPE_CHECKING:
     from extract_jobs.spec.extract_spec import ExtractSpec
@@ -153,6 +154,25 @@ class Report(BaseModel):
                 by_alias=True
             )
         return text
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show."""
+        return html_facts(
+            f"{self.source_name}/{self.extract_table}: {self.status}",
+            [
+                ("run", f"{self.run_id}, attempt {self.attempt}"),
+                ("error", self.error and f"{self.error.class_name}: {self.error.message}"),
+                ("rows", f"{self.rows:,}"),
+                ("bytes", f"{self.bytes:,}"),
+                ("files", self.files),
+                ("source rows", None if self.source_rows is None else f"{self.source_rows:,}"),
+                ("watermark", self.watermark and self.watermark["text"]),
+                ("commit", self.commit_seq),
+                ("catalog", None if self.catalog == "none" else self.catalog),
+                ("seconds", ", ".join(f"{k} {v:.2f}" for k, v in self.timings.items()) or None),
+                ("schema changes", "; ".join(map(str, self.schema_changes)) or None),
+            ],
+        )
 
     @classmethod
     def parse(cls, raw: Raw, where: str = "report") -> Report:

@@ -13,9 +13,9 @@ import boto3
 import pytest
 from pydantic import ValidationError
 
+from extract_jobs.attempt.dry_run import Planned, planned
 from extract_jobs.catalog import athena_type
 from extract_jobs.cli import recover
-from extract_jobs.cli.dry_run import Planned, planned
 from extract_jobs.cli.one_table import worst
 from extract_jobs.errors import EXIT_CATALOG, CatalogFailed, ConfigError
 from extract_jobs.reporting.metrics import attempt_metrics

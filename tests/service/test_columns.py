@@ -13,7 +13,7 @@ import boto3
 import pytest
 
 from extract_jobs.attempt.attempt import mask_key
-from extract_jobs.cli.dry_run import planned
+from extract_jobs.attempt.dry_run import planned
 from extract_jobs.cli.plan import plan_text
 from extract_jobs.engine.run_splits import Progress
 from extract_jobs.errors import ConfigError, TypeNotRepresentable

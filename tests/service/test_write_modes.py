@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from extract_jobs.cli.dry_run import planned
+from extract_jobs.attempt.dry_run import planned
 from extract_jobs.cli.plan import plan_text
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from extract_jobs.attempt.attempt import make_transform
 from extract_jobs.catalog import check_catalog
-from extract_jobs.cli.history import commit_log, last_published
 from extract_jobs.commit.record import Base
+from extract_jobs.commit.table_log import commit_log, last_published
 from extract_jobs.planning.new_files import choose_objects
 from extract_jobs.planning.plan import Plan, make_plan, partition_names, read_request
 from extract_jobs.planning.retired_preview import Retired, retired_by
 from extract_jobs.planning.schema_change import columns_after, find_drift, schema_json
+from extract_jobs.reporting.html import html_facts, html_table
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ReadRequest, Source, SqlReader, known_at, open_source
 from extract_jobs.sources.splits import Split
@@ -49,6 +50,22 @@ class Planned:
     source: Source
     request: ReadRequest
 
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: figures, and how each column arrives."""
+        about, published = self.description, self.plan.base.published
+        interval = self.plan.interval
+        facts = [
+            ("table", f"{about.table} ({about.kind}, {about.source_version})"),
+            ("estimated rows", about.estimated_rows),
+            ("rows to read", "all" if interval is None else str(interval)),
+            ("splits", len(self.splits)),
+            ("files to retire", self.retired.goes.files),
+            ("after commit", published.seq if published else "none: the first run"),
+        ]
+        columns = [[c.name, c.source_type, c.arrow_type, c.fidelity, c.rule] for c in self.columns]
+        head = ["column", "source type", "arrives as", "fidelity", "rule"]
+        return html_facts("Plan", facts) + html_table(head, columns)
+
 
 class _ReadOnly:
     """A storage to read from; writes are dropped as if they had succeeded."""
@@ -66,17 +83,20 @@ class _ReadOnly:
         return data if found is None else found
 
 
-def planned(spec: ExtractSpec, now: datetime, open_storage: OpenStorage = open_storage) -> Planned:
+def planned(
+    spec: ExtractSpec, now: datetime | None = None, open_storage: OpenStorage = open_storage
+) -> Planned:
     """Plan an extract as a run would, and pin nothing. Read-only in source, target and state.
 
     Args:
         spec: What would be extracted.
-        now: The present, UTC.
+        now: The present, UTC; None asks the clock.
         open_storage: Returns the storage of a URI.
 
     Raises:
         ExtractError: As the run would, before it starts to read.
     """
+    now = now or datetime.now(UTC)
 
     def open_read_only(uri: str) -> Storage:
         return cast("Storage", _ReadOnly(open_storage(uri)))
