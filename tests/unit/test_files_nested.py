@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extract_jobs.attempt.dry_run import planned
 from extract_jobs.catalog import athena_type
-from extract_jobs.cli.dry_run import planned
 from extract_jobs.cli.plan import plan_text
 from extract_jobs.errors import ConfigError, TypeNotRepresentable
 from extract_jobs.run import run_extract
