@@ -71,7 +71,7 @@ class KeptFiles:
             for one in files
         ]
         if not dry_run:
-            each(self.state.delete, found)
+            self.state.delete_all(found)
         return found
 
     def _outcome_times(self) -> dict[int, datetime]:

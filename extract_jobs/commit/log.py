@@ -199,7 +199,7 @@ class CommitLog:
             ):
                 if commit.keeps_retired:
                     self.kept.keep(self.target, commit)
-                each(self.target.delete, commit.retire)
+                self.target.delete_all(commit.retire)
                 wanted = "published"
             record = {"outcome": wanted, "commit_id": commit.commit_id}
             uri = self._uri("outcomes", commit.seq)
@@ -264,19 +264,16 @@ class CommitLog:
         if not dry_run:
             each(lambda upload: self.target.abort(target_uri, upload), found)
             probes = self.target.list(join(target_uri, PROBE))
-            each(self.target.delete, [probe.uri for probe in probes])
+            self.target.delete_all(probe.uri for probe in probes)
         return found
 
     def _discard_files(self, commit: Commit) -> None:
         """Make sure that no file of a voided commit is or becomes visible."""
         self._check_target(commit)
 
-        def discard(file: WrittenFile) -> None:
-            # In this order: once the upload is gone, nobody can complete it.
-            self.target.abort(commit.target_uri, file.staged)
-            self.target.delete(file.staged.uri)
-
-        each(discard, commit.files)
+        # In this order: once the uploads are gone, nobody can complete them.
+        each(lambda file: self.target.abort(commit.target_uri, file.staged), commit.files)
+        self.target.delete_all(file.staged.uri for file in commit.files)
 
     def _check_target(self, commit: Commit) -> None:
         """Refuse to touch files in another table's folder.

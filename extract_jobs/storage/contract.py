@@ -6,7 +6,7 @@ target and state may live in different places.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any, Protocol
@@ -176,6 +176,12 @@ class Storage(Protocol):
 
     def delete(self, uri: str) -> None:
         """Delete an object; succeeds if there is none."""
+
+    def delete_all(self, uris: Iterable[str]) -> None:
+        """Delete many objects, with far fewer calls than one for each.
+
+        Not atomic: if this raises, or the process ends, any of them may be gone.
+        """
 
     def stage(self, uri: str, root: str, token: str) -> StagingWriter:
         """Start a file that stays invisible until completed.

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -149,13 +149,20 @@ class LocalStorage:
 
     def delete(self, uri: str) -> None:
         """Delete a file; its folders stay."""
-        path = to_path(uri)
-        with local_errors("delete", uri):
-            try:
+        self.delete_all([uri])
+
+    def delete_all(self, uris: Iterable[str]) -> None:
+        """Delete files, and sync each of their folders once; the folders stay."""
+        folders = dict[Path, str]()
+        for uri in uris:
+            path = to_path(uri)
+            with local_errors("delete", uri), suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
-            except (FileNotFoundError, NotADirectoryError):
-                return
-            sync_folder(path.parent)
+            folders[path.parent] = uri
+        # Also if another process deleted them: that process may die before it syncs.
+        for folder, uri in folders.items():
+            with local_errors("delete", uri), suppress(FileNotFoundError, NotADirectoryError):
+                sync_folder(folder)
 
     def stage(self, uri: str, root: str, token: str) -> LocalStagingWriter:
         """Start a staged file; ``uri`` must be below ``root``.

@@ -12,7 +12,7 @@ import functools
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC
 from typing import IO, Any, cast
 from urllib.parse import unquote_plus
@@ -24,10 +24,12 @@ from extract_jobs.storage.contract import PROBE, AbandonedUpload, ObjectInfo, St
 from extract_jobs.storage.s3_client import (
     ROUNDS,
     client_from_environment,
+    error_of_key,
     get_body,
     is_absent,
     is_uncertain,
     is_upload_gone,
+    is_xml_text,
     rounds,
     s3_errors,
     split_uri,
@@ -41,6 +43,9 @@ from extract_jobs.storage.s3_upload import (
     parts_of,
     upload_id_of,
 )
+
+_MAX_DELETED = 1000
+"""Keys that one DeleteObjects takes."""
 
 
 class S3Storage:
@@ -184,6 +189,38 @@ class S3Storage:
         bucket, key = split_uri(uri)
         with s3_errors("DeleteObject", uri):
             self._client.delete_object(Bucket=bucket, Key=key)
+
+    def delete_all(self, uris: Iterable[str]) -> None:
+        """Delete objects, 1,000 with each request."""
+        by_bucket: dict[str, list[str]] = {}
+        for uri in uris:
+            bucket, key = split_uri(uri)
+            if is_xml_text(key):
+                by_bucket.setdefault(bucket, []).append(key)
+            else:
+                self.delete(uri)
+        for bucket, keys in by_bucket.items():
+            for start in range(0, len(keys), _MAX_DELETED):
+                self._delete_batch(bucket, keys[start : start + _MAX_DELETED])
+
+    def _delete_batch(self, bucket: str, keys: Sequence[str]) -> None:
+        """Delete at most 1,000 objects. Only keys that the answer confirms count as deleted."""
+        left = list(keys)
+        for last in rounds():
+            with s3_errors("DeleteObjects", f"s3://{bucket}/{left[0]}"):
+                answer = self._client.delete_objects(
+                    Bucket=bucket, Delete={"Objects": [{"Key": key} for key in left]}
+                )
+            deleted = {one["Key"] for one in answer.get("Deleted", ())}
+            left = [key for key in left if key not in deleted]
+            if not left:
+                return
+            refused = {one["Key"]: one for one in answer.get("Errors", ())}
+            for key in left:
+                error = error_of_key(refused.get(key))
+                if last or not is_uncertain(error):
+                    with s3_errors("DeleteObjects", f"s3://{bucket}/{key}"):
+                        raise error
 
     def stage(self, uri: str, root: str, token: str) -> S3StagingWriter:  # noqa: ARG002
         """Start an upload. ``root`` is not needed: an upload is invisible anyway."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -30,6 +31,7 @@ PERMISSIONS = {
     "PutObject": "s3:PutObject",
     "ListObjectsV2": "s3:ListBucket",
     "DeleteObject": "s3:DeleteObject",
+    "DeleteObjects": "s3:DeleteObject",
     "CreateMultipartUpload": "s3:PutObject",
     "UploadPart": "s3:PutObject",
     "CompleteMultipartUpload": "s3:PutObject",
@@ -48,6 +50,14 @@ _WRONG = {
     "NotImplemented",
     "PermanentRedirect",
 }
+
+_NOT_XML = re.compile("[^ -~\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML cannot hold, that its parsers change, or that had better not be in it."""
+
+
+def is_xml_text(key: str) -> bool:
+    """Return whether a request may name a key in its XML body."""
+    return _NOT_XML.search(key) is None
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -153,6 +163,22 @@ def _client_error(error: ClientError, action: str, uri: str) -> ExtractError:
     if code in _WRONG or status == 301:
         return ConfigError(f"{what}; check the name of bucket {bucket}, its region and AWS_REGION")
     return WriteFailed(f"{what}; a retry is safe")
+
+
+def error_of_key(error: Mapping[str, Any] | None) -> ClientError:
+    """Return the error of one key of a DeleteObjects whose request succeeded, as of a call.
+
+    Args:
+        error: What the answer holds about the key; None if it does not mention it.
+    """
+    code = str((error or {}).get("Code") or "InternalError")
+    said = str((error or {}).get("Message") or "the answer does not mention it")
+    status = 403 if code == "AccessDenied" else 500
+    answer: Any = {
+        "Error": {"Code": code, "Message": said},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    return ClientError(answer, "DeleteObjects")
 
 
 @contextmanager

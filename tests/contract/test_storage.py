@@ -33,6 +33,7 @@ from extract_jobs.storage import (
     Storage,
     join,
     open_storage,
+    s3,
 )
 from tests.support.emulators import use
 
@@ -188,6 +189,19 @@ def test_deleted_is_gone_and_deleting_again_is_done(place: Place) -> None:
     place.storage.delete(uri)
     place.storage.delete(uri)
     assert place.storage.read(uri) is None
+
+
+def test_many_are_deleted_whatever_their_names_and_whether_they_are_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_MAX_DELETED", 3)
+    names = ["a", "b & <c>", "d=ü", "e%20f", "g\th", 'i"j', "k"]
+    uris = [place.at("p=1", name) for name in names] + [place.at("kept")]
+    for uri in uris:
+        place.storage.put(uri, b"x")
+    place.storage.delete_all([*uris[:-1], place.at("never"), place.at("no folder", "x"), uris[0]])
+    assert place.visible() == [uris[-1]]
+    place.storage.delete_all([])
 
 
 def test_a_copy_has_bytes_and_token_and_stays_when_the_source_goes(place: Place) -> None:

@@ -144,6 +144,18 @@ def _delete(storage: Storage, direct: Storage, root: str) -> Callable[[], None]:
     return act
 
 
+def _delete_all(storage: Storage, direct: Storage, root: str) -> Callable[[], None]:
+    uris = [join(root, f"{number}") for number in range(3)]
+    for uri in uris:
+        direct.put(uri, b"1")
+
+    def act() -> None:
+        storage.delete_all(uris)
+        assert list(direct.list(root)) == []
+
+    return act
+
+
 def _stage(storage: Storage, direct: Storage, root: str) -> Callable[[], None]:
     data = random.Random(0).randbytes(11 * MIB)
 
@@ -212,6 +224,7 @@ CASES: list[Case] = [
     _head,
     _list,
     _delete,
+    _delete_all,
     _stage,
     _complete,
     _complete_gone,
@@ -435,6 +448,7 @@ def test_an_upload_that_somebody_else_completes_in_between_is_not_gone(
         (lambda s, r, f: s.head(join(r, "x")), "s3:GetObject and s3:ListBucket"),
         (lambda s, r, f: list(s.list(r)), "s3:ListBucket"),
         (lambda s, r, f: s.delete(join(r, "x")), "s3:DeleteObject"),
+        (lambda s, r, f: s.delete_all([join(r, "x")]), "s3:DeleteObject"),
         (lambda s, r, f: stage(s, r), "s3:PutObject"),
         (lambda s, r, f: s.abort(r, f), "s3:AbortMultipartUpload"),
         (lambda s, r, f: list(s.abandoned(r)), "s3:ListBucketMultipartUploads"),
@@ -453,6 +467,60 @@ def test_what_is_denied_is_named(
     with pytest.raises(ConfigError, match=f"grant {permission} on bucket {BUCKET} ") as caught:
         method(open_storage(root), root, staged)
     assert caught.value.__cause__ is not None
+
+
+class _Withholding:
+    """An S3 client whose DeleteObjects leaves the first key, with an answer about it, some times.
+
+    Attributes:
+        sizes: How many keys each request had.
+    """
+
+    def __init__(self, client: Any, times: int, answer: dict[str, Any] | None) -> None:
+        self._client, self._times, self._answer = client, times, answer
+        self.sizes: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def delete_objects(self, **request: Any) -> Any:
+        keys = request["Delete"]["Objects"]
+        self.sizes.append(len(keys))
+        if len(self.sizes) > self._times:
+            return self._client.delete_objects(**request)
+        found = {"Deleted": []}
+        if keys[1:]:
+            found = self._client.delete_objects(**request | {"Delete": {"Objects": keys[1:]}})
+        errors = [{"Key": keys[0]["Key"], **self._answer}] if self._answer else []
+        return {"Deleted": found["Deleted"], "Errors": errors}
+
+
+@pytest.mark.parametrize(
+    ("times", "answer", "error", "sizes"),
+    [
+        (1, {"Code": "InternalError", "Message": "try again"}, None, [3, 1]),
+        (2, None, None, [3, 1, 1]),
+        (9, {"Code": "SlowDown"}, (WriteFailed, "DeleteObjects on .*/0: SlowDown"), [3, 1, 1, 1]),
+        (9, None, (WriteFailed, "/0: InternalError .*does not mention it"), [3, 1, 1, 1]),
+        (9, {"Code": "AccessDenied"}, (ConfigError, "/0: AccessDenied.*grant s3:DeleteObj"), [3]),
+    ],
+)  # fmt: skip
+def test_only_keys_that_the_answer_confirms_are_deleted(
+    times: int, answer: dict[str, Any] | None, error: Any, sizes: list[int],
+    proxy: FaultProxy, direct: Storage, root: str,
+) -> None:  # fmt: skip
+    uris = [join(root, str(n)) for n in range(3)]
+    for uri in uris:
+        direct.put(uri, b"")
+    client = _Withholding(client_from_environment(), times, answer)
+    storage = S3Storage(lambda: client)
+    if error is None:
+        storage.delete_all(uris)
+    else:
+        with pytest.raises(error[0], match=error[1]):
+            storage.delete_all(uris)
+    assert client.sizes == sizes
+    assert [one.uri for one in direct.list(root)] == ([] if error is None else uris[:1])
 
 
 def test_a_probe_that_may_not_delete_says_so(proxy: FaultProxy, root: str) -> None:
@@ -546,6 +614,7 @@ def test_the_proxy_numbers_and_names_what_passes(proxy: FaultProxy, root: str) -
     assert list(storage.abandoned(root)) == []
     storage.put(join(root, "ü b"), b"1")
     storage.delete(staged.uri)
+    storage.delete_all([staged.uri])
     storage.abort(root, staged)
     assert proxy.operations() == [
         "CreateMultipartUpload",
@@ -557,10 +626,11 @@ def test_the_proxy_numbers_and_names_what_passes(proxy: FaultProxy, root: str) -
         "ListMultipartUploads",
         "PutObject",
         "DeleteObject",
+        "DeleteObjects",
         "AbortMultipartUpload",
         "ListParts",
     ]
-    assert [r.number for r in proxy.requests] == list(range(1, 12))
+    assert [r.number for r in proxy.requests] == list(range(1, 13))
     assert proxy.requests[7].path == "/" + join(root, "ü b").removeprefix("s3://")
 
 

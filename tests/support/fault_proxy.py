@@ -74,7 +74,8 @@ _GET = {
     "list-type": "ListObjectsV2",
     "": "GetObject",
 }
-_POST = {"uploads": "CreateMultipartUpload", "uploadId": "CompleteMultipartUpload", "": "Post"}
+_POST = {"uploads": "CreateMultipartUpload", "uploadId": "CompleteMultipartUpload",
+         "delete": "DeleteObjects", "": "Post"}  # fmt: skip
 _DELETE = {"uploadId": "AbortMultipartUpload", "": "DeleteObject"}
 _OPERATIONS = {"PUT": _PUT, "GET": _GET, "POST": _POST, "DELETE": _DELETE}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -154,6 +154,10 @@ class ProcessStorage:
 
     def delete(self, uri: str) -> None:
         self.call("delete", uri, lambda: self.bucket.objects.pop(uri, None))
+
+    def delete_all(self, uris: Iterable[str]) -> None:
+        for uri in uris:  # a request is not atomic
+            self.delete(uri)
 
     def stage(self, uri: str, root: str, token: str) -> MemoryWriter:
         return self.call("stage", uri, lambda: MemoryWriter(self, uri, token))
