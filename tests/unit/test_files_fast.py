@@ -19,6 +19,7 @@ from extract_jobs.sources.files import inspection
 from extract_jobs.sources.files import reader as reader_module
 from extract_jobs.sources.files.ahead import in_order
 from extract_jobs.sources.files.csv_typed import typed_batch
+from extract_jobs.sources.files.jsonl_typed import typed_lines
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.sources.files.type_inference import TypeProfile, by_patterns, observe
 from tests.support.files import files_spec, read_all
@@ -48,7 +49,7 @@ ODD = (
     "0.1234567890123456789", "t", "T", "tRue", "1", "0000-01-01", "2024-02-30", "2024-1-1",
     "2024-01-01 24:00", "2024-01-01T10:00:61", "2024-01-01T10", "2024-01-01T10:00:00.1234567",
     "0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00", "a\0b", "1\0", "1\r2", 'a"b', '"1"', '" 1"',
-    '"2024-01-01"', "NULL", "null", "#N/A", "1,2", "a\r\nb", "\ufeff1",
+    "NULL", "null", "#N/A", "1,2", "a\r\nb", "\ufeff1",
 )  # fmt: skip
 """Fields that some reader of numbers, days or CSV takes for what they are not."""
 BARE = [text for text in (*ODD, *(one for column in PLAIN for one in column)) if '"' not in text]
@@ -148,6 +149,90 @@ def test_plain_columns_of_every_type_do_go_the_fast_way(
         "timestamp[us, tz=UTC]", "string",
     ]  # fmt: skip
     assert table.num_rows == len(rows)
+    assert len(ways) == 1
+    assert ways[0] is not None
+
+
+JSON_VALUES = (
+    ("0", "7", "-20", "9223372036854775807"),
+    ("0.5", "-0.25", "17", "1e5", "1.10", "2.5E-3"),
+    ("true", "false"),
+    (
+        '"text"',
+        '"\u00e9"',
+        r'"\u00e9\n\"\\"',
+        r'"\ud83d\ude00"',
+        '"2024-01-01"',
+        '"2024-01-01 10:00"',
+        '"7"',
+    ),
+)
+"""Values of keys, each of one type."""
+ODD_VALUES = (
+    "12345678901234567890", "1e400", "1e-400", "0.1234567890123456789", "1.0", "-0", "-0.0", "NaN",
+    "Infinity", "-Infinity", "nan", "01", "+1", "1.", ".5", "0x1F", "True", "[]", "[1, null]", "{}",
+    '{"a": [1.50]}', r'"\u0000"', r'"\ud800"', r'"\x"', '"a\tb"', '""', "1 2", "1,", '1, "k0": 2',
+    '1, "new": 3', '1, "K0": 3', '1}{"k0": 2', '1} {"k0": 2', '1}\n\n{"k0": 2', "1,\n", "",
+)  # fmt: skip
+"""Values, and what else may stand in their place, that some reader of JSON takes for others."""
+
+
+@settings(many, max_examples=examples(5))
+@given(
+    kinds=st.lists(st.sampled_from(JSON_VALUES), min_size=1, max_size=4),
+    odd=st.sampled_from(ODD_VALUES),
+    with_odd=st.integers(0, 2),
+    seed=st.integers(0, 2**32),
+    size=st.sampled_from([30, 10_000]),
+    bad_rows=st.sampled_from(["fail", "reject"]),
+)
+def test_json_lines_are_read_as_the_exact_way_reads_them(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kinds: list[tuple[str, ...]],
+    odd: str,
+    with_odd: int,
+    seed: int,
+    size: int,
+    bad_rows: str,
+) -> None:
+    """With no odd value, or a few anywhere: the same types and values, or the same error."""
+    chance = random.Random(seed)
+    rows = [[chance.choice([*kind, "null"]) for kind in kinds] for _ in range(12)]
+    for _ in range(with_odd):
+        chance.choice(rows)[chance.randrange(len(kinds))] = odd
+    lines = []
+    for row in rows:
+        pairs = [f'"k{i}": {value}' for i, value in enumerate(row) if chance.random() < 0.9]
+        lines.append("{" + ", ".join(pairs) + "}\n")
+    (tmp_path / "f.jsonl").write_text("".join(lines), newline="")
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", size)
+    spec = files_spec(tmp_path, "f.jsonl", bad_rows=bad_rows)
+    with monkeypatch.context() as exact:
+        exact.setattr(reader_module, "typed_lines", lambda *_, **__: None)
+        exact.setattr("extract_jobs.sources.files.type_inference._plain", lambda _: None)
+        exact.setattr(inspection, "in_order", lambda work, items, **_: map(work, items))
+        expected = outcome(spec)
+    assert outcome(spec) == expected
+
+
+def test_plain_keys_of_every_type_do_go_the_fast_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ways = []
+
+    def watched(*given, **named) -> pa.RecordBatch | None:
+        ways.append(batch := typed_lines(*given, **named))
+        return batch
+
+    monkeypatch.setattr(reader_module, "typed_lines", watched)
+    lines = [
+        ", ".join(f'"k{j}": {kind[i % len(kind)]}' for j, kind in enumerate(JSON_VALUES))
+        for i in range(30)
+    ]
+    (tmp_path / "f.jsonl").write_text("".join("{" + line + "}\n" for line in lines))
+    table = read_all(files_spec(tmp_path, "f.jsonl"))
+    assert [str(kind) for kind in table.schema.types] == ["int64", "double", "bool", "string"]
     assert len(ways) == 1
     assert ways[0] is not None
 

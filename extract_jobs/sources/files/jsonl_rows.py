@@ -123,7 +123,7 @@ class JsonLines:
         """
         self._database.register("texts", pa.table({"j": values}))
         query = """select json_transform(j, '["VARCHAR"]') as v from texts"""
-        lists = self._column(query, [], pa.list_(pa.string()))
+        lists = self._column(query, pa.list_(pa.string()))
         offsets = pa.array(lists.offsets.to_pylist(), pa.int32())
         return pa.ListArray.from_arrays(
             offsets, exact_cast(lists.values, item), mask=lists.is_null()
@@ -190,7 +190,7 @@ class JsonLines:
             select case when json_valid(j) and json_type(j) = 'OBJECT' then
                 case when len(json_keys(j)) = len(list_distinct(json_keys(j))) then true end
             else false end as v from texts"""
-        return self._column(query, [], pa.bool_())
+        return self._column(query, pa.bool_())
 
     def _shapes(self, lines: pa.Array) -> list[list[str]]:
         self._database.register("texts", pa.table({"j": lines}))
@@ -201,13 +201,14 @@ class JsonLines:
         if not keys or not len(lines):
             return [pa.nulls(len(lines), pa.string()) for _ in keys]
         self._database.register("texts", pa.table({"j": lines}))
-        paths = ["/" + key.replace("~", "~0").replace("/", "~1") for key in keys]
-        query = f"select {function}(j, $1) as v from texts"
-        lists = self._column(query, [paths], pa.list_(pa.string()))
+        paths = ", ".join(map(_path, keys))
+        query = f"select {function}(j, [{paths}]) as v from texts"
+        lists = self._column(query, pa.list_(pa.string()))
         return [pc.list_element(lists, i) for i in range(len(keys))]
 
-    def _column(self, query: str, parameters: Sequence[object], expected: pa.DataType) -> pa.Array:
-        table = self._database.execute(query, parameters).to_arrow_table()
+    def _column(self, query: str, expected: pa.DataType) -> pa.Array:
+        # Without parameters: to look at Python values, DuckDB imports pandas, if that is installed.
+        table = self._database.execute(query).to_arrow_table()
         column = table.column("v").combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # of no rows
             return pa.array([], expected)
@@ -244,7 +245,13 @@ class JsonLines:
     def _items(self, values: pa.Array) -> pa.Array:
         self._database.register("texts", pa.table({"j": values}))
         query = """select unnest(json_transform(j, '["JSON"]')) as v from texts"""
-        return self._column(query, [], pa.string())
+        return self._column(query, pa.string())
+
+
+def _path(key: str) -> str:
+    """Return the path of a key, as a literal of SQL."""
+    path = "/" + key.replace("~", "~0").replace("/", "~1")
+    return "'" + path.replace("'", "''").replace("\0", "' || chr(0) || '") + "'"
 
 
 def _parted(lines: list[bytes], numbers: list[int]) -> tuple[list[bytes], list[int]]:

@@ -25,6 +25,7 @@ from extract_jobs.sources.files.folders import (
 from extract_jobs.sources.files.inspection import first_header
 from extract_jobs.sources.files.json_array import json_lines
 from extract_jobs.sources.files.jsonl_rows import JsonLines
+from extract_jobs.sources.files.jsonl_typed import can_be_typed, typed_lines
 from extract_jobs.sources.files.listing import Format, compression_of
 from extract_jobs.sources.files.parquet_rows import read_groups
 from extract_jobs.sources.files.rejects import Rejects
@@ -197,7 +198,13 @@ class FilesReader:
         lenient = self.files.json_dialect == "lenient"
         parser = JsonLines.of_this_thread()
         lines = json_lines(stream, self.files, self.format, part.uri)
+        typed = checked and can_be_typed(self.columns)
         for block in blocks(lines, cut_lines, part.uri, offset=part.start):
+            batch = typed_lines(block, self.columns) if typed else None
+            if batch is not None:
+                yield batch
+                continue
+            typed = False  # the next block is likely to be refused too
             texts = _placed(
                 parser.parse(block, names, lenient=lenient, checked=checked), file, part
             )
