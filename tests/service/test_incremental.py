@@ -19,7 +19,7 @@ from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import set_environment
-from tests.support.postgres import Server
+from tests.support.postgres import Server, since
 from tests.support.readers import by_duckdb
 
 
@@ -218,6 +218,7 @@ def test_only_the_source_orders_text(local: Story) -> None:
         local.run(watermark={"lower": upper, "upper": highest})
 
 
+@since(17)
 def test_text_in_a_collation_that_the_database_does_not_have_by_default(local: Story) -> None:
     """Literals take the column's collation: another one in the statement would be an error."""
     local.execute(

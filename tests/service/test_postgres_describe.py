@@ -9,7 +9,7 @@ from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.sources.sql.names import readings
 from extract_jobs.watermark import WatermarkValue
-from tests.support.postgres import run_server
+from tests.support.postgres import VERSION, run_server
 from tests.support.postgres_source import everything_said, source
 
 HOSTILE = [
@@ -65,7 +65,7 @@ def test_describe_returns_columns_key_and_size(pg_database, monkeypatch):
             "select system_identifier::text from pg_control_system()"
         ).fetchone()
     assert found.fingerprint == {"system_identifier": row[0], "database": pg_database.database}
-    assert found.source_version.startswith("PostgreSQL 18")
+    assert found.source_version.startswith(f"PostgreSQL {VERSION}")
 
 
 def test_a_table_never_analysed_has_no_estimate_of_rows(pg_database, monkeypatch):

@@ -12,7 +12,7 @@ from extract_jobs.errors import ConfigError, ExtractError, SourceQueryFailed, So
 from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
 from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.sources.splits import Split
-from tests.support.postgres import Server
+from tests.support.postgres import VERSION, Server
 from tests.support.postgres_source import (
     everything_said,
     filled,
@@ -111,11 +111,14 @@ def test_the_heartbeat_itself_notices_a_lost_exporter(large, monkeypatch):
 
 @BOTH_WAYS
 def test_a_server_that_cuts_idle_transactions_after_a_second(large, monkeypatch, wide):
+    limits = {"idle_in_transaction_session_timeout": 0, "statement_timeout": 0,
+              "idle_session_timeout": 14, "transaction_timeout": 17}  # fmt: skip
     large.execute(
-        f"alter database \"{large.database}\" set idle_in_transaction_session_timeout = '1s'",
-        f"alter database \"{large.database}\" set statement_timeout = '1s'",
-        f"alter database \"{large.database}\" set transaction_timeout = '1s'",
-        f"alter database \"{large.database}\" set idle_session_timeout = '1s'",
+        *(
+            f"alter database \"{large.database}\" set {name} = '1s'"
+            for name, version in limits.items()
+            if version <= VERSION
+        )
     )
     with large.connect() as plain:
         plain.execute("begin")

@@ -534,3 +534,49 @@ def test_a_half_filled_page_of_an_idle_server_is_flushed_at_once(
             time.sleep(1)
             assert watching.execute(flushed).fetchone() == (False,), "nothing is left to flush"
             assert run(server, tmp_path, monkeypatch, "r1", **BY_TRANSACTION).rows == 200
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "lost", "fails"),
+    [
+        ("insert into far select generate_series(101, 120)", 0, False),
+        ("delete from far where id <= 20", 0, False),
+        ("update far set id = id + 1000", 0, False),
+        ("select 1", 1, True),
+    ],
+    ids=["more", "fewer", "others", "a row is lost"],
+)
+def test_a_foreign_table_is_in_no_snapshot_so_its_count_is_told_and_not_enforced(
+    nodes: Nodes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: str,
+    lost: int,
+    fails: bool,
+) -> None:
+    server = nodes.primary
+    server.execute(
+        "create extension postgres_fdw",
+        "create server s foreign data wrapper postgres_fdw options "
+        f"(host '127.0.0.1', port '{server.port}', dbname {quote_text(server.database)})",
+        "create user mapping for current_user server s options "
+        f"(user {quote_text(server.user)}, password {quote_text(server.password)})",
+        "create table far (id int)",
+        "insert into far select generate_series(1, 100)",
+        "create foreign table t (id int) server s options (table_name 'far')",
+    )
+    read = PostgresReader.read
+
+    def changed(reader: PostgresReader, split: Split) -> Iterator[pa.RecordBatch]:
+        for batch in read(reader, split):
+            yield batch.slice(lost)
+        server.execute(meanwhile)
+
+    monkeypatch.setattr(PostgresReader, "read", changed)
+    if fails:
+        with pytest.raises(ReconcileFailed):
+            run(server, tmp_path, monkeypatch, "r1", extract_table="t")
+        return
+    report = run(server, tmp_path, monkeypatch, "r1", extract_table="t")
+    assert (report.rows, report.reconciled) == (100, False)
+    assert lake(tmp_path) == list(range(1, 101))

@@ -17,7 +17,7 @@ from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.sources.postgres.splits import by_page
 from extract_jobs.sources.splits import Split
 from extract_jobs.watermark import Interval, WatermarkType, WatermarkValue
-from tests.support.postgres import Server
+from tests.support.postgres import VERSION, Server, since
 from tests.support.postgres_source import filled, ids, snapshot_of, source
 from tests.support.sampling import examples
 
@@ -33,6 +33,7 @@ def read_ids(found: PostgresSource, **request) -> list:
     return sorted(read, key=lambda value: (value is None, value))
 
 
+@since(14)
 def test_all_splits_see_one_moment_while_others_write(pg_database, monkeypatch):
     filled(pg_database)
     found = source(pg_database, monkeypatch, extract_table="t", split=SMALL)
@@ -54,6 +55,7 @@ def test_all_splits_see_one_moment_while_others_write(pg_database, monkeypatch):
     assert len(read_ids(found)) != 5000
 
 
+@since(14)
 def test_a_split_is_read_again_alike(pg_database, monkeypatch):
     filled(pg_database)
     found = source(pg_database, monkeypatch, extract_table="t", split=SMALL)
@@ -95,6 +97,7 @@ def wait_for_sessions(server: Server, wanted: int) -> None:
         time.sleep(0.02)
 
 
+@since(14)
 def test_a_partitioned_table_with_uneven_partitions(pg_database, monkeypatch):
     pg_database.execute(
         "create table t (id int, kind text) partition by list (kind)",
@@ -114,6 +117,7 @@ def test_a_partitioned_table_with_uneven_partitions(pg_database, monkeypatch):
     assert max(map(len, parts)) < 2.5 * 10000 / len(parts)
 
 
+@since(14)
 def test_inherited_children_and_materialized_views(pg_database, monkeypatch):
     filled(pg_database, 100)
     pg_database.execute(
@@ -254,7 +258,9 @@ BOUNDS = [
 ]
 
 
-@pytest.mark.parametrize("strategy", ["ctid", "none", "range", "auto"])
+@pytest.mark.parametrize(
+    "strategy", [pytest.param("ctid", marks=since(14)), "none", "range", "auto"]
+)
 def test_an_interval_is_open_below_and_closed_above(pg_database, monkeypatch, strategy):
     pg_database.execute(
         "create table t (id int, at timestamptz)",
@@ -336,6 +342,7 @@ def test_a_watermark_of_another_type_is_refused(pg_database, monkeypatch):
         read_ids(found, interval=interval, watermark_column="at")
 
 
+@since(14)
 def test_a_small_interval_through_an_index_is_one_split(pg_database, monkeypatch):
     filled(pg_database, 20000)
     pg_database.execute("create index on t (at)", "analyze t")
@@ -350,6 +357,7 @@ def test_a_small_interval_through_an_index_is_one_split(pg_database, monkeypatch
     assert read_ids(found, interval=Interval(low), **request) == expected
 
 
+@since(14)
 def test_an_interval_through_an_index_is_cut_by_its_own_values(pg_database, monkeypatch):
     filled(pg_database, 60000, columns=", w int default 1")
     pg_database.execute("create index on t (at)", "analyze t")
@@ -365,6 +373,7 @@ def test_an_interval_through_an_index_is_cut_by_its_own_values(pg_database, monk
     assert sorted(i for part in rows for i in part) == list(range(57001, 60001))
 
 
+@since(14)
 def test_rows_that_statistics_do_not_know_are_cut_all_the_same(pg_database, monkeypatch):
     """After ANALYZE the table doubles: the planner takes the new half for a hundredth."""
     filled(pg_database, 5000)
@@ -405,6 +414,11 @@ def test_pages_are_cut_disjoint_exhaustive_and_even(tables, target):
     assert last < max(1, longest)
 
 
+WAYS = [("range", 8192), ("none", 8192)]
+if VERSION >= 14:
+    WAYS += [("ctid", 8192), ("ctid", 16384)]
+
+
 @settings(
     max_examples=examples(8),
     deadline=None,
@@ -412,7 +426,7 @@ def test_pages_are_cut_disjoint_exhaustive_and_even(tables, target):
 )
 @given(
     keys=st.lists(st.one_of(st.none(), st.integers(-9, 9)), max_size=60),
-    split=st.sampled_from([("ctid", 8192), ("ctid", 16384), ("range", 8192), ("none", 8192)]),
+    split=st.sampled_from(WAYS),
     bounds=st.tuples(st.none() | st.integers(-10, 10), st.none() | st.integers(-10, 10)),
     nulls=st.booleans(),
 )

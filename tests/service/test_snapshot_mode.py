@@ -24,7 +24,7 @@ from extract_jobs.sources.postgres.xmin import Counter, counter, xmin_condition
 from extract_jobs.spec.extract_spec import ExtractSpec, parse_spec
 from extract_jobs.watermark import Interval, WatermarkValue
 from tests.support.crash import Lake
-from tests.support.postgres import Cluster, Server, make_cluster
+from tests.support.postgres import Cluster, Server, make_cluster, since
 from tests.support.postgres_source import ids
 from tests.support.specs import make_spec
 
@@ -235,6 +235,7 @@ def extracts_of_another_table(extracts: Extracts) -> list[int]:
     return Extracts(folder, extracts.server).run(extract_table="public.u")
 
 
+@since(14)
 def test_partitions_and_splits_by_page(pg_database, tmp_path):
     pg_database.execute(
         "create table t (id int, pad text) partition by range (id)",

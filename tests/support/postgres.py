@@ -34,6 +34,15 @@ from tests.support.ports import free_port
 PASSWORD = "p'4 ss\\w%rd\"é"
 """Each of these characters has broken a client before."""
 
+VERSION = int(os.environ.get("TEST_POSTGRES", "18"))
+"""Major version of the server that the suite's tests share."""
+
+
+def since(version: int) -> pytest.MarkDecorator:
+    """Mark a test of what only later versions have."""
+    return pytest.mark.skipif(version > VERSION, reason=f"PostgreSQL has it since {version}")
+
+
 _SETTINGS = SETTINGS | {
     "max_connections": "60",
     "autovacuum": "off",
@@ -223,8 +232,8 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="session")
 def pg() -> Iterator[Server]:
-    """One server for the whole test session, of the version that `TEST_POSTGRES` names, or 18."""
-    with run_server(int(os.environ.get("TEST_POSTGRES", "18"))) as server:
+    """One server for the whole test session, of `VERSION`."""
+    with run_server(VERSION) as server:
         yield server
 
 
