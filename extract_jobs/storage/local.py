@@ -109,20 +109,19 @@ class LocalStorage:
         is_uri = prefix.startswith("file://")
         folder = to_path(folder_uri or ".")
         begin = os.path.relpath(to_path(prefix), folder) if prefix != folder_uri else ""
+        after = "" if start_after is None else _spelled_like(start_after, folder_uri)
         found = []
         with local_errors("list", prefix):
             for path in files(folder, begin):
-                relative = path.relative_to(folder).as_posix()
-                if relative.startswith(begin):
-                    found.append((folder_uri + (encoded(relative) if is_uri else relative), path))
-        after = "" if start_after is None else _spelled_like(start_after, folder_uri)
+                uri = folder_uri + (encoded(path) if is_uri else path)
+                if uri > after:
+                    found.append((uri, path))
         for uri, path in sorted(found):
-            if uri > after:
-                with local_errors("look at", uri):
-                    try:
-                        yield info_of(uri, path.stat())
-                    except FileNotFoundError:
-                        continue  # deleted since it was listed
+            with local_errors("look at", uri):
+                try:
+                    yield info_of(uri, (folder / path).stat())
+                except FileNotFoundError:
+                    continue  # deleted since it was listed
 
     def copy(self, source: str, uri: str) -> bool:
         """Give a file a second name; on another file system, copy it with its time."""

@@ -175,8 +175,8 @@ def prune(staged: Path) -> None:
         folder = folder.parent
 
 
-def files(folder: Path, begin: str) -> Iterator[Path]:
-    """Yield the visible files below a folder whose relative path may start with ``begin``."""
+def files(folder: Path, begin: str) -> Iterator[str]:
+    """Yield relative paths of visible files below a folder, those that start with ``begin``."""
 
     def fail(error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
@@ -189,7 +189,10 @@ def files(folder: Path, begin: str) -> Iterator[Path]:
             f for f in folders
             if f != STAGING and f"{depth}{f}/"[: len(begin)] == begin[: len(f"{depth}{f}/")]
         ]  # fmt: skip
-        yield from (Path(here, n) for n in names if not n.startswith(TEMPORARY))
+        for name in names:
+            path = depth + name  # not a Path, which takes ten times as long
+            if path.startswith(begin) and not name.startswith(TEMPORARY):
+                yield path
 
 
 def info_of(uri: str, seen: os.stat_result) -> ObjectInfo:
