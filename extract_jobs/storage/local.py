@@ -39,7 +39,6 @@ from extract_jobs.storage.local_files import (
     make_folders,
     prune,
     sync_folder,
-    sync_folders,
     temporary,
     to_path,
 )
@@ -208,21 +207,19 @@ class LocalStorage:
                 yield AbandonedUpload(join(root, segments), began, {"path": str(path)})
 
     def probe(self, root: str) -> None:
-        for finish in (True, False):
-            token = uuid.uuid4().hex
-            uri = join(root, PROBE + token)
-            writer = self.stage(uri, root, token)
-            try:
-                writer.write(b"extract-jobs")
-                staged = writer.close()
-            except BaseException:
-                writer.abort()
-                raise
-            if not finish:
-                self.abort(root, staged)
-            elif not self.complete(staged):
-                raise WriteFailed(f"{uri}: staged, completed, then gone; a retry is safe")
-            self.delete(uri)
+        """Try it. What may be moved from the staging folder may be deleted there."""
+        token = uuid.uuid4().hex
+        uri = join(root, PROBE + token)
+        writer = self.stage(uri, root, token)
+        try:
+            writer.write(b"extract-jobs")
+            staged = writer.close()
+        except BaseException:
+            writer.abort()
+            raise
+        if not self.complete(staged):
+            raise WriteFailed(f"{uri}: staged, completed, then gone; a retry is safe")
+        self.delete(uri)
 
 
 class LocalStagingWriter:
@@ -272,6 +269,9 @@ class LocalStagingWriter:
     def close(self) -> StagedFile:
         """Sync the file to disk and return the staged file; repeated calls return the same one.
 
+        Its name is not synced before it is completed: a power cut may take the staged file, whose
+        commit is then voided and extracted again.
+
         Raises:
             WriteFailed: The disk is full or failed, or the writer was aborted.
         """
@@ -288,7 +288,6 @@ class LocalStagingWriter:
                 )
                 os.fsync(self._file.fileno())
                 self._file.close()
-                sync_folders(self._path.parent, to_path(self._root).absolute())
                 mtime = self._path.stat().st_mtime_ns
             upload = {"path": str(self._path), "mtime_ns": mtime}
             self._staged = StagedFile(self._uri, self._token, self._size, upload)
@@ -310,7 +309,7 @@ class LocalStagingWriter:
             # Another writer may prune the empty staging folder at any instant.
             with suppress(FileNotFoundError):
                 make_folders(to_path(self._root).absolute())
-                make_folders(self._path.parent, sync=False)  # `close` does, up to the root
+                make_folders(self._path.parent, sync=False)
                 return self._path.open("xb", buffering=1024**2)
         raise WriteFailed(f"{self._uri}: {self._path.parent} is deleted again and again")
 

@@ -107,7 +107,7 @@ def make_folders(folder: Path, *, sync: bool = True) -> None:
 
     Args:
         folder: The innermost.
-        sync: Whether to sync; False if the caller does it later.
+        sync: Whether to sync; False for what need not survive a power cut.
 
     Raises:
         FileNotFoundError: A parent was removed in the meantime; can be retried.
@@ -153,15 +153,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync_folders(folder: Path, stop: Path) -> None:
-    """Sync a folder and its parents up to and with ``stop``."""
-    while True:
-        sync_folder(folder)
-        if folder in {stop, folder.parent}:
-            return
-        folder = folder.parent
 
 
 def prune(staged: Path) -> None:
