@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Iterator
-from typing import Any, Literal
+import time
+from collections.abc import Generator, Iterator
+from typing import Any, Literal, TypeVar
 
 import psycopg
 
@@ -16,6 +16,7 @@ from extract_jobs.sources.postgres.sql import quote_text, set_local
 from extract_jobs.sources.pump import Sockets, connecting
 
 Isolation = Literal["repeatable read", "read committed"]
+_Result = TypeVar("_Result")
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -23,9 +24,35 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     Attributes:
         stall_seconds: How long `execute` waits for an answer.
+        gives_up_at: When it stops waiting, by `time.monotonic`; None while it does not run.
+        has_stalled: Whether its last statement had to be given up.
     """
 
     stall_seconds: float = 3600.0
+    gives_up_at: float | None = None
+    has_stalled = False
+
+    def wait(self, gen: Generator[Any, Any, _Result], *arguments: Any, **more: Any) -> _Result:
+        """Wait as psycopg does; while `execute` runs, no longer than it may."""
+        if self.gives_up_at is not None:
+            gen = self._bounded(gen, self.gives_up_at)
+        return super().wait(gen, *arguments, **more)
+
+    def _bounded(
+        self, gen: Generator[Any, Any, _Result], until: float
+    ) -> Generator[Any, Any, _Result]:
+        """Shut the socket down at a time; psycopg resumes a waiting generator every 0.1 s."""
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not self.has_stalled and time.monotonic() >= until:
+                    self.has_stalled = True
+                    self.shut_down()
+                wanted = gen.send(ready)
+        except StopIteration as ended:
+            result: _Result = ended.value
+            return result
 
     def shut_down(self) -> None:
         """Shut the socket down: whoever waits for it, in any thread, reads its end."""
@@ -42,23 +69,16 @@ def execute(connection: Connection, statement: str, *values: Any) -> list[tuple[
         SourceUnavailable: The server said nothing for as long as `Connection.stall_seconds`.
         psycopg.Error: Anything else that went wrong.
     """
-    stalled = threading.Event()
-
-    def give_up() -> None:
-        stalled.set()
-        connection.shut_down()
-
-    timer = threading.Timer(connection.stall_seconds, give_up)
-    timer.daemon = True
-    timer.start()
+    connection.gives_up_at = time.monotonic() + connection.stall_seconds
+    connection.has_stalled = False
     try:
         cursor = connection.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
     except psycopg.OperationalError:
-        if not stalled.is_set():
+        if not connection.has_stalled:
             raise
     finally:
-        timer.cancel()
+        connection.gives_up_at = None
     raise SourceUnavailable(
         f"the server has said nothing for {connection.stall_seconds:.0f} s, though the connection "
         "is up; run again. Where a query takes longer than that before its first row, raise "
