@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -213,3 +214,29 @@ def test_a_strategy_of_databases_is_refused() -> None:
     spec = files_spec("drop", "*.csv", split={"strategy": "ctid"})
     with pytest.raises(ConfigError, match=r"files do not support split\.strategy ctid"):
         open_source(spec)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "link to a device"])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_what_is_no_file_does_not_pass_for_an_empty_one(
+    tmp_path: Path, kind: str, scheme: str
+) -> None:
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    (tmp_path / "empty.csv").touch()
+    place = tmp_path / "b.csv"
+    with socket.socket(socket.AF_UNIX) as bound:
+        if kind == "pipe":
+            os.mkfifo(place)
+        elif kind == "socket":
+            bound.bind(str(place))
+        else:
+            place.symlink_to("/dev/null")
+        spec = files_spec(f"{scheme}{tmp_path}", "*.csv")
+        with pytest.raises(
+            ConfigError,
+            match=r"b\.csv (is a pipe, a socket or a device|.*a symbolic link to a place outside)",
+        ):
+            FilesSource.open(spec).describe()
+        other = files_spec(f"{scheme}{tmp_path}", "a*.csv")
+        if kind != "link to a device":
+            assert FilesSource.open(other).describe() is not None

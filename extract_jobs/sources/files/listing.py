@@ -61,6 +61,10 @@ def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInf
         storage: Where they are.
         folder: From `folder_of`.
         glob: As described above.
+
+    Raises:
+        ConfigError: A name is not UTF-8, a link leads out of the folder, or what it names is no
+            file.
     """
     glob = glob.lstrip("/")
     first = _WILD.search(glob)
@@ -78,6 +82,12 @@ def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInf
             if is_local and Path(found.uri).is_symlink():
                 _check_inside(folder, found.uri)
             _check_name(found.uri)
+            # Pipes, sockets and devices have no size, and would pass for empty files.
+            if is_local and found.size == 0 and not Path(found.uri).is_file():
+                raise ConfigError(
+                    f"{found.uri} is a pipe, a socket or a device, not a file: remove it, or "
+                    "narrow files.glob"
+                )
             yield found
 
 
