@@ -2,6 +2,7 @@
 
 They are read from the commits, back to the last overwrite. Every `LIVE_EVERY` commits
 ``live/<20-digit seq>.json`` records them, so that few commits are read however long the history is.
+Of these records the last two stay: a run that does not know of the last one builds on the other.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from extract_jobs.commit.record import Commit, LiveFiles
-from extract_jobs.errors import WriteFailed
+from extract_jobs.errors import ExtractError
 from extract_jobs.storage import Storage, WrittenFile, join
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class LiveFilesLog:
         return join(self.target_uri, below) if below != uri else str(Path(uri).absolute())
 
     def record(self, commit: Commit) -> None:
-        """Write the live files at a published commit if their turn has come.
+        """Write the live files at a published commit if their turn has come, and drop old records.
 
         Every process writes the same. A failure is logged only: the record just saves time.
         """
@@ -87,8 +88,14 @@ class LiveFilesLog:
         try:
             record = [live.to_json() for live in self.at(commit)]
             self.state.put_if_absent(self._uri(commit.seq), json.dumps(record).encode())
-        except WriteFailed as error:
-            logger.warning("%s; the commit is published anyway", error)
+            kept = self._uri(commit.seq - LIVE_EVERY)
+            listed = self.state.list(join(self.state_uri, "live") + "/")
+            self.state.delete_all(one.uri for one in listed if one.uri < kept)
+        except (ExtractError, MemoryError) as error:
+            logger.warning(
+                "the live files were not recorded, which saves time only: %s",
+                error if isinstance(error, ExtractError) else "memory ran out",
+            )
 
     def _recorded(self, commit: Commit) -> list[LiveFiles] | None:
         """Return the files live at a commit's parent, if they were recorded."""
