@@ -109,12 +109,14 @@ def test_csv_is_read_as_the_exact_way_reads_it(
         chance.choice(rows)[chance.randrange(len(kinds))] = odd
     text = "".join(",".join(row) + "\n" for row in [[f"c{i}" for i in range(len(kinds))], *rows])
     (tmp_path / "f.csv").write_bytes(text.encode())
-    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", size)
+    for module in (blocks_module, reader_module):
+        monkeypatch.setattr(module, "BLOCK_BYTES", size)
     spec = files_spec(tmp_path, "f.csv", bad_rows=bad_rows)
     with monkeypatch.context() as exact:
         exact.setattr(reader_module, "typed_batch", lambda *_, **__: None)
         exact.setattr("extract_jobs.sources.files.type_inference._plain", lambda _: None)
-        exact.setattr(inspection, "in_order", lambda work, items, **_: map(work, items))
+        for module in (inspection, reader_module):
+            exact.setattr(module, "in_order", lambda work, items, **_: map(work, items))
         expected = outcome(spec)
     assert outcome(spec) == expected
 
@@ -206,12 +208,14 @@ def test_json_lines_are_read_as_the_exact_way_reads_them(
         pairs = [f'"k{i}": {value}' for i, value in enumerate(row) if chance.random() < 0.9]
         lines.append("{" + ", ".join(pairs) + "}\n")
     (tmp_path / "f.jsonl").write_text("".join(lines), newline="")
-    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", size)
+    for module in (blocks_module, reader_module):
+        monkeypatch.setattr(module, "BLOCK_BYTES", size)
     spec = files_spec(tmp_path, "f.jsonl", bad_rows=bad_rows)
     with monkeypatch.context() as exact:
         exact.setattr(reader_module, "typed_lines", lambda *_, **__: None)
         exact.setattr("extract_jobs.sources.files.type_inference._plain", lambda _: None)
-        exact.setattr(inspection, "in_order", lambda work, items, **_: map(work, items))
+        for module in (inspection, reader_module):
+            exact.setattr(module, "in_order", lambda work, items, **_: map(work, items))
         expected = outcome(spec)
     assert outcome(spec) == expected
 
@@ -230,9 +234,12 @@ def test_plain_keys_of_every_type_do_go_the_fast_way(
         ", ".join(f'"k{j}": {kind[i % len(kind)]}' for j, kind in enumerate(JSON_VALUES))
         for i in range(30)
     ]
-    (tmp_path / "f.jsonl").write_text("".join("{" + line + "}\n" for line in lines))
-    table = read_all(files_spec(tmp_path, "f.jsonl"))
-    assert [str(kind) for kind in table.schema.types] == ["int64", "double", "bool", "string"]
+    (tmp_path / "day=1").mkdir()
+    (tmp_path / "day=1" / "f.jsonl").write_text("".join("{" + line + "}\n" for line in lines))
+    table = read_all(files_spec(tmp_path, "*/f.jsonl"))
+    kinds = [str(kind) for kind in table.schema.types]
+    assert kinds == ["int64", "double", "bool", "string", "string"]
+    assert table.column("day").unique().to_pylist() == ["1"]
     assert len(ways) == 1
     assert ways[0] is not None
 

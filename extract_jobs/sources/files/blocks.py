@@ -65,6 +65,11 @@ class Block:
     offset: int
     line: int
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it may be one long record, beside which no other is to be in memory."""
+        return len(self.data) > LONG_RECORD_BYTES
+
 
 Cut = Callable[[bytes, bool], int]
 """Returns the end of the last whole record; the flag says that no more bytes follow."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.files.ahead import Item, Result, cores, in_order
-from extract_jobs.sources.files.blocks import LONG_RECORD_BYTES, Block, Stream, blocks, cut_lines
+from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_lines
 from extract_jobs.sources.files.convert import refuse
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, record_blocks, row_blocks
 from extract_jobs.sources.files.folders import folders_of, refuse_both
@@ -298,7 +298,7 @@ class _Crew:
         """Yield what is seen in each item's block. A long record is the only one in memory."""
         return in_order(
             look, items, pool=self.pool, ahead=self.ahead,
-            alone=lambda item: len(block(item).data) > LONG_RECORD_BYTES,
+            alone=lambda item: block(item).is_long,
         )  # fmt: skip
 
 

@@ -16,13 +16,15 @@ import pyarrow.json as arrow_json
 
 from extract_jobs.schema import Column
 from extract_jobs.sources.files.blocks import Block
+from extract_jobs.sources.files.types import FOLDER_NAME
 
 _STRAIGHT = {pa.int64(), pa.float64(), pa.bool_(), pa.string()}
 
 
 def can_be_typed(columns: Sequence[Column]) -> bool:
     """Return whether Arrow can read the columns; not text that was an object or a list in JSON."""
-    return all(c.arrow_type in _STRAIGHT and c.fidelity != "as_text" for c in columns)
+    in_files = [column for column in columns if column.source_type != FOLDER_NAME]
+    return all(c.arrow_type in _STRAIGHT and c.fidelity != "as_text" for c in in_files)
 
 
 def typed_lines(block: Block, columns: Sequence[Column]) -> pa.RecordBatch | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import IO
@@ -12,7 +13,8 @@ import pyarrow as pa
 
 from extract_jobs.errors import SourceQueryFailed
 from extract_jobs.schema import Column
-from extract_jobs.sources.files.blocks import blocks, cut_lines, lines_in
+from extract_jobs.sources.files.ahead import in_order
+from extract_jobs.sources.files.blocks import BLOCK_BYTES, Block, blocks, cut_lines, lines_in
 from extract_jobs.sources.files.convert import batch_of
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, row_blocks
 from extract_jobs.sources.files.csv_typed import typed_batch
@@ -174,15 +176,22 @@ class FilesReader:
         stream = text_stream(file, part, compression, self.files.encoding)
         found = row_blocks(stream, self.files, part.uri, header, offset=part.start)
         inferred = self.files.types is None
-        for its_header, block in found:
-            if inferred:
-                batch = typed_batch(block, self.columns, header=its_header, files=self.files)
+
+        def typed(item: tuple[Header, Block]) -> tuple[Header, Block, pa.RecordBatch | None]:
+            header, block = item
+            return *item, typed_batch(block, self.columns, header=header, files=self.files)
+
+        with _parser(part, inferred) as (pool, ahead):
+            for its_header, block, batch in in_order(
+                typed if inferred else lambda item: (*item, None), found,
+                pool=pool, ahead=ahead, alone=lambda item: item[1].is_long,
+            ):  # fmt: skip
                 if batch is not None:
                     yield batch
                     continue
-            texts = parse_csv(block, names, header=its_header, files=self.files)
-            texts = _placed(texts, file, part)
-            yield batch_of(texts, self.columns, part.uri, rejects, forms=self.forms)
+                texts = parse_csv(block, names, header=its_header, files=self.files)
+                texts = _placed(texts, file, part)
+                yield batch_of(texts, self.columns, part.uri, rejects, forms=self.forms)
 
     def _jsonl(
         self, file: IO[bytes], part: ObjectRange, rejects: Rejects | None
@@ -199,16 +208,34 @@ class FilesReader:
         parser = JsonLines.of_this_thread()
         lines = json_lines(stream, self.files, self.format, part.uri)
         typed = checked and can_be_typed(self.columns)
-        for block in blocks(lines, cut_lines, part.uri, offset=part.start):
-            batch = typed_lines(block, self.columns) if typed else None
-            if batch is not None:
-                yield batch
-                continue
-            typed = False  # the next block is likely to be refused too
-            texts = _placed(
-                parser.parse(block, names, lenient=lenient, checked=checked), file, part
-            )
-            yield batch_of(texts, self.columns, part.uri, rejects, parser, forms=self.forms)
+        found = blocks(lines, cut_lines, part.uri, offset=part.start)
+
+        def straight(block: Block) -> tuple[Block, pa.RecordBatch | None]:
+            return block, typed_lines(block, self.columns) if typed else None
+
+        with _parser(part, typed) as (pool, ahead):
+            for block, batch in in_order(
+                straight, found, pool=pool, ahead=ahead, alone=lambda block: block.is_long
+            ):
+                if batch is not None:
+                    yield batch
+                    continue
+                typed = False  # the next block is likely to be refused too
+                texts = parser.parse(block, names, lenient=lenient, checked=checked)
+                texts = _placed(texts, file, part)
+                yield batch_of(texts, self.columns, part.uri, rejects, parser, forms=self.forms)
+
+
+@contextmanager
+def _parser(part: ObjectRange, typed: bool) -> Iterator[tuple[Executor, int]]:
+    """Yield a thread that parses one block while the next is read, and how many may be in memory.
+
+    Args:
+        part: What is read. For a small one it would cost more than it saves.
+        typed: Whether blocks are parsed there at all.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="parse") as pool:
+        yield pool, 2 if typed and part.size > BLOCK_BYTES else 1
 
 
 def line_begin(file: IO[bytes], position: int, size: int) -> int:

@@ -89,7 +89,7 @@ class Bytes:
     def __init__(self, file: IO[bytes], start: int, end: int) -> None:
         """Seek to the first byte; reads nothing yet."""
         self._file, self._left = file, end - start
-        self._held = b""
+        self._held, self._at = b"", 0
         file.seek(start)
 
     def readable(self) -> bool:
@@ -98,16 +98,18 @@ class Bytes:
 
     def close(self) -> None:
         """Do nothing, since whoever opened the file closes it. Arrow requires the method."""
-        self._left, self._held = 0, b""
+        self._left, self._held, self._at = 0, b"", 0
 
     def read(self, size: int = -1) -> bytes:
         """Return up to ``size`` bytes, none only at the end."""
         if not self._held and self._left > 0:
             self._held = self._file.read(min(self._left, GET_BYTES))
             self._left = self._left - len(self._held) if self._held else 0
-        if size < 0:
-            size = len(self._held)
-        given, self._held = self._held[:size], self._held[size:]
+        # What is left stays where it is: a decompressor reads a few kilobytes at a time.
+        given = self._held[self._at : None if size < 0 else self._at + size]
+        self._at += len(given)
+        if self._at == len(self._held):
+            self._held, self._at = b"", 0
         return given
 
 

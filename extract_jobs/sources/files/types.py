@@ -144,6 +144,8 @@ TYPE_RULES: tuple[TypeRule, ...] = (
 )
 
 
+FOLDER_NAME = "folder name"
+"""Source type of columns that folders name."""
 _UNIT = re.compile(r"duration\[(\w+)\]")
 _TIMES_AS = {
     "string": (pa.string(), "as text with every digit, as columns.cast asks"),
@@ -202,7 +204,7 @@ def found_columns(known: Columns, form: Format, cast: Mapping[str, str]) -> tupl
 def folder_columns(names: Iterable[str]) -> tuple[Column, ...]:
     """Return the columns that folders name, as text."""
     rule = "the name of the folder, key=value; columns.cast makes it another type"
-    return tuple(_column(name, "folder name", pa.string(), "as_text", rule) for name in names)
+    return tuple(_column(name, FOLDER_NAME, pa.string(), "as_text", rule) for name in names)
 
 
 def _parquet_column(name: str, found: pa.DataType, uri: str, cast: str | None) -> Column:
