@@ -23,6 +23,7 @@ from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.parts import SchemaChangeSpec
 from tests.support.crash import Lake, bucket_of
 from tests.support.emulators import MotoServer, set_environment
 from tests.support.ports import free_port
@@ -91,6 +92,23 @@ def test_columns_evolve_and_dropped_ones_stay(scene: Scene) -> None:
     assert scene.run("b").catalog == "updated"
     assert scene.columns()["amount"] == "decimal(12,2)"
     assert scene.columns()["note"] == "string"
+
+
+def test_the_table_has_the_wider_type_of_new_files(scene: Scene) -> None:
+    def run(run_id: str) -> Report:
+        spec = scene.spec(run_id, write_mode="append")
+        widened = SchemaChangeSpec(widened="new_files")
+        return run_extract(spec.model_copy(update={"on_schema_change": widened}))
+
+    scene.server.execute("insert into t (id, country, amount) values (1, 'de', 1.25)")
+    run("a")
+    scene.server.execute(
+        "alter table t alter id type bigint, alter amount type numeric(18,2)",
+        "insert into t (id, country, amount) values (1099511627776, 'fr', 9999999999999999.25)",
+    )
+    assert run("b").catalog == "updated"
+    assert scene.columns()["id"] == "bigint"
+    assert scene.columns()["amount"] == "decimal(18,2)"
 
 
 def test_partitions_that_an_overwrite_leaves_no_file_in_are_dropped(scene: Scene) -> None:

@@ -129,6 +129,29 @@ VALUES = (
         pa.list_(pa.struct({"k": pa.string(), "v": pa.list_(pa.list_(pa.int64()))})),
         ([{"k": "a", "v": [[1], [], None]}, None], []), nested=True,
     ),
+    Values(
+        "maps of structs of maps, with dates, decimals and times", pa.map_(
+            pa.string(), pa.struct({
+                "m": pa.map_(pa.int32(), pa.list_(pa.struct({
+                    "d": pa.date32(), "n": pa.decimal128(38, 10),
+                }))),
+                "t": pa.timestamp("us"),
+            }),
+        ),
+        (
+            {
+                "a": {
+                    "m": {1: [{"d": date(1582, 10, 10), "n": Decimal("-0.0000000001")}, None],
+                          2: None},
+                    "t": datetime(9999, 12, 31, 23, 59, 59, 999999),
+                },
+                "b": None,
+            },
+            {"": {"m": {}, "t": None}},
+            None,
+        ),
+        nested=True,
+    ),
 )  # fmt: skip
 
 GREATER = {

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from extract_jobs.attempt.attempt import make_transform
 from extract_jobs.commit.record import Commit
-from extract_jobs.errors import SchemaChanged
+from extract_jobs.errors import SchemaChanged, TypeNotRepresentable
 from extract_jobs.planning.schema_change import Drift, columns_after, find_drift, schema_json
 from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.transform.casts import keep
 from extract_jobs.transform.columns import AUDIT_FIELDS
+from tests.support.nested_values import values_of
 from tests.support.sampling import examples
 from tests.support.specs import make_spec
 
@@ -286,6 +288,51 @@ def test_keys_of_maps_and_items_of_lists_are_widened_too() -> None:
         "column m.value widened: int16 to int32",
     ]
     assert drift.layout.field("m").type == after[0].type
+
+
+NESTED = st.recursive(
+    st.sampled_from([pa.int32(), pa.int64()]),
+    lambda inner: st.one_of(
+        inner.map(pa.list_),
+        inner.map(lambda item: pa.map_(pa.string(), item)),
+        st.dictionaries(st.sampled_from("abc"), inner, min_size=1).map(
+            lambda fields: pa.struct(list(fields.items()))
+        ),
+    ),
+    max_leaves=6,
+).filter(pa.types.is_nested)
+
+
+def with_fields_of(kind: pa.DataType, value: Any) -> Any:
+    """Return a nested value with the fields of a type alone, in their order."""
+    if value is None or not pa.types.is_nested(kind):
+        return value
+    if pa.types.is_struct(kind):
+        return {field.name: with_fields_of(field.type, value[field.name]) for field in kind}
+    if pa.types.is_map(kind):
+        return [(key, with_fields_of(kind.item_type, item)) for key, item in value]
+    return [with_fields_of(kind.value_type, item) for item in value]
+
+
+@settings(max_examples=examples(40), deadline=None)
+@given(st.data(), NESTED, NESTED, st.sampled_from(["evolve", {"widened": "new_files"}]))
+def test_no_value_of_a_field_is_lost_whatever_the_type_was_before(
+    data: st.DataObject, before: pa.DataType, after: pa.DataType, policy: Any
+) -> None:
+    last = committed([pa.field("s", before)])
+    drift = drift_of(spec_of(policy), last, [pa.field("s", after)])
+    if drift.refused:
+        return
+    target = drift.layout.field("s").type
+    array = pa.array(data.draw(st.lists(values_of(after), max_size=4)), after)
+    try:
+        found = keep(array, target, "s")
+    except TypeNotRepresentable:
+        return
+    found.validate(full=True)
+    assert [with_fields_of(after, value) for value in found.to_pylist()] == array.to_pylist()
+    last = commit_of(spec_of(policy), last, drift)
+    assert drift_of(spec_of(policy), last, [pa.field("s", after)]).changes == ()
 
 
 def test_hashes_inside_do_not_mix_with_raw_numbers() -> None:

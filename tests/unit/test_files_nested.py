@@ -27,18 +27,9 @@ from extract_jobs.sources.files.parquet_types import with_variants
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.transform.types import printed_type
 from tests.support.files import files_spec, read_all
+from tests.support.nested_values import LEAVES, values_of
 from tests.support.readers import by_duckdb, by_pyarrow, files_of
 
-LEAVES: dict[pa.DataType, st.SearchStrategy[Any]] = {
-    pa.int64(): st.integers(-(2**63), 2**63 - 1),
-    pa.string(): st.text(max_size=5),
-    pa.bool_(): st.booleans(),
-    pa.float64(): st.floats(allow_nan=False),
-    pa.decimal128(9, 2): st.integers(-(10**9) + 1, 10**9 - 1).map(lambda n: Decimal(n) / 100),
-    pa.binary(): st.binary(max_size=5),
-    pa.date32(): st.dates(),
-    pa.timestamp("us"): st.datetimes(),
-}
 NAMES = st.lists(st.sampled_from(["a", "b c", "ä", 'd"', "e.f"]), min_size=1, unique=True)
 TYPES = st.recursive(
     st.sampled_from(list(LEAVES)),
@@ -55,19 +46,6 @@ TYPES = st.recursive(
     ),
     max_leaves=5,
 )
-
-
-def values_of(kind: pa.DataType, *, nulls: bool = True) -> st.SearchStrategy[Any]:
-    if kind in LEAVES:
-        found = LEAVES[kind]
-    elif pa.types.is_struct(kind):
-        found = st.fixed_dictionaries({f.name: values_of(f.type) for f in kind})
-    elif pa.types.is_map(kind):
-        pair = st.tuples(values_of(kind.key_type, nulls=False), values_of(kind.item_type))
-        found = st.lists(pair, max_size=3, unique_by=lambda one: repr(one[0]))
-    else:
-        found = st.lists(values_of(kind.value_type), max_size=3)
-    return st.none() | found if nulls else found
 
 
 @settings(max_examples=25, deadline=None)
