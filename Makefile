@@ -109,7 +109,7 @@ test-spark4: $(SPARK4)/.ready $(SPARK4)/spark.jsa $(DEBIAN)  ## Run what depends
 prepare: .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(LOCAL_SFN) $(SPARK4)/spark.jsa
 
 # PostgreSQL 13, 14 and 17 are on no machine that CI has: VERSION=13 fetches all three.
-test-postgres: $(READY) $(DEBIAN)  ## Run the tests of PostgreSQL on another version of it; VERSION=13, 14 or 17
+test-postgres: $(READY) $(DEBIAN)  ## Run the tests of PostgreSQL on another version of it; VERSION=13 to 18
 	@$(BIN)/python -m tests.support.postgres_versions
 	@TEST_POSTGRES=$(VERSION) $(BIN)/pytest -q tests/service/test_postgres_*.py \
 	  tests/service/test_incremental.py tests/service/test_snapshot_mode.py $(ARGS)
