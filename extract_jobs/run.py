@@ -14,6 +14,7 @@ from extract_jobs.attempt.attempt import (
     make_transform,
     mask_key,
     refuse_fenced,
+    table_layout,
     with_catalog,
 )
 from extract_jobs.attempt.attempt_report import attempt_report, leave_report
@@ -179,6 +180,7 @@ def _extract(spec: ExtractSpec, context: RunContext, *, replan: bool) -> Report:
             partition_names(spec),
             first=plan.is_first,
         )
+        layout = table_layout(spec, log, draft, plan.base)
         left_out = count_null_watermarks(spec, description, source, first=plan.is_first)
     if plan.is_empty:
         report = attempt_report(
@@ -189,5 +191,7 @@ def _extract(spec: ExtractSpec, context: RunContext, *, replan: bool) -> Report:
     request = read_request(spec, columns, plan.interval, base.published)
     with known_at(source, plan.position).snapshot(request) as whole:
         snapshot = LimitedSnapshot(whole, spec.limit) if spec.limit else whole
-        attempt = Attempt(spec, context, log, plan, description, columns, snapshot, left_out, key)
+        attempt = Attempt(
+            spec, context, log, plan, description, columns, snapshot, left_out, key, layout
+        )
         return attempt.extract_and_commit()

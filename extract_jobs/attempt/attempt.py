@@ -25,7 +25,7 @@ from extract_jobs.commit.deduplication import (
 )
 from extract_jobs.commit.log import CommitLog, Replaces, next_commit
 from extract_jobs.commit.reconcile import reconcile, refuse_fewer
-from extract_jobs.commit.record import Commit
+from extract_jobs.commit.record import Base, Commit
 from extract_jobs.connections.secrets import secret_text
 from extract_jobs.engine.placement import Placement, place_splits
 from extract_jobs.engine.run_splits import (
@@ -44,6 +44,8 @@ from extract_jobs.errors import (
     StopRequested,
     WriteFailed,
 )
+from extract_jobs.iceberg.change import Layout
+from extract_jobs.iceberg.table import with_ids_of
 from extract_jobs.planning.full_watermark import after_reading, column_of, is_followed
 from extract_jobs.planning.interval import covered_after, watermark_column
 from extract_jobs.planning.overwrite_partitions import replaced_by_interval, replaced_by_snapshot
@@ -80,6 +82,7 @@ class Attempt:
         snapshot: Of the source.
         left_out: Rows that are not read because their watermark is NULL.
         key: Key of the mask ``hash``, if a column has that mask.
+        layout: Columns and partitions of the Iceberg table; None for a folder of Parquet files.
     """
 
     spec: ExtractSpec
@@ -91,6 +94,7 @@ class Attempt:
     snapshot: Snapshot
     left_out: int
     key: MaskKey | None = None
+    layout: Layout | None = None
 
     def extract_and_commit(self) -> Report:
         """Read and stage every split, reconcile, commit, publish.
@@ -220,11 +224,14 @@ class Attempt:
         """Return the task that is run for each split."""
         spec, now = self.spec, self.context.clock()
         planned = datetime.combine(self.plan.extract_date, datetime.min.time(), UTC)
+        transform = make_transform(
+            spec, self.columns, now, planned, layout=self.plan.drift.layout, key=self.key
+        )
+        if self.layout is not None:
+            transform = replace(transform, schema=with_ids_of(self.layout, transform.schema))
         return SplitTask(
             reader=self.snapshot.reader,
-            transform=make_transform(
-                spec, self.columns, now, planned, layout=self.plan.drift.layout, key=self.key
-            ),
+            transform=transform,
             target=spec.target,
             file_prefix=file_prefix(spec.run_id, spec.attempt),
             metadata={
@@ -269,7 +276,10 @@ class Attempt:
         last, covered = self.plan.base.published, self.plan.repeated
         if last is None or not covered:
             return None
-        files = files_on(self.log.live(last), covered)
+        live = self.log.live(last)
+        files = files_on(live, covered)
+        if self.log.table is not None:
+            files = self.log.table.current(files, [f for one in live for f in one.files])
         key, limit = RowKey.of(self.spec), self.spec.split.max_connections
         found = committed_rows(files, covered, key, self.log.target, limit=MAX_IN_MEMORY)
         if found is not None:
@@ -283,8 +293,8 @@ class Attempt:
         """Return one staged file without rows, if the policy for empty tables requires it."""
         increments = self.plan.interval is not None or self.spec.target.write_mode == "append"
         adds_to_others = increments and not self.plan.is_first
-        if self.spec.on_empty == "nothing" or adds_to_others:
-            return ()
+        if self.spec.on_empty == "nothing" or adds_to_others or self.layout is not None:
+            return ()  # the catalog has the columns of an Iceberg table
         writer = task.writer(0)
         try:
             return tuple(writer.close(schema_file=True))
@@ -349,6 +359,7 @@ class Attempt:
             files=files,
             objects=plan.objects.name if plan.objects else None,
             keeps_retired=spec.keep_retired is not None,
+            iceberg=self.layout and self.layout.to_json(),
             report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
             **covered_after(
                 spec,
@@ -374,6 +385,8 @@ class Attempt:
         """Return whether a commit would only change the log, because no row is new."""
         if self.plan.interval is None or commit.files or commit.retire:
             return False
+        if self.layout and self.plan.is_first and self.spec.on_empty == "schema_file":
+            return False  # it creates the table
         moves = commit.watermark != self.plan.base.watermark
         return not (report.repeated_rows and moves)
 
@@ -429,6 +442,36 @@ def make_transform(
     )
 
 
+def table_layout(
+    spec: ExtractSpec, log: CommitLog, transform: Transform, base: Base
+) -> Layout | None:
+    """Check that a run can write to its Iceberg table, and return what it makes of it. Read-only.
+
+    Args:
+        spec: The run's.
+        log: The table's.
+        transform: Has the files' columns and partitions.
+        base: What the run builds on.
+
+    Returns:
+        None if the target is a folder of Parquet files.
+
+    Raises:
+        ConfigError: The catalog or the table cannot take the run.
+    """
+    if log.table is None:
+        return None
+    last = base.published
+    return log.table.plan(
+        transform.schema,
+        transform.partitions,
+        source_names=spec.columns.rename,
+        parent=last.seq if last else 0,
+        overwrite=spec.target.write_mode == "overwrite",
+        known=last.columns if last else (),
+    )
+
+
 def refuse_fenced(spec: ExtractSpec, log: CommitLog) -> None:
     """Check that nobody has given up on the run.
 
@@ -456,10 +499,16 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
         outcome = log.publish(commit)
     if outcome == "voided":
         refuse_fenced(spec, log)
+        altered = (
+            ", or another tool altered the Iceberg table meanwhile so that they do not fit"
+            if log.table
+            else ""
+        )
         raise WriteFailed(
             f"{spec.extract_table}: staged files of commit {commit.seq} were gone before they "
-            "could be published (deleted, or expired by a lifecycle rule below 14 days); the "
-            "commit was voided, nothing of it is visible, and the next attempt extracts its rows"
+            f"could be published (deleted, or expired by a lifecycle rule below 14 days){altered}; "
+            "the commit was voided, nothing of it is visible, and the next attempt extracts its "
+            "rows"
         )
     _drop_kept(spec, log, context)
     fields = {**commit.report, **identity(spec), "commit_seq": commit.seq}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from extract_jobs.attempt.attempt import make_transform
+from extract_jobs.attempt.attempt import make_transform, table_layout
 from extract_jobs.catalog import check_catalog
 from extract_jobs.commit.record import Base
 from extract_jobs.commit.table_log import commit_log, last_published
@@ -123,6 +123,7 @@ def planned(
         partition_names(spec),
         first=plan.is_first,
     )
+    table_layout(spec, log, transform, plan.base)
     request = read_request(spec, columns, plan.interval, base.published)
     source = known_at(source, plan.position)
     with source.snapshot(request) as snapshot:

@@ -68,7 +68,7 @@ def update_catalog(spec: ExtractSpec, log: CommitLog, commit: Commit) -> Catalog
 
     Args:
         spec: Names the catalog table and how long to wait for a busy Glue. Without a table nothing
-            is done.
+            is done, nor for an Iceberg table, which its commit has updated.
         log: Has the live files, which are needed if earlier commits are not in the catalog.
         commit: The newest published commit.
 
@@ -77,7 +77,7 @@ def update_catalog(spec: ExtractSpec, log: CommitLog, commit: Commit) -> Catalog
         data is published even then, and the reason is logged too.
     """
     catalog = spec.target.catalog
-    if catalog is None:
+    if catalog is None or spec.target.is_iceberg:
         return CatalogOutcome("none")
     try:
         patiently(lambda: _update(catalog, spec, log, commit), spec.target.catalog_wait_seconds)
@@ -119,7 +119,7 @@ def check_catalog(
             someone else, has another location or is partitioned by other fields.
     """
     catalog = spec.target.catalog
-    if catalog is None:
+    if catalog is None or spec.target.is_iceberg:
         return
     from botocore.exceptions import BotoCoreError, ClientError
 

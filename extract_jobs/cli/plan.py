@@ -18,10 +18,10 @@ from extract_jobs.engine.placement import may_use_spark
 from extract_jobs.errors import EXIT_DONE, ConfigError, ExtractError, error_line, printable
 from extract_jobs.planning.new_files import Objects
 from extract_jobs.planning.retired_preview import Amount, Retired
-from extract_jobs.planning.schema_comparison import AUDIT_NAMES
+from extract_jobs.planning.schema_comparison import audit_names
 from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.transform.columns import AUDIT_FIELDS, inner_masks
+from extract_jobs.transform.columns import audit_fields, inner_masks
 from extract_jobs.transform.transform import Transform
 from extract_jobs.watermark import Interval
 
@@ -130,7 +130,7 @@ def plan_text(spec: ExtractSpec, seen: Planned) -> str:
         ("splits", reads),
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
         ("partitions", partitions),
-        *_guessed_facts(seen.transform),
+        *([] if spec.target.is_iceberg else _guessed_facts(seen.transform)),
         *_retired_facts(seen.retired),
         ("state", f"{spec.state_uri} ({last})"),
         *(("change", str(change)) for change in seen.plan.drift.changes),
@@ -145,10 +145,10 @@ def plan_text(spec: ExtractSpec, seen: Planned) -> str:
         shown = name if output == name else f"{name} → {output}"
         rows.append([shown, column.source_type, kind, *_how(column, spec)])
     outputs = {spec.columns.rename.get(name, name) for name in types}
-    gone = [n for n in files if n not in outputs and n not in AUDIT_NAMES]
+    gone = [n for n in files if n not in {*outputs, *audit_names(spec)}]
     rows += [[n, "-", files[n], "-", "gone from the source: NULL, as older files have it"]
              for n in gone]  # fmt: skip
-    rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in AUDIT_FIELDS]
+    rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in audit_fields(spec)]
     return "\n".join([*lines, "", *aligned(rows)])
 
 

@@ -77,10 +77,11 @@ def bring_catalog_up_to_date(spec: ExtractSpec, log: CommitLog, commit: Commit) 
     Raises:
         CatalogFailed: It could not be updated.
     """
-    if spec.target.catalog is None:
+    if spec.target.catalog is None or spec.target.is_iceberg:
         return
     from extract_jobs.catalog import update_catalog
 
+    assert spec.target.catalog is not None
     catalog = update_catalog(spec, log, commit)
     name = f"{spec.target.catalog.database}.{spec.target.catalog.table}"
     if catalog.state == "failed":

@@ -24,7 +24,7 @@ from extract_jobs.commit.record import LiveFiles
 from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import Storage, WrittenFile
-from extract_jobs.transform.columns import partition_fields
+from extract_jobs.transform.columns import columns_in_path, partition_fields
 from extract_jobs.transform.transform import Transform
 from extract_jobs.transform.types import kind
 from extract_jobs.watermark import Interval, WatermarkValue, is_before, python_value
@@ -59,7 +59,8 @@ class RowKey:
         assert spec.watermark is not None
         assert spec.watermark.column is not None
         columns = tuple(dict.fromkeys((*spec.columns.key, spec.watermark.column)))
-        by_folder = {f.column: f.name for f in partition_fields(spec) if f.function is None}
+        in_path = columns_in_path(spec)
+        by_folder = {f.column: f.name for f in partition_fields(spec) if f.column in in_path}
         rename = spec.columns.rename
         return cls(
             columns,

@@ -14,9 +14,10 @@ State lives under the table's ``state_uri``, outside the target:
 
 All but the last three are written once with put-if-absent and never change. The order is: stage all
 files, *prepare* (write the commit record: the commit point), claim that it stands, complete every
-staged file, copy what is retired if it is to be kept, delete it, write the outcome. Any process may
-take over after any step, and any number may do the same step at once. A commit is prepared only
-when the one before it has its outcome, so at most the newest commit is ever unfinished.
+staged file, copy what is retired if it is to be kept, delete it (in an Iceberg table: make the
+snapshot), write the outcome. Any process may take over after any step, and any number may do the
+same step at once. A commit is prepared only when the one before it has its outcome, so at most the
+newest commit is ever unfinished.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from extract_jobs.commit.plans import Plans
 from extract_jobs.commit.record import Base, Commit, LiveFiles
 from extract_jobs.commit.record_check import json_object, number_in
 from extract_jobs.errors import ConfigError
+from extract_jobs.iceberg.change import Layout, TableCommit
+from extract_jobs.iceberg.table import IcebergTable
 from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import (
     PROBE,
@@ -62,12 +65,14 @@ class CommitLog:
         target: Storage of the table's files.
         target_uri: The table's folder, if the caller knows it. A commit to another folder is then
             neither published nor discarded.
+        table: The target's Iceberg table; None if it is a folder of Parquet files.
     """
 
     state: Storage
     state_uri: str
     target: Storage
     target_uri: str | None = None
+    table: IcebergTable | None = None
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -185,21 +190,21 @@ class CommitLog:
 
         Returns:
             ``published``: every file was seen in place, by this process or another one.
-            ``voided``: the run was given up on before, or a staged file is gone for good. None of
-            the commit's files is visible, and the table is as it was. One exception: if a person
-            deleted one of its files between a first publisher's check and this one's, files that
-            this commit retires may be gone too. The next run writes them again.
+            ``voided``: the run was given up on before, a staged file is gone for good, or another
+            tool altered the Iceberg table so that the files do not fit. None of the commit's files
+            is visible, and the table is as it was. One exception: if a person deleted one of its
+            files between a first publisher's check and this one's, files that this commit retires
+            may be gone too. The next run writes them again.
         """
         outcome = self.outcome(commit)
         self._check_target(commit)
         if outcome is None:
             wanted: Outcome = "voided"
-            if self._claims().stands(commit) and all(
-                each(self.target.complete, [f.staged for f in commit.files])
-            ):
-                if commit.keeps_retired:
-                    self.kept.keep(self.target, commit)
-                self.target.delete_all(commit.retire)
+            if (
+                self._claims().stands(commit)
+                and all(each(self.target.complete, [f.staged for f in commit.files]))
+                and self._switch(commit)
+            ) or self._has_snapshot(commit):
                 wanted = "published"
             record = {"outcome": wanted, "commit_id": commit.commit_id}
             uri = self._uri("outcomes", commit.seq)
@@ -212,6 +217,43 @@ class CommitLog:
             self._live_log().record(commit)
         self.state.put(join(self.state_uri, "hint.json"), json.dumps({"seq": commit.seq}).encode())
         return outcome
+
+    def _switch(self, commit: Commit) -> bool:
+        """Make readers see a commit whose files are in place, instead of what it retires.
+
+        Returns:
+            False if an Iceberg table cannot take the files.
+        """
+        if self.table is None:
+            if commit.keeps_retired:
+                self.kept.keep(self.target, commit)
+            self.target.delete_all(commit.retire)
+            return True
+        assert commit.iceberg is not None
+        # Retired files belong to older snapshots.
+        return self.table.publish(
+            TableCommit(
+                seq=commit.seq,
+                commit_id=commit.commit_id,
+                parent=commit.parent,
+                overwrite=commit.overwrites,
+                files=commit.files,
+                replaces=commit.replaces,
+                layout=Layout.from_json(commit.iceberg),
+                summary={
+                    "extract-jobs.run-id": commit.run_id,
+                    "extract-jobs.source": commit.table_id,
+                    "extract-jobs.watermark": (commit.watermark or {}).get("text", ""),
+                },
+            )
+        )
+
+    def _has_snapshot(self, commit: Commit) -> bool:
+        """Return whether readers of an Iceberg table see a commit already.
+
+        Files may have been deleted since; voiding the commit would delete the others too.
+        """
+        return self.table is not None and self.table.has(commit.seq, commit.commit_id)
 
     def finish_last(self) -> Base:
         """Publish or void the newest commit if it has no outcome, and return the base to build on.
@@ -265,6 +307,8 @@ class CommitLog:
             each(lambda upload: self.target.abort(target_uri, upload), found)
             probes = self.target.list(join(target_uri, PROBE))
             self.target.delete_all(probe.uri for probe in probes)
+            if self.table is not None:
+                self.table.sweep(now - abandon_after)
         return found
 
     def _discard_files(self, commit: Commit) -> None:
@@ -276,11 +320,18 @@ class CommitLog:
         self.target.delete_all(file.staged.uri for file in commit.files)
 
     def _check_target(self, commit: Commit) -> None:
-        """Refuse to touch files in another table's folder.
+        """Refuse to touch files in another table's folder, or of another format.
 
         Raises:
             ConfigError: The commit went to another target.
         """
+        if (commit.iceberg is None) != (self.table is None):
+            now, then = ("iceberg", "parquet") if self.table else ("parquet", "iceberg")
+            raise ConfigError(
+                f"{self._uri('commits', commit.seq)} is a commit of format {then}, and "
+                f"target.format is {now}. Nothing was touched. Put it back, or start over with "
+                "another state_uri and target"
+            )
         if self.target_uri is None or normal_uri(commit.target_uri) == normal_uri(self.target_uri):
             return
         raise ConfigError(
@@ -348,10 +399,13 @@ def next_commit(
     )
     if parent and (overwrite or replaces):
         live = log.live_files(parent)
-        retire = tuple(
-            f.staged.uri for f in live if overwrite or (replaces is not None and replaces(f))
-        )
-        commit = replace(commit, retire=retire)
+        goes = [f for f in live if overwrite or (replaces is not None and replaces(f))]
+        commit = replace(commit, retire=tuple(f.staged.uri for f in goes))
+        if commit.iceberg is not None and not overwrite:
+            # By partition, not by file: another tool may have put the rows into other files.
+            comes = commit.files if replaces else ()
+            partitions = {tuple(f.partition.items()): f.partition for f in (*goes, *comes)}
+            commit = replace(commit, replaces=tuple(partitions.values()))
     return commit
 
 

@@ -18,6 +18,7 @@ from extract_jobs.commit.record_check import (
     require,
 )
 from extract_jobs.errors import ConfigError
+from extract_jobs.iceberg.change import Layout
 from extract_jobs.storage import WrittenFile
 from extract_jobs.watermark import Interval, WatermarkValue
 
@@ -65,6 +66,9 @@ class Commit:
         position: The source's position in its history when the run was planned; None if it has
             no positions.
         keeps_retired: Whether retired files are kept for a while, for a rollback.
+        iceberg: JSON of the `Layout` of its Iceberg table; None if the target is a folder of
+            Parquet files.
+        replaces: Partitions of an Iceberg table that the commit replaces.
     """
 
     commit_id: str
@@ -91,6 +95,8 @@ class Commit:
     source_columns: list[dict[str, Any]] = field(default_factory=list)
     position: dict[str, str] | None = None
     keeps_retired: bool = False
+    iceberg: dict[str, Any] | None = None
+    replaces: tuple[dict[str, str | None], ...] = ()
 
     def to_bytes(self) -> bytes:
         """Return the record as it is stored."""
@@ -98,7 +104,14 @@ class Commit:
         data[_COVERED] = data.pop("covered")
         if not self.keeps_retired:
             del data["keeps_retired"]  # versions that do not know it can read the record
+        if self.iceberg is None:  # older versions refuse keys that they do not know
+            del data["iceberg"], data["replaces"]
         return json.dumps(data, ensure_ascii=False, default=list).encode()
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether it replaces every file of earlier commits."""
+        return self.live_since == self.seq
 
     @property
     def holds_increments(self) -> bool:
@@ -207,6 +220,8 @@ def _check(commit: Commit, seq: int | None) -> None:
         require(uri not in uris, "retire names a file of the commit itself")
     _check_positions(commit)
     check_position(commit.position)
+    if commit.iceberg is not None:
+        Layout.from_json(commit.iceberg)
     check_columns("schema", commit.schema)
     check_columns("source_columns", commit.source_columns, _MORE_COLUMN_KEYS)
 

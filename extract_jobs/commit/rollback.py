@@ -39,6 +39,11 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
         CommitConflict: A run committed meanwhile. Nothing has changed.
         WriteFailed: Storage failed. If the commit was prepared, the next run finishes it.
     """
+    if log.table is not None:
+        raise ConfigError(
+            "an Iceberg table cannot be rolled back by extract-jobs: its snapshots are there, and "
+            "Iceberg's own tools return to one of them (docs/iceberg.md)"
+        )
     base = log.finish_last()
     wanted = _wanted(log, seq, base.published)
     live = log.live(wanted)

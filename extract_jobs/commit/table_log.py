@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
+from extract_jobs.iceberg.table import IcebergTable
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, open_storage
 
@@ -11,7 +12,8 @@ from extract_jobs.storage import OpenStorage, open_storage
 def commit_log(spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> CommitLog:
     """Return the commit log of a spec's table."""
     state, target = open_storage(spec.state_uri), open_storage(spec.target.uri)
-    return CommitLog(state, spec.state_uri, target, spec.target.uri)
+    table = IcebergTable.of(spec, open_storage)
+    return CommitLog(state, spec.state_uri, target, spec.target.uri, table)
 
 
 def last_published(log: CommitLog) -> Commit | None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.errors import CommitConflict
+from extract_jobs.iceberg.change import DATA_FOLDER
 from extract_jobs.spec.uris import is_inside, normal_uri
 from extract_jobs.storage import ObjectInfo, Storage, WrittenFile, is_probe, join
 
@@ -69,7 +70,8 @@ def verify_files(log: CommitLog, target_uri: str, *, pages: bool = False) -> Ver
 
     For every live file, the size, the token that its storage keeps, and the footer's rows and run
     are compared with the log. Names that begin with ``_`` or ``.`` are ignored unless they end in
-    ``.parquet``, as most readers do.
+    ``.parquet``, as most readers do. Of an Iceberg table, the live files are those that the current
+    snapshot has too, and files of older snapshots are expected.
 
     Args:
         log: The table's.
@@ -104,9 +106,15 @@ def _compare(
     if newest is not None and outcome != "published":
         last = log.read(newest.parent) if newest.parent else None
         unfinished = newest if outcome is None else None
-    live = log.live_files(last)
+    live, known = log.live_files(last), frozenset[str]()
+    folder = target_uri
+    if log.table is not None:
+        named = log.table.referenced()
+        # Another tool may have put the rows of the others into other files.
+        live = [f for f in live if normal_uri(f.staged.uri) in named.current]
+        known, folder = named.files, join(target_uri, DATA_FOLDER)
     by_uri = {normal_uri(file.staged.uri): file for file in live}
-    listed = {normal_uri(o.uri): o for o in log.target.list(join(target_uri, ""))}
+    listed = {normal_uri(o.uri): o for o in log.target.list(join(folder, ""))}
     going = {normal_uri(uri) for uri in unfinished.retire} if unfinished else set()
     coming = {normal_uri(f.staged.uri) for f in unfinished.files} if unfinished else set()
 
@@ -116,8 +124,10 @@ def _compare(
 
     with ThreadPoolExecutor(_CONCURRENT_FILES if pages else _CONCURRENT_FOOTERS) as pool:
         faults = [fault for fault in pool.map(fault_of, by_uri.items()) if fault]
-    foreign = [o for uri, o in listed.items() if uri not in by_uri and uri not in coming]
-    faults += _foreign(foreign, target_uri, log.state_uri)
+    expected = by_uri.keys() | coming | known
+    foreign = [o for uri, o in listed.items() if uri not in expected]
+    seen = "readers of the folder see its rows too" if log.table is None else "no reader sees it"
+    faults += _foreign(foreign, target_uri, log.state_uri, seen)
     faults.sort(key=lambda fault: fault.uri)
     return Verification(last, unfinished, tuple(live), tuple(faults))
 
@@ -164,14 +174,16 @@ def _content_problem(storage: Storage, file: WrittenFile, *, pages: bool) -> str
     return None
 
 
-def _foreign(found: list[ObjectInfo], target_uri: str, state_uri: str) -> Iterator[Fault]:
+def _foreign(
+    found: list[ObjectInfo], target_uri: str, state_uri: str, seen: str
+) -> Iterator[Fault]:
     skipped = len(join(target_uri, "")) - 1
     for one in found:
         hidden = any(name.startswith(("_", ".")) for name in one.uri[skipped:].split("/"))
         is_folder = one.uri.endswith("/")
         ignored = is_folder or (hidden and not one.uri.endswith(".parquet"))
         if not ignored and not is_probe(one) and not is_inside(one.uri, state_uri):
-            yield Fault(one.uri, "is of no live commit: readers of the folder see its rows too")
+            yield Fault(one.uri, f"is of no live commit: {seen}")
 
 
 def _rows(count: int) -> str:

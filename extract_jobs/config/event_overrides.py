@@ -39,6 +39,7 @@ NEVER = {
     "files": "decides which files are read",
     "target.uri": "is a location",
     "target.catalog": "is a location",
+    "target.format": "decides how readers find the table",
     "state_uri": "is a location",
     "spill_folder": "is a location",
 }

@@ -150,10 +150,11 @@ def location_of(
     target = table.target.model_dump()
     target["uri"] = filled(("target", "uri"), table.target.uri)
     if table.target.catalog:
-        target["catalog"] = {
-            key: filled(("target", "catalog", key), text, catalog_name)
-            for key, text in table.target.catalog.model_dump().items()
-        }
+        catalog = target["catalog"]
+        for key in ("database", "table"):
+            catalog[key] = filled(("target", "catalog", key), catalog[key], catalog_name)
+        if catalog["path"] is not None:
+            catalog["path"] = absolute(catalog["path"], folder)
     if table.state_uri is None:
         base = default_state_base(target["uri"])
     else:
@@ -177,7 +178,9 @@ def collisions(locations: Mapping[str, TableLocation]) -> Iterator[tuple[str, st
     targets = {name: _comparable(at.target.uri) for name, at in locations.items()}
     states = {name: _comparable(at.state_uri) for name, at in locations.items()}
     catalogs = {
-        name: f"{at.target.catalog.database}.{at.target.catalog.table}".lower()
+        name: "{path}{database}.{table}".format(
+            **{**at.target.catalog.model_dump(), "path": at.target.catalog.path or ""}
+        ).lower()
         for name, at in locations.items()
         if at.target.catalog
     }

@@ -24,11 +24,15 @@ _COLUMN_KEYS = ("include", "exclude", "rename", "cast", "mask")
 def scratch_overrides(place: str) -> dict[str, Any]:
     """Return the overrides that send every table to a folder below ``place``, with its state.
 
-    A catalog table is not touched.
+    A catalog table is not touched, so a sample of an Iceberg table is a folder of Parquet files.
     """
     folder = place.rstrip("/")
     return {
-        "target": {"uri": f"{folder}/{{source_name}}/{{schema}}/{{table}}", "catalog": None},
+        "target": {
+            "uri": f"{folder}/{{source_name}}/{{schema}}/{{table}}",
+            "catalog": None,
+            "format": "parquet",
+        },
         "state_uri": f"{folder}/{STATE_FOLDER}",
     }
 

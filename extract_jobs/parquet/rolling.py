@@ -236,7 +236,7 @@ class RollingFiles:
         token = uuid.uuid4().hex
         name = f"{self._prefix}-{token[:8]}.parquet"
         path = folder(values)
-        uri = join(self._target.uri, path, name) if path else join(self._target.uri, name)
+        uri = join(self._target.files_uri, *filter(None, [path]), name)
         return ParquetFile.begin(
             self._storage.stage(uri, join(self._target.uri, ""), token),
             uri,

@@ -16,7 +16,7 @@ from extract_jobs.reporting.report import ChangeKind, SchemaChange
 from extract_jobs.spec.parts import SchemaChangeSpec
 from extract_jobs.transform.casts import can_keep, is_promotion, is_wider
 from extract_jobs.transform.columns import clashes
-from extract_jobs.transform.types import kind, printed_type
+from extract_jobs.transform.types import iceberg_promotes, kind, printed_type
 
 _MAX_NAMES = 20
 
@@ -28,12 +28,14 @@ class Changes:
     Attributes:
         policies: What happens for each kind of change.
         beside: Whether older files stay beside the new ones.
+        promotes: Whether older files are read as what a column is now, as in an Iceberg table.
         found: Changes, in the order found.
         refused: One sentence for each change that is not allowed.
     """
 
     policies: SchemaChangeSpec
     beside: bool
+    promotes: bool = False
     found: list[SchemaChange] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
@@ -207,7 +209,11 @@ class _Both:
         if not changes.beside and policy in ("evolve", "new_files"):
             changes.add(of, path, before, text, f"written as {text}")
             return now
-        if policy == "new_files" and kept is not None and is_promotion(now, kept):
+        if changes.promotes:
+            if policy in ("evolve", "new_files") and kept and iceberg_promotes(kept, now):
+                changes.add(of, path, before, text, f"written as {text}, older files are read so")
+                return now
+        elif policy == "new_files" and kept is not None and is_promotion(now, kept):
             changes.add(of, path, before, text, f"written as {text}, older files keep {old}")
             return now
         if changed:

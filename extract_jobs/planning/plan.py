@@ -13,6 +13,7 @@ from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Base, Commit
 from extract_jobs.commit.record_check import check_columns, check_position
 from extract_jobs.errors import CommitConflict, ConfigError, SourceMoved
+from extract_jobs.iceberg.change import METADATA_FOLDER
 from extract_jobs.planning import full_watermark
 from extract_jobs.planning.interval import (
     covered_by,
@@ -27,7 +28,7 @@ from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ReadRequest, ReplicatedSource, Source, known_at
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.rules import RUN_PARTITIONS
-from extract_jobs.spec.uris import normal_uri
+from extract_jobs.spec.uris import is_inside, normal_uri
 from extract_jobs.storage import is_probe, join
 from extract_jobs.transform.columns import partition_fields
 from extract_jobs.watermark import Interval, WatermarkValue
@@ -283,6 +284,12 @@ def check_identity(spec: ExtractSpec, last: Commit | None, description: TableDes
             f"{spec.extract_table}: its commits went to {last.target_uri}, but target.uri is now "
             f"{spec.target.uri}. Move it back, or start over with another state_uri"
         )
+    if (last.iceberg is not None) != spec.target.is_iceberg:
+        then = "parquet" if last.iceberg is None else "iceberg"
+        raise ConfigError(
+            f"{spec.extract_table}: its commits are of format {then}, and target.format is "
+            f"{spec.target.format}. Put it back, or start over with another state_uri and target"
+        )
     if last.fingerprint != description.fingerprint:
         raise ConfigError(
             f"{spec.extract_table}: its commits came from source {last.fingerprint}, but the "
@@ -349,8 +356,15 @@ def check_unoccupied(spec: ExtractSpec, log: CommitLog, base: Base) -> None:
         CommitConflict: The data is from another run's first commit, made just now.
     """
     folder = join(spec.target.uri, "")
+    # A first commit that was not finished leaves metadata that no catalog names.
+    own = join(spec.target.uri, METADATA_FOLDER, "") if spec.target.is_iceberg else None
     found = next(
-        (o for o in log.target.list(folder) if not o.uri.endswith("/") and not is_probe(o)), None
+        (
+            o
+            for o in log.target.list(folder)
+            if not o.uri.endswith("/") and not is_probe(o) and not (own and is_inside(o.uri, own))
+        ),
+        None,
     )
     if found is None:
         return

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from extract_jobs.commit.record import Commit
-from extract_jobs.planning.schema_comparison import AUDIT_NAMES, Comparison, Drift
+from extract_jobs.planning.schema_comparison import Comparison, Drift, audit_names
 from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.transform.columns import file_type, inner_masks
@@ -76,7 +76,8 @@ def find_drift(
         schema: What the files would hold if there were no older files.
         key: Fingerprint of the key of the mask ``hash``.
     """
-    wanted = pa.schema([f for f in schema if f.name not in AUDIT_NAMES])
+    audit = audit_names(spec)
+    wanted = pa.schema([f for f in schema if f.name not in audit])
     source = source_columns(spec, columns, schema, key)
     if last is None:
         return Drift(columns, wanted, source)

@@ -4,12 +4,12 @@ There are two questions. What *changed* follows from the source's columns then a
 reported once, and `fail` refuses it. What the files *hold* follows from the existing files: as long
 as older files stay, a column keeps its type, its position and its case.
 
-A column does not get a second type unless ``widened: new_files`` asks for it, because no pair of
-types can be read together everywhere: Spark 3.5 cannot read INT32 where other files say INT64,
-reads INT32 as int8 or int16 by truncating, and Athena reads a different type in Parquet only in
-separate partitions. So values are cast to the older files' type if that loses nothing, and rejected
-otherwise. Structs are compared field by field, by the same rules. The matrix of readers and types
-is in tests/spark/test_files_together.py.
+In a folder of Parquet files, a column does not get a second type unless ``widened: new_files`` asks
+for it, because no pair of types can be read together everywhere: Spark 3.5 cannot read INT32 where
+other files say INT64, reads INT32 as int8 or int16 by truncating, and Athena reads a different type
+in Parquet only in separate partitions. So values are cast to the older files' type if that loses
+nothing, and rejected otherwise. Structs are compared field by field, by the same rules. The matrix
+of readers and types is in tests/spark/test_files_together.py.
 https://docs.aws.amazon.com/athena/latest/ug/updates-changing-column-type.html
 """
 
@@ -33,10 +33,7 @@ from extract_jobs.reporting.report import SchemaChange
 from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.parts import SchemaChangeSpec
-from extract_jobs.transform.columns import AUDIT_FIELDS, clashes, partition_fields
-
-AUDIT_NAMES = frozenset(f.name for f in AUDIT_FIELDS)
-"""Columns that are in every file and do not come from the source."""
+from extract_jobs.transform.columns import audit_fields, clashes, partition_fields
 
 
 @dataclass(frozen=True)
@@ -103,11 +100,14 @@ class Comparison:
             policies = SchemaChangeSpec.model_validate(
                 dict.fromkeys(SchemaChangeSpec.model_fields, policies)
             )
-        self.changes = Changes(policies, self.spec.target.write_mode != "overwrite")
+        iceberg = self.spec.target.is_iceberg
+        beside = self.spec.target.write_mode != "overwrite"
+        self.changes = Changes(policies, beside, promotes=iceberg)
         self.beside = self.changes.beside
-        self.folders = {f.name for f in partition_fields(self.spec)}
-        schema = [c for c in self.last.schema if c["name"] not in AUDIT_NAMES]
-        live = {n: t for n, t in self.last.columns.items() if n not in AUDIT_NAMES}
+        self.folders = set() if iceberg else {f.name for f in partition_fields(self.spec)}
+        audit = audit_names(self.spec)
+        schema = [c for c in self.last.schema if c["name"] not in audit]
+        live = {n: t for n, t in self.last.columns.items() if n not in audit}
         self.older = {c["name"]: c["type"] for c in schema} | (live if self.beside else {})
         """Type by name of the files' columns: of all files that stay, or of the last commit's."""
         before = self.last.source_columns or schema
@@ -203,6 +203,11 @@ class Comparison:
         elif self.beside and spec.watermark and spec.watermark.duplicates == "refuse":
             found = dict.fromkeys(spec.columns.key, "columns.key")
         return {spec.columns.rename.get(name, name): where for name, where in found.items()}
+
+
+def audit_names(spec: ExtractSpec) -> frozenset[str]:
+    """Return the columns that are in every file and do not come from the source."""
+    return frozenset(f.name for f in audit_fields(spec))
 
 
 def _differ_in_key(before: str | None, after: str | None) -> bool:

@@ -164,10 +164,25 @@ class SchemaChangeSpec(SpecPart):
 
 
 class CatalogSpec(SpecPart):
-    """The Glue Data Catalog table that points at the target."""
+    """The catalog's table that points at the target."""
 
+    type: Literal["glue", "sqlite"] = Field(
+        "glue",
+        description="glue: the Glue Data Catalog; sqlite: a local file, for Iceberg tables on one "
+        "machine.",
+    )
+    path: Name | None = Field(None, description="The file of a catalog of type sqlite.")
     database: Name
     table: Name
+
+    @model_validator(mode="after")
+    def _has_its_place(self) -> Self:
+        if (self.type == "sqlite") != (self.path is not None):
+            raise ValueError("path is for type sqlite, which needs it")
+        return self
+
+
+Format = Literal["parquet", "iceberg"]
 
 
 class TargetSpec(SpecPart):
@@ -179,6 +194,12 @@ class TargetSpec(SpecPart):
     """
 
     uri: Name
+    format: Format = Field(
+        "parquet",
+        description="parquet: a folder of Parquet files. iceberg: an Apache Iceberg table, whose "
+        "readers see a commit at one instant; it needs target.catalog and "
+        "extract-jobs[iceberg].",
+    )
     partition_by: tuple[Name, ...] = ()
     write_mode: Literal["append", "overwrite", "overwrite_partitions"] | None = Field(
         None,
@@ -216,6 +237,16 @@ class TargetSpec(SpecPart):
         if self.uri.startswith("s3://") and not re.match(r"s3://[^/]+/[^/]", self.uri):
             raise ValueError(f"{self.uri!r} has no path below the bucket: give the table a folder")
         return self
+
+    @property
+    def files_uri(self) -> str:
+        """The folder that the files are below: an Iceberg table's metadata is beside it."""
+        return f"{self.uri.rstrip('/')}/data" if self.is_iceberg else self.uri
+
+    @property
+    def is_iceberg(self) -> bool:
+        """Whether the target is an Iceberg table."""
+        return self.format == "iceberg"
 
 
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]

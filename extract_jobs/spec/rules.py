@@ -15,6 +15,7 @@ from extract_jobs.spec.uris import is_inside, normal_uri, scheme_problem
 
 PARTITION_FUNCTIONS = ("year", "month", "day", "hour")
 RUN_PARTITIONS = ("extract_date", "run_id")
+_PARTITION_FUNCTION = re.compile(rf"({'|'.join(PARTITION_FUNCTIONS)})\((.+)\)", re.DOTALL)
 
 
 _MOST_COPIED = 4 * 2**30
@@ -34,6 +35,7 @@ def broken_rules(spec: SpecFields) -> Iterator[str]:
     yield from _mode_problems(spec)
     yield from _catalog_problems(spec)
     yield from _keeping_problems(spec)
+    yield from _iceberg_problems(spec)
     wrong = connection_problem(spec.source_type, spec.connection)
     if wrong:
         yield f"connection: {wrong}"
@@ -66,6 +68,22 @@ def _keeping_problems(spec: SpecFields) -> Iterator[str]:
         yield "keep_retired needs state_uri and target.uri both in S3, or both in local folders"
     if spec.target.file_bytes > _MOST_COPIED:
         yield "keep_retired: S3 copies files of 5 GiB at most; lower target.file_bytes"
+    if spec.target.is_iceberg:
+        yield "keep_retired is for folders of Parquet files: an Iceberg table keeps its snapshots"
+
+
+def _iceberg_problems(spec: SpecFields) -> Iterator[str]:
+    """Yield the partitions that Iceberg does not allow beside each other."""
+    if not spec.target.is_iceberg:
+        return
+    times: dict[str, str] = {}
+    for text in spec.target.partition_by:
+        found = _PARTITION_FUNCTION.fullmatch(text)
+        if found and (other := times.setdefault(found[2].strip(), text)) != text:
+            yield (
+                f"target.partition_by has {other} and {text}: in an Iceberg table, one of them is "
+                "enough, since readers derive the coarser one"
+            )
 
 
 def _mode_problems(spec: SpecFields) -> Iterator[str]:
@@ -112,10 +130,20 @@ def _split_problems(spec: SpecFields) -> Iterator[str]:
 
 
 def _catalog_problems(spec: SpecFields) -> Iterator[str]:
-    """Yield the names of a spec that the Glue Data Catalog or Athena cannot have."""
+    """Yield what the catalog of a spec cannot be, and names that it or Athena cannot have."""
     catalog = spec.target.catalog
     if catalog is None:
+        if spec.target.is_iceberg:
+            yield (
+                "target.format iceberg needs target.catalog: an Iceberg table is found through "
+                "its catalog"
+            )
         return
+    if catalog.type != "glue" and not spec.target.is_iceberg:
+        yield (
+            f"target.catalog.type {catalog.type} is for target.format iceberg; folders of Parquet "
+            "files are registered in Glue"
+        )
     for kind, name in (("database", catalog.database), ("table", catalog.table)):
         if not re.fullmatch(r"[a-z0-9_]{1,255}", name):
             yield (
@@ -243,5 +271,5 @@ def derives_from(partition: str, column: str) -> bool:
     """Return whether a partition is a column's own value, or its year, month, day or hour."""
     if partition in RUN_PARTITIONS:
         return False
-    found = re.fullmatch(rf"({'|'.join(PARTITION_FUNCTIONS)})\((.+)\)", partition, re.DOTALL)
+    found = _PARTITION_FUNCTION.fullmatch(partition)
     return (found[2].strip() if found else partition) == column

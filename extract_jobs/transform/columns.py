@@ -21,7 +21,13 @@ from extract_jobs.spec.rules import RUN_PARTITIONS
 from extract_jobs.transform.casts import can_cast
 from extract_jobs.transform.nested import Path, type_at, with_type_at
 from extract_jobs.transform.partitions import PartitionField, parse_partitions, partition_problem
-from extract_jobs.transform.types import JSON, TYPE_NAMES, parse_type, stored_type
+from extract_jobs.transform.types import (
+    JSON,
+    TYPE_NAMES,
+    iceberg_type,
+    parse_type,
+    stored_type,
+)
 
 RUN_ID_COLUMN = "_run_id"
 EXTRACTED_AT_COLUMN = "_extracted_at"
@@ -30,6 +36,8 @@ AUDIT_FIELDS = (
     pa.field(EXTRACTED_AT_COLUMN, pa.timestamp("us", "UTC")),
 )
 """Added to every file: the run, and when its attempt started to extract, UTC."""
+EXTRACT_DATE_FIELD = pa.field("extract_date", pa.date32())
+"""Added to the files of an Iceberg table that is partitioned by it: the run's date, UTC."""
 
 NEAR = 0.7
 """How similar a name must be to be suggested for a wrong one: `difflib`'s ratio, 0 to 1."""
@@ -59,6 +67,22 @@ def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Co
         found.append(f"columns: no column is left of {', '.join(map(repr, names)) or 'no column'}")
     refuse(spec, [*found, *problems(chosen, spec, names)])
     return chosen
+
+
+def audit_fields(spec: ExtractSpec) -> tuple[pa.Field, ...]:
+    """Return the fields that are added to every file of a spec's target."""
+    by_date = spec.target.is_iceberg and EXTRACT_DATE_FIELD.name in spec.target.partition_by
+    return (*AUDIT_FIELDS, EXTRACT_DATE_FIELD) if by_date else AUDIT_FIELDS
+
+
+def columns_in_path(spec: ExtractSpec) -> frozenset[str]:
+    """Return the source's columns that are in no file, but in the names of their folders.
+
+    Files of an Iceberg table hold every column.
+    """
+    if spec.target.is_iceberg:
+        return frozenset()
+    return frozenset(f.column for f in partition_fields(spec) if f.column and not f.function)
 
 
 def cast_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
@@ -94,7 +118,8 @@ def file_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
     """Return a column's type in the files; None if its cast does not name a type."""
     if spec.columns.mask.get(column.name) == "hash":
         return pa.string()
-    return cast_type(column, spec)
+    found = cast_type(column, spec)
+    return iceberg_type(found) if found is not None and spec.target.is_iceberg else found
 
 
 def partition_fields(spec: ExtractSpec) -> Iterator[PartitionField]:
@@ -272,15 +297,18 @@ def _partition_problems(
 
 def _collisions(columns: Sequence[Column], spec: ExtractSpec) -> Iterator[str]:
     """Yield names that would collide in the files, or in a catalog that ignores case."""
-    fields = list(partition_fields(spec))
-    folders = {f.column for f in fields if not f.function}
+    folders = columns_in_path(spec)
+    # A column's own value as a partition of an Iceberg table has the column's name.
+    apart = [f for f in partition_fields(spec) if f.function or not spec.target.is_iceberg]
+    if spec.target.is_iceberg:
+        apart += [f for f in partition_fields(spec) if f.name == "run_id" and not f.column]
     taken = [
         (spec.columns.rename.get(c.name, c.name), _origin(c, spec))
         for c in columns
         if c.name not in folders
     ]
-    taken += [(f.name, f"the audit column {f.name!r}") for f in AUDIT_FIELDS]
-    taken += [(f.name, f"the partition {f.name!r}") for f in fields]
+    taken += [(f.name, f"the audit column {f.name!r}") for f in audit_fields(spec)]
+    taken += [(f.name, f"the partition {f.name!r}") for f in apart]
     seen: dict[str, str] = {}
     for name, origin in taken:
         other = seen.get(name.casefold())

@@ -27,9 +27,10 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.parts import Mask
 from extract_jobs.transform.casts import cast, keep
 from extract_jobs.transform.columns import (
-    AUDIT_FIELDS,
+    audit_fields,
     cast_type,
     choose_columns,
+    columns_in_path,
     file_type,
     inner_masks,
     partition_fields,
@@ -149,7 +150,7 @@ class Transform:
             for i, c in enumerate(columns)
         }
         partitions = tuple(partition_fields(spec))
-        folders = {f.column for f in partitions if f.column and not f.function}
+        folders = columns_in_path(spec)
         found = {rename.get(c.name, c.name): c for c in columns if c.name not in folders}
         names = list(found if layout is None else kept)
         fields = [
@@ -163,7 +164,7 @@ class Transform:
             for name in names
         ]
         return cls(
-            schema=pa.schema([*fields, *AUDIT_FIELDS]),
+            schema=pa.schema([*fields, *audit_fields(spec)]),
             partitions=partitions,
             run_id=run_id,
             extracted_at=extracted_at,
@@ -188,9 +189,9 @@ class Transform:
             else output.apply(batch.column(output.position))
             for field, output in zip(self.schema, self._outputs, strict=False)
         ]
-        run_id, extracted_at = AUDIT_FIELDS
-        columns.append(_constant(self.run_id, run_id.type, batch.num_rows))
-        columns.append(_constant(self.extracted_at, extracted_at.type, batch.num_rows))
+        added: tuple[str | date, ...] = (self.run_id, self.extracted_at, self.extract_date)
+        for field, value in zip(list(self.schema)[len(columns) :], added, strict=False):
+            columns.append(_constant(value, field.type, batch.num_rows))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def partition_keys(self, batch: pa.RecordBatch) -> list[pa.DictionaryArray]:
@@ -279,13 +280,13 @@ class Transform:
                 )
 
 
-def _constant(value: str | datetime, data_type: pa.DataType, length: int) -> pa.Array:
+def _constant(value: str | date, data_type: pa.DataType, length: int) -> pa.Array:
     """Return a slice of a cached array: its length is rounded up to a power of two."""
     return _repeated(value, data_type, 1 << max(10, (length - 1).bit_length())).slice(0, length)
 
 
 @lru_cache(maxsize=8)
-def _repeated(value: str | datetime, data_type: pa.DataType, length: int) -> pa.Array:
+def _repeated(value: str | date, data_type: pa.DataType, length: int) -> pa.Array:
     return pa.repeat(pa.scalar(value, data_type), length)
 
 

@@ -72,6 +72,35 @@ def stored_type(data_type: pa.DataType) -> pa.DataType:
     return data_type
 
 
+_SIGNED = {
+    pa.uint8(): pa.int32(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),
+    pa.large_string(): pa.string(),
+    pa.large_binary(): pa.binary(),
+}
+
+
+def iceberg_type(data_type: pa.DataType) -> pa.DataType:
+    """Return the file type in an Iceberg table, which has no unsigned integers."""
+    return _SIGNED.get(data_type, data_type)
+
+
+def iceberg_promotes(older: pa.DataType, newer: pa.DataType) -> bool:
+    """Return whether a column of an Iceberg table may go from one type to another.
+
+    Files with the older type stay and are read as the newer one.
+    Source: https://iceberg.apache.org/spec/#schema-evolution
+    """
+    types = pa.types
+    if types.is_signed_integer(older) and types.is_signed_integer(newer):
+        return bool(newer.bit_width > older.bit_width)
+    if types.is_decimal(older) and types.is_decimal(newer):
+        return bool(newer.precision > older.precision and newer.scale == older.scale)
+    return (older, newer) == (pa.float32(), pa.float64())
+
+
 def printed_type(text: str) -> pa.DataType | None:
     """Return the type that pyarrow prints this way; None if it is unknown.
 

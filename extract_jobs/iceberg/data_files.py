@@ -1,0 +1,121 @@
+"""What an Iceberg manifest says of a Parquet file: its partition, sizes, counts and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.io.pyarrow import (
+    MetricModeTypes,
+    MetricsMode,
+    StatisticsCollector,
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.schema import Schema
+
+from extract_jobs.errors import WriteFailed
+from extract_jobs.iceberg.change import Layout
+from extract_jobs.iceberg.partitions import record_of
+from extract_jobs.spec.uris import normal_uri
+from extract_jobs.storage import OpenStorage, WrittenFile
+
+_CONCURRENT_FOOTERS = 16
+
+
+def location(uri: str) -> str:
+    """Return a URI as an Iceberg table names it: of a local file, its path, which all read."""
+    return uri if uri.startswith("s3://") else str(Path(normal_uri(uri)))
+
+
+def data_files(
+    files: Sequence[WrittenFile],
+    layout: Layout,
+    schema: Schema,
+    *,
+    spec_id: int,
+    properties: dict[str, str],
+    open_storage: OpenStorage,
+) -> Iterator[DataFile]:
+    """Yield the entry of each file; footers are read, several at a time.
+
+    Args:
+        files: Files that are in place.
+        layout: Of the table.
+        schema: The files' columns.
+        spec_id: The partition spec's.
+        properties: The table's: which columns get bounds.
+        open_storage: Where the files are.
+
+    Raises:
+        WriteFailed: A footer cannot be read.
+    """
+    plan, paths = compute_statistics_plan(schema, properties), parquet_path_to_id_mapping(schema)
+
+    def entry(file: WrittenFile) -> DataFile:
+        footer = _footer(file.staged.uri, open_storage)
+        return DataFile.from_args(
+            content=DataFileContent.DATA,
+            file_path=location(file.staged.uri),
+            file_format=FileFormat.PARQUET,
+            partition=record_of(file.partition, layout, schema),
+            file_size_in_bytes=file.staged.size,
+            sort_order_id=None,
+            spec_id=spec_id,
+            equality_ids=None,
+            key_metadata=None,
+            **_statistics(footer, plan, paths),
+        )
+
+    with ThreadPoolExecutor(_CONCURRENT_FOOTERS) as pool:
+        yield from pool.map(entry, files)
+
+
+def _footer(uri: str, open_storage: OpenStorage) -> pq.FileMetaData:
+    stream = open_storage(uri).open(uri)
+    if stream is None:
+        raise WriteFailed(f"{uri} is gone, and its commit was about to be published; run again")
+    try:
+        with stream:
+            return pq.read_metadata(stream)
+    except (pa.ArrowException, OSError) as error:
+        raise WriteFailed(
+            f"{uri}: its footer could not be read back ({type(error).__name__}); a retry is safe"
+        ) from None
+
+
+def _statistics(
+    footer: pq.FileMetaData, plan: dict[int, StatisticsCollector], paths: dict[str, int]
+) -> dict[str, Any]:
+    """Return sizes, counts and bounds by column id.
+
+    A column without statistics in some row group (floats, and wide values) has its sizes alone.
+    """
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    unknown = {
+        paths[column.path_in_schema]
+        for group in groups
+        for column in map(group.column, range(group.num_columns))
+        if not column.is_stats_set
+    }
+    none = MetricsMode(MetricModeTypes.NONE)
+    modes = {i: _with_mode(c, none) if i in unknown else c for i, c in plan.items()}
+    try:
+        found = data_file_statistics_from_parquet_metadata(footer, modes, paths)
+    except (ValueError, OverflowError):  # a date that Python has none for
+        counts = MetricsMode(MetricModeTypes.COUNTS)
+        modes = {i: c if i in unknown else _with_mode(c, counts) for i, c in modes.items()}
+        found = data_file_statistics_from_parquet_metadata(footer, modes, paths)
+    return dict(found.to_serialized_dict())
+
+
+def _with_mode(collector: StatisticsCollector, mode: MetricsMode) -> StatisticsCollector:
+    return StatisticsCollector(
+        collector.field_id, collector.iceberg_type, mode, collector.column_name
+    )

@@ -1,0 +1,92 @@
+"""An Iceberg table extracted from a SQLite file, and other tools that read and write it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import duckdb_extension_avro
+import duckdb_extension_iceberg
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import Table
+
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.reporting.report import Report
+from extract_jobs.run import run_extract
+from extract_jobs.spec.extract_spec import ExtractSpec
+from tests.support.specs import make_spec
+from tests.support.sqlite_source import write
+
+AUDIT = {"_run_id", "_extracted_at"}
+
+
+@dataclass
+class IcebergLake:
+    """Table ``t`` of a SQLite file, and its Iceberg table in a SQLite catalog."""
+
+    folder: Path
+
+    def source(self, *statements: str) -> None:
+        """Run statements on the source."""
+        write(self.folder / "shop.db", *statements)
+
+    def spec(self, run_id: str, **more: Any) -> ExtractSpec:
+        """Return the spec of an extract."""
+        catalog = {
+            "type": "sqlite", "path": str(self.folder / "catalog.db"), "database": "lake",
+            "table": "t",
+        }  # fmt: skip
+        target = {"format": "iceberg", "catalog": catalog, **more.pop("target", {})}
+        return make_spec(
+            self.folder, run_id=run_id, source_type="sqlite", extract_table="t",
+            connection={"path": str(self.folder / "shop.db")}, target=target, **more,
+        )  # fmt: skip
+
+    def run(self, run_id: str, **more: Any) -> Report:
+        """Extract the table."""
+        return run_extract(self.spec(run_id, **more))
+
+    def log(self, **more: Any) -> CommitLog:
+        """Return the table's commit log."""
+        return CommitLog.of(self.spec("any", **more))
+
+    def table(self) -> Table:
+        """Return the table as another tool opens it: with pyiceberg's own reading of files."""
+        catalog = SqlCatalog("default", uri=f"sqlite:///{self.folder}/catalog.db")
+        table = catalog.load_table("lake.t")
+        catalog.engine.dispose()
+        return table
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows as pyiceberg reads them, without the audit columns."""
+        return ordered(self.table().scan().to_arrow().to_pylist())
+
+    def rows_by_duckdb(self) -> list[dict[str, Any]]:
+        """Return the rows as DuckDB's iceberg extension reads them."""
+        return ordered(by_duckdb(self.table().metadata_location))
+
+
+def by_duckdb(metadata: str, query: str = "select * from t") -> list[dict[str, Any]]:
+    """Query table ``t`` with DuckDB's iceberg extension.
+
+    Args:
+        metadata: The table's metadata file.
+        query: The query.
+    """
+    with duckdb.connect() as connection:
+        connection.execute("set autoinstall_known_extensions = false")
+        for package, name in (
+            (duckdb_extension_avro, "avro"), (duckdb_extension_iceberg, "iceberg"),
+        ):  # fmt: skip
+            [file] = Path(package.__path__[0]).rglob(f"{name}.duckdb_extension")
+            connection.execute(f"load '{file}'")
+        connection.execute(f"create view t as from iceberg_scan('{metadata}')")
+        return list(connection.execute(query).to_arrow_table().to_pylist())
+
+
+def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows without the audit columns, in the order of their ids."""
+    kept = [{k: v for k, v in row.items() if k not in AUDIT} for row in rows]
+    return sorted(kept, key=lambda row: (row["id"] is None, row["id"]))
