@@ -39,13 +39,14 @@ class Driver:
     """The process of tests/support/crash_driver.py; a context manager."""
 
     log: Path
+    modules: tuple[str, ...] = ()
     pid: int = 0
     _process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         self._log = self.log.open("a")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.crash_driver"],
+            [sys.executable, "-m", "tests.support.crash_driver", *self.modules],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import json
 import os
 import signal
@@ -90,8 +91,7 @@ def extract(request: dict[str, Any]) -> int:
         chosen = open_storage if request.get("kill_call") is None else open_counted
         run_extract(spec, open_storage=chosen)
         if request.get("then_recover"):
-            target = open_counted(spec.target.uri)
-            log = CommitLog(open_counted(spec.state_uri), spec.state_uri, target)
+            log = CommitLog.of(spec, open_counted)
             log.recover(spec.target.uri, abandon_after=timedelta(0), now=utc_now())
     except ExtractError as error:
         print(error_line(error), file=sys.stderr)
@@ -113,8 +113,10 @@ def warm_up() -> None:
 
 
 def main() -> None:
-    """Serve requests until standard input ends."""
+    """Serve requests until standard input ends; arguments are modules that children need too."""
     warm_up()
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     # Loading the extension would be half of a child's time; with one thread, DuckDB forks well.
     loaded = reader._database()
     gc.freeze()  # a child's collections then copy none of the parent's pages
