@@ -29,7 +29,7 @@ import pyarrow.parquet  # noqa: F401 - imported before forking
 
 from extract_jobs.attempt.context import utc_now
 from extract_jobs.commit import record
-from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.table_log import commit_log
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import ExtractError, error_line
 from extract_jobs.run import run_extract
@@ -91,7 +91,7 @@ def extract(request: dict[str, Any]) -> int:
         chosen = open_storage if request.get("kill_call") is None else open_counted
         run_extract(spec, open_storage=chosen)
         if request.get("then_recover"):
-            log = CommitLog.of(spec, open_counted)
+            log = commit_log(spec, open_counted)
             log.recover(spec.target.uri, abandon_after=timedelta(0), now=utc_now())
     except ExtractError as error:
         print(error_line(error), file=sys.stderr)

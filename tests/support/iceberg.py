@@ -13,6 +13,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 
 from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.table_log import commit_log
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -50,7 +51,7 @@ class IcebergLake:
 
     def log(self, **more: Any) -> CommitLog:
         """Return the table's commit log."""
-        return CommitLog.of(self.spec("any", **more))
+        return commit_log(self.spec("any", **more))
 
     def table(self) -> Table:
         """Return the table as another tool opens it: with pyiceberg's own reading of files."""
