@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from extract_jobs.cli.dry_run import planned
 from pydantic import ValidationError
 from pyiceberg.schema import Schema
 from pyiceberg.table import Transaction
 from pyiceberg.types import StringType
 
+from extract_jobs.attempt.dry_run import planned
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.verification import verify_files
 from extract_jobs.errors import ConfigError, SchemaChanged
