@@ -1,0 +1,136 @@
+"""The publisher of an Iceberg table killed before and after each call of S3, Glue and storage.
+
+After each kill the next attempt and a recovery leave a table whose snapshots name files that are
+there, once, and no file that no snapshot names. A quick run fails the first and last call of each
+operation.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.glue import GlueCatalog
+from pyiceberg.catalog.sql import SqlCatalog
+
+from infra.local.emulator import Emulator
+from tests.support.crash import ROWS, Driver, Lake, Story
+from tests.support.fault_proxy import Fault, FaultProxy
+from tests.support.postgres import Server
+from tests.support.sampling import sample
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
+
+MODULES = ("pyiceberg.io.pyarrow", "pyiceberg.catalog.sql", "pyiceberg.catalog.glue")
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    with Driver(tmp_path_factory.mktemp("crash") / "driver.log", MODULES) as driver:
+        yield driver
+
+
+class IcebergStory(Story):
+    """One Iceberg table, extracted through the proxy or directly."""
+
+    def __init__(
+        self, driver: Driver, server: Server, lake: Lake, write_mode: str, proxy: FaultProxy | None
+    ) -> None:
+        super().__init__(driver, server, lake, write_mode, proxy)
+        where: dict[str, str] = {"database": lake.uri.rpartition("/")[2], "table": "t"}
+        if not lake.environment:
+            where |= {"type": "sqlite", "path": f"{lake.uri}/catalog.db"}
+        self.where = where
+        self.target |= {"format": "iceberg", "catalog": where}
+
+    def catalog(self) -> Catalog:
+        if not self.lake.environment:
+            return SqlCatalog("default", uri=f"sqlite:///{self.where['path']}")
+        url, region = (self.lake.environment[n] for n in ("AWS_ENDPOINT_URL", "AWS_REGION"))
+        keys = {f"{of}.{key}": "test" for of in ("glue", "s3")
+                for key in ("access-key-id", "secret-access-key")}  # fmt: skip
+        ends = {"glue.endpoint": url, "glue.region": region, "s3.endpoint": url,
+                "s3.region": region}  # fmt: skip
+        return GlueCatalog("default", **keys, **ends)
+
+    def assert_whole(self, context: str, attempt: int = 2) -> None:
+        ended = self.extract("r", attempt, then_recover=True)
+        assert ended.exit == 0, f"{context}: {ended.stderr}"
+        assert self.lake.staged() == [], context
+        table = self.catalog().load_table((self.where["database"], "t"))
+        assert sorted(table.scan().to_arrow().column("id").to_pylist()) == ROWS, context
+        named = {
+            table.metadata_location,
+            *(one.metadata_file for one in table.metadata.metadata_log),
+        }
+        for snapshot in table.metadata.snapshots:
+            assert len(table.scan(snapshot_id=snapshot.snapshot_id).to_arrow()) == len(ROWS), (
+                context
+            )
+            named.add(snapshot.manifest_list)
+            for manifest in snapshot.manifests(table.io):
+                named.add(manifest.manifest_path)
+                entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+                named |= {entry.data_file.file_path for entry in entries}
+        there = {uri for uri in self.lake.visible() if "/_extract_probe-" not in uri}
+        assert there == named, context
+
+
+def stories(
+    driver: Driver, server: Server, base: str, environment: dict[str, str], write_mode: str,
+    proxy: FaultProxy | None,
+) -> Iterator[IcebergStory]:  # fmt: skip
+    """Yield fresh tables; where they are overwritten, one that holds a commit already."""
+    while True:
+        story = IcebergStory(
+            driver, server, Lake(f"{base}/t{uuid4().hex[:12]}", environment), write_mode, proxy
+        )
+        if write_mode == "overwrite":
+            assert story.extract("first").exit == 0
+        yield story
+
+
+@pytest.mark.parametrize(
+    ("fault", "write_mode"), [("kill_before", "append"), ("kill_after", "overwrite")]
+)
+def test_s3_and_glue_every_call(
+    driver: Driver, database: Server, ministack: Emulator, proxy: FaultProxy, bucket: str,
+    write_mode: str, fault: Fault,
+) -> None:  # fmt: skip
+    """Takes over ten seconds: a process is killed at calls of every operation."""
+    fresh = stories(driver, database, bucket, ministack.environment(), write_mode, proxy)
+    story = next(fresh)
+    proxy.clear()
+    ended = story.extract("r", faulty=True)
+    assert ended.exit == 0, ended.stderr
+    operations = [(of.operation, "metadata/" in of.path) for of in proxy.requests]
+    assert ("Post", False) in operations  # Glue's
+    chosen = sample(enumerate(operations, 1), 1, by=lambda call: call[1])
+    for number, operation in chosen:
+        context = f"{fault} at call {number} of {len(operations)}, {operation}"
+        story = next(fresh)
+        proxy.clear()
+        proxy.fail(number, fault)
+        ended = story.extract("r", faulty=True)
+        assert ended.exit == -signal.SIGKILL, context
+        story.assert_whole(context)
+
+
+@pytest.mark.parametrize(("sign", "write_mode"), [(-1, "append"), (1, "overwrite")])
+def test_local_every_call(
+    driver: Driver, database: Server, tmp_path: Path, write_mode: str, sign: int
+) -> None:
+    fresh = stories(driver, database, str(tmp_path), {}, write_mode, None)
+    count = tmp_path / "count"
+    assert next(fresh).extract("r", kill_call=0, count_to=str(count)).exit == 0
+    calls = int(count.read_text())
+    for number in sample(range(1, calls + 1), 6):
+        context = f"killed {'before' if sign > 0 else 'after'} call {number} of {calls}"
+        story = next(fresh)
+        ended = story.extract("r", kill_call=number * sign)
+        assert ended.exit == -signal.SIGKILL, f"{context}: {ended.stderr}"
+        story.assert_whole(context)
