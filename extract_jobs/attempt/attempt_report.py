@@ -12,12 +12,13 @@ import pyarrow as pa
 from extract_jobs.attempt.context import RunContext
 from extract_jobs.engine.run_splits import SplitResult
 from extract_jobs.errors import ExtractError, StopRequested
-from extract_jobs.planning.plan import Plan, fidelity
+from extract_jobs.planning.plan import Plan
 from extract_jobs.planning.schema_change import schema_json
 from extract_jobs.reporting.report import Report, identity, versions
 from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import WrittenFile
+from extract_jobs.transform.fidelity import fidelity
 from extract_jobs.transform.transform import Transform
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def attempt_report(
         reconciled=reconciled,
         columns=schema_json(transform.schema),
         schema_changes=list(plan.drift.changes),
-        fidelity=fidelity(columns),
+        fidelity=fidelity(columns, spec),
         as_text=as_text(columns, spec),
         nulled=_summed(result.nulled for result in results),
         cut_to_microseconds=_summed(result.truncated for result in results),

@@ -20,7 +20,8 @@ from extract_jobs.sources import ReadRequest, Source, SqlReader, known_at, open_
 from extract_jobs.sources.splits import Split
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, Storage, open_storage
-from extract_jobs.transform.columns import choose_columns
+from extract_jobs.transform.columns import choose_columns, file_type
+from extract_jobs.transform.fidelity import arrival
 from extract_jobs.transform.transform import Transform
 
 
@@ -38,6 +39,7 @@ class Planned:
         retired: What would happen to the live files.
         source: The table's source, in the state that the plan pins.
         request: What would be read from it.
+        spec: What was planned.
     """
 
     description: TableDescription
@@ -49,6 +51,7 @@ class Planned:
     retired: Retired
     source: Source
     request: ReadRequest
+    spec: ExtractSpec
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: figures, and how each column arrives."""
@@ -62,7 +65,10 @@ class Planned:
             ("files to retire", self.retired.goes.files),
             ("after commit", published.seq if published else "none: the first run"),
         ]
-        columns = [[c.name, c.source_type, c.arrow_type, c.fidelity, c.rule] for c in self.columns]
+        columns = [
+            [c.name, c.source_type, file_type(c, self.spec), *arrival(c, self.spec)]
+            for c in self.columns
+        ]
         head = ["column", "source type", "arrives as", "fidelity", "rule"]
         return html_facts("Plan", facts) + html_table(head, columns)
 
@@ -135,5 +141,5 @@ def planned(
         )
     retired = retired_by(spec, log, plan, description)
     return Planned(
-        description, columns, transform, plan, splits, statements, retired, source, request
+        description, columns, transform, plan, splits, statements, retired, source, request, spec
     )

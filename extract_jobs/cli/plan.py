@@ -19,9 +19,9 @@ from extract_jobs.errors import EXIT_DONE, ConfigError, ExtractError, error_line
 from extract_jobs.planning.new_files import Objects
 from extract_jobs.planning.retired_preview import Amount, Retired
 from extract_jobs.planning.schema_comparison import audit_names
-from extract_jobs.schema import Column
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.transform.columns import audit_fields, inner_masks
+from extract_jobs.transform.columns import audit_fields
+from extract_jobs.transform.fidelity import arrival
 from extract_jobs.transform.transform import Transform
 from extract_jobs.watermark import Interval
 
@@ -143,23 +143,13 @@ def plan_text(spec: ExtractSpec, seen: Planned) -> str:
         output = spec.columns.rename.get(name, name)
         kind = files.get(output, "in the path")
         shown = name if output == name else f"{name} → {output}"
-        rows.append([shown, column.source_type, kind, *_how(column, spec)])
+        rows.append([shown, column.source_type, kind, *arrival(column, spec)])
     outputs = {spec.columns.rename.get(name, name) for name in types}
     gone = [n for n in files if n not in {*outputs, *audit_names(spec)}]
     rows += [[n, "-", files[n], "-", "gone from the source: NULL, as older files have it"]
              for n in gone]  # fmt: skip
     rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in audit_fields(spec)]
     return "\n".join([*lines, "", *aligned(rows)])
-
-
-def _how(column: Column, spec: ExtractSpec) -> tuple[str, str]:
-    """Return a column's fidelity and rule, with its masks."""
-    if mask := spec.columns.mask.get(column.name):
-        return "masked", f"{column.rule}, masked: {mask}"
-    inner = [f"{'.'.join(path)}: {mask}" for path, mask in inner_masks(column, spec).items()]
-    if inner:
-        return "masked inside", f"{column.rule}, masked inside: {', '.join(inner)}"
-    return column.fidelity, column.rule
 
 
 def _guessed_facts(transform: Transform) -> list[tuple[str, str]]:

@@ -450,7 +450,7 @@ def _overridden(
         problems += _overridden_problems(overrides, old, found)
     everywhere = {**config.tables, **resolved}
     problems += [
-        Problem("overrides", f"with them, {name} {text}")
+        Problem("", f"with the overrides, {name} {text}")
         for name, text in [
             *collisions({n: t.location for n, t in everywhere.items()}),
             *read_by_others(config.source, everywhere),

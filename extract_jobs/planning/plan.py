@@ -378,8 +378,3 @@ def check_unoccupied(spec: ExtractSpec, log: CommitLog, base: Base) -> None:
         f"({found.uri}); nothing was written. Give the table its own folder, or move that "
         "data away"
     )
-
-
-def fidelity(columns: Sequence[Column]) -> dict[str, str]:
-    """Return how faithfully each column's type is preserved, for the report."""
-    return {c.name: f"{c.source_type}: {c.fidelity}; {c.rule}" for c in columns}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -160,3 +161,23 @@ def test_history_shows_commits_newest_first(cli: Cli) -> None:
         ["t", "3", "published", "three"],
         ["t", "2", "published", "two"],
     ]
+
+
+def test_plan_and_report_say_what_a_cast_does(cli: Cli, tmp_path: Path) -> None:
+    write(
+        tmp_path / "shop.db",
+        "create table c (id integer primary key, kind text)",
+        "insert into c values (1, '7')",
+    )
+    with (tmp_path / "shop.yml").open("a") as file:
+        file.write("  c: {columns: {cast: {id: float64, kind: int32}}}\n")
+    lines = [line.split(maxsplit=4) for line in cli("plan", "shop.yml", "c")[1]]
+    seen = {line[0]: line[2:] for line in lines if line and line[0] in ("id", "kind")}
+    assert seen["id"][:2] == ["double", "by_permission"]
+    assert seen["kind"][:2] == ["int32", "lossless"]
+    assert seen["kind"][2].endswith("cast to int32, which fails the run if a value does not fit")
+    assert cli("run", "shop.yml", "c", "--run-id", "r")[0] == 0
+    written = tmp_path / "out/_extract/shop/c/reports/r/attempt-1.json"
+    report = json.loads(written.read_text())
+    assert report["fidelity"]["id"].startswith("INTEGER: by_permission; ")
+    assert report["fidelity"]["kind"] == f"TEXT: lossless; {seen['kind'][2]}"

@@ -177,7 +177,9 @@ def test_problems_of_overrides_name_them_or_the_table_that_they_do_not_fit() -> 
     assert str(caught.value) == (
         "sales.yml:10: tables.public.a: with the overrides, mode incremental needs watermark.column"
     )
-    with pytest.raises(ConfigError, match=r"with them, public\.b has the same target\.uri"):
+    with pytest.raises(
+        ConfigError, match=r"with the overrides, public\.b has the same target\.uri"
+    ):
         specs_of(config, {"target": {"uri": "s3://lake/one"}})
     with pytest.raises(ConfigError, match="expected a mapping of table keys"):
         specs_of(config, ["mode"])
