@@ -200,6 +200,14 @@ def test_a_damaged_value_is_refused(value: bytes) -> None:
         texts(value)
 
 
+def test_a_shredded_list_without_one_of_its_items_is_refused() -> None:
+    """The format demands that each item of a list is there, if only as a null."""
+    items = pa.list_(pa.struct([("value", pa.binary()), ("typed_value", pa.int64())]))
+    row = {"metadata": NO_NAMES, "value": None, "typed_value": [{"typed_value": 1}, None]}
+    with pytest.raises(DamagedVariantError):
+        variant_texts(pa.array([row], pa.struct([*PLAIN, ("typed_value", items)])))
+
+
 def test_values_that_share_bytes_cost_no_more_than_their_length() -> None:
     # Each list has two items, and both are the next list: 2**60 values in a few hundred bytes.
     value = b"\x00"

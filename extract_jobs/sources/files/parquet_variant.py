@@ -27,6 +27,10 @@ _DEEPEST = 200
 """Levels of lists and objects; Python's own stack ends at a multiple of that."""
 _LONGEST_NAMES = 2**28
 """Bytes of all field names of one value, which repeat what the file says once."""
+_DAMAGED = (
+    AttributeError, IndexError, KeyError, TypeError, UnicodeError, ValueError, struct.error,
+)  # fmt: skip
+"""What reading a value that is not encoded as the format demands raises."""
 
 
 class DamagedVariantError(Exception):
@@ -45,7 +49,7 @@ def variant_texts(values: pa.Array) -> pa.Array:
     """
     try:
         found = [None if row is None else _text(row) for row in rows_of(values, _leaf)]
-    except (struct.error, IndexError, UnicodeError, ValueError, TypeError, KeyError) as error:
+    except _DAMAGED as error:
         raise DamagedVariantError(type(error).__name__) from None
     return pa.array(found, pa.string())
 
