@@ -104,6 +104,16 @@ def test_half_of_a_surrogate_pair_is_reported(tmp_path: Path) -> None:
     assert rows(tmp_path, '{"a": "\\ud83d\\ude00"}\n') == [{"a": "\U0001f600"}]
 
 
+@pytest.mark.parametrize("before", ["", "x"])
+def test_a_bad_row_in_other_alphabets_is_reported_like_any_other(
+    tmp_path: Path, before: str
+) -> None:
+    """DuckDB's message about the row may end in half of a character, wherever it is cut."""
+    text = before + "é" * 200
+    with pytest.raises(SourceQueryFailed, match="line 1: the row has half of a surrogate pair"):
+        rows(tmp_path, f'{{"a": "{text}", "b": "\\ud800", "c": "{text}"}}\n')
+
+
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.text())
 OBJECTS = st.dictionaries(st.sampled_from(["a", "b"]), SCALARS, min_size=1)
 

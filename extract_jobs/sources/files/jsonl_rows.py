@@ -179,7 +179,8 @@ class JsonLines:
             return None
         try:
             shapes = self._shapes(lines)
-        except duckdb.Error:
+        except (duckdb.Error, UnicodeDecodeError):
+            # DuckDB quotes the line in its message, and may cut it inside of a character.
             return None
         return shapes if all(len(set(keys)) == len(keys) for keys in shapes) else None
 
