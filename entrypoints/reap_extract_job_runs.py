@@ -227,8 +227,9 @@ def count_overdue(
 ) -> list[str]:
     """Return the tables of all configs that have not succeeded for too long, and count them.
 
-    A table that never has is overdue from as long after its config was written. A config that
-    cannot be read is logged, and its tables are not counted.
+    A table that never has is overdue from as long after its config was written, or after a run
+    first took it by a pattern. A config that cannot be read is logged, and its tables are not
+    counted.
     """
     now = tracking.clock()
     since: dict[str, datetime] = {}
@@ -241,8 +242,11 @@ def count_overdue(
         except ConfigError as error:
             logger.warning("%s", error)
             continue
-        for table in (*config.tables, *_taken(config, settings, open_storage)):
-            since[f"{config.source.name}/{table}"] = listed.modified_at or now
+        written = listed.modified_at or now
+        tables = dict.fromkeys(config.tables, written)
+        for table, at in _taken(config, settings, open_storage).items():
+            tables.setdefault(table, max(at, written))
+        since.update({f"{config.source.name}/{table}": at for table, at in tables.items()})
     since.update(tracking.last_successes(list(since)))
     overdue = sorted(table for table, at in since.items() if now - at > settings.overdue)
     for table in overdue:
@@ -252,12 +256,15 @@ def count_overdue(
     return overdue
 
 
-def _taken(config: SourceConfig, settings: Settings, open_storage: OpenStorage) -> Iterator[str]:
-    """Yield the tables that the config's patterns took in the last execution."""
-    if config.patterns and settings.work_uri:
-        uri = known_tables_uri(settings.work_uri, config.source.name)
-        known = KnownTables.read(open_storage(uri), uri)
-        yield from known.tables if known else ()
+def _taken(
+    config: SourceConfig, settings: Settings, open_storage: OpenStorage
+) -> Mapping[str, datetime]:
+    """Return the tables that executions took by the config's patterns, and since when."""
+    if not config.patterns or not settings.work_uri:
+        return {}
+    uri = known_tables_uri(settings.work_uri, config.source.name)
+    known = KnownTables.read(open_storage(uri), uri)
+    return known.tables if known else {}
 
 
 @functools.cache

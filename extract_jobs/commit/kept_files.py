@@ -63,7 +63,7 @@ class KeptFiles:
         kept = self.by_commit()
         if not kept:
             return []
-        retired_at = self._outcome_times()
+        retired_at = self._outcome_times(min(kept))
         found = [
             one.uri
             for seq, files in kept.items()
@@ -74,9 +74,13 @@ class KeptFiles:
             self.state.delete_all(found)
         return found
 
-    def _outcome_times(self) -> dict[int, datetime]:
-        """Return when each commit ended; one that has not ended may still be copying."""
-        listed = self.state.list(join(self.state_uri, "outcomes") + "/")
+    def _outcome_times(self, first: int) -> dict[int, datetime]:
+        """Return when each commit from one on ended; one that has not may still be copying.
+
+        Lists no older ones, so that the cost does not grow with history.
+        """
+        folder = join(self.state_uri, "outcomes") + "/"
+        listed = self.state.list(folder, f"{folder}{first - 1:0{_SEQ_DIGITS}d}.json")
         return {
             seq: one.modified_at
             for one in listed

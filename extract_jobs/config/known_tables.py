@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from extract_jobs.config import SourceConfig
 from extract_jobs.config.locations import table_parts
@@ -27,16 +27,17 @@ class KnownTables:
     """The tables of a source that runs took by a pattern.
 
     Attributes:
-        tables: Those that were there when they were last selected.
+        tables: Those that were there when they were last selected, and when a run first took each.
         gone: Those that the source has no more, and when that was noticed, as ISO 8601.
     """
 
-    tables: frozenset[str] = frozenset()
+    tables: Mapping[str, datetime] = field(default_factory=dict)
     gone: Mapping[str, str] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the stored form."""
-        data = {"version": 1, "tables": sorted(self.tables), "gone": dict(self.gone)}
+        taken = {name: _text(at) for name, at in sorted(self.tables.items())}
+        data = {"version": 1, "tables": taken, "gone": dict(self.gone)}
         return json.dumps(data, ensure_ascii=False).encode()
 
     @classmethod
@@ -48,7 +49,7 @@ class KnownTables:
             if data is None or data["version"] != 1:
                 return None
             return cls(
-                frozenset(map(str, data["tables"])),
+                {n: datetime.fromisoformat(at).astimezone(UTC) for n, at in data["tables"].items()},
                 {str(name): str(at) for name, at in data["gone"].items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -103,11 +104,12 @@ def news(
         for name in (*before.tables, *before.gone)
         if name not in config.tables and name not in config.listed and _belongs(config, name)
     }
-    gone = {name: before.gone.get(name, now.isoformat(timespec="seconds")) for name in missing}
+    gone = {name: before.gone.get(name, _text(now)) for name in missing}
+    kept = (before.tables.keys() & taken) | chosen
     return News(
-        tuple(sorted(chosen - before.tables)) if known else (),
+        tuple(sorted(chosen - before.tables.keys())) if known else (),
         tuple(sorted(missing - before.gone.keys())),
-        KnownTables((before.tables & taken) | chosen, gone),
+        KnownTables({name: before.tables.get(name, now) for name in kept}, gone),
     )
 
 
@@ -160,6 +162,10 @@ def _belongs(config: SourceConfig, name: str) -> bool:
     """Return whether a pattern would still take a table of that name."""
     [table] = as_listed([name])
     return any(one.matches(table) and not one.excludes(table) for one in config.patterns)
+
+
+def _text(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")
 
 
 def _counted(names: tuple[str, ...]) -> str:

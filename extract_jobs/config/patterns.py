@@ -54,7 +54,10 @@ class Pattern:
     def excludes(self, table: ListedTable) -> bool:
         """Return whether a table is left out: by its whole name, or by its name in the schema."""
         names = (table.name, table.plain, table.table)
-        return any(fnmatchcase(name, glob) for name in names for glob in self.exclude)
+        # Compared as text too: a name with brackets does not match itself as a glob.
+        return any(
+            name == glob or fnmatchcase(name, glob) for name in names for glob in self.exclude
+        )
 
 
 def is_pattern(name: str, own: Any) -> bool:

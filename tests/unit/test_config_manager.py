@@ -667,6 +667,14 @@ def test_every_call_and_rerun_of_an_execution_sees_the_tables_that_the_first_cal
     assert patterned(ALL, execution=f"{EXECUTION}-4", list_tables=True)["note"] == ""
 
 
+def test_a_table_with_brackets_in_its_name_is_excluded_by_its_name(patterned):
+    patterned.execute('create table "copy[1]" (id int)')
+    config = yaml.safe_load(patterned.config.read_text())
+    config["tables"]["*"]["exclude"].append("copy[1]")
+    patterned.config.write_text(yaml.safe_dump(config, sort_keys=False))
+    assert tables_in(patterned(ALL, list_tables=True)) == ["orders", "lines"]
+
+
 def test_tags_select_tables_of_patterns(patterned):
     given = {"source_name": "sales", "extract_tables": ["tag:daily"]}
     assert tables_in(patterned(given, list_tables=True)) == ["lines"]

@@ -21,6 +21,8 @@ from botocore.exceptions import ClientError
 from entrypoints.reap_extract_job_runs import DAYS, Settings, count_overdue, reap, stop_silent
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
+from extract_jobs.config import load_config, with_listed
+from extract_jobs.config.known_tables import KnownTables, as_listed, known_tables_uri, news
 from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.reporting.report import Report, ReportedError
@@ -560,6 +562,32 @@ def test_tables_without_a_success_for_too_long_are_counted(tmp_path, client, tra
     later = Tracking(client, tracking.table, lambda: written + timedelta(hours=40))
     succeed(later, "sales/public.a", None)
     assert overdue(timedelta(hours=47)) == ["sales/public.b"]
+
+
+def test_a_table_of_a_pattern_is_overdue_from_when_a_run_first_took_it(
+    tmp_path, client, tracking, capsys
+):
+    name = f"sales-{uuid.uuid4().hex[:8]}"
+    text = CONFIG.format(name=name).replace("public.a: , public.b: ", "public.*: ")
+    (tmp_path / f"{name}.yml").write_text(text)
+    written = datetime.fromtimestamp((tmp_path / f"{name}.yml").stat().st_mtime, UTC)
+    config = load_config(text, "config")
+    work = str(tmp_path / "work")
+    storage, uri = open_storage(work), known_tables_uri(work, name)
+    for hours, names in ((1, ["public.a"]), (100, ["public.a", "public.b"])):
+        listed = with_listed(config, as_listed(names))
+        known = KnownTables.read(storage, uri)
+        found = news(listed, known, names, written + timedelta(hours=hours))
+        storage.put(uri, found.known.to_bytes())
+    settings = Settings(MACHINE, str(tmp_path), timedelta(hours=26), work)
+
+    def overdue(after):
+        later = Tracking(client, tracking.table, lambda: written + after)
+        return count_overdue(settings, tracking=later, open_storage=open_storage)
+
+    assert overdue(timedelta(hours=101)) == [f"{name}/public.a"]
+    assert overdue(timedelta(hours=127)) == [f"{name}/public.a", f"{name}/public.b"]
+    capsys.readouterr()
 
 
 def test_what_the_deployment_leaves_out_is_named():
