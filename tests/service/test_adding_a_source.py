@@ -124,9 +124,9 @@ def test_the_example_is_short(blocks: list[str]) -> None:
 
 
 def test_what_the_page_names_is_there() -> None:
-    links = re.findall(r"\]\(([^)#]+)", PAGE.read_text())
-    assert links
-    assert [link for link in links if not (PAGE.parent / link).exists()] == []
+    names = re.findall(r"`((?:extract_jobs|infra|tests)/[\w/.]+)`", PAGE.read_text())
+    assert names
+    assert [name for name in names if not (PAGE.parents[1] / name).exists()] == []
 
 
 @pytest.mark.usefixtures("database")

@@ -74,7 +74,7 @@ def test_all_splits_see_one_moment_while_rows_are_moved_and_added(
                     for row in part]  # fmt: skip
         whole = [rows(snapshot, Split(0)) for _ in range(4)]
         counted = snapshot.count()
-        assert writer.done > at + 10  # the writer went on meanwhile
+        assert writer.done > at  # the writer went on meanwhile
     assert all(sorted(read) == sorted(one) for one in whole)
     assert len(read) == counted
     assert {row[1] for row in read} >= set(range(ROWS))
