@@ -30,6 +30,9 @@ DEFAULT_JOBS = 4
 """Tables at a time, unless a person says otherwise: waits for a source overlap, and the machine's
 memory and Python's one lock do not become the next bottleneck."""
 
+_END_SECONDS = 2.0
+"""How long a thread that has no table left may take to end."""
+
 
 def tables_at_once(wanted: int | None, specs: Sequence[ExtractSpec], at_most: int) -> int:
     """Return how many tables run at a time, at least 1.
@@ -67,8 +70,11 @@ def side_by_side(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     with WorkerProcesses(worker_modules(specs), most=cores) as workers:
         tables = _Tables(specs, begin, workers, trace=trace)
-        for _ in range(jobs):
-            threading.Thread(target=tables.work, name="table", daemon=True).start()
+        threads = [
+            threading.Thread(target=tables.work, name="table", daemon=True) for _ in range(jobs)
+        ]
+        for thread in threads:
+            thread.start()
         try:
             for _ in specs:
                 yield tables.next()
@@ -77,6 +83,10 @@ def side_by_side(
         finally:
             for _ in tables.stop():
                 pass
+            # A thread that frees what it has while the interpreter ends can abort the process.
+            deadline = time.monotonic() + _END_SECONDS
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class _Tables:

@@ -47,12 +47,13 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
     base = log.finish_last()
     wanted = _wanted(log, seq, base.published)
     live = log.live(wanted)
-    if len({str(one.interval) for one in live}) > 1:
-        raise ConfigError(
-            f"the files of commit {seq} hold several intervals, of increments: only a table whose "
-            "runs replace it, or its partitions, can be rolled back. To read rows again, start "
-            "the table over, or run a backfill"
-        )
+    for at in (wanted, base.published):
+        if len({str(one.interval) for one in log.live(at)}) > 1:
+            raise ConfigError(
+                f"the files of commit {at.seq if at else 0} hold several intervals, of increments: "
+                "only a table whose runs replace it, or its partitions, can be rolled back. To "
+                "read rows again, start the table over, or run a backfill"
+            )
     staged = _staged(log, live, wanted)
     commit = next_commit(
         base,
