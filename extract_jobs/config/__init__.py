@@ -6,6 +6,7 @@ Every problem of a config is reported at once, with its line.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,8 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.extract_spec import problems as spec_problems
 from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.storage import join
+
+logger = logging.getLogger(__name__)
 
 TAG = "tag:"
 """Begins what selects the tables that have a tag."""
@@ -175,8 +178,9 @@ def with_listed(config: SourceConfig, listed: Sequence[ListedTable]) -> SourceCo
         listed: All tables of the source.
 
     Raises:
-        ConfigError: A pattern matches no table, a table that it takes would be written where
-            another one is, or there are more than `MOST_TABLES`; every problem at once.
+        ConfigError: A pattern matches no table, or excludes all that it matches; a table that it
+            takes would be written where another one is; there are more than `MOST_TABLES`. Every
+            problem at once.
     """
     problems = [
         Problem(
@@ -187,6 +191,14 @@ def with_listed(config: SourceConfig, listed: Sequence[ListedTable]) -> SourceCo
         )
         for one in unmatched(config.patterns, listed)
     ]
+    for one in config.patterns:
+        if (matching := list(filter(one.matches, listed))) and all(map(one.excludes, matching)):
+            text = f"exclude leaves out all of the {len(matching)} tables and views that it matches"
+            problems.append(Problem(f"tables.{one.name}", text, one.line))
+        for name in one.exclude:
+            if not any(replace(one, exclude=(name,)).excludes(table) for table in listed):
+                text = nearest(name, (table.name for table in matching))
+                logger.warning("tables.%s: exclude: %s matches no table%s", one.name, name, text)
     found = list(islice(taken(config.patterns, config.tables, listed), MOST_TABLES + 1))
     if len(found) > MOST_TABLES:
         raise ConfigError(
@@ -327,7 +339,7 @@ def specs_for(
 
     Args:
         config: The config.
-        tables: Names that the config has, as `resolve_tables` returns them.
+        tables: Names that the config has, without globs.
         run_id_for: Returns a table's ``run_id``.
         attempt: From 1.
         overrides: Table keys that override those of every table.
@@ -342,7 +354,8 @@ def specs_for(
         One spec per table, in the order of ``tables``.
 
     Raises:
-        ConfigError: The overrides, or a table with them, are wrong; lists every problem.
+        ConfigError: The config has no such table, or the overrides, or a table with them, are
+            wrong; lists every problem.
 
     Example:
         >>> config = load_config('''
@@ -356,6 +369,13 @@ def specs_for(
         's3://lake/raw/shop/orders'
     """
     specs = []
+    tables = [tables] if isinstance(tables, str) else tables
+    if unknown := [name for name in tables if name not in config.tables]:
+        raise refusal(
+            config.where,
+            [Problem("tables", f"there is no {name!r}{nearest(name, config.tables)}")
+             for name in unknown],
+        )  # fmt: skip
     resolved = _overridden(config, tables, overrides)
     if not confirmed:
         replaced = [p for t in resolved for p in replaced_by_less(config.tables[t.name], t)]

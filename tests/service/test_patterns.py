@@ -145,6 +145,7 @@ def test_status_needs_no_source_after_a_run(
         ('  "*": {mode: some}', "'some' is not full or incremental"),
         ("  orders: {exclude: [a]}", 'only an entry whose name is a pattern, such as "public.*"'),
         ('  "*": {exclude: 3}', "expected a list of names and globs"),
+        ('  "*": {exclude: ["*"]}', "tables.*: exclude leaves out all of the 3 tables and views"),
     ],
 )
 def test_what_is_wrong_with_a_pattern_is_said(cli: Cli, tables: str, said: str) -> None:
@@ -152,6 +153,15 @@ def test_what_is_wrong_with_a_pattern_is_said(cli: Cli, tables: str, said: str) 
     code, _, err = cli("plan", "shop.yml")
     assert code == 78
     assert said in err
+
+
+def test_an_excluded_name_that_no_table_has_is_warned_about(
+    cli: Cli, caplog: pytest.LogCaptureFixture
+) -> None:
+    config('  "*": {exclude: [ordres, "*_tmp"]}\n')
+    assert cli("plan", "shop.yml")[0] == 0
+    assert "exclude: ordres matches no table; did you mean orders?" in caplog.text
+    assert "_tmp" not in caplog.text
 
 
 def test_two_tables_for_one_folder_are_refused_by_name(cli: Cli) -> None:

@@ -792,3 +792,12 @@ def test_paths_start_from_the_config_s_folder(monkeypatch: pytest.MonkeyPatch) -
     assert d.target.uri == "/configs/~d/x"
     [moved, *_] = specs_of(config, {"target": {"compression": "gzip"}})
     assert moved.target.uri == "/configs/out/a"
+
+
+@pytest.mark.parametrize("tables", [["nope"], "nope", ["*"]])
+def test_specs_of_tables_that_the_config_lacks_are_refused(tables: Any) -> None:
+    config = config_of("  public.note: {}\n")
+    with pytest.raises(ConfigError, match=r"there is no '(nope|\*)'"):
+        specs_for(config, tables, run_id_for=lambda _: "r")
+    [spec] = specs_for(config, "public.note", run_id_for=lambda _: "r")
+    assert spec.extract_table == "public.note"
