@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from extract_jobs.config.checks import check_defaults, check_frame, event_key_problems, trace
-from extract_jobs.config.file import parse_yaml
+from extract_jobs.config.file import read_yaml
 from extract_jobs.config.locations import collisions, segment
 from extract_jobs.config.model import JobSettings, SourceSettings
 from extract_jobs.config.patterns import (
@@ -123,15 +123,16 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
             ...
         extract_jobs.errors.ConfigError: shop.yml: ...
     """
-    file = parse_yaml(text, where)
+    file, problems = read_yaml(text, where)
     if not isinstance(file.data, dict):
         found = "is empty" if file.data is None else "is not a mapping"
         raise ConfigError(f"{where}: {found}; expected version, source, defaults and tables")
     if "${" in (text if isinstance(text, str) else text.decode(errors="replace")):
         file.data, unfilled = fill_in(file, os.environ)
         if unfilled:
-            raise refusal(where, unfilled)
-    source, problems = check_frame(file)
+            raise refusal(where, [*problems, *unfilled])
+    source, wrong = check_frame(file)
+    problems += wrong
     if source is not None and folder is not None:
         source = located(source, folder)
     problems += event_key_problems(file, source)

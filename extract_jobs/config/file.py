@@ -62,6 +62,18 @@ class YamlFile:
 
 
 def parse_yaml(text: str | bytes, where: str) -> YamlFile:
+    """Read one YAML document, as `read_yaml`, and refuse duplicate keys.
+
+    Raises:
+        ConfigError: As `read_yaml`, or a duplicate key.
+    """
+    file, doubled = read_yaml(text, where)
+    if doubled:
+        raise refusal(where, doubled)
+    return file
+
+
+def read_yaml(text: str | bytes, where: str) -> tuple[YamlFile, list[Problem]]:
     """Read one YAML document.
 
     Args:
@@ -69,10 +81,11 @@ def parse_yaml(text: str | bytes, where: str) -> YamlFile:
         where: What messages call it, such as its path or URI.
 
     Returns:
-        Its data and lines; an empty document's data is None.
+        Its data and lines, with the first value of each key; an empty document's data is None. And
+        a problem for each duplicate key, so that it can be reported together with others.
 
     Raises:
-        ConfigError: Not UTF-8, not YAML, more than one document, a duplicate key, a tag, or a
+        ConfigError: Not UTF-8, not YAML, more than one document, a tag, or a
             document that is nested too deeply or grows too large through its aliases.
     """
     if len(text) > MAX_BYTES:
@@ -96,8 +109,8 @@ def parse_yaml(text: str | bytes, where: str) -> YamlFile:
     builder = _Builder()
     data = builder.value(root, ())
     if builder.problems:
-        raise refusal(where, builder.problems)
-    return YamlFile(where, data, root, builder)
+        raise refusal(where, [*builder.problems, *builder.doubled])
+    return YamlFile(where, data, root, builder), builder.doubled
 
 
 def _check_depth(text: str, where: str) -> None:
@@ -131,6 +144,7 @@ class _Builder:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.doubled: list[Problem] = []
         self._done: dict[int, tuple[Any, int]] = {}
         self._entries: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
         self._open: set[int] = set()
@@ -183,7 +197,9 @@ class _Builder:
                     merged.setdefault(name, entry)
             elif key.value in own:
                 first = own[key.value][0].start_mark.line + 1
-                self._problem(key, (*path, key.value), f"given twice; the first is on line {first}")
+                text = f"given twice; the first is on line {first}"
+                place = dotted((*path, key.value))
+                self.doubled.append(Problem(place, text, key.start_mark.line + 1))
             else:
                 own[key.value] = key, child
         self._entries[id(node)] = {**merged, **own}

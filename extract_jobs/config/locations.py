@@ -11,17 +11,18 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from pydantic import ValidationError
 
-from extract_jobs.config.model import TableConfig
+from extract_jobs.config.model import SourceSettings, TableConfig
 from extract_jobs.config.problems import DataProblem, nearest, problems_in
 from extract_jobs.spec.parts import TargetSpec
 from extract_jobs.spec.uris import absolute, normal_uri
 from extract_jobs.storage import encoded, join
 
 DEFAULT_SCHEMA = "public"
+UNKNOWN_DATABASE = "default"
 QUERY_SCHEMA = "query"
 STATE_FOLDER = "_extract"
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"|([^."]+)')
@@ -58,25 +59,44 @@ def catalog_name(name: str) -> str:
     return re.sub(r"[^a-z0-9_]", "_", name.lower())
 
 
-def table_parts(extract_table: str, is_query: bool = False) -> tuple[str, str]:
+def default_schema(source: SourceSettings) -> str:
+    """Return what ``{schema}`` is for a table that is named without one.
+
+    MySQL's schemas are its databases, so it is the database of the connection, or ``default`` if
+    the config does not name it but a secret or variable does.
+    """
+    if source.type != "mysql":
+        return DEFAULT_SCHEMA
+    try:
+        url = urlsplit(source.connection.url or "")
+    except ValueError:
+        return UNKNOWN_DATABASE  # the connection's own check says what is wrong
+    named = [unquote(url.path.removeprefix("/")), *parse_qs(url.query).get("dbname", ())]
+    return source.connection.database or next(filter(None, named), UNKNOWN_DATABASE)
+
+
+def table_parts(
+    extract_table: str, is_query: bool = False, schema: str = DEFAULT_SCHEMA
+) -> tuple[str, str]:
     """Return schema and table of a name, for placeholders.
 
     Args:
         extract_table: ``schema.table`` or ``table``; parts may be quoted as in SQL. Without quotes
             the schema ends at the first dot.
         is_query: Whether it names a query; then the whole name is the table.
+        schema: That of a table that is named without one.
 
     Returns:
-        The schema is ``query`` for a query, and ``public`` for a table without a schema.
+        The schema is ``query`` for a query.
     """
     if is_query:
         return QUERY_SCHEMA, extract_table
     first = _IDENTIFIER.match(extract_table)
     if first is None:
-        return DEFAULT_SCHEMA, extract_table
+        return schema, extract_table
     rest = extract_table[first.end() :]
     if not rest.startswith(".") or len(rest) == 1:
-        return DEFAULT_SCHEMA, _bare(extract_table)
+        return schema, _bare(extract_table)
     return _bare(first[0]), _bare(rest[1:])
 
 
@@ -117,12 +137,12 @@ def default_state_base(target_uri: str) -> str:
 
 
 def location_of(
-    source_name: str, name: str, table: TableConfig, folder: str | None = None
+    source: SourceSettings, name: str, table: TableConfig, folder: str | None = None
 ) -> tuple[TableLocation | None, list[DataProblem]]:
     """Fill in a table's placeholders.
 
     Args:
-        source_name: The source's name.
+        source: The source.
         name: The table's key in the config.
         table: Its merged config.
         folder: Where relative paths start; None leaves them unchanged.
@@ -130,8 +150,8 @@ def location_of(
     Returns:
         The location and no problems, or None and every problem.
     """
-    schema, bare = table_parts(name, table.query is not None)
-    names = {"source_name": source_name, "schema": schema, "table": bare}
+    schema, bare = table_parts(name, table.query is not None, default_schema(source))
+    names = {"source_name": source.name, "schema": schema, "table": bare}
     found: list[DataProblem] = []
 
     def filled(path: tuple[str, ...], template: str, encode: Callable[[str], str] = segment) -> str:
@@ -166,7 +186,7 @@ def location_of(
     except ValidationError as error:
         inner = problems_in(error, target, TargetSpec)
         return None, [DataProblem(("target", *f.path), f.text, f.partial) for f in inner]
-    return TableLocation(checked, join(base, segment(source_name), segment(name))), []
+    return TableLocation(checked, join(base, segment(source.name), segment(name))), []
 
 
 def collisions(locations: Mapping[str, TableLocation]) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from extract_jobs.config.locations import TableLocation, location_of
 from extract_jobs.config.model import SourceSettings, TableConfig
 from extract_jobs.config.problems import DataProblem, Path, exists, model_at, problems_in
+from extract_jobs.config.spellings import misspelled
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.predicates import where_problem
 from extract_jobs.spec.rules import glob_reaches
@@ -118,16 +119,22 @@ def resolve_table(
     line: int,
     folder: str | None = None,
 ) -> tuple[ResolvedTable | None, list[DataProblem]]:
-    """Validate merged values as a table, and as the spec that will be made of it."""
+    """Validate merged values as a table, and as the spec that will be made of it.
+
+    Values that are wrong by themselves do not keep the others from being checked: every problem
+    that does not depend on them is found too.
+    """
+    found: list[DataProblem] = []
     try:
         config = TableConfig.model_validate(values)
     except ValidationError as error:
-        return None, problems_in(error, values, TableConfig)
+        found = problems_in(error, values, TableConfig)
+        return None, [*found, *_other_problems(source, name, values, folder, found)]
     if source is None:
-        return None, []
-    found: list[DataProblem] = []
+        return None, location_of(_ANY_SOURCE, name, config, folder)[1]
     if config.exclude:
         found.append(DataProblem(("exclude",), _NO_PATTERN))
+    found += misspelled(config)
     most = source.max_connections - 1
     wanted = config.split.max_connections
     if wanted > most and exists(values, _SPLITS):
@@ -148,8 +155,12 @@ def resolve_table(
     if config.spill_folder is not None:
         spill = absolute(config.spill_folder, folder)
         config = config.model_copy(update={"spill_folder": spill})
-    location, misplaced = location_of(source.name, name, config, folder)
+    location, misplaced = location_of(source, name, config, folder)
     found += misplaced
+    if location is None:
+        elsewhere = {"target": config.target.model_copy(update=_ELSEWHERE), "state_uri": None}
+        location, wrong = location_of(source, name, config.model_copy(update=elsewhere), folder)
+        found += [one for one in wrong if one not in found]
     if location is None:
         return None, found
     table = ResolvedTable(name, config, location, values, line)
@@ -159,6 +170,47 @@ def resolve_table(
     except ValidationError as error:
         found += problems_in(error, values, ExtractSpec)
     return (None if found else table), found
+
+
+_ANY_SOURCE = SourceSettings.model_construct(name="source", type="postgres")
+"""In place of a source that is itself wrong, to check placeholders."""
+_ELSEWHERE = {"uri": "s3://bucket/table", "catalog": None}
+"""In place of a location that is wrong, to check everything else."""
+
+
+def _other_problems(
+    source: SourceSettings | None,
+    name: str,
+    values: Mapping[str, Any],
+    folder: str | None,
+    known: Sequence[DataProblem],
+) -> Iterator[DataProblem]:
+    """Yield what is wrong with a table beside the values that are known to be wrong.
+
+    A key that does not exist may be meant for any other, so nothing is said then about values that
+    are missing or conflict; the same holds for the mode and the watermark.
+    """
+    rest: Any = dict(values)
+    for one in known:
+        rest = _without(rest, one.path)
+    try:
+        TableConfig.model_validate(rest)
+    except ValidationError:
+        return
+    _, found = resolve_table(source, name, rest, 0, folder)
+    unsure = any(
+        one.path[:1] in ((), ("mode",), ("watermark",)) or not _is_known(one.path) for one in known
+    )
+    yield from (one for one in found if not (unsure and one.partial))
+
+
+def _without(data: Any, path: Path) -> Any:
+    """Return data without the value at a path; unchanged if there is none."""
+    if not path or not isinstance(data, Mapping) or path[0] not in data:
+        return data
+    if len(path) == 1 or not isinstance(data[path[0]], Mapping):
+        return {key: value for key, value in data.items() if key != path[0]}
+    return {**data, path[0]: _without(data[path[0]], path[1:])}
 
 
 def located(source: SourceSettings, folder: str) -> SourceSettings:

@@ -23,6 +23,7 @@ from extract_jobs.config import (
 )
 from extract_jobs.config.locations import catalog_name, fill, segment, table_parts
 from extract_jobs.config.model import TableConfig
+from extract_jobs.config.spellings import CAST_TYPES
 from extract_jobs.config.worker_sizes import (
     EMR_GB,
     EMR_MOST_GB,
@@ -34,6 +35,7 @@ from extract_jobs.config.worker_sizes import (
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.source_types import BUILT_IN
+from extract_jobs.transform.types import TYPE_NAMES
 from tests.support.sampling import EXHAUSTIVE
 
 HEAD = """\
@@ -294,6 +296,29 @@ def test_schema_and_table_of_a_name(name: str, parts: tuple[str, str]) -> None:
     assert table_parts(name, is_query=True) == ("query", name)
 
 
+@pytest.mark.parametrize(
+    ("connection", "schema"),
+    [
+        ("url: 'mysql://me@db/shop'", "shop"),
+        ("url: 'mysql://me@db:3306/sh%20op?sslmode=require'", "sh%20op"),
+        ("url: 'mysql://me@db/?dbname=shop'", "shop"),
+        ("url: 'mysql://me@db/other', database: shop", "shop"),
+        ("secret_id: shop/login, database: shop", "shop"),
+        ("secret_id: shop/login", "default"),
+    ],
+)
+def test_the_schema_of_mysql_is_its_database(connection: str, schema: str) -> None:
+    config = load_config(
+        f"version: 1\nsource: {{name: s, type: mysql, connection: {{{connection}}}}}\n"
+        "defaults: {target: {uri: 's3://lake/{schema}/{table}'}}\n"
+        "tables: {orders: , crm.people: , q: {query: select 1}}\n",
+        "sales.yml",
+    )
+    assert [spec.target.uri for spec in specs_of(config)] == [
+        f"s3://lake/{schema}/orders", "s3://lake/crm/people", "s3://lake/query/q",
+    ]  # fmt: skip
+
+
 def test_placeholders_are_filled_in_everywhere_and_only_once() -> None:
     config = config_of(
         "  s.Big-Table: {state_uri: 's3://state/{schema}', "
@@ -420,6 +445,10 @@ extra: 1
         "sales.yml:6: source.max_connection: unknown key; did you mean max_connections?",
         "sales.yml:8: defaults.job_type: 'gleu' is not glue, emr or ecs; did you mean glue?",
         (
+            "sales.yml:10: defaults.target.uri: unknown placeholder {tabel}; did you mean table? "
+            "(known: {source_name}, {schema}, {table})"
+        ),
+        (
             "sales.yml:11: defaults.target.file_bytes: '256MBB' is not a size such as 268435456, "
             "256MB or 256MiB"
         ),
@@ -435,6 +464,64 @@ extra: 1
             "integer"
         ),
         "sales.yml:19: extra: unknown key; known here: version, source, defaults, tables",
+    ]
+
+
+def test_a_wrong_value_hides_nothing_that_does_not_depend_on_it() -> None:
+    lines = problems_of(
+        HEAD + "defaults: {job_type: gleu, target: {uri: 's3://lake/{tabel}'}}\ntables:\n"
+        "  a: {mode: incremental}\n  b: {target: {file_bytes: x}, where: '1;'}\n"
+        "  c: {mode: incremental, watermrk: {column: x}}\n  d: {mode: incrementel}\n"
+    )
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["sales.yml:7", "defaults.job_type"],
+        ["sales.yml:7", "defaults.target.uri"],
+        ["sales.yml:9", "tables.a"],
+        ["sales.yml:10", "tables.b.target.file_bytes"],
+        ["sales.yml:10", "tables.b.where"],
+        ["sales.yml:11", "tables.c.watermrk"],
+        ["sales.yml:12", "tables.d.mode"],
+    ]
+    assert "mode incremental needs watermark.column" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("columns: {cast: {id: bigint}}",
+         "columns.cast.id: 'bigint': no such type; did you mean int64?"),
+        ("columns: {cast: {id: 'decimal(50,2)'}}",
+         "columns.cast.id: 'decimal(50,2)': no such type"),
+        ("target: {partition_by: ['week(at)']}",
+         "target.partition_by[0]: 'week(at)': no such function; the functions are year"),
+        ("target: {partition_by: ['moth(at)']}",
+         "target.partition_by[0]: 'moth(at)': no such function"),
+        ("target: {partition_by: ['day(at']}",
+         "target.partition_by[0]: 'day(at': expected day(column)"),
+    ],
+)  # fmt: skip
+def test_types_and_functions_that_there_are_not_are_found_offline(table: str, problem: str) -> None:
+    [line] = problems_of(HEAD + DEFAULTS + f"tables: {{t: {{{table}}}}}\n")
+    assert line.startswith(f"sales.yml:9: tables.t.{problem}")
+
+
+def test_types_and_functions_that_there_are_pass_offline() -> None:
+    casts = [*TYPE_NAMES, "decimal( 38 , 0 )"]
+    assert set(CAST_TYPES) == set(TYPE_NAMES)
+    given = ", ".join(f"c{n}: '{one.replace('p,s', '9,2')}'" for n, one in enumerate(casts))
+    config_of(
+        f"  t: {{columns: {{cast: {{{given}}}}}, target: {{partition_by: ['day(a b)', 'sum(eur)',"
+        " x, 'total (eur)', run_id]}}\n"
+    )
+
+
+def test_a_duplicate_key_hides_no_other_problem() -> None:
+    assert problems_of(
+        HEAD + DEFAULTS + "tables:\n  a: {mdoe: full}\n  b: {mode: full, mode: incremental}\n  a:\n"
+    ) == [
+        "sales.yml:10: tables.a.mdoe: unknown key; did you mean mode?",
+        "sales.yml:11: tables.b.mode: given twice; the first is on line 11",
+        "sales.yml:12: tables.a: given twice; the first is on line 10",
     ]
 
 

@@ -337,6 +337,22 @@ def test_types_of_increments_only_widen(tmp_path: Path) -> None:
     assert types_of(later.at(later.choose(third, now)))["left_out"] == "int64"
 
 
+def test_an_increment_that_matches_no_file_at_all_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = datetime(2026, 6, 1, tzinfo=UTC)
+    spec = files_spec(tmp_path, "*.csv", mode="incremental")
+    (tmp_path / "1.csv").write_text("id\n1\n")
+    first = FilesSource.open(spec).choose(None, now)
+    source = FilesSource.open(spec)
+    assert source.at(source.choose(first, now)).has_nothing_new()
+    assert not caplog.records, "nothing new is no trouble"
+    source = FilesSource.open(files_spec(tmp_path, "*.cvs", mode="incremental"))
+    assert source.at(source.choose(first, now)).has_nothing_new()
+    [warned] = caplog.messages
+    assert f"no object matches {tmp_path}/*.cvs any more" in warned
+
+
 def parquet(path: Path, **columns: pa.Array) -> None:
     pq.write_table(pa.table(columns), path)
 

@@ -149,6 +149,12 @@ class FilesSource:
                 f"expected at least one{self._nearest()}. Check connection.uri and files.glob: * "
                 "stays within a folder, ** crosses folders, names that begin with _ or . are hidden"
             )
+        if not listed:
+            logger.warning(
+                "%s: no object matches %s%s any more, not even those that were read before: check "
+                "connection.uri and files.glob, unless they were removed on purpose",
+                self.spec.extract_table, self.folder, self.files.glob,
+            )  # fmt: skip
         about = dict(last.about) if last and only_new else {}
         inspected: list[Listed] = []
         if new:
