@@ -172,7 +172,9 @@ def resolve_table(
     return (None if found else table), found
 
 
-_ANY_SOURCE = SourceSettings.model_construct(name="source", type="postgres")
+_ANY_SOURCE = SourceSettings.model_validate(
+    {"name": "source", "type": "sqlite", "connection": {"path": "x"}}
+)
 """In place of a source that is itself wrong, to check placeholders."""
 _ELSEWHERE = {"uri": "s3://bucket/table", "catalog": None}
 """In place of a location that is wrong, to check everything else."""
