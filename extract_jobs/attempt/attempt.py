@@ -469,6 +469,7 @@ def table_layout(
         parent=last.seq if last else 0,
         overwrite=spec.target.write_mode == "overwrite",
         known=last.columns if last else (),
+        is_in_log=lambda seq: log.read(seq) is not None,
     )
 
 

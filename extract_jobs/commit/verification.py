@@ -109,7 +109,7 @@ def _compare(
     live, known = log.live_files(last), frozenset[str]()
     folder = target_uri
     if log.table is not None:
-        named = log.table.referenced()
+        named = log.table.referenced(parent=last.seq if last else 0)
         # Another tool may have put the rows of the others into other files.
         live = [f for f in live if normal_uri(f.staged.uri) in named.current]
         known, folder = named.files, join(target_uri, DATA_FOLDER)

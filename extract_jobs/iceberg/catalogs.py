@@ -39,8 +39,6 @@ def open_catalog(spec: CatalogSpec, open_storage: OpenStorage, *, create: bool) 
     Raises:
         ConfigError: pyiceberg is not installed.
     """
-    if spec.path is not None and not create and not Path(spec.path).exists():
-        return None
     try:
         import pyiceberg.io.pyarrow  # noqa: F401
     except ImportError as error:
@@ -48,6 +46,8 @@ def open_catalog(spec: CatalogSpec, open_storage: OpenStorage, *, create: bool) 
             f"target.format iceberg needs pyiceberg ({error.name} is missing): install "
             "'extract-jobs[iceberg]'"
         ) from error
+    if spec.path is not None and not create and not Path(spec.path).exists():
+        return None
     from extract_jobs.iceberg.files import OPEN_STORAGE, StorageFiles
 
     # A table's own properties could otherwise name any class to load.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,7 @@ class IcebergTable:
         parent: int,
         overwrite: bool,
         known: Collection[str],
+        is_in_log: Callable[[int], bool],
     ) -> Layout:
         """Check that a run can write to the table, and assign ids to its columns. Read-only.
 
@@ -112,15 +113,24 @@ class IcebergTable:
             parent: The last published commit; 0 for none.
             overwrite: Whether the run replaces every row.
             known: Columns of the last commit's files.
+            is_in_log: Returns whether the log has a commit with that position.
 
         Raises:
-            ConfigError: The table is not this log's, is gone, or was altered in a way that the run
-                does not fit; or Iceberg has no type for a column.
+            ConfigError: The table is not this log's, is gone, has commits that the log has lost, or
+                was altered in a way that the run does not fit; or Iceberg has no type for a column.
             WriteFailed: The catalog cannot be read.
         """
         catalog = self._open(create=False)
         table = None if catalog is None else self._load(catalog)
         self._check(table, parent=parent, overwrite=overwrite)
+        seq = 0 if table is None else _last_seq(table)
+        if seq > parent and not is_in_log(seq):
+            # A new commit would get the position of one that the table has, and pass for it.
+            raise ConfigError(
+                f"Iceberg table {self.name} has commit {seq}, which {self.state_uri} has not: "
+                "records of the state folder were deleted, or restored from an earlier time. "
+                "Restore the newest ones, or start over with another state_uri and target"
+            )
         from extract_jobs.iceberg.schema import schema_with_ids
 
         metadata = table.metadata if table else None
@@ -209,10 +219,18 @@ class IcebergTable:
         ]
         return [f for f in wanted if location(f.staged.uri) in current] + foreign
 
-    def referenced(self) -> References:
-        """Return the files that the table names. Read-only."""
+    def referenced(self, *, parent: int) -> References:
+        """Return the files that the table names. Read-only.
+
+        Args:
+            parent: The last published commit; 0 for none.
+
+        Raises:
+            ConfigError: The table is not this log's, or is gone.
+        """
         catalog = self._open(create=False)
         table = None if catalog is None else self._load(catalog)
+        self._check(table, parent=parent, overwrite=False)
         if table is None:
             return References(frozenset(), frozenset(), frozenset())
         with catalog_errors(self.catalog, "reading"):
@@ -220,6 +238,9 @@ class IcebergTable:
 
     def sweep(self, before: datetime) -> list[str]:
         """Delete metadata that no snapshot names: a killed publisher, or a slower one, left it.
+
+        Nothing is deleted unless the catalog has the table, and it is this log's: what a table
+        names is known from the catalog alone.
 
         Args:
             before: Younger files are left: their snapshot may be about to be made.
@@ -229,13 +250,25 @@ class IcebergTable:
         """
         storage = self.open_storage(self.target_uri)
         folder = join(self.target_uri, METADATA_FOLDER, "")
-        old = [o for o in storage.list(folder) if o.modified_at and o.modified_at <= before]
+        old = [
+            one.uri
+            for one in storage.list(folder)
+            if one.modified_at
+            and one.modified_at <= before
+            and one.uri.endswith((".avro", ".metadata.json"))
+        ]
         if not old:
             return []
-        named = self.referenced().metadata
-        from extract_jobs.iceberg.data_files import location
-
-        gone = [one.uri for one in old if location(one.uri) not in named]
+        catalog = self._open(create=False)
+        table = None if catalog is None else self._load(catalog)
+        if table is None:
+            return []
+        self._check(table, parent=0, overwrite=False)
+        with catalog_errors(self.catalog, "reading"):
+            found = _references(table)
+        # By name, which holds a random UUID: other tools spell locations in their own way.
+        named = {_file_name(path) for path in found.metadata | found.files}
+        gone = [uri for uri in old if _file_name(uri) not in named]
         for uri in gone:
             storage.delete(uri)
         return gone
@@ -316,9 +349,8 @@ class IcebergTable:
         if gone:
             raise ConfigError(
                 f"Iceberg table {self.name} has no column {', '.join(gone)} any more: another tool "
-                "renamed or dropped it. Undo that, follow it with columns.rename or "
-                "columns.exclude, or replace all files with a run in mode full and write_mode "
-                "overwrite"
+                "renamed or dropped it. Undo that, or replace all files with a run in mode full "
+                "and write_mode overwrite"
             )
 
     def _commit(self, catalog: Catalog, table: Table | None, commit: TableCommit) -> bool:
@@ -368,8 +400,10 @@ class IcebergTable:
             )
             if not same_columns(made.table_metadata.schema(), schema):
                 raise ConfigError(
-                    f"Iceberg table {self.name}: the catalog gave its columns other ids than the "
-                    "files have; drop the table and run again"
+                    f"Iceberg table {self.name} was dropped after commit {commit.seq} was planned, "
+                    "and a new table would give its columns other ids than the commit's files "
+                    "have: register the table again, or start over with another state_uri and "
+                    "target"
                 )
             return made
         transaction = Transaction(table)
@@ -419,9 +453,18 @@ class IcebergTable:
                 snapshot.append_data_file(file)
 
 
-def _has(table: Table, seq: int, commit_id: str) -> bool:
+def _file_name(location: str) -> str:
+    return location.rpartition("/")[2]
+
+
+def _last_seq(table: Table) -> int:
+    """Return the position of the last commit that a table has; 0 for none."""
     known = table.properties.get(SEQ, "0")
-    if known.isdecimal() and int(known) >= seq:
+    return int(known) if known.isdecimal() else 0
+
+
+def _has(table: Table, seq: int, commit_id: str) -> bool:
+    if _last_seq(table) >= seq:
         return True
     return any(
         snapshot.summary is not None
@@ -536,7 +579,9 @@ def _references(table: Table) -> References:
             is_data = entry.data_file.content == DataFileContent.DATA
             files[path in current and is_data].add(entry.data_file.file_path)
     named = {table.metadata_location, *(log.metadata_file for log in metadata.metadata_log)}
-    statistics = {one.statistics_path for one in metadata.statistics}
+    statistics = {
+        one.statistics_path for one in (*metadata.statistics, *metadata.partition_statistics)
+    }
     return References(
         current=frozenset(files[True]),
         files=frozenset(files[True] | files[False]),

@@ -92,7 +92,7 @@ def partition_problem(field: PartitionField, data_type: pa.DataType) -> str | No
 
 
 def partition_values(
-    array: pa.Array, field: PartitionField, *, empty_is_null: bool
+    array: pa.Array, field: PartitionField, *, empty_is_null: bool, is_iceberg: bool = False
 ) -> pa.DictionaryArray:
     """Return each row's folder value.
 
@@ -101,13 +101,15 @@ def partition_values(
         field: The partition field.
         empty_is_null: Whether the empty string, a text equal to the NULL folder's name, and a year
             without four digits may become NULL.
+        is_iceberg: Whether it is an Iceberg table's partition, by which readers skip files: there,
+            NULL for a value that is not NULL would hide the row, and is refused.
 
     Returns:
         Dictionary-encoded strings, not escaped; NULL is the NULL partition. The dictionary itself
         may hold NULL and may be longer than what rows use.
 
     Raises:
-        TypeNotRepresentable: A value has no folder of its own, and ``empty_is_null`` is False.
+        TypeNotRepresentable: A value has no folder of its own, and may not become NULL.
     """
     if field.function:
         array = pc.floor_temporal(_naive(array), unit=field.function)
@@ -116,10 +118,10 @@ def partition_values(
     values = _text(encoded.dictionary)
     homeless, why = _homeless(values, field, array.type)
     if pc.any(homeless).as_py():
-        if not empty_is_null:
+        if is_iceberg or not empty_is_null:
+            way_out = "" if is_iceberg else ", or allow it with lossy_types: null"
             raise TypeNotRepresentable(
-                f"partition column {field.column!r} holds {why}; use another partition, or allow "
-                "it with lossy_types: null"
+                f"partition column {field.column!r} holds {why}; use another partition{way_out}"
             )
         values = pc.if_else(homeless, pa.scalar(None, pa.string()), values)
     if field.function:

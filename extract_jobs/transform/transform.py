@@ -102,6 +102,7 @@ class Transform:
         extracted_at: Value of ``_extracted_at``, UTC.
         extract_date: Value of the partition ``extract_date``.
         lossy: Columns in which a partition value without a folder becomes NULL.
+        is_iceberg: Whether the partitions are an Iceberg table's.
     """
 
     schema: pa.Schema
@@ -110,6 +111,7 @@ class Transform:
     extracted_at: datetime
     extract_date: date
     lossy: frozenset[str]
+    is_iceberg: bool
     _names: tuple[str, ...]
     _outputs: tuple[_Output | None, ...]
     _keys: tuple[_Output | None, ...]
@@ -170,6 +172,7 @@ class Transform:
             extracted_at=extracted_at,
             extract_date=extract_date,
             lossy=spec.made_null(c.name for c in columns),
+            is_iceberg=spec.target.is_iceberg,
             _names=tuple(c.name for c in columns),
             _outputs=tuple(outputs[found[n].name] if n in found else None for n in names),
             _keys=tuple(outputs[f.column] if f.column else None for f in partitions),
@@ -217,6 +220,7 @@ class Transform:
                 key.apply(batch.column(key.position)),
                 partition,
                 empty_is_null=key.column in self.lossy,
+                is_iceberg=self.is_iceberg,
             )
             for partition, key in zip(self.partitions, self._keys, strict=True)
         ]

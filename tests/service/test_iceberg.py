@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -18,7 +20,7 @@ from pyiceberg.types import StringType
 from extract_jobs.attempt.dry_run import planned
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.verification import verify_files
-from extract_jobs.errors import ConfigError, SchemaChanged
+from extract_jobs.errors import ConfigError, SchemaChanged, TypeNotRepresentable
 from extract_jobs.iceberg.table import COMMIT_ID, SEQ, IcebergTable
 from extract_jobs.run import run_extract
 from tests.support.iceberg import IcebergLake
@@ -130,6 +132,26 @@ def test_partitions_are_replaced_even_if_another_tool_moved_their_rows(lake: Ice
     lake.run("b", **replacing)
     assert lake.rows() == lake.rows_by_duckdb() == [pair(1, "a"), pair(3, "b"), pair(4, "b")]
     assert verify_files(lake.log(), lake.spec("any").target.uri).faults == ()
+
+
+def test_partitions_of_every_type_are_replaced(lake: IcebergLake) -> None:
+    types = {"at": "timestamp", "zoned": "timestamptz", "on_day": "date", "big": "decimal(20,2)",
+             "flag": "boolean", "tiny": "uint8", "huge": "uint64"}  # fmt: skip
+    lake.source(
+        f"create table t (id integer primary key, {', '.join(f'{name} text' for name in types)})",
+        "insert into t values (1, '1969-12-31 23:59:59.5', '2026-01-01 00:00:00.25+02:00',"
+        " '1900-02-03', '-1.20', 'true', '7', '18446744073709551615')",
+        "insert into t (id) values (2)",
+    )
+    fields = [*types, "year(on_day)", "day(at)", "month(zoned)"]
+    replacing = {
+        "columns": {"cast": types},
+        "target": {"partition_by": fields, "write_mode": "overwrite_partitions"},
+    }
+    lake.run("a", **replacing)
+    lake.run("b", **replacing)
+    assert lake.rows() == lake.rows_by_duckdb()
+    assert [row["id"] for row in lake.rows()] == [1, 2]
 
 
 def test_late_rows_are_recognized_in_files_that_another_tool_wrote(lake: IcebergLake) -> None:
@@ -386,6 +408,59 @@ def test_what_a_killed_publisher_left_is_swept(lake: IcebergLake) -> None:
     log.recover(uri, abandon_after=timedelta(0), now=now + timedelta(seconds=5))
     assert not orphan.exists()
     assert lake.rows() == [pair(1, "a")]
+
+
+def test_nothing_is_swept_of_a_table_that_the_catalog_does_not_have(lake: IcebergLake) -> None:
+    lake.source(ID, "insert into t values (1, 'a')")
+    lake.run("a")
+    uri, later = lake.spec("any").target.uri, datetime.now(UTC) + timedelta(seconds=5)
+    elsewhere = {"type": "sqlite", "path": str(lake.folder / "typo.db"), "database": "lake"}
+    for catalog in (elsewhere | {"table": "t"}, lake.where | {"table": "other"}):
+        log = lake.log(target={"catalog": catalog})
+        log.recover(uri, abandon_after=timedelta(0), now=later)
+        with pytest.raises(ConfigError, match="is gone from the catalog"):
+            verify_files(log, uri)
+    assert lake.rows() == [pair(1, "a")]
+
+
+def test_a_state_older_than_the_table_is_refused(lake: IcebergLake) -> None:
+    lake.source(ID, "insert into t values (1, 'a')")
+    lake.run("a", **INCREMENTAL)
+    state, older = lake.folder / "state", lake.folder / "older"
+    shutil.copytree(state, older)
+    lake.source("insert into t values (2, 'b')")
+    lake.run("b", **INCREMENTAL)
+    shutil.rmtree(state)
+    older.rename(state)
+    with pytest.raises(ConfigError, match=r"has commit 2, which .*state has not: records of"):
+        lake.run("c", **INCREMENTAL)
+    with pytest.raises(ConfigError, match="has commit 2"):
+        lake.run("d")
+
+
+def test_a_state_that_was_lost_after_an_empty_commit_is_refused(lake: IcebergLake) -> None:
+    lake.source(ID)
+    lake.run("a")
+    shutil.rmtree(lake.folder / "state")
+    lake.source("insert into t values (1, 'a')")
+    with pytest.raises(ConfigError, match="has commit 1, which"):
+        lake.run("b")
+
+
+def test_no_partition_is_null_for_a_value_that_is_not(lake: IcebergLake) -> None:
+    lake.source(ID, "insert into t values (1, '')")
+    with pytest.raises(TypeNotRepresentable, match="holds an empty text .* use another partition$"):
+        lake.run("a", lossy_types="null", **BY_KIND)
+
+
+def test_without_pyiceberg_a_first_run_is_refused(
+    lake: IcebergLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.source(ID)
+    monkeypatch.setitem(sys.modules, "pyiceberg.io.pyarrow", None)
+    with pytest.raises(ConfigError, match=r"install 'extract-jobs\[iceberg\]'"):
+        lake.run("a")
+    assert lake.log().newest() is None
 
 
 def test_verify_names_files_that_differ(lake: IcebergLake) -> None:

@@ -33,13 +33,15 @@ class IcebergLake:
         """Run statements on the source."""
         write(self.folder / "shop.db", *statements)
 
+    @property
+    def where(self) -> dict[str, str]:
+        """The table in its catalog, as a config names it."""
+        path = str(self.folder / "catalog.db")
+        return {"type": "sqlite", "path": path, "database": "lake", "table": "t"}
+
     def spec(self, run_id: str, **more: Any) -> ExtractSpec:
         """Return the spec of an extract."""
-        catalog = {
-            "type": "sqlite", "path": str(self.folder / "catalog.db"), "database": "lake",
-            "table": "t",
-        }  # fmt: skip
-        target = {"format": "iceberg", "catalog": catalog, **more.pop("target", {})}
+        target = {"format": "iceberg", "catalog": self.where, **more.pop("target", {})}
         return make_spec(
             self.folder, run_id=run_id, source_type="sqlite", extract_table="t",
             connection={"path": str(self.folder / "shop.db")}, target=target, **more,
