@@ -1,8 +1,7 @@
 """The publisher of an Iceberg table killed before and after each call of S3, Glue and storage.
 
 After each kill the next attempt and a recovery leave a table whose snapshots name files that are
-there, once, and no file that no snapshot names. A quick run fails the first and last call of each
-operation.
+there, once, and no file that no snapshot names. A quick run fails one call of each operation.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from infra.local.emulator import Emulator
 from tests.support.crash import ROWS, Driver, Lake, Story
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.postgres import Server
-from tests.support.sampling import sample
+from tests.support.sampling import EXHAUSTIVE, sample
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
 
@@ -60,7 +59,8 @@ class IcebergStory(Story):
     def assert_whole(self, context: str, attempt: int = 2) -> None:
         ended = self.extract("r", attempt, then_recover=True)
         assert ended.exit == 0, f"{context}: {ended.stderr}"
-        assert self.lake.staged() == [], context
+        # In a folder everything but Parquet counts as staged; Iceberg's metadata is checked below.
+        assert [uri for uri in self.lake.staged() if "/metadata/" not in uri] == [], context
         table = self.catalog().load_table((self.where["database"], "t"))
         assert sorted(table.scan().to_arrow().column("id").to_pylist()) == ROWS, context
         named = {
@@ -95,7 +95,8 @@ def stories(
 
 
 @pytest.mark.parametrize(
-    ("fault", "write_mode"), [("kill_before", "append"), ("kill_after", "overwrite")]
+    ("fault", "write_mode"),
+    [("kill_after", "overwrite"), *([("kill_before", "append")] if EXHAUSTIVE else [])],
 )
 def test_s3_and_glue_every_call(
     driver: Driver, database: Server, ministack: Emulator, proxy: FaultProxy, bucket: str,
