@@ -52,7 +52,7 @@ def test_dead_links_are_errors(
     (tmp_path / "docs" / "index.md").write_text(f"# Page\n\n{links}")
     with pytest.raises(Abort):
         build(docs_dir=str(tmp_path / "docs"), nav=["index.md"], plugins=[], theme="mkdocs")
-    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [link for link in dead if any(f"'{link}'" in text for text in said)] == dead
 
 
