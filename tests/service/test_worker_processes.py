@@ -363,8 +363,8 @@ def test_what_workers_log_is_logged_here(
 ) -> None:
     run(tmp_path, workers, "log")
     [record] = [r for r in caplog.records if r.name == "extract_jobs.here"]
-    assert record.message.startswith("said by ")
-    assert int(record.message.split()[-1]) != os.getpid()
+    assert record.getMessage().startswith("said by ")
+    assert int(record.getMessage().split()[-1]) != os.getpid()
 
 
 def test_rows_are_seen_while_they_come(workers: WorkerProcesses, tmp_path: Path) -> None:
