@@ -47,8 +47,8 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
     base = log.finish_last()
     wanted = _wanted(log, seq, base.published)
     live = log.live(wanted)
-    for at in (wanted, base.published):
-        if len({str(one.interval) for one in log.live(at)}) > 1:
+    for at, files in ((wanted, live), (base.published, log.live(base.published))):
+        if len({str(one.interval) for one in files}) > 1:
             raise ConfigError(
                 f"the files of commit {at.seq if at else 0} hold several intervals, of increments: "
                 "only a table whose runs replace it, or its partitions, can be rolled back. To "
