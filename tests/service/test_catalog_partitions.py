@@ -79,7 +79,7 @@ class Lake:
     @property
     def where(self) -> dict[str, str]:
         assert self.spec.target.catalog
-        return self.spec.target.catalog.model_dump()
+        return self.spec.target.catalog.model_dump(include={"database", "table"})
 
     def partitions(self) -> list[str]:
         return sorted(v for [v] in awswrangler.catalog.get_partitions(**self.where).values())

@@ -193,7 +193,7 @@ def test_hostile_names_in_the_catalog(
         (spec,) = specs_for(config, list(config.tables), run_id_for=lambda _: "r1")
         assert spec.target.catalog is not None
         assert run_extract(spec).catalog == "updated", name
-        found = spec.target.catalog.model_dump()
+        found = spec.target.catalog.model_dump(include={"database", "table"})
         types = awswrangler.catalog.get_table_types(**found)
         assert {"at", "value", "part"} <= types.keys()
         partitions = sorted(awswrangler.catalog.get_partitions(**found).values())
