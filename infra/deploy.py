@@ -24,6 +24,7 @@ from infra.deployer import PARTS, deployer_policy
 from infra.finishing import finish, key_there
 from infra.images import check_image, repository_of
 from infra.kept import DATA, STATE, TABLE, Kept, find_kept
+from infra.needed import check_needed
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
@@ -56,6 +57,7 @@ def up(options: argparse.Namespace, aws: Aws) -> None:
     given = _parameters(options)
     before = stack.parameters()
     check_image({**(before or {}), **given}, region)
+    check_needed({**(before or {}), **given})
     if before is None:
         given = _taken_over(find_kept(aws, stack.name, account, region), given)
     elif before.get("Adopt") == "yes":
@@ -201,13 +203,13 @@ def _whereabouts(name: str, aws: Aws) -> tuple[str, str]:
 
 def _taken_over(kept: Kept, given: Mapping[str, str]) -> dict[str, str]:
     """Return the parameters, plus those that let a new stack take over what exists."""
-    found = kept.parameters(given)
+    parameters = {**kept.parameters(given), **given}
     if kept.names:
         names = ", ".join(kept.names.values())
         print(f"Left by an earlier stack, and taken over: {names}")
-    for text in kept.differences:
+    for text in kept.unlike(parameters):
         print(f"Not as the template would make it, and left so: {text}")
-    return {**found, **given}
+    return parameters
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, str]:

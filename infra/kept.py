@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ class Kept:
     Attributes:
         names: Names of buckets and table, by the parameter that adopts each; only existing ones.
         keys: ARN of the KMS key, by the name of what is encrypted with it.
-        differences: How they differ from the template, one sentence each.
+        differences: How they differ from the template whatever its parameters, one sentence each.
     """
 
     names: Mapping[str, str]
@@ -56,6 +57,23 @@ class Kept:
             )
         return {**found, "KmsKey": keys[0]}
 
+    def unlike(self, parameters: Mapping[str, str]) -> tuple[str, ...]:
+        """Return how the resources differ from what a new stack would make, one sentence each.
+
+        Args:
+            parameters: All parameters of the new stack.
+        """
+        if parameters.get("KmsKey", "none") == "none":
+            return self.differences
+        return self.differences + tuple(
+            f"{kind} {name}: it is not encrypted with KmsKey, because it was created without a key"
+            for kind, name in (
+                ("table" if parameter == TABLE else "bucket", name)
+                for parameter, name in self.names.items()
+            )
+            if name not in self.keys
+        )
+
 
 def find_kept(aws: Aws, stack: str, account: str, region: str) -> Kept:
     """Find the buckets and table of an earlier stack; read-only.
@@ -72,15 +90,17 @@ def find_kept(aws: Aws, stack: str, account: str, region: str) -> Kept:
         key = _bucket_key(aws, name)
         if key:
             keys[name] = key
-        differences += [f"bucket {name}: {text}" for text in _bucket_differences(aws, name)]
+        expires = kind == "state"
+        differences += [
+            f"bucket {name}: {text}" for text in _bucket_differences(aws, name, expires)
+        ]
     found = _ask(aws, "dynamodb", "describe-table", "--table-name", stack)
     if found is not None:
         names[TABLE] = stack
         key = found["Table"].get("SSEDescription", {}).get("KMSMasterKeyArn")
         if key:
             keys[stack] = key
-        if not found["Table"].get("GlobalSecondaryIndexes"):
-            differences.append(f"table {stack}: it lacks the index execution_id-index")
+        differences += [f"table {stack}: {text}" for text in _table_differences(aws, found)]
     return Kept(names, keys, tuple(differences))
 
 
@@ -91,7 +111,8 @@ def _bucket_key(aws: Aws, name: str) -> str:
     return next(filter(None, found), "")
 
 
-def _bucket_differences(aws: Aws, name: str) -> list[str]:
+def _bucket_differences(aws: Aws, name: str, expires: bool) -> list[str]:
+    """Return how a bucket differs; `expires` is whether the template lets files in work/ expire."""
     found = []
     versioning = _ask(aws, "s3api", "get-bucket-versioning", "--bucket", name) or {}
     if versioning.get("Status") != "Enabled":
@@ -100,11 +121,32 @@ def _bucket_differences(aws: Aws, name: str) -> list[str]:
     settings = block.get("PublicAccessBlockConfiguration", {})
     if not settings or not all(settings.values()):
         found.append("public access is not blocked; the template blocks all of it")
+    policy = _ask(aws, "s3api", "get-bucket-policy", "--bucket", name) or {}
+    if not _refuses_plain_http(json.loads(policy.get("Policy", "{}"))):
+        found.append("plain HTTP is not refused; the template's bucket policy refuses it")
     lifecycle = _ask(aws, "s3api", "get-bucket-lifecycle-configuration", "--bucket", name) or {}
+    rules = [rule for rule in lifecycle.get("Rules", ()) if rule.get("Status") == "Enabled"]
+    found += _lifecycle_differences(rules)
+    if expires and not any("Days" in rule.get("Expiration", {}) for rule in rules):
+        found.append("files of executions are kept for ever; the template deletes them (WorkDays)")
+    return found
+
+
+def _refuses_plain_http(policy: Mapping[str, Any]) -> bool:
+    statements = policy.get("Statement", [])
+    return any(
+        statement.get("Effect") == "Deny"
+        and "aws:SecureTransport" in statement.get("Condition", {}).get("Bool", {})
+        for statement in ([statements] if isinstance(statements, dict) else statements)
+    )
+
+
+def _lifecycle_differences(rules: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = []
     days = [
         rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
-        for rule in lifecycle.get("Rules", ())
-        if rule.get("Status") == "Enabled" and "AbortIncompleteMultipartUpload" in rule
+        for rule in rules
+        if "AbortIncompleteMultipartUpload" in rule
     ]
     if not days:
         found.append("nothing drops abandoned uploads; the template drops them after 14 days")
@@ -113,6 +155,23 @@ def _bucket_differences(aws: Aws, name: str) -> list[str]:
             f"uploads are dropped after {min(days)} days, while a commit may need them for "
             f"{_LEAST_UPLOAD_DAYS}: raise it before anything is extracted"
         )
+    if not any("NoncurrentVersionExpiration" in rule for rule in rules):
+        found.append(
+            "replaced objects are kept for ever; the template deletes them (NoncurrentDays)"
+        )
+    return found
+
+
+def _table_differences(aws: Aws, described: Mapping[str, Any]) -> list[str]:
+    found = []
+    if not described["Table"].get("GlobalSecondaryIndexes"):
+        found.append("it lacks the index execution_id-index")
+    name = described["Table"]["TableName"]
+    backups = _ask(aws, "dynamodb", "describe-continuous-backups", "--table-name", name) or {}
+    recovery = backups.get("ContinuousBackupsDescription", {})
+    status = recovery.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus")
+    if status != "ENABLED":
+        found.append("it has no point-in-time recovery; the template enables it")
     return found
 
 

@@ -8,7 +8,8 @@
         nodes.pause()                    # the standby stops replaying
         nodes.promote()                  # and is a primary from here on
 
-Debian's PostgreSQL 15 and PgBouncer, unpacked by `tests.support.debian`.
+PostgreSQL is Debian's 15, or the version in TEST_POSTGRES; PgBouncer is Debian's, unpacked by
+`tests.support.debian`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any, Literal
 import psycopg
 import pytest
 
-from infra.local.postgres import ENVIRONMENT
+from infra.local.postgres import ENVIRONMENT, installation, readable_by_all
 from tests.support import debian
 from tests.support.ports import free_port
 from tests.support.postgres import (
@@ -40,6 +41,9 @@ from tests.support.postgres import (
 )
 
 PoolMode = Literal["session", "transaction", "statement"]
+
+NODES_VERSION = int(os.environ.get("TEST_POSTGRES", "15"))
+"""Major version of primary and standby."""
 
 STANDBY_SETTINGS = {
     "wal_level": "replica",
@@ -63,7 +67,8 @@ class Nodes:
     def pause(self) -> None:
         """Stop the standby's replay until `resume`."""
         self.standby.execute("select pg_wal_replay_pause()")
-        _until(self.standby, "select pg_get_wal_replay_pause_state() = 'paused'")
+        if NODES_VERSION >= 14:
+            _until(self.standby, "select pg_get_wal_replay_pause_state() = 'paused'")
 
     def resume(self) -> None:
         """Resume the standby's replay."""
@@ -102,8 +107,8 @@ def run_nodes(**settings: str) -> Iterator[Nodes]:
     """
     given = STANDBY_SETTINGS | settings
     with (
-        cluster_folder(15) as first,
-        cluster_folder(15) as second,
+        cluster_folder(NODES_VERSION) as first,
+        cluster_folder(NODES_VERSION) as second,
         contextlib.ExitStack() as servers,
     ):
         first.initialize()
@@ -114,11 +119,19 @@ def run_nodes(**settings: str) -> Iterator[Nodes]:
 
 
 def copy_of(primary: Cluster, standby: Cluster) -> None:
-    """Create the data directory of a standby from a running primary."""
+    """Create the data directory of a standby from a running primary.
+
+    Some packages of the server lack pg_basebackup. A newer one copies older servers too.
+    """
+    program, environment = standby.binaries / "pg_basebackup", {"PGPASSWORD": PASSWORD}
+    if not program.exists():
+        newest = readable_by_all(installation(), standby.directory)
+        program = newest / "bin" / program.name
+        environment["LD_LIBRARY_PATH"] = ""
     standby.run(
-        "pg_basebackup", "--pgdata", standby.data, "--write-recovery-conf", "--checkpoint=fast",
+        program, "--pgdata", standby.data, "--write-recovery-conf", "--checkpoint=fast",
         "--wal-method=stream", "--no-sync", "--host=127.0.0.1", f"--port={primary.port}",
-        "--username=postgres", PGPASSWORD=PASSWORD,
+        "--username=postgres", **environment,
     )  # fmt: skip
 
 

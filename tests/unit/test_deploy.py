@@ -128,9 +128,17 @@ NAMES = {
 AS_MADE = {
     "s3api get-bucket-versioning": {"Status": "Enabled"},
     "s3api get-public-access-block": {"PublicAccessBlockConfiguration": {"BlockPublicAcls": True}},
+    "s3api get-bucket-policy": {"Policy": json.dumps({"Statement": [{
+        "Effect": "Deny", "Action": "s3:*", "Condition": {"Bool": {"aws:SecureTransport": "false"}}
+    }]})},
     "s3api get-bucket-lifecycle-configuration": {"Rules": [
-        {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 14}}
+        {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 14}},
+        {"Status": "Enabled", "NoncurrentVersionExpiration": {"NoncurrentDays": 30}},
+        {"Status": "Enabled", "Prefix": "work/", "Expiration": {"Days": 90}},
     ]},
+    "dynamodb describe-continuous-backups": {"ContinuousBackupsDescription": {
+        "PointInTimeRecoveryDescription": {"PointInTimeRecoveryStatus": "ENABLED"}
+    }},
 }  # fmt: skip
 
 
@@ -139,7 +147,7 @@ def left(*kept, key=None):
     rule = {
         "ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
     }
-    table = {"GlobalSecondaryIndexes": [{}]} | (
+    table = {"TableName": "extract-jobs", "GlobalSecondaryIndexes": [{}]} | (
         {"SSEDescription": {"KMSMasterKeyArn": key}} if key else {}
     )
     found = {**ACCOUNT, **AS_MADE}
@@ -226,14 +234,36 @@ def test_how_a_bucket_that_is_there_differs_from_the_template_is_reported(aws, c
     answers["s3api get-public-access-block"] = {
         "PublicAccessBlockConfiguration": {"BlockPublicAcls": False}
     }
-    rules = answers["s3api get-bucket-lifecycle-configuration"]["Rules"]
-    rules[0] = {**rules[0], "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3}}
+    answers["s3api get-bucket-policy"] = {"Policy": '{"Statement": {"Effect": "Allow"}}'}
+    answers["s3api get-bucket-lifecycle-configuration"] = {"Rules": [
+        {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3}},
+        {"Status": "Disabled", "NoncurrentVersionExpiration": {}, "Expiration": {"Days": 1}},
+    ]}  # fmt: skip
     answers["dynamodb describe-table extract-jobs"]["Table"].pop("GlobalSecondaryIndexes")
+    answers["dynamodb describe-continuous-backups"] = {}
     taken_over(aws, answers)
     said = capsys.readouterr().out
-    for text in ("versions are not kept", "public access is not blocked", "dropped after 3 days",
-                 "lacks the index"):  # fmt: skip
-        assert text in said
+    of_both = ("versions are not kept", "public access is not blocked", "plain HTTP is not refused",
+               "dropped after 3 days", "replaced objects are kept for ever")  # fmt: skip
+    for text in of_both:
+        assert said.count(text) == 2
+    for text in ("executions are kept for ever", "lacks the index", "no point-in-time recovery"):
+        assert said.count(text) == 1
+
+
+@pytest.mark.parametrize(("encrypted", "asked"), [((), "create"), (("AdoptTable",), KEY)])
+def test_what_is_there_without_the_key_that_the_stack_will_have_is_reported(
+    aws, capsys, encrypted, asked
+):
+    answers = left(*NAMES) | left(*encrypted, key=KEY)
+    taken_over(aws, answers, "--set", f"KmsKey={asked}")
+    lines = [x for x in capsys.readouterr().out.splitlines() if "not encrypted with KmsKey" in x]
+    assert {name for name in NAMES if any(f" {NAMES[name]}: " in line for line in lines)} == (
+        set(NAMES) - set(encrypted)
+    )
+    assert len(lines) == len(NAMES) - len(encrypted)
+    taken_over(aws, left(*NAMES), "--set", "KmsKey=none")
+    assert "Not as the template would make it" not in capsys.readouterr().out
 
 
 def test_a_stack_that_took_over_all_before_keeps_doing_so(aws):
@@ -255,6 +285,31 @@ def test_a_stack_that_took_over_all_before_keeps_doing_so(aws):
 def test_an_image_that_emr_serverless_cannot_pull_is_refused(aws, capsys, image, fits):
     aws(ACCOUNT, "up", "--set", f"EmrImage={image}")
     assert ("in its own Region" in capsys.readouterr().err) != fits
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, []),
+        ({"VpcId": "v"}, ["SubnetIds", "SubnetAvailabilityZone"]),
+        ({"VpcId": "v", "Glue": "no"}, ["SubnetIds"]),
+        ({"VpcId": "v", "SubnetIds": "s", "SubnetAvailabilityZone": "a"}, []),
+        ({"Ecs": "yes"}, ["EcsImage", "VpcId", "SubnetIds", "SubnetAvailabilityZone"]),
+        ({"Ecs": "yes", "Glue": "no", "EcsImage": "i", "VpcId": "v", "SubnetIds": "s"}, []),
+    ],
+)  # fmt: skip
+def test_parameters_that_others_need_are_all_named_before_anything_is_changed(
+    aws, capsys, given, missing
+):
+    code, calls = aws(
+        ACCOUNT, "up", *(x for item in given.items() for x in ("--set", "=".join(item)))
+    )
+    said = capsys.readouterr().err
+    expected = " ".join(f"--set {name}=…" for name in missing)
+    assert (f" needs {', '.join(missing)} too: add {expected}\n" in said) == bool(missing)
+    assert code == 1  # nothing is built, at the latest
+    if missing:
+        assert len(calls) == 2, calls
 
 
 @pytest.mark.parametrize(

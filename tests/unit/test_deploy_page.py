@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import textwrap
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import botocore.session
@@ -16,6 +17,7 @@ from extract_jobs.config import job_settings, load_config, specs_for
 from extract_jobs.connections.databases import ENGINES
 from extract_jobs.connections.urls import from_secret
 from infra.deploy import _parser
+from infra.deployer import PARTS, deployer_policy
 from infra.image import build
 from tests.support.permissions import WORKER, Resolver, allows, resource_forms, template
 
@@ -147,6 +149,70 @@ def test_every_action_of_iam_that_the_page_names_exists():
     named |= set(re.findall(r'"([a-z]+:[A-Z][A-Za-z]+)"', PAGE))
     assert named
     assert [action for action in named if not resource_forms(action)] == []
+
+
+PREFIXES = {"stepfunctions": "states"}
+"""What actions of a service begin with in IAM, where that is not its name in the AWS CLI."""
+COPIES = {("s3", "cp"): "s3:PutObject", ("s3", "rm"): "s3:DeleteObject"}
+
+
+def test_every_call_of_the_page_is_in_the_deployers_policies_or_named_beside_them():
+    deployer = {
+        action
+        for part in PARTS
+        for statement in deployer_policy(part, "extract-jobs", "123456789012", "eu-central-1")[
+            "Statement"
+        ]
+        for action in statement["Action"]
+    }
+    named = set(re.findall(r"`([a-z0-9-]+:[A-Z][A-Za-z]+)`", PAGE))
+    missing = set()
+    for _, service, operation, *_ in commands_of("aws"):
+        # An administrator hands out the policies, and the page says that registries are left out.
+        if service in {"iam", "ecr"}:
+            continue
+        name = "".join(part.title() for part in operation.split("-"))
+        action = COPIES.get((service, operation), f"{PREFIXES.get(service, service)}:{name}")
+        if not any(fnmatchcase(action, given) for given in deployer | named):
+            missing.add(action)
+    assert missing == set()
+    assert "do not cover image registries" in " ".join(PAGE.split())
+
+
+ROWS = {
+    "config manager": {"ConfigManagerRole"},
+    "status handler": {"StatusHandlerRole"},
+    "reaper": {"ReaperRole"},
+    "reaper's schedules": {"ReaperScheduleRole"},
+    "state machine": {"StateMachineRole"},
+    "workers (one each for Glue, EMR, ECS)": {"GlueRole", "EmrRole", "EcsTaskRole"},
+    "ECS execution": {"EcsExecutionRole"},
+    "schedule": {"Role"},
+}
+
+
+def test_the_page_says_of_every_role_what_it_may_do():
+    section = PAGE.partition("## What each role may do")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.*?) \| \S", section, re.MULTILINE)
+    assert set(rows) - {"role", "---"} == set(ROWS)
+    made = {
+        name
+        for path in (ROOT / "infra" / "template.yaml", ROOT / "infra" / "schedule.yaml")
+        for name, resource in template(path)["Resources"].items()
+        if resource["Type"] == "AWS::IAM::Role"
+    }
+    assert made == set().union(*ROWS.values())
+
+
+def test_the_figures_that_the_page_has_of_the_template_are_its_own():
+    kinds = [resource["Type"] for resource in template()["Resources"].values()]
+    numbers = {8: "eight", 2: "two"}
+    alarms = numbers[kinds.count("AWS::CloudWatch::Alarm")]
+    schedules = numbers[kinds.count("AWS::Scheduler::Schedule")]
+    assert f"{alarms} alarms at" in PAGE
+    first = (ROOT / "docs" / "first-deployment.md").read_text()
+    assert f"{alarms} alarms and {schedules} schedules" in first
+    assert (ROOT / "infra" / "template.yaml").stat().st_size > 51_200
 
 
 def test_every_file_and_page_that_the_page_names_exists():
