@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from py4j.protocol import Py4JError
 
-from extract_jobs.errors import WorkerOutOfMemory
+from extract_jobs.errors import Interrupted, WorkerOutOfMemory
 from extract_jobs.spark.session import _start_error
 from tests.support.java import QUICK_JAVA
 
@@ -46,6 +46,14 @@ def test_a_java_without_room_for_its_memory_asks_for_a_bigger_worker():
 def test_a_spark_with_too_little_memory_asks_for_a_bigger_worker():
     said = Py4JError("java.lang.IllegalArgumentException: System memory 1 must be at least 2")
     assert isinstance(_start_error(said, ()), WorkerOutOfMemory)
+
+
+def test_a_host_name_that_is_not_resolved_yet_is_tried_again():
+    said = Py4JError("java.net.UnknownHostException: worker-7: worker-7: Name or service not known")
+    error = _start_error(said, ())
+    assert isinstance(error, Interrupted)
+    assert error.retryable
+    assert "java.net.UnknownHostException" in str(error)
 
 
 @pytest.mark.spark
