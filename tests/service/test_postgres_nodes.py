@@ -529,13 +529,14 @@ def test_what_a_crash_takes_back_is_in_no_commit_and_its_numbers_lose_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server crashes after the rows were read, when their transactions are in memory alone."""
-    late = {"wal_writer_delay": "10s", "synchronous_commit": "off"}
     real = snapshot_module.wait_until_flushed
     with make_cluster(NODES_VERSION) as cluster:
-        with cluster.serving(**late) as server:
+        with cluster.serving() as server:
             server.execute("create table t (id int)", "insert into t values (1)")
             assert run(server, tmp_path, monkeypatch, "r1", **BY_TRANSACTION).rows == 1
-            server.execute("checkpoint", "insert into t values (2)", "insert into t values (3)")
+            server.execute("alter system set wal_writer_delay = '10s'", "select pg_reload_conf()")
+            time.sleep(0.5)  # the WAL writer reads it, writes once more, and sleeps
+            server.execute("insert into t values (2)", "insert into t values (3)")
 
             def crash(*asked: Any) -> None:
                 cluster.crash()
@@ -545,7 +546,7 @@ def test_what_a_crash_takes_back_is_in_no_commit_and_its_numbers_lose_no_row(
                 patch.setattr(snapshot_module, "wait_until_flushed", crash)
                 with pytest.raises(SourceUnavailable):
                     run(server, tmp_path, monkeypatch, "r2", **BY_TRANSACTION)
-        with cluster.serving(**late) as server:
+        with cluster.serving(wal_writer_delay="200ms") as server:
             with server.connect() as connection:
                 left = connection.execute("select id from t").fetchall()
             assert left == [(1,)], "nothing was lost, so nothing is shown"
