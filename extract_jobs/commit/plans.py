@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from extract_jobs.commit.record_check import json_object, number_in
+from extract_jobs.commit.record_check import is_objects_name, json_object, number_in
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import Storage, join
 
@@ -56,7 +56,13 @@ class Plans:
         return f"objects/{run_id}/{base_seq}-{number}.parquet"
 
     def read_objects(self, name: str) -> bytes | None:
-        """Return a list of objects, or None."""
+        """Return a list of objects, or None.
+
+        Raises:
+            ConfigError: No list has that name.
+        """
+        if not is_objects_name(name):
+            raise ConfigError(f"{self.state_uri}: a list of objects is damaged; restore it")
         return self.state.read(join(self.state_uri, name))
 
     def pin_objects(self, name: str, data: bytes) -> bytes:

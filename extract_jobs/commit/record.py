@@ -15,6 +15,7 @@ from extract_jobs.commit.record_check import (
     check_files,
     check_position,
     is_below,
+    is_objects_name,
     require,
 )
 from extract_jobs.errors import ConfigError
@@ -26,7 +27,6 @@ _COVERED = "ground"
 """Name of `Commit.covered` in stored records, from before it was renamed."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_OBJECTS = re.compile(r"objects/[A-Za-z0-9_.-]{1,128}/\d{1,20}-\d{1,9}\.parquet")
 _MORE_COLUMN_KEYS = {"mask": str, "folder": bool}
 
 
@@ -209,7 +209,7 @@ def _check(commit: Commit, seq: int | None) -> None:
     require(bool(_RUN_ID.fullmatch(commit.run_id)), "run_id is not valid")
     require(commit.attempt >= 1, "attempt is out of range")
     require(
-        commit.objects is None or bool(_OBJECTS.fullmatch(commit.objects)),
+        commit.objects is None or is_objects_name(commit.objects),
         "objects is not the name of a list",
     )
     check_files(commit.files, commit.target_uri)

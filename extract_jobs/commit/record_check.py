@@ -18,6 +18,7 @@ from extract_jobs.errors import ConfigError
 from extract_jobs.storage import WrittenFile
 from extract_jobs.storage.local_files import to_path
 
+_OBJECTS = re.compile(r"objects/[A-Za-z0-9_.-]{1,128}/\d{1,20}-\d{1,9}\.parquet")
 _COLUMN_KEYS = {"name": str, "type": str, "nullable": bool}
 
 
@@ -39,6 +40,11 @@ def is_below(uri: str, folder: str) -> bool:
         return False
     inside = os.path.relpath(os.path.abspath(path), os.path.abspath(root))  # noqa: PTH100
     return inside not in {".", ".."} and not inside.startswith("../")
+
+
+def is_objects_name(name: str) -> bool:
+    """Return whether a name is one of a list of objects, below the state folder."""
+    return bool(_OBJECTS.fullmatch(name))
 
 
 def check_files(files: Iterable[WrittenFile], target_uri: str) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Base
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources import ObjectSource, Source
+from extract_jobs.sources import ObjectsBefore, ObjectSource, Source
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 
@@ -56,7 +56,7 @@ def choose_objects(
     """
     if not isinstance(source, ObjectSource):
         return source, None
-    before = _before(spec, log, base)
+    before = _before(spec, log, base, source)
     number = 0
     while True:
         name = log.plans.objects_name(spec.run_id, base.seq, number)
@@ -76,15 +76,23 @@ def choose_objects(
         return chosen, Objects(name, chosen.has_nothing_new())
 
 
-def _before(spec: ExtractSpec, log: CommitLog, base: Base) -> bytes | None:
+def _before(
+    spec: ExtractSpec, log: CommitLog, base: Base, source: ObjectSource
+) -> ObjectsBefore | None:
     """Return the last commit's list; None if its files are replaced or it has no list."""
     last = base.published
     if last is None or last.objects is None or spec.target.write_mode == "overwrite":
         return None
-    found = log.plans.read_objects(last.objects)
-    if found is None:
-        raise ConfigError(
-            f"{spec.state_uri}: {last.objects}, the list of objects read up to commit {last.seq}, "
-            "is gone: restore it, or start the table over with another state_uri and target"
-        )
-    return found
+
+    def read(name: str) -> bytes:
+        found = log.plans.read_objects(name)
+        if found is None:
+            raise ConfigError(
+                f"{spec.state_uri}: {name}, the list of objects read up to commit {last.seq}, is "
+                "gone: restore it, or start the table over with another state_uri and target"
+            )
+        return found
+
+    newest = read(last.objects)
+    whole = source.rests_on(newest)
+    return ObjectsBefore(last.objects, newest, None if whole is None else read(whole))

@@ -275,6 +275,21 @@ class ListingSource(Source, Protocol):
         """
 
 
+@dataclass(frozen=True)
+class ObjectsBefore:
+    """The stored lists of objects that commits have read.
+
+    Attributes:
+        name: Name of the last commit's list.
+        last: That list.
+        whole: The list that it adds to; None if it is whole.
+    """
+
+    name: str
+    last: bytes
+    whole: bytes | None = None
+
+
 @runtime_checkable
 class ObjectSource(Source, Protocol):
     """A source whose tables are objects, and whose increments are objects not read before.
@@ -286,12 +301,18 @@ class ObjectSource(Source, Protocol):
     def has_nothing_new(self) -> bool:
         """Return whether there is no object to read."""
 
-    def choose(self, before: bytes | None, now: datetime) -> bytes:
+    def rests_on(self, chosen: bytes) -> str | None:
+        """Return the name of the list that a list adds to; None if it is whole.
+
+        Raises:
+            ConfigError: The list is damaged.
+        """
+
+    def choose(self, before: ObjectsBefore | None, now: datetime) -> bytes:
         """List the objects, and return those to read and those that were read before.
 
         Args:
-            before: The list of the last commit, if its objects still count; None if the run reads
-                all.
+            before: What the last commit has read, if that still counts; None if the run reads all.
             now: The present, UTC.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from extract_jobs.sources import ReadRequest
+from extract_jobs.sources import ObjectsBefore, ReadRequest
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.spec.extract_spec import ExtractSpec
 
@@ -57,3 +57,8 @@ def read_all(spec: ExtractSpec) -> pa.Table:
         count = snapshot.count()
         assert count is None or count == table.num_rows
         return table
+
+
+def before(last: bytes, whole: bytes | None = None) -> ObjectsBefore:
+    """Return stored lists of objects as a run finds them."""
+    return ObjectsBefore("objects/r/0-0.parquet", last, whole)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from extract_jobs.errors import ConfigError, ExtractError, TypeNotRepresentable
 from extract_jobs.sources.files.listing import glob_pattern
 from extract_jobs.sources.files.source import FilesSource
-from tests.support.files import files_spec, read_all
+from tests.support.files import before, files_spec, read_all
 
 
 def put(folder: Path, name: str, n: int) -> None:
@@ -93,7 +93,7 @@ def test_folders_are_remembered_beside_new_files(tmp_path: Path) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     first = FilesSource.open(spec).choose(None, now)
     put(tmp_path, "b.csv", 2)
-    second = FilesSource.open(spec).choose(first, now)
+    second = FilesSource.open(spec).choose(before(first), now)
     columns = FilesSource.open(spec).at(second).describe().columns
     assert [column.name for column in columns] == ["n", "y"]
 
@@ -107,7 +107,7 @@ def test_folders_that_are_ignored_from_now_on_are_no_columns(tmp_path: Path) -> 
     source = FilesSource.open(
         files_spec(tmp_path, "**/*.csv", mode="incremental", partitions="ignore")
     )
-    columns = source.at(source.choose(first, now)).describe().columns
+    columns = source.at(source.choose(before(first), now)).describe().columns
     assert [column.name for column in columns] == ["n"]
 
 

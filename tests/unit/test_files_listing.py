@@ -21,7 +21,7 @@ from extract_jobs.sources.files.listing import compression_of, folder_of, format
 from extract_jobs.sources.files.objects import ObjectList
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.storage import ObjectInfo, Storage, open_storage
-from tests.support.files import files_spec
+from tests.support.files import before, files_spec
 from tests.support.memory_storage import Bucket, Process, ProcessStorage
 from tests.support.sampling import EXHAUSTIVE
 
@@ -151,7 +151,7 @@ def test_a_hundred_thousand_objects_are_listed_and_split_without_trouble() -> No
     assert source.is_current(first)
     storage.count, storage.replaced = count + 1, 5
     assert not source.is_current(first)
-    new = source.at(source.choose(first, NOW))
+    new = source.at(source.choose(before(first), NOW))
     with new.snapshot(ReadRequest(new.describe().columns)) as snapshot:
         [split] = snapshot.splits(spec)
     names = [part.uri.removeprefix("s3://drop/in/") for part in split.objects]

@@ -24,7 +24,7 @@ from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.files.parquet_types import arrives_as, unified
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.sources.files.type_inference import TypeProfile, observe
-from tests.support.files import files_spec, read_all
+from tests.support.files import before, files_spec, read_all
 from tests.support.sampling import examples
 
 INFERRED = [
@@ -323,18 +323,18 @@ def test_types_of_increments_only_widen(tmp_path: Path) -> None:
     os.truncate(tmp_path / "1.csv", 0)
     os.utime(tmp_path / "1.csv", (0, 0))  # replaced by an empty file, which says nothing
     (tmp_path / "2.csv").write_text("id,empty,new\n2,5,true\n")
-    second = source.choose(first, now)
+    second = source.choose(before(first), now)
     # A column that was text for want of values stays what the files before have.
     assert types_of(source.at(second)) == {
         "id": "int64", "day": "date32[day]", "empty": "string", "left_out": "string", "new": "bool"
     }  # fmt: skip
     (tmp_path / "3.csv").write_text("id,day\n2.5,\n")
-    third = source.choose(second, now)
+    third = source.choose(before(second, first), now)
     assert types_of(source.at(third))["id"] == "double"
     spec = spec.model_copy(update={"columns": spec.columns.model_copy(update={"exclude": ()})})
     (tmp_path / "4.csv").write_text("left_out\n8\n")
     later = FilesSource.open(spec)
-    assert types_of(later.at(later.choose(third, now)))["left_out"] == "int64"
+    assert types_of(later.at(later.choose(before(third, first), now)))["left_out"] == "int64"
 
 
 def test_an_increment_that_matches_no_file_at_all_is_a_warning(
@@ -345,10 +345,10 @@ def test_an_increment_that_matches_no_file_at_all_is_a_warning(
     (tmp_path / "1.csv").write_text("id\n1\n")
     first = FilesSource.open(spec).choose(None, now)
     source = FilesSource.open(spec)
-    assert source.at(source.choose(first, now)).has_nothing_new()
+    assert source.at(source.choose(before(first), now)).has_nothing_new()
     assert not caplog.records, "nothing new is no trouble"
     source = FilesSource.open(files_spec(tmp_path, "*.cvs", mode="incremental"))
-    assert source.at(source.choose(first, now)).has_nothing_new()
+    assert source.at(source.choose(before(first), now)).has_nothing_new()
     [warned] = caplog.messages
     assert f"no object matches {tmp_path}/*.cvs any more" in warned
 

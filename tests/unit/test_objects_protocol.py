@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -21,9 +22,11 @@ import extract_jobs.run
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, SourceUnavailable
 from extract_jobs.reporting.report import Report
-from extract_jobs.sources.files.objects import ObjectList
+from extract_jobs.sources import ObjectsBefore
+from extract_jobs.sources.files.objects import KnownObjects, Listed, ObjectList
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import ObjectInfo
 from tests.support.memory_storage import Bucket, Killed, Process, ProcessStorage
 from tests.support.sampling import examples
 from tests.unit.test_commit_protocol import Turnstile
@@ -234,7 +237,8 @@ def test_the_lists_are_not_read_again_commit_by_commit() -> None:
     process = Process("p")
     drop(bucket, "last.csv", 99)
     extract(bucket, spec_for("r"), process)
-    assert len([c for c in process.calls if c.startswith("read") and "/objects/" in c]) == 2
+    # The run's own, the last commit's, and the whole one that it adds to.
+    assert len([c for c in process.calls if c.startswith("read") and "/objects/" in c]) == 3
     assert len([c for c in process.calls if c.startswith("open")]) == 2  # a look, and the read
 
 
@@ -251,14 +255,84 @@ def test_a_lost_list_and_a_glob_that_matches_nothing_are_refused() -> None:
     assert visible(bucket) == [1, 2, 3]
 
 
+def test_a_list_that_the_last_one_adds_to_must_be_there_and_be_whole() -> None:
+    bucket = after_a_first_run()
+    extract(bucket, spec_for("second"))
+    drop(bucket, "d.csv", 6)
+    whole, partial = (
+        f"{STATE}/objects/{name}" for name in ("first/0-0.parquet", "second/1-0.parquet")
+    )
+    kept = bucket.objects.pop(whole)
+    with pytest.raises(ConfigError, match=r"objects/first/0-0\.parquet, the list of objects read"):
+        extract(bucket, spec_for("r"))
+    bucket.objects[whole] = bucket.objects[partial]
+    with pytest.raises(ConfigError, match="is damaged"):
+        extract(bucket, spec_for("r"))
+    bucket.objects[whole] = kept
+    assert extract(bucket, spec_for("r")).rows == 1
+
+
+def test_a_list_adds_to_nothing_outside_the_state() -> None:
+    bucket = after_a_first_run()
+    extract(bucket, spec_for("second"))
+    drop(bucket, "d.csv", 6)
+    uri = f"{STATE}/objects/second/1-0.parquet"
+    found = ObjectList.from_bytes(bucket.objects[uri][0])
+    bucket.objects[uri] = (replace(found, adds_to="../x/objects/a/0-0.parquet").to_bytes(), None)
+    with pytest.raises(ConfigError, match="a list of objects is damaged"):
+        extract(bucket, spec_for("r"))
+
+
+@pytest.mark.parametrize("known", [1_000, 10_000])
+def test_what_a_run_writes_does_not_grow_with_what_is_known(known: int) -> None:
+    objects = [
+        Listed(ObjectInfo(f"{DROP}/{n:08}.csv", 100, NOW, etag=f"{n:032x}"), 3)
+        for n in range(known)
+    ]
+    stored = {"a": ObjectList.of(objects, {}, NOW).to_bytes()}
+    listed = {one.info.uri for one in objects}
+    names = ["a"]
+    for hour in range(1, 6):
+        partial = ObjectList.from_bytes(stored[names[-1]]).adds_to
+        before = ObjectsBefore(names[-1], stored[names[-1]], stored[partial] if partial else None)
+        read = KnownObjects.of(before)
+        assert len(read.etags()) == known + hour - 1
+        now = NOW + timedelta(hours=hour)
+        one = Listed(ObjectInfo(f"{DROP}/new{hour}.csv", 100, now, etag=f"{hour:032x}"), 3)
+        listed.add(one.info.uri)
+        new = read.and_new(ObjectList.of([one], {}, now), listed, now)
+        assert [found.info.uri for found in new.to_read()] == [one.info.uri]
+        names.append(str(hour))
+        stored[names[-1]] = new.to_bytes()
+        assert len(stored[names[-1]]) < 5_000
+    read = KnownObjects.of(ObjectsBefore(names[-1], stored[names[-1]], stored["a"]))
+    again = read.and_new(ObjectList.of([], {}, NOW), listed, NOW + timedelta(hours=24))
+    assert (again.adds_to, again.table.num_rows) == (None, known + 5)
+
+
+def test_many_new_objects_make_a_list_whole_again() -> None:
+    def some(start: int, count: int) -> ObjectList:
+        numbers = range(start, start + count)
+        found = [Listed(ObjectInfo(f"{DROP}/{n}.csv", 1, NOW, etag="e")) for n in numbers]
+        return ObjectList.of(found, {}, NOW)
+
+    listed = {f"{DROP}/{n}.csv" for n in range(30_000)}
+    whole = some(0, 16_000)
+    first = KnownObjects(whole, whole, "w").and_new(some(16_000, 1_500), listed, NOW)
+    assert (first.adds_to, first.table.num_rows) == ("w", 1_500)
+    second = KnownObjects(first, whole, "w").and_new(some(17_500, 501), listed, NOW)
+    assert (second.adds_to, second.table.num_rows) == (None, 18_001)
+    assert len(second.etags(read=True)) == 501
+
+
 def test_a_whole_list_of_another_version_is_refused() -> None:
     """Read as this version's, files might be skipped or read twice."""
-    listed = ObjectList.of([], None, {"columns": []}, datetime(2026, 1, 1, tzinfo=UTC))
+    listed = ObjectList.of([], {"columns": []}, datetime(2026, 1, 1, tzinfo=UTC))
     raw = listed.to_bytes()
     assert ObjectList.from_bytes(raw).about == {"columns": []}
     table = pq.read_table(pa.BufferReader(raw))
     about = json.loads(table.schema.metadata[b"extract.objects"])
-    later = json.dumps({**about, "version": about["version"] + 1})
+    later = json.dumps({**about, "version": 3})
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({"extract.objects": later}), sink)
     with pytest.raises(ConfigError, match="another version of extract-jobs"):

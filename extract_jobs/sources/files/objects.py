@@ -3,27 +3,40 @@
 One list is pinned for each run and base, so that all attempts extract the same objects; the commit
 names it, so the next run knows what was read. It is Parquet: 100,000 objects are a few
 megabytes.
+
+Most runs find a few new objects among many that are known. Their list is *partial*: it holds what
+was read since the last whole list, and names that one. So a run reads two lists at most, and writes
+little, however many objects there are. A list is whole again where a partial one would be long, or
+the last whole one is a day old.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.sources import ObjectsBefore
 from extract_jobs.storage import ObjectInfo
 
 FORGET_AFTER = timedelta(days=90)
 """An object that no listing has shown for this long is forgotten, so the list is bounded by the
 listing, however long the history. If it comes back, it counts as new."""
 
-_VERSION = 1
+WHOLE_EVERY = timedelta(days=1)
+"""Partial lists do not say what listings have shown, so a whole one is written this often."""
+_PARTIAL_ROWS, _PARTIAL_SHARE = 1000, 8
+"""A partial list may have this many objects, or one of so many that the whole one has."""
+
+_VERSION, _PARTIAL_VERSION = 1, 2
+"""Versions without partial lists refuse them by their number."""
 _SCHEMA = pa.schema(
     [
         ("uri", pa.string()),
@@ -61,24 +74,19 @@ class ObjectList:
     Attributes:
         table: One row for each object; ``read`` marks those that this run reads.
         about: JSON of what was found out about the columns.
+        adds_to: Name of the whole list that this one adds to; None if it is whole itself.
     """
 
     table: pa.Table
     about: dict[str, Any]
+    adds_to: str | None = None
 
     @classmethod
-    def of(
-        cls,
-        objects: Sequence[Listed],
-        before: ObjectList | None,
-        about: dict[str, Any],
-        now: datetime,
-    ) -> ObjectList:
-        """Return the list of a run.
+    def of(cls, objects: Sequence[Listed], about: dict[str, Any], now: datetime) -> ObjectList:
+        """Return the whole list of a run before which nothing was read.
 
         Args:
             objects: What it reads.
-            before: What commits have read and what still counts, updated by `seen`.
             about: What is known of the columns.
             now: The present, UTC.
         """
@@ -95,15 +103,16 @@ class ObjectList:
             }
             for one in objects
         ]
-        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-        if before is not None and rows:
-            new = {one.info.uri for one in objects}
-            kept = [uri not in new for uri in before.table.column("uri").to_pylist()]
-            old = before.table.filter(pa.array(kept, pa.bool_()))
-            column = pa.repeat(pa.scalar(False), old.num_rows)
-            old = old.set_column(_SCHEMA.get_field_index("read"), _SCHEMA.field("read"), column)
-            table = pa.concat_tables([table, old])
-        return cls(table, about)
+        return cls(pa.Table.from_pylist(rows, schema=_SCHEMA), about)
+
+    def over(self, older: ObjectList) -> ObjectList:
+        """Return these objects, and an older list's others as objects that are not read."""
+        new = set(self.table.column("uri").to_pylist())
+        kept = [uri not in new for uri in older.table.column("uri").to_pylist()]
+        old = older.table.filter(pa.array(kept, pa.bool_()))
+        column = pa.repeat(pa.scalar(False), old.num_rows)
+        old = old.set_column(_SCHEMA.get_field_index("read"), _SCHEMA.field("read"), column)
+        return replace(self, table=pa.concat_tables([self.table, old]))
 
     def seen(self, listed: set[str], now: datetime) -> ObjectList:
         """Return the updated list: objects that have long been missing from listings are dropped.
@@ -112,14 +121,17 @@ class ObjectList:
             listed: URIs.
             now: The present, UTC.
         """
-        times = self.table.column("listed_at").to_pylist()
-        uris = self.table.column("uri").to_pylist()
-        times = [now if u in listed else t for u, t in zip(uris, times, strict=True)]
         index = _SCHEMA.get_field_index("listed_at")
         field = _SCHEMA.field(index)
-        table = self.table.set_column(index, field, pa.array(times, field.type))
-        kept = pa.array([now - t < FORGET_AFTER for t in times], pa.bool_())
-        return ObjectList(table.filter(kept), self.about)
+        present = pc.is_in(self.table.column("uri"), value_set=pa.array(listed, pa.string()))
+        times = pc.if_else(present, pa.scalar(now, field.type), self.table.column(index))
+        kept = pc.greater(times, pa.scalar(now - FORGET_AFTER, field.type))
+        return replace(self, table=self.table.set_column(index, field, times).filter(kept))
+
+    def written_at(self) -> datetime | None:
+        """Return when a whole list was made; None if it has no object."""
+        found: datetime | None = pc.max(self.table.column("listed_at")).as_py()
+        return found
 
     def etags(self, *, read: bool = False) -> dict[str, str]:
         """Return ETags by URI, of all objects or of those that this run reads."""
@@ -138,7 +150,10 @@ class ObjectList:
 
     def to_bytes(self) -> bytes:
         """Return the list as it is stored."""
-        about = json.dumps({"version": _VERSION, **self.about})
+        version: dict[str, Any] = {"version": _VERSION}
+        if self.adds_to is not None:
+            version = {"version": _PARTIAL_VERSION, "adds_to": self.adds_to}
+        about = json.dumps(version | self.about)
         sink = pa.BufferOutputStream()
         schema = _SCHEMA.with_metadata({b"extract.objects": about.encode()})
         pq.write_table(self.table.cast(schema), sink, compression="zstd")
@@ -154,12 +169,75 @@ class ObjectList:
         try:
             table = pq.read_table(pa.BufferReader(raw))
             about = json.loads(table.schema.metadata[b"extract.objects"])
-            if about.pop("version") != _VERSION:
+            version = about.pop("version")
+            if version not in (_VERSION, _PARTIAL_VERSION):
                 raise ValueError("unknown version")
-            return cls(table.cast(_SCHEMA), about)
+            adds_to = about.pop("adds_to") if version == _PARTIAL_VERSION else None
+            if not isinstance(adds_to, str | None):
+                raise TypeError("adds_to is not a name")
+            return cls(table.cast(_SCHEMA), about, adds_to)
         except (pa.ArrowInvalid, OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                "the list of objects read, which the last commit or the plan names, is damaged or "
-                "of another version of extract-jobs: restore it, or start the table over with "
-                "another state_uri and target"
-            ) from error
+            raise _damaged() from error
+
+
+@dataclass(frozen=True)
+class KnownObjects:
+    """What commits have read.
+
+    Attributes:
+        last: The last commit's list.
+        whole: The whole list that it adds to, or itself.
+        name: The whole list's name.
+    """
+
+    last: ObjectList
+    whole: ObjectList
+    name: str
+
+    @classmethod
+    def of(cls, before: ObjectsBefore) -> KnownObjects:
+        """Read the stored lists.
+
+        Raises:
+            ConfigError: One is damaged.
+        """
+        last = ObjectList.from_bytes(before.last)
+        if last.adds_to is None:
+            return cls(last, last, before.name)
+        if before.whole is None:
+            raise _damaged()
+        whole = ObjectList.from_bytes(before.whole)
+        if whole.adds_to is not None:
+            raise _damaged()
+        return cls(last, whole, last.adds_to)
+
+    def etags(self) -> dict[str, str]:
+        """Return the ETag that each object had when it was read, by URI."""
+        return self.whole.etags() if self._is_whole else self.whole.etags() | self.last.etags()
+
+    def and_new(self, new: ObjectList, listed: set[str], now: datetime) -> ObjectList:
+        """Return the list of a run that reads new objects.
+
+        Args:
+            new: What it reads.
+            listed: URIs of all objects that are there.
+            now: The present, UTC.
+        """
+        added = new if self._is_whole else new.over(self.last)
+        since = self.whole.written_at()
+        limit = max(_PARTIAL_ROWS, self.whole.table.num_rows // _PARTIAL_SHARE)
+        if since is not None and now - since < WHOLE_EVERY and added.table.num_rows <= limit:
+            return replace(added, adds_to=self.name)
+        return added.over(self.whole).seen(listed, now)
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.last is self.whole
+
+
+def _damaged() -> ConfigError:
+    return ConfigError(
+        "the list of objects read, which the last commit or the plan names, is damaged or of "
+        "another version of extract-jobs: restore it, or start the table over with another "
+        "state_uri and target"
+    )

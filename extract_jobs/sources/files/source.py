@@ -13,7 +13,7 @@ from itertools import islice
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import TableDescription
-from extract_jobs.sources import Features, ReadRequest
+from extract_jobs.sources import Features, ObjectsBefore, ReadRequest
 from extract_jobs.sources.files.folders import folders_of
 from extract_jobs.sources.files.globs import MOST_LISTED, globs_of
 from extract_jobs.sources.files.inspection import Columns, Inspector, first_header
@@ -23,7 +23,7 @@ from extract_jobs.sources.files.listing import (
     format_of,
     list_objects,
 )
-from extract_jobs.sources.files.objects import Listed, ObjectList
+from extract_jobs.sources.files.objects import KnownObjects, Listed, ObjectList
 from extract_jobs.sources.files.reader import FilesReader
 from extract_jobs.sources.files.snapshot import FilesSnapshot
 from extract_jobs.sources.files.streams import is_utf8, source_errors
@@ -115,7 +115,11 @@ class FilesSource:
 
     # --- which objects ---------------------------------------------------------------------
 
-    def choose(self, before: bytes | None, now: datetime) -> bytes:
+    def rests_on(self, chosen: bytes) -> str | None:
+        """Return the name of the list that this one adds to. See `ObjectSource.rests_on`."""
+        return ObjectList.from_bytes(chosen).adds_to
+
+    def choose(self, before: ObjectsBefore | None, now: datetime) -> bytes:
         """List the objects and decide which are read. See `ObjectSource.choose`."""
         return self._choose(before, now).to_bytes()
 
@@ -133,11 +137,11 @@ class FilesSource:
         """Return whether there is no object to read. See `ObjectSource.has_nothing_new`."""
         return not any(True for _ in self._objects.to_read())
 
-    def _choose(self, before: bytes | None, now: datetime) -> ObjectList:
+    def _choose(self, before: ObjectsBefore | None, now: datetime) -> ObjectList:
         """Inspect every object that will be read, and no other."""
-        last = None if before is None else ObjectList.from_bytes(before)
-        only_new = self.spec.mode == "incremental" and last is not None
-        known = last.etags() if last else {}
+        read = None if before is None else KnownObjects.of(before)
+        only_new = self.spec.mode == "incremental" and read is not None
+        known = read.etags() if read else {}
         listed, new = set[str](), list[ObjectInfo]()
         for info in self._listing():
             listed.add(info.uri)
@@ -155,7 +159,7 @@ class FilesSource:
                 "connection.uri and files.glob, unless they were removed on purpose",
                 self.spec.extract_table, self.folder, self.files.glob,
             )  # fmt: skip
-        about = dict(last.about) if last and only_new else {}
+        about = dict(read.last.about) if read and only_new else {}
         inspected: list[Listed] = []
         if new:
             form = self._format(new)
@@ -163,7 +167,8 @@ class FilesSource:
             self._check_declared(new, form)
             inspected, columns = self._inspector(form).inspect(new, Columns.from_json(about))
             about = {"format": form, **columns.to_json()}
-        return ObjectList.of(inspected, last.seen(listed, now) if last else None, about, now)
+        chosen = ObjectList.of(inspected, about, now)
+        return read.and_new(chosen, listed, now) if read and new else chosen
 
     def _listing(self) -> Iterator[ObjectInfo]:
         with source_errors(self.folder):
