@@ -10,7 +10,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
@@ -27,6 +26,7 @@ from extract_jobs.config.locations import collisions
 from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.sources import ListingSource, open_source
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.globs import bracket_hint, matches
 from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.spec.source_types import registration
 
@@ -173,7 +173,11 @@ def _suggestions(
     source = None if registration(spec.source_type).on_spark else open_source(spec)
     if not isinstance(source, ListingSource):
         raise ConfigError(f"{path}: tables of this type of source cannot be listed")
-    listed = [table for table in source.tables() if _is_wanted(table.name, arguments)]
+    everything = list(source.tables())
+    for glob in (*arguments.select, *arguments.exclude):
+        if (hint := bracket_hint(glob)) and not any(matches(t.name, glob) for t in everything):
+            raise ConfigError(f"no table matches {glob}{hint}")
+    listed = [table for table in everything if _is_wanted(table.name, arguments)]
     if known is None and not listed:
         raise ConfigError("no table that the user may read fits --select and --exclude")
     suggestions: list[Suggestion] = []
@@ -211,7 +215,7 @@ def _shown(tables: Sequence[ListedTable]) -> Iterator[ListedTable]:
 
 def _is_wanted(name: str, arguments: argparse.Namespace) -> bool:
     def fits(globs: Sequence[str]) -> bool:
-        return any(fnmatchcase(name, glob) for glob in globs)
+        return any(matches(name, glob) for glob in globs)
 
     return (not arguments.select or fits(arguments.select)) and not fits(arguments.exclude)
 

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any
 
@@ -48,11 +47,12 @@ from extract_jobs.config.resolve import (
     spec_of,
 )
 from extract_jobs.config.trials import replaced_by_less, shared_rows
-from extract_jobs.config.variables import fill_in
+from extract_jobs.config.variables import fill_in, is_unfilled
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.attempt_names import report_name
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.extract_spec import problems as spec_problems
+from extract_jobs.spec.globs import bracket_hint, is_glob, matches
 from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.storage import join
 
@@ -129,8 +129,7 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
         raise ConfigError(f"{where}: {found}; expected version, source, defaults and tables")
     if "${" in (text if isinstance(text, str) else text.decode(errors="replace")):
         file.data, unfilled = fill_in(file, os.environ)
-        if unfilled:
-            raise refusal(where, [*problems, *unfilled])
+        problems += unfilled
     source, wrong = check_frame(file)
     problems += wrong
     if source is not None and folder is not None:
@@ -153,12 +152,10 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
         if is_pattern(name, own):
             pattern, founds = read_pattern(source, name, values, line, folder)
             patterns += [pattern] if pattern else []
-            problems += [trace(file, name, one) for one in founds]
-            continue
-        table, founds = resolve_table(source, name, values, line, folder)
-        problems += [trace(file, name, one) for one in founds]
-        if table:
-            tables[name] = table
+        else:
+            table, founds = resolve_table(source, name, values, line, folder)
+            tables |= {name: table} if table else {}
+        problems += [trace(file, name, one) for one in founds if not is_unfilled(values, one.path)]
     problems += [
         Problem(f"tables.{name}", text_, tables[name].line)
         for name, text_ in [
@@ -187,7 +184,7 @@ def with_listed(config: SourceConfig, listed: Sequence[ListedTable]) -> SourceCo
         Problem(
             f"tables.{one.name}",
             f"matches none of the {len(listed)} tables and views that the user may read"
-            f"{_bare_pattern(one, listed)}",
+            f"{_bare_pattern(one, listed) or bracket_hint(one.name)}",
             one.line,
         )
         for one in unmatched(config.patterns, listed)
@@ -198,8 +195,12 @@ def with_listed(config: SourceConfig, listed: Sequence[ListedTable]) -> SourceCo
             problems.append(Problem(f"tables.{one.name}", text, one.line))
         for name in one.exclude:
             if not any(replace(one, exclude=(name,)).excludes(table) for table in listed):
-                text = nearest(name, (table.name for table in matching))
-                logger.warning("tables.%s: exclude: %s matches no table%s", one.name, name, text)
+                text = f"{name} matches no table{nearest(name, (t.name for t in matching))}"
+                if hint := bracket_hint(name):
+                    path = f"tables.{one.name}.exclude"
+                    problems.append(Problem(path, f"{text}{hint}", one.line))
+                else:
+                    logger.warning("tables.%s: exclude: %s", one.name, text)
     found = list(islice(taken(config.patterns, config.tables, listed), MOST_TABLES + 1))
     if len(found) > MOST_TABLES:
         raise ConfigError(
@@ -235,7 +236,7 @@ def with_listed(config: SourceConfig, listed: Sequence[ListedTable]) -> SourceCo
 
 def _bare_pattern(pattern: Pattern, listed: Sequence[ListedTable]) -> str:
     """Return a hint if a pattern lacks the schema."""
-    example = next((t.name for t in listed if fnmatchcase(t.table, pattern.name)), None)
+    example = next((t.name for t in listed if matches(t.table, pattern.name)), None)
     return f"; their names have a schema, as {example}" if example else ""
 
 
@@ -265,7 +266,7 @@ def resolve_tables(
 
     Args:
         config: The config.
-        extract_tables: ``"*"``, or a list of names and globs (``*``, ``?``, ``[…]``; case matters).
+        extract_tables: ``"*"``, or a list of names and globs (``*``, ``?``; case matters).
             An entry that is exactly a table's name selects that table, even if it looks like a
             glob. ``tag:NAME`` selects the tables with a tag.
         as_event: Whether messages name the list's entries; a command line has no list to refer to.
@@ -292,13 +293,14 @@ def resolve_tables(
             problems.append(Problem(path, f"{entry} is given twice"))
         elif entry in config.tables:
             selected.add(entry)
-        elif entry.startswith(TAG) or any(c in entry for c in "*?["):
+        elif entry.startswith(TAG) or is_glob(entry):
             matched = _matched(config, entry)
             if not matched:
-                problems.append(Problem(path, f"no table matches {entry}"))
+                problems.append(Problem(path, f"no table matches {entry}{bracket_hint(entry)}"))
             selected |= matched
         else:
             hint = nearest(entry, config.tables) or _bare_names(entry, config.tables)
+            hint = hint or bracket_hint(entry)
             problems.append(Problem(path, f"the config has no table {entry}{hint}"))
     if problems:
         raise refusal(config.where, problems)
@@ -309,7 +311,7 @@ def _matched(config: SourceConfig, entry: str) -> set[str]:
     """Return the tables that a tag or a glob selects."""
     if entry.startswith(TAG):
         return set(with_tags(config, [entry.removeprefix(TAG)]))
-    return {name for name in config.tables if fnmatchcase(name, entry)}
+    return {name for name in config.tables if matches(name, entry)}
 
 
 def with_tags(config: SourceConfig, tags: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from extract_jobs.config.file import YamlFile
 from extract_jobs.config.model import ConfigModel, SourceSettings, TableConfig
 from extract_jobs.config.problems import DataProblem, Problem, dotted, exists, problems_in
 from extract_jobs.config.resolve import as_written, merge, normal
+from extract_jobs.config.variables import Unfilled, is_unfilled
 
 
 def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:
@@ -33,6 +34,8 @@ def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:
         source = ConfigModel.model_validate(data).source
     except ValidationError as error:
         for one in problems_in(error, data, ConfigModel):
+            if is_unfilled(data, one.path):
+                continue
             text = one.text
             if one.path == ("version",) and not one.partial:
                 text = f"{text}: the version that this extract-jobs reads"
@@ -44,7 +47,7 @@ def event_key_problems(file: YamlFile, source: SourceSettings | None) -> list[Pr
     """Return the keys that the config lists in ``event_overrides`` and may not."""
     problems = []
     for number, key in enumerate((source and source.event_overrides) or ()):
-        text = event_key_problem(key)
+        text = None if isinstance(key, Unfilled) else event_key_problem(key)
         if text:
             path = ("source", "event_overrides", number)
             problems.append(Problem(dotted(path), text, file.line(path)))
@@ -65,7 +68,7 @@ def check_defaults(file: YamlFile, defaults: Mapping[str, Any]) -> list[Problem]
         TableConfig.model_validate(values)
     except ValidationError as error:
         for one in problems_in(error, values, TableConfig):
-            if not one.partial:
+            if not one.partial and not is_unfilled(values, one.path):
                 path = as_written(defaults, one.path)
                 full = ("defaults", *path)
                 problems.append(Problem(dotted(full), one.text, file.line(full)))

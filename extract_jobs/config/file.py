@@ -135,6 +135,8 @@ def _syntax_error(error: yaml.YAMLError, where: str) -> ConfigError:
         hint = "; indent with spaces and quote values that begin with @, ` or %"
     elif "mapping values are not allowed" in text:
         hint = "; quote a value that holds a colon and a space"
+    elif "alias" in text:
+        hint = "; quote a name, glob or value that begins with *"
     place = f"{where}:{mark.line + 1}" if mark else where
     return ConfigError(f"{place}: not valid YAML: {text}{hint}")
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
 
 from extract_jobs.config.model import SourceSettings
 from extract_jobs.config.problems import DataProblem
 from extract_jobs.config.resolve import resolve_table
+from extract_jobs.spec.globs import is_glob, matches
 from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.spec.source_types import registration
 
@@ -49,15 +49,12 @@ class Pattern:
 
     def matches(self, table: ListedTable) -> bool:
         """Return whether a table's name matches, excluded or not."""
-        return any(fnmatchcase(name, self.name) for name in (table.name, table.plain))
+        return any(matches(name, self.name) for name in (table.name, table.plain))
 
     def excludes(self, table: ListedTable) -> bool:
         """Return whether a table is left out: by its whole name, or by its name in the schema."""
         names = (table.name, table.plain, table.table)
-        # Compared as text too: a name with brackets does not match itself as a glob.
-        return any(
-            name == glob or fnmatchcase(name, glob) for name in names for glob in self.exclude
-        )
+        return any(matches(name, glob) for name in names for glob in self.exclude)
 
 
 def is_pattern(name: str, own: Any) -> bool:
@@ -69,7 +66,7 @@ def is_pattern(name: str, own: Any) -> bool:
     """
     if isinstance(own, Mapping) and any(key in own for key in _ROWS_OF_ITS_OWN):
         return False
-    return any(c in _QUOTED.sub("", name) for c in "*?")
+    return is_glob(_QUOTED.sub("", name))
 
 
 def read_pattern(

@@ -17,8 +17,8 @@ from extract_jobs.config.model import SourceSettings, TableConfig
 from extract_jobs.config.problems import DataProblem, Path, exists, model_at, problems_in
 from extract_jobs.config.spellings import misspelled
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.globs import glob_reaches
 from extract_jobs.spec.predicates import where_problem
-from extract_jobs.spec.rules import glob_reaches
 from extract_jobs.spec.source_types import registration
 from extract_jobs.spec.uris import absolute, overlap
 from extract_jobs.storage import join
@@ -130,11 +130,11 @@ def resolve_table(
     except ValidationError as error:
         found = problems_in(error, values, TableConfig)
         return None, [*found, *_other_problems(source, name, values, folder, found)]
-    if source is None:
-        return None, location_of(_ANY_SOURCE, name, config, folder)[1]
     if config.exclude:
         found.append(DataProblem(("exclude",), _NO_PATTERN))
     found += misspelled(config)
+    if source is None:
+        return None, [*found, *location_of(_ANY_SOURCE, name, config, folder)[1]]
     most = source.max_connections - 1
     wanted = config.split.max_connections
     if wanted > most and exists(values, _SPLITS):

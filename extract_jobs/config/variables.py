@@ -7,11 +7,11 @@ are refused here; ``password_env`` and its like name them instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extract_jobs.config.file import YamlFile
-from extract_jobs.config.problems import Path, Problem, dotted
+from extract_jobs.config.problems import Path, Problem, dotted, exists
 
 _PLACE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -23,10 +23,27 @@ _NAMING = frozenset({"password_env", "url_env", "env"})
 """Keys whose value is the name of a variable with a secret."""
 
 
+class Unfilled(str):
+    """A value with a variable that cannot be filled in: what it will be is not known."""
+
+    __slots__ = ()
+
+
+def is_unfilled(data: Any, path: Path) -> bool:
+    """Return whether the value at a path is, or has in it, one that could not be filled in."""
+    if not exists(data, path):
+        return False
+    for part in path:
+        data = data[part]
+    return any(isinstance(one, Unfilled) for one in _within(data))
+
+
 def fill_in(file: YamlFile, environment: Mapping[str, str]) -> tuple[Any, list[Problem]]:
     """Return a file's data with its variables filled in, and what is wrong with them.
 
-    Only values are filled in, and each stays text. ``$${`` is a literal ``${``.
+    Only values are filled in, and each stays text. ``$${`` is a literal ``${``. A value with a
+    variable that is wrong stays as it is written, as `Unfilled`, so that everything else can be
+    checked: a problem of such a value says nothing.
 
     Args:
         file: The config; its data is not changed.
@@ -61,6 +78,8 @@ class _Filling:
         return self._done[id(data)]
 
     def _text(self, text: str, path: Path) -> str:
+        before = len(self.problems)
+
         def found(match: re.Match[str]) -> str:
             if match[0] == "$${":
                 return "${"
@@ -85,7 +104,8 @@ class _Filling:
                 return match[0]
             return value
 
-        return _PLACE.sub(found, text)
+        filled = _PLACE.sub(found, text)
+        return filled if len(self.problems) == before else Unfilled(text)
 
     def _problem(self, path: Path, text: str) -> None:
         self.problems.append(Problem(dotted(path), text, self._file.line(path)))
@@ -93,13 +113,23 @@ class _Filling:
 
 def _named(data: Any) -> list[str]:
     """Return the variables that a config names as those of its secrets."""
-    found, rest, seen = [], [data], set[int]()
+    return [
+        value
+        for part in _within(data)
+        if isinstance(part, Mapping)
+        for key, value in part.items()
+        if key in _NAMING and isinstance(value, str)
+    ]
+
+
+def _within(data: Any) -> Iterator[Any]:
+    """Yield data and everything in it; what aliases share once."""
+    rest, seen = [data], set[int]()
     while rest:
         part = rest.pop()
-        if not isinstance(part, dict | list) or id(part) in seen:
+        if id(part) in seen:
             continue
         seen.add(id(part))
-        if isinstance(part, dict):
-            found += [v for k, v in part.items() if k in _NAMING and isinstance(v, str)]
-        rest += part.values() if isinstance(part, dict) else part
-    return found
+        yield part
+        if isinstance(part, Mapping | list):
+            rest += part.values() if isinstance(part, Mapping) else part

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from datetime import timedelta
-from itertools import takewhile
-from urllib.parse import quote
 
+from extract_jobs.spec.globs import glob_reaches
 from extract_jobs.spec.parts import SpecFields, WatermarkSpec
 from extract_jobs.spec.source import connection_problem
 from extract_jobs.spec.source_types import registration
-from extract_jobs.spec.uris import is_inside, normal_uri, scheme_problem
+from extract_jobs.spec.uris import is_inside, scheme_problem
 
 PARTITION_FUNCTIONS = ("year", "month", "day", "hour")
 RUN_PARTITIONS = ("extract_date", "run_id")
@@ -188,44 +187,6 @@ def _files_problems(spec: SpecFields) -> Iterator[str]:
             "write_mode overwrite_partitions needs mode full for files: a partition may hold rows "
             "of files that were read before, which would be lost"
         )
-
-
-def glob_reaches(uri: str, glob: str, folder: str) -> bool:
-    """Return whether a glob may match objects in a folder, other than hidden ones.
-
-    Args:
-        uri: Where the glob starts, in any form.
-        glob: As in ``files.glob``.
-        folder: The folder, in any form.
-    """
-    *parents, last = glob.lstrip("/").split("/")
-    literal = list(takewhile(lambda name: not re.search(r"[*?]", name), parents))
-    root = normal_uri("/".join([uri.rstrip("/"), *map(_encode_for(uri), literal)]))
-    if is_inside(root, folder):
-        return True
-    if not is_inside(folder, root):
-        return False
-    below = normal_uri(folder).removeprefix(root.rstrip("/")).strip("/").split("/")
-    if any(name.startswith((".", "_")) and "=" not in name for name in below):
-        return False
-    names = [*parents[len(literal) :], last]
-    for name, wanted in zip(below, names, strict=False):
-        if "**" in wanted:
-            return True
-        if not re.fullmatch(
-            _SEGMENT.sub(lambda m: _AS_REGEX.get(m[0]) or re.escape(m[0]), wanted), name
-        ):
-            return False
-    return len(names) > len(below)
-
-
-_SEGMENT = re.compile(r"[*?]|[^*?]+")
-_AS_REGEX = {"*": ".*", "?": "."}
-
-
-def _encode_for(uri: str) -> Callable[[str], str]:
-    """Return how names below a URI are spelled: ``file://`` URIs are decoded when used."""
-    return (lambda name: quote(name, safe="")) if uri.startswith("file://") else (lambda name: name)
 
 
 def _snapshot_problems(spec: SpecFields, watermark: WatermarkSpec) -> Iterator[str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 
 import pyarrow as pa
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.globs import bracket_hint, is_glob, matches
 from extract_jobs.spec.parts import Mask
 from extract_jobs.spec.rules import RUN_PARTITIONS
 from extract_jobs.transform.casts import can_cast
@@ -39,6 +39,8 @@ AUDIT_FIELDS = (
 EXTRACT_DATE_FIELD = pa.field("extract_date", pa.date32())
 """Added to the files of an Iceberg table that is partitioned by it: the run's date, UTC."""
 
+_WITH_GLOBS = ("columns.include", "columns.exclude")
+
 NEAR = 0.7
 """How similar a name must be to be suggested for a wrong one: `difflib`'s ratio, 0 to 1."""
 
@@ -46,7 +48,8 @@ NEAR = 0.7
 def choose_columns(description: TableDescription, spec: ExtractSpec) -> tuple[Column, ...]:
     """Return the columns to extract (`is_chosen`), in the source's order.
 
-    A glob may match nothing, a name may not.
+    A glob may match nothing, a name may not; a glob with a bracket may not either, since it may be
+    meant as a set of characters.
 
     Args:
         description: The table as the source describes it.
@@ -161,7 +164,7 @@ def refuse_doubled(names: Sequence[str]) -> None:
 
 def _matches(name: str, patterns: Iterable[str], names: Sequence[str]) -> bool:
     """Whether a pattern is that name, or a matching glob that is not itself a column's name."""
-    return any(p == name or (p not in names and fnmatchcase(name, p)) for p in patterns)
+    return any(p == name or (p not in names and matches(name, p)) for p in patterns)
 
 
 def _unknown(spec: ExtractSpec, of_table: Sequence[Column]) -> Iterator[str]:
@@ -194,11 +197,17 @@ def _unknown(spec: ExtractSpec, of_table: Sequence[Column]) -> Iterator[str]:
     }
     for where, wanted in asked.items():
         for name in wanted:
-            is_glob = where in {"columns.include", "columns.exclude"} and set(name) & set("*?[")
             is_field = where == "columns.mask" and name in inner
-            if name not in names and not is_glob and not is_field:
-                own = RUN_PARTITIONS if where == "target.partition_by" and name in plain else ()
-                yield f"{where}: no column {name!r}{_nearest(name, names, own)}"
+            if name in names or is_field:
+                continue
+            if where in _WITH_GLOBS and is_glob(name):
+                hint = bracket_hint(name)
+                if hint and not any(matches(one, name) for one in names):
+                    yield f"{where}: no column matches {name!r}{hint}"
+                continue
+            own = RUN_PARTITIONS if where == "target.partition_by" and name in plain else ()
+            hint = bracket_hint(name) if where in _WITH_GLOBS else ""
+            yield f"{where}: no column {name!r}{_nearest(name, names, own)}{hint}"
 
 
 def _nearest(name: str, names: Sequence[str], own: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ PIECES = st.sampled_from([
     "=", "1", " or ", " and ", "not ", "'x'", "b", "a = 1", ") or (1 = 1", "; drop table t",
     " union select 1 ", "E'", "U&'", "N'", "B'1'", "::text", "[1]", "array[", "]", ",", "||",
     " in ", "(select 1)", "exists", " is null", "count(*)", "case ", "\r", "\xa0", "%s", ":a",
-    " limit 1", " operator(pg_catalog.=) ", "''''", " uescape '!'", "returning 1", "into x",
+    " limit 1", " operator(pg_catalog.=) ", "''''", " uescape '!'", "@ ", " ~= ", " <<| ", "?- ", "returning 1", "into x",
 ])  # fmt: skip
 TEXTS = st.lists(PIECES, max_size=9).map("".join) | st.lists(PIECES, max_size=4).map(
     lambda inside: f"b = '{''.join(inside)}' or a = 1"
@@ -73,8 +73,15 @@ def test_both_checks_refuse_before_a_row_is_read(pg_database, monkeypatch, where
 
 def test_the_server_judges_what_the_parser_lacks(pg_database, monkeypatch):
     pg_database.execute("create table t (a int, b text)", "insert into t values (999, 'x')")
-    where = "substring(b similar 'x' escape '#') = 'x'"
-    source(pg_database, monkeypatch, extract_table="t", where=where).describe()
+    for where in (
+        "substring(b similar 'x' escape '#') = 'x'",
+        "@ a > 2 and @(-a) = 999 and a <> @ -5",
+        "point(a, a) <<| point(1000, 1000) and ?- lseg(point(a, 0), point(0, 0))",
+        "point(a, 1) ~= point(999, 1) and b is nfc normalized or inet '10.1.0.0' <<= '10.0.0.0/8'",
+    ):
+        source(pg_database, monkeypatch, extract_table="t", where=where).describe()
+    with pytest.raises(ConfigError, match="the server refuses the where: operator does not exist"):
+        source(pg_database, monkeypatch, extract_table="t", where="a <#> a > 2").describe()
     with pg_database.connect() as connection:
         version = connection.info.server_version
     numbers = source(pg_database, monkeypatch, extract_table="t", where="a < 1_000 and a > 0x1F")

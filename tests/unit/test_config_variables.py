@@ -99,3 +99,38 @@ def test_tables_are_selected_by_their_tags() -> None:
         resolve_tables(loaded, ["tag:weekly"])
     with pytest.raises(ConfigError, match="tags"):
         load_config(TAGGED.replace("small", "'a b'"), "c.yml")
+
+
+MANY_WRONG = """\
+version: 1
+source:
+  name: s
+  type: ${KIND:-postgres}
+  max_connections: ${MOST}
+  connection: {url: "postgresql://me@${HOST}/db"}
+defaults:
+  target: {uri: "${LAKE}/{table}", partition_by: ["week(at)"]}
+  mode: ${MODE}
+tables:
+  a: {where: "${COLUMN} > 1", colums: {}}
+  b: {split: {max_connections: "${SPLITS}", strategy: nothing}}
+  c: &same {where: "x = ${VALUE}", on_empty: perhaps}
+  d: *same
+  e: {target: {uri: "/lake/{tabel}"}}
+"""
+
+
+def test_variables_that_are_not_set_hide_no_other_problem() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(MANY_WRONG, "c.yml")
+    lines = str(raised.value).splitlines()[1:]
+    unset = [line for line in lines if "is not set" in line]
+    assert [line.partition("variable ")[2].split()[0] for line in unset] == [
+        "MOST", "HOST", "LAKE", "MODE", "COLUMN", "SPLITS", "VALUE",
+    ]  # fmt: skip
+    rest = "\n".join(line for line in lines if line not in unset)
+    for told in ("no such function", "colums", "tables.b.split.strategy", "tables.c.on_empty",
+                 "tables.d.on_empty", "tables.e.target.uri"):  # fmt: skip
+        assert told in rest
+    assert "$" not in rest, "nothing is said of a value that is not known"
+    assert rest.count("\n") == 5

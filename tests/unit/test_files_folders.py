@@ -16,8 +16,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError, ExtractError, TypeNotRepresentable
-from extract_jobs.sources.files.listing import glob_pattern
 from extract_jobs.sources.files.source import FilesSource
+from extract_jobs.spec.globs import glob_pattern
 from tests.support.files import before, files_spec, read_all
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources.files import globs
 from extract_jobs.sources.files.globs import globs_of
-from extract_jobs.sources.files.listing import glob_pattern, named_format
+from extract_jobs.sources.files.listing import named_format
+from extract_jobs.spec.globs import glob_pattern, matches
 
 
 @pytest.mark.parametrize(("paths", "expected"), [
@@ -67,3 +68,17 @@ def test_a_folder_of_nothing_alike_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(globs, "MOST_TABLES", 3)
     with pytest.raises(ConfigError, match="more than 3 kinds"):
         globs_of([f"{name}.csv" for name in "abcd"])
+
+
+@settings(max_examples=200)
+@given(st.text("ab[]!-*?.", max_size=6), st.text("ab[]!-.", max_size=6))
+def test_names_and_paths_have_one_rule(glob: str, name: str) -> None:
+    assume("**" not in glob)
+    assert matches(name, glob) == bool(glob_pattern(glob).fullmatch(name))
+
+
+def test_brackets_stand_for_themselves() -> None:
+    assert matches("data[1].csv", "data[1]*")
+    assert not matches("data1.csv", "data[1]*")
+    assert not matches("a", "[ab]")
+    assert matches("[ab]", "[ab]")

@@ -9,7 +9,7 @@ import pytest
 from extract_jobs.config import load_config, specs_for
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract
-from extract_jobs.spec.rules import glob_reaches
+from extract_jobs.spec.globs import glob_reaches
 from extract_jobs.spec.uris import is_inside, normal_uri, overlap
 from extract_jobs.storage.local_files import to_path
 

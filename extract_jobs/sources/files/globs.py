@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.files.listing import glob_pattern, named_format
+from extract_jobs.sources.files.listing import named_format
+from extract_jobs.spec.globs import glob_pattern
 from extract_jobs.spec.listed_table import ListedTable
 
 MOST_LISTED = 20_000

@@ -8,13 +8,12 @@ What the glob spells out before its first wildcard is never hidden.
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from extract_jobs.errors import ConfigError, printable
+from extract_jobs.spec.globs import glob_pattern, spelled_start
 from extract_jobs.spec.uris import is_inside
 from extract_jobs.storage import ObjectInfo, Storage, is_probe
 from extract_jobs.storage.local_files import to_path
@@ -40,10 +39,6 @@ _COMPRESSIONS: dict[str, Compression] = {
     "lz4": "lz4",
     "zip": "zip",
 }
-_WILD = re.compile(r"\*\*/|\*\*|\*|\?")
-_AS_PATTERN = {"": "", "**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
-
-_INNER_FOLDERS = 3
 
 
 def folder_of(uri: str) -> str:
@@ -67,8 +62,7 @@ def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInf
             file.
     """
     glob = glob.lstrip("/")
-    first = _WILD.search(glob)
-    spelled = glob if first is None else glob[: first.start()]
+    spelled = spelled_start(glob)
     pattern = glob_pattern(glob)
     depth = len(folder) + spelled.rfind("/") + 1
     is_local = "://" not in folder
@@ -116,58 +110,6 @@ def _check_inside(folder: str, path: str) -> None:
             f"{path} is, or lies behind, a symbolic link to a place outside of {folder}, which "
             "connection.uri names: put a copy of the file there, or name its own folder"
         )
-
-
-def glob_pattern(glob: str) -> re.Pattern[str]:
-    """Return the regular expression of a glob; every other character matches itself.
-
-    Matching takes time in proportion to the path's length times the glob's, however many wildcards
-    there are: what follows a wildcard is matched where it is first found, and never searched for
-    again, which gives the same answer. Only the last ``**`` and the last ``*`` have to reach the
-    end. The exception is ``**/`` after anything but a slash, of which only a few are allowed.
-
-    Raises:
-        ConfigError: There are more than `_INNER_FOLDERS` of them.
-    """
-    blocks: list[list[tuple[str, str]]] = [[]]
-    position, wild = 0, ""
-    for found in _WILD.finditer(glob):
-        if found[0] == "?":
-            continue
-        blocks[-1].append((wild, _literal(glob[position : found.start()])))
-        wild, position = found[0], found.end()
-        if wild.startswith("**"):
-            blocks.append([])
-    blocks[-1].append((wild, _literal(glob[position:])))
-    parts, inner = [], 0
-    for block, following in itertools.pairwise(blocks):
-        # Any place where a block ends is as good as the first if the rest can be skipped.
-        is_free = following[0][0] == "**/" and not block[-1][1].endswith("/")
-        if is_free and any(wild for wild, _ in block):
-            inner += 1
-            parts += [_AS_PATTERN[wild] + literal for wild, literal in block]
-        else:
-            parts.append(f"(?>{''.join(map(_first, block))})")
-    if inner > _INNER_FOLDERS:
-        raise ConfigError(
-            f"files.glob has {inner} **/ that follow something other than a slash, and at most "
-            f"{_INNER_FOLDERS} are allowed; put a slash before each"
-        )
-    *ahead, (wild, literal) = blocks[-1]
-    parts += [*map(_first, ahead), _AS_PATTERN[wild] + literal]
-    return re.compile("".join(parts), re.DOTALL)
-
-
-def _first(piece: tuple[str, str]) -> str:
-    """Return the pattern of a wildcard and its next text, matched where that is first found."""
-    wild, literal = piece
-    if wild == "*":
-        return f"(?>[^/]*?{literal})"
-    return {"": "", "**/": "(?:.*?/)??", "**": ".*?"}[wild] + literal
-
-
-def _literal(text: str) -> str:
-    return "".join("[^/]" if letter == "?" else re.escape(letter) for letter in text)
 
 
 def _is_hidden(path: str) -> bool:

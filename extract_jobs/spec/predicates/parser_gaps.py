@@ -34,8 +34,12 @@ _HEXADECIMAL = (re.compile(rf"{_BEFORE}0[xX](?:_?[0-9a-fA-F])+{_AFTER}"), _as_ze
 _FLOATS = (re.compile(rf"{_BEFORE}{_DECIMAL}[fFdD]{_AFTER}"), lambda m: f"{m[0][:-1]}0")
 _NOT_ABOVE = (re.compile(r"!(?=[<>])"), lambda _: " ")
 
+_NORMAL_FORM = (
+    re.compile(r"\bnfk?[cd](?=\s+normalized\b)", re.IGNORECASE), lambda m: " " * len(m[0]),
+)  # fmt: skip
+
 _GAPS: dict[str, tuple[_Replaced, ...]] = {
-    "postgres": (_OTHER_BASES, _UNDERSCORES),
+    "postgres": (_OTHER_BASES, _UNDERSCORES, _NORMAL_FORM),
     "sqlite": (_HEXADECIMAL, _UNDERSCORES),
     "oracle": (_FLOATS,),
     "tsql": (_NOT_ABOVE,),
@@ -43,6 +47,22 @@ _GAPS: dict[str, tuple[_Replaced, ...]] = {
 
 ASKED = frozenset({"postgres", "mysql", "sqlite"})
 """Dialects whose sources let the server parse a condition before anything is read."""
+
+_OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|?]+")
+_PARSED_OPERATORS = frozenset({
+    "+", "-", "*", "/", "<", ">", "=", "<=", ">=", "<>", "!=", "%", "^", "&", "|", "#", "<<", ">>",
+    "||", "&&", "->", "->>", "#>", "#>>", "#-", "@>", "<@", "?", "?|", "?&", "@?", "@@", "<->",
+    "-|-", "&<", "&>", "^@", "~", "~*", "!~", "!~*", "~~", "~~*", "!~~", "!~~*",
+})  # fmt: skip
+_PARSED_PREFIXES = frozenset({"+", "-", "*", "~", "%", "?", "|/", "||/"})
+_ENDING_IN_A_SIGN = re.compile(r"[~!@#%^&|?]")
+_BEFORE_AN_OPERAND = frozenset({
+    "and", "between", "case", "else", "escape", "from", "having", "ilike", "in", "is", "like",
+    "not", "on", "or", "select", "symmetric", "then", "to", "when", "where",
+})  # fmt: skip
+_SIGNS_BEFORE_AN_OPERAND = "(,[+-*/<>=~!@#%^&|?"
+_LAST_WORD = re.compile(r"(\w+)$")
+_LOOKED_BACK = 64
 
 _OTHER_THAN_ARGUMENTS = re.compile(
     r"\b(?:select|values|table|with|insert|update|delete|merge|into|lock|call|exec|execute)\b|[@?:;]"
@@ -59,7 +79,8 @@ _NAME_BEFORE = re.compile(r"([\w$\"`\]]+)\s*$")
 def without_odd_literals(text: str, dialect: str, spans: Iterable[tuple[int, int, str]]) -> str:
     """Return text of the same length, in which literals and operators are ones that sqlglot has.
 
-    ``1_000`` and ``0o17`` in PostgreSQL 16 and later, ``1.5f`` in Oracle, ``!>`` in SQL Server.
+    ``1_000`` and ``0o17`` in PostgreSQL 16 and later, its operators such as ``@ n`` and ``a ~= b``,
+    ``1.5f`` in Oracle, ``!>`` in SQL Server.
 
     Args:
         text: A condition.
@@ -71,9 +92,37 @@ def without_odd_literals(text: str, dialect: str, spans: Iterable[tuple[int, int
         between = text[at:start]
         for pattern, replacement in _GAPS.get(dialect, ()):
             between = pattern.sub(replacement, between)
+        if dialect == "postgres":
+            between = _OPERATOR.sub(lambda m, at=at: _as_parsed(m, is_operand=at > 0), between)
         found += [between, text[start:end]]
         at = end
     return "".join(found)
+
+
+def _as_parsed(found: re.Match[str], *, is_operand: bool) -> str:
+    """Return PostgreSQL's operators as ones that sqlglot has, in as many letters.
+
+    Extensions and people add operators, so all that may be one is left to the server.
+
+    Args:
+        found: A run of the characters of operators.
+        is_operand: Whether something quoted ends where the searched text begins.
+    """
+    run, start = found[0], found.start()
+    operator = run
+    while len(operator) > 1 and operator[-1] in "+-" and not _ENDING_IN_A_SIGN.search(operator):
+        operator = operator[:-1]  # the sign of what follows, as PostgreSQL reads it
+    ahead = found.string[max(0, start - _LOOKED_BACK) : start].rstrip()
+    word = _LAST_WORD.search(ahead)
+    if not ahead:
+        is_prefix = not is_operand
+    else:
+        is_prefix = ahead[-1] in _SIGNS_BEFORE_AN_OPERAND or (
+            word and word[1].lower() in _BEFORE_AN_OPERAND
+        )
+    known = _PARSED_PREFIXES if is_prefix else _PARSED_OPERATORS
+    parsed = operator if operator in known else ("" if is_prefix else "~").ljust(len(operator))
+    return parsed + run[len(operator) :]
 
 
 def without_arguments(
