@@ -48,16 +48,19 @@ def config_header(path: Path, arguments: argparse.Namespace) -> str:
     """
     place = arguments.source
     kind, connection = _connection(place, arguments.password_env)
+    folder = path.absolute().parent
     base = (arguments.target or "lake").rstrip("/") or "/"
-    if kind == "files" and is_inside(
-        absolute(base, str(path.absolute().parent)), connection["uri"]
-    ):
+    if kind == "files" and is_inside(absolute(base, str(folder)), connection["uri"]):
         raise ConfigError(
             f"--target {base} lies in {place}, whose files are read: name a folder elsewhere"
         )
     inner = (
         "{source_name}/{table}" if kind in ("files", "sqlite") else "{source_name}/{schema}/{table}"
     )
+    connection = {
+        key: _relative(text, folder) if key in ("uri", "path") else text
+        for key, text in connection.items()
+    }
     return _HEADER.format(
         place=" ".join(place.split()) if place.isprintable() else "a source",
         file=path,
@@ -66,6 +69,15 @@ def config_header(path: Path, arguments: argparse.Namespace) -> str:
         connection="".join(f"    {key}: {quoted(text)}\n" for key, text in connection.items()),
         uri=quoted(f"{base}/{inner}"),
     )
+
+
+def _relative(place: str, folder: Path) -> str:
+    """Return a path below the config's folder as one that starts there; others unchanged."""
+    inside = Path(place)
+    if "://" in place or not inside.is_relative_to(folder):
+        return place
+    below = inside.relative_to(folder).as_posix()
+    return below if below == "." else f"./{below}"
 
 
 def _connection(place: str, password_env: str | None) -> tuple[str, dict[str, str]]:

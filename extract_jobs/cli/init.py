@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -19,12 +20,13 @@ from rich.progress import track
 from extract_jobs.cli.config_header import config_header
 from extract_jobs.cli.figures import counted
 from extract_jobs.cli.selection import read_config
-from extract_jobs.cli.suggest import Suggestion, plain_or_quoted, suggest
+from extract_jobs.cli.suggest import Suggestion, own_values, plain_or_quoted, suggest
 from extract_jobs.config import SourceConfig, load_config, specs_for, with_table
 from extract_jobs.config.file import YamlFile, parse_yaml
 from extract_jobs.config.locations import collisions
 from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.sources import ListingSource, open_source
+from extract_jobs.sources.files.csv_rows import OtherDelimiter
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.globs import bracket_hint, matches
 from extract_jobs.spec.listed_table import ListedTable
@@ -184,10 +186,13 @@ def _suggestions(
     locations = dict(known.locations) if known else {}
     for table in _shown([one for one in listed if known is None or one not in known]):
         try:
-            config = with_table(
-                head, table.name, {"files": {"glob": table.glob}} if table.glob else {}
-            )
-            found = suggest(table, open_source(spec_of(config)).describe())
+            config = with_table(head, table.name, own_values(table))
+            try:
+                found = suggest(table, open_source(spec_of(config)).describe())
+            except OtherDelimiter as error:
+                table = replace(table, delimiter=error.delimiter)  # noqa: PLW2901 - as it is read
+                config = with_table(head, table.name, own_values(table))
+                found = suggest(table, open_source(spec_of(config)).describe())
             locations[table.name] = config.tables[table.name].location
         except ExtractError as error:
             if error.retryable:

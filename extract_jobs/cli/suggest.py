@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from extract_jobs.cli.figures import counted, size_text
 from extract_jobs.errors import printable
@@ -79,9 +80,18 @@ def suggest(listed: ListedTable, found: TableDescription) -> Suggestion:
     return Suggestion(listed.name, ", ".join(filter(None, parts)), tuple(lines))
 
 
+def own_values(listed: ListedTable) -> dict[str, Any]:
+    """Return the keys that a table has in any case, as in a file."""
+    if listed.glob is None:
+        return {}
+    delimiter = {"delimiter": listed.delimiter} if listed.delimiter else {}
+    return {"files": {"glob": listed.glob, **delimiter}}
+
+
 def _files(listed: ListedTable) -> Iterator[str]:
     if listed.glob is not None:
-        yield f"files: {{glob: {quoted(listed.glob)}}}"
+        delimiter = f", delimiter: {quoted(listed.delimiter)}" if listed.delimiter else ""
+        yield f"files: {{glob: {quoted(listed.glob)}{delimiter}}}"
         yield "# mode: incremental        # only files that are new or were replaced"
 
 

@@ -25,8 +25,8 @@ _COLUMN_KEYS = {"name": str, "type": str, "nullable": bool}
 def is_below(uri: str, folder: str) -> bool:
     """Return whether a URI is below a folder; both may have any form.
 
-    A URI with a segment ``..`` or ``.`` never is, nor is the folder itself. Symbolic links are not
-    followed: creating one takes write access to the target.
+    A URI with a segment ``..`` or ``.`` after the folder's own never is, nor is the folder itself.
+    Symbolic links are not followed: creating one takes write access to the target.
     """
     if uri.startswith("s3://") or folder.startswith("s3://"):
         below = uri.startswith(folder.rstrip("/") + "/")
@@ -36,7 +36,9 @@ def is_below(uri: str, folder: str) -> bool:
         path, root = to_path(uri), to_path(folder)
     except ConfigError:
         return False
-    if "\0" in str(path) or ".." in path.parts:
+    depth = len(root.parts)
+    own = path.parts[depth:] if path.parts[:depth] == root.parts else path.parts
+    if "\0" in str(path) or ".." in own:
         return False
     inside = os.path.relpath(os.path.abspath(path), os.path.abspath(root))  # noqa: PTH100
     return inside not in {".", ".."} and not inside.startswith("../")

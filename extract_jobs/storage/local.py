@@ -326,9 +326,11 @@ def _staged_path(upload: AbandonedUpload | StagedFile) -> Path:
     for root in target.parents:
         inner = target.relative_to(root)
         staged = root / STAGING
-        if path.is_relative_to(staged) and ".." not in path.parts and type(mark) is int:
-            _, _, rest = path.relative_to(staged).as_posix().partition("/")
-            if rest == inner.as_posix() + SUFFIX:
+        if path.is_relative_to(staged) and type(mark) is int:
+            below = path.relative_to(staged)
+            _, _, rest = below.as_posix().partition("/")
+            # A target may be spelled with "..", but no staged file within its root.
+            if ".." not in below.parts and rest == inner.as_posix() + SUFFIX:
                 return path
     raise ConfigError(
         f"{upload.uri}: its record names a staged file that is not its own; nothing was touched. "

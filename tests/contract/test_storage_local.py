@@ -31,6 +31,15 @@ def everything(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*")}
 
 
+def test_a_folder_may_be_spelled_with_two_dots(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    folder = f"{tmp_path}/work/../lake"
+    done, dropped = stage(folder), stage(folder, "day=2/b.parquet")
+    assert STORAGE.complete(done)
+    STORAGE.abort(folder, dropped)
+    assert everything(tmp_path / "lake") == {"day=1", "day=1/a.parquet"}
+
+
 def test_nothing_of_staging_stays_after_the_last_file(tmp_path: Path) -> None:
     done, dropped = stage(tmp_path), stage(tmp_path, "day=2/b.parquet")
     assert STORAGE.complete(done)

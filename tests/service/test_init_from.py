@@ -188,6 +188,7 @@ def test_update_keeps_line_ends_byte_order_mark_and_link(cli: Cli) -> None:
 def test_update_reads_every_config_that_a_run_does(cli: Cli, end: str) -> None:
     shop("create table a (x)")
     assert cli("init", "shop.yml", "--from", "shop.db")[0] == 0
+    assert 'path: "./shop.db"' in Path("shop.yml").read_text(), "they may move together"
     text = written().replace("mode: full", "mode:\tfull")
     head, _, entries = text.partition("tables:\n")
     entries = entries.rstrip("\n").replace("  a:", "  &it a: &one\n    mode:\tfull")
@@ -364,6 +365,25 @@ def test_sqlite_and_files(tmp_path: Path, cli: Cli) -> None:
     code, _, err = cli("init", "other.yml", "--from", "in", "--target", "in/lake")
     assert code == 78
     assert "lies in in, whose files are read" in err
+
+
+def test_a_config_beside_its_files_and_another_delimiter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a.csv").write_text("id;name\n1;x,y\n")
+    (work / "b.csv").write_text('"one|column"\n1\n')
+    monkeypatch.chdir(work)
+    assert cli("init", "c.yml", "--from", ".", "--target", "../lake")[0] == 0
+    text = Path("c.yml").read_text()
+    assert 'uri: "."' in text
+    assert 'files: {glob: "a.csv", delimiter: ";"}' in text
+    assert str(tmp_path) not in text
+    code, out, err = cli("run", "c.yml")
+    assert code == 0, err + out
+    assert [path.name for path in (tmp_path / "lake" / "c").iterdir()]
+    assert cli("run", "c.yml")[0] == 0, "the commit of the first run is read"
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [

@@ -17,7 +17,8 @@ PIECES = st.sampled_from([
     "=", "1", " or ", " and ", "not ", "'x'", "b", "a = 1", ") or (1 = 1", "; drop table t",
     " union select 1 ", "E'", "U&'", "N'", "B'1'", "::text", "[1]", "array[", "]", ",", "||",
     " in ", "(select 1)", "exists", " is null", "count(*)", "case ", "\r", "\xa0", "%s", ":a",
-    " limit 1", " operator(pg_catalog.=) ", "''''", " uescape '!'", "@ ", " ~= ", " <<| ", "?- ", "returning 1", "into x",
+    " limit 1", " operator(pg_catalog.=) ", "''''", " uescape '!'", "returning 1", "into x",
+    "@ ", " ~= ", " <<| ", "?- ",
 ])  # fmt: skip
 TEXTS = st.lists(PIECES, max_size=9).map("".join) | st.lists(PIECES, max_size=4).map(
     lambda inside: f"b = '{''.join(inside)}' or a = 1"

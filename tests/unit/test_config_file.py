@@ -147,6 +147,8 @@ LAUGHS = "a: &a [1,2,3,4,5,6,7,8,9,0]\n" + "".join(
         ("a:\n\tb: 1\n", "f:2: not valid YAML: found character that cannot start any token"),
         ("a: @x\n", "quote values that begin with @"),
         ("a: *x\n", "f:1: not valid YAML: found undefined alias"),
+        ("tables:\n  *: {}\n", "quote a name, glob or value that begins with *"),
+        ("files: {glob: *.csv}\n", "quote a name, glob or value that begins with *"),
         ("a: 1\n---\nb: 2\n", "f:2: not valid YAML: "),
         ("a: \x01\n", "f: not valid YAML: "),
         ("a: !!python/object/apply:os.system [x]\n", "f:1: a: the tag tag:yaml.org,2002:python"),

@@ -353,3 +353,18 @@ def test_a_row_of_too_many_fields_may_not_even_be_utf8(
     found = read_all(files_spec(tmp_path, "*.csv", bad_rows="reject", **given))
     assert found.column("b").to_pylist()[:4] == ["x", "é", None, "z"]
     assert len(list((tmp_path / "_out/state/rejected/r/1").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("id;name\n1;x\n", "set files.delimiter to ';'"),
+    ("id\tname;x\ty\n", r"set files.delimiter to '\\t'"),
+    ('"id"|"name"\n1|2\n', "set files.delimiter to '|'"),
+])  # fmt: skip
+def test_a_header_with_another_delimiter_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        rows(tmp_path, text)
+
+
+def test_one_column_may_be_named_like_several(tmp_path: Path) -> None:
+    assert rows(tmp_path, '"id;name"\n1\n') == [(1,)]
+    assert rows(tmp_path, "id;name\n1\n", types={"id;name": "int64"}) == [(1,)]

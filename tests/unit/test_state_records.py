@@ -293,6 +293,9 @@ def test_a_list_of_live_files_that_names_others_is_not_used(tmp_path, table):
         ("/lake/t/..x", "/lake/t", True),
         ("/lake/t/../x", "/lake/t", False),
         ("/lake/T/x", "/lake/t", False),
+        ("/work/../lake/t/x", "/work/../lake/t", True),
+        ("/work/../lake/t/../x", "/work/../lake/t", False),
+        ("/work/../lake/t/x", "/lake/t", False),
     ],
 )
 def test_what_lies_below_a_folder(uri, folder, below):

@@ -39,6 +39,20 @@ _VOTES = 3
 """Rows that are checked for a delimiter at the end that the header lacks."""
 
 
+_DELIMITERS = ";\t|"
+"""What separates columns besides the comma; a header with one of them is not a single column."""
+
+
+class OtherDelimiter(ConfigError):
+    """A header that is one column, with another delimiter in its name.
+
+    Attributes:
+        delimiter: The one that the file seems to have.
+    """
+
+    delimiter = ""
+
+
 @dataclass(frozen=True)
 class Header:
     """The columns of one CSV file.
@@ -67,6 +81,7 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
 
     Raises:
         ConfigError: Two columns have the same name, or a column has none.
+        OtherDelimiter: The file seems to have another delimiter.
     """
     dialect = dialect_of(files)
     starts = record_starts(first.data, dialect, _VOTES + 2)
@@ -84,6 +99,8 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
         fields = [field.decode() for field in _fields(records[0], dialect)]
     except UnicodeDecodeError:
         raise ConfigError(f"{uri}: its header is not UTF-8; set files.encoding") from None
+    if len(fields) == 1 and fields[0] not in (files.types or ()):
+        _check_delimiter(records[0], fields[0], dialect, uri)
     nameless_end = len(fields) > 1 and not fields[-1]
     if nameless_end:
         fields.pop()
@@ -103,6 +120,23 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
     line = first.line + lines_in(first.data[:end])
     longer = _have_empty_ends(records[1 : 1 + _VOTES], len(fields), dialect)
     return Header(tuple(fields), first.offset + end, line, nameless_end or longer)
+
+
+def _check_delimiter(record: bytes, name: str, dialect: Dialect, uri: str) -> None:
+    """Refuse a single column whose name has a delimiter in it, unless the name is in quotes.
+
+    Raises:
+        OtherDelimiter: It has.
+    """
+    found = max(_DELIMITERS, key=name.count)
+    quoted = f"{dialect.quote}{name}{dialect.quote}".encode()
+    if found in name and (not dialect.quote or record.strip() != quoted):
+        error = OtherDelimiter(
+            f"{uri}: its header is one column, {name!r}: set files.delimiter to {found!r}, or, if "
+            "that is the column's name, declare it in files.types"
+        )
+        error.delimiter = found
+        raise error
 
 
 def _have_empty_ends(records: Sequence[bytes], columns: int, dialect: Dialect) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 
 _DIGITS = r"\d(?:_?\d)*"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?"
@@ -93,7 +94,7 @@ def without_odd_literals(text: str, dialect: str, spans: Iterable[tuple[int, int
         for pattern, replacement in _GAPS.get(dialect, ()):
             between = pattern.sub(replacement, between)
         if dialect == "postgres":
-            between = _OPERATOR.sub(lambda m, at=at: _as_parsed(m, is_operand=at > 0), between)
+            between = _OPERATOR.sub(partial(_as_parsed, is_operand=at > 0), between)
         found += [between, text[start:end]]
         at = end
     return "".join(found)
@@ -114,12 +115,10 @@ def _as_parsed(found: re.Match[str], *, is_operand: bool) -> str:
         operator = operator[:-1]  # the sign of what follows, as PostgreSQL reads it
     ahead = found.string[max(0, start - _LOOKED_BACK) : start].rstrip()
     word = _LAST_WORD.search(ahead)
-    if not ahead:
-        is_prefix = not is_operand
+    if word is not None:
+        is_prefix = word[1].lower() in _BEFORE_AN_OPERAND
     else:
-        is_prefix = ahead[-1] in _SIGNS_BEFORE_AN_OPERAND or (
-            word and word[1].lower() in _BEFORE_AN_OPERAND
-        )
+        is_prefix = ahead[-1] in _SIGNS_BEFORE_AN_OPERAND if ahead else not is_operand
     known = _PARSED_PREFIXES if is_prefix else _PARSED_OPERATORS
     parsed = operator if operator in known else ("" if is_prefix else "~").ljust(len(operator))
     return parsed + run[len(operator) :]
