@@ -19,6 +19,7 @@ from extract_jobs.errors import ConfigError, Interrupted
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.storage import OpenStorage, open_storage
 from extract_jobs.tracking.batch_item import next_batch, tables_of
+from extract_jobs.tracking.execution_page import write_execution_page
 from extract_jobs.tracking.finished_attempt import (
     count_outcome,
     ended,
@@ -106,7 +107,8 @@ def summarize(
         ``outcome`` (``succeeded`` if every table did), ``tables``, ``succeeded``, ``failed``,
         ``rows``, ``bytes``, ``failures_by_class``, ``failed_tables`` (the first `MAX_NAMED`),
         ``catalog_failed`` and ``catalog_failed_tables``, of those whose data is published and whose
-        catalog table is not up to date, and ``message``, for a person.
+        catalog table is not up to date, ``page``, the URI of a page about the execution (None if it
+        could not be written), and ``message``, for a person.
 
     Raises:
         WriteFailed: Storage or the tracking table failed; calling again is safe.
@@ -139,7 +141,19 @@ def summarize(
         "catalog_failed_tables": [run.extract_table for run in behind[:MAX_NAMED]],
     }
     notes = ". ".join(filter(None, (_behind_message(behind), note)))
-    return {**figures, "message": _message(figures, failed, why, notes)}
+    page = _write_page(runs, open_storage, tracking)
+    return {**figures, "page": page, "message": _message(figures, failed, why, notes, page)}
+
+
+def _write_page(
+    runs: Sequence[TrackedRun], open_storage: OpenStorage, tracking: Tracking
+) -> str | None:
+    """Write the execution's page and return its URI; None, with a log line, if that fails."""
+    try:
+        return write_execution_page(runs, open_storage, tracking.clock())
+    except Exception:  # the outcome of an execution does not depend on a page
+        logger.exception("the page about the execution could not be written")
+        return None
 
 
 @functools.cache
@@ -227,10 +241,17 @@ def _resolve_all(
         return list(pool.map(resolved, runs))
 
 
-def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str, note: str = "") -> str:
+def _message(
+    figures: dict[str, Any],
+    failed: list[TrackedRun],
+    why: str,
+    note: str = "",
+    page: str | None = None,
+) -> str:
+    shown = f". The page about it: {page}" if page else ""
     if not figures["failed"]:
         good = f"{figures['tables']} tables, {figures['rows']} rows, {figures['bytes']} bytes"
-        return good + (f". {note}" if note else "")
+        return good + (f". {note}" if note else "") + shown
     named = "; ".join(
         f"{run.extract_table} ({run.error_class}: {_cut(run.error_message, _MAX_NAMED_MESSAGE)})"
         for run in failed[:MAX_NAMED]
@@ -238,7 +259,7 @@ def _message(figures: dict[str, Any], failed: list[TrackedRun], why: str, note: 
     rest = figures["failed"] - len(failed[:MAX_NAMED])
     again = json.dumps({"rerun_failed_of": figures["execution_id"]})
     head = f"{figures['failed']} of {figures['tables']} tables failed"
-    tail = f". Start the state machine with {again} to run just these again"
+    tail = f". Start the state machine with {again} to run just these again{shown}"
     body = ": ".join(filter(None, (head, named))) + (f"; and {rest} more" if rest else "")
     body += f". {note}" if note else ""
     body += f". The Map failed: {why}" if why else ""

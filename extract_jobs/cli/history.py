@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from datetime import datetime, timedelta
 
-from extract_jobs.cli.figures import aligned, count_text, size_text
 from extract_jobs.cli.selection import selected_specs
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.errors import EXIT_DONE
+from extract_jobs.reporting.figures import aligned, count_text, size_text
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import OpenStorage, open_storage
 

@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.progress import track
 
 from extract_jobs.cli.config_header import config_header
-from extract_jobs.cli.figures import counted
 from extract_jobs.cli.selection import read_config
 from extract_jobs.cli.suggest import Suggestion, own_values, plain_or_quoted, suggest
 from extract_jobs.config import SourceConfig, load_config, specs_for, with_table
 from extract_jobs.config.file import YamlFile, parse_yaml
 from extract_jobs.config.locations import collisions
 from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.reporting.figures import counted
 from extract_jobs.sources import ListingSource, open_source
 from extract_jobs.sources.files.csv_rows import OtherDelimiter
 from extract_jobs.spec.extract_spec import ExtractSpec

@@ -10,7 +10,6 @@ from typing import Any
 
 from extract_jobs.attempt.dry_run import Planned, planned
 from extract_jobs.cli.each_table import each_table, error_of_all
-from extract_jobs.cli.figures import aligned, count_text, counted, size_text
 from extract_jobs.cli.selection import selected_config, specs_of
 from extract_jobs.config import tables_at_a_time
 from extract_jobs.engine.pandas_free import skip_pandas
@@ -19,6 +18,7 @@ from extract_jobs.errors import EXIT_DONE, ConfigError, ExtractError, error_line
 from extract_jobs.planning.new_files import Objects
 from extract_jobs.planning.retired_preview import Amount, Retired
 from extract_jobs.planning.schema_comparison import audit_names
+from extract_jobs.reporting.figures import aligned, count_text, counted, size_text
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.transform.columns import audit_fields
 from extract_jobs.transform.fidelity import arrival

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from extract_jobs.attempt.attempt import make_transform, mask_key
 from extract_jobs.attempt.dry_run import Planned, planned
-from extract_jobs.cli.figures import aligned, counted
 from extract_jobs.cli.selection import selected_spec
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import EXIT_DONE, ConfigError, printable
+from extract_jobs.reporting.figures import aligned, counted
 from extract_jobs.sources import DataFrameReader
 from extract_jobs.sources.limit import LimitedSnapshot
 from extract_jobs.spec.extract_spec import ExtractSpec

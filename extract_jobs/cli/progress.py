@@ -23,9 +23,9 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Column
 
-from extract_jobs.cli.figures import counted, size_text
 from extract_jobs.cli.foreign_lines import STDERR, ForeignLines
 from extract_jobs.errors import printable
+from extract_jobs.reporting.figures import counted, size_text
 from extract_jobs.reporting.progress import ENDS, Progress
 
 SECONDS_BETWEEN_LINES = 30.0

@@ -8,7 +8,6 @@ import traceback
 from datetime import UTC, datetime, timedelta
 
 from extract_jobs.cli.each_table import worst_of
-from extract_jobs.cli.figures import counted
 from extract_jobs.cli.history import age_text, younger
 from extract_jobs.cli.selection import selected_specs
 from extract_jobs.commit.log import ABANDON_AFTER, CommitLog
@@ -22,6 +21,7 @@ from extract_jobs.errors import (
     error_line,
     printable,
 )
+from extract_jobs.reporting.figures import counted
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from extract_jobs.cli.each_table import each_table
-from extract_jobs.cli.report_page import TableRun, page_summary, report_page
 from extract_jobs.cli.selection import selected_config, specs_of
 from extract_jobs.cli.status import status_asker
-from extract_jobs.cli.table_status import TableStatus, newest_report
+from extract_jobs.cli.table_status import newest_report
 from extract_jobs.errors import EXIT_DONE, ConfigError, ExtractError, error_line
+from extract_jobs.reporting.page import TableRun, page_summary, report_page
+from extract_jobs.reporting.table_state import TableStatus
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 _AT_ONCE = 32

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import uuid
 
-from extract_jobs.cli.figures import counted, size_text
 from extract_jobs.cli.recover import bring_catalog_up_to_date
 from extract_jobs.cli.selection import selected_spec
 from extract_jobs.commit.rollback import roll_back
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.errors import EXIT_DONE, printable
+from extract_jobs.reporting.figures import counted, size_text
 
 
 def command(arguments: argparse.Namespace) -> int:

@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from functools import partial
 
 from extract_jobs.cli.each_table import each_table
-from extract_jobs.cli.figures import aligned, count_text, counted, rough_age, spark_line
 from extract_jobs.cli.selection import selected_config, specs_of
-from extract_jobs.cli.table_status import TROUBLE, TableStatus, table_status
+from extract_jobs.cli.table_status import table_status
 from extract_jobs.config import SourceConfig
 from extract_jobs.errors import EXIT_DONE, ExtractError, StopRequested, error_line, printable
+from extract_jobs.reporting.figures import aligned, count_text, counted, rough_age, spark_line
+from extract_jobs.reporting.table_state import TROUBLE, TableStatus
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 _AT_ONCE = 32

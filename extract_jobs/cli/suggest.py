@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from extract_jobs.cli.figures import counted, size_text
 from extract_jobs.errors import printable
+from extract_jobs.reporting.figures import counted, size_text
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.spec.listed_table import ListedTable
 

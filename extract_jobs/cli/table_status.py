@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice, pairwise
-from typing import Any, Literal
+from typing import Literal
 
-from extract_jobs.cli.figures import counted, rough_age, size_text
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.record_check import number_in
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.errors import ConfigError
+from extract_jobs.reporting.figures import counted, rough_age, size_text
 from extract_jobs.reporting.report import Report
+from extract_jobs.reporting.table_state import State, TableStatus, moment_of
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage, join, open_storage
 from extract_jobs.tracking.heartbeat import is_silent, progress_of
 from extract_jobs.tracking.item import TrackedRun
-from extract_jobs.watermark import TIME_TYPES, WatermarkValue, python_value
+from extract_jobs.watermark import WatermarkValue
 
-State = Literal["failed", "damaged", "retrying", "overdue", "running", "gone", "never run", "ok"]
-TROUBLE: tuple[State, ...] = (
-    "failed", "damaged", "retrying", "overdue", "running", "gone", "never run", "ok",
-)  # fmt: skip
-"""All states, the one that most needs attention first."""
 TREND_RUNS = 10
 _SHORTEST_INTERVAL = timedelta(hours=1)
 
@@ -43,41 +39,6 @@ class Attempted:
     state: Literal["failed", "retrying", "running"] | None = None
     reason: str = ""
     succeeded_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class TableStatus:
-    """How one table is doing.
-
-    Attributes:
-        table: Its name.
-        state: See `TROUBLE`.
-        reason: Why it is in that state; empty if the state says it all.
-        succeeded_at: When its last successful run ended, UTC; None if there was none.
-        watermark: The last committed one, as text; None without one.
-        watermark_at: The same as a time, UTC, if it is one.
-        rows: Rows of each of its last published commits, oldest first, `TREND_RUNS` at most.
-    """
-
-    table: str
-    state: State
-    reason: str = ""
-    succeeded_at: datetime | None = None
-    watermark: str | None = None
-    watermark_at: datetime | None = None
-    rows: tuple[int, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form; times are ISO 8601, UTC."""
-        return {
-            "table": self.table,
-            "state": self.state,
-            "reason": self.reason or None,
-            "succeeded_at": self.succeeded_at and self.succeeded_at.isoformat(),
-            "watermark": self.watermark,
-            "watermark_at": self.watermark_at and self.watermark_at.isoformat(),
-            "rows": list(self.rows),
-        }
 
 
 def table_status(
@@ -248,13 +209,3 @@ def _is_report(found: ObjectInfo) -> bool:
 def _written_at(found: ObjectInfo) -> datetime:
     assert found.modified_at is not None
     return found.modified_at
-
-
-def moment_of(mark: WatermarkValue | None) -> datetime | None:
-    """Return a watermark of time as a datetime; one without a zone is taken as UTC."""
-    if mark is None or mark.type not in TIME_TYPES:
-        return None
-    value = python_value(mark)
-    if not isinstance(value, datetime):
-        value = datetime.combine(value, datetime.min.time())
-    return value.replace(tzinfo=UTC)

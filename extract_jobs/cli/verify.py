@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from extract_jobs.cli.each_table import each_table, error_of_all
-from extract_jobs.cli.figures import counted, size_text
 from extract_jobs.cli.selection import selected_specs
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.table_log import commit_log
@@ -16,6 +15,7 @@ from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import EXIT_DONE, ExtractError, FilesDamaged, error_line, printable
 from extract_jobs.planning.interval import covered_by
 from extract_jobs.planning.plan import check_identity, read_request
+from extract_jobs.reporting.figures import counted, size_text
 from extract_jobs.sources import known_at, open_source
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import ObjectInfo

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from extract_jobs.cli.figures import aligned, count_text, counted, size_text
 from extract_jobs.errors import printable
+from extract_jobs.reporting.figures import aligned, count_text, counted, size_text
 from extract_jobs.reporting.report import Report
 
 

@@ -278,7 +278,8 @@ def test_a_function_is_imported_with_just_its_zip_and_boto3(tmp_path, elsewhere,
         cwd=elsewhere, environment={"AWS_DEFAULT_REGION": "eu-central-1"},
     ).split()  # fmt: skip
     assert said[0] == "handler"
-    heavy = {"pyspark", "duckdb", "pyarrow", "numpy", "pandas", "awswrangler", "rich", "psycopg"}
+    heavy = {"pyspark", "duckdb", "pyarrow", "numpy", "pandas", "awswrangler", "rich", "psycopg",
+             "jinja2"}  # fmt: skip
     assert not heavy & {name.split(".")[0] for name in said[1:]}
     # What lists the tables of databases needs their drivers, and no Arrow.
     listers = "[BUILT_IN[name].lister().__name__ for name in ('postgres', 'mysql')]"
@@ -286,7 +287,9 @@ def test_a_function_is_imported_with_just_its_zip_and_boto3(tmp_path, elsewhere,
         sys.executable, "-I", "-S", "-B", "-c",
         "import sys; sys.path[:0] = ['task', 'runtime']; from extract_jobs.spec.source_types "
         f"import BUILT_IN; assert {listers} == ['list_tables'] * 2; import psycopg, pymysql; "
-        "assert psycopg.pq.__impl__ == 'binary'",
+        "assert psycopg.pq.__impl__ == 'binary'; from datetime import UTC, datetime; "
+        "from extract_jobs.reporting.page import report_page; "
+        "assert '<h1>Extracts of shop' in report_page('shop', [], datetime.now(UTC))",
         cwd=elsewhere,
     )  # fmt: skip
     # The runtime that the template names has its compiled modules too.
@@ -295,7 +298,7 @@ def test_a_function_is_imported_with_just_its_zip_and_boto3(tmp_path, elsewhere,
     for python in build.LAMBDA_PYTHONS:
         tag = f"cpython-{python.replace('.', '')}-x86_64-linux-gnu.so"
         compiled = {p.name.split(".")[0] for p in (elsewhere / "task").rglob(f"*.{tag}")}
-        assert compiled >= {"_pydantic_core", "_yaml", "_psycopg", "_cffi_backend"}
+        assert compiled >= {"_pydantic_core", "_yaml", "_psycopg", "_cffi_backend", "_speedups"}
 
 
 # --- the image ----------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ import pytest
 
 from extract_jobs.cli import main, status
 from extract_jobs.cli.arguments import argument_parser
-from extract_jobs.cli.figures import rough_age, spark_line
 from extract_jobs.cli.status import status_text
-from extract_jobs.cli.table_status import TableStatus, moment_of
 from extract_jobs.errors import StopRequested
+from extract_jobs.reporting.figures import rough_age, spark_line
+from extract_jobs.reporting.table_state import TableStatus, moment_of
 from extract_jobs.storage.local import LocalStorage
 from extract_jobs.tracking.item import TrackedRun, encode
 from extract_jobs.tracking.table import create_table

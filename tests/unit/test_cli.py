@@ -19,13 +19,13 @@ import pytest
 
 from extract_jobs.cli import main
 from extract_jobs.cli.arguments import _EXAMPLES, argument_parser
-from extract_jobs.cli.figures import aligned
 from extract_jobs.cli.history import age_text
 from extract_jobs.cli.one_table import worst
 from extract_jobs.cli.selection import overrides_of
 from extract_jobs.cli.views import result_line
 from extract_jobs.config.model import schema_text
 from extract_jobs.errors import ConfigError
+from extract_jobs.reporting.figures import aligned
 from extract_jobs.reporting.report import Report, ReportedError
 from extract_jobs.spec.extract_spec import parse_spec
 from extract_jobs.transform.columns import choose_columns

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from extract_jobs.cli.figures import count_text, size_text
 from extract_jobs.cli.foreign_lines import ForeignLines
 from extract_jobs.cli.progress import LineDisplay, LineMeter, LiveDisplay, Meter
+from extract_jobs.reporting.figures import count_text, size_text
 
 
 class Clock:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from extract_jobs.cli.report_page import PHASES, TableRun, report_page
-from extract_jobs.cli.table_status import TROUBLE, State, TableStatus
+from extract_jobs.reporting.page import PHASES, TableRun, report_page
 from extract_jobs.reporting.report import Report, ReportedError, SchemaChange
+from extract_jobs.reporting.table_state import TROUBLE, State, TableStatus
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from extract_jobs.cli.figures import count_text, counted, rough_age, size_text
-from extract_jobs.cli.table_status import TROUBLE, TableStatus
 from extract_jobs.errors import ConfigError, printable
+from extract_jobs.reporting.figures import count_text, counted, rough_age, size_text
 from extract_jobs.reporting.report import Report
+from extract_jobs.reporting.table_state import TROUBLE, TableStatus
 
 PHASES = ("recover", "plan", "extract", "reconcile", "commit", "publish", "catalog")
-_TEMPLATE = Path(__file__).with_name("report_page.html")
+_TEMPLATE = Path(__file__).with_name("page.html")
 _SHOWN_SPAN = timedelta(hours=24)
 """Runs are in the timeline if they ended no longer than this before the newest one."""
 _TICKS = 4
@@ -46,13 +46,16 @@ class TableRun:
         return self.ended_at - timedelta(seconds=self.seconds) if self.ended_at else None
 
 
-def report_page(title: str, runs: Sequence[TableRun], now: datetime) -> str:
+def report_page(
+    title: str, runs: Sequence[TableRun], now: datetime, left_out: Sequence[TableRun] = ()
+) -> str:
     """Return the page as HTML.
 
     Args:
         title: Its heading, such as the source's name.
         runs: The tables, in any order.
         now: The present, UTC, from which ages count.
+        left_out: Tables that only the summary counts.
 
     Raises:
         ConfigError: Jinja2 is not installed.
@@ -74,7 +77,8 @@ def report_page(title: str, runs: Sequence[TableRun], now: datetime) -> str:
     return template.render(
         title=title,
         written=f"{now:%Y-%m-%d %H:%M} UTC",
-        tiles=_tiles(runs),
+        tiles=_tiles([*runs, *left_out]),
+        left_out=counted(len(left_out), "table") if left_out else "",
         troubles=[_trouble(run) for run in ordered if run.status.state not in ("ok", "never run")],
         timeline=_timeline(runs),
         phases=PHASES,
