@@ -6,6 +6,7 @@ import json
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import boto3
 import pytest
@@ -597,9 +598,7 @@ def reported(table, tmp_path):
 def test_a_summary_writes_a_page_beside_the_reports(table, reported):
     answer = asked(table, "e-page", 2)
     assert answer["page"] == f"{reported}/report.html"
-    assert answer["message"].endswith(
-        f"just these again. The page about it: {reported}/report.html"
-    )
+    assert answer["message"].endswith(f"these again. The page about it: {reported}/report.html")
     page = (reported / "report.html").read_text()
     for said in ("Extracts of sales", "orders", "&lt;b&gt;", "ConfigError: no", "extract 2.0 s",
                  "41"):  # fmt: skip
