@@ -90,7 +90,9 @@ MYSQL = Root("debian-mysql", ("mysql-server-core", "mysql-client-core"), suite="
 """The MySQL in Debian's development suite; no release has one."""
 MARIADB = Root("debian-mariadb", ("mariadb-server-core", "mariadb-client-core"), suite="sid")
 """A later MariaDB than the system's."""
-ROOTS = (SYSTEM, MYSQL, MARIADB)
+CHROMIUM = Root("debian-chromium", ("chromium",))
+"""A browser for the pages that people look at."""
+ROOTS = (SYSTEM, MYSQL, MARIADB, CHROMIUM)
 
 
 def _missing(root: Path, what: str) -> RuntimeError:

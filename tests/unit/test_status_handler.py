@@ -578,7 +578,7 @@ def reported(table, tmp_path):
     for name, status in {"orders": "SUCCEEDED", "<b>": "FAILED"}.items():
         run_id = uuid.uuid4().hex
         run = TrackedRun(
-            table_id=f"sales/{name}", run_id=run_id, execution_id="e-page", source_name="sales",
+            table_id=f"sales/{name}", run_id=run_id, execution_id=f"e-{tmp_path.name}", source_name="sales",
             extract_table=name, status=status,
             report_uri=f"{tmp_path}/e/reports/sales/{quote(name)}/{run_id}/attempt-1.json",
             rows=7, error_class="" if status == "SUCCEEDED" else "ConfigError", error_message="no",
@@ -589,25 +589,27 @@ def reported(table, tmp_path):
             report = Report(
                 status="succeeded", run_id=run_id, attempt=1, source_name="sales", rows=7,
                 extract_table=name, target_uri="lake", timings={"extract": 2.0},
-                watermark={"type": "int64", "text": "41"},
+                watermark={"type": "integer", "text": "41"},
             )  # fmt: skip
             open_storage(run.report_uri).put(run.report_uri, report.to_json().encode())
     return tmp_path / "e"
 
 
 def test_a_summary_writes_a_page_beside_the_reports(table, reported):
-    answer = asked(table, "e-page", 2)
+    answer = asked(table, f"e-{reported.parent.name}", 2)
     assert answer["page"] == f"{reported}/report.html"
     assert answer["message"].endswith(f"these again. The page about it: {reported}/report.html")
     page = (reported / "report.html").read_text()
     for said in ("Extracts of sales", "orders", "&lt;b&gt;", "ConfigError: no", "extract 2.0 s",
                  "41"):  # fmt: skip
         assert said in page
-    assert asked(table, "e-page", 2) == answer
+    assert asked(table, f"e-{reported.parent.name}", 2) == answer
 
 
 def test_a_page_that_cannot_be_written_changes_no_outcome(table, reported, caplog):
-    answer = asked(table, "e-page", 2, storage=denied_to(f"{reported}/report.html"))
+    answer = asked(
+        table, f"e-{reported.parent.name}", 2, storage=denied_to(f"{reported}/report.html")
+    )
     assert answer["page"] is None
     assert (answer["succeeded"], answer["failed"]) == (1, 1)
     assert "the page about the execution could not be written" in caplog.text
@@ -616,7 +618,7 @@ def test_a_page_that_cannot_be_written_changes_no_outcome(table, reported, caplo
 
 def test_a_page_shows_the_tables_in_most_trouble(table, reported, monkeypatch):
     monkeypatch.setattr("extract_jobs.tracking.execution_page.MOST_TABLES", 1)
-    asked(table, "e-page", 2)
+    asked(table, f"e-{reported.parent.name}", 2)
     page = (reported / "report.html").read_text()
     assert "1 table more, none of them in more trouble" in page
     assert "&lt;b&gt;" in page
