@@ -578,7 +578,8 @@ def reported(table, tmp_path):
     for name, status in {"orders": "SUCCEEDED", "<b>": "FAILED"}.items():
         run_id = uuid.uuid4().hex
         run = TrackedRun(
-            table_id=f"sales/{name}", run_id=run_id, execution_id=f"e-{tmp_path.name}", source_name="sales",
+            table_id=f"sales/{name}", run_id=run_id, execution_id=f"e-{tmp_path.name}",
+            source_name="sales",
             extract_table=name, status=status,
             report_uri=f"{tmp_path}/e/reports/sales/{quote(name)}/{run_id}/attempt-1.json",
             rows=7, error_class="" if status == "SUCCEEDED" else "ConfigError", error_message="no",
