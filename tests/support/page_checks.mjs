@@ -40,6 +40,9 @@ for (const colorScheme of ["light", "dark"]) {
     });
     if (folder && colorScheme === "dark" && width === 1200) {
       await tab.pdf({ path: `${folder}/print.pdf`, format: "A4", printBackground: false });
+      await tab.emulateMedia({ media: "print", colorScheme: "light" });
+      await tab.setViewportSize({ width: 718, height: 1000 });
+      await tab.screenshot({ path: `${folder}/print.png`, fullPage: true });
     }
     await context.close();
   }

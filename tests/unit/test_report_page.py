@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
 
 from extract_jobs.reporting.page import PHASES, TableRun, report_page
-from extract_jobs.reporting.report import Report, ReportedError, SchemaChange
-from extract_jobs.reporting.table_state import TROUBLE, State, TableStatus
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-def run_of(table: str, state: State = "ok", *, ended: int = 0, **report: Any) -> TableRun:
-    """Return a run that ended some seconds ago."""
-    fields: dict[str, Any] = {
-        "status": "succeeded", "run_id": "r", "attempt": 1, "source_name": "sales",
-        "extract_table": table, "target_uri": "lake", "rows": 1000, "bytes": 5_000_000,
-        "timings": {"plan": 1.0, "extract": 2.0},
-    }  # fmt: skip
-    at = NOW - timedelta(seconds=ended)
-    status = TableStatus(table, state, succeeded_at=at, rows=(500, 0, 1000))
-    return TableRun(status, Report(**{**fields, **report}), at)
+from extract_jobs.reporting.table_state import TROUBLE, TableStatus
+from tests.support.report_pages import NOW, run_of, whole_page
 
 
 class Page(HTMLParser):
@@ -59,27 +43,6 @@ class Page(HTMLParser):
         return [value for _, attrs in self.tags if (value := attrs.get(name)) is not None]
 
 
-FAILED = ReportedError(**{"class": "SourceUnavailable", "message": "no <b>answer</b> & more",
-                          "retryable": True})  # fmt: skip
-
-
-def whole_page() -> str:
-    change = SchemaChange(kind="added", column="discount", to="double", effect="older files: NULL")
-    marked = TableStatus("public.events", "ok", "", NOW, "2026-02-27 12:00:00",
-                         NOW - timedelta(days=2), (1,))  # fmt: skip
-    return report_page(
-        "sales",
-        [
-            run_of("public.orders", ended=10, schema_changes=[change]),
-            run_of("<script>alert(1)</script>", "failed", status="failed", error=FAILED,
-                   timings={"recover": 0.5, "plan": 3.5}),
-            TableRun(marked),
-            *(TableRun(TableStatus(f"t {state}", state)) for state in TROUBLE),
-        ],
-        NOW,
-    )  # fmt: skip
-
-
 def test_the_page_stands_on_its_own() -> None:
     text = whole_page()
     page = Page(text)
@@ -108,7 +71,7 @@ def test_what_is_named_is_there_and_only_once() -> None:
     assert named <= set(page.all("id"))
     scrolled = [attrs for _, attrs in page.tags if attrs.get("class") == "scroll"]
     assert len(scrolled) == 3
-    assert all(attrs["tabindex"] == "0" and attrs["role"] == "region" for attrs in scrolled)
+    assert all(attrs["tabindex"] == "0" and attrs["role"] == "group" for attrs in scrolled)
     pictures = [attrs for tag, attrs in page.tags if tag == "svg"]
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in pictures)
 
