@@ -36,5 +36,6 @@ def test_the_page_is_whole_at_every_width_in_light_and_dark(tmp_path: Path) -> N
     for one in looks:
         assert one["console"] == []
         assert one["overflow"] == 0
+        assert one["printed"] == [718, "rgb(27, 31, 36)"], "dark on paper, and no wider than it"
         assert one["violations"] == []
         assert one["passes"] > 40, "axe-core has looked at it"

@@ -11,6 +11,8 @@ const require = createRequire(`${modules}/`);
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 
+// A sheet of A4 between margins of 10 mm, in pixels of 1/96 inch.
+const PAPER = 718;
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
 const looks = [];
 for (const colorScheme of ["light", "dark"]) {
@@ -30,20 +32,24 @@ for (const colorScheme of ["light", "dark"]) {
     if (folder) {
       await tab.screenshot({ path: `${folder}/${colorScheme}-${width}.png`, fullPage: true });
     }
+    await tab.emulateMedia({ media: "print" });
+    await tab.setViewportSize({ width: PAPER, height: 900 });
+    const printed = await tab.evaluate(
+      () => [document.documentElement.scrollWidth, getComputedStyle(document.body).color],
+    );
+    if (folder && width === 360) {
+      await tab.screenshot({ path: `${folder}/print-${colorScheme}.png`, fullPage: true });
+    }
+    await tab.emulateMedia({ media: "screen" });
+    await tab.setViewportSize({ width, height: 900 });
     await tab.evaluate(axe);
     const { violations, passes } = await tab.evaluate(() => globalThis.axe.run(document));
     looks.push({
-      colorScheme, width, overflow, console: console_, passes: passes.length,
+      colorScheme, width, overflow, printed, console: console_, passes: passes.length,
       violations: violations.map((one) => ({
         id: one.id, help: one.help, nodes: one.nodes.map((node) => node.html.slice(0, 200)),
       })),
     });
-    if (folder && colorScheme === "dark" && width === 1200) {
-      await tab.pdf({ path: `${folder}/print.pdf`, format: "A4", printBackground: false });
-      await tab.emulateMedia({ media: "print", colorScheme: "light" });
-      await tab.setViewportSize({ width: 718, height: 1000 });
-      await tab.screenshot({ path: `${folder}/print.png`, fullPage: true });
-    }
     await context.close();
   }
 }
