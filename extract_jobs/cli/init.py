@@ -189,8 +189,10 @@ def _suggestions(
             config = with_table(head, table.name, own_values(table))
             try:
                 found = suggest(table, open_source(spec_of(config)).describe())
-            except OtherDelimiter as error:
-                table = replace(table, delimiter=error.delimiter)  # noqa: PLW2901 - as it is read
+            except ConfigError as error:
+                if not isinstance(error.__cause__, OtherDelimiter):
+                    raise
+                table = replace(table, delimiter=str(error.__cause__))  # noqa: PLW2901 - as it is
                 config = with_table(head, table.name, own_values(table))
                 found = suggest(table, open_source(spec_of(config)).describe())
             locations[table.name] = config.tables[table.name].location

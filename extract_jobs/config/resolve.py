@@ -129,6 +129,8 @@ def resolve_table(
         config = TableConfig.model_validate(values)
     except ValidationError as error:
         found = problems_in(error, values, TableConfig)
+        if source is not None and any(one.path == ("split",) for one in found):
+            found += _strategy_problems(source, values["split"].get("strategy", "auto"))
         return None, [*found, *_other_problems(source, name, values, folder, found)]
     if config.exclude:
         found.append(DataProblem(("exclude",), _NO_PATTERN))
@@ -145,10 +147,8 @@ def resolve_table(
         found.append(DataProblem(_SPLITS, text))
     split = config.split.model_copy(update={"max_connections": min(wanted, most)})
     config = config.model_copy(update={"split": split})
-    dialect, strategies = registration(source.type).where, registration(source.type).strategies
-    if strategies is not None and config.split.strategy not in strategies:
-        text = f"a source of type {source.type} has {', '.join(strategies)}"
-        found.append(DataProblem(("split", "strategy"), f"{config.split.strategy!r}: {text}"))
+    dialect = registration(source.type).where
+    found += _strategy_problems(source, config.split.strategy)
     if config.where is not None and dialect is not None:
         problem = where_problem(config.where, dialect)
         found += [DataProblem(("where",), problem)] if problem else []
@@ -178,6 +178,13 @@ _ANY_SOURCE = SourceSettings.model_validate(
 """In place of a source that is itself wrong, to check placeholders."""
 _ELSEWHERE = {"uri": "s3://bucket/table", "catalog": None}
 """In place of a location that is wrong, to check everything else."""
+
+
+def _strategy_problems(source: SourceSettings, strategy: str) -> Iterator[DataProblem]:
+    known = registration(source.type).strategies
+    if known is not None and strategy not in known:
+        text = f"{strategy!r}: a source of type {source.type} has {', '.join(known)}"
+        yield DataProblem(("split", "strategy"), text)
 
 
 def _other_problems(

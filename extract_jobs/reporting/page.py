@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,13 @@ class TableRun:
         status: How the table is doing.
         report: Its newest run's report; None if it left none.
         ended_at: When that report was left, UTC.
+        units: An estimate of what the run used of what AWS charges for, by the unit's name.
     """
 
     status: TableStatus
     report: Report | None = None
     ended_at: datetime | None = None
+    units: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -82,6 +85,7 @@ def report_page(
         troubles=[_trouble(run) for run in ordered if run.status.state not in ("ok", "never run")],
         timeline=_timeline(runs),
         phases=PHASES,
+        has_units=any(run.units for run in runs),
         tables=[_table(run, now) for run in ordered],
         changes=[
             {"table": run.status.table, "what": change.difference, "effect": change.effect}
@@ -107,7 +111,21 @@ def _tiles(runs: Sequence[TableRun]) -> list[tuple[str, str]]:
         ("rows", count_text(sum(report.rows for report in reports))),
         ("Parquet", size_text(sum(report.bytes for report in reports))),
         ("from first to last", span),
+        *((f"{name}, estimate", _units_text(used)) for name, used in _used(runs).items()),
     ]
+
+
+def _used(runs: Iterable[TableRun]) -> dict[str, float]:
+    """Return the sum of all runs' units, by name."""
+    total: Counter[str] = Counter()
+    for run in runs:
+        total.update(run.units)
+    return dict(sorted(total.items()))
+
+
+def _units_text(used: float) -> str:
+    """Return an estimate without digits that it cannot have: ``1,234``, ``12.3``, ``0.0042``."""
+    return f"{used:,.0f}" if used >= 100 else f"{used:.3g}"
 
 
 def _trouble(run: TableRun) -> dict[str, Any]:
@@ -178,6 +196,7 @@ def _table(run: TableRun, now: datetime) -> dict[str, Any]:
         "rate": f"{size_text(report.bytes / read)}/s" if report and good and read else "-",
         "seconds": f"{run.seconds:.1f} s" if report else "-",
         "slowest": f"{slowest} {timings[slowest]:.1f} s" if slowest else "-",
+        "units": ", ".join(f"{_units_text(used)} {name}" for name, used in run.units.items()),
         "success": rough_age(now - status.succeeded_at) if status.succeeded_at else "-",
         "trend": _bars(status.rows),
         "trend_text": ", ".join(map(count_text, status.rows)),

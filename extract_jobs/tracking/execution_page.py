@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 
 from extract_jobs.errors import ConfigError
@@ -11,7 +12,9 @@ from extract_jobs.reporting.page import TableRun, report_page
 from extract_jobs.reporting.report import Report
 from extract_jobs.reporting.table_state import TROUBLE, State, TableStatus, moment_of
 from extract_jobs.storage import OpenStorage, join
+from extract_jobs.tracking.cost_units import cost_units
 from extract_jobs.tracking.item import TrackedRun
+from extract_jobs.tracking.listed_items import ListedItems
 from extract_jobs.watermark import WatermarkValue
 
 PAGE_NAME = "report.html"
@@ -41,7 +44,12 @@ def write_execution_page(
     folder = next(filter(None, map(_execution_folder, runs)), None)
     if folder is None:
         return None
-    found = table_runs(runs, lambda uri: open_storage(uri).read(uri))
+    items = ListedItems(open_storage)
+    newest = {run.extract_table: run for run in sorted(runs, key=lambda run: run.updated_at)}
+    found = [
+        replace(run, units=_units(run, newest[run.status.table], items))
+        for run in table_runs(runs, lambda uri: open_storage(uri).read(uri))
+    ]
     page = report_page(runs[0].source_name, found[:MOST_TABLES], now, left_out=found[MOST_TABLES:])
     uri = join(folder, PAGE_NAME)
     open_storage(uri).put(uri, page.encode())
@@ -53,6 +61,12 @@ def _execution_folder(run: TrackedRun) -> str | None:
     parts = run.report_uri.rsplit("/", 5)
     is_one = len(parts) == 6 and parts[1] == "reports" and parts[4] == run.run_id
     return parts[0] if is_one else None
+
+
+def _units(run: TableRun, tracked: TrackedRun, items: ListedItems) -> Mapping[str, float]:
+    """Return what a run used, as an estimate; empty if its job's size or time is not known."""
+    item = items.of(tracked) if run.report else None
+    return cost_units(item, run.seconds) if item and run.seconds else {}
 
 
 def table_runs(runs: Iterable[TrackedRun], read: Callable[[str], bytes | None]) -> list[TableRun]:

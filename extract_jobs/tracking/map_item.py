@@ -181,7 +181,7 @@ def rendered(item: Item) -> Item:
 
 
 def _spark_settings(emr: Mapping[str, Any]) -> dict[str, str]:
-    (driver_cpus, _), (executor_cpus, _) = _emr_workers(emr)
+    (driver_cpus, _), (executor_cpus, _) = emr_workers(emr)
     return {
         "spark.driver.memory": f"{emr['driver_memory_gb']}g",
         "spark.driver.cores": str(driver_cpus),
@@ -195,14 +195,14 @@ def _spark_settings(emr: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _emr_workers(emr: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
+def emr_workers(emr: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return vCPUs and whole memory in GB of the driver's worker, and of an executor's."""
     driver = emr_worker(emr["driver_memory_gb"], _DRIVER_CPUS)
     return driver, emr_worker(emr["executor_memory_gb"], emr["executor_cores"])
 
 
 def _serverless_settings(emr: Mapping[str, Any]) -> dict[str, str]:
-    (_, driver_size), (_, executor_size) = _emr_workers(emr)
+    (_, driver_size), (_, executor_size) = emr_workers(emr)
     settings = {
         **_spark_settings(emr),
         # Tasks hold the source's password. Needs EMR 6.15 or later:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -35,7 +36,10 @@ def whole_page() -> str:
     return report_page(
         "sales",
         [
-            run_of("public.orders", ended=10, schema_changes=[change]),
+            replace(
+                run_of("public.orders", ended=10, schema_changes=[change]),
+                units={"vCPU-hours": 0.01234, "GB-hours": 1234.5},
+            ),
             run_of("<script>alert(1)</script>", "failed", status="failed", error=FAILED,
                    timings={"recover": 0.5, "plan": 3.5}),
             TableRun(marked),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -102,6 +103,18 @@ def test_the_timeline_is_to_scale() -> None:
         ("plan", "700.0", "100.0"), ("extract", "800.0", "200.0"),
     ]  # fmt: skip
     assert "2026-03-01 11:59:50 UTC" in text
+
+
+def test_units_are_an_estimate_and_summed_up() -> None:
+    runs = [
+        replace(run_of(name), units={"DPU-hours": 0.25, **more})
+        for name, more in [("a", {}), ("b", {"GB-hours": 2.0})]
+    ]
+    shown = " ".join(" ".join(Page(report_page("s", runs, NOW)).texts).split())
+    assert "DPU-hours, estimate 0.5 GB-hours, estimate 2" in shown
+    assert "0.25 DPU-hours, 2 GB-hours" in shown
+    assert "is an estimate" in shown
+    assert "estimate" not in report_page("s", [run_of("a")], NOW)
 
 
 def test_tables_without_any_run() -> None:

@@ -43,14 +43,8 @@ _DELIMITERS = ";\t|"
 """What separates columns besides the comma; a header with one of them is not a single column."""
 
 
-class OtherDelimiter(ConfigError):
-    """A header that is one column, with another delimiter in its name.
-
-    Attributes:
-        delimiter: The one that the file seems to have.
-    """
-
-    delimiter = ""
+class OtherDelimiter(Exception):
+    """The delimiter that a file seems to have; the cause of the ConfigError that says so."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,7 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
 
     Raises:
         ConfigError: Two columns have the same name, or a column has none.
-        OtherDelimiter: The file seems to have another delimiter.
+            Or the file seems to have another delimiter (the cause is `OtherDelimiter`).
     """
     dialect = dialect_of(files)
     starts = record_starts(first.data, dialect, _VOTES + 2)
@@ -126,17 +120,15 @@ def _check_delimiter(record: bytes, name: str, dialect: Dialect, uri: str) -> No
     """Refuse a single column whose name has a delimiter in it, unless the name is in quotes.
 
     Raises:
-        OtherDelimiter: It has.
+        ConfigError: It has; the cause is `OtherDelimiter`.
     """
     found = max(_DELIMITERS, key=name.count)
     quoted = f"{dialect.quote}{name}{dialect.quote}".encode()
     if found in name and (not dialect.quote or record.strip() != quoted):
-        error = OtherDelimiter(
+        raise ConfigError(
             f"{uri}: its header is one column, {name!r}: set files.delimiter to {found!r}, or, if "
             "that is the column's name, declare it in files.types"
-        )
-        error.delimiter = found
-        raise error
+        ) from OtherDelimiter(found)
 
 
 def _have_empty_ends(records: Sequence[bytes], columns: int, dialect: Dialect) -> bool:
