@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-postgres test-image check docs \
-	check-code check-types check-tests check-infra prepare bench soak soak-production chaos fuzz dist image \
+	check-code check-types check-tests check-infra prepare bench fidelity soak soak-production chaos fuzz dist image \
 	audit deploy destroy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
@@ -182,6 +182,9 @@ mutate: $(READY) $(DEBIAN) $(COSMIC_RAY)  ## List changes of the core that no te
 
 bench: $(READY) $(DEBIAN)  ## Measure; BENCH=lineitem ARGS='--scale 0.1' for one and a quick look
 	@for bench in $(BENCH); do $(BIN)/python -m "tests.bench.bench_$$bench" $(ARGS); done
+
+fidelity: $(READY) $(DEBIAN)  ## Compare types with other tools; needs a network; ARGS='--database mysql --only duckdb'
+	@$(BIN)/python -m tests.fidelity.run $(ARGS)
 
 soak: $(READY)  ## Kill extracts while rows change, for minutes; ARGS='--minutes 30 --seed 7'
 	@$(BIN)/python -m tests.support.soak $(ARGS)

@@ -16,7 +16,7 @@ from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.run import run_extract
 from tests.support.mysql_servers import MysqlServer, quoted
 from tests.support.mysql_source import read_all, snapshot_of, source
-from tests.support.mysql_torture import ROWS, columns_of, make, printed
+from tests.support.mysql_torture import ROWS, client_prints, columns_of, make, printed
 
 Server = MysqlServer
 
@@ -25,21 +25,6 @@ Server = MysqlServer
 def torture(mysql_database: Server) -> Server:
     make(mysql_database)
     return mysql_database
-
-
-def expected(server: Server) -> dict[str, list[bytes | None]]:
-    """Return each column as the client prints it, in full where the server would shorten it."""
-
-    def shown(name: str, kind: str) -> str:
-        if kind.startswith(("float", "double")):
-            return f"{quoted(name)} * 1e0"
-        as_number = kind.startswith("bit") or "zerofill" in kind or kind == "year"
-        return f"{quoted(name)} + 0" if as_number else quoted(name)
-
-    columns = columns_of(server)
-    listed = ", ".join(shown(name, column.type) for name, column in columns.items())
-    rows = server.client(f"select {listed} from torture order by id")
-    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def floats(values: list[bytes | None], single: bool) -> list[Any]:
@@ -54,7 +39,7 @@ def test_every_type_arrives_as_the_client_prints_it(
     table = read_all(source(torture, monkeypatch, extract_table="torture"))
     assert table.num_rows == ROWS
     wrong = {}
-    clients = expected(torture)
+    clients = client_prints(torture)
     for name, column in columns_of(torture).items():
         arrived = table.column(name)
         assert arrived.type == column.arrow, name

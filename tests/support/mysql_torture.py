@@ -135,6 +135,24 @@ def make(server: MysqlServer, table: str = "torture") -> None:
     server.execute(f"insert into {quoted(table)} ({names}) values ({nothing})")
 
 
+def client_prints(server: MysqlServer) -> dict[str, list[bytes | None]]:
+    """Return each column of the table as the client prints it.
+
+    Floats are printed in full, which the server would shorten; bits and years as numbers.
+    """
+
+    def shown(name: str, kind: str) -> str:
+        if kind.startswith(("float", "double")):
+            return f"{quoted(name)} * 1e0"
+        as_number = kind.startswith("bit") or "zerofill" in kind or kind == "year"
+        return f"{quoted(name)} + 0" if as_number else quoted(name)
+
+    columns = columns_of(server)
+    listed = ", ".join(shown(name, column.type) for name, column in columns.items())
+    rows = server.client(f"select {listed} from torture order by id")
+    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
+
+
 def printed(value: Any, kind: str) -> bytes | None:
     """Print an extracted value as the database's own client prints it."""
     if value is None:
