@@ -23,6 +23,7 @@ from extract_jobs.commit.deduplication import (
     committed_rows,
     files_on,
 )
+from extract_jobs.commit.expiry import expire_snapshots
 from extract_jobs.commit.log import CommitLog, Replaces, next_commit
 from extract_jobs.commit.reconcile import reconcile, refuse_fewer
 from extract_jobs.commit.record import Base, Commit
@@ -358,7 +359,7 @@ class Attempt:
             source_columns=plan.drift.source,
             files=files,
             objects=plan.objects.name if plan.objects else None,
-            keeps_retired=spec.keep_retired is not None,
+            keeps_retired=spec.keep_retired is not None and not spec.target.is_iceberg,
             iceberg=self.layout and self.layout.to_json(),
             report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
             **covered_after(
@@ -468,7 +469,9 @@ def table_layout(
         source_names=spec.columns.rename,
         parent=last.seq if last else 0,
         overwrite=spec.target.write_mode == "overwrite",
+        replaces_partitions=spec.target.write_mode == "overwrite_partitions",
         known=last.columns if last else (),
+        last=Layout.from_json(last.iceberg) if last and last.iceberg else None,
         is_in_log=lambda seq: log.read(seq) is not None,
     )
 
@@ -522,7 +525,10 @@ def _drop_kept(spec: ExtractSpec, log: CommitLog, context: RunContext) -> None:
     if spec.keep_retired is None:
         return  # `recover` drops what is left of a time when they were kept
     try:
-        log.kept.drop(spec.keep_retired, context.clock())
+        if log.table is None:
+            log.kept.drop(spec.keep_retired, context.clock())
+        else:
+            expire_snapshots(log, spec.keep_retired, context.clock())
     except ExtractError as error:
         logger.warning("%s; the next run drops the kept files", error)
 

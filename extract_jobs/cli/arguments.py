@@ -164,6 +164,15 @@ def _recover_command(commands: Any) -> None:
         help="age from which a staged file is abandoned, such as 30m or 2d; default 48h",
     )
     recover.add_argument("--dry-run", action="store_true", help="only print what would be done")
+    expire = _command(commands, "expire", "delete old snapshots of Iceberg tables with their files")
+    _config_arguments(expire, tables="*")
+    expire.add_argument(
+        "--older-than",
+        type=_duration,
+        metavar="AGE",
+        help="how long ago a snapshot was replaced, such as 7d; default: keep_retired",
+    )
+    expire.add_argument("--dry-run", action="store_true", help="only print what would be done")
 
 
 def _commands_on_commits(commands: Any) -> None:
@@ -255,6 +264,7 @@ _EXAMPLES = {
         "verify sales.yml public.orders --deep           every page, and the source's count",
     ),
     "recover": ("recover sales.yml --dry-run", "recover sales.yml --abandon-after 2d"),
+    "expire": ("expire lake.yml --older-than 7d --dry-run",),
     "init": (
         "init sales.yml --from postgresql://reader@db/sales --password-env SALES_PASSWORD",
         "init drop.yml --from s3://drop/in --target s3://lake/raw",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from traceback import print_exc
 from typing import TypeVar
 
-from extract_jobs.errors import WORST_FIRST, ExtractError, Interrupted
+from extract_jobs.errors import WORST_FIRST, ExtractError, Interrupted, error_line, printable
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 Answer = TypeVar("Answer")
@@ -42,6 +44,34 @@ def each_table(
         yield from zip(specs, pool.map(answer, specs), strict=True)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def one_by_one(
+    specs: Sequence[ExtractSpec], act: Callable[[ExtractSpec], None], *, traceback: bool
+) -> None:
+    """Do something with each table; one that fails does not stop the others.
+
+    Args:
+        specs: The tables.
+        act: Prints what it did.
+        traceback: Whether to show where an error came from.
+
+    Raises:
+        ExtractError: The worst failure of a table. Each was printed.
+    """
+    failures: list[ExtractError] = []
+    for spec in specs:
+        try:
+            act(spec)
+        except Interrupted:
+            raise
+        except ExtractError as error:
+            if traceback:
+                print_exc()
+            print(printable(f"{spec.extract_table}: {error_line(error)}"), file=sys.stderr)
+            failures.append(error)
+    if failures:
+        raise worst_of(failures)
 
 
 def worst_of(errors: Sequence[ExtractError]) -> ExtractError:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import traceback
 from datetime import UTC, datetime, timedelta
 
-from extract_jobs.cli.each_table import worst_of
+from extract_jobs.cli.each_table import one_by_one
+from extract_jobs.cli.expire import print_expired
 from extract_jobs.cli.history import age_text, younger
 from extract_jobs.cli.selection import selected_specs
 from extract_jobs.commit.log import ABANDON_AFTER, CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.table_log import commit_log, last_published
-from extract_jobs.errors import (
-    EXIT_DONE,
-    CatalogFailed,
-    ExtractError,
-    Interrupted,
-    error_line,
-    printable,
-)
+from extract_jobs.errors import EXIT_DONE, CatalogFailed
 from extract_jobs.reporting.figures import counted
 from extract_jobs.spec.extract_spec import ExtractSpec
 
@@ -31,19 +23,11 @@ def command(arguments: argparse.Namespace) -> int:
     Raises:
         ExtractError: The worst failure of a table.
     """
-    failures: list[ExtractError] = []
-    for spec in selected_specs(arguments):
-        try:
-            _recover(spec, arguments)
-        except Interrupted:
-            raise
-        except ExtractError as error:
-            if arguments.traceback:
-                traceback.print_exc()
-            print(printable(f"{spec.extract_table}: {error_line(error)}"), file=sys.stderr)
-            failures.append(error)
-    if failures:
-        raise worst_of(failures)
+    one_by_one(
+        selected_specs(arguments),
+        lambda spec: _recover(spec, arguments),
+        traceback=arguments.traceback,
+    )
     return EXIT_DONE
 
 
@@ -63,6 +47,11 @@ def _recover(spec: ExtractSpec, arguments: argparse.Namespace) -> None:
     print(line, flush=True)
     for upload in dropped:
         print(f"  {upload.uri} ({upload.started_at.isoformat(timespec='seconds')})")
+    if log.table is not None:
+        if spec.keep_retired is not None:
+            print("  ", end="")
+            print_expired(log, spec.keep_retired, now, dry_run=arguments.dry_run)
+        return
     kept = log.kept.drop(spec.keep_retired or timedelta(0), now, dry_run=arguments.dry_run)
     if kept:
         print(f"  {counted(len(kept), 'kept file')} {verb}, whose time is over", flush=True)
@@ -78,7 +67,7 @@ def bring_catalog_up_to_date(spec: ExtractSpec, log: CommitLog, commit: Commit) 
         CatalogFailed: It could not be updated.
     """
     if spec.target.catalog is None or spec.target.is_iceberg:
-        return
+        return  # an Iceberg table is up to date with its commit
     from extract_jobs.catalog import update_catalog
 
     assert spec.target.catalog is not None

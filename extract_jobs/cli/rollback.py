@@ -26,7 +26,7 @@ def command(arguments: argparse.Namespace) -> int:
     run_id = f"rollback-to-{arguments.to}-{uuid.uuid4().hex[:8]}"
     done = roll_back(log, arguments.to, run_id=run_id, keep=spec.keep_retired is not None)
     rows, size = sum(f.rows for f in done.files), sum(f.staged.size for f in done.files)
-    kept = "kept" if done.keeps_retired else "deleted"
+    kept = "kept" if done.keeps_retired or log.table is not None else "deleted"
     print(
         printable(
             f"{spec.extract_table}: commit {done.seq} holds what commit {arguments.to} held: "

@@ -18,7 +18,7 @@ from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.uris import absolute
 
 _ENDINGS = (".yml", ".yaml")
-_OF_THE_PAST = ("status", "history", "report", "verify", "recover", "rollback")
+_OF_THE_PAST = ("status", "history", "report", "verify", "recover", "rollback", "expire")
 
 
 def overrides_of(settings: Sequence[str]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ State lives under the table's ``state_uri``, outside the target:
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
 - ``live/<20-digit seq>.json``: every 64 commits, the files live at a published commit;
 - ``kept/<20-digit seq>/``: files that a commit retired, kept for `extract-jobs rollback`;
+- ``expired/<random>.json``: files that are being deleted with their snapshots of an Iceberg table;
 - ``hint.json``: a sequence number from which the newest commit is found;
 - ``catalog.json``: the old location of the catalog's table, until it is moved here.
 
-All but the last three are written once with put-if-absent and never change. The order is: stage all
+All but the last four are written once with put-if-absent and never change. The order is: stage all
 files, *prepare* (write the commit record: the commit point), claim that it stands, complete every
 staged file, copy what is retired if it is to be kept, delete it (in an Iceberg table: make the
 snapshot), write the outcome. Any process may take over after any step, and any number may do the
@@ -38,6 +39,7 @@ from extract_jobs.commit.record import Base, Commit, LiveFiles
 from extract_jobs.commit.record_check import json_object, number_in
 from extract_jobs.errors import ConfigError
 from extract_jobs.iceberg.change import Layout, TableCommit
+from extract_jobs.iceberg.references import sweep
 from extract_jobs.iceberg.table import IcebergTable
 from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import (
@@ -293,9 +295,9 @@ class CommitLog:
         Returns:
             The uploads that were (or would be) aborted.
         """
-        newest = self.newest()
+        newest, parent = self.newest(), None
         if not dry_run:
-            self.finish_last()
+            parent = self.finish_last().published
         pending = {f.staged.uri for f in newest.files} if newest and dry_run else set()
         found = [
             upload
@@ -308,7 +310,7 @@ class CommitLog:
             probes = self.target.list(join(target_uri, PROBE))
             self.target.delete_all(probe.uri for probe in probes)
             if self.table is not None:
-                self.table.sweep(now - abandon_after)
+                sweep(self.table, now - abandon_after, parent=parent.seq if parent else 0)
         return found
 
     def _discard_files(self, commit: Commit) -> None:

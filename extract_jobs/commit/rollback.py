@@ -16,6 +16,7 @@ from extract_jobs.commit.at_once import each
 from extract_jobs.commit.log import CommitLog, next_commit
 from extract_jobs.commit.record import Commit, LiveFiles
 from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, WriteFailed
+from extract_jobs.iceberg.change import Layout
 from extract_jobs.storage import Storage, WrittenFile
 
 _CHUNK_BYTES = 8 * 2**20
@@ -39,11 +40,6 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
         CommitConflict: A run committed meanwhile. Nothing has changed.
         WriteFailed: Storage failed. If the commit was prepared, the next run finishes it.
     """
-    if log.table is not None:
-        raise ConfigError(
-            "an Iceberg table cannot be rolled back by extract-jobs: its snapshots are there, and "
-            "Iceberg's own tools return to one of them (docs/iceberg.md)"
-        )
     base = log.finish_last()
     wanted = _wanted(log, seq, base.published)
     live = log.live(wanted)
@@ -54,6 +50,7 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
                 "only a table whose runs replace it, or its partitions, can be rolled back. To "
                 "read rows again, start the table over, or run a backfill"
             )
+    layout = _layout(log, base.published, wanted, live)
     staged = _staged(log, live, wanted)
     commit = next_commit(
         base,
@@ -65,6 +62,7 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
         attempt=1,
         files=tuple(staged),
         keeps_retired=keep,
+        iceberg=layout and layout.to_json(),
         report={**wanted.report, "run_id": run_id, "attempt": 1},
         **{name: getattr(wanted, name) for name in _TAKEN},
     )
@@ -97,6 +95,23 @@ def _wanted(log: CommitLog, seq: int, last: Commit | None) -> Commit:
     return found
 
 
+def _layout(
+    log: CommitLog, last: Commit | None, wanted: Commit, live: Sequence[LiveFiles]
+) -> Layout | None:
+    """Return columns and partitions of an Iceberg table once it is rolled back."""
+    if log.table is None:
+        return None
+    assert wanted.iceberg is not None
+    assert last is not None
+    return log.table.restored(
+        wanted.commit_id,
+        Layout.from_json(wanted.iceberg),
+        [file for one in live for file in one.files],
+        parent=last.seq,
+        known=last.columns,
+    )
+
+
 def _staged(log: CommitLog, live: Sequence[LiveFiles], wanted: Commit) -> list[WrittenFile]:
     """Stage a copy of every file; after a failure none is left staged."""
     now = {file.staged.uri for file in log.live_files(log.finish_last().published)}
@@ -104,10 +119,13 @@ def _staged(log: CommitLog, live: Sequence[LiveFiles], wanted: Commit) -> list[W
     files = [file for one in live for file in one.files]
     sources = {
         file.staged.uri: (log.target, file.staged.uri)
-        if file.staged.uri in now
+        # Files of a snapshot of an Iceberg table stay where they are.
+        if file.staged.uri in now or log.table is not None
         else (log.state, kept[name].uri)
         for file in files
-        if file.staged.uri in now or (name := file.staged.uri.rpartition("/")[2]) in kept
+        if file.staged.uri in now
+        or log.table is not None
+        or (name := file.staged.uri.rpartition("/")[2]) in kept
     }
     missing = [file for file in files if file.staged.uri not in sources]
     if missing:

@@ -13,6 +13,7 @@ from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.errors import CommitConflict
 from extract_jobs.iceberg.change import DATA_FOLDER
+from extract_jobs.iceberg.references import referenced
 from extract_jobs.spec.uris import is_inside, normal_uri
 from extract_jobs.storage import ObjectInfo, Storage, WrittenFile, is_probe, join
 
@@ -109,10 +110,12 @@ def _compare(
     live, known = log.live_files(last), frozenset[str]()
     folder = target_uri
     if log.table is not None:
-        named = log.table.referenced(parent=last.seq if last else 0)
-        # Another tool may have put the rows of the others into other files.
-        live = [f for f in live if normal_uri(f.staged.uri) in named.current]
-        known, folder = named.files, join(target_uri, DATA_FOLDER)
+        named = referenced(log.table, parent=last.seq if last else 0, required=True)
+        if named is not None:
+            # Another tool may have put the rows of the others into other files.
+            live = [f for f in live if normal_uri(f.staged.uri) in named.current]
+            known = named.files
+        folder = join(target_uri, DATA_FOLDER)
     by_uri = {normal_uri(file.staged.uri): file for file in live}
     listed = {normal_uri(o.uri): o for o in log.target.list(join(folder, ""))}
     going = {normal_uri(uri) for uri in unfinished.retire} if unfinished else set()

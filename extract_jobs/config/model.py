@@ -201,8 +201,8 @@ class TableConfig(SpecPart):
     )
     keep_retired: Duration | None = Field(
         None,
-        description="How long files that a run replaces are kept for extract-jobs rollback; "
-        "default: they are deleted at once.",
+        description="How long files that a run replaces are kept for extract-jobs rollback, and "
+        "snapshots of an Iceberg table; default: files are deleted at once, and snapshots stay.",
     )
     spill_folder: Name | None = Field(
         None, description="Where rows wait on the worker's disk; default: its temporary folder."

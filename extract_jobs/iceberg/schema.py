@@ -33,6 +33,7 @@ def schema_with_ids(
     *,
     replaces: bool,
     known_columns: Collection[str],
+    partitioned_by: Collection[int],
 ) -> Schema:
     """Return the schema of a table once files with some columns are committed.
 
@@ -43,37 +44,35 @@ def schema_with_ids(
         replaces: Whether the files replace all others: then a column may have any type, under a new
             id, and those that the files lack leave the table.
         known_columns: Columns that leave it then; others are another tool's, and stay.
+        partitioned_by: Ids of columns that the table is or was partitioned by. They stay, because
+            readers that do not find them fail.
 
     Returns:
         The columns, then columns of the table that the files lack.
 
     Raises:
-        ConfigError: Iceberg has no type for a column, or does not change its type to this one.
+        ConfigError: Iceberg has no type for a column, or does not change its type to this one; or
+            a column that the files lack may not be NULL.
     """
-    ids = _Ids(last_id)
+    merge = _Merge(last_id, keeps_wider=not replaces)
     known = {field.name: field for field in table.fields} if table else {}
     wanted = [_iceberg_field(field) for field in columns]
     kept = {
         field.name: found
         for field in wanted
         if field.name in known
-        and (found := _merged(field.field_type, known[field.name].field_type, ids)) is not None
+        and (found := merge.merged(field.field_type, known[field.name].field_type)) is not None
     }
     for field in wanted:
-        if field.name in known and field.name not in kept and not replaces:
-            raise ConfigError(
-                f"column {field.name!r} is {known[field.name].field_type} in the Iceberg table and "
-                f"would become {field.field_type}, which older files cannot be read as: cast it in "
-                "columns.cast, or replace all files with a run in mode full and write_mode "
-                "overwrite"
-            )
+        if field.name in known and field.name not in kept:
+            _check_type_change(known[field.name], field, partitioned_by, replaces=replaces)
     # As in Iceberg's Java library: first the ids of all columns, then those inside of them.
-    numbers = {f.name: known[f.name].field_id if f.name in kept else ids.next() for f in wanted}
+    numbers = {f.name: known[f.name].field_id if f.name in kept else merge.next() for f in wanted}
     fields = [
         NestedField(
             field_id=numbers[field.name],
             name=field.name,
-            field_type=kept.get(field.name) or ids.assigned(field.field_type),
+            field_type=kept.get(field.name) or merge.assigned(field.field_type),
             required=False,
             doc=known[field.name].doc if field.name in kept else None,
         )
@@ -81,8 +80,40 @@ def schema_with_ids(
     ]
     names = {field.name for field in wanted}
     gone = {*names, *known_columns} if replaces else names
-    fields += [field for field in known.values() if field.name not in gone]
-    return Schema(*fields)
+    rest = [
+        field
+        for field in known.values()
+        if field.name not in gone or (field.name not in names and field.field_id in partitioned_by)
+    ]
+    for field in rest:
+        if field.required and field.initial_default is None:
+            raise ConfigError(
+                f"column {field.name!r} of the Iceberg table is required, and the source has no "
+                "such column: another tool added it. Make it optional"
+            )
+    return Schema(*fields, *rest)
+
+
+def _check_type_change(
+    old: NestedField, new: NestedField, partitioned_by: Collection[int], *, replaces: bool
+) -> None:
+    """Refuse a type that a column cannot change to.
+
+    Raises:
+        ConfigError: Older files stay, or the column is one of those that cannot leave the table.
+    """
+    change = f"column {new.name!r} is {old.field_type} in the Iceberg table and would become "
+    change += str(new.field_type)
+    if not replaces:
+        raise ConfigError(
+            f"{change}, which older files cannot be read as: cast it in columns.cast, or replace "
+            "all files with a run in mode full and write_mode overwrite"
+        )
+    if old.field_id in partitioned_by:
+        raise ConfigError(
+            f"{change}, and the table is or was partitioned by it, so the old column cannot leave "
+            "it: cast it in columns.cast, or start over with another state_uri and target"
+        )
 
 
 def with_field_ids(columns: pa.Schema, schema: Schema) -> pa.Schema:
@@ -102,6 +133,24 @@ def same_columns(one: Schema, other: Schema) -> bool:
 def is_readable(file: Schema, table: Schema) -> bool:
     """Return whether a table can have files with some columns as it is."""
     return _reads(table.as_struct(), file.as_struct())
+
+
+def altered_columns(last: Schema, table: Schema, known: Collection[str]) -> list[str]:
+    """Return the columns that a table has no more, or not as its last commit left them.
+
+    A column of the same name with another id counts: it is empty in older files.
+
+    Args:
+        last: The table's schema after its last commit.
+        table: Its schema now.
+        known: The columns to look at.
+    """
+    now = table.as_struct()
+    return sorted(
+        field.name
+        for field in last.fields
+        if field.name in known and not _reads(now, StructType(field))
+    )
 
 
 def _iceberg_field(field: pa.Field) -> NestedField:
@@ -135,32 +184,6 @@ def _parts(data_type: pa.DataType) -> list[pa.Field]:
     return [data_type.value_field]
 
 
-def _merged(wanted: IcebergType, table: IcebergType, ids: _Ids) -> IcebergType | None:
-    """Return a column's new type, with the ids that its fields have; None if it cannot be so."""
-    if isinstance(wanted, StructType) and isinstance(table, StructType):
-        new = {field.name: field for field in wanted.fields}
-        fields = []
-        for field in table.fields:
-            of_new = new.pop(field.name, None)
-            kept = of_new and _merged(of_new.field_type, field.field_type, ids)
-            if of_new and kept is None:
-                return None
-            fields.append(field.model_copy(update={"field_type": kept or field.field_type}))
-        added = ids.assigned(StructType(*new.values()))
-        assert isinstance(added, StructType)
-        return StructType(*fields, *added.fields)
-    if isinstance(wanted, ListType) and isinstance(table, ListType):
-        element = _merged(wanted.element_type, table.element_type, ids)
-        return element and ListType(table.element_id, element, element_required=False)
-    if isinstance(wanted, MapType) and isinstance(table, MapType):
-        key = _merged(wanted.key_type, table.key_type, ids)
-        value = _merged(wanted.value_type, table.value_type, ids)
-        if key != table.key_type or value is None:
-            return None
-        return MapType(table.key_id, key, table.value_id, value, value_required=False)
-    return wanted if _promotes(table, wanted) else None
-
-
 def _reads(table: IcebergType, file: IcebergType) -> bool:
     """Return whether a table's type can be read from files of another type."""
     if isinstance(table, StructType) and isinstance(file, StructType):
@@ -188,9 +211,39 @@ def _promotes(older: IcebergType, newer: IcebergType) -> bool:
     return older == newer or (str(older), str(newer)) in {("int", "long"), ("float", "double")}
 
 
-class _Ids:
-    def __init__(self, last: int) -> None:
+class _Merge:
+    """Merges the types of columns with those that a table has, and assigns the next ids."""
+
+    def __init__(self, last: int, *, keeps_wider: bool) -> None:
         self.last = last
+        self._keeps_wider = keeps_wider
+
+    def merged(self, wanted: IcebergType, table: IcebergType) -> IcebergType | None:
+        """Return a column's new type, with the ids of its fields; None if there is none."""
+        if isinstance(wanted, StructType) and isinstance(table, StructType):
+            new = {field.name: field for field in wanted.fields}
+            fields = []
+            for field in table.fields:
+                of_new = new.pop(field.name, None)
+                kept = of_new and self.merged(of_new.field_type, field.field_type)
+                if of_new and kept is None:
+                    return None
+                fields.append(field.model_copy(update={"field_type": kept or field.field_type}))
+            added = self.assigned(StructType(*new.values()))
+            assert isinstance(added, StructType)
+            return StructType(*fields, *added.fields)
+        if isinstance(wanted, ListType) and isinstance(table, ListType):
+            element = self.merged(wanted.element_type, table.element_type)
+            return element and ListType(table.element_id, element, element_required=False)
+        if isinstance(wanted, MapType) and isinstance(table, MapType):
+            key = self.merged(wanted.key_type, table.key_type)
+            value = self.merged(wanted.value_type, table.value_type)
+            if key != table.key_type or value is None:
+                return None
+            return MapType(table.key_id, key, table.value_id, value, value_required=False)
+        if self._keeps_wider and _promotes(wanted, table):
+            return table  # another tool has widened it
+        return wanted if _promotes(table, wanted) else None
 
     def next(self) -> int:
         self.last += 1

@@ -11,43 +11,34 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.iceberg.catalogs import catalog_errors, open_catalog
-from extract_jobs.iceberg.change import METADATA_FOLDER, Layout, TableCommit
+from extract_jobs.iceberg.change import Layout, TableCommit
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.parts import CatalogSpec
 from extract_jobs.spec.uris import normal_uri
-from extract_jobs.storage import OpenStorage, StagedFile, WrittenFile, join, open_storage
+from extract_jobs.storage import OpenStorage, StagedFile, WrittenFile, open_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.catalog import Catalog
+    from pyiceberg.io import FileIO
+    from pyiceberg.manifest import DataFile, ManifestFile
+    from pyiceberg.partitioning import PartitionSpec
     from pyiceberg.schema import Schema
-    from pyiceberg.table import Table, Transaction
+    from pyiceberg.table import CreateTableTransaction, Table, Transaction
+    from pyiceberg.table.metadata import TableMetadata
+    from pyiceberg.table.snapshots import Snapshot
 
     from extract_jobs.transform.partitions import PartitionField
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class References:
-    """Locations of the files that a table names.
-
-    Attributes:
-        current: Data files of the current snapshot.
-        files: Data and delete files of any snapshot.
-        metadata: Metadata, manifests and their lists, and statistics.
-    """
-
-    current: frozenset[str]
-    files: frozenset[str]
-    metadata: frozenset[str]
 
 
 SEQ = "extract-jobs.commit-seq"
@@ -57,8 +48,13 @@ STATE = "extract-jobs.state"
 COMMIT_ID = "extract-jobs.commit-id"
 """Property of a snapshot's summary: the commit that it publishes."""
 
+FORMAT_VERSION = 2
+"""Iceberg's version of the tables. pyiceberg reads newer ones, but does not write them."""
+
 _TRIES = 20
+_TOLERATED_SKEW = timedelta(minutes=1)
 _LONGEST_SLEEP = 5.0
+_CONCURRENT_READS = 16
 _LOADS_CODE = ("py-io-impl", "write.py-location-provider.impl")
 
 
@@ -101,7 +97,9 @@ class IcebergTable:
         source_names: dict[str, str],
         parent: int,
         overwrite: bool,
+        replaces_partitions: bool,
         known: Collection[str],
+        last: Layout | None,
         is_in_log: Callable[[int], bool],
     ) -> Layout:
         """Check that a run can write to the table, and assign ids to its columns. Read-only.
@@ -112,7 +110,9 @@ class IcebergTable:
             source_names: For each source column, its name in the files.
             parent: The last published commit; 0 for none.
             overwrite: Whether the run replaces every row.
+            replaces_partitions: Whether it replaces whole partitions.
             known: Columns of the last commit's files.
+            last: Columns and partitions after the last commit; None before the first.
             is_in_log: Returns whether the log has a commit with that position.
 
         Raises:
@@ -141,6 +141,7 @@ class IcebergTable:
             metadata.last_column_id if metadata else 0,
             replaces=overwrite,
             known_columns=known,
+            partitioned_by=_partitioned_by(metadata) if metadata else (),
         )
         layout = Layout(
             schema.model_dump(mode="json", by_alias=True),
@@ -148,7 +149,9 @@ class IcebergTable:
             tuple(_partition(field, schema, source_names) for field in partitions),
         )
         if table is not None and not overwrite:
-            self._check_altered(table, layout, known)
+            self._check_altered(table, layout, known, last or layout)
+            if replaces_partitions:
+                self._check_specs(table)
         return layout
 
     def publish(self, commit: TableCommit) -> bool:
@@ -167,9 +170,7 @@ class IcebergTable:
         catalog = self._open(create=True)
         assert catalog is not None
         for number in range(_TRIES):
-            if number:
-                # No secret depends on the waiting time.
-                time.sleep(random.uniform(0.5, 1) * min(_LONGEST_SLEEP, 0.05 * 2**number))  # noqa: S311
+            _wait(number)
             table = self._load(catalog)
             self._check(table, parent=commit.parent, overwrite=commit.overwrite)
             if table is not None and _has(table, commit.seq, commit.commit_id):
@@ -219,59 +220,118 @@ class IcebergTable:
         ]
         return [f for f in wanted if location(f.staged.uri) in current] + foreign
 
-    def referenced(self, *, parent: int) -> References:
-        """Return the files that the table names. Read-only.
+    def read(self, *, parent: int, required: bool = False) -> Table | None:
+        """Return the table as it is now; None if the catalog does not have it. Read-only.
 
         Args:
             parent: The last published commit; 0 for none.
+            required: Whether a table with commits must be there.
 
         Raises:
-            ConfigError: The table is not this log's, or is gone.
+            ConfigError: The table is not this log's, lacks commits of it, or is required and gone.
+            WriteFailed: The catalog cannot be read.
         """
         catalog = self._open(create=False)
         table = None if catalog is None else self._load(catalog)
-        self._check(table, parent=parent, overwrite=False)
-        if table is None:
-            return References(frozenset(), frozenset(), frozenset())
-        with catalog_errors(self.catalog, "reading"):
-            return _references(table)
+        if table is not None or required:
+            self._check(table, parent=parent, overwrite=False)
+        return table
 
-    def sweep(self, before: datetime) -> list[str]:
-        """Delete metadata that no snapshot names: a killed publisher, or a slower one, left it.
-
-        Nothing is deleted unless the catalog has the table, and it is this log's: what a table
-        names is known from the catalog alone.
+    def restored(
+        self,
+        commit_id: str,
+        layout: Layout,
+        files: Sequence[WrittenFile],
+        *,
+        parent: int,
+        known: Collection[str],
+    ) -> Layout:
+        """Return columns and partitions of the table once it holds an earlier commit. Read-only.
 
         Args:
-            before: Younger files are left: their snapshot may be about to be made.
+            commit_id: The earlier commit's.
+            layout: Its columns and partitions.
+            files: The files that were live then, by the log.
+            parent: The last published commit.
+            known: Columns of its files; others that the table has are another tool's, and stay.
 
-        Returns:
-            What was deleted.
+        Raises:
+            ConfigError: The commit's snapshot is expired, or has other rows than the files hold.
         """
-        storage = self.open_storage(self.target_uri)
-        folder = join(self.target_uri, METADATA_FOLDER, "")
-        old = [
-            one.uri
-            for one in storage.list(folder)
-            if one.modified_at
-            and one.modified_at <= before
-            and one.uri.endswith((".avro", ".metadata.json"))
-        ]
-        if not old:
-            return []
-        catalog = self._open(create=False)
-        table = None if catalog is None else self._load(catalog)
-        if table is None:
-            return []
-        self._check(table, parent=0, overwrite=False)
+        from extract_jobs.iceberg.data_files import location
+
+        table = self.read(parent=parent, required=True)
+        snapshot = None if table is None else _snapshot_of(table, commit_id)
+        if table is None or snapshot is None:
+            raise ConfigError(
+                f"Iceberg table {self.name} does not have the snapshot of that commit any more: "
+                "it was expired"
+            )
         with catalog_errors(self.catalog, "reading"):
-            found = _references(table)
-        # By name, which holds a random UUID: other tools spell locations in their own way.
-        named = {_file_name(path) for path in found.metadata | found.files}
-        gone = [uri for uri in old if _file_name(uri) not in named]
-        for uri in gone:
-            storage.delete(uri)
-        return gone
+            manifests = snapshot.manifests(table.io)
+            there = {file.file_path for file in live_files(manifests, table.io)}
+        if (
+            _file_count(manifests) != len(there)
+            or _has_deletes(manifests)
+            or there != {location(file.staged.uri) for file in files}
+        ):
+            raise ConfigError(
+                f"Iceberg table {self.name} had rows of another tool when that commit was made, or "
+                "rows that it had put into other files: return to the snapshot "
+                f"{snapshot.snapshot_id} with that tool"
+            )
+        names = {field["name"] for field in layout.schema["fields"]}
+        now = table.schema().model_dump(mode="json", by_alias=True)
+        metadata = table.metadata
+        fields = list(layout.schema["fields"])
+        ids = {field["id"] for field in fields}
+        for field in now["fields"]:
+            stays = field["name"] not in known or field["id"] in _partitioned_by(metadata)
+            if stays and field["name"] not in names and field["id"] not in ids:
+                fields.append(field)
+        base = (metadata.current_schema_id, metadata.last_column_id)
+        return Layout({**layout.schema, "fields": fields}, base, layout.partitions)
+
+    def remove_snapshots(self, snapshot_ids: Collection[int]) -> None:
+        """Take snapshots out of the table's history, but none that a branch or tag names.
+
+        Raises:
+            WriteFailed: The catalog failed, or others changed the table all the time.
+        """
+        from pyiceberg.exceptions import CommitFailedException
+        from pyiceberg.table.update import (
+            AssertRefSnapshotId,
+            AssertTableUUID,
+            RemoveSnapshotsUpdate,
+        )
+
+        for number in range(_TRIES):
+            _wait(number)
+            table = self.read(parent=0)
+            if table is None:
+                return
+            metadata = table.metadata
+            named = {ref.snapshot_id for ref in metadata.refs.values()}
+            going = {s.snapshot_id for s in metadata.snapshots} & set(snapshot_ids) - named
+            if not going:
+                return
+            unchanged = [
+                AssertRefSnapshotId(ref=name, snapshot_id=ref.snapshot_id)
+                for name, ref in metadata.refs.items()
+            ]
+            try:
+                with catalog_errors(self.catalog, "expiring snapshots of"):
+                    table._do_commit(  # noqa: SLF001
+                        (RemoveSnapshotsUpdate(snapshot_ids=sorted(going)),),
+                        (AssertTableUUID(uuid=metadata.table_uuid), *unchanged),
+                    )
+            except CommitFailedException:
+                continue
+            return
+        raise WriteFailed(
+            f"Iceberg table {self.name}: other writers were faster {_TRIES} times in a row, so no "
+            "snapshot was expired; run again"
+        )
 
     def _open(self, *, create: bool) -> Catalog | None:
         catalog = open_catalog(self.catalog, self.open_storage, create=create)
@@ -333,8 +393,22 @@ class IcebergTable:
                 f"Iceberg table {self.name} lies at {table.location()}, and target.uri is "
                 f"{self.target_uri}: put one of them back, or {way_out}"
             )
+        if table.format_version != FORMAT_VERSION:
+            raise ConfigError(
+                f"Iceberg table {self.name} was upgraded to format version {table.format_version}, "
+                f"and only version {FORMAT_VERSION} can be written: {way_out}"
+            )
+        if not overwrite and _last_seq(table) < parent:
+            raise ConfigError(
+                f"Iceberg table {self.name} lacks commits that {self.state_uri} has published: its "
+                f"last one is {_last_seq(table)}, and not {parent}. Its catalog entry or its "
+                f"property {SEQ} was put back to an earlier time: register the newest metadata "
+                f"file, or {way_out}"
+            )
 
-    def _check_altered(self, table: Table, layout: Layout, known: Collection[str]) -> None:
+    def _check_altered(
+        self, table: Table, layout: Layout, known: Collection[str], last: Layout
+    ) -> None:
         """Refuse a run that does not fit what another tool has made of the table."""
         fields = table.metadata.spec().fields
         found = [(f.source_id, str(f.transform), f.name) for f in fields]
@@ -345,12 +419,29 @@ class IcebergTable:
                 "target.partition_by: put it back, or replace all files with a run in mode full "
                 "and write_mode overwrite"
             )
-        gone = sorted(set(known) - {field.name for field in table.schema().fields})
-        if gone:
+        from pyiceberg.schema import Schema
+
+        from extract_jobs.iceberg.schema import altered_columns
+
+        before = Schema.model_validate(last.schema)
+        if gone := altered_columns(before, table.schema(), known):
             raise ConfigError(
-                f"Iceberg table {self.name} has no column {', '.join(gone)} any more: another tool "
-                "renamed or dropped it. Undo that, or replace all files with a run in mode full "
-                "and write_mode overwrite"
+                f"Iceberg table {self.name} does not have column {', '.join(gone)} any more, or "
+                "not the one that earlier commits wrote: another tool renamed, dropped or changed "
+                "it. Undo that, or replace all files with a run in mode full and write_mode "
+                "overwrite"
+            )
+
+    def _check_specs(self, table: Table) -> None:
+        """Refuse to replace partitions beside files that are partitioned in another way."""
+        with catalog_errors(self.catalog, "reading"):
+            others = _other_specs(table)
+        if others:
+            raise ConfigError(
+                f"Iceberg table {self.name} has files that another tool partitioned in another "
+                "way, so which of them belong to a partition is unknown: rewrite them with the "
+                "table's partitions, or replace all files with a run in mode full and write_mode "
+                "overwrite"
             )
 
     def _commit(self, catalog: Catalog, table: Table | None, commit: TableCommit) -> bool:
@@ -363,6 +454,8 @@ class IcebergTable:
         from pyiceberg.table import CreateTableTransaction
         from pyiceberg.table.update import AssertTableUUID
 
+        if table is not None:
+            self._check_clock(table)
         with catalog_errors(self.catalog, "publishing to"):
             transaction = self._begin(catalog, table, commit)
             transaction.set_properties({SEQ: str(commit.seq)})
@@ -379,6 +472,19 @@ class IcebergTable:
             except (CommitFailedException, TableAlreadyExistsError, NoSuchTableError):
                 return False
         return True
+
+    def _check_clock(self, table: Table) -> None:
+        """Refuse to make a snapshot that is older than the one before it.
+
+        Iceberg's Java library does not read a table whose history goes back by over a minute.
+        """
+        last = datetime.fromtimestamp(table.metadata.last_updated_ms / 1000, UTC)
+        behind = last - datetime.now(UTC)
+        if behind > _TOLERATED_SKEW:
+            raise WriteFailed(
+                f"Iceberg table {self.name} was changed {behind.total_seconds():.0f} s from now: "
+                "this machine's clock, or another writer's, is wrong. A retry is safe"
+            )
 
     def _begin(self, catalog: Catalog, table: Table | None, commit: TableCommit) -> Transaction:
         """Return a transaction in which the table has the commit's columns and partitions."""
@@ -398,14 +504,11 @@ class IcebergTable:
                 partition_spec=spec_of(commit.layout, (), FIRST_FIELD_ID - 1),
                 properties=self._properties(),
             )
-            if not same_columns(made.table_metadata.schema(), schema):
-                raise ConfigError(
-                    f"Iceberg table {self.name} was dropped after commit {commit.seq} was planned, "
-                    "and a new table would give its columns other ids than the commit's files "
-                    "have: register the table again, or start over with another state_uri and "
-                    "target"
-                )
-            return made
+            return (
+                made
+                if same_columns(made.table_metadata.schema(), schema)
+                else _with_ids(made, schema, spec_of(commit.layout, (), FIRST_FIELD_ID - 1))
+            )
         transaction = Transaction(table)
         transaction._stage(*_alterations(table, commit, schema))  # noqa: SLF001
         return transaction
@@ -413,15 +516,18 @@ class IcebergTable:
     def _properties(self) -> dict[str, str]:
         return {
             STATE: self.state_uri if "://" in self.state_uri else normal_uri(self.state_uri),
-            "format-version": "2",
+            "format-version": str(FORMAT_VERSION),
             "write.target-file-size-bytes": str(self.file_bytes),
             "write.metadata.delete-after-commit.enabled": "true",
             "write.metadata.previous-versions-max": "100",
         }
 
     def _add_snapshot(self, transaction: Transaction, commit: TableCommit) -> None:
+        from pyiceberg.table.snapshots import Operation
+
         from extract_jobs.iceberg.data_files import data_files
         from extract_jobs.iceberg.partitions import record_of
+        from extract_jobs.iceberg.snapshots import Append, Replacement
 
         metadata = transaction.table_metadata
         schema = metadata.schema()
@@ -438,8 +544,13 @@ class IcebergTable:
                 for file in _live(transaction._table)  # noqa: SLF001
                 if commit.overwrite or file.partition in records
             ]
-        update = transaction.update_snapshot(snapshot_properties=summary)
-        with update.overwrite() if goes else update.merge_append() as snapshot:
+        kind, name = (Replacement, "OVERWRITE") if goes else (Append, "APPEND")
+        with kind(
+            operation=Operation[name],
+            transaction=transaction,
+            io=transaction._table.io,  # noqa: SLF001
+            snapshot_properties=summary,
+        ) as snapshot:
             for file in goes:
                 snapshot.delete_data_file(file)
             for file in data_files(
@@ -453,8 +564,40 @@ class IcebergTable:
                 snapshot.append_data_file(file)
 
 
-def _file_name(location: str) -> str:
-    return location.rpartition("/")[2]
+def _with_ids(made: CreateTableTransaction, columns: Schema, spec: PartitionSpec) -> Transaction:
+    """Return the creation of a table whose columns have the ids that files have already.
+
+    pyiceberg gives them new ones. They differ if the table was dropped after its commit was
+    planned.
+    """
+    from pyiceberg.table import CreateTableTransaction, StagedTable
+
+    table = made._table  # noqa: SLF001
+    assert isinstance(table, StagedTable)
+    metadata = table.metadata.model_copy(
+        update={
+            "schemas": [columns],
+            "current_schema_id": columns.schema_id,
+            "last_column_id": columns.highest_field_id,
+            "partition_specs": [spec],
+            "default_spec_id": spec.spec_id,
+        }
+    )
+    return CreateTableTransaction(
+        StagedTable(table.name(), metadata, table.metadata_location, table.io, table.catalog)
+    )
+
+
+def _wait(number: int) -> None:
+    """Wait before a try, longer each time, and not before the first one."""
+    if number:
+        # No secret depends on the waiting time.
+        time.sleep(random.uniform(0.5, 1) * min(_LONGEST_SLEEP, 0.05 * 2**number))  # noqa: S311
+
+
+def _partitioned_by(metadata: TableMetadata) -> set[int]:
+    """Return the ids of all columns that a table is or was partitioned by."""
+    return {field.source_id for spec in metadata.partition_specs for field in spec.fields}
 
 
 def _last_seq(table: Table) -> int:
@@ -464,12 +607,19 @@ def _last_seq(table: Table) -> int:
 
 
 def _has(table: Table, seq: int, commit_id: str) -> bool:
-    if _last_seq(table) >= seq:
-        return True
-    return any(
-        snapshot.summary is not None
-        and snapshot.summary.additional_properties.get(COMMIT_ID) == commit_id
-        for snapshot in table.metadata.snapshots
+    return _last_seq(table) >= seq or _snapshot_of(table, commit_id) is not None
+
+
+def _snapshot_of(table: Table, commit_id: str) -> Snapshot | None:
+    """Return the snapshot that published a commit, if the table still has it."""
+    return next(
+        (
+            snapshot
+            for snapshot in reversed(table.metadata.snapshots)
+            if snapshot.summary is not None
+            and snapshot.summary.additional_properties.get(COMMIT_ID) == commit_id
+        ),
+        None,
     )
 
 
@@ -484,6 +634,8 @@ def _fits(table: Table, commit: TableCommit) -> bool:
     fields = table.metadata.spec().fields
     found = [(f.source_id, str(f.transform), f.name) for f in fields]
     wanted = [(p["source-id"], p["transform"], p["name"]) for p in commit.layout.partitions]
+    if commit.replaces and _other_specs(table):
+        return False
     return schema_fits and (commit.overwrite or found == wanted)
 
 
@@ -532,19 +684,47 @@ def _alterations(table: Table, commit: TableCommit, schema: Schema) -> tuple[Any
     return tuple(updates), requirements if updates else ()
 
 
-def _live(table: Table) -> list[Any]:
-    """Return the data files of the current snapshot."""
-    from pyiceberg.manifest import DataFileContent
-
+def _other_specs(table: Table) -> bool:
+    """Return whether live files have another partition spec than the table's current one."""
     snapshot = table.current_snapshot()
-    if snapshot is None:
-        return []
-    return [
-        entry.data_file
+    spec = table.metadata.default_spec_id
+    return snapshot is not None and any(
+        manifest.partition_spec_id != spec and _file_count([manifest])
         for manifest in snapshot.manifests(table.io)
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-        if entry.data_file.content == DataFileContent.DATA
-    ]
+    )
+
+
+def _file_count(manifests: Iterable[ManifestFile]) -> int:
+    """Return the number of live data files in some manifests."""
+    from pyiceberg.manifest import ManifestContent
+
+    return sum(
+        (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
+        for manifest in manifests
+        if manifest.content == ManifestContent.DATA
+    )
+
+
+def _has_deletes(manifests: Iterable[ManifestFile]) -> bool:
+    from pyiceberg.manifest import ManifestContent
+
+    return any(manifest.content == ManifestContent.DELETES for manifest in manifests)
+
+
+def _live(table: Table) -> list[DataFile]:
+    """Return the data files of the current snapshot."""
+    snapshot = table.current_snapshot()
+    return [] if snapshot is None else live_files(snapshot.manifests(table.io), table.io)
+
+
+def live_files(manifests: Iterable[ManifestFile], io: FileIO) -> list[DataFile]:
+    """Return the data files that some manifests add or keep; they are read several at a time."""
+    from pyiceberg.manifest import ManifestContent
+
+    wanted = [one for one in manifests if one.content == ManifestContent.DATA]
+    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+        read = pool.map(lambda one: one.fetch_manifest_entry(io, discard_deleted=True), wanted)
+        return [entry.data_file for entries in read for entry in entries]
 
 
 def _partition(
@@ -559,34 +739,6 @@ def _partition(
         "transform": field.function or "identity",
         "source-id": schema.find_field(column).field_id,
     }
-
-
-def _references(table: Table) -> References:
-    from pyiceberg.manifest import DataFileContent
-
-    metadata, io = table.metadata, table.io
-    manifests: dict[str, Any] = {}
-    lists, current = set(), set()
-    for snapshot in metadata.snapshots:
-        lists.add(snapshot.manifest_list)
-        for manifest in snapshot.manifests(io):
-            manifests[manifest.manifest_path] = manifest
-            if snapshot.snapshot_id == metadata.current_snapshot_id:
-                current.add(manifest.manifest_path)
-    files: dict[bool, set[str]] = {True: set(), False: set()}
-    for path, manifest in manifests.items():
-        for entry in manifest.fetch_manifest_entry(io, discard_deleted=True):
-            is_data = entry.data_file.content == DataFileContent.DATA
-            files[path in current and is_data].add(entry.data_file.file_path)
-    named = {table.metadata_location, *(log.metadata_file for log in metadata.metadata_log)}
-    statistics = {
-        one.statistics_path for one in (*metadata.statistics, *metadata.partition_statistics)
-    }
-    return References(
-        current=frozenset(files[True]),
-        files=frozenset(files[True] | files[False]),
-        metadata=frozenset(named | statistics | lists | manifests.keys()),
-    )
 
 
 def with_ids_of(layout: Layout, columns: pa.Schema) -> pa.Schema:

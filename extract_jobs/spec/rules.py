@@ -61,14 +61,12 @@ def broken_rules(spec: SpecFields) -> Iterator[str]:
 
 
 def _keeping_problems(spec: SpecFields) -> Iterator[str]:
-    if spec.keep_retired is None:
-        return
+    if spec.keep_retired is None or spec.target.is_iceberg:
+        return  # an Iceberg table keeps the files in its snapshots
     if spec.state_uri.startswith("s3://") != spec.target.uri.startswith("s3://"):
         yield "keep_retired needs state_uri and target.uri both in S3, or both in local folders"
     if spec.target.file_bytes > _MOST_COPIED:
         yield "keep_retired: S3 copies files of 5 GiB at most; lower target.file_bytes"
-    if spec.target.is_iceberg:
-        yield "keep_retired is for folders of Parquet files: an Iceberg table keeps its snapshots"
 
 
 def _iceberg_problems(spec: SpecFields) -> Iterator[str]:

@@ -363,7 +363,7 @@ def name_code(lake: IcebergLake) -> None:
 @pytest.mark.parametrize(
     ("meddle", "message"),
     [
-        (rename, r"has no column kind any more: another tool renamed or dropped it"),
+        (rename, "does not have column kind any more, or not the one that earlier commits wrote"),
         (repartition, r"is now partitioned by identity kind, unlike target\.partition_by"),
         (drop, r"is gone from the catalog, and with it the rows of 1 commits"),
         (disown, r"belongs to s3://other/state, and not to "),
