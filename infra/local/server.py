@@ -19,6 +19,7 @@ from pathlib import Path
 
 from extract_jobs.spark.java import bundled_java_home
 from infra.local.emulator import aws_environment, session_members
+from infra.local.prepared import Prepared
 from infra.local.workers import DEFAULT_WORKERS, Workers
 
 HOST = "127.0.0.1"
@@ -84,11 +85,14 @@ def _workers(options: argparse.Namespace, url: str) -> Workers:
         # Otherwise the launcher's JVM would leave a folder in /tmp.
         "SPARK_LAUNCHER_OPTS": "-XX:-UsePerfData",
     }
+    directory = options.data_dir / "tmp"
+    runs_entrypoints = options.pipeline and not options.stub
     return Workers(
         options.data_dir / "logs",
         environment,
-        options.data_dir / "tmp",
+        directory,
         options.workers,
+        Prepared(environment, directory) if runs_entrypoints else None,
     )
 
 

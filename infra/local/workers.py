@@ -6,12 +6,16 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra.local.prepared import Forked, Prepared
+
 DEFAULT_WORKERS = 2
+Process = subprocess.Popen[bytes] | Forked
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,16 @@ class Workers:
         environment: The workers' whole environment.
         directory: Their working directory.
         limit: How many run at once.
+        prepared: Starts Python programs; None starts each by itself.
     """
 
     logs: Path
     environment: Mapping[str, str]
     directory: Path
     limit: int = DEFAULT_WORKERS
+    prepared: Prepared | None = None
     _slots: threading.BoundedSemaphore = field(init=False)
-    _running: set[subprocess.Popen[bytes]] = field(init=False, default_factory=set)
+    _running: set[Process] = field(init=False, default_factory=set)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     _closed: bool = field(init=False, default=False)
 
@@ -98,10 +104,9 @@ class Workers:
                     process.wait(grace_seconds)
             finally:
                 _signal_group(process, signal.SIGKILL)
-                process.wait()
+                code = process.wait()
                 with self._lock:
                     self._running.discard(process)
-        code = process.returncode
         return Ended(128 - code if code < 0 else code, timed_out, log, errors)
 
     def stop(self, *, grace_seconds: float = 2.0) -> None:
@@ -116,18 +121,21 @@ class Workers:
                 process.wait(grace_seconds)
             except subprocess.TimeoutExpired:
                 _signal_group(process, signal.SIGKILL)
+        if self.prepared:
+            self.prepared.close()
 
     def _start(
         self, command: Sequence[str], environment: dict[str, str], output: int, errors: int
-    ) -> subprocess.Popen[bytes]:
+    ) -> Process:
         """Start a process, unless this is closed."""
+        whole = dict(self.environment) | environment
         with self._lock:
             if self._closed:
                 raise RuntimeError("the emulator is stopping; it starts no more workers")
-            process = subprocess.Popen(
+            process = self._forked(command, whole, output, errors) or subprocess.Popen(
                 command,
                 cwd=self.directory,
-                env=dict(self.environment) | environment,
+                env=whole,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
@@ -136,8 +144,19 @@ class Workers:
             self._running.add(process)
             return process
 
+    def _forked(
+        self, command: Sequence[str], environment: Mapping[str, str], output: int, errors: int
+    ) -> Forked | None:
+        """Return a Python program's process; None if nothing is prepared, or not any more."""
+        if self.prepared is None or command[0] != sys.executable:
+            return None
+        try:
+            return self.prepared.start(command[1], command[2:], environment, output, errors)
+        except OSError:
+            return None
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+
+def _signal_group(process: Process, number: signal.Signals) -> None:
     """Signal a worker's process group, which may already be gone."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)

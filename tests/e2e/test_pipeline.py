@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import time
 
@@ -96,11 +97,18 @@ def listening(leader):
 
 
 def workers(pipeline, source):
-    """Return the Python and Java processes of the source's workers."""
+    """Return the Python and Java processes of the source's workers.
+
+    Those on ECS are forked, and have the command line of the process that forks them: at the time
+    only this source's run.
+    """
+    members = {p.pid: p for p in session_members(pipeline.stack.pid)}
+    forking = {pid for pid, p in members.items() if "infra.local.prepared" in p.cmdline()}
+    forked = {pid for pid in forking if os.getpgid(pid) == pid and members[pid].ppid() in forking}
     return [
         process
-        for process in session_members(pipeline.stack.pid)
-        if source in process.cmdline() and process.pid != pipeline.stack.pid
+        for pid, process in members.items()
+        if pid in forked or (source in process.cmdline() and pid != pipeline.stack.pid)
     ]
 
 
