@@ -45,7 +45,7 @@ def run_on_process(
     `run_splits.abort_leftover_uploads` drops at the end what a lost worker had staged.
 
     Raises:
-        Interrupted: A worker was lost on every try.
+        Interrupted: A worker was lost on every try, or was asked to end.
         WorkerOutOfMemory: A worker was killed because the machine ran out of memory.
     """
     for last in (False, True):
@@ -54,8 +54,10 @@ def run_on_process(
             outcome = worker.run(task, unit, progress)
         except Disconnected:
             lost = workers.lost(worker)
+            if worker.stopping:
+                raise Interrupted(f"stopped while reading {described(unit)}") from lost
             error = _loss_error(lost, unit, last=last)
-            if last or stop.is_set() or worker.stopping or isinstance(error, WorkerOutOfMemory):
+            if last or stop.is_set() or isinstance(error, WorkerOutOfMemory):
                 raise error from lost
             logger.warning("%s: %s; reading again", described(unit), lost)
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import resource
@@ -289,6 +290,18 @@ def test_a_worker_that_is_ending_gets_no_other_split() -> None:
         processes.interrupt(None)  # just as it gives its outcome
         processes.give_back(worker)
         assert processes.take() is not worker
+
+
+def test_a_split_whose_worker_was_asked_to_end_was_stopped_not_lost(tmp_path: Path) -> None:
+    class Asking(Progress):
+        def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+            processes.stop()
+
+    with (
+        WorkerProcesses() as processes,
+        pytest.raises(Interrupted, match=r"^stopped while reading split 0$"),
+    ):
+        run(tmp_path, processes, "wait", at=0, splits=1, progress=Asking())
 
 
 def test_nothing_starts_once_the_extract_has_ended() -> None:
@@ -604,3 +617,6 @@ def test_a_signal_ends_a_run_within_two_seconds(shop: Path, number: int) -> None
     _, alive = psutil.wait_procs(below, timeout=5)
     assert alive == []
     assert [p for p in (shop / "lake/t").rglob("*") if p.is_file()] == []
+    [report] = (shop / "lake/_extract").rglob("attempt-1.json")
+    said = json.loads(report.read_text())["error"]
+    assert (said["class"], said["message"].partition(" ")[0]) == ("Interrupted", "stopped")
