@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import duckdb_extension_avro
 import duckdb_extension_iceberg
+import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 
@@ -78,15 +79,20 @@ def by_duckdb(metadata: str, query: str = "select * from t") -> list[dict[str, A
         metadata: The table's metadata file.
         query: The query.
     """
+    return list(table_by_duckdb(metadata, query).to_pylist())
+
+
+def table_by_duckdb(metadata: str, query: str) -> pa.Table:
+    """Query table ``t`` as `by_duckdb` does, with moments in UTC."""
     with duckdb.connect() as connection:
-        connection.execute("set autoinstall_known_extensions = false")
+        connection.execute("set autoinstall_known_extensions = false; set timezone = 'UTC'")
         for package, name in (
             (duckdb_extension_avro, "avro"), (duckdb_extension_iceberg, "iceberg"),
         ):  # fmt: skip
             [file] = Path(package.__path__[0]).rglob(f"{name}.duckdb_extension")
             connection.execute(f"load '{file}'")
         connection.execute(f"create view t as from iceberg_scan('{metadata}')")
-        return list(connection.execute(query).to_arrow_table().to_pylist())
+        return connection.execute(query).to_arrow_table()
 
 
 def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
