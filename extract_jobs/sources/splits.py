@@ -6,8 +6,14 @@ requests is in exactly one of them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from extract_jobs.spec.parts import SplitSpec
+
+SMALLEST_BYTES = 32 * 2**20
+"""Splits are not made smaller than this only to occupy another core."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +83,27 @@ def slices(splits: Sequence[Split], count: int) -> list[tuple[Split, ...]]:
         found.append(tuple(rest[:end]))
         rest = rest[end:]
     return found
+
+
+def cores() -> int:
+    """Return how many threads of this process can run at a time."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def split_bytes(wanted: SplitSpec, total: int) -> int:
+    """Return the size of splits that are read by this machine's own cores.
+
+    It is ``wanted.target_bytes``, or less if some cores would otherwise have no split, or one split
+    less than others; but not below `SMALLEST_BYTES` for that.
+
+    Args:
+        wanted: What the spec says.
+        total: Bytes of everything that is read.
+
+    Returns:
+        A size, at least 1, of which ``total`` holds a whole number of times.
+    """
+    count = max(1, -(-total // wanted.target_bytes))
+    busy = min(cores(), wanted.max_connections)
+    even = -(-count // busy) * busy
+    return max(1, total // max(count, min(even, total // SMALLEST_BYTES)))

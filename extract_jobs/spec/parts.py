@@ -126,7 +126,9 @@ class SplitSpec(SpecPart):
         "auto", description="The source decides which are available; auto takes the best."
     )
     column: Name | None = Field(None, description="Column for the strategies range and hash.")
-    target_bytes: Bytes = Field(128 * 2**20, ge=2**13, description="Size of one split.")
+    target_bytes: Bytes = Field(
+        128 * 2**20, ge=2**13, description="Size of one split; less if cores would be idle."
+    )
     max_connections: int = Field(8, ge=1, le=1000, description="Splits read at the same time.")
     one_snapshot: OneSnapshot = Field(
         "auto",

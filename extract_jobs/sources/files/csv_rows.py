@@ -7,7 +7,7 @@ Blank lines are skipped.
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -104,13 +104,13 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
             f"{uri}: column {', '.join(unnamed)} of the header has no name; fix the file, or set "
             "files.header to false and name the columns in files.types"
         )
-    for name in fields:
-        if fields.count(name) > 1:
-            places = [str(i) for i, other in enumerate(fields, 1) if other == name]
-            raise ConfigError(
-                f"{uri}: columns {' and '.join(places)} of the header are both named {name!r}; "
-                "fix the file, or set files.header to false and name the columns in files.types"
-            )
+    name, count = Counter(fields).most_common(1)[0]
+    if count > 1:
+        places = [str(i) for i, other in enumerate(fields, 1) if other == name]
+        raise ConfigError(
+            f"{uri}: columns {' and '.join(places)} of the header are both named {name!r}; "
+            "fix the file, or set files.header to false and name the columns in files.types"
+        )
     line = first.line + lines_in(first.data[:end])
     longer = _have_empty_ends(records[1 : 1 + _VOTES], len(fields), dialect)
     return Header(tuple(fields), first.offset + end, line, nameless_end or longer)

@@ -18,7 +18,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.files.ahead import Item, Result, cores, in_order
+from extract_jobs.sources.files.ahead import Item, Result, in_order
 from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_lines
 from extract_jobs.sources.files.convert import refuse
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, record_blocks, row_blocks
@@ -40,7 +40,7 @@ from extract_jobs.sources.files.streams import (
 )
 from extract_jobs.sources.files.texts import Texts
 from extract_jobs.sources.files.type_inference import TEXT, TypeProfile, observe
-from extract_jobs.sources.splits import ObjectRange
+from extract_jobs.sources.splits import ObjectRange, cores
 from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, Storage
 

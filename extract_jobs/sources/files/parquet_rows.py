@@ -98,15 +98,9 @@ def refuse_types(refused: dict[str, str]) -> None:
 
 def group_bytes(footer: Footer) -> tuple[int, ...]:
     """Return the stored bytes of each row group, without those of encrypted columns."""
-    metadata = footer.metadata
-    return tuple(
-        sum(
-            metadata.row_group(g).column(c).total_compressed_size
-            for c in range(metadata.num_columns)
-            if c not in footer.encrypted
-        )
-        for g in range(metadata.num_row_groups)
-    )
+    chosen = [c for c in range(footer.metadata.num_columns) if c not in footer.encrypted]
+    groups = map(footer.metadata.row_group, range(footer.metadata.num_row_groups))
+    return tuple(sum(g.column(c).total_compressed_size for c in chosen) for g in groups)
 
 
 def read_groups(

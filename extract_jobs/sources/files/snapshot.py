@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from extract_jobs.sources.files.listing import compression_of
 from extract_jobs.sources.files.objects import Listed, ObjectList
 from extract_jobs.sources.files.reader import FilesReader
 from extract_jobs.sources.files.streams import is_utf8
-from extract_jobs.sources.splits import ObjectRange, Split
+from extract_jobs.sources.splits import ObjectRange, Split, split_bytes
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 OPENING_BYTES = 256 * 2**10
@@ -33,7 +34,7 @@ class FilesSnapshot:
         records that inspection found, large plain JSON lines anywhere: a reader begins with the
         next line.
         """
-        target = spec.split.target_bytes
+        target = split_bytes(spec.split, sum(one.info.size for one in self.objects.to_read()))
         splits: list[Split] = []
         held: list[ObjectRange] = []
         weight = 0
@@ -88,10 +89,10 @@ class FilesSnapshot:
 def _groups(
     whole: ObjectRange, sizes: Sequence[int], target: int
 ) -> Iterator[tuple[ObjectRange, int]]:
-    start = held = 0
-    for group, size in enumerate(sizes):
-        if held and held + size > target:
-            yield replace(whole, start=start, end=group), held + OPENING_BYTES
-            start, held = group, 0
-        held += size
-    yield replace(whole, start=start, end=len(sizes)), held + OPENING_BYTES
+    """Yield parts of about the same size, of whole row groups."""
+    ends = list(accumulate(sizes, initial=0))
+    middles = [(before + after) / 2 for before, after in pairwise(ends)]
+    count = max(1, round(ends[-1] / target))
+    bounds = {bisect_right(middles, ends[-1] * part / count) for part in range(1, count)}
+    for start, end in pairwise(sorted({0, len(sizes)} | bounds)):
+        yield replace(whole, start=start, end=end), ends[end] - ends[start] + OPENING_BYTES

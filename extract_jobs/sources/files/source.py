@@ -28,6 +28,7 @@ from extract_jobs.sources.files.reader import FilesReader
 from extract_jobs.sources.files.snapshot import FilesSnapshot
 from extract_jobs.sources.files.streams import is_utf8, source_errors
 from extract_jobs.sources.files.types import declared_columns, folder_columns, found_columns
+from extract_jobs.sources.splits import split_bytes
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.spec.source import FilesSpec
@@ -165,7 +166,7 @@ class FilesSource:
             form = self._format(new)
             self._check_path(form)
             self._check_declared(new, form)
-            inspected, columns = self._inspector(form).inspect(new, Columns.from_json(about))
+            inspected, columns = self._inspector(form, new).inspect(new, Columns.from_json(about))
             about = {"format": form, **columns.to_json()}
         chosen = ObjectList.of(inspected, about, now)
         return read.and_new(chosen, listed, now) if read and new else chosen
@@ -200,8 +201,8 @@ class FilesSource:
                 f"{self.spec.extract_table}: files.path is for files.format json, not for {form}"
             )
 
-    def _inspector(self, form: Format) -> Inspector:
-        target = self.spec.split.target_bytes
+    def _inspector(self, form: Format, objects: Sequence[ObjectInfo]) -> Inspector:
+        target = split_bytes(self.spec.split, sum(info.size for info in objects))
         as_json = frozenset(name for name, to in self.spec.columns.cast.items() if to == JSON)
         return Inspector(
             self._storage, self.files, form, target, self._is_read, self.folder, as_json

@@ -17,7 +17,7 @@ from extract_jobs.sources.sqlite.columns import SqliteColumn
 from extract_jobs.sources.sqlite.errors import RAISED, refused_text
 from extract_jobs.sources.sqlite.session import Rows, SqliteConnection, execute
 from extract_jobs.sources.sqlite.sql import QUERY, Relation, quote_name
-from extract_jobs.sources.sqlite.types import make_column
+from extract_jobs.sources.sqlite.types import make_column, rule_of
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.predicates import check_where
 
@@ -27,6 +27,11 @@ _READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _DENIED_FUNCTIONS = {"load_extension", "fts3_tokenizer"}
 _TOKEN = re.compile(r"""--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\[[^\]]*\]|`[^`]*`|"((?:[^"]|"")*)\"""",
                     re.DOTALL)  # fmt: skip
+
+_QUOTED_DEFAULT = re.compile(r"'(?:[^']|'')*'")
+_PLAIN_DEFAULT = re.compile(
+    r"-?\d{1,15}|null|true|false|current_(?:timestamp|date|time)", re.IGNORECASE | re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,16 @@ class SqliteTable:
         columns: In order.
         key: Primary key columns in the key's order; empty without one.
         rowid: SQL of its rowid; None if it has none, or columns hide its names.
+        is_plain: Whether each value is in the file as it is read. Otherwise some are computed:
+            those of generated columns, and defaults of columns added later. Versions of SQLite do
+            not read all decimal text as the same double.
     """
 
     relation: Relation
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
     rowid: str | None = None
+    is_plain: bool = False
 
     def column(self, name: str) -> SqliteColumn:
         """Return a column for conditions.
@@ -120,7 +129,15 @@ def _table(
         )
         for row in details
     )
-    return SqliteTable(relation, columns, key, rowid)
+    plain = all(_is_plain(row[2], row[4], row[6]) for row in details)
+    return SqliteTable(relation, columns, key, rowid, is_plain=plain)
+
+
+def _is_plain(declared: str, default: str | None, hidden: int) -> bool:
+    if hidden or default is None:
+        return not hidden
+    text = rule_of(declared).kind == "text" and _QUOTED_DEFAULT.fullmatch(default)
+    return bool(text or _PLAIN_DEFAULT.fullmatch(default))
 
 
 def _readings(wanted: str) -> Iterator[str]:
@@ -142,7 +159,7 @@ def _nearest(wanted: str, known: list[str]) -> str:
 def _columns(opened: sqlite3.Connection, connection: SqliteConnection, name: str) -> Rows:
     rows = execute(
         opened,
-        'select cid, name, type, "notnull", dflt_value, pk from pragma_table_xinfo(?)'
+        'select cid, name, type, "notnull", dflt_value, pk, hidden from pragma_table_xinfo(?)'
         # 1: hidden columns of virtual tables; 2 and 3: generated columns, which are read like
         # others.
         " where hidden <> 1 order by cid",

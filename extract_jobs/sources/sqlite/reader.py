@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,11 @@ import pyarrow as pa
 from extract_jobs.errors import ExtractError
 from extract_jobs.schema import Column
 from extract_jobs.sources.splits import Split
-from extract_jobs.sources.sql.statements import Relation, select
+from extract_jobs.sources.sql.statements import select
 from extract_jobs.sources.sqlite.errors import RAISED, not_faithful, sqlite_error, undecodable
 from extract_jobs.sources.sqlite.session import Rows, SqliteConnection, Version, any_text, join
-from extract_jobs.sources.sqlite.sql import byte_lengths
+from extract_jobs.sources.sqlite.sql import Relation, byte_lengths
+from extract_jobs.sources.sqlite.typed_rows import TypedRows, can_be_typed
 from extract_jobs.sources.sqlite.types import kind_of
 from extract_jobs.sources.sqlite.values import Unfaithful, convert
 
@@ -42,6 +44,8 @@ class SqliteReader:
         columns: What is read of each row, in the order of the batches.
         null_what_fails: Columns whose values without a faithful form become NULL.
         what: What is read, for messages.
+        rowid: SQL of the rowid, if rows may be read by `typed_rows`.
+        holder: Process that holds the snapshot.
         held: The snapshot's own connection, used in its process. Not pickled.
         nulled: Values that became NULL because they had no faithful form, by column, in this copy's
             latest read. Not pickled.
@@ -54,6 +58,8 @@ class SqliteReader:
     columns: tuple[Column, ...]
     null_what_fails: frozenset[str]
     what: str
+    rowid: str | None = None
+    holder: int = field(default_factory=os.getpid, compare=False)
     held: sqlite3.Connection | None = field(default=None, compare=False, repr=False)
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
@@ -79,10 +85,34 @@ class SqliteReader:
         """
         self.nulled.clear()
         if self.held is not None:
-            yield from self._batches(self.held, split)
+            yield from self._batches(self.held, self.statements(split))
             return
+        statements = self.statements(split)
+        if (typed := self._typed(split)) is not None:
+            yield from typed.batches(self.schema)
+            if typed.complete:
+                return
+            statements = self._rest(split, typed.rows)
         with contextlib.closing(join(self.connection, self.version, self.what)) as opened:
-            yield from self._batches(opened, split)
+            yield from self._batches(opened, statements)
+
+    def _typed(self, split: Split) -> TypedRows | None:
+        """Return what reads the split without looking at each value, if that can be."""
+        if self.rowid is None or self.version is None or os.getpid() == self.holder:
+            return None
+        if not can_be_typed(self.columns):
+            return None
+        conditions = self.interval, split.predicate
+        return TypedRows(
+            self.connection, self.version, self.relation, self.rowid, conditions, self.columns,
+            self.what,
+        )  # fmt: skip
+
+    def _rest(self, split: Split, done: int) -> list[str]:
+        """Return the statement that reads a split's rows behind the first ones, by rowid."""
+        assert self.rowid is not None
+        [statement] = replace(self, relation=self.relation.unindexed()).statements(split)
+        return [f"{statement} order by {self.rowid} limit -1 offset {done}"]
 
     def statements(self, split: Split) -> list[str]:
         """Return the statement that reads a split. See `extract_jobs.sources.SqlReader`."""
@@ -95,8 +125,10 @@ class SqliteReader:
     def _flags_large_rows(self) -> bool:
         return len(self.columns) < _MAX_RESULT_COLUMNS
 
-    def _batches(self, opened: sqlite3.Connection, split: Split) -> Iterator[pa.RecordBatch]:
-        [statement] = self.statements(split)
+    def _batches(
+        self, opened: sqlite3.Connection, statements: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
+        [statement] = statements
         schema, flagged = self.schema, self._flags_large_rows
         with contextlib.closing(self._rows(opened, statement, flagged=flagged)) as batches:
             for rows in batches:

@@ -1,9 +1,9 @@
 """Connections to a SQLite file: read-only, waiting for locks, and on one version.
 
-Only SQLite itself opens the file, and only one copy of SQLite, Python's own: when a process closes
-any other handle on the file, POSIX drops all locks of the process on it, and then others can write
-(https://sqlite.org/howtocorrupt.html, sections 2.2 and 2.2.1). This is why DuckDB's SQLite
-extension, a second copy, is not used. Files are only inspected with ``stat``.
+In one process, only one copy of SQLite has the file open at a time: when a process closes any
+other handle on the file, POSIX drops all locks of the process on it, and then others can write
+(https://sqlite.org/howtocorrupt.html, sections 2.2 and 2.2.1). Python's own copy takes the
+snapshot; workers may read with another, see `typed_rows`. Files are only inspected with ``stat``.
 """
 
 from __future__ import annotations
@@ -218,13 +218,22 @@ def join(connection: SqliteConnection, wanted: Version | None, what: str) -> sql
     opened = connect(connection)
     try:
         begin(opened, connection, what)
-        if wanted is None or version(connection, wal=wanted.wal) != wanted:
-            raise SourceUnavailable(
-                f"{what} failed: {connection.path} was written to or replaced since the snapshot "
-                "was taken; run again, and if it is in WAL mode and written to all the time, use "
-                "split.strategy auto or none, which reads through one connection"
-            )
+        check_version(connection, wanted, what)
     except BaseException:
         opened.close()
         raise
     return opened
+
+
+def check_version(connection: SqliteConnection, wanted: Version | None, what: str) -> None:
+    """Check that a read transaction that has just begun sees this version.
+
+    Raises:
+        SourceUnavailable: The database has moved on, or its file was replaced.
+    """
+    if wanted is None or version(connection, wal=wanted.wal) != wanted:
+        raise SourceUnavailable(
+            f"{what} failed: {connection.path} was written to or replaced since the snapshot "
+            "was taken; run again, and if it is in WAL mode and written to all the time, use "
+            "split.strategy auto or none, which reads through one connection"
+        )

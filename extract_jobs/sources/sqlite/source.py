@@ -31,7 +31,7 @@ from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.watermark import WatermarkValue
 
 FEATURES = Features(
-    reads_by="Python's sqlite3 module",
+    reads_by="Python's sqlite3 module; ADBC's driver in worker processes",
     shared_snapshot=True,
     strategies=STRATEGIES,
     incremental=("watermark column",),
@@ -123,6 +123,7 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
                 columns=request.columns,
                 null_what_fails=self.spec.made_null(c.name for c in request.columns),
                 what=f"reading {self.name}",
+                rowid=found.rowid if found.is_plain and self.spec.where is None else None,
                 held=opened,
             )
             yield SqliteSnapshot(opened, found, reader)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extract_jobs.sources.sql import statements
 
@@ -32,6 +32,10 @@ class Relation(statements.Relation):
     def column(self, name: str) -> str:
         """Return a column's qualified name."""
         return f"{self.name}.{quote_name(name)}"
+
+    def unindexed(self) -> Relation:
+        """Return this table, to be read in the order of its rowids."""
+        return replace(self, source=f"{self.source} not indexed")
 
 
 def quote_name(name: str) -> str:
