@@ -78,7 +78,7 @@ def outcome(reader: SqliteReader, split: Split | None = None) -> Any:
 
 
 @settings(
-    max_examples=examples(60), deadline=None,
+    max_examples=examples(25), deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(data=st.data())
@@ -105,6 +105,13 @@ def test_any_values_arrive_or_are_refused_alike(path, data) -> None:
     finally:
         typed_rows._ROWS, typed_rows._ROW_BYTES = size, large
     assert typed == exact
+
+
+def test_text_that_is_not_utf8_is_refused_beside_numbers_too(path) -> None:
+    filled(path, {"c": ""}, [(3,), ("cast(x'c328' as text)",)])
+    exact, typed, _ = both(path, lossy_types="null")
+    assert typed == exact
+    assert "['3', None]" in exact[1]
 
 
 def test_the_torture_table_arrives_alike(path) -> None:

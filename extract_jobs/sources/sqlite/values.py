@@ -87,6 +87,11 @@ def _quick_decimal(values: Sequence[Any], found: set[type], arrow: pa.DataType) 
     return exact_cast(texts, arrow)
 
 
+def _quick_any(values: Sequence[Any], _: set[type], arrow: pa.DataType) -> pa.Array:
+    # Arrow refuses text that is not UTF-8.
+    return pa.array([printed(v) if isinstance(v, int | float) else v for v in values], arrow)
+
+
 def _quick_text(values: Sequence[Any], found: set[type], arrow: pa.DataType) -> pa.Array:
     if not found <= {str, type(None)}:
         values = [v if v is None else printed(v) for v in values]
@@ -100,7 +105,7 @@ _QUICK: dict[Kind, Callable[[Sequence[Any], set[type], pa.DataType], pa.Array]] 
     "binary": _as_they_are,
     "real": _as_they_are,
     "decimal": _quick_decimal,
-    "any": _quick_text,
+    "any": _quick_any,
     "all": _quick_text,
 }
 
