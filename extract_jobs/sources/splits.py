@@ -90,20 +90,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def split_bytes(wanted: SplitSpec, total: int) -> int:
-    """Return the size of splits that are read by this machine's own cores.
+def split_count(wanted: SplitSpec, total: int) -> int:
+    """Return how many splits there are: at least one, none larger than the spec wants.
 
-    It is ``wanted.target_bytes``, or less if some cores would otherwise have no split, or one split
-    less than others; but not below `SMALLEST_BYTES` for that.
+    There are more if some cores of this machine would otherwise have no split, or one less than
+    others; but not for that below `SMALLEST_BYTES`.
 
     Args:
         wanted: What the spec says.
         total: Bytes of everything that is read.
-
-    Returns:
-        A size, at least 1, of which ``total`` holds a whole number of times.
     """
     count = max(1, -(-total // wanted.target_bytes))
     busy = min(cores(), wanted.max_connections)
     even = -(-count // busy) * busy
-    return max(1, total // max(count, min(even, total // SMALLEST_BYTES)))
+    return max(count, min(even, total // SMALLEST_BYTES))
+
+
+def split_bytes(wanted: SplitSpec, total: int) -> int:
+    """Return the size of such splits: what the spec wants, or less if there are more of them."""
+    return min(wanted.target_bytes, max(SMALLEST_BYTES, total // split_count(wanted, total)))

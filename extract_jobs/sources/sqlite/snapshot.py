@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from extract_jobs.errors import ConfigError, SourceUnavailable
-from extract_jobs.sources.splits import Split, split_bytes
+from extract_jobs.sources.splits import Split, split_count
 from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import select
 from extract_jobs.sources.sqlite import splits as cutting
@@ -65,7 +65,7 @@ class SqliteSnapshot:
         if alone or wanted.strategy == "none":
             return whole(database)
         column = self._column(spec)
-        is_small = split_bytes(wanted, database) >= database
+        is_small = split_count(wanted, database) == 1
         if column is None or (is_small and wanted.strategy == "auto"):
             return whole(database)
         rows = int(run(select(["count(*)"], relation, reader.interval))[0][0])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from extract_jobs.sources.splits import Split, split_bytes
+from extract_jobs.sources.splits import Split, split_count
 from extract_jobs.sources.sql import splits as ranges
 from extract_jobs.sources.sql.splits import whole
 from extract_jobs.sources.sql.statements import Relation, select
@@ -40,7 +40,7 @@ def row_bytes(run: Run, relation: Relation, expressions: Sequence[str]) -> int:
 
 def how_many(wanted: SplitSpec, rows: int, size: int) -> int:
     """Return into how many splits so many rows of so many bytes are cut."""
-    return min(max(1, size // split_bytes(wanted, size)), max(1, rows), _MAX_SPLITS)
+    return min(split_count(wanted, size), max(1, rows), _MAX_SPLITS)
 
 
 def by_rowid(
