@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from infra.local.postgres import ENVIRONMENT, installation, readable_by_all
 from tests.support import debian
@@ -133,6 +134,11 @@ def copy_of(primary: Cluster, standby: Cluster) -> None:
         "--wal-method=stream", "--no-sync", "--host=127.0.0.1", f"--port={primary.port}",
         "--username=postgres", **environment,
     )  # fmt: skip
+    # What a newer program writes down has parameters that an older server does not know.
+    login = make_conninfo(host="127.0.0.1", port=primary.port, user="postgres", password=PASSWORD)
+    with (standby.data / "postgresql.auto.conf").open("a", encoding="utf-8") as settings:
+        quoted = login.replace("\\", "\\\\").replace("'", "''")
+        settings.write(f"primary_conninfo = '{quoted}'\n")
 
 
 @contextlib.contextmanager
