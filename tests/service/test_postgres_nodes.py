@@ -30,7 +30,14 @@ from extract_jobs.sources.postgres.sql import quote_text
 from extract_jobs.sources.splits import Split
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.postgres import Server, make_cluster, run_server
-from tests.support.postgres_nodes import NODES_VERSION, Nodes, PoolMode, run_nodes, run_pooler
+from tests.support.postgres_nodes import (
+    NODES_VERSION,
+    Nodes,
+    PoolMode,
+    nodes_since,
+    run_nodes,
+    run_pooler,
+)
 from tests.support.postgres_source import (
     everything_said,
     filled,
@@ -221,6 +228,7 @@ def test_a_standby_that_lags_more_than_allowed_is_refused(
         found.describe()
 
 
+@nodes_since(14)  # splits by page
 @pytest.mark.parametrize(
     ("parts", "attach"),
     [
@@ -430,16 +438,25 @@ def hidden(nodes: Nodes) -> Iterator[Server]:
         "insert into t values (1, 'a'), (2, 'b')",
         "alter table t enable row level security",
         "create policy p on t using (owner = 'a')",
-        "create view v with (security_invoker) as select * from t",
         f"create role reader login password {quote_text(nodes.primary.password)}",
-        "grant select on t, v to reader",
+        "grant select on t to reader",
     )
+    if NODES_VERSION >= 15:
+        nodes.primary.execute(
+            "create view v with (security_invoker) as select * from t",
+            "grant select on v to reader",
+        )
     yield replace(nodes.primary, user="reader")
     nodes.primary.execute("drop owned by reader", "drop role reader")
 
 
 @pytest.mark.parametrize(
-    "table", [{"extract_table": "t"}, {"extract_table": "v"}, {"query": "select * from t"}]
+    "table",
+    [
+        {"extract_table": "t"},
+        pytest.param({"extract_table": "v"}, marks=nodes_since(15)),
+        {"query": "select * from t"},
+    ],
 )
 def test_rows_hidden_by_policies_are_refused_or_reported(
     hidden: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: dict[str, Any]

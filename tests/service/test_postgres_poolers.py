@@ -16,7 +16,7 @@ from extract_jobs.run import run_extract
 from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
 from extract_jobs.sources.postgres.sql import quote_text
 from tests.support.postgres import Server
-from tests.support.postgres_nodes import Nodes, run_pooler
+from tests.support.postgres_nodes import Nodes, nodes_since, run_pooler
 from tests.support.postgres_source import filled, ids, snapshot_of, source
 
 SPLIT: dict[str, Any] = {"extract_table": "t", "split": {"target_bytes": "100kB"}}
@@ -42,6 +42,7 @@ def read(found: Any, column: str = "id") -> list[Any]:
     return values
 
 
+@nodes_since(14)  # splits by page
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_an_undeclared_pooler_of_one_node_gives_splits_one_snapshot(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any

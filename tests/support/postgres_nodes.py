@@ -46,6 +46,12 @@ PoolMode = Literal["session", "transaction", "statement"]
 NODES_VERSION = int(os.environ.get("TEST_POSTGRES", "15"))
 """Major version of primary and standby."""
 
+
+def nodes_since(version: int) -> pytest.MarkDecorator:
+    """Mark a test of what only later versions have."""
+    return pytest.mark.skipif(version > NODES_VERSION, reason=f"PostgreSQL has it since {version}")
+
+
 STANDBY_SETTINGS = {
     "wal_level": "replica",
     "max_wal_senders": "5",
