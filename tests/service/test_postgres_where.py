@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from extract_jobs.errors import ConfigError, ReconcileFailed
 from extract_jobs.run import run_extract
 from extract_jobs.spec.predicates import where_problem
+from tests.support.postgres import VERSION
 from tests.support.postgres_source import source
 from tests.support.specs import make_spec
 
@@ -74,22 +75,25 @@ def test_both_checks_refuse_before_a_row_is_read(pg_database, monkeypatch, where
 
 def test_the_server_judges_what_the_parser_lacks(pg_database, monkeypatch):
     pg_database.execute("create table t (a int, b text)", "insert into t values (999, 'x')")
-    for where in (
-        "substring(b similar 'x' escape '#') = 'x'",
+    conditions = [
         "@ a > 2 and @(-a) = 999 and a <> @ -5",
-        "point(a, a) <<| point(1000, 1000) and ?- lseg(point(a, 0), point(0, 0))",
         "point(a, 1) ~= point(999, 1) and b is nfc normalized or inet '10.1.0.0' <<= '10.0.0.0/8'",
-    ):
+    ]
+    if VERSION >= 14:
+        conditions += [
+            "substring(b similar 'x' escape '#') = 'x'",
+            "point(a, a) <<| point(1000, 1000) and ?- lseg(point(a, 0), point(0, 0))",
+        ]
+    for where in conditions:
         source(pg_database, monkeypatch, extract_table="t", where=where).describe()
     with pytest.raises(ConfigError, match="the server refuses the where: operator does not exist"):
         source(pg_database, monkeypatch, extract_table="t", where="a <#> a > 2").describe()
-    with pg_database.connect() as connection:
-        version = connection.info.server_version
     numbers = source(pg_database, monkeypatch, extract_table="t", where="a < 1_000 and a > 0x1F")
-    if version >= 160000:
+    if VERSION >= 16:
         numbers.describe()
     else:
-        with pytest.raises(ConfigError, match="the server refuses the where: trailing junk"):
+        said = "trailing junk" if VERSION == 15 else "syntax error"
+        with pytest.raises(ConfigError, match=f"the server refuses the where: {said}"):
             numbers.describe()
 
 
