@@ -42,6 +42,7 @@ class Peer:
         databases: Those that it says it can read.
         way: The documented way that is run, and the option for exactness that it has.
         note: What a reader has to know of the run.
+        unavailable: Why it cannot be run from an index of packages alone; it is then not run.
         left_out: Columns of a database that are not tried, each with what is known of them.
     """
 
@@ -53,6 +54,7 @@ class Peer:
     databases: tuple[str, ...]
     way: str
     note: str = ""
+    unavailable: str = ""
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
@@ -68,6 +70,8 @@ class Peer:
         Raises:
             RuntimeError: A package can't be installed here; the message has pip's last lines.
         """
+        if self.unavailable:
+            raise RuntimeError(self.unavailable)
         if self.requirements is None:
             return
         listed = HERE / "requirements" / f"{self.requirements}.txt"
@@ -128,14 +132,14 @@ PEERS = (
         '`read_sql_query(…, dtype_backend="pyarrow")`, the data frame written as Parquet',
     ),
     Peer(
-        "sling", "Sling", ("sling_run.py",), "sling", "sling-linux-amd64", ALL,
-        "`sling run` of a SELECT into a Parquet file",
-        note="the last version whose program is a wheel. Later ones download theirs from GitHub at "
-        "first use, which this command does not.",
+        "sling", "Sling", (), "sling", "sling", ALL, "`sling run` of a SELECT into a Parquet file",
+        unavailable="its wheel downloads the program from GitHub at first use (1.6.5); the program in "
+        "the last wheel that has one (1.4.11) downloads a DuckDB from there to write Parquet",
     ),
     Peer(
-        "ingestr", "ingestr", ("ingestr_ingest.py",), "ingestr", "ingestr", ALL,
+        "ingestr", "ingestr", (), "ingestr", "ingestr", ALL,
         "`ingestr ingest` of a query into DuckDB",
+        unavailable="its wheel (1.1.76) downloads the program from GitHub at first use",
     ),
     Peer(
         "onetl", "onETL", ("onetl_reader.py",), "onetl", "onetl", ("postgres", "mysql"),

@@ -178,6 +178,7 @@ _MYSQL_FAMILIES = {
     r"(tiny|small|medium|big)?int.*|boolean|year": "int",
     r"bit.*": "bits",
     r"decimal.*": "decimal",
+    r"(float|double)\(.*": "fixed",
     r"float.*": "float4",
     r"double.*": "float8",
     r"date": "date",
@@ -202,6 +203,7 @@ def mysql_family(kind: str) -> str:
 _SQLITE_FAMILIES = {
     "small": "int", "whole": "int", "truth": "bool", "words": "text", "short": "text",
     "bytes": "bytes", "double": "float8", "price": "decimal", "wide": "decimal",
+    "day": "date", "json": "json",
 }  # fmt: skip
 
 
