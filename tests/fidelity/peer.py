@@ -134,7 +134,7 @@ PEERS = (
     Peer(
         "sling", "Sling", (), "sling", "sling", ALL, "`sling run` of a SELECT into a Parquet file",
         unavailable="its wheel downloads the program from GitHub at first use (1.6.5); the "
-        "program in the last wheel that has one (1.4.11) downloads a DuckDB from there to write Parquet",
+        "program in the last wheel that has one (1.4.11) downloads a DuckDB to write Parquet",
     ),
     Peer(
         "ingestr", "ingestr", (), "ingestr", "ingestr", ALL,
