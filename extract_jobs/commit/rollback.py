@@ -109,6 +109,7 @@ def _layout(
         [file for one in live for file in one.files],
         parent=last.seq,
         known=last.columns,
+        is_in_log=lambda seq: log.read(seq) is not None,
     )
 
 

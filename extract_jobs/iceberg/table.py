@@ -123,14 +123,7 @@ class IcebergTable:
         catalog = self._open(create=False)
         table = None if catalog is None else self._load(catalog)
         self._check(table, parent=parent, overwrite=overwrite)
-        seq = 0 if table is None else _last_seq(table)
-        if seq > parent and not is_in_log(seq):
-            # A new commit would get the position of one that the table has, and pass for it.
-            raise ConfigError(
-                f"Iceberg table {self.name} has commit {seq}, which {self.state_uri} has not: "
-                "records of the state folder were deleted, or restored from an earlier time. "
-                "Restore the newest ones, or start over with another state_uri and target"
-            )
+        self._check_log(table, parent, is_in_log)
         from extract_jobs.iceberg.schema import schema_with_ids
 
         metadata = table.metadata if table else None
@@ -245,6 +238,7 @@ class IcebergTable:
         *,
         parent: int,
         known: Collection[str],
+        is_in_log: Callable[[int], bool],
     ) -> Layout:
         """Return columns and partitions of the table once it holds an earlier commit. Read-only.
 
@@ -254,13 +248,16 @@ class IcebergTable:
             files: The files that were live then, by the log.
             parent: The last published commit.
             known: Columns of its files; others that the table has are another tool's, and stay.
+            is_in_log: Returns whether the log has a commit with that position.
 
         Raises:
-            ConfigError: The commit's snapshot is expired, or has other rows than the files hold.
+            ConfigError: The commit's snapshot is expired, or has other rows than the files hold; or
+                the table has commits that the log has lost.
         """
         from extract_jobs.iceberg.data_files import location
 
         table = self.read(parent=parent, required=True)
+        self._check_log(table, parent, is_in_log)
         snapshot = None if table is None else _snapshot_of(table, commit_id)
         if table is None or snapshot is None:
             raise ConfigError(
@@ -404,6 +401,18 @@ class IcebergTable:
                 f"last one is {_last_seq(table)}, and not {parent}. Its catalog entry or its "
                 f"property {SEQ} was put back to an earlier time: register the newest metadata "
                 f"file, or {way_out}"
+            )
+
+    def _check_log(
+        self, table: Table | None, parent: int, is_in_log: Callable[[int], bool]
+    ) -> None:
+        """Refuse a new commit whose position the table has already: it would pass for that one."""
+        seq = 0 if table is None else _last_seq(table)
+        if seq > parent and not is_in_log(seq):
+            raise ConfigError(
+                f"Iceberg table {self.name} has commit {seq}, which {self.state_uri} has not: "
+                "records of the state folder were deleted, or restored from an earlier time. "
+                "Restore the newest ones, or start over with another state_uri and target"
             )
 
     def _check_altered(

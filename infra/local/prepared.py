@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ _MESSAGE_BYTES = 1 << 17
 
 @dataclass(slots=True, eq=False)
 class Forked:
-    """A forked process, with what its caller needs of `subprocess.Popen`.
+    """A forked process, with what its caller needs of `subprocess.Popen`. Thread-safe.
 
     Attributes:
         pid: Its process id, which is its group's too.
@@ -49,6 +50,7 @@ class Forked:
     pid: int
     _outcome: socket.socket
     returncode: int | None = None
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end, and return `returncode`.
@@ -56,16 +58,23 @@ class Forked:
         Raises:
             subprocess.TimeoutExpired: It goes on.
         """
-        if self.returncode is None:
-            self._outcome.settimeout(timeout)
-            try:
-                answer = self._outcome.recv(64)
-            except TimeoutError:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0) from None
-            # Nobody is left to ask if the process that waits for it was killed.
-            self.returncode = int(answer) if answer else -signal.SIGKILL
-            self._outcome.close()
-        return self.returncode
+        going_on = subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+        # The outcome comes once, whoever waits for it.
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise going_on
+        try:
+            if self.returncode is None:
+                self._outcome.settimeout(timeout)
+                try:
+                    answer = self._outcome.recv(64)
+                except TimeoutError:
+                    raise going_on from None
+                # Nobody is left to ask if the process that waits for it was killed.
+                self.returncode = int(answer) if answer else -signal.SIGKILL
+                self._outcome.close()
+            return self.returncode
+        finally:
+            self._lock.release()
 
 
 @dataclass(slots=True, eq=False)
@@ -132,7 +141,11 @@ class Prepared:
     def close(self) -> None:
         """End the process; those that it has forked go on."""
         self._control.close()
-        self._process.wait()
+        try:
+            self._process.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def main(arguments: Sequence[str]) -> None:

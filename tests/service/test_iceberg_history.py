@@ -113,6 +113,20 @@ def test_a_rollback_that_was_killed_before_its_snapshot_is_finished(
     assert len(lake.table().metadata.snapshots) == 3
 
 
+def test_a_rollback_needs_all_commits_that_the_table_has(lake: IcebergLake) -> None:
+    """Its commit would get the position of one that the table has, and pass for it."""
+    for run in ("a", "b", "c"):
+        lake.source("update t set id = id + 10")
+        lake.run(run)
+    state = lake.folder / "state"
+    for lost in (*state.rglob("*0003.json"), state / "hint.json"):
+        lost.unlink()
+    with pytest.raises(ConfigError, match="has commit 3, which"):
+        roll_back(lake.log(), 1, run_id="back", keep=False)
+    assert not list((state / "commits").glob("*0003.json"))
+    assert ids(lake) == [31, 32]
+
+
 def test_a_commit_whose_snapshot_is_gone_or_not_its_own_is_no_place_to_return_to(
     lake: IcebergLake,
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,20 @@ def test_workers_end_as_programs_do(workers: Workers) -> None:
 def test_a_worker_whose_time_is_over_is_ended(workers: Workers) -> None:
     ended = run(workers, "slow", seconds=1)
     assert (ended.code, ended.timed_out) == (128 + signal.SIGTERM, True)
+
+
+def test_all_who_wait_for_a_worker_learn_how_it_ended(workers: Workers) -> None:
+    """As when the emulator is stopped: the thread that runs a worker waits, and so does `stop`."""
+    program = workers.directory / "program.py"
+    program.write_text(PROGRAM)
+    for _ in range(3):
+        with (workers.logs / "any.log").open("ab") as log:
+            process = workers._start(
+                [sys.executable, str(program), "3"], {"GIVEN": "yes"}, log.fileno(), log.fileno()
+            )
+        with ThreadPoolExecutor(4) as pool:
+            codes = list(pool.map(process.wait, [None, 30, 30, 30]))
+        assert codes == [3] * 4
 
 
 def test_without_the_prepared_process_a_worker_starts_by_itself(workers: Workers) -> None:
