@@ -130,7 +130,7 @@ def resolve_table(
     except ValidationError as error:
         found = problems_in(error, values, TableConfig)
         if source is not None and any(one.path == ("split",) for one in found):
-            found += _strategy_problems(source, values["split"].get("strategy", "auto"))
+            found += _strategy_problems(source, values["split"])
         return None, [*found, *_other_problems(source, name, values, folder, found)]
     if config.exclude:
         found.append(DataProblem(("exclude",), _NO_PATTERN))
@@ -148,7 +148,7 @@ def resolve_table(
     split = config.split.model_copy(update={"max_connections": min(wanted, most)})
     config = config.model_copy(update={"split": split})
     dialect = registration(source.type).where
-    found += _strategy_problems(source, config.split.strategy)
+    found += _strategy_problems(source, {"strategy": config.split.strategy})
     if config.where is not None and dialect is not None:
         problem = where_problem(config.where, dialect)
         found += [DataProblem(("where",), problem)] if problem else []
@@ -180,8 +180,9 @@ _ELSEWHERE = {"uri": "s3://bucket/table", "catalog": None}
 """In place of a location that is wrong, to check everything else."""
 
 
-def _strategy_problems(source: SourceSettings, strategy: str) -> Iterator[DataProblem]:
+def _strategy_problems(source: SourceSettings, split: Any) -> Iterator[DataProblem]:
     known = registration(source.type).strategies
+    strategy = split.get("strategy", "auto") if isinstance(split, Mapping) else "auto"
     if known is not None and strategy not in known:
         text = f"{strategy!r}: a source of type {source.type} has {', '.join(known)}"
         yield DataProblem(("split", "strategy"), text)

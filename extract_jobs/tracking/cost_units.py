@@ -1,8 +1,9 @@
 """What a run used of what AWS charges for: DPU-hours on Glue, vCPU- and GB-hours elsewhere.
 
 An estimate: the time of the newest attempt's phases, times the size that its job was given first.
-The start of the job, earlier attempts, larger workers of a retry and a service's least charge are
-not in it. Prices differ by region and contract, so there are none here.
+Tables of a batch run one after the other, so each uses the worker for its own time. The start of
+the job, earlier attempts, larger workers of a retry and a service's least charge are not in it.
+Prices differ by region and contract, so there are none here.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ def cost_units(item: Item, seconds: float) -> Mapping[str, float]:
         item: The run's Map item.
         seconds: How long its worker worked.
     """
-    if item.get("batch"):
-        return {}  # tables of a batch share a worker
     hours = seconds / 3600
     if item["job_type"] == "glue":
         # G.2X is a worker of two DPU, R.2X one of two memory-optimized ones.

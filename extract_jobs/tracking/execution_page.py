@@ -21,6 +21,8 @@ PAGE_NAME = "report.html"
 MOST_TABLES = 1_000
 """Maximum tables of a page, those in trouble first."""
 _THREADS = 16
+_READ_SECONDS = 240.0
+"""How long reading the reports may take: the function that writes the page has 900 s for all."""
 _STATES: dict[str, State] = {"SUCCEEDED": "ok", "FAILED": "failed", "RETRYING": "retrying"}
 
 
@@ -39,6 +41,7 @@ def write_execution_page(
 
     Raises:
         ConfigError: Access was denied, or Jinja2 is not installed.
+        TimeoutError: Reading the reports takes too long.
         WriteFailed: Storage failed.
     """
     folder = next(filter(None, map(_execution_folder, runs)), None)
@@ -75,12 +78,17 @@ def table_runs(runs: Iterable[TrackedRun], read: Callable[[str], bytes | None]) 
     Args:
         runs: Runs of one execution or of several.
         read: Returns an object's bytes; None if there is none.
+
+    Raises:
+        TimeoutError: Reading the reports takes too long.
     """
     tables: dict[str, list[TrackedRun]] = {}
     for run in sorted(runs, key=lambda run: run.updated_at):
         tables.setdefault(run.extract_table, []).append(run)
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(lambda own: _table_run(own, read), tables.values()))
+        found = list(
+            pool.map(lambda own: _table_run(own, read), tables.values(), timeout=_READ_SECONDS)
+        )
     return sorted(found, key=lambda run: TROUBLE.index(run.status.state))
 
 

@@ -117,6 +117,7 @@ tables:
   c: &same {where: "x = ${VALUE}", on_empty: perhaps}
   d: *same
   e: {target: {uri: "/lake/{tabel}"}}
+  f: {split: "${SPLIT}"}
 """
 
 
@@ -126,7 +127,7 @@ def test_variables_that_are_not_set_hide_no_other_problem() -> None:
     lines = str(raised.value).splitlines()[1:]
     unset = [line for line in lines if "is not set" in line]
     assert [line.partition("variable ")[2].split()[0] for line in unset] == [
-        "MOST", "HOST", "LAKE", "MODE", "COLUMN", "SPLITS", "VALUE",
+        "MOST", "HOST", "LAKE", "MODE", "COLUMN", "SPLITS", "VALUE", "SPLIT",
     ]  # fmt: skip
     rest = "\n".join(line for line in lines if line not in unset)
     for told in ("no such function", "colums", "tables.b.split.strategy", "tables.c.on_empty",
@@ -134,3 +135,11 @@ def test_variables_that_are_not_set_hide_no_other_problem() -> None:
         assert told in rest
     assert "$" not in rest, "nothing is said of a value that is not known"
     assert rest.count("\n") == 5
+
+
+@pytest.mark.parametrize("split", ["nothing", "[1]", "3"])
+def test_a_split_that_is_no_mapping_is_refused_with_its_line(split: str) -> None:
+    text = "version: 1\nsource: {name: s, type: postgres, connection: {url: 'postgresql://h/d'}}\n"
+    text += f"defaults: {{target: {{uri: 's3://l/{{table}}'}}}}\ntables:\n  t: {{split: {split}}}\n"
+    with pytest.raises(ConfigError, match=r"c\.yml:5: tables\.t\.split: "):
+        load_config(text, "c.yml")

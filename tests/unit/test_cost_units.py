@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from extract_jobs.config.model import JobSettings
+from extract_jobs.tracking.batch_item import batched, tables_of
 from extract_jobs.tracking.cost_units import cost_units
 from extract_jobs.tracking.map_item import first_item
 from tests.support.specs import make_spec
@@ -37,5 +38,14 @@ def test_half_an_hour(settings: dict[str, Any], expected: dict[str, float], tmp_
     assert cost_units(item, 1800) == pytest.approx(expected)
 
 
-def test_tables_of_a_batch_share_a_worker() -> None:
-    assert cost_units({"batch": [{}], "job_type": "glue"}, 1800) == {}
+def test_each_table_of_a_batch_uses_its_worker_for_its_own_time(tmp_path: Path) -> None:
+    settings = JobSettings.model_validate({"job_type": "ecs", "ecs": {"cpu": 512}})
+    items = [
+        first_item(
+            make_spec(tmp_path, extract_table=name, run_id=name), settings, execution_id="e",
+            spec_uri=f"s3://b/specs/{name}.json", generation=1, job_defaults={},
+        )
+        for name in ("a", "b")
+    ]  # fmt: skip
+    [batch] = batched(items, {"a": 1, "b": 1}, "s3://b")
+    assert [cost_units(one, 3600)["vCPU-hours"] for one in tables_of(batch)] == [0.5, 0.5]

@@ -52,6 +52,7 @@ ACCEPTED = {
         "@-@ a > 2", "?- a and ?| b", "a ?-| b", "a ?|| b", "a ## b = c", "a <<| b or a |>> b",
         "a |&> b", "a &<| b", "a <^ b", "a >^ b", "not a ~= b", "a <<= b", "a >>=b", "a ?# b",
         '"a" <<= \'10.0.0.0/8\'', "v <#> '[1,2]' < -0.5", "t %> 'x' and t <<-> 'y' < 1",
+        f"a{' ' * 99}@> b", f"a and{' ' * 99}@ b > 1", "(a).to <<| b", "t.from @> b", "a$not <<| b",
         "a is nfkc normalized", "a is not NFC normalized", "n*-1 > 2 and n<>-1", "n = @m*-2",
     ],
     "mysql": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -615,6 +616,17 @@ def test_a_page_that_cannot_be_written_changes_no_outcome(table, reported, caplo
     assert (answer["succeeded"], answer["failed"]) == (1, 1)
     assert "the page about the execution could not be written" in caplog.text
     assert not (reported / "report.html").exists()
+
+
+def test_reports_that_are_slow_to_read_leave_an_execution_without_a_page(
+    table, reported, monkeypatch, caplog
+):
+    monkeypatch.setattr("extract_jobs.tracking.execution_page._READ_SECONDS", 0.0)
+    read = Report.parse
+    monkeypatch.setattr(Report, "parse", lambda *given: time.sleep(0.2) or read(*given))
+    answer = asked(table, f"e-{reported.parent.name}", 2)
+    assert (answer["page"], answer["succeeded"], answer["failed"]) == (None, 1, 1)
+    assert "TimeoutError" in caplog.text
 
 
 def test_a_page_shows_the_tables_in_most_trouble(table, reported, monkeypatch):

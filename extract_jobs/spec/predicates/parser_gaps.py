@@ -62,8 +62,8 @@ _BEFORE_AN_OPERAND = frozenset({
     "not", "on", "or", "select", "symmetric", "then", "to", "when", "where",
 })  # fmt: skip
 _SIGNS_BEFORE_AN_OPERAND = "(,[+-*/<>=~!@#%^&|?"
-_LAST_WORD = re.compile(r"(\w+)$")
-_LOOKED_BACK = 64
+_LAST_WORD = re.compile(r"(?<![\w$.])\w+$")
+_LONGER_THAN_THEY_ARE = 16
 
 _OTHER_THAN_ARGUMENTS = re.compile(
     r"\b(?:select|values|table|with|insert|update|delete|merge|into|lock|call|exec|execute)\b|[@?:;]"
@@ -113,10 +113,12 @@ def _as_parsed(found: re.Match[str], *, is_operand: bool) -> str:
     operator = run
     while len(operator) > 1 and operator[-1] in "+-" and not _ENDING_IN_A_SIGN.search(operator):
         operator = operator[:-1]  # the sign of what follows, as PostgreSQL reads it
-    ahead = found.string[max(0, start - _LOOKED_BACK) : start].rstrip()
+    while start and found.string[start - 1].isspace():
+        start -= 1
+    ahead = found.string[max(0, start - _LONGER_THAN_THEY_ARE) : start]
     word = _LAST_WORD.search(ahead)
     if word is not None:
-        is_prefix = word[1].lower() in _BEFORE_AN_OPERAND
+        is_prefix = word[0].lower() in _BEFORE_AN_OPERAND
     else:
         is_prefix = ahead[-1] in _SIGNS_BEFORE_AN_OPERAND if ahead else not is_operand
     known = _PARSED_PREFIXES if is_prefix else _PARSED_OPERATORS
