@@ -199,7 +199,7 @@ class CommitLog:
             may be gone too. The next run writes them again.
         """
         outcome = self.outcome(commit)
-        self._check_target(commit)
+        self.check_target(commit)
         if outcome is None:
             wanted: Outcome = "voided"
             if (
@@ -315,13 +315,13 @@ class CommitLog:
 
     def _discard_files(self, commit: Commit) -> None:
         """Make sure that no file of a voided commit is or becomes visible."""
-        self._check_target(commit)
+        self.check_target(commit)
 
         # In this order: once the uploads are gone, nobody can complete them.
         each(lambda file: self.target.abort(commit.target_uri, file.staged), commit.files)
         self.target.delete_all(file.staged.uri for file in commit.files)
 
-    def _check_target(self, commit: Commit) -> None:
+    def check_target(self, commit: Commit) -> None:
         """Refuse to touch files in another table's folder, or of another format.
 
         Raises:

@@ -36,12 +36,13 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
 
     Raises:
         ConfigError: There is nothing to go back to: no such commit, its files are gone, or it adds
-            to files of other intervals. Nothing has changed.
+            to files of other intervals; or the target is another one now. Nothing has changed.
         CommitConflict: A run committed meanwhile. Nothing has changed.
         WriteFailed: Storage failed. If the commit was prepared, the next run finishes it.
     """
     base = log.finish_last()
     wanted = _wanted(log, seq, base.published)
+    log.check_target(wanted)
     live = log.live(wanted)
     for at, files in ((wanted, live), (base.published, log.live(base.published))):
         if len({str(one.interval) for one in files}) > 1:

@@ -127,6 +127,19 @@ def test_a_rollback_needs_all_commits_that_the_table_has(lake: IcebergLake) -> N
     assert ids(lake) == [31, 32]
 
 
+def test_a_rollback_under_another_format_touches_nothing(lake: IcebergLake) -> None:
+    """As a folder of Parquet files it would delete files that snapshots name, and vice versa."""
+    appending: dict[str, Any] = {"target": {"write_mode": "append"}}
+    for run in ("a", "b"):
+        lake.run(run, **appending)
+    before = there(lake)
+    changed = lake.log(target={"format": "parquet", "catalog": None})
+    with pytest.raises(ConfigError, match=r"of format iceberg, and .*target\.format is parquet"):
+        roll_back(changed, 1, run_id="back", keep=False)
+    assert there(lake) == before
+    assert ids(lake) == [1, 1, 2, 2]
+
+
 def test_a_commit_whose_snapshot_is_gone_or_not_its_own_is_no_place_to_return_to(
     lake: IcebergLake,
 ) -> None:
