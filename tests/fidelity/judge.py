@@ -54,6 +54,9 @@ class Stored(NamedTuple):
 
 Printed = str | bytes | None
 
+_DAY = 86_400_000_000
+"""Microseconds. A time of Arrow is less, but a file may hold PostgreSQL's 24:00, and keep it."""
+
 
 def judge(
     printed: Printed, family: str, value: Any, kind: pa.DataType, wire: bytes | None = None
@@ -102,6 +105,8 @@ def _python_value(item: Any) -> Any:
             return _python_value(item.value) if item.is_valid else None
         if item.is_valid and (pa.types.is_timestamp(kind) or pa.types.is_time(kind)):
             return _in_microseconds(item, kind)
+        if item.is_valid and pa.types.is_list(kind) and pa.types.is_time(kind.value_type):
+            return [_python_value(one) for one in item.values]
         return item.as_py()
     except (ValueError, OverflowError, pa.ArrowException):
         number = getattr(item, "value", None)
@@ -116,7 +121,10 @@ def _in_microseconds(item: Any, kind: pa.DataType) -> Any:
     if pa.types.is_timestamp(kind):
         value = item.cast(pa.timestamp("us", kind.tz)).as_py()
         return value.astimezone(UTC) if value.tzinfo else value
-    return item.cast(pa.time64("us")).as_py()
+    clock = item.cast(pa.time64("us"))
+    if clock.value >= _DAY:  # 24:00, which Python shows as 0:00
+        return Stored(clock.value, f"{kind}: {clock.value}")
+    return clock.as_py()
 
 
 # Comparisons. Each returns True for the same value in its own form, False for the same value in
@@ -251,6 +259,8 @@ def _moment(value: Any) -> datetime:
 
 
 def _time(printed: Printed, value: Any) -> bool | None:
+    if isinstance(value, Stored):
+        return False if value.number == _microseconds(printed) else None
     return not isinstance(value, str) if _microseconds(value) == _microseconds(printed) else None
 
 

@@ -107,11 +107,12 @@ PEERS = (
     ),
     Peer(
         "dlt-pyarrow", "dlt, pyarrow", ("dlt_table.py", "pyarrow"), "dlt", "dlt", ALL,
-        'the same with `backend="pyarrow"`',
+        '`sql_table` to the filesystem destination, Parquet, with `backend="pyarrow"`',
     ),
     Peer(
         "dlt-connectorx", "dlt, connectorx", ("dlt_table.py", "connectorx"), "dlt", "dlt", ALL,
-        'the same with `backend="connectorx"`, its result in Arrow',
+        '`sql_table` to the filesystem destination, Parquet, with `backend="connectorx"`, its '
+        "result in Arrow",
     ),
     Peer(
         "connectorx", "ConnectorX", ("connectorx_arrow.py",), "connectorx", "connectorx", ALL,

@@ -218,3 +218,19 @@ def test_where_a_peer_is_better_in_one_value_is_listed_first(tmp_path):
     [path] = tmp_path.glob("*.json")
     assert load(path) == peer
     assert json.loads(path.read_text())["peer"] == "adbc"
+
+
+@pytest.mark.parametrize("kind", [pa.time64("us"), pa.list_(pa.time64("us"))])
+def test_24_hours_in_a_file_are_not_0_hours(kind: pa.DataType) -> None:
+    stored = pa.chunked_array([pa.array([86_400_000_000, 0], pa.int64()).view(pa.time64("us"))])
+    family, form = "time", "{}"
+    if pa.types.is_list(kind):
+        stored = pa.chunked_array([pa.array([[86_400_000_000], [0]], pa.list_(pa.int64()))])
+        stored = pa.chunked_array([stored.chunk(0).cast(kind)])
+        family, form = "list:time", "{{{}}}"
+    last, first = values_of(stored)
+    verdicts = {
+        clock: [judge(form.format(clock), family, value, kind) for value in (last, first)]
+        for clock in ("24:00:00", "00:00:00")
+    }
+    assert verdicts == {"24:00:00": [OTHER, WRONG], "00:00:00": [WRONG, EQUAL]}
