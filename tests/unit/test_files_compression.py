@@ -74,10 +74,37 @@ def test_zeros_behind_a_gzip_are_padding_and_anything_else_is_damage(tmp_path: P
         ids(tmp_path, "b.csv.gz", gzip.compress(TEXT) + b"x")
 
 
-def test_a_zip_has_one_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="this one has 2; unpack it"):
-        ids(tmp_path, "a.csv.zip", zipped(TEXT, "a.csv", "b.csv"))
-    with pytest.raises(ConfigError, match="this one has 0; unpack it"):
+def test_a_zip_is_as_many_files_as_are_in_it(tmp_path: Path) -> None:
+    more = b"text,id,more\nx,5000,1.5\n"
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.csv", TEXT)
+        archive.writestr("folder/b.csv", more)
+        archive.writestr("empty.csv", b"")
+        archive.writestr("__MACOSX/._a.csv", b"\0")
+        archive.writestr("folder/.DS_Store", b"\0")
+    (tmp_path / "a.csv.zip").write_bytes(sink.getvalue())
+    for given in ({}, {"types": {"id": "int64", "text": "string", "more": "float64"}}):
+        found = read_all(files_spec(tmp_path, "a.csv.zip", **given))
+        assert found.column("id").to_pylist() == list(range(5001)), given
+        assert found.column("more").to_pylist() == [None] * 5000 + [1.5]
+    lines = b'{"id": 1}\n{"id": 2}\n'
+    (tmp_path / "a.jsonl.zip").write_bytes(zipped(lines, "a.jsonl", "b.jsonl"))
+    assert read_all(files_spec(tmp_path, "a.jsonl.zip")).column("id").to_pylist() == [1, 2, 1, 2]
+
+
+def test_a_fault_in_a_zip_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv.zip").write_bytes(zipped(b"id\n1\n2,3\n", "a.csv", "b.csv"))
+    with pytest.raises(SourceQueryFailed, match=r"a\.csv\.zip, a\.csv, line 3"):
+        read_all(files_spec(tmp_path, "a.csv.zip"))
+
+
+def test_what_a_zip_holds_besides_the_tables_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a\.csv\.zip, readme\.txt: its name does not say"):
+        ids(tmp_path, "a.csv.zip", zipped(TEXT, "a.csv", "readme.txt"))
+    spec = files_spec(tmp_path, "a.csv.zip", format="csv")
+    assert read_all(spec).column("id").to_pylist() == 2 * list(range(5000))
+    with pytest.raises(ConfigError, match=r"b\.csv\.gz: it is compressed within the zip"):
+        ids(tmp_path, "b.csv.zip", zipped(TEXT, "a.csv", "b.csv.gz"))
+    with pytest.raises(ConfigError, match="there is no file in this zip"):
         ids(tmp_path, "b.csv.zip", zipped(TEXT, "folder/"))
-    made_by_macos = zipped(TEXT, "c.csv", "__MACOSX/", "__MACOSX/._c.csv")
-    assert ids(tmp_path, "c.csv.zip", made_by_macos) == list(range(5000))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Any
 
 import pyarrow as pa
@@ -36,7 +36,7 @@ from extract_jobs.sources.files.streams import (
     is_utf8,
     open_object,
     source_errors,
-    text_stream,
+    text_streams,
 )
 from extract_jobs.sources.files.texts import Texts
 from extract_jobs.sources.files.type_inference import TEXT, TypeProfile, observe
@@ -197,14 +197,18 @@ class Inspector:
         with source_errors(info.uri), closing(open_object(self.storage, part)) as file:
             if self.format == "parquet":
                 return self._parquet(info, file)
-            stream = text_stream(file, part, compression, self.files.encoding)
-            cuts = _Cuts(self.target_bytes, info.size, stream) if large else None
-            if declared and cuts:
-                return self._scanned(info, stream, cuts), Columns()
-            if self.format == "csv":
-                return self._csv(info, stream, known, cuts, crew)
-            lines = json_lines(stream, self.files, self.format, info.uri)
-            return self._jsonl(info, lines, known, crew)
+            rows, seen, cuts = 0, Columns(), None
+            for name, stream in text_streams(file, part, compression, self.files, self.format):
+                cuts = _Cuts(self.target_bytes, info.size, stream) if large else None
+                if declared and cuts:
+                    return self._scanned(info, stream, cuts), Columns()
+                if self.format == "csv":
+                    count, its = self._csv(name, stream, known, cuts, crew)
+                else:
+                    lines = json_lines(stream, self.files, self.format, name)
+                    count, its = self._jsonl(name, lines, known, crew)
+                rows, seen = rows + count, self._merged(seen, its, name, {})
+            return Listed(info, rows, cuts.found if cuts else ()), seen
 
     def _parquet(self, info: ObjectInfo, file: IO[bytes]) -> tuple[Listed, Columns]:
         footer = read_footer(file)
@@ -219,12 +223,12 @@ class Inspector:
             return Listed(info, footer.metadata.num_rows, groups), Columns(types=types)
 
     def _csv(
-        self, info: ObjectInfo, stream: Stream, known: Columns, cuts: _Cuts | None, crew: _Crew
-    ) -> tuple[Listed, Columns]:
+        self, uri: str, stream: Stream, known: Columns, cuts: _Cuts | None, crew: _Crew
+    ) -> tuple[int, Columns]:
         rows, found = 0, dict[str, TypeProfile]()
 
         def seen() -> Iterator[tuple[Block, Header, dict[str, TypeProfile]]]:
-            for header, block in row_blocks(stream, self.files, info.uri, most=self.target_bytes):
+            for header, block in row_blocks(stream, self.files, uri, most=self.target_bytes):
                 if cuts:
                     cuts.add(block)
                 for name in header.names:
@@ -243,14 +247,12 @@ class Inspector:
             return texts, profiles
 
         for texts, profiles in crew.in_order(look, seen(), lambda item: item[0]):
-            self._check(texts, info.uri)
+            self._check(texts, uri)
             rows += texts.rows
             _add(profiles, found)
-        return Listed(info, rows, cuts.found if cuts else ()), Columns(found)
+        return rows, Columns(found)
 
-    def _jsonl(
-        self, info: ObjectInfo, stream: Stream, known: Columns, crew: _Crew
-    ) -> tuple[Listed, Columns]:
+    def _jsonl(self, uri: str, stream: Stream, known: Columns, crew: _Crew) -> tuple[int, Columns]:
         rows, found = 0, dict[str, TypeProfile]()
         lenient = self.files.json_dialect == "lenient"
 
@@ -261,12 +263,12 @@ class Inspector:
             parser = JsonLines.of_this_thread()
             return parser.observe(block, before, known.profiles, lenient=lenient)
 
-        seen = ((block, dict(found)) for block in blocks(stream, cut_lines, info.uri))
+        seen = ((block, dict(found)) for block in blocks(stream, cut_lines, uri))
         for profiles, texts in crew.in_order(look, seen, lambda item: item[0]):
-            self._check(texts, info.uri)
+            self._check(texts, uri)
             rows += texts.rows
             _add(profiles, found)
-        return Listed(info, rows), Columns(found)
+        return rows, Columns(found)
 
     def _scanned(self, info: ObjectInfo, stream: Stream, cuts: _Cuts) -> Listed:
         """Find where a large CSV with declared columns can be split."""
@@ -324,15 +326,16 @@ class _Cuts:
             self._last = offset
 
 
-def first_header(storage: Storage, files: FilesSpec, info: ObjectInfo) -> Header | None:
-    """Return the header of a CSV file, None if it has no record.
+def headers_of(storage: Storage, files: FilesSpec, info: ObjectInfo, form: Format) -> list[Header]:
+    """Return the header of a CSV file, of each file in a zip; none for files without a record.
 
     Raises:
         ConfigError: As `read_header` raises.
     """
     part = ObjectRange(info.uri, info.etag or "", info.size)
+    found = []
     with source_errors(info.uri), closing(open_object(storage, part)) as file:
         compression = compression_of(info.uri, files.compression)
-        stream = text_stream(file, part, compression, files.encoding)
-        found = next(row_blocks(stream, files, info.uri), None)
-    return None if found is None else found[0]
+        for name, stream in text_streams(file, part, compression, files, form):
+            found += [header for header, _ in islice(row_blocks(stream, files, name), 1)]
+    return found

@@ -24,7 +24,7 @@ from extract_jobs.sources.files.folders import (
     folders_of,
     refuse_both,
 )
-from extract_jobs.sources.files.inspection import first_header
+from extract_jobs.sources.files.inspection import headers_of
 from extract_jobs.sources.files.json_array import json_lines
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.jsonl_typed import can_be_typed, typed_lines
@@ -33,9 +33,10 @@ from extract_jobs.sources.files.parquet_rows import read_groups
 from extract_jobs.sources.files.rejects import Rejects
 from extract_jobs.sources.files.streams import (
     GET_BYTES,
+    TextStream,
     open_object,
     source_errors,
-    text_stream,
+    text_streams,
 )
 from extract_jobs.sources.files.text_forms import Forms, forms_of
 from extract_jobs.sources.files.texts import Texts
@@ -142,10 +143,8 @@ class FilesReader:
                 may_cut = self.files.nanoseconds == "truncate"
                 counts = self.truncated if may_cut else None
                 batches = read_groups(file, groups, self.columns, part.uri, counts)
-            elif self.format == "csv":
-                batches = self._csv(storage, file, part, rejects)
             else:
-                batches = self._jsonl(file, part, rejects)
+                batches = self._texts(storage, file, part, rejects)
             for batch in batches:
                 if batch.num_rows:
                     yield self._with_folders(batch, folders, part.uri)
@@ -163,17 +162,33 @@ class FilesReader:
             arrays.append(values)
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _csv(
+    def _texts(
         self, storage: Storage, file: IO[bytes], part: ObjectRange, rejects: Rejects | None
     ) -> Iterator[pa.RecordBatch]:
         header: Header | None = None
-        if part.start:
-            header = first_header(
-                storage, self.files, ObjectInfo(part.uri, part.size, etag=part.etag)
-            )
-        names = [column.name for column in self.columns]
+        if self.format == "csv" and part.start:
+            info = ObjectInfo(part.uri, part.size, etag=part.etag)
+            [header] = headers_of(storage, self.files, info, self.format)
+        if self.format != "csv" and (part.start or part.end is not None):
+            end = part.size if part.end is None else line_begin(file, part.end, part.size)
+            part = replace(part, start=line_begin(file, part.start, part.size), end=end)
         compression = compression_of(part.uri, self.files.compression)
-        stream = text_stream(file, part, compression, self.files.encoding)
+        for name, stream in text_streams(file, part, compression, self.files, self.format):
+            its = replace(part, uri=name)
+            if self.format == "csv":
+                yield from self._csv(file, its, stream, header, rejects)
+            else:
+                yield from self._jsonl(file, its, stream, rejects)
+
+    def _csv(
+        self,
+        file: IO[bytes],
+        part: ObjectRange,
+        stream: TextStream,
+        header: Header | None,
+        rejects: Rejects | None,
+    ) -> Iterator[pa.RecordBatch]:
+        names = [column.name for column in self.columns]
         found = row_blocks(stream, self.files, part.uri, header, offset=part.start)
         inferred = self.files.types is None
 
@@ -194,14 +209,9 @@ class FilesReader:
                 yield batch_of(texts, self.columns, part.uri, rejects, forms=self.forms)
 
     def _jsonl(
-        self, file: IO[bytes], part: ObjectRange, rejects: Rejects | None
+        self, file: IO[bytes], part: ObjectRange, stream: TextStream, rejects: Rejects | None
     ) -> Iterator[pa.RecordBatch]:
-        if part.start or part.end is not None:
-            end = part.size if part.end is None else line_begin(file, part.end, part.size)
-            part = replace(part, start=line_begin(file, part.start, part.size), end=end)
         names = [column.name for column in self.columns]
-        compression = compression_of(part.uri, self.files.compression)
-        stream = text_stream(file, part, compression, self.files.encoding)
         # With inferred types, planning has inspected every line of this very object.
         checked = self.files.types is None and self.files.bad_rows == "fail"
         lenient = self.files.json_dialect == "lenient"

@@ -16,7 +16,7 @@ from extract_jobs.schema import TableDescription
 from extract_jobs.sources import Features, ObjectsBefore, ReadRequest
 from extract_jobs.sources.files.folders import folders_of
 from extract_jobs.sources.files.globs import MOST_LISTED, globs_of
-from extract_jobs.sources.files.inspection import Columns, Inspector, first_header
+from extract_jobs.sources.files.inspection import Columns, Inspector, headers_of
 from extract_jobs.sources.files.listing import (
     Format,
     folder_of,
@@ -226,8 +226,8 @@ class FilesSource:
         filled = [info for info in objects if info.size]
         step = max(1, len(filled) // _HEADERS)
         some = dict.fromkeys([*filled[::step], *filled[-1:]])
-        found = [first_header(self._storage, self.files, info) for info in some]
-        names = {name for header in found if header for name in header.names}
+        found = [h for one in some for h in headers_of(self._storage, self.files, one, form)]
+        names = {name for header in found for name in header.names}
         if names and self.files.partitions == "columns":
             names |= {name for info in objects for name in folders_of(info.uri, self.folder)}
         absent = [name for name in self.files.types if name not in names]

@@ -7,7 +7,7 @@ import gzip
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import IO, cast
 
@@ -15,8 +15,14 @@ import pyarrow as pa
 
 from extract_jobs.errors import ConfigError, SourceQueryFailed, SourceUnavailable, WriteFailed
 from extract_jobs.sources.files.blocks import Stream
-from extract_jobs.sources.files.listing import Compression
+from extract_jobs.sources.files.listing import (
+    Compression,
+    Format,
+    compression_of,
+    named_format,
+)
 from extract_jobs.sources.splits import ObjectRange
+from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, Storage, changed_message
 
 GET_BYTES = 8 * 2**20
@@ -182,13 +188,8 @@ def is_utf8(encoding: str) -> bool:
         ) from None
 
 
-def _decompressed(inner: Bytes, file: IO[bytes], compression: Compression, uri: str) -> Stream:
-    """Return the bytes of a whole object, decompressed on demand.
-
-    Raises:
-        ConfigError: A zip does not have exactly one member.
-        SourceQueryFailed: It is not a zip, or has a password.
-    """
+def _decompressed(inner: Bytes, compression: Compression) -> Stream:
+    """Return the bytes of a whole object, decompressed on demand; not of a zip."""
     if compression == "none":
         return inner
     if compression == "gzip":
@@ -196,27 +197,66 @@ def _decompressed(inner: Bytes, file: IO[bytes], compression: Compression, uri: 
         return gzip.GzipFile(fileobj=cast("IO[bytes]", inner), mode="rb")
     if compression == "xz":
         return lzma.LZMAFile(cast("IO[bytes]", inner))
-    if compression == "zip":
-        return _only_member(file, uri)
     opened: Stream = pa.CompressedInputStream(pa.PythonFile(inner, mode="r"), compression)
     return opened
 
 
-def _only_member(file: IO[bytes], uri: str) -> Stream:
+def text_streams(
+    file: IO[bytes], part: ObjectRange, compression: Compression, files: FilesSpec, form: Format
+) -> Generator[tuple[str, TextStream]]:
+    """Yield each file of an object's part as text, with its name for messages.
+
+    A zip has as many as were put into it, in their order there; read each before the next. Every
+    other object is one file.
+
+    Args:
+        file: From `open_object`.
+        part: The part; a zip's is all of it.
+        compression: The object's.
+        files: How files are written.
+        form: The format of all of them.
+
+    Raises:
+        ConfigError: A zip has no member, or one that its name says is not such a file.
+        SourceQueryFailed: It is not a zip, or has a password.
+    """
+    if compression != "zip" or not part.size:
+        yield part.uri, text_stream(file, part, compression, files.encoding)
+        return
     archive = zipfile.ZipFile(file)
-    # macOS adds a folder with its file system's metadata for each file.
-    members = [
-        one
-        for one in archive.infolist()
-        if not one.is_dir() and not one.filename.startswith("__MACOSX/")
-    ]
-    if len(members) != 1:
+    members = [one for one in archive.infolist() if not one.is_dir() and not _is_macos(one)]
+    if not members:
+        raise ConfigError(f"{part.uri}: there is no file in this zip")
+    for member in members:
+        name = part.uri if len(members) == 1 else f"{part.uri}, {member.filename}"
+        if member.flag_bits & 1:
+            raise SourceQueryFailed(f"{name}: it is encrypted; unpack it")
+        if len(members) > 1:
+            _check_member(name, member.filename, files, form)
+        with archive.open(member) as opened:
+            decoded = opened if is_utf8(files.encoding) else _Decoded(opened, files.encoding)
+            yield name, TextStream(decoded, begins=True)
+
+
+def _is_macos(member: zipfile.ZipInfo) -> bool:
+    """Return whether a member is what macOS adds: its file system's metadata of the others."""
+    name = member.filename
+    return name.startswith("__MACOSX/") or name.rsplit("/", 1)[-1] == ".DS_Store"
+
+
+def _check_member(where: str, name: str, files: FilesSpec, form: Format) -> None:
+    """Check that one of several members is a file of the table.
+
+    Raises:
+        ConfigError: Its name says that it is not.
+    """
+    if compression_of(name, None) != "none":
+        raise ConfigError(f"{where}: it is compressed within the zip; unpack it")
+    if files.format is None and named_format(name) != form:
         raise ConfigError(
-            f"{uri}: a zip must contain exactly one file, this one has {len(members)}; unpack it"
+            f"{where}: its name does not say that it is {form}, as the zip's does. All files of a "
+            "zip are read: unpack it, or set files.format if this one has the table's rows too"
         )
-    if members[0].flag_bits & 1:
-        raise SourceQueryFailed(f"{uri}: it is encrypted; unpack it")
-    return archive.open(members[0])
 
 
 def text_stream(
@@ -226,7 +266,7 @@ def text_stream(
     encoding: str,
     start: int | None = None,
 ) -> TextStream:
-    """Return an object's part as text. A part of an object is plain and UTF-8.
+    """Return an object's part as text. A part of an object is plain and UTF-8; none is a zip's.
 
     Args:
         file: From `open_object`.
@@ -238,6 +278,6 @@ def text_stream(
     begin = part.start if start is None else start
     end = part.size if part.end is None else part.end
     plain = Bytes(file, begin, end)
-    inner = _decompressed(plain, file, compression, part.uri) if part.size else plain
+    inner = _decompressed(plain, compression) if part.size else plain
     decoded = inner if is_utf8(encoding) else _Decoded(inner, encoding)
     return TextStream(decoded, begins=begin == 0)
