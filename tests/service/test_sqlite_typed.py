@@ -162,6 +162,15 @@ def test_a_value_of_another_class_ends_it_where_it_is(path, monkeypatch) -> None
         (["create table t (a integer, b real default 1.1)"], False),
         (["create table t (a integer, b real default '1.1')"], False),
         (["create table t (a integer default 7, b text default 'it''s')"], True),
+        (["create table t (a boolean default true, b numeric default FALSE)"], True),
+        (
+            [
+                "create table t (a integer)",
+                "insert into t values (1)",
+                "alter table t add column b text default true",
+            ],
+            False,
+        ),
         (["create table t (a integer primary key, b text) without rowid"], False),
         (["create table u (a integer)", "create view t as select a from u"], False),
         (["create virtual table t using fts5(a)"], False),

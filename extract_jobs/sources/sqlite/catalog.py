@@ -30,8 +30,10 @@ _TOKEN = re.compile(r"""--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\[[^\]]*\]|`[^`]*`|"((
 
 _QUOTED_DEFAULT = re.compile(r"'(?:[^']|'')*'")
 _PLAIN_DEFAULT = re.compile(
-    r"-?\d{1,15}|null|true|false|current_(?:timestamp|date|time)", re.IGNORECASE | re.ASCII
+    r"-?\d{1,15}|null|current_(?:timestamp|date|time)", re.IGNORECASE | re.ASCII
 )
+_TRUTH = ("true", "false")
+"""As the default of a text column, 1 or '1', 0 or '0': versions of SQLite differ."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class SqliteTable:
         key: Primary key columns in the key's order; empty without one.
         rowid: SQL of its rowid; None if it has none, or columns hide its names.
         is_plain: Whether each value is in the file as it is read. Otherwise some are computed:
-            those of generated columns, and defaults of columns added later. Versions of SQLite do
-            not read all decimal text as the same double.
+            those of generated columns, and some defaults of columns added later. Versions of SQLite
+            do not read all decimal text as the same double, nor ``true`` as the same value.
     """
 
     relation: Relation
@@ -136,8 +138,9 @@ def _table(
 def _is_plain(declared: str, default: str | None, hidden: int) -> bool:
     if hidden or default is None:
         return not hidden
-    text = rule_of(declared).kind == "text" and _QUOTED_DEFAULT.fullmatch(default)
-    return bool(text or _PLAIN_DEFAULT.fullmatch(default))
+    if rule_of(declared).kind == "text":
+        return bool(_QUOTED_DEFAULT.fullmatch(default) or _PLAIN_DEFAULT.fullmatch(default))
+    return bool(default.lower() in _TRUTH or _PLAIN_DEFAULT.fullmatch(default))
 
 
 def _readings(wanted: str) -> Iterator[str]:
