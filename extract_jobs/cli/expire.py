@@ -37,12 +37,14 @@ def _expire(spec: ExtractSpec, arguments: argparse.Namespace) -> None:
         older_than = spec.keep_retired
     if older_than is None:
         raise ConfigError("how old is old? Give --older-than 7d, or set keep_retired")
-    print(f"{spec.extract_table}: ", end="")
-    print_expired(commit_log(spec), older_than, datetime.now(UTC), dry_run=arguments.dry_run)
+    print_expired(
+        commit_log(spec), older_than, datetime.now(UTC),
+        dry_run=arguments.dry_run, prefix=f"{spec.extract_table}: ",
+    )  # fmt: skip
 
 
 def print_expired(
-    log: CommitLog, older_than: timedelta, now: datetime, *, dry_run: bool = False
+    log: CommitLog, older_than: timedelta, now: datetime, *, dry_run: bool, prefix: str = ""
 ) -> None:
     """Expire a table's snapshots that were replaced longer ago than a period, and say so.
 
@@ -51,6 +53,7 @@ def print_expired(
         older_than: The period.
         now: The present, UTC.
         dry_run: Change nothing; only say what would be done.
+        prefix: What the line begins with.
 
     Raises:
         ExtractError: The catalog or storage failed.
@@ -58,4 +61,5 @@ def print_expired(
     expired = expire_snapshots(log, older_than, now, dry_run=dry_run)
     verb = "would be expired" if dry_run else "expired"
     files = counted(len(expired.files), "file")
-    print(f"{counted(expired.snapshots, 'snapshot')} {verb}, and {files} deleted", flush=True)
+    snapshots = counted(expired.snapshots, "snapshot")
+    print(f"{prefix}{snapshots} {verb}, and {files} deleted", flush=True)
