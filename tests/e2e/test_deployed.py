@@ -23,6 +23,7 @@ from infra.local.emulator import aws_environment, start_emulator
 from infra.local.permissions import ACCOUNT, REGION
 from infra.local.postgres import run_postgres
 from infra.local.stack import Stack
+from tests.e2e.conftest import forked_workers
 from tests.support.artifacts import ROOT, WHEELS
 from tests.support.java import QUICK_JAVA_ENVIRONMENT
 from tests.support.permissions import SEEN, WORKER, WORKER_ROLES
@@ -150,18 +151,18 @@ def deployed(tmp_path, monkeypatch, capsys, built):
 
 
 @contextlib.contextmanager
-def frozen_worker(deployed, execution, entrypoint):
-    """Stop the first worker of an entrypoint in its tracks; kill it at the end."""
+def frozen_worker(deployed, execution):
+    """Stop the first worker on ECS in its tracks; kill it at the end."""
     states, found = deployed.stack.client("stepfunctions"), []
     while not found:
         described = states.describe_execution(executionArn=execution)
         assert described["status"] == "RUNNING", described.get("cause")
         time.sleep(0.2)  # a look at all processes takes a while
-        for process in psutil.Process(deployed.emulator.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if any(part.endswith(entrypoint) for part in process.cmdline()):
-                    process.suspend()
-                    found.append(process)
+        for process in forked_workers(
+            psutil.Process(deployed.emulator.pid).children(recursive=True)
+        ):
+            process.suspend()
+            found.append(process)
     try:
         yield
     finally:
@@ -360,11 +361,14 @@ def test_an_execution_under_way_ends_by_what_it_began_with_when_its_stack_is_upd
         Bucket=bucket, Key=f"{prefix}/small.yml", Body=yaml.safe_dump(config).encode()
     )
     event = {"source_name": "small", "extract_tables": "*"}
-    running = deployed.start(event, before)
-    with frozen_worker(deployed, running, "ecs.py"):
-        another_release(deployed.dist)
-        deployed.up(EcsImage=image.replace(":test", ":next"))
-        after = deployed.outputs()
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as lock:
+        lock.execute("begin exclusive")  # the first worker waits until it is found
+        running = deployed.start(event, before)
+        with frozen_worker(deployed, running):
+            lock.execute("rollback")
+            another_release(deployed.dist)
+            deployed.up(EcsImage=image.replace(":test", ":next"))
+            after = deployed.outputs()
     assert after["EcsTaskDefinitionArn"] != before["EcsTaskDefinitionArn"]
     outcome = deployed.wait(running, after)
     runs = {run.extract_table: run for run in outcome.runs}

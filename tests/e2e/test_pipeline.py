@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import time
 
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.local.emulator import session_members
-from tests.e2e.conftest import runs_of
+from tests.e2e.conftest import forked_workers, runs_of
 from tests.support.sampling import sample
 
 pytestmark = pytest.mark.e2e
@@ -102,14 +101,9 @@ def workers(pipeline, source):
     Those on ECS are forked, and have the command line of the process that forks them: at the time
     only this source's run.
     """
-    members = {p.pid: p for p in session_members(pipeline.stack.pid)}
-    forking = {pid for pid, p in members.items() if "infra.local.prepared" in p.cmdline()}
-    forked = {pid for pid in forking if os.getpgid(pid) == pid and members[pid].ppid() in forking}
-    return [
-        process
-        for pid, process in members.items()
-        if pid in forked or (source in process.cmdline() and pid != pipeline.stack.pid)
-    ]
+    members = session_members(pipeline.stack.pid)
+    started = [p for p in members if source in p.cmdline() and p.pid != pipeline.stack.pid]
+    return started + forked_workers(members)
 
 
 def check_logs_of_workers(pipeline, runs):

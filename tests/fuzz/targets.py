@@ -268,7 +268,7 @@ def targets() -> dict[str, Target]:
         "config": Target((_CONFIG, _FILES_CONFIG), mutated_bytes, _read_config),
         "event": Target(_EVENTS, mutated_json, _read_event),
         "record": Target((_record(),), mutated_json, _read_record),
-        "csv": _files(".csv", _CSV, _CSV.replace(b"\n", b"\r\n"), _CSV.replace(b",", b";")),
+        "csv": _files(".csv", _CSV, _CSV.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + _CSV),
         "jsonl": _files(".jsonl", _JSONL, quick=6),
         "parquet": _files(
             ".parquet", _parquet(), _parquet(compression="zstd", write_page_checksum=True),

@@ -131,6 +131,8 @@ REFUSED = [
 ]
 REFUSED_IN = {
     "postgres": [
+        ("||", "not one expression"),
+        ("@> && ~=", "not one expression"),
         ("a = $$x$$", "dollar quote"),
         ("a = $tag$x$tag$", "dollar quote"),
         ("a = '\\' or b = '", r"backslash.*settings"),

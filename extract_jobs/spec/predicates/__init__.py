@@ -66,6 +66,8 @@ def where_problem(text: str, dialect: str) -> str | None:
         if effect is not None:
             return effect
         tree = _tree(text, dialect)
+        if tree is None:
+            raise ParseError("nothing but operators")
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
         at = f", at line {first['line']}, column {first['col']}" if first.get("line") else ""
