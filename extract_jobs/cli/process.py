@@ -15,6 +15,7 @@ from typing import Any
 
 from extract_jobs.errors import Interrupted, StopRequested
 
+_STAGED = "staged files are dropped unless a commit names them"
 _stop_signals: list[int] = []
 _thread = threading.local()
 
@@ -32,10 +33,10 @@ def stop_requested() -> bool:
 def stop_text() -> str:
     """Return the message for a stop; it is always the same."""
     if not _stop_signals:
-        return "stopped with the command; staged files are dropped"
+        return f"stopped with the command; {_STAGED}"
     number = _stop_signals[0]
     by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-    return f"stopped by {by}; staged files are dropped"
+    return f"stopped by {by}; {_STAGED}"
 
 
 def note_stop(error: BaseException) -> None:

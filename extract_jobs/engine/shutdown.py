@@ -33,7 +33,7 @@ NOTICE_SECONDS = 5.0
 CLEAN_UP_SECONDS = 15.0
 """How long it may clean up; together they leave some of ECS's 30 seconds for the rest."""
 _ORPHAN_CHECK_SECONDS = 1.0
-_MESSAGE = "stopped by SIGTERM; staged files are dropped, and a retry starts over"
+_MESSAGE = "stopped by SIGTERM; staged files are dropped unless a commit names them"
 
 
 @dataclass

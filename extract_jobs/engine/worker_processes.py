@@ -281,7 +281,7 @@ class WorkerProcesses:
 
     def _start(self) -> None:
         if self._closed:
-            raise Interrupted("the extract has ended; it starts no more worker processes")
+            raise Interrupted("stopped before its splits were read")
         if self._control is not None:
             return
         self._oom_kills = _oom_kills()
@@ -334,7 +334,7 @@ class WorkerProcesses:
         self._idle.clear()
         self._freed.notify_all()
         if self._closed:
-            return Interrupted("the extract was stopped before its worker processes had started")
+            return Interrupted("stopped before its splits were read")
         if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
             return WorkerOutOfMemory(
                 "the worker processes were killed: the machine's memory is full"

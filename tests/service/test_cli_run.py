@@ -224,6 +224,7 @@ def test_a_signal_drops_what_is_staged_and_stops_the_rest(
     by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     assert [line for line in stderr.splitlines() if line.endswith("Z slow: failed")]
     assert stderr.splitlines()[-1] == (
-        f"Interrupted: stopped by {by}; staged files are dropped; 1 table not begun"
+        f"Interrupted: stopped by {by}; staged files are dropped unless a commit names them; "
+        "1 table not begun"
     )
     assert not [f for f in files(tmp_path / "out") if "_extract/" not in f]

@@ -85,7 +85,10 @@ def test_a_signal_during_a_call_is_heard_and_the_call_not_made_again(
     assert time.monotonic() - started < 5
     assert process.returncode == 75, stderr
     by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-    assert stderr.splitlines()[-1] == f"Interrupted: stopped by {by}; staged files are dropped"
+    assert (
+        stderr.splitlines()[-1]
+        == f"Interrupted: stopped by {by}; staged files are dropped unless a commit names them"
+    )
     # The report is left, and read for what is shown.
     later = proxy.requests[asked:]
     assert [r.operation for r in later if "/reports/" not in r.path] == []

@@ -150,7 +150,8 @@ def test_a_signal_ends_all_tables(pg_database: Server, tmp_path: Path, number: i
     assert time.monotonic() - started < 25
     assert process.returncode == 75, stderr
     by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-    last = f"Interrupted: stopped by {by}; staged files are dropped; 2 tables not begun"
+    dropped = "staged files are dropped unless a commit names them"
+    last = f"Interrupted: stopped by {by}; {dropped}; 2 tables not begun"
     assert stderr.splitlines()[-1] == last
     assert "Traceback" not in stderr
     assert shop.staged() == []
