@@ -185,6 +185,29 @@ def test_random_tables_come_as_the_server_prints_them(
         assert exact_texts(read.column(column.name).to_pylist()) == exact_texts(expected), kinds[i]
 
 
+@pytest.mark.parametrize("policy", ["refuse", "null"])
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("numeric(38,20)", *2 * ["123456789012345678.12345678901234567891"]),
+        ("numeric(18,4)[]", "{12345678901234.5678}", ["12345678901234.5678"]),
+        ("numeric(38,20)[]", "{0.1,123456789012345678.5}",
+         ["0.10000000000000000000", "123456789012345678.50000000000000000000"]),
+        ("numeric(5,2)[]", "{0.41}", ["0.41"]),
+    ],
+)  # fmt: skip
+def test_decimals_beside_values_without_a_form_keep_their_digits(
+    database, monkeypatch_module, kind, text, expected, policy
+):
+    """Where such values become NULL, a CASE reads the column, and has no precision."""
+    fill(database, [kind], [[text]])
+    found = source(database, monkeypatch_module, extract_table="t", lossy_types=policy)
+    with snapshot_of(found) as snapshot:
+        (split,) = snapshot.splits(found.spec)
+        [row] = pa.Table.from_batches(snapshot.reader.read(split)).column(1).to_pylist()
+    assert ([str(item) for item in row] if isinstance(row, list) else str(row)) == expected
+
+
 @pytest.fixture(scope="module")
 def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:

@@ -113,4 +113,12 @@ def guarded(quoted: str, expression: str, arrow: pa.DataType, to_null: bool) -> 
     condition = None
     if to_null or pa.types.is_list(arrow):
         condition = failure_condition(quoted, arrow)
-    return f"case when ({condition}) is not true then {expression} end" if condition else expression
+    if condition is None:
+        return expression
+    found = f"case when ({condition}) is not true then {expression} end"
+    element = arrow.value_type if pa.types.is_list(arrow) else arrow
+    if pa.types.is_decimal(element):
+        # PostgreSQL drops the precision of a CASE without ELSE, and DuckDB would read doubles.
+        kind = f"pg_catalog.numeric({element.precision},{element.scale})"
+        found = f"({found})::{kind}{'[]' if pa.types.is_list(arrow) else ''}"
+    return found
