@@ -116,15 +116,9 @@ def glob_reaches(uri: str, glob: str, folder: str) -> bool:
     for name, wanted in zip(below, names, strict=False):
         if "**" in wanted:
             return True
-        if not re.fullmatch(
-            _SEGMENT.sub(lambda m: _AS_REGEX.get(m[0]) or re.escape(m[0]), wanted), name
-        ):
+        if not matches(name, wanted):
             return False
     return len(names) > len(below)
-
-
-_SEGMENT = re.compile(r"[*?]|[^*?]+")
-_AS_REGEX = {"*": ".*", "?": "."}
 
 
 def _encode_for(uri: str) -> Callable[[str], str]:
