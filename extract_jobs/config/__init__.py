@@ -47,7 +47,7 @@ from extract_jobs.config.resolve import (
     spec_of,
 )
 from extract_jobs.config.trials import replaced_by_less, shared_rows
-from extract_jobs.config.variables import fill_in, is_unfilled
+from extract_jobs.config.variables import Unfilled, fill_in, may_vanish
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.attempt_names import report_name
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -145,6 +145,8 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
         if not name:
             continue  # already reported
         line = file.line(("tables", name))
+        if isinstance(own, Unfilled):
+            continue  # already reported
         if own is not None and not isinstance(own, dict):
             problems.append(Problem(f"tables.{name}", "expected a mapping, or nothing", line))
             continue
@@ -155,7 +157,7 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
         else:
             table, founds = resolve_table(source, name, values, line, folder)
             tables |= {name: table} if table else {}
-        problems += [trace(file, name, one) for one in founds if not is_unfilled(values, one.path)]
+        problems += [trace(file, name, one) for one in founds if not may_vanish(one, values, given)]
     problems += [
         Problem(f"tables.{name}", text_, tables[name].line)
         for name, text_ in [

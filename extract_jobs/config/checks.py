@@ -12,7 +12,7 @@ from extract_jobs.config.file import YamlFile
 from extract_jobs.config.model import ConfigModel, SourceSettings, TableConfig
 from extract_jobs.config.problems import DataProblem, Problem, dotted, exists, problems_in
 from extract_jobs.config.resolve import as_written, merge, normal
-from extract_jobs.config.variables import Unfilled, is_unfilled
+from extract_jobs.config.variables import Unfilled, may_vanish
 
 
 def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:
@@ -27,14 +27,14 @@ def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:
     if "tables" in data and not tables:
         problems.append(Problem("tables", "names no table", file.line(("tables",))))
         data["tables"] = {}
-    if not isinstance(file.data.get("defaults", {}), dict | None):
+    if not isinstance(file.data.get("defaults", {}), dict | Unfilled | None):
         problems.append(Problem("defaults", "expected a mapping", file.line(("defaults",))))
     source = None
     try:
         source = ConfigModel.model_validate(data).source
     except ValidationError as error:
         for one in problems_in(error, data, ConfigModel):
-            if is_unfilled(data, one.path):
+            if may_vanish(one, data):
                 continue
             text = one.text
             if one.path == ("version",) and not one.partial:
@@ -68,7 +68,7 @@ def check_defaults(file: YamlFile, defaults: Mapping[str, Any]) -> list[Problem]
         TableConfig.model_validate(values)
     except ValidationError as error:
         for one in problems_in(error, values, TableConfig):
-            if not one.partial and not is_unfilled(values, one.path):
+            if not one.partial and not may_vanish(one, values):
                 path = as_written(defaults, one.path)
                 full = ("defaults", *path)
                 problems.append(Problem(dotted(full), one.text, file.line(full)))

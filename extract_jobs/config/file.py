@@ -103,7 +103,7 @@ def read_yaml(text: str | bytes, where: str) -> tuple[YamlFile, list[Problem]]:
         _check_depth(text, where)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise _syntax_error(error, where) from error
+        raise _syntax_error(error, text, where) from error
     if root is None:
         root = yaml.ScalarNode("tag:yaml.org,2002:null", "", yaml.Mark(where, 0, 0, 0, None, 0))
     builder = _Builder()
@@ -126,19 +126,22 @@ def _check_depth(text: str, where: str) -> None:
             depth -= 1
 
 
-def _syntax_error(error: yaml.YAMLError, where: str) -> ConfigError:
+def _syntax_error(error: yaml.YAMLError, text: str, where: str) -> ConfigError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     parts = [getattr(error, "problem", None), getattr(error, "context", None)]
-    text = ", ".join(filter(None, parts)) or str(error).splitlines()[0]
+    said = ", ".join(filter(None, parts)) or str(error).splitlines()[0]
+    line = text.split("\n")[mark.line] if mark and mark.line <= text.count("\n") else ""
     hint = ""
-    if "cannot start any token" in text:
+    if " a flow " in said and "${" in line:
+        hint = "; put a value with ${…} in quotes where it stands between {} or []"
+    elif "cannot start any token" in said:
         hint = "; indent with spaces and quote values that begin with @, ` or %"
-    elif "mapping values are not allowed" in text:
+    elif "mapping values are not allowed" in said:
         hint = "; quote a value that holds a colon and a space"
-    elif "alias" in text:
+    elif "alias" in said:
         hint = "; quote a name, glob or value that begins with *"
     place = f"{where}:{mark.line + 1}" if mark else where
-    return ConfigError(f"{place}: not valid YAML: {text}{hint}")
+    return ConfigError(f"{place}: not valid YAML: {said}{hint}")
 
 
 class _Builder:

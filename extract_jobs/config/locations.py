@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from pydantic import ValidationError
@@ -185,7 +185,7 @@ def location_of(
         checked = TargetSpec.model_validate(target)
     except ValidationError as error:
         inner = problems_in(error, target, TargetSpec)
-        return None, [DataProblem(("target", *f.path), f.text, f.partial) for f in inner]
+        return None, [replace(f, path=("target", *f.path)) for f in inner]
     return TableLocation(checked, join(base, segment(source.name), segment(name))), []
 
 

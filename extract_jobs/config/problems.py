@@ -43,11 +43,13 @@ class DataProblem:
         path: Keys and indexes down to the value.
         text: What is wrong and what to do.
         partial: Whether more data could fix it: something is missing, or parts conflict.
+        of_key: Whether the key is wrong, whatever its value.
     """
 
     path: Path
     text: str
     partial: bool = False
+    of_key: bool = False
 
 
 def refusal(where: str, problems: Iterable[Problem]) -> ConfigError:
@@ -79,10 +81,10 @@ def dotted(path: Path) -> str:
 
 def exists(data: Any, path: Path) -> bool:
     """Return whether ``data`` has a value, None included, at ``path``."""
-    return _depth(data, path) == len(path)
+    return depth_reached(data, path) == len(path)
 
 
-def _depth(data: Any, path: Path) -> int:
+def depth_reached(data: Any, path: Path) -> int:
     """Return how many parts of ``path`` can be followed into ``data``."""
     for depth, part in enumerate(path):
         if isinstance(data, Mapping):
@@ -114,7 +116,7 @@ def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> li
     Returns:
         One problem per path: the branches of a union are one problem.
     """
-    messages: dict[tuple[Path, bool], list[str]] = {}
+    messages: dict[tuple[Path, bool, bool], list[str]] = {}
     errors = [(_as_given(one["loc"], data), one) for one in error.errors(include_url=False)]
     given = {loc for loc, _ in errors if exists(data, loc)}
     for loc, one in errors:
@@ -127,17 +129,17 @@ def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> li
         if inside:
             continue  # the union's short form, but this is a mapping: the problem is inside it
         if kind == "missing":
-            key, text = (loc, True), "is required"
+            key, text = (loc, True, False), "is required"
         elif kind == "extra_forbidden":
-            key, text = (loc, False), unknown_key(model, loc)
+            key, text = (loc, False, True), unknown_key(model, loc)
         else:
-            path = loc[: _depth(data, loc)]
+            path = loc[: depth_reached(data, loc)]
             between = kind == "value_error" and isinstance(one["input"], Mapping)
-            key, text = (path, between), _reason(one, path)
+            key, text = (path, between, False), _reason(one, path)
         messages.setdefault(key, []).append(text)
     return [
-        DataProblem(path, "; or ".join(dict.fromkeys(texts)), partial)
-        for (path, partial), texts in messages.items()
+        DataProblem(path, "; or ".join(dict.fromkeys(texts)), partial, of_key)
+        for (path, partial, of_key), texts in messages.items()
     ]
 
 
@@ -148,7 +150,7 @@ def _as_given(loc: Path, data: Any) -> Path:
             return (*loc[:depth], *_as_given(loc[depth + 1 :], data))
         if str(part).endswith("Spec") and depth == len(loc) - 2:
             return (*loc[:depth], loc[-1])  # a model's name, before a key that is not there
-        if not _depth(data, (part,)):
+        if not depth_reached(data, (part,)):
             break
         data = data[part]
     return loc

@@ -6,7 +6,7 @@ the built-in default.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,11 @@ from extract_jobs.spec.uris import absolute, overlap
 from extract_jobs.storage import join
 
 _SPLITS: Path = ("split", "max_connections")
+_OTHERS_DEPEND_ON: Container[Path] = (
+    (), ("mode",), ("watermark",), ("watermark", "column"), ("watermark", "snapshot"),
+    ("watermark", "duplicates"),
+)  # fmt: skip
+"""Values without which it is not known what else a table needs."""
 _SHORTHAND: Path = ("max_connections",)
 _NO_PATTERN = (
     'only an entry whose name is a pattern, such as "public.*", leaves tables out; remove exclude'
@@ -198,7 +203,7 @@ def _other_problems(
     """Yield what is wrong with a table beside the values that are known to be wrong.
 
     A key that does not exist may be meant for any other, so nothing is said then about values that
-    are missing or conflict; the same holds for the mode and the watermark.
+    are missing or conflict; the same holds for `_OTHERS_DEPEND_ON`.
     """
     rest: Any = dict(values)
     for one in known:
@@ -208,9 +213,7 @@ def _other_problems(
     except ValidationError:
         return
     _, found = resolve_table(source, name, rest, 0, folder)
-    unsure = any(
-        one.path[:1] in ((), ("mode",), ("watermark",)) or not _is_known(one.path) for one in known
-    )
+    unsure = any(one.path in _OTHERS_DEPEND_ON or not _is_known(one.path) for one in known)
     yield from (one for one in found if not (unsure and one.partial))
 
 

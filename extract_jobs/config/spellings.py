@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from extract_jobs.config.model import TableConfig
 from extract_jobs.config.problems import DataProblem, nearest
@@ -24,8 +23,6 @@ _IN_SQL = {
     "numeric": "decimal(p,s)",
 }  # fmt: skip
 _CALL = re.compile(r"(\w+)\((.*?)(\)?)")
-_ELSEWHERE = ("week", "quarter", "minute", "second", "bucket", "truncate", "date_trunc")
-"""Functions of other tools; any other word may be the beginning of a column's name."""
 
 
 def misspelled(table: TableConfig) -> Iterator[DataProblem]:
@@ -39,7 +36,7 @@ def misspelled(table: TableConfig) -> Iterator[DataProblem]:
             yield DataProblem(("columns", "cast", column), text)
     for index, given in enumerate(table.target.partition_by):
         problem = _partition_problem(given)
-        if problem:
+        if problem and given not in (table.columns.include or ()):
             yield DataProblem(("target", "partition_by", index), f"{given!r}: {problem}")
 
 
@@ -57,6 +54,7 @@ def _partition_problem(given: str) -> str | None:
     word, closed = call[1].lower(), call[3]
     if word in PARTITION_FUNCTIONS:
         return None if closed and call[1] == word else f"expected {word}(column)"
-    if closed and (word in _ELSEWHERE or get_close_matches(word, PARTITION_FUNCTIONS, 1, 0.7)):
-        return f"no such function; the functions are {', '.join(PARTITION_FUNCTIONS)}"
-    return None
+    if not closed:
+        return None
+    functions = f"no such function; the functions are {', '.join(PARTITION_FUNCTIONS)}"
+    return f'{functions}; for a column of this name, add columns.include: ["*", {given!r}]'

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extract_jobs.config.file import YamlFile
-from extract_jobs.config.problems import Path, Problem, dotted, exists
+from extract_jobs.config.problems import DataProblem, Path, Problem, depth_reached, dotted
 
 _PLACE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -29,13 +29,35 @@ class Unfilled(str):
     __slots__ = ()
 
 
-def is_unfilled(data: Any, path: Path) -> bool:
-    """Return whether the value at a path is, or has in it, one that could not be filled in."""
-    if not exists(data, path):
+def may_vanish(found: DataProblem, data: Any, below: Any = None) -> bool:
+    """Return whether a problem may be gone once the variables that are not set are set.
+
+    It may be if it is about an `Unfilled` value: at its path or above, or deeper under a key that
+    its text names.
+
+    Args:
+        found: The problem.
+        data: What was validated.
+        below: A layer under it, which a mapping in ``data`` may have replaced; what it lacks may
+            be missing only because it is `Unfilled`.
+    """
+    if found.of_key:
         return False
-    for part in path:
+    here, rest = _followed(data, found.path)
+    if isinstance(here, Unfilled):
+        return True
+    if rest:
+        return isinstance(_followed(below, found.path)[0], Unfilled)
+    names = {re.escape(key) for key, value in _keyed(here) if isinstance(value, Unfilled)}
+    return bool(names) and re.search(rf"(?<!\w)(?:{'|'.join(names)})(?!\w)", found.text) is not None
+
+
+def _followed(data: Any, path: Path) -> tuple[Any, Path]:
+    """Return the deepest value on the way to a path, and the part of the path that is not there."""
+    depth = depth_reached(data, path)
+    for part in path[:depth]:
         data = data[part]
-    return any(isinstance(one, Unfilled) for one in _within(data))
+    return data, path[depth:]
 
 
 def fill_in(file: YamlFile, environment: Mapping[str, str]) -> tuple[Any, list[Problem]]:
@@ -123,13 +145,24 @@ def _named(data: Any) -> list[str]:
 
 
 def _within(data: Any) -> Iterator[Any]:
-    """Yield data and everything in it; what aliases share once."""
-    rest, seen = [data], set[int]()
+    """Yield data and everything in it; what aliases share at least once."""
+    yield from (value for _, value in _keyed(data))
+
+
+def _keyed(data: Any) -> Iterator[tuple[str, Any]]:
+    """Yield data and everything in it, each with its key, which items of a list share.
+
+    What aliases share is yielded once for each key.
+    """
+    rest: list[tuple[str, Any]] = [("", data)]
+    seen = set[tuple[str, int]]()
     while rest:
-        part = rest.pop()
-        if id(part) in seen:
+        key, part = rest.pop()
+        if (key, id(part)) in seen:
             continue
-        seen.add(id(part))
-        yield part
-        if isinstance(part, Mapping | list):
-            rest += part.values() if isinstance(part, Mapping) else part
+        seen.add((key, id(part)))
+        yield key, part
+        if isinstance(part, Mapping):
+            rest += ((str(name), value) for name, value in part.items())
+        elif isinstance(part, list):
+            rest += ((key, value) for value in part)

@@ -215,9 +215,9 @@ def _overwrite_problems(spec: SpecFields, column: str | None) -> Iterator[str]:
     elif spec.mode == "incremental" and column is not None:
         if not any(derives_from(text, column) for text in spec.target.partition_by):
             yield (
-                "write_mode overwrite_partitions in mode incremental needs a partition of the "
-                f"watermark column, such as day({column}): other partitions may hold rows outside "
-                "the interval, which would be lost"
+                "write_mode overwrite_partitions in mode incremental needs the watermark column in "
+                f"target.partition_by, such as day({column}): other partitions may hold rows "
+                "outside the interval, which would be lost"
             )
         if column in spec.columns.cast:
             yield (

@@ -19,7 +19,7 @@ PIECES = st.sampled_from([
     " union select 1 ", "E'", "U&'", "N'", "B'1'", "::text", "[1]", "array[", "]", ",", "||",
     " in ", "(select 1)", "exists", " is null", "count(*)", "case ", "\r", "\xa0", "%s", ":a",
     " limit 1", " operator(pg_catalog.=) ", "''''", " uescape '!'", "returning 1", "into x",
-    "@ ", " ~= ", " <<| ", "?- ",
+    "@ ", " ~= ", " <<| ", "?- ", " box ", " t.mood",
 ])  # fmt: skip
 TEXTS = st.lists(PIECES, max_size=9).map("".join) | st.lists(PIECES, max_size=4).map(
     lambda inside: f"b = '{''.join(inside)}' or a = 1"

@@ -496,6 +496,9 @@ def test_a_wrong_value_hides_nothing_that_does_not_depend_on_it() -> None:
          "target.partition_by[0]: 'week(at)': no such function; the functions are year"),
         ("target: {partition_by: ['moth(at)']}",
          "target.partition_by[0]: 'moth(at)': no such function"),
+        ("target: {partition_by: ['weekly(at)']}",
+         "target.partition_by[0]: 'weekly(at)': no such function; the functions are year, month, "
+         "day, hour; for a column of this name, add columns.include: [\"*\", 'weekly(at)']"),
         ("target: {partition_by: ['day(at']}",
          "target.partition_by[0]: 'day(at': expected day(column)"),
     ],
@@ -510,8 +513,8 @@ def test_types_and_functions_that_there_are_pass_offline() -> None:
     assert set(CAST_TYPES) == set(TYPE_NAMES)
     given = ", ".join(f"c{n}: '{one.replace('p,s', '9,2')}'" for n, one in enumerate(casts))
     config_of(
-        f"  t: {{columns: {{cast: {{{given}}}}}, target: {{partition_by: ['day(a b)', 'sum(eur)',"
-        " x, 'total (eur)', run_id]}}\n"
+        f"  t:\n    columns: {{include: ['*', 'sum(eur)'], cast: {{{given}}}}}\n"
+        "    target: {partition_by: ['day(a b)', 'sum(eur)', x, 'total (eur)', run_id]}\n"
     )
 
 

@@ -137,6 +137,68 @@ def test_variables_that_are_not_set_hide_no_other_problem() -> None:
     assert rest.count("\n") == 5
 
 
+HEAD = """\
+version: 1
+source: {name: s, type: postgres, connection: {url: "postgresql://me@db/x"}}
+"""
+DEFAULTS = 'defaults: {target: {uri: "/lake/{table}"}}\n'
+
+
+@pytest.mark.parametrize(
+    ("rest", "other"),
+    [
+        (DEFAULTS + 'tables: {t: {mode: incremental, where: "${X}"}}',
+         "tables.t: mode incremental needs watermark.column"),
+        (DEFAULTS + 'tables: {t: {mode: incremental, split: "${X}"}}',
+         "tables.t: mode incremental needs watermark.column"),
+        (DEFAULTS + 'tables: {t: {mode: incremental, watermark: {lag: "${X}"}}}',
+         "tables.t: mode incremental needs watermark.column"),
+        (DEFAULTS + 'tables: {t: {columns: {key: [a, a], exclude: ["${X}"]}}}',
+         "tables.t.columns: key names one column twice"),
+        (DEFAULTS + 'tables: {t: {colums: {include: ["${X}"]}}}', "tables.t.colums: unknown key"),
+        (DEFAULTS + 'tables: {t: {colums: "${X}"}}', "tables.t.colums: unknown key"),
+        (DEFAULTS.replace("}}", '}, wehre: "${X}"}') + "tables: {t: }",
+         "defaults.wehre: unknown key"),
+        ('defaults: "${X}"\ntables: {t: {tags: 3}}', "tables.t.tags: expected a list"),
+    ],
+)  # fmt: skip
+def test_a_variable_that_is_not_set_hides_no_conflict(rest: str, other: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(HEAD + rest, "c.yml")
+    heading, *lines = str(raised.value).splitlines()
+    assert heading == "c.yml: 2 problems"
+    assert sum("the variable X is not set" in line for line in lines) == 1
+    assert any(other in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        DEFAULTS + 'tables: {t: "${X}"}',
+        'defaults: "${X}"\ntables: {t: }',
+        'defaults: {target: "${X}"}\ntables: {t: {target: {partition_by: [run_id]}}}',
+        DEFAULTS + 'tables: "${X}"',
+        DEFAULTS + 'tables: {t: {mode: incremental, watermark: "${X}"}}',
+        DEFAULTS + 'tables: {t: {mode: incremental, watermark: {column: "${X}"}}}',
+        DEFAULTS + 'tables: {t: {mode: "${X}", watermark: {column: a, lower: 1}}}',
+        DEFAULTS + 'tables: {t: {mode: incremental, watermark: {column: a}, '
+        'target: {write_mode: overwrite_partitions, partition_by: ["${X}"]}}}',
+        DEFAULTS + 'tables: {t: {columns: {key: ["${X}", "${X}"]}}}',
+    ],
+)  # fmt: skip
+def test_nothing_is_said_that_depends_on_a_variable_that_is_not_set(rest: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(HEAD + rest, "c.yml")
+    lines = str(raised.value).removeprefix("c.yml: 2 problems\n").splitlines()
+    assert all("the variable X is not set" in line for line in lines)
+
+
+def test_a_variable_without_quotes_in_a_flow_mapping_is_explained() -> None:
+    for rest in ("tables: {t: {where: ${X}}}", "tables: {t: {tags: [${X}]}}"):
+        with pytest.raises(ConfigError, match=r"c\.yml:4: not valid YAML: .*; put a value with \$"):
+            load_config(HEAD + DEFAULTS + rest, "c.yml")
+
+
 @pytest.mark.parametrize("split", ["nothing", "[1]", "3"])
 def test_a_split_that_is_no_mapping_is_refused_with_its_line(split: str) -> None:
     text = "version: 1\nsource: {name: s, type: postgres, connection: {url: 'postgresql://h/d'}}\n"

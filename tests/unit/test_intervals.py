@@ -290,7 +290,7 @@ def described(kind: WatermarkType | None, nullable: bool = True) -> TableDescrip
              "target": {"write_mode": "overwrite_partitions",
                         "partition_by": ["day(b)", "extract_date", "region"]},
              "columns": {"cast": {"a": "string"}}},
-            ["needs a partition of the watermark column, such as day\\(a\\)",
+            ["needs the watermark column in target.partition_by, such as day\\(a\\)",
              "needs a as it is: take it out of columns.cast"],
         ),
         ({"split": {"one_snapshot": "require"}}, ["one_snapshot is for sources of type mysql"]),

@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING
 
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.predicates.functions import clock_in, effect_in
-from extract_jobs.spec.predicates.parser_gaps import without_arguments, without_odd_literals
+from extract_jobs.spec.predicates.parser_gaps import (
+    without_arguments,
+    without_odd_literals,
+    without_types,
+)
 from extract_jobs.spec.predicates.scanner import problem_of, quotations
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ _CACHED_TEXTS = 20_000
 """Enough for a large config, in which many tables share a condition."""
 _UNPARSED_CALLS = 4
 """Function calls of one condition whose arguments are left to the server."""
+_TYPES_OF_LITERALS = 16
+"""Names of types, unknown to sqlglot, that the literals of one condition may have."""
 
 
 def check_where(text: str, dialect: str, *, where: str = "where") -> None:
@@ -146,13 +152,17 @@ def _tree(text: str, dialect: str, *, unparsed_calls: int = _UNPARSED_CALLS) -> 
     reader, spans = _reader(text, dialect), quotations(text, dialect)
     parsed = without_odd_literals(text, dialect, spans)
     first: ParseError | None = None
-    for _ in range(unparsed_calls + 1):
+    for _ in range(_TYPES_OF_LITERALS + unparsed_calls + 1):
         try:
             tokens = reader.tokenize(parsed)
             tree: exp.Expr = reader.parser().parse_into(exp.Condition, tokens, parsed)[0]
         except ParseError as error:
             first = first or error
-            shorter = without_arguments(parsed, _position(parsed, error), dialect, spans)
+            at = _position(parsed, error)
+            shorter = without_types(parsed, at, dialect, spans)
+            if shorter is None and unparsed_calls > 0:
+                unparsed_calls -= 1
+                shorter = without_arguments(parsed, at, dialect, spans)
             if shorter is None:
                 raise first from None
             parsed = shorter

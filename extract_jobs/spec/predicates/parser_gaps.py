@@ -65,6 +65,14 @@ _SIGNS_BEFORE_AN_OPERAND = "(,[+-*/<>=~!@#%^&|?"
 _LAST_WORD = re.compile(r"(?<![\w$.])\w+$")
 _LONGER_THAN_THEY_ARE = 16
 
+_TYPE_NAME = r'(?:\w+|"(?:[^"]|"")+")'
+_TYPE_BEFORE = re.compile(rf"(?<![\w$.\"])(?:{_TYPE_NAME}\s*\.\s*)?({_TYPE_NAME})\s*$")
+_NO_TYPES = _BEFORE_AN_OPERAND | {
+    "all", "any", "as", "by", "collate", "default", "distinct", "end", "except", "false", "fetch",
+    "for", "intersect", "into", "limit", "null", "offset", "only", "operator", "over", "returning",
+    "set", "similar", "some", "true", "union", "using", "values", "with", "zone",
+}  # fmt: skip
+
 _OTHER_THAN_ARGUMENTS = re.compile(
     r"\b(?:select|values|table|with|insert|update|delete|merge|into|lock|call|exec|execute)\b|[@?:;]"
     r"(?!:)",
@@ -124,6 +132,39 @@ def _as_parsed(found: re.Match[str], *, is_operand: bool) -> str:
     known = _PARSED_PREFIXES if is_prefix else _PARSED_OPERATORS
     parsed = operator if operator in known else ("" if is_prefix else "~").ljust(len(operator))
     return parsed + run[len(operator) :]
+
+
+def without_types(
+    text: str, at: int, dialect: str, spans: Iterable[tuple[int, int, str]]
+) -> str | None:
+    """Return text with blanks for the name of a type before a string: ``box '(0,0)'``.
+
+    Extensions and people add types to PostgreSQL, so any name may be one.
+
+    Args:
+        text: A condition that sqlglot cannot parse.
+        at: Where it failed.
+        dialect: Its dialect.
+        spans: Start, end and opening quote of everything quoted in the text.
+
+    Returns:
+        Text of the same length, without that name before all its strings; None if the failure is at
+        no such string.
+    """
+    if dialect != "postgres":
+        return None
+    named: list[tuple[re.Match[str], int]] = []
+    for start, end, quote in spans:
+        found = _TYPE_BEFORE.search(text, 0, start) if quote == "'" else None
+        if found is not None and found[1].lower() not in _NO_TYPES:
+            named.append((found, end))
+    failed = next((found[0] for found, end in named if found.start() <= at < end), None)
+    if failed is None:
+        return None
+    for found, _ in named:
+        if found[0] == failed:
+            text = f"{text[: found.start()]}{' ' * len(failed)}{text[found.end() :]}"
+    return text
 
 
 def without_arguments(
