@@ -9,7 +9,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from extract_jobs.spec.source_types import registration
 
 _ANY_TABLE = "any"
 _MOST_REASONS = 3
+_IS_VIEW = "a view, which may be slow to read: remove this comment's # to extract it"
 _FILE_ENTRY = 'files: {glob: "**"}'
 
 
@@ -185,31 +187,44 @@ def _suggestions(
     suggestions: list[Suggestion] = []
     locations = dict(known.locations) if known else {}
     for table in _shown([one for one in listed if known is None or one not in known]):
+        if table.problem is not None:
+            suggestions.append(Suggestion(table.name, problem=table.problem))
+            continue
         try:
-            config = with_table(head, table.name, own_values(table))
-            try:
-                found = suggest(table, open_source(spec_of(config)).describe())
-            except ConfigError as error:
-                if not isinstance(error.__cause__, OtherDelimiter):
-                    raise
-                table = replace(table, delimiter=str(error.__cause__))  # noqa: PLW2901 - as it is
-                config = with_table(head, table.name, own_values(table))
-                found = suggest(table, open_source(spec_of(config)).describe())
+            found, config = _suggested(head, table, spec_of)
             locations[table.name] = config.tables[table.name].location
         except ExtractError as error:
             if error.retryable:
                 raise
             found = Suggestion(table.name, problem=str(error))
-        view = "a view, which may be slow to read: remove this comment's # to extract it"
-        problem = table.problem or (view if table.is_view and not found.problem else None)
-        suggestions.append(
-            Suggestion(found.name, found.about, found.lines, problem or found.problem)
-        )
+        if table.is_view and found.problem is None:
+            found = replace(found, problem=_IS_VIEW)
+        suggestions.append(found)
     collided = dict(collisions(locations))
     return [
         Suggestion(s.name, problem=collided[s.name]) if s.name in collided else s
         for s in suggestions
     ]
+
+
+def _suggested(
+    head: SourceConfig, table: ListedTable, spec_of: Callable[[SourceConfig], ExtractSpec]
+) -> tuple[Suggestion, SourceConfig]:
+    """Describe a table, and return what to write of it, and its config.
+
+    Raises:
+        ExtractError: It cannot be extracted.
+    """
+    config = with_table(head, table.name, own_values(table))
+    try:
+        return suggest(table, open_source(spec_of(config)).describe()), config
+    except ExtractError as error:
+        if table.delimiter is None and isinstance(error.__cause__, OtherDelimiter):
+            return _suggested(head, replace(table, delimiter=str(error.__cause__)), spec_of)
+        if table.format == "json":
+            with suppress(ExtractError):
+                return _suggested(head, replace(table, format="jsonl"), spec_of)
+        raise
 
 
 def _shown(tables: Sequence[ListedTable]) -> Iterator[ListedTable]:

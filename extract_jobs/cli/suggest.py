@@ -84,14 +84,18 @@ def own_values(listed: ListedTable) -> dict[str, Any]:
     """Return the keys that a table has in any case, as in a file."""
     if listed.glob is None:
         return {}
-    delimiter = {"delimiter": listed.delimiter} if listed.delimiter else {}
-    return {"files": {"glob": listed.glob, **delimiter}}
+    return {"files": _files_values(listed)}
+
+
+def _files_values(listed: ListedTable) -> dict[str, str]:
+    values = {"glob": listed.glob, "format": listed.format, "delimiter": listed.delimiter}
+    return {key: text for key, text in values.items() if text is not None}
 
 
 def _files(listed: ListedTable) -> Iterator[str]:
     if listed.glob is not None:
-        delimiter = f", delimiter: {quoted(listed.delimiter)}" if listed.delimiter else ""
-        yield f"files: {{glob: {quoted(listed.glob)}{delimiter}}}"
+        values = (f"{key}: {quoted(text)}" for key, text in _files_values(listed).items())
+        yield f"files: {{{', '.join(values)}}}"
         yield "# mode: incremental        # only files that are new or were replaced"
 
 
@@ -165,11 +169,9 @@ def quoted(text: str) -> str:
     """Return text as a YAML scalar on one line, whatever is in it."""
     if re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII) and text.lower() not in _WORDS:
         return text
-    inner = (
-        {'"': '\\"', "\\": "\\\\"}.get(c, c) if c.isprintable() else f"\\U{ord(c):08x}"
-        for c in text
-    )
+    inner = (_ESCAPES.get(c) or (c if c.isprintable() else f"\\U{ord(c):08x}") for c in text)
     return f'"{"".join(inner)}"'
 
 
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\t": "\\t"}
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n", "none"})

@@ -14,6 +14,7 @@ class ListedTable:
         is_view: Whether its rows are stored elsewhere.
         indexed: Columns that are first in an index, whole and usable.
         glob: For files, the glob that makes the table; None for databases.
+        format: Of its files, if their names do not say it.
         delimiter: For CSV, what separates its columns; None is a comma.
         problem: Why it cannot be extracted as listed; None if it can.
         bare: Its name without the schema, if that finds it too.
@@ -25,6 +26,7 @@ class ListedTable:
     is_view: bool = False
     indexed: frozenset[str] = frozenset()
     glob: str | None = None
+    format: str | None = None
     delimiter: str | None = None
     problem: str | None = None
     bare: str | None = None

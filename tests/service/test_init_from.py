@@ -386,6 +386,33 @@ def test_a_config_beside_its_files_and_another_delimiter(
     assert cli("run", "c.yml")[0] == 0, "the commit of the first run is read"
 
 
+def test_every_file_of_a_folder_is_a_table_or_named_with_the_reason(
+    tmp_path: Path, cli: Cli
+) -> None:
+    drop = tmp_path / "in"
+    drop.mkdir()
+    (drop / "a[1].csv").write_text("a\n1\n")
+    (drop / "t.tsv").write_text("a,b\tc\n1\t2\n")
+    (drop / "array.json").write_text('[{"a": 1},\n {"a": 2}]')
+    (drop / "lines.json").write_text('{"a": 1}\n{"a": 2}\n')
+    (drop / "object.json").write_text('{\n"a": 1}\n')
+    (drop / "notes.txt").write_text("a")
+    (drop / "shop.db").write_text("a")
+    code, out, err = cli("init", "drop.yml", "--from", "in")
+    assert code == 0, err
+    assert "4 tables, and 3 as comments with the reason" in out
+    text = Path("drop.yml").read_text()
+    assert r'files: {glob: "t.tsv", format: csv, delimiter: "\t"}' in text
+    assert 'files: {glob: "array.json", format: json}' in text
+    assert 'files: {glob: "lines.json", format: jsonl}' in text
+    assert re.search(r'# "\*\.txt":  # 1 file \(notes\.txt\): the name indicates no format', text)
+    assert re.search(r'# "\*\.db":  # 1 file \(shop\.db\): a database is not read', text)
+    assert re.search(r"# object:  # .*\[ is expected", text)
+    assert tables("drop.yml") == ["a", "array", "lines", "t"]
+    assert cli("run", "drop.yml")[0] == 0
+    assert "no table is new" in cli("init", "drop.yml", "--update")[1]
+
+
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["--from", "postgresql://a:hidden@h/db"], "name that in --password-env"),
     (["--from", "oracle://a@h/db"], "can be listed"),

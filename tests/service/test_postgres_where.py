@@ -77,6 +77,7 @@ def test_the_server_judges_what_the_parser_lacks(pg_database, monkeypatch):
     pg_database.execute("create table t (a int, b text)", "insert into t values (999, 'x')")
     conditions = [
         "@ a > 2 and @(-a) = 999 and a <> @ -5",
+        "point(a, 1) <@ box '((0,0),(2,2))' or macaddr'08:00:2b:01:02:03' is null",
         "point(a, 1) ~= point(999, 1) and b is nfc normalized or inet '10.1.0.0' <<= '10.0.0.0/8'",
     ]
     if VERSION >= 14:

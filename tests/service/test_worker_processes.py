@@ -308,7 +308,7 @@ def test_nothing_starts_once_the_extract_has_ended() -> None:
     before = servers()
     with WorkerProcesses() as processes:
         worker = processes.take()
-    with pytest.raises(Interrupted, match="^stopped before its splits were read$"):
+    with pytest.raises(Interrupted, match=r"^stopped before its splits were read$"):
         processes.take()
     with pytest.raises(Interrupted, match="were ended"):
         processes.lost(worker)

@@ -497,8 +497,9 @@ def test_a_wrong_value_hides_nothing_that_does_not_depend_on_it() -> None:
         ("target: {partition_by: ['moth(at)']}",
          "target.partition_by[0]: 'moth(at)': no such function"),
         ("target: {partition_by: ['weekly(at)']}",
-         "target.partition_by[0]: 'weekly(at)': no such function; the functions are year, month, "
-         "day, hour; for a column of this name, add columns.include: [\"*\", 'weekly(at)']"),
+         "target.partition_by[0]: 'weekly(at)': no such function"),
+        ("target: {partition_by: ['sum(eur)']}",
+         "target.partition_by[0]: 'sum(eur)': no such function"),
         ("target: {partition_by: ['day(at']}",
          "target.partition_by[0]: 'day(at': expected day(column)"),
     ],
@@ -506,6 +507,12 @@ def test_a_wrong_value_hides_nothing_that_does_not_depend_on_it() -> None:
 def test_types_and_functions_that_there_are_not_are_found_offline(table: str, problem: str) -> None:
     [line] = problems_of(HEAD + DEFAULTS + f"tables: {{t: {{{table}}}}}\n")
     assert line.startswith(f"sales.yml:9: tables.t.{problem}")
+
+
+def test_a_column_whose_name_looks_like_a_function_must_be_included() -> None:
+    table = "t: {target: {partition_by: ['sum(eur)']}}"
+    [line] = problems_of(f"{HEAD}{DEFAULTS}tables: {{{table}}}\n")
+    assert line.endswith("""add columns.include: ["*", 'sum(eur)']""")
 
 
 def test_types_and_functions_that_there_are_pass_offline() -> None:

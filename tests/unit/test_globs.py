@@ -22,7 +22,9 @@ from extract_jobs.spec.globs import glob_pattern, matches
     (["c/part-0001-ab.snappy.parquet", "c/part-0002-ff.snappy.parquet"],
      {"c": "c/*.snappy.parquet"}),
     (["v1.csv", "v2_old.csv"], {"v1": "v1.csv", "v_old": "v*_old.csv"}),
-    (["data.csv", "data.txt", "README"], {"data": "data.csv"}),
+    (["data[1].csv"], {"data": "data[*].csv"}),
+    (["data[1].csv", "data[2].csv"], {"data": "data[*].csv"}),
+    (["export (1).csv", "export (2).csv"], {"export": "export (*).csv"}),
     (["o.csv", "o.jsonl", "o.csv.gz", "p.csv"],
      {"o_csv": "o.csv", "o_csv_gz": "o.csv.gz", "o_jsonl": "o.jsonl", "p": "p.csv"}),
     (["o_12345678.csv", "o_123456789.csv"],
@@ -52,8 +54,9 @@ _NAMES = st.from_regex(
 @settings(max_examples=60)
 @given(st.lists(_NAMES, max_size=8, unique=True))
 def test_every_file_with_a_format_is_in_one_table_or_named_as_a_problem(paths: list[str]) -> None:
-    found = globs_of(paths)
-    assert len({table.name for table in found}) == len(found)
+    listed = globs_of(paths)
+    assert len({table.name for table in listed}) == len(listed)
+    found = [table for table in listed if table.glob is not None]
     good = [glob_pattern(table.glob or "") for table in found if table.problem is None]
     bad = [glob_pattern(table.glob or "") for table in found if table.problem is not None]
     for path in paths:
@@ -75,6 +78,34 @@ def test_a_folder_of_nothing_alike_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_names_and_paths_have_one_rule(glob: str, name: str) -> None:
     assume("**" not in glob)
     assert matches(name, glob) == bool(glob_pattern(glob).fullmatch(name))
+
+
+def test_formats_that_names_only_suggest_are_stated() -> None:
+    found = globs_of(["a_1.tsv", "a_2.tsv", "b.TAB.gz", "c.json", "d.csv"])
+    assert [(table.glob, table.format, table.delimiter, table.problem) for table in found] == [
+        ("a_*.tsv", "csv", "\t", None),
+        ("b.TAB.gz", "csv", "\t", None),
+        ("c.json", "json", None, None),
+        ("d.csv", None, None, None),
+    ]
+
+
+def test_files_that_are_not_read_are_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"t{number}.txt" for number in (3, 1, 2, 0)]
+    paths = ["d.csv", "x/shop.db", *texts, "README", "l.xlsx", "c.yml"]
+    table, *others = globs_of(paths)
+    assert table.glob == "d.csv"
+    assert {other.glob for other in others} == {None}
+    said = {other.name: other.problem or "" for other in others}
+    assert list(said) == ["*", "*.db", "*.txt", "*.xlsx"]
+    assert said["*"].startswith(
+        "1 file (README): the name indicates no format; for CSV or JSON, add"
+    )
+    assert said["*.db"].startswith("1 file (x/shop.db): a database is not read; if it is SQLite")
+    assert said["*.txt"].startswith("4 files (t0.txt, t1.txt, t2.txt, …): the name")
+    assert said["*.xlsx"] == "1 file (l.xlsx): Excel is not read; save the sheet as CSV"
+    monkeypatch.setattr(globs, "_MOST_KINDS", 2)
+    assert [other.name for other in globs_of(paths)[1:]] == ["*", "*.xlsx"]
 
 
 def test_brackets_stand_for_themselves() -> None:

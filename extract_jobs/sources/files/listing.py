@@ -28,8 +28,15 @@ _FORMATS: dict[str, Format] = {
     "parquet": "parquet",
     "pq": "parquet",
 }
-_NOT_READ = {"avro": "Avro", "orc": "ORC", "xls": "Excel", "xlsx": "Excel", "xml": "XML"}
+_NOT_READ = {
+    "avro": "Avro", "orc": "ORC", "xls": "Excel", "xlsx": "Excel", "xml": "XML",
+    "db": "a database", "sqlite": "a database", "sqlite3": "a database",
+}  # fmt: skip
 """Formats that no library reads faithfully enough; docs/files.md says what was tried."""
+_WAYS_OUT = {
+    "Excel": "save the sheet as CSV",
+    "a database": "if it is SQLite, write a config of its own: extract-jobs init --from its path",
+}
 _COMPRESSIONS: dict[str, Compression] = {
     "gz": "gzip",
     "gzip": "gzip",
@@ -128,10 +135,10 @@ def compression_of(uri: str, given: Compression | None) -> Compression:
 
 def named_format(uri: str) -> Format | None:
     """Return the format that a file's name indicates; None if it indicates none."""
-    return _FORMATS.get(_extension(uri))
+    return _FORMATS.get(extension(uri))
 
 
-def _extension(uri: str) -> str:
+def extension(uri: str) -> str:
     """Return the extension of a file's name, without that of a compression; empty without one."""
     names = uri.rsplit("/", 1)[-1].lower().split(".")
     if len(names) > 1 and names[-1] in _COMPRESSIONS:
@@ -146,9 +153,8 @@ def format_of(uri: str, given: Format | None) -> Format:
         ConfigError: The name does not indicate one.
     """
     found = given or named_format(uri)
-    if found is None and (other := _NOT_READ.get(_extension(uri))):
-        way_out = "save the sheet as CSV" if other == "Excel" else "convert it to Parquet"
-        raise ConfigError(f"{uri}: {other} is not read; {way_out}, or narrow files.glob")
+    if found is None and (reason := not_read(uri)):
+        raise ConfigError(f"{uri}: {reason}, or narrow files.glob")
     if found is None:
         raise ConfigError(
             f"{uri}: its name indicates no format; expected one of {', '.join(_FORMATS)} (with or "
@@ -156,3 +162,11 @@ def format_of(uri: str, given: Format | None) -> Format:
             "(jsonl if each line is an object, json if the file is one array), or narrow files.glob"
         )
     return found
+
+
+def not_read(uri: str) -> str | None:
+    """Return why a file of the format that its name indicates is not read; None if it may be."""
+    other = _NOT_READ.get(extension(uri))
+    if other is None:
+        return None
+    return f"{other} is not read; {_WAYS_OUT.get(other, 'convert it to Parquet')}"
