@@ -265,17 +265,17 @@ class CommitLog:
         newest = self.newest()
         if newest is None:
             return Base(0, None)
-        outcome = self.outcome(newest)
+        outcome, finished = self.outcome(newest), None
         if outcome is None:
             logger.info("commit %d of run %s had no outcome: finishing it", newest.seq,
                         newest.run_id)  # fmt: skip
-            outcome = self.publish(newest)
+            outcome, finished = self.publish(newest), newest
         elif outcome == "voided":
             # The process that voided it may have died before it discarded every file.
             self._discard_files(newest)
         if outcome == "published":
-            return Base(newest.seq, newest)
-        return Base(newest.seq, self._known(newest.parent) if newest.parent else None)
+            return Base(newest.seq, newest, finished)
+        return Base(newest.seq, self._known(newest.parent) if newest.parent else None, finished)
 
     def recover(
         self, target_uri: str, *, abandon_after: timedelta, now: datetime, dry_run: bool = False

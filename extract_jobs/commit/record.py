@@ -270,10 +270,12 @@ class Base:
     Attributes:
         seq: The newest commit, which has an outcome; 0 for an empty log.
         published: The last published commit, None before the first.
+        finished: The newest commit if it had no outcome before it was finished.
     """
 
     seq: int
     published: Commit | None
+    finished: Commit | None = None
 
     @property
     def watermark(self) -> dict[str, str] | None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from extract_jobs.commit.at_once import each
 from extract_jobs.commit.log import CommitLog, next_commit
-from extract_jobs.commit.record import Commit, LiveFiles
+from extract_jobs.commit.record import Base, Commit, LiveFiles
 from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, WriteFailed
 from extract_jobs.iceberg.change import Layout
 from extract_jobs.storage import Storage, WrittenFile
@@ -24,6 +24,9 @@ _CHUNK_BYTES = 8 * 2**20
 
 def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
     """Publish a commit whose files, columns and watermark are those of an earlier commit.
+
+    A newest commit without an outcome is brought to it first. If the table is not rolled back then,
+    the error says so.
 
     Args:
         log: The table's.
@@ -36,11 +39,24 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
 
     Raises:
         ConfigError: There is nothing to go back to: no such commit, its files are gone, or it adds
-            to files of other intervals; or the target is another one now. Nothing has changed.
-        CommitConflict: A run committed meanwhile. Nothing has changed.
+            to files of other intervals; or the target is another one now. Nothing else has changed.
+        CommitConflict: A run committed meanwhile. Nothing else has changed.
         WriteFailed: Storage failed. If the commit was prepared, the next run finishes it.
     """
     base = log.finish_last()
+    try:
+        return _rolled_back(log, base, seq, run_id=run_id, keep=keep)
+    except ExtractError as error:
+        if base.finished is None:
+            raise
+        outcome = "published" if base.finished is base.published else "voided"
+        raise type(error)(
+            f"{error}. Before that, commit {base.finished.seq} of run {base.finished.run_id}, "
+            f"which had no outcome, was {outcome}"
+        ) from error
+
+
+def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: bool) -> Commit:
     wanted = _wanted(log, seq, base.published)
     log.check_target(wanted)
     live = log.live(wanted)
@@ -52,7 +68,7 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
                 "read rows again, start the table over, or run a backfill"
             )
     layout = _layout(log, base.published, wanted, live)
-    staged = _staged(log, live, wanted)
+    staged = _staged(log, base.published, live, wanted)
     commit = next_commit(
         base,
         replaces=None,
@@ -114,9 +130,11 @@ def _layout(
     )
 
 
-def _staged(log: CommitLog, live: Sequence[LiveFiles], wanted: Commit) -> list[WrittenFile]:
+def _staged(
+    log: CommitLog, last: Commit | None, live: Sequence[LiveFiles], wanted: Commit
+) -> list[WrittenFile]:
     """Stage a copy of every file; after a failure none is left staged."""
-    now = {file.staged.uri for file in log.live_files(log.finish_last().published)}
+    now = {file.staged.uri for file in log.live_files(last)}
     kept = log.kept.by_name()
     files = [file for one in live for file in one.files]
     sources = {
