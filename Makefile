@@ -75,7 +75,7 @@ $(READY): pyproject.toml uv.lock | $(BIN)/python
 # A second environment: the tests that start Spark run on both versions that the runtimes have.
 $(SPARK4)/.ready: pyproject.toml uv.lock | $(READY)
 	@UV_PROJECT_ENVIRONMENT=$(SPARK4) $(BIN)/uv sync -q --frozen --all-extras \
-	  --python $(BIN)/python --no-group spark3 --group spark4
+	  --python $(BIN)/python --no-group spark3 --no-group spark3-iceberg --group spark4
 	@touch $@
 
 # Classes of Spark as a JVM lays them out in memory, for JVMs that tests start.

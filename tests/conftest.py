@@ -64,7 +64,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     from pyspark.sql import SparkSession
 
     from extract_jobs.spark.java import bundled_java_home
-    from tests.support.jdbc import session_jars
+    from tests.support.iceberg_jars import iceberg_jars
+    from tests.support.jdbc import jdbc_jars
 
     os.environ.update(
         JAVA_HOME=str(bundled_java_home()),
@@ -85,7 +86,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.eventLog.enabled": "true",
         "spark.eventLog.compress": "false",
         "spark.eventLog.dir": (scratch / "events").as_uri(),
-        "spark.jars": session_jars(),
+        "spark.jars": ",".join(map(str, (*jdbc_jars(), *iceberg_jars(scratch)))),
         "spark.local.dir": str(scratch / "local"),
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "2",

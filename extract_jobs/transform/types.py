@@ -72,7 +72,9 @@ def stored_type(data_type: pa.DataType) -> pa.DataType:
     return data_type
 
 
-_SIGNED = {
+_IN_ICEBERG = {
+    pa.int8(): pa.int32(),
+    pa.int16(): pa.int32(),
     pa.uint8(): pa.int32(),
     pa.uint16(): pa.int32(),
     pa.uint32(): pa.int64(),
@@ -83,8 +85,11 @@ _SIGNED = {
 
 
 def iceberg_type(data_type: pa.DataType) -> pa.DataType:
-    """Return the file type in an Iceberg table, which has no unsigned integers."""
-    return _SIGNED.get(data_type, data_type)
+    """Return the file type in an Iceberg table, whose integers are signed, of 32 or 64 bits.
+
+    Most readers take a narrower one too, but Spark fails on it once the column is widened to 64.
+    """
+    return _IN_ICEBERG.get(data_type, data_type)
 
 
 def iceberg_promotes(older: pa.DataType, newer: pa.DataType) -> bool:

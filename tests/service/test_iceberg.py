@@ -243,7 +243,7 @@ def test_a_publisher_that_finds_files_gone_keeps_what_readers_see(lake: IcebergL
 
 ALTERATIONS: list[tuple[str, str, str, str]] = [
     ("int32", "int64", "2", "9000000000"),
-    ("int16", "int32", "2", "70000"),
+    ("int16", "int64", "2", "70000"),
     ("float32", "float64", "0.5", "0.1"),
     ("decimal(9,2)", "decimal(12,2)", "1.25", "1234567890.25"),
     ("decimal(18,2)", "decimal(38,2)", "1.25", "12345678901234567890123456.25"),

@@ -25,9 +25,9 @@ SESSION_JARS = ("h2", "postgresql", "mariadb-java-client")
 added to the running session when it is used, as ``connection.jars`` does."""
 
 
-def session_jars() -> str:
-    """Return the session's setting ``spark.jars``."""
-    return ",".join(str(jar(name)) for name in SESSION_JARS)
+def jdbc_jars() -> list[Path]:
+    """Return the drivers that the session has from the start."""
+    return [jar(name) for name in SESSION_JARS]
 
 
 @dataclass(frozen=True)
