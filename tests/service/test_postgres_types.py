@@ -48,6 +48,12 @@ def tortured(pg: Server) -> Iterator[Server]:
         f"{name} {kind}, fine_{name} {kind}" for name, (kind, _, _) in UNFAITHFUL.items()
     )
     server.execute(f"create table unfaithful (n int, {columns})")
+    server.execute(
+        "create view tortured_view as select * from torture",
+        "create table tortured_parts (like torture) partition by range (n)",
+        "create table tortured_part partition of tortured_parts default",
+        "insert into tortured_parts select * from torture",
+    )
     for n, picked in enumerate([(2, 2), (None, 2), (1, 2), (1, 2)]):
         values = [v[i] if i else "null" for v in UNFAITHFUL.values() for i in picked]
         server.execute(f"insert into unfaithful values ({n}, {', '.join(values)})")
@@ -91,6 +97,35 @@ def test_every_type_arrives_as_psql_prints_it(tortured, monkeypatch, tmp_path, w
         expected = exact_texts([meant(row[i], kind) for row in printed])
         assert exact_texts(arrow.column(names[i]).to_pylist()) == expected, name
         assert exact_texts(by_duckdb.column(names[i]).to_pylist()) == expected, name
+
+
+RELATIONS = {
+    "splits": {"extract_table": "torture", "split": {"target_bytes": 8192}},
+    "view": {"extract_table": "tortured_view", "where": "n >= 0"},
+    "query": {"query": "select * from torture union all select * from torture where false"},
+    "partition": {"extract_table": "tortured_parts"},
+}
+
+
+@pytest.mark.parametrize("policy", ["null", "string"])
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_every_way_to_a_type_and_every_policy_gives_what_psql_prints(
+    tortured, monkeypatch, relation, policy
+):
+    """What reads a column differs by policy, and the server drops a precision easily."""
+    wanted = RELATIONS[relation]
+    found = source(tortured, monkeypatch, lossy_types=policy, **wanted)
+    read = read_all(found).sort_by("n")
+    names = [f"c{i}" for i in range(len(TYPES))]
+    printed = psql(tortured, f"select {', '.join(names)} from torture order by n")
+    for i, (name, (kind, _)) in enumerate(TYPES.items()):
+        column = read.column(names[i])
+        if column.type == kind:
+            expected = exact_texts([meant(row[i], kind) for row in printed])
+            assert exact_texts(column.to_pylist()) == expected, name
+        else:
+            assert policy == "string", name
+            assert column.to_pylist() == [row[i] for row in printed], name
 
 
 def test_each_rule_of_the_docs_is_what_happens(tortured, monkeypatch):

@@ -124,6 +124,43 @@ def test_values_arrive_as_they_are_whatever_the_jvms_zone(
     assert set(found.column("BIG").to_pylist()) == {"1234567890123456789012345678901234567890.12"}
 
 
+def test_no_digit_is_lost_on_the_way_through_text(spark: SparkSession, tmp_path: Path) -> None:
+    """A cast to a short text drops its end, and DECFLOAT calls itself a float."""
+    database = h2(spark)
+    huge, digits = "7" * 1500, "12345678901234567890.1234567891"
+    database.execute(
+        'create table "T" (id int, n numeric(2000), f decfloat(30), d date)',
+        f"""insert into "T" values (1, {huge}, {digits}, date '12345-06-07')""",
+    )
+    spec = database.spec(tmp_path, "PUBLIC.T", lossy_types="string")
+    run_extract(spec, spark=spark)
+    assert read_target(tmp_path).to_pylist() == [
+        {"ID": 1, "N": huge, "F": digits, "D": "12345-06-07"}
+    ]
+
+
+def test_a_number_with_more_digits_than_an_unknown_driver_says_is_not_rounded(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H2 says that a DECFLOAT has no digits after the point."""
+    monkeypatch.setattr("extract_jobs.sources.jdbc.drivers.DRIVERS", ())
+    database = h2(spark)
+    database.execute(
+        "create table t (id int, n decimal(10,2), f decfloat(20))",
+        "insert into t values (1, 2.5, 3)",
+    )
+    connection = {"url": database.url, "user": "sa", "password_env": "JDBC_PASSWORD",
+                  "driver": "org.h2.Driver"}  # fmt: skip
+    spec = database.spec(tmp_path, "PUBLIC.T", connection=connection)
+    run_extract(spec, spark=spark)
+    [row] = read_target(tmp_path).to_pylist()
+    assert row == {"ID": 1, "N": Decimal("2.50"), "F": Decimal(3)}
+    database.execute("update t set f = 12345678.75")
+    with pytest.raises(TypeNotRepresentable, match=r"F \(DECFLOAT.* more digits") as caught:
+        run_extract(spec.model_copy(update={"run_id": "run-2"}), spark=spark)
+    assert "12345678" not in str(caught.value)
+
+
 def test_derbys_values_arrive(spark: SparkSession, tmp_path: Path) -> None:
     database = derby(spark)
     database.execute(

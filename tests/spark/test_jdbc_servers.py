@@ -175,11 +175,11 @@ def test_mariadb(
     server.execute(
         "create table `or``ders` (id int primary key, `a b` varchar(20), u bigint unsigned,"
         " ti tinyint(1), y year, at timestamp(6) null, ts datetime(6), d date, n decimal(12,3),"
-        " n65 decimal(65,2), b varbinary(10), j json, e enum('x', 'y'))",
+        " n65 decimal(65,2), b varbinary(10), j json, e enum('x', 'y'), f float)",
         "insert into `or``ders` values (1, 'back\\\\slash ''é☃😀', 18446744073709551615, 5, 1999,"
         " '2021-03-14 02:30:00.123456', '2021-03-14 02:30:00.000001', '1500-01-01', -0.5, 1e40,"
-        " x'00ff', '{\"a\": 1}', 'y'), (-3, null, null, null, null, null, null, null, null, null,"
-        " null, null, null)",
+        " x'00ff', '{\"a\": 1}', 'y', 16777215), (-3, null, null, null, null, null, null, null,"
+        " null, null, null, null, null, null)",
     )
 
     def spec(**changes: Any) -> ExtractSpec:
@@ -196,7 +196,7 @@ def test_mariadb(
         "at": datetime(2021, 3, 14, 2, 30, 0, 123456, tzinfo=UTC),
         "ts": datetime(2021, 3, 14, 2, 30, 0, 1), "d": date(1500, 1, 1),
         "n": Decimal("-0.500"), "n65": "1" + 40 * "0" + ".00", "b": b"\x00\xff",
-        "j": '{"a": 1}', "e": "y",
+        "j": '{"a": 1}', "e": "y", "f": 16777215.0,
     }  # fmt: skip
     source = open_source(spec(), spark)
     highest = {name: source.highest(name) for name in ("at", "a b", "u")}

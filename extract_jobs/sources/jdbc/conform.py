@@ -6,6 +6,7 @@ in the JVM's zone: an hour that daylight saving skips would arrive as another.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,10 +54,19 @@ class JdbcConform:
                 if lost:
                     nulled[column.name] = lost
             else:
-                found = exact_cast(values, column.arrow_type)
+                found = _exact(values, column)
             arrays.append(found)
         schema = pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
         return pa.RecordBatch.from_arrays(arrays, schema=schema), nulled
+
+
+def _exact(values: pa.Array, column: Column) -> pa.Array:
+    with contextlib.suppress(pa.ArrowInvalid):  # its message quotes the value
+        return exact_cast(values, column.arrow_type)
+    raise TypeNotRepresentable(
+        f"column {column.name} ({column.source_type}) holds a value with more digits than its "
+        f"driver says: cast it to {column.arrow_type} or to text in a query, or exclude it"
+    )
 
 
 def parse(texts: pa.Array, target: pa.DataType) -> tuple[pa.Array, int]:

@@ -14,10 +14,12 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from pyarrow.types import is_decimal
 
 from extract_jobs.errors import ExtractError, SourceQueryFailed
 from extract_jobs.schema import Column
 from extract_jobs.sources.jdbc.conform import JdbcConform
+from extract_jobs.sources.jdbc.dialects import PLAIN
 from extract_jobs.sources.jdbc.drivers import driver_properties, url_for_spark
 from extract_jobs.sources.jdbc.errors import connect_error, statement_error, thrown
 from extract_jobs.sources.jdbc.jvm import Jvm
@@ -88,7 +90,14 @@ class JdbcReader:
     def _options(self, split: Split) -> dict[str, str]:
         jvm, connection = self.jvm, self.jvm.connection
         names = [f"c{i}" for i in range(len(self.columns))]
-        types = (spark_type(column.arrow_type) for column in self.columns)
+        # An unknown driver's scale may be less than its values', which Spark would round to it.
+        exact = self.relation.dialect is not PLAIN
+        types = (
+            spark_type(column.arrow_type)
+            if exact or not is_decimal(column.arrow_type)
+            else "string"
+            for column in self.columns
+        )
         options = {
             "url": url_for_spark(jvm.url),
             "driver": jvm.driver_class,

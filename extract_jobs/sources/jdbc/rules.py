@@ -116,6 +116,8 @@ EMBEDDED_RULES = (
     Rule(
         ("uuid",), "string", "As its text, for which JDBC has no type.", "cast({} as varchar(36))"
     ),
+    # Its JDBC type is a float, which would cost digits.
+    Rule(("decfloat",), "wide decimal", "All digits of a number whose point floats."),
 )
 """H2 and HSQLDB."""
 
@@ -134,6 +136,9 @@ MYSQL_RULES = (
     # 1900, so 0 selects the same rows.
     Rule(("year",), "int16", _AS_IT_IS, "cast({} as signed)",
          literal="if({text} between 1 and 1900, 0, {text})"),
+    # The server prints six digits of a float, and all of a double.
+    Rule(("float", "float unsigned"), "float32", "Its exact value, not the 6 digits that are "
+         "printed.", "({} * 1e0)"),
     Rule(("bit",), "refused", "The driver gives a number or bytes by its width; cast it in a "
          "query, or use the source mysql."),
     Rule(("geometry", "point", "linestring", "polygon"), "refused", _NO_TEXT),

@@ -11,9 +11,11 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from extract_jobs.errors import SourceMoved
 from extract_jobs.schema import Column
 from extract_jobs.sources.postgres.sql import operator, quote_text
 from extract_jobs.transform.exact_cast import exact_cast
+from extract_jobs.transform.types import kind
 
 
 def failure_condition(value: str, arrow: pa.DataType) -> str | None:
@@ -41,16 +43,16 @@ def _element_condition(value: str, arrow: pa.DataType) -> str | None:
     if pa.types.is_decimal(arrow):
         return f"'NaN'::pg_catalog.numeric {operator('=')} {value}"
     if pa.types.is_date(arrow):
-        kind, last = "date", "9999-12-31"
+        name, last = "date", "9999-12-31"
     elif pa.types.is_timestamp(arrow):
-        kind = "timestamptz" if arrow.tz else "timestamp"
+        name = "timestamptz" if arrow.tz else "timestamp"
         last = "9999-12-31 23:59:59.999999" + ("+00" if arrow.tz else "")
     else:
         return None
     first = {"date": "0001-01-01", "timestamp": "0001-01-01 00:00:00"}.get(
-        kind, "0001-01-01 00:00:00+00"
+        name, "0001-01-01 00:00:00+00"
     )
-    first, last = (f"{quote_text(text)}::pg_catalog.{kind}" for text in (first, last))
+    first, last = (f"{quote_text(text)}::pg_catalog.{name}" for text in (first, last))
     return f"{first} {operator('>')} {value} or {last} {operator('<')} {value}"
 
 
@@ -66,11 +68,27 @@ def pad_width(column: Column) -> int | None:
     return int(found[1]) if found and as_its_type else None
 
 
+def _is_of_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if pa.types.is_list(found) and pa.types.is_list(wanted):
+        return _is_of_kind(found.value_type, wanted.value_type)
+    return kind(found) == kind(wanted)
+
+
 def conform(values: pa.Array, column: Column) -> pa.Array:
     """Convert what DuckDB or psycopg returned for a column to exactly its Arrow type.
 
     ``char(n)`` gets its padding back.
+
+    Raises:
+        SourceMoved: The values came as another kind, such as doubles for a decimal, so that digits
+            may be missing already.
     """
+    if not _is_of_kind(values.type, column.arrow_type):
+        raise SourceMoved(
+            f"column {column.name} ({column.source_type}) came as {values.type} instead of "
+            f"{column.arrow_type}, which may have cost digits: its type was changed while it was "
+            "read. A retry makes a new plan"
+        )
     width = pad_width(column)
     if width is not None and pa.types.is_list(column.arrow_type):
         # Row by row: arrays of char(n) are too rare to justify offset arithmetic.
