@@ -84,7 +84,10 @@ class Peer:
             ["venv", "-q", "--clear", "--python", sys.executable, folder],
             ["pip", "install", "-q", "--python", folder, "-r", listed],
         ):
-            done = subprocess.run([uv, *command], check=False, capture_output=True, text=True)
+            # Elsewhere, because uv applies the constraints of a project that it is called in.
+            done = subprocess.run(
+                [uv, *command], check=False, capture_output=True, text=True, cwd=Path.home()
+            )
             if done.returncode:
                 raise RuntimeError(" ".join(done.stderr.split())[-300:])
         shutil.copy(listed, made)
@@ -174,6 +177,7 @@ class Worker:
 
         Raises:
             PeerDied: The process ended, or took longer than `SECONDS`.
+            RuntimeError: The script of ours or its environment lacks something.
         """
         process = self._process = self._process or self._started()
         assert process.stdin is not None
@@ -190,7 +194,10 @@ class Worker:
         answer = process.stdout.readline()
         if not answer:
             raise self._dead("the process ended")
-        return json.loads(answer).get("error")
+        said = json.loads(answer)
+        if "broken" in said:
+            raise RuntimeError(f"{self._peer.title}: {said['broken']}")
+        return said.get("error")
 
     def _started(self) -> subprocess.Popen[str]:
         script, *arguments = self._peer.script
@@ -243,8 +250,7 @@ def extract(
     job = {
         "database": table.database, "host": table.host, "port": table.port, "user": USER,
         "password": PASSWORD, "name": table.name, "table": table.table, "key": table.key,
-        "columns": list(columns), "folder": str(folder),
-        "jars": ",".join(str(jar(name)) for name in ("postgresql", "mariadb-java-client")),
+        "columns": list(columns), "folder": str(folder), "jars": jars(),
     }  # fmt: skip
     try:
         reason = worker.ask(job)
@@ -261,6 +267,11 @@ def extract(
         **extract(worker, table, columns[:middle], folder / "a"),
         **extract(worker, table, columns[middle:], folder / "b"),
     }
+
+
+def jars() -> str:
+    """Return the JDBC drivers' files, separated by commas."""
+    return ",".join(str(jar(name)) for name in ("postgresql", "mariadb-java-client"))
 
 
 def _readable(folder: Path) -> bool:

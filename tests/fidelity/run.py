@@ -24,7 +24,7 @@ KEPT = ROOT / ".bench" / "fidelity"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run what the arguments choose; 1 if a tool could not be installed."""
+    """Run what the arguments choose; 1 if a tool could not be installed that can be elsewhere."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--database", action="append", choices=list(TABLES))
     parser.add_argument("--only", action="append", choices=[peer.name for peer in PEERS])
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.page_only:
         chosen = [peer for peer in PEERS if peer.name in (arguments.only or [peer.name])]
         ready = [peer for peer in chosen if _prepared(peer)]
-        failed = len(ready) < len(chosen)
+        failed = any(peer not in ready and not peer.unavailable for peer in chosen)
         for database in arguments.database or TABLES:
             with TABLES[database]() as table:
                 for peer in ready:

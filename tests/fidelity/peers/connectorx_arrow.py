@@ -6,7 +6,7 @@ from serve import Job, serve
 
 
 def extract(job: Job) -> None:
-    table = connectorx.read_sql(job.uri(), job.query, return_type="arrow")
+    table = connectorx.read_sql(job.uri(), job.query, return_type="arrow", **job.options)
     pyarrow.parquet.write_table(table, job.file)
 
 

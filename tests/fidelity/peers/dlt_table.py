@@ -5,7 +5,7 @@
 
 import os
 import sys
-import uuid
+from pathlib import Path
 
 os.environ.update(RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="CRITICAL")
 
@@ -21,6 +21,10 @@ SCHEMES = {"postgres": "postgresql+psycopg2", "mysql": "mysql+pymysql",
 
 def extract(job: Job) -> None:
     engine = sa.create_engine(job.uri(SCHEMES[job.database]))
+    options = dict(job.options)
+    if cursor := options.pop("incremental", None):
+        options["incremental"] = dlt.sources.incremental(**cursor)
+    table_format = options.pop("table_format", None)
     table = sql_table(
         credentials=job.uri(SCHEMES[job.database]) if BACKEND == "connectorx" else engine,
         table=job.table,
@@ -28,14 +32,24 @@ def extract(job: Job) -> None:
         backend=BACKEND,
         reflection_level="full_with_precision",
         backend_kwargs=KWARGS.get(BACKEND, {}),
+        **options,
     )
     pipeline = dlt.pipeline(
-        pipeline_name=f"fidelity_{uuid.uuid4().hex[:12]}",
+        pipeline_name="fidelity",
         pipelines_dir=f"{job.folder}/_state",
         destination=dlt.destinations.filesystem(bucket_url=f"file://{job.folder}/lake"),
         dataset_name="d",
     )
-    pipeline.run(table, table_name="extracted", loader_file_format="parquet")
+    kind = {"table_format": table_format} if table_format else {"loader_file_format": "parquet"}
+    pipeline.run(table, table_name="extracted", **kind)
+    if table_format == "delta":
+        import deltalake
+        import pyarrow.parquet
+
+        # What the Delta table holds, without the files that it has replaced.
+        rows = deltalake.DeltaTable(f"{job.folder}/lake/d/extracted").to_pyarrow_table()
+        Path(job.folder, "rows").mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(rows, f"{job.folder}/rows/rows.parquet")
 
 
 KWARGS = {"connectorx": {"return_type": "arrow"}}

@@ -26,6 +26,7 @@ def run(job: Job) -> None:
                 "state_uri": f"{job.folder}/state",
                 "report_uri": f"{job.folder}/report.json",
             }
+            | job.options
         )
     )
 

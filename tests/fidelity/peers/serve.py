@@ -32,6 +32,8 @@ class Job(NamedTuple):
     """An existing, empty folder for Parquet files, at any depth."""
     jars: str
     """JDBC drivers, separated by commas."""
+    options: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, which nobody changes
+    """What the peer's script knows beside: cursors, partitions, dispositions."""
 
     @property
     def selected(self) -> list[str]:
@@ -69,6 +71,10 @@ class Job(NamedTuple):
         }
 
 
+BROKEN = (ImportError, FileNotFoundError, NameError)
+"""What a script of ours or its environment raises that is incomplete: no verdict on the peer."""
+
+
 def serve(extract: Callable[[Job], None]) -> None:
     """Answer every job of standard input until it ends."""
     answers = os.fdopen(os.dup(1), "w")
@@ -82,5 +88,6 @@ def serve(extract: Callable[[Job], None]) -> None:
         except BaseException as error:  # noqa: BLE001 - a panic of Rust is no Exception
             while (cause := error.__cause__) is not None:
                 error = cause
-            answer["error"] = f"{type(error).__name__}: {error}"[:2000]
+            kind = "broken" if isinstance(error, BROKEN) else "error"
+            answer[kind] = f"{type(error).__name__}: {error}"[:2000]
         print(json.dumps(answer), file=answers, flush=True)
