@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from extract_jobs.cli.each_table import each_table
 from extract_jobs.cli.selection import selected_config, specs_of
-from extract_jobs.cli.status import status_asker
+from extract_jobs.cli.status import named_tracking, status_asker
 from extract_jobs.cli.table_status import newest_report
 from extract_jobs.errors import EXIT_DONE, ConfigError, ExtractError, error_line
 from extract_jobs.reporting.page import TableRun, page_summary, report_page
 from extract_jobs.reporting.table_state import TableStatus
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import open_storage
+from extract_jobs.tracking.execution_page import newest_run, with_units
+from extract_jobs.tracking.listed_items import ListedItems
 
 _AT_ONCE = 32
 
@@ -30,10 +34,16 @@ def command(arguments: argparse.Namespace) -> int:
     specs = specs_of(config, arguments, "none")
     now = datetime.now(UTC)
     ask = partial(status_asker(arguments, config), now=now)
+    tracking, items = named_tracking(arguments), ListedItems(open_storage)
 
     def run_of(spec: ExtractSpec) -> TableRun:
-        found = newest_report(spec)
-        return TableRun(ask(spec), *(found or ()))
+        tracked = list(tracking.by_table(spec.table_id)) if tracking else []
+        if not tracked:
+            found = newest_report(spec)
+            return TableRun(ask(spec), *(found or ()))
+        run = newest_run(tracked, lambda uri: open_storage(uri).read(uri))
+        last = max(tracked, key=lambda one: one.updated_at)
+        return with_units(replace(run, status=ask(spec)), last, items)
 
     runs = [
         TableRun(TableStatus(spec.extract_table, "damaged", error_line(answer)))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import uuid
 
 from extract_jobs.cli.recover import bring_catalog_up_to_date
 from extract_jobs.cli.selection import selected_spec
-from extract_jobs.commit.rollback import roll_back
+from extract_jobs.commit.rollback import roll_back, run_id_of_rollback
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.errors import EXIT_DONE, printable
 from extract_jobs.reporting.figures import counted, size_text
@@ -23,7 +22,7 @@ def command(arguments: argparse.Namespace) -> int:
     """
     spec = selected_spec(arguments)
     log = commit_log(spec)
-    run_id = f"rollback-to-{arguments.to}-{uuid.uuid4().hex[:8]}"
+    run_id = run_id_of_rollback(arguments.to)
     done = roll_back(log, arguments.to, run_id=run_id, keep=spec.keep_retired is not None)
     rows, size = sum(f.rows for f in done.files), sum(f.staged.size for f in done.files)
     kept = "kept" if done.keeps_retired or log.table is not None else "deleted"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from extract_jobs.cli.each_table import each_table
 from extract_jobs.cli.selection import selected_config, specs_of
@@ -22,6 +23,9 @@ from extract_jobs.errors import EXIT_DONE, ExtractError, StopRequested, error_li
 from extract_jobs.reporting.figures import aligned, count_text, counted, rough_age, spark_line
 from extract_jobs.reporting.table_state import TROUBLE, TableStatus
 from extract_jobs.spec.extract_spec import ExtractSpec
+
+if TYPE_CHECKING:
+    from extract_jobs.tracking.table import Tracking
 
 _AT_ONCE = 32
 """Tables that are queried at a time: each waits for storage a dozen times."""
@@ -98,16 +102,22 @@ def status_asker(arguments: argparse.Namespace, config: SourceConfig) -> Callabl
 
 
 def _asker(arguments: argparse.Namespace) -> Callable[..., TableStatus]:
-    name = arguments.tracking_table or os.environ.get("TRACKING_TABLE")
-    late = arguments.overdue
-    if not name:
+    tracking, late = named_tracking(arguments), arguments.overdue
+    if tracking is None:
         return lambda spec, now: table_status(spec, now, overdue=late)
-    from extract_jobs.tracking.table import Tracking, client_from_environment, utc_now
-
-    tracking = Tracking(client_from_environment(), name, utc_now)
     return lambda spec, now: table_status(
         spec, now, overdue=late, runs=list(tracking.by_table(spec.table_id))
     )
+
+
+def named_tracking(arguments: argparse.Namespace) -> Tracking | None:
+    """Return the tracking table that the command line or ``TRACKING_TABLE`` names, if any."""
+    name = arguments.tracking_table or os.environ.get("TRACKING_TABLE")
+    if not name:
+        return None
+    from extract_jobs.tracking.table import Tracking, client_from_environment, utc_now
+
+    return Tracking(client_from_environment(), name, utc_now)
 
 
 def status_text(found: Sequence[TableStatus], now: datetime) -> str:

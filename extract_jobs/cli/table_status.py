@@ -11,6 +11,7 @@ from typing import Literal
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.record_check import number_in
+from extract_jobs.commit.rollback import is_rollback
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.figures import counted, rough_age, size_text
@@ -70,7 +71,8 @@ def table_status(
         last = newest
         if newest is not None and outcome != "published":
             last = log.read(newest.parent) if newest.parent else None
-        commits = list(islice(_chain(log, last), TREND_RUNS))
+        of_runs = (one for one in _chain(log, last) if not is_rollback(one))
+        commits = list(islice(of_runs, TREND_RUNS))
     except ConfigError as error:
         return TableStatus(spec.extract_table, "damaged", str(error))
     times = _publish_times(log, commits)

@@ -20,6 +20,17 @@ from extract_jobs.iceberg.change import Layout
 from extract_jobs.storage import Storage, WrittenFile
 
 _CHUNK_BYTES = 8 * 2**20
+_RUN_ID = "rollback-to-"
+
+
+def run_id_of_rollback(seq: int) -> str:
+    """Return a run_id for rolling back to a commit, used once."""
+    return f"{_RUN_ID}{seq}-{uuid.uuid4().hex[:8]}"
+
+
+def is_rollback(commit: Commit) -> bool:
+    """Return whether a commit is a rollback: it holds rows of an earlier commit, and no run's."""
+    return commit.run_id.startswith(_RUN_ID)
 
 
 def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:

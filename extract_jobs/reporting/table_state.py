@@ -26,7 +26,7 @@ class TableStatus:
         succeeded_at: When its last successful run ended, UTC; None if there was none.
         watermark: The last committed one, as text; None without one.
         watermark_at: The same as a time, UTC, if it is one.
-        rows: Rows of each of its last published commits, oldest first, a few at most.
+        rows: Rows of each of its runs' last published commits, oldest first, a few at most.
     """
 
     table: str

@@ -135,7 +135,9 @@ class Storage(Protocol):
                 any later read raises `SourceUnavailable` if it was replaced or deleted.
         """
 
-    def put(self, uri: str, data: bytes, *, private: bool = False) -> None:
+    def put(
+        self, uri: str, data: bytes, *, private: bool = False, content_type: str | None = None
+    ) -> None:
         """Write an object, replacing what is there, atomically.
 
         Args:
@@ -143,6 +145,7 @@ class Storage(Protocol):
             data: All of it.
             private: Whether only this process's user may read it, where files have permissions of
                 their own. In S3 the bucket's policy says who may.
+            content_type: What a browser is told that it is. Files have no such field.
         """
 
     def put_if_absent(self, uri: str, data: bytes) -> bytes:

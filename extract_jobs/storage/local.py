@@ -69,7 +69,10 @@ class LocalStorage:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
-    def put(self, uri: str, data: bytes, *, private: bool = False) -> None:
+    def put(
+        self, uri: str, data: bytes, *, private: bool = False, content_type: str | None = None
+    ) -> None:
+        del content_type
         path, mode = to_path(uri), 0o600 if private else 0o666
         with local_errors("write", uri), temporary(path, data, mode) as draft:
             draft.replace(path)

@@ -107,11 +107,14 @@ class S3Storage:
         etag = listed.etag if listed else None
         return cast("IO[bytes]", S3File(self._client, uri, found.size, etag))
 
-    def put(self, uri: str, data: bytes, *, private: bool = False) -> None:
+    def put(
+        self, uri: str, data: bytes, *, private: bool = False, content_type: str | None = None
+    ) -> None:
         del private
         bucket, key = split_uri(uri)
+        more = {"ContentType": content_type} if content_type else {}
         with s3_errors("PutObject", uri):
-            self._client.put_object(Bucket=bucket, Key=key, Body=data)
+            self._client.put_object(Bucket=bucket, Key=key, Body=data, **more)
 
     def put_if_absent(self, uri: str, data: bytes) -> bytes:
         """Write an object only if it is absent.

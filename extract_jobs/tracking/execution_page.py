@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -50,12 +50,12 @@ def write_execution_page(
     items = ListedItems(open_storage)
     newest = {run.extract_table: run for run in sorted(runs, key=lambda run: run.updated_at)}
     found = [
-        replace(run, units=_units(run, newest[run.status.table], items))
+        with_units(run, newest[run.status.table], items)
         for run in table_runs(runs, lambda uri: open_storage(uri).read(uri))
     ]
     page = report_page(runs[0].source_name, found[:MOST_TABLES], now, left_out=found[MOST_TABLES:])
     uri = join(folder, PAGE_NAME)
-    open_storage(uri).put(uri, page.encode())
+    open_storage(uri).put(uri, page.encode(), content_type="text/html; charset=utf-8")
     return uri
 
 
@@ -66,10 +66,14 @@ def _execution_folder(run: TrackedRun) -> str | None:
     return parts[0] if is_one else None
 
 
-def _units(run: TableRun, tracked: TrackedRun, items: ListedItems) -> Mapping[str, float]:
-    """Return what a run used, as an estimate; empty if its job's size or time is not known."""
+def with_units(run: TableRun, tracked: TrackedRun, items: ListedItems) -> TableRun:
+    """Return a run with an estimate of what it used, if its job's size and time are known.
+
+    Raises:
+        WriteFailed: Storage failed.
+    """
     item = items.of(tracked) if run.report else None
-    return cost_units(item, run.seconds) if item and run.seconds else {}
+    return replace(run, units=cost_units(item, run.seconds)) if item and run.seconds else run
 
 
 def table_runs(runs: Iterable[TrackedRun], read: Callable[[str], bytes | None]) -> list[TableRun]:
@@ -83,17 +87,23 @@ def table_runs(runs: Iterable[TrackedRun], read: Callable[[str], bytes | None]) 
         TimeoutError: Reading the reports takes too long.
     """
     tables: dict[str, list[TrackedRun]] = {}
-    for run in sorted(runs, key=lambda run: run.updated_at):
+    for run in runs:
         tables.setdefault(run.extract_table, []).append(run)
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(
-            pool.map(lambda own: _table_run(own, read), tables.values(), timeout=_READ_SECONDS)
+            pool.map(lambda own: newest_run(own, read), tables.values(), timeout=_READ_SECONDS)
         )
     return sorted(found, key=lambda run: TROUBLE.index(run.status.state))
 
 
-def _table_run(runs: Sequence[TrackedRun], read: Callable[[str], bytes | None]) -> TableRun:
-    """Return a table's newest run with its report; ``runs`` are in the order of their ends."""
+def newest_run(runs: Iterable[TrackedRun], read: Callable[[str], bytes | None]) -> TableRun:
+    """Return a table's newest run with its report.
+
+    Args:
+        runs: One or more of the table's, in any order.
+        read: Returns an object's bytes; None if there is none.
+    """
+    runs = sorted(runs, key=lambda run: run.updated_at)
     newest = runs[-1]
     good = [run for run in runs if run.status == "SUCCEEDED"]
     report = _report(newest.report_uri, read)

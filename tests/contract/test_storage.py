@@ -88,6 +88,18 @@ def place(
         assert not stray
 
 
+def test_what_is_put_has_the_content_type_that_is_given(place: Place) -> None:
+    uri = place.at("page.html")
+    place.storage.put(uri, b"<p>", content_type="text/html; charset=utf-8")
+    assert place.storage.read(uri) == b"<p>"
+    if place.is_s3:
+        bucket, key = uri.removeprefix("s3://").split("/", 1)
+        client = boto3.session.Session().client("s3", region_name="us-east-1")
+        assert client.head_object(Bucket=bucket, Key=key)["ContentType"] == (
+            "text/html; charset=utf-8"
+        )
+
+
 def make_bucket(name: str) -> None:
     client = boto3.session.Session().client("s3", region_name="us-east-1")
     try:

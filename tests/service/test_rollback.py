@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -69,6 +72,12 @@ def test_a_table_goes_back_and_forth(cli: Cli) -> None:
     assert sorted(p.name for p in Path("lake/days").iterdir()) == ["day=x", "day=y"]
     assert cli("verify", "shop.yml", "--deep")[0] == 0
     assert "rollback-to-1-" in cli("history", "shop.yml", "orders")[1]
+    before = json.loads(cli("status", "shop.yml", "orders", "--json")[1])
+    assert before["rows"] == [2, 1], "a rollback extracts no rows"
+    [outcome] = Path("lake/_extract/shop/orders/outcomes").glob("*3.json")
+    later = time.time() + 86_400
+    os.utime(outcome, (later, later))
+    assert json.loads(cli("status", "shop.yml", "orders", "--json")[1]) == before, "nor succeeds"
     assert cli("rollback", "shop.yml", "orders", "--to", "2")[0] == 0
     assert rows("orders") == [(9,)]
     assert cli("run", "shop.yml")[0] == 0, "runs go on from there"

@@ -21,6 +21,7 @@ from extract_jobs.cli.arguments import argument_parser
 from extract_jobs.cli.status import status_text
 from extract_jobs.errors import StopRequested
 from extract_jobs.reporting.figures import rough_age, spark_line
+from extract_jobs.reporting.report import Report
 from extract_jobs.reporting.table_state import TableStatus, moment_of
 from extract_jobs.storage.local import LocalStorage
 from extract_jobs.tracking.item import TrackedRun, encode
@@ -250,6 +251,36 @@ def test_a_page_is_written_of_the_newest_runs(cli: Cli, tmp_path: Path) -> None:
     assert "ConfigError: there is no table" in text
     assert 'aria-label="t: recover: ' in text
     assert cli("report", "shop.yml", "--html", "no/such/page.html")[0] == 78
+
+
+def test_a_page_of_runs_in_the_pipeline_has_what_they_used(
+    cli: Cli, ministack: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_environment(ministack.environment(), monkeypatch)
+    name, now = f"tracking-{uuid.uuid4().hex[:8]}", datetime.now(UTC)
+    execution = tmp_path / "e"
+    report = Report(
+        status="succeeded", run_id="r1", attempt=1, source_name="shop", extract_table="t",
+        target_uri="out/t", rows=1_234, bytes=5_000, timings={"extract": 7_200.0},
+    )  # fmt: skip
+    run = TrackedRun(
+        "shop/t", "r1", status="SUCCEEDED", updated_at=now.isoformat(), extract_table="t",
+        spec_uri=f"{execution}/specs/t.json", report_uri=f"{execution}/attempt-1.json",
+    )  # fmt: skip
+    item = {"run_id": "r1", "job_type": "ecs", "ecs": {"cpu": 1024, "memory": 4096}}
+    execution.mkdir()
+    (execution / "attempt-1.json").write_text(report.to_json())
+    (execution / "tables_to_extract.json").write_text(json.dumps([item]))
+    with closing(boto3.client("dynamodb")) as client:
+        create_table(client, name)
+        client.put_item(TableName=name, Item=encode(run))
+    code, lines = cli("report", "shop.yml", "--html", "page.html", "--tracking-table", name)
+    assert (code, lines) == (0, ["page.html written: 2 tables"])
+    text = (tmp_path / "page.html").read_text()
+    for said in ("2 vCPU-hours", "8 GB-hours", "1,234", "GB-hours, estimate"):
+        assert said in text
+    assert cli("report", "shop.yml", "--html", "page.html")[0] == 0
+    assert "hours" not in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,10 @@ class ProcessStorage:
             raise SourceUnavailable(changed_message(uri))
         return None if data is None else io.BytesIO(data)
 
-    def put(self, uri: str, data: bytes, *, private: bool = False) -> None:
-        del private
+    def put(
+        self, uri: str, data: bytes, *, private: bool = False, content_type: str | None = None
+    ) -> None:
+        del private, content_type
         self.call("put", uri, lambda: self.bucket.objects.__setitem__(uri, (data, None)))
 
     def put_if_absent(self, uri: str, data: bytes) -> bytes:

@@ -21,6 +21,7 @@ from extract_jobs.config.model import JobSettings
 from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
 from extract_jobs.reporting.report import Report, ReportedError
 from extract_jobs.storage import StagedFile, WrittenFile, join, open_storage
+from extract_jobs.storage.local import LocalStorage
 from extract_jobs.tracking.map_item import first_item, next_item, worker_arguments
 from extract_jobs.tracking.retry_policy import ROLL_FORWARD_LIMIT
 from extract_jobs.tracking.table import TrackedRun, Tracking, create_table
@@ -606,6 +607,18 @@ def test_a_summary_writes_a_page_beside_the_reports(table, reported):
                  "41"):  # fmt: skip
         assert said in page
     assert asked(table, f"e-{reported.parent.name}", 2) == answer
+
+
+def test_a_page_is_stored_as_html(table, reported):
+    kinds = {}
+
+    class Recording(LocalStorage):
+        def put(self, uri, data, **named):
+            kinds[uri.rpartition("/")[2]] = named.get("content_type")
+            super().put(uri, data, **named)
+
+    asked(table, f"e-{reported.parent.name}", 2, storage=lambda _: Recording())
+    assert kinds["report.html"] == "text/html; charset=utf-8"
 
 
 def test_a_page_that_cannot_be_written_changes_no_outcome(table, reported, caplog):
