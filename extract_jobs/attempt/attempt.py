@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from extract_jobs.attempt.attempt_report import attempt_report
 from extract_jobs.attempt.context import RunContext
+from extract_jobs.attempt.reuse import Reuse, all_but, plan_reuse, verify_kept
 from extract_jobs.catalog import update_catalog
 from extract_jobs.commit.deduplication import (
     MAX_IN_MEMORY,
@@ -54,7 +55,13 @@ from extract_jobs.planning.plan import Plan, partition_names
 from extract_jobs.planning.schema_change import columns_after, schema_json
 from extract_jobs.reporting.report import Report, identity, versions
 from extract_jobs.schema import Column, TableDescription
-from extract_jobs.sources import CourteousSnapshot, JointSnapshot, Snapshot, VerifiedSnapshot
+from extract_jobs.sources import (
+    CourteousSnapshot,
+    DataFrameReader,
+    JointSnapshot,
+    Snapshot,
+    VerifiedSnapshot,
+)
 from extract_jobs.sources.splits import Split
 from extract_jobs.spark.session import spark_context
 from extract_jobs.spec.attempt_names import file_prefix
@@ -108,10 +115,12 @@ class Attempt:
         courteous = self.snapshot if isinstance(self.snapshot, CourteousSnapshot) else None
         try:
             with self.context.phase("extract"):
-                splits = self.snapshot.splits(self.spec)
+                check = courteous.give_way if courteous else lambda: None
+                reuse, reason = self.reuse(task, check)
+                splits = reuse.splits if reuse else self.snapshot.splits(self.spec)
                 assert task.reader is not None
                 placement = place_splits(
-                    self.spec.engine, task.reader, splits=len(splits),
+                    self.spec.engine, task.reader, splits=max(1, len(splits)),
                     connections=self.spec.split.max_connections, spark=self.context.spark,
                 )  # fmt: skip
                 read_from = self.take_snapshot(len(splits), placement)
@@ -121,19 +130,25 @@ class Attempt:
                 self.context.progress.planned(
                     len(splits), self.description.estimated_rows, self.description.estimated_bytes
                 )
-                results = run_splits(
-                    task,
-                    splits,
-                    placement=placement,
-                    progress=self.context.progress,
-                    committed=self.committed(task, splits),
-                    workers=self.context.workers,
-                    check=courteous.give_way if courteous else lambda: None,
+                results = (
+                    run_splits(
+                        task,
+                        splits,
+                        placement=placement,
+                        progress=self.context.progress,
+                        committed=self.committed(task, splits),
+                        workers=self.context.workers,
+                        check=check,
+                    )
+                    if splits
+                    else []
                 )
                 read_from = read_from | (courteous.read_from() if courteous else {})
-                files = tuple(f for r in results for f in r.files) or self.schema_file(task)
+                files = tuple(f for r in results for f in r.files)
+                if not files and not (reuse and reuse.files):
+                    files = self.schema_file(task)
             with self.context.phase("reconcile"):
-                source_rows, reconciled = self.reconcile(results, files, before)
+                source_rows, reconciled = self.reconcile(results, files, before, reuse)
             if placement.on != "here":
                 abort_leftover_uploads(task, files)  # of workers that were lost
             check_driver(placement.context)
@@ -142,9 +157,10 @@ class Attempt:
                 self.spec, self.context, plan, self.columns, task.transform,
                 read_from=read_from,
                 results=results, files=files, source_rows=source_rows,
-                reconciled=reconciled, left_out=self.left_out,
+                reconciled=reconciled, left_out=self.left_out, reuse=reuse, not_reused=reason,
             )  # fmt: skip
-            commit = replace(self, plan=plan).commit(task.transform, files, report, covers)
+            commit = replace(self, plan=plan).commit(task.transform, files, report, covers, reuse)
+            self.note_reads(commit, reuse, results)
         except BaseException:
             self.discard_staged(task)
             raise
@@ -164,8 +180,49 @@ class Attempt:
                 )
         return finish(self.spec, self.log, winner, self.context)
 
+    def reuse(self, task: SplitTask, check: Callable[[], None]) -> tuple[Reuse | None, str]:
+        """Return what is kept and read by range, or None and why; a sample of what is kept holds.
+
+        Raises:
+            FilesDamaged: Rows of the sample differ from the source's.
+        """
+        if self.spec.reuse == "never":
+            return None, ""
+        last = self.plan.base.published
+        found = plan_reuse(
+            self.spec, self.log, self.snapshot, task.transform, last=last, key=self.key, check=check
+        )
+        if isinstance(found, str):
+            return None, found
+        if found.kept:
+            assert task.reader is not None
+            assert not isinstance(task.reader, DataFrameReader)
+            verify_kept(
+                found, self.spec, self.log, self.plan.base,
+                reader=task.reader, transform=task.transform,
+            )  # fmt: skip
+        return found, found.reason
+
+    def note_reads(
+        self, commit: Commit, reuse: Reuse | None, results: Sequence[SplitResult]
+    ) -> None:
+        """Keep what was read for the next run, if no crash of the source can undo it."""
+        if reuse is None:
+            return
+        if reuse.pages.is_durable():
+            self.log.reads.write(commit, reuse.reads(results))
+        else:
+            logger.warning(
+                "%s: the server has not flushed its WAL, so the next run reads everything",
+                self.spec.extract_table,
+            )
+
     def reconcile(
-        self, results: Sequence[SplitResult], files: Sequence[WrittenFile], before: int | None
+        self,
+        results: Sequence[SplitResult],
+        files: Sequence[WrittenFile],
+        before: int | None,
+        reuse: Reuse | None = None,
     ) -> tuple[int | None, bool]:
         """Compare what was read, what was written and what the source counts.
 
@@ -176,6 +233,7 @@ class Attempt:
             results: Of every split.
             files: What they staged.
             before: The source's count before the first split; None for no such count.
+            reuse: What was kept; its rows were counted in the same snapshot.
 
         Returns:
             The source's count, None if it is not wanted, and whether it was compared.
@@ -186,13 +244,14 @@ class Attempt:
         """
         if isinstance(self.snapshot, VerifiedSnapshot):
             self.snapshot.verify()
-        source_rows, same_rows = self.count(), self.selects_same_rows()
-        rows = sum(result.rows for result in results)
+        source_rows, same_rows = self.count(reuse), self.selects_same_rows()
+        kept = reuse.rows if reuse else 0
+        rows = sum(result.rows for result in results) + kept
         comparable = source_rows if self.snapshot.shared and same_rows else None
         reconcile(
             self.spec.extract_table,
             rows,
-            sum(f.rows for f in files) + sum(r.repeated_rows for r in results),
+            sum(f.rows for f in files) + sum(r.repeated_rows for r in results) + kept,
             comparable,
             (before, source_rows) if same_rows else (None, None),
         )
@@ -303,12 +362,15 @@ class Attempt:
             writer.abort()
             raise
 
-    def count(self) -> int | None:
-        """Return the source's own count in the snapshot; None if it is not wanted."""
+    def count(self, reuse: Reuse | None = None) -> int | None:
+        """Return the source's own count in the snapshot; None if it is not wanted.
+
+        Ranges that are kept have been counted already.
+        """
         size = self.description.estimated_bytes
         if not self.spec.reconcile or size is None or size > self.spec.reconcile_max_bytes:
             return None
-        return self.snapshot.count()
+        return reuse.count(self.spec) if reuse and reuse.kept else self.snapshot.count()
 
     def selects_same_rows(self) -> bool:
         """Return whether every statement of the attempt selects the same rows of the snapshot.
@@ -335,14 +397,16 @@ class Attempt:
         files: tuple[WrittenFile, ...],
         report: Report,
         covers: Interval,
+        reuse: Reuse | None,
     ) -> Commit:
         """Return the commit record for this attempt's files; a full run covers an interval too."""
         spec, plan = self.spec, self.plan
+        kept = reuse.files if reuse else ()
         column = column_of(spec, plan.base.published, self.columns)
         return next_commit(
             plan.base,
-            replaces=self.replaces(files),
-            overwrite=spec.target.write_mode == "overwrite",
+            replaces=all_but(kept) if kept else self.replaces(files),
+            overwrite=spec.target.write_mode == "overwrite" and not kept,
             log=self.log,
             commit_id=str(uuid.uuid4()),
             run_id=spec.run_id,
@@ -366,7 +430,7 @@ class Attempt:
                 spec,
                 plan.base.published,
                 plan.interval,
-                files,
+                (*files, *kept),
                 full=covers,
                 column=column.name if column else None,
             ),
@@ -515,6 +579,8 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
             "rows"
         )
     _drop_kept(spec, log, context)
+    if spec.reuse != "never":
+        log.reads.drop_before(commit)
     fields = {**commit.report, **identity(spec), "commit_seq": commit.seq}
     report = Report.model_validate({**fields, "timings": context.timings})
     return with_catalog(report, spec, log, commit, context)

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from extract_jobs.attempt.context import RunContext
+from extract_jobs.attempt.reuse import Reuse
 from extract_jobs.engine.run_splits import SplitResult
 from extract_jobs.errors import ExtractError, StopRequested
 from extract_jobs.planning.plan import Plan
@@ -37,6 +38,8 @@ def attempt_report(
     source_rows: int | None = None,
     reconciled: bool = False,
     left_out: int = 0,
+    reuse: Reuse | None = None,
+    not_reused: str = "",
 ) -> Report:
     """Return the report of an attempt that is about to commit or has nothing to commit.
 
@@ -52,7 +55,10 @@ def attempt_report(
         source_rows: The source's own count; None if it was not requested.
         reconciled: Whether it was compared.
         left_out: Rows that were not read because their watermark is NULL.
+        reuse: What was kept of the last commit.
+        not_reused: Why nothing was, if it was asked for.
     """
+    kept = reuse.kept if reuse else ()
     return Report(
         **identity(spec),
         status="succeeded",
@@ -68,11 +74,18 @@ def attempt_report(
         schema_changes=list(plan.drift.changes),
         fidelity=fidelity(columns, spec),
         as_text=as_text(columns, spec),
-        nulled=_summed(result.nulled for result in results),
-        cut_to_microseconds=_summed(result.truncated for result in results),
+        nulled=_summed([*(r.nulled for r in results), *(one.nulled for one in kept)]),
+        cut_to_microseconds=_summed(
+            [*(r.truncated for r in results), *(one.truncated for one in kept)]
+        ),
         null_watermark_rows=left_out + sum(r.null_watermark_rows for r in results),
         repeated_rows=sum(r.repeated_rows for r in results),
         rejected_rows=sum(r.rejected_rows for r in results),
+        kept_rows=sum(one.rows for one in kept),
+        kept_bytes=sum(f.staged.size for f in reuse.files) if reuse else 0,
+        kept_files=len(reuse.files) if reuse else 0,
+        kept_ranges=len(kept),
+        not_reused=not_reused,
         timings=context.timings,
         versions=versions(),
         read_from=read_from,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from extract_jobs.attempt.attempt import make_transform, table_layout
+from extract_jobs.attempt.attempt import make_transform, mask_key, table_layout
+from extract_jobs.attempt.reuse import Reuse, plan_reuse
 from extract_jobs.catalog import check_catalog
 from extract_jobs.commit.record import Base
 from extract_jobs.commit.table_log import commit_log, last_published
@@ -40,6 +41,8 @@ class Planned:
         source: The table's source, in the state that the plan pins.
         request: What would be read from it.
         spec: What was planned.
+        reuse: What would be kept of the last commit, or why the table cannot be read by range; None
+            if the spec does not ask for it.
     """
 
     description: TableDescription
@@ -52,6 +55,7 @@ class Planned:
     source: Source
     request: ReadRequest
     spec: ExtractSpec
+    reuse: Reuse | str | None = None
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: figures, and how each column arrives."""
@@ -133,13 +137,19 @@ def planned(
     request = read_request(spec, columns, plan.interval, base.published)
     source = known_at(source, plan.position)
     with source.snapshot(request) as snapshot:
-        splits, reader = tuple(snapshot.splits(spec)), snapshot.reader
+        reuse = None if spec.reuse == "never" else plan_reuse(
+            spec, log, snapshot, transform,
+            last=base.published, key=mask_key(spec), check=lambda: None,
+        )  # fmt: skip
+        kept = reuse if isinstance(reuse, Reuse) else None
+        splits, reader = tuple(kept.splits if kept else snapshot.splits(spec)), snapshot.reader
         statements = (
             tuple(text for split in splits for text in reader.statements(split))
             if isinstance(reader, SqlReader)
             else ()
         )
-    retired = retired_by(spec, log, plan, description)
+    retired = retired_by(spec, log, plan, description, kept=kept.files if kept else ())
     return Planned(
-        description, columns, transform, plan, splits, statements, retired, source, request, spec
-    )
+        description, columns, transform, plan, splits, statements, retired, source, request, spec,
+        reuse,
+    )  # fmt: skip

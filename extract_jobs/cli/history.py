@@ -51,7 +51,7 @@ def commit_rows(
             outcome or "unfinished",
             commit.run_id,
             str(commit.attempt),
-            count_text(sum(f.rows for f in commit.files)),
+            count_text(commit.rows),
             size_text(sum(f.staged.size for f in commit.files)),
             str(len(commit.files)),
             commit.watermark["text"] if commit.watermark else "-",

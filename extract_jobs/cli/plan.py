@@ -104,6 +104,20 @@ def plans_text(plans: Sequence[tuple[ExtractSpec, Planned]]) -> str:
     return "\n".join(aligned(rows))
 
 
+def _kept_facts(seen: Planned) -> list[tuple[str, str]]:
+    """Return what would be kept of the last commit, or why nothing; nothing if not asked for."""
+    if seen.reuse is None:
+        return []
+    if isinstance(seen.reuse, str) or not seen.reuse.kept:
+        reason = seen.reuse if isinstance(seen.reuse, str) else seen.reuse.reason
+        return [("kept", f"nothing: {reason}")]
+    found = seen.reuse
+    ranges = counted(len(found.kept) + len(found.spans), "range")
+    size = size_text(sum(split.estimated_bytes for split in found.splits))
+    text = f"{len(found.kept):,} of {ranges}, unchanged, with {counted(found.rows, 'row')}"
+    return [("kept", f"{text}; {size} of {size_text(seen.description.estimated_bytes)} are read")]
+
+
 def _total(amounts: Sequence[int | None], text: Callable[[int | None], str]) -> str:
     """Return a sum as text that says if some of it, or all, is unknown."""
     known = [amount for amount in amounts if amount is not None]
@@ -119,7 +133,7 @@ def plan_text(spec: ExtractSpec, seen: Planned) -> str:
     last = f"after commit {published.seq}" if published else "the first commit"
     partitions = ", ".join(p.name for p in seen.transform.partitions) or "none"
     reads = f"{len(seen.splits)}, at most {spec.split.max_connections} at a time"
-    if seen.splits[0].note:
+    if seen.splits and seen.splits[0].note:
         reads = f"1: {seen.splits[0].note}"
     facts = [
         ("table", f"{spec.table_id} ({about.kind}, {about.source_version})"),
@@ -128,6 +142,7 @@ def plan_text(spec: ExtractSpec, seen: Planned) -> str:
         ("estimated", f"{_rough(about.estimated_rows)}, {size_text(about.estimated_bytes)}"),
         ("rows", _interval_text(seen.plan.interval, seen.plan.objects)),
         ("splits", reads),
+        *_kept_facts(seen),
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
         ("partitions", partitions),
         *([] if spec.target.is_iceberg else _guessed_facts(seen.transform)),

@@ -94,7 +94,7 @@ def table_status(
         success,
         mark.text if mark else None,
         moment_of(mark),
-        tuple(sum(file.rows for file in commit.files) for commit in reversed(commits)),
+        tuple(commit.rows for commit in reversed(commits)),
     )
 
 

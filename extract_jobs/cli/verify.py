@@ -104,8 +104,7 @@ def _recount(spec: ExtractSpec, found: Verification) -> _Recount:
             )
         changed = ", and the files keep those that changed or were deleted"
         return _Recount(text + (changed if total < found.rows else ", as the files"))
-    rows = sum(file.rows for file in last.files)
-    same = "as" if rows == total else f"{rows:,} in"
+    same = "as" if last.rows == total else f"{last.rows:,} in"
     return _Recount(f"the source has {counted(total, 'row')} now, {same} the last commit")
 
 

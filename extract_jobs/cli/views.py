@@ -18,7 +18,7 @@ def summary(reports: Sequence[Report]) -> str:
             [
                 report.extract_table,
                 failed or report.status,
-                "-" if failed else count_text(report.rows),
+                "-" if failed else count_text(report.table_rows),
                 "-" if failed else size_text(report.bytes),
                 "-" if failed else str(report.files),
                 f"{sum(report.timings.values()):.1f}",
@@ -49,6 +49,8 @@ def result_line(report: Report, *, error_follows: bool = False) -> str:
     else:
         rows = counted(report.rows, "row")
         rows += f" beside {repeated} committed before" if report.repeated_rows else ""
+    if report.kept_rows:
+        rows += f" beside {counted(report.kept_rows, 'row')} that have not changed"
     rows += ", counted in the source too" if report.reconciled else ""
     if report.rejected_rows:
         rows += f", {counted(report.rejected_rows, 'row')} rejected"

@@ -9,11 +9,12 @@ State lives under the table's ``state_uri``, outside the target:
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
 - ``live/<20-digit seq>.json``: every 64 commits, the files live at a published commit;
 - ``kept/<20-digit seq>/``: files that a commit retired, kept for `extract-jobs rollback`;
+- ``reads/<20-digit seq>-<commit_id>.json``: what a full extract has read, for the next one;
 - ``expired/<random>.json``: files that are being deleted with their snapshots of an Iceberg table;
 - ``hint.json``: a sequence number from which the newest commit is found;
 - ``catalog.json``: the old location of the catalog's table, until it is moved here.
 
-All but the last four are written once with put-if-absent and never change. The order is: stage all
+All but the last five are written once with put-if-absent and never change. The order is: stage all
 files, *prepare* (write the commit record: the commit point), claim that it stands, complete every
 staged file, copy what is retired if it is to be kept, delete it (in an Iceberg table: make the
 snapshot), write the outcome. Any process may take over after any step, and any number may do the
@@ -35,6 +36,7 @@ from extract_jobs.commit.claims import Claims
 from extract_jobs.commit.kept_files import KeptFiles
 from extract_jobs.commit.live_files import LiveFilesLog
 from extract_jobs.commit.plans import Plans
+from extract_jobs.commit.reads import ReadsLog
 from extract_jobs.commit.record import Base, Commit, LiveFiles
 from extract_jobs.commit.record_check import json_object, number_in
 from extract_jobs.errors import ConfigError
@@ -128,6 +130,11 @@ class CommitLog:
     def kept(self) -> KeptFiles:
         """The retired files that are kept for a while."""
         return KeptFiles(self.state, self.state_uri)
+
+    @property
+    def reads(self) -> ReadsLog:
+        """What full extracts have read."""
+        return ReadsLog(self.state, self.state_uri)
 
     @property
     def plans(self) -> Plans:

@@ -114,6 +114,12 @@ class Commit:
         return self.live_since == self.seq
 
     @property
+    def rows(self) -> int:
+        """Rows of its files, and of files of earlier commits that it kept as unchanged."""
+        kept = self.report.get("kept_rows")
+        return sum(file.rows for file in self.files) + (kept if isinstance(kept, int) else 0)
+
+    @property
     def holds_increments(self) -> bool:
         """Whether live files hold rows of incremental runs, as far as the record shows."""
         return self.watermark_column is not None if self.increments is None else self.increments

@@ -20,9 +20,11 @@ from extract_jobs.config.worker_sizes import (
 from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.parts import (
     ENGINE_ABOUT,
+    REUSE_ABOUT,
     ColumnsSpec,
     JobType,
     LossyTypes,
+    Reuse,
     RowSecurity,
     SchemaChangeSpec,
     SchemaPolicy,
@@ -199,6 +201,7 @@ class TableConfig(SpecPart):
     on_schema_change: SchemaChangeSpec | SchemaPolicy = Field(
         "evolve", description="For every kind of change, or for each."
     )
+    reuse: Reuse = Field("never", description=REUSE_ABOUT)
     keep_retired: Duration | None = Field(
         None,
         description="How long files that a run replaces are kept for extract-jobs rollback, and "

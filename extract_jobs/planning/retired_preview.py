@@ -56,10 +56,26 @@ class Retired:
 
 
 def retired_by(
-    spec: ExtractSpec, log: CommitLog, plan: Plan, description: TableDescription
+    spec: ExtractSpec,
+    log: CommitLog,
+    plan: Plan,
+    description: TableDescription,
+    *,
+    kept: Sequence[WrittenFile] = (),
 ) -> Retired:
-    """Return what a run of this plan would retire. Reads the commit log only."""
+    """Return what a run of this plan would retire. Reads the commit log only.
+
+    Args:
+        spec: The run's.
+        log: The table's.
+        plan: The run's.
+        description: The table.
+        kept: Live files that an overwrite keeps, because their rows have not changed.
+    """
     live = log.live_files(plan.base.published)
+    if kept:
+        uris = {file.staged.uri for file in kept}
+        return Retired(Amount.of([f for f in live if f.staged.uri not in uris]), Amount.of(kept))
     replaces = _replaces(spec, plan, description)
     if replaces is None:
         return Retired(Amount.of(live), Amount.of(()), depends=bool(live))

@@ -108,7 +108,7 @@ def _tiles(runs: Sequence[TableRun]) -> list[tuple[str, str]]:
     return [
         ("tables", str(len(runs))),
         *((state, str(states.count(state))) for state in TROUBLE if state in states),
-        ("rows", count_text(sum(report.rows for report in reports))),
+        ("rows", count_text(sum(report.table_rows for report in reports))),
         ("Parquet", size_text(sum(report.bytes for report in reports))),
         ("from first to last", span),
         *((f"{name}, estimate", _units_text(used)) for name, used in _used(runs).items()),
@@ -191,7 +191,7 @@ def _table(run: TableRun, now: datetime) -> dict[str, Any]:
     return {
         "name": status.table,
         "state": status.state,
-        "rows": count_text(report.rows) if report and good else "-",
+        "rows": count_text(report.table_rows) if report and good else "-",
         "size": size_text(report.bytes) if report and good else "-",
         "rate": f"{size_text(report.bytes / read)}/s" if report and good and read else "-",
         "seconds": f"{run.seconds:.1f} s" if report else "-",

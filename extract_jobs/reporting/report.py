@@ -71,15 +71,18 @@ class SchemaChange(BaseModel):
 class Report(BaseModel):
     """The result of one attempt.
 
-    ``rows``, ``bytes`` and ``files`` are what the commit holds; ``repeated_rows`` were read and not
-    written, because they are committed already; ``rejected_rows`` did not parse and were set aside
-    below the state's ``rejected`` folder; ``null_watermark_rows`` were extracted by a full extract
-    or a first run, and are what an incremental one leaves out; ``source_rows`` is the source's own
-    count in the same snapshot, None if it was not requested; ``reconciled`` is whether both were
-    compared; ``cut_to_microseconds`` counts by column the timestamps that lost their digits below
-    microseconds, because ``files.nanoseconds`` allowed it; ``nulled`` counts by column the values
-    that became NULL, and ``as_text`` names the columns that arrived as the source's own text,
-    because ``lossy_types`` allowed it;
+    ``rows``, ``bytes`` and ``files`` are what the run read and wrote; ``kept_rows``, ``kept_bytes``
+    and ``kept_files`` are what a full extract kept of the last commit because it has not changed
+    (``reuse: auto``), in ``kept_ranges`` beside the ``splits`` that were read, and ``not_reused``
+    is why it kept nothing; ``repeated_rows`` were read and not written, because they are committed
+    already; ``rejected_rows`` did not parse and were set aside below the state's ``rejected``
+    folder; ``null_watermark_rows`` were extracted by a full extract or a first run, and are what an
+    incremental one leaves out; ``source_rows`` is the source's own count in the same snapshot, None
+    if it was not requested; ``reconciled`` is whether both were compared; ``cut_to_microseconds``
+    counts by column the timestamps that lost their digits below microseconds, because
+    ``files.nanoseconds`` allowed it; ``nulled`` counts by column the values that became NULL, and
+    ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
+    allowed it;
     ``catalog_error`` is why the catalog ``failed`` although the data is published, and
     ``catalog_retryable`` whether a retry may help; ``timings`` are seconds by phase; ``read_from``
     describes the database: whether it was a standby (``in_recovery``, ``lag_seconds``), whether
@@ -120,6 +123,11 @@ class Report(BaseModel):
     null_watermark_rows: int = 0
     repeated_rows: int = 0
     rejected_rows: int = 0
+    kept_rows: int = 0
+    kept_bytes: int = 0
+    kept_files: int = 0
+    kept_ranges: int = 0
+    not_reused: str = ""
     cut_to_microseconds: dict[str, int] = {}
     timings: dict[str, float] = {}
     commit_seq: int | None = None
@@ -130,6 +138,11 @@ class Report(BaseModel):
     versions: dict[str, str] = {}
     read_from: dict[str, Any] = {}
     truncated: bool = False
+
+    @property
+    def table_rows(self) -> int:
+        """Rows that were written, and those that were kept of the last commit."""
+        return self.rows + self.kept_rows
 
     @field_validator("schema_changes", mode="before")
     @classmethod
@@ -163,6 +176,8 @@ class Report(BaseModel):
                 ("run", f"{self.run_id}, attempt {self.attempt}"),
                 ("error", self.error and f"{self.error.class_name}: {self.error.message}"),
                 ("rows", f"{self.rows:,}"),
+                ("rows kept", f"{self.kept_rows:,}" if self.kept_rows else None),
+                ("nothing kept", self.not_reused or None),
                 ("bytes", f"{self.bytes:,}"),
                 ("files", self.files),
                 ("source rows", None if self.source_rows is None else f"{self.source_rows:,}"),

@@ -191,6 +191,108 @@ class JointSnapshot(Snapshot, Protocol):
 
 
 @dataclass(frozen=True)
+class PageRange:
+    """A range of a table's pages, and how many rows a snapshot had in it.
+
+    Attributes:
+        start: First page.
+        end: The page after the last; None for all pages that follow.
+        rows: Rows of the snapshot.
+    """
+
+    start: int
+    end: int | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A snapshot as a later one recognizes it. JSON; only the source knows what is in it.
+
+    Attributes:
+        key: All that values depend on besides the rows, by what it is about.
+        snapshot: The snapshot's place in the source's history.
+    """
+
+    key: Mapping[str, Any]
+    snapshot: Mapping[str, str]
+
+
+class ComparablePages(Protocol):
+    """The pages of a table in a snapshot, which recognizes rows that an earlier snapshot saw."""
+
+    @property
+    def count(self) -> int:
+        """Number of pages. Every row of the snapshot is in one of them."""
+
+    @property
+    def page_bytes(self) -> int:
+        """Estimated bytes of a page, at least 1."""
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the rows of a part of a range are read in the order of the whole range."""
+
+    @property
+    def moment(self) -> Moment:
+        """This snapshot, for later ones."""
+
+    def split(self, index: int, start: int, end: int | None) -> Split:
+        """Return the split that reads the pages ``[start, end)``; None reads all that follow."""
+
+    def unchanged(
+        self,
+        before: Moment,
+        ranges: Sequence[PageRange],
+        *,
+        connections: int,
+        check: Callable[[], None],
+    ) -> list[bool] | str:
+        """Return of each range whether it holds exactly the values that an earlier snapshot saw.
+
+        Never true if it may not; false may also mean that it was not checked.
+
+        Args:
+            before: The earlier snapshot.
+            ranges: Ranges, and the rows that it had in them.
+            connections: Maximum connections.
+            check: Called all the time; what it raises ends the comparison.
+
+        Returns:
+            For each range; or why nothing can be compared.
+
+        Raises:
+            ConfigError: The earlier moment is damaged.
+            SourceUnavailable: The connection broke.
+            SourceQueryFailed: The source failed a statement.
+        """
+
+    def rows_in(
+        self,
+        spans: Sequence[tuple[int, int | None]],
+        *,
+        connections: int,
+        check: Callable[[], None],
+    ) -> list[int]:
+        """Count the rows of some ranges in this snapshot. Arguments and errors as `unchanged`."""
+
+    def is_durable(self) -> bool:
+        """Wait for a few seconds until no crash of the source can undo what the snapshot saw.
+
+        Returns:
+            False if that is not certain yet: then later snapshots must not be compared with this.
+        """
+
+
+@runtime_checkable
+class ComparableSnapshot(Snapshot, Protocol):
+    """A snapshot that may recognize rows that an earlier run has read."""
+
+    def pages(self) -> ComparablePages | str:
+        """Return the table's pages, or why they cannot be compared."""
+
+
+@dataclass(frozen=True)
 class Features:
     """What a source supports: a row of the table of sources in the docs.
 

@@ -254,6 +254,12 @@ class TargetSpec(SpecPart):
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
 
+Reuse = Literal["auto", "never"]
+REUSE_ABOUT = (
+    "auto: a full extract with write_mode overwrite keeps the files of parts of a PostgreSQL table "
+    "that have not changed since the last commit, and reads the rest; never reads everything."
+)
+
 LossyTypes = Literal["refuse", "null", "string"]
 """What becomes of values that have no faithful form."""
 
@@ -281,6 +287,7 @@ class SpecFields(SpecPart):
     engine: Engine = Field("auto", description=ENGINE_ABOUT)
     target: TargetSpec
     on_schema_change: SchemaChangeSpec | SchemaPolicy = "evolve"
+    reuse: Reuse = Field("never", description=REUSE_ABOUT)
     keep_retired: Duration | None = None
     spill_folder: Name | None = None
     on_empty: Literal["schema_file", "nothing"] = "schema_file"

@@ -116,7 +116,7 @@ def decide(
     if commit is not None and published:
         return Decision(
             "succeeded",
-            rows=sum(f.rows for f in commit.files),
+            rows=commit.rows,
             bytes=sum(f.staged.size for f in commit.files),
             files=len(commit.files),
             commit_seq=commit.seq,

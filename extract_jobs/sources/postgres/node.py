@@ -160,7 +160,12 @@ def wait_until_reached(ask: Callable[[], tuple[Any, ...]], wanted: Position, wha
 
 
 def wait_until_flushed(
-    opened: Connection, wanted: Position, what: str, wake: Callable[[], None]
+    opened: Connection,
+    wanted: Position,
+    what: str,
+    wake: Callable[[], None],
+    *,
+    seconds: float = FLUSH_WAIT_SECONDS,
 ) -> None:
     """Wait until the server has flushed all WAL up to a position to disk.
 
@@ -173,11 +178,12 @@ def wait_until_flushed(
         wanted: The position.
         what: What is being done, for messages.
         wake: Called once if the position is not flushed yet; see `wake_wal_writer`.
+        seconds: How long to wait.
 
     Raises:
-        SourceUnavailable: It has not after `FLUSH_WAIT_SECONDS`.
+        SourceUnavailable: It has not after so long.
     """
-    deadline = time.monotonic() + FLUSH_WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     question = "select pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text"
     woken = False
     while (flushed := _normal(_bytes(execute(opened, question)[0][0]))) < wanted.lsn:
@@ -186,7 +192,7 @@ def wait_until_flushed(
             woken = True
         if time.monotonic() > deadline:
             raise SourceUnavailable(
-                f"{what} failed: after {FLUSH_WAIT_SECONDS:.0f} s the server has still not written "
+                f"{what} failed: after {seconds:.0f} s the server has still not written "
                 f"the last {wanted.lsn - flushed} bytes of WAL to its disk; after a crash it would "
                 "assign the snapshot's transaction numbers again; run again later"
             )

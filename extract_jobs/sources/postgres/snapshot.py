@@ -6,7 +6,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import psycopg
 
@@ -18,19 +17,18 @@ from extract_jobs.errors import (
     SourceUnavailable,
 )
 from extract_jobs.sources.postgres import splits as cutting
-from extract_jobs.sources.postgres.catalog import Leaf, Table
-from extract_jobs.sources.postgres.columns import PostgresColumn
+from extract_jobs.sources.postgres.catalog_entry import CatalogEntry
 from extract_jobs.sources.postgres.errors import statement_error
-from extract_jobs.sources.postgres.expressions import PostgresType
 from extract_jobs.sources.postgres.inheritance import Parts, children
 from extract_jobs.sources.postgres.locks import Waiting, waiting_behind
 from extract_jobs.sources.postgres.node import Position, wait_until_flushed, wake_wal_writer
+from extract_jobs.sources.postgres.pages import PostgresPages
 from extract_jobs.sources.postgres.reader import PostgresReader
+from extract_jobs.sources.postgres.reading_key import reading_key
 from extract_jobs.sources.postgres.session import Connection, connect, execute, session
 from extract_jobs.sources.splits import Split
-from extract_jobs.sources.sql.columns import no_such_column
 from extract_jobs.sources.sql.splits import whole
-from extract_jobs.sources.sql.statements import Relation, select
+from extract_jobs.sources.sql.statements import select
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.parts import SplitSpec
 
@@ -39,38 +37,6 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 5.0
 """How often the connection that holds the snapshot is used, to see who waits behind it."""
 _END_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class CatalogEntry:
-    """What PostgreSQL's catalog says about a spec's table or query.
-
-    Attributes:
-        table: None for a query.
-        relation: The table or query in a FROM clause.
-        leaves: Tables with storage below it; none for views and queries.
-        types: Name, nullability and type of each column.
-    """
-
-    table: Table | None
-    relation: Relation
-    leaves: tuple[Leaf, ...]
-    types: tuple[tuple[str, bool, PostgresType], ...]
-
-    def base_type(self, column: str) -> str:
-        """Return the type below a column's domains.
-
-        Raises:
-            ConfigError: There is no such column.
-        """
-        for name, _, found in self.types:
-            if name == column:
-                return found.printed if found.is_array or not found.built_in else found.base
-        raise no_such_column(column, [name for name, _, _ in self.types])
-
-    def column(self, name: str) -> PostgresColumn:
-        """Return a column for use in conditions. Raises as `base_type` does."""
-        return PostgresColumn.of(name, self.base_type(name))
 
 
 class PostgresSnapshot:
@@ -183,6 +149,23 @@ class PostgresSnapshot:
             condition=interval,
             table_bytes=table_bytes,
         )
+
+    def pages(self) -> PostgresPages | str:
+        """Return the table's pages. See `extract_jobs.sources.ComparableSnapshot`."""
+        try:
+            key = reading_key(self._opened, self._found, self.reader)
+            if isinstance(key, str):
+                return key
+            block_size = int(execute(self._opened, "show block_size")[0][0])
+        except psycopg.Error as error:
+            failure = statement_error(error, self.reader.what)
+        else:
+            leaf = self._found.leaves[0]
+            pages = -(-leaf.heap_bytes // block_size)
+            size = (leaf.heap_bytes + leaf.toast_bytes) // pages if pages else block_size
+            return PostgresPages(self._opened, self.reader, key, pages, size)
+        # Not from within the handler: the original may quote rows.
+        raise failure
 
     def count(self) -> int:
         """Count the request's rows with exactly the same predicate.

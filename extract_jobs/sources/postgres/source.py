@@ -28,6 +28,7 @@ from extract_jobs.sources.postgres.catalog import (
     relation_of,
     toast_below,
 )
+from extract_jobs.sources.postgres.catalog_entry import CatalogEntry
 from extract_jobs.sources.postgres.columns import clock_bound
 from extract_jobs.sources.postgres.errors import hidden_rows, primary, statement_error
 from extract_jobs.sources.postgres.inheritance import children
@@ -49,7 +50,7 @@ from extract_jobs.sources.postgres.node import (
 )
 from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, connect, execute, session
-from extract_jobs.sources.postgres.snapshot import CatalogEntry, PostgresSnapshot
+from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
 from extract_jobs.sources.postgres.splits import primary_key
 from extract_jobs.sources.postgres.sql import EQUALS, quote_name, quote_text
 from extract_jobs.sources.postgres.types import make_column

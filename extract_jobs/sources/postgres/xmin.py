@@ -22,8 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.sources.postgres.catalog_entry import CatalogEntry
 from extract_jobs.sources.postgres.session import Connection, execute
-from extract_jobs.sources.postgres.snapshot import CatalogEntry
 from extract_jobs.sources.postgres.sql import operator
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.watermark import Interval, WatermarkValue

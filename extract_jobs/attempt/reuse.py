@@ -1,0 +1,415 @@
+"""Keeps the live files of ranges that have not changed, so that a full extract reads only the rest.
+
+What must hold: the last commit says which files hold which range of pages, in which snapshot; the
+source recognizes the range (`extract_jobs.sources.ComparablePages`); and everything else that the
+files depend on is as it was. Nobody can prove such a list complete, so each run that keeps ranges
+reads a sample of them all the same and compares it with the files, row by row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.reads import VERSION, RangeRead, Reads
+from extract_jobs.commit.record import Base, Commit
+from extract_jobs.engine.run_splits import SplitResult
+from extract_jobs.errors import CommitConflict, ExtractError, FilesDamaged
+from extract_jobs.reporting.report import versions
+from extract_jobs.sources import (
+    ComparablePages,
+    ComparableSnapshot,
+    Moment,
+    PageRange,
+    Reader,
+    Snapshot,
+)
+from extract_jobs.sources.splits import Split
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.uris import normal_uri
+from extract_jobs.storage import Storage, WrittenFile, join
+from extract_jobs.transform.columns import audit_fields
+from extract_jobs.transform.masks import MaskKey
+from extract_jobs.transform.transform import Transform
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+READING_VERSION = "1"
+"""Raised with every change of ours that gives other values for the same rows: a test of the values
+of all types fails until it is. Kept files of another version are read again."""
+
+_VERIFIED_SHARE = 100
+"""Of so many kept ranges, one is read and compared."""
+_VERIFIED_PAGES = 1024
+_MOST_RANGES = 20_000
+_NEUTRAL = frozenset({
+    "run_id", "attempt", "reruns", "report_uri", "tracking_table", "job_type", "engine", "reuse",
+    "reconcile", "reconcile_max_bytes", "keep_retired", "spill_folder", "max_lag",
+    "statement_timeout", "on_waiting_ddl",
+})  # fmt: skip
+"""Fields of a spec that no value in a file depends on. Every other field, new ones too, does."""
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """What a full extract keeps and what it reads.
+
+    Attributes:
+        pages: The table's.
+        writing: See `Reads.writing`.
+        span: Pages of a range.
+        kept: Ranges whose live files stay.
+        files: Those files.
+        spans: Pages that each split reads, by its index; the last is open-ended if it is read.
+        splits: The splits.
+        reason: Why nothing is kept; empty if something is.
+    """
+
+    pages: ComparablePages
+    writing: dict[str, str]
+    span: int
+    kept: tuple[RangeRead, ...]
+    files: tuple[WrittenFile, ...]
+    spans: tuple[tuple[int, int], ...]
+    splits: tuple[Split, ...]
+    reason: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Rows that are kept."""
+        return sum(one.rows for one in self.kept)
+
+    def count(self, spec: ExtractSpec) -> int:
+        """Return the source's count of all rows: of what is read, and of all beyond it."""
+        last = max(end for _, end in [*((o.start, o.end) for o in self.kept), *self.spans])
+        read = self.pages.rows_in(
+            [*self.spans, (last, None)],
+            connections=spec.split.max_connections,
+            check=lambda: None,
+        )
+        return self.rows + sum(read)
+
+    def reads(self, results: Sequence[SplitResult]) -> Reads:
+        """Return what there is to know about the ranges once the splits are read."""
+        read = [
+            RangeRead(
+                start, end, result.rows, tuple(file.staged.uri for file in result.files),
+                result.nulled, result.truncated,
+            )
+            for (start, end), result in zip(self.spans, results, strict=True)
+        ]  # fmt: skip
+        moment = self.pages.moment
+        return Reads(
+            VERSION,
+            {"key": dict(moment.key), "snapshot": dict(moment.snapshot)},
+            self.writing,
+            self.span,
+            tuple(sorted([*self.kept, *read], key=lambda one: one.start)),
+        )
+
+
+def plan_reuse(
+    spec: ExtractSpec,
+    log: CommitLog,
+    snapshot: Snapshot,
+    transform: Transform,
+    *,
+    last: Commit | None,
+    key: MaskKey | None,
+    check: Callable[[], None],
+) -> Reuse | str:
+    """Decide which ranges of a table are kept and which are read.
+
+    Args:
+        spec: The run's.
+        log: The table's.
+        snapshot: What is read.
+        transform: Has the files' columns.
+        last: The last published commit, or None.
+        key: Key of the mask ``hash``, if a column has that mask.
+        check: Called all the time; what it raises ends the run.
+
+    Returns:
+        What is read, by range; or why the table cannot be read by range.
+
+    Raises:
+        ExtractError: As the source and storage raise.
+    """
+    reason = _not_for(spec)
+    if reason:
+        return reason
+    pages = snapshot.pages() if isinstance(snapshot, ComparableSnapshot) else _NO_PAGES
+    if isinstance(pages, str):
+        return pages
+    writing = _writing(spec, transform, key)
+    before = _before(log, last, writing)
+    if isinstance(before, str):
+        return _all(pages, writing, spec, before)
+    reads, live = before
+    ranges = [PageRange(one.start, one.end, one.rows) for one in reads.ranges]
+    unchanged = pages.unchanged(
+        Moment(reads.moment["key"], cast("dict[str, str]", reads.moment["snapshot"])),
+        ranges,
+        connections=spec.split.max_connections,
+        check=check,
+    )
+    if isinstance(unchanged, str):
+        return _all(pages, writing, spec, unchanged)
+    kept = tuple(one for one, same in zip(reads.ranges, unchanged, strict=True) if same)
+    if not any(one.rows for one in kept):
+        return _all(pages, writing, spec, "every range has changed")
+    changed = [
+        (o.start, o.end) for o, same in zip(reads.ranges, unchanged, strict=True) if not same
+    ]
+    end = reads.ranges[-1].end
+    spans = [*changed, *_grid(end, pages.count, reads.span)]
+    if len(kept) + len(spans) > _MOST_RANGES:
+        return _all(pages, writing, spec, "the table has grown to too many ranges")
+    named = {uri for one in kept for uri in one.files}
+    return _with_splits(
+        Reuse(
+            pages, writing, reads.span, kept,
+            tuple(live[uri] for uri in sorted(named)), tuple(spans), (),
+        ),
+        end,
+    )  # fmt: skip
+
+
+_NO_PAGES = "this source does not recognize what was read before"
+
+
+def _not_for(spec: ExtractSpec) -> str:
+    """Return why a spec's files do not show by range what was read; empty if they do."""
+    if spec.mode != "full" or spec.target.write_mode != "overwrite":
+        return "only full extracts with write_mode overwrite keep files"
+    if spec.target.is_iceberg:
+        return "files of an Iceberg table are not kept yet"
+    if spec.target.partition_by:
+        return "a partition's files hold rows of many ranges"
+    if spec.watermark is not None:
+        return "the watermark's greatest value is in the rows"
+    if spec.split.strategy not in ("auto", "ctid"):
+        return f"split.strategy {spec.split.strategy} does not read by page"
+    return ""
+
+
+def _writing(spec: ExtractSpec, transform: Transform, key: MaskKey | None) -> dict[str, str]:
+    """Return what the files depend on besides the source, by what it is about."""
+    fields = spec.model_dump(mode="json")
+    parts = {name: value for name, value in fields.items() if name not in _NEUTRAL}
+    used = {k: v for k, v in versions().items() if k in ("extract-jobs", "duckdb", "pyarrow")}
+    parts |= {
+        "the mask's key": key.fingerprint if key else None,
+        "the files' columns": transform.schema.serialize().to_pybytes().hex(),
+        "versions": {**used, "reading": READING_VERSION},
+    }
+    return {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        for name, value in parts.items()
+    }
+
+
+def _before(
+    log: CommitLog, last: Commit | None, writing: Mapping[str, str]
+) -> tuple[Reads, dict[str, WrittenFile]] | str:
+    """Return what the last commit has read and its live files; or why that is of no use."""
+    if last is None:
+        return "this is the first run"
+    live = log.live_files(last)
+    reads = log.reads.of(last, live)
+    if isinstance(reads, str):
+        return reads
+    for part in sorted(writing.keys() | reads.writing.keys()):
+        if writing.get(part) != reads.writing.get(part):
+            return f"{part} changed"
+    if not _has_all(log.target, last.target_uri, live):
+        return "a live file is missing or has another size"
+    return reads, {file.staged.uri: file for file in live}
+
+
+def _has_all(storage: Storage, folder: str, live: Sequence[WrittenFile]) -> bool:
+    listed = {normal_uri(o.uri): o.size for o in storage.list(join(folder, ""))}
+    return all(listed.get(normal_uri(file.staged.uri)) == file.staged.size for file in live)
+
+
+def _all(pages: ComparablePages, writing: dict[str, str], spec: ExtractSpec, reason: str) -> Reuse:
+    """Return that everything is read, in ranges of as many pages as a split has bytes."""
+    span = max(1, spec.split.target_bytes // pages.page_bytes, -(-pages.count // _MOST_RANGES))
+    spans = tuple(_grid(0, max(1, pages.count), span))
+    return _with_splits(Reuse(pages, writing, span, (), (), spans, (), reason), 0)
+
+
+def _grid(start: int, count: int, span: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of so many pages from one page to the last; the last may reach beyond it."""
+    while start < count:
+        yield start, start + span
+        start += span
+
+
+def _with_splits(reuse: Reuse, known: int) -> Reuse:
+    """Add the splits. The last of the table, if it is read, reads all pages that follow."""
+    last = max([known, *(end for _, end in reuse.spans)])
+    splits = tuple(
+        reuse.pages.split(index, start, None if end == last else end)
+        for index, (start, end) in enumerate(reuse.spans)
+    )
+    return replace(reuse, splits=splits)
+
+
+def all_but(kept: Sequence[WrittenFile]) -> Callable[[WrittenFile], bool]:
+    """Return a predicate for the live files that a commit replaces when it keeps some."""
+    uris = {file.staged.uri for file in kept}
+    return lambda file: file.staged.uri not in uris
+
+
+# --- the sample -----------------------------------------------------------------------------------
+
+
+def verify_kept(
+    reuse: Reuse,
+    spec: ExtractSpec,
+    log: CommitLog,
+    base: Base,
+    *,
+    reader: Reader,
+    transform: Transform,
+) -> int:
+    """Read a sample of the kept ranges and compare it with their files.
+
+    Args:
+        reuse: What is kept.
+        spec: The run's.
+        log: The table's.
+        base: What the run builds on.
+        reader: Reads the snapshot.
+        transform: Of the run.
+
+    Returns:
+        How many rows were compared.
+
+    Raises:
+        FilesDamaged: They differ. From now on every run reads everything.
+        CommitConflict: Another run has replaced them meanwhile.
+        ExtractError: As the source and storage raise.
+    """
+    filled = [one for one in reuse.kept if one.rows]
+    chosen = random.sample(filled, -(-len(filled) // _VERIFIED_SHARE))
+    files = {file.staged.uri: file for file in reuse.files}
+    names = [f.name for f in transform.schema if f not in audit_fields(spec)]
+    compared = 0
+    for one in chosen:
+        start, end = _window(reuse, one)
+        skipped = 0
+        if start > one.start:
+            span = [(one.start, start)]
+            skipped = reuse.pages.rows_in(span, connections=1, check=lambda: None)[0]
+        split = reuse.pages.split(0, start, end)
+        with closing(cast("Generator[pa.RecordBatch]", reader.read(split))) as batches:
+            read = (transform.apply(batch).select(names) for batch in batches)
+            stored = _stored(log.target, [files[uri] for uri in one.files], names, skipped)
+            rows = _same_rows(read, stored)
+        whole = end == one.end and start == one.start
+        if rows is None or (whole and rows != one.rows):
+            raise _difference(spec, log, base, one, (start, end))
+        compared += rows
+    return compared
+
+
+def _difference(
+    spec: ExtractSpec, log: CommitLog, base: Base, one: RangeRead, pages: tuple[int, int]
+) -> ExtractError:
+    """Return the error for rows that differ from those of their file; keep nothing from now on.
+
+    If another run has committed meanwhile, the file was its to delete.
+    """
+    newest = log.newest()
+    if newest is None or newest.seq != base.seq or not all(map(log.target.head, one.files)):
+        return CommitConflict(
+            f"{spec.extract_table}: files that were to be kept were replaced or deleted meanwhile"
+        )
+    log.reads.mistrust({"run_id": spec.run_id, "pages": list(pages), "files": list(one.files)})
+    return FilesDamaged(
+        f"{spec.extract_table}: pages {pages[0]} to {pages[1]} were to be kept as unchanged, but "
+        f"rows in {', '.join(one.files)} differ from the source's; nothing was committed. Either "
+        "the file was changed, or a change of the table went unnoticed: please report it. From now "
+        f"on every run reads everything, until {log.reads.mistrusted} is deleted"
+    )
+
+
+def _window(reuse: Reuse, one: RangeRead) -> tuple[int, int]:
+    """Return the pages of a range to compare: some at random, or all if their order is not kept."""
+    end = min(one.end, max(reuse.pages.count, one.start + 1))
+    if not reuse.pages.keeps_order or end - one.start <= _VERIFIED_PAGES:
+        return one.start, one.end
+    start = random.randrange(one.start, end - _VERIFIED_PAGES + 1)  # noqa: S311 - not a secret
+    return start, start + _VERIFIED_PAGES
+
+
+def _stored(
+    storage: Storage, files: Sequence[WrittenFile], names: list[str], skipped: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of files after the first ones, reading only the row groups that hold them."""
+    for file in files:
+        if skipped >= file.rows:
+            skipped -= file.rows
+            continue
+        stream = storage.open(file.staged.uri)
+        if stream is None:
+            return
+        with stream, pq.ParquetFile(stream, page_checksum_verification=True) as found:
+            groups: list[int] = []
+            for number in range(found.metadata.num_row_groups):
+                rows = found.metadata.row_group(number).num_rows
+                if not groups and skipped >= rows:
+                    skipped -= rows
+                else:
+                    groups.append(number)
+            for batch in found.iter_batches(row_groups=groups, columns=names):
+                yield batch.slice(skipped)
+                skipped = max(0, skipped - batch.num_rows)
+
+
+def _same_rows(read: Iterator[pa.RecordBatch], stored: Iterator[pa.RecordBatch]) -> int | None:
+    """Return how many rows were read, if stored ones begin with the very same; else None."""
+    rows, rest = 0, None
+    for batch in read:
+        done = 0
+        while done < batch.num_rows:
+            while rest is None or rest.num_rows == 0:
+                rest = next(stored, None)
+                if rest is None:
+                    return None
+            count = min(batch.num_rows - done, rest.num_rows)
+            for left, right in zip(
+                batch.slice(done, count).columns, rest.slice(0, count).columns, strict=True
+            ):
+                if not same_values(left, right):
+                    return None
+            done += count
+            rest = rest.slice(count)
+        rows += batch.num_rows
+    return rows
+
+
+def same_values(left: pa.Array, right: pa.Array) -> bool:
+    """Return whether two arrays have the same values, bit for bit: NaN is itself, 0 is not -0."""
+    if left.type != right.type or not left.is_valid().equals(right.is_valid()):
+        return False
+    if pa.types.is_floating(left.type):
+        whole = pa.int32() if left.type == pa.float32() else pa.int64()
+        return bool(left.drop_null().view(whole).equals(right.drop_null().view(whole)))
+    if pa.types.is_list(left.type):
+        lengths = pc.list_value_length(left).equals(pc.list_value_length(right))
+        return bool(lengths and same_values(left.flatten(), right.flatten()))
+    return bool(left.equals(right))

@@ -1,0 +1,160 @@
+"""What a full extract has read, kept so that the next one need not read it again.
+
+``reads/<20-digit seq>-<commit_id>.json`` below the state folder: the snapshot, everything that the
+files depend on besides the rows, and which files hold which range of pages. It is written before
+the commit that it belongs to, and without that commit it means nothing. ``reads/mistrusted.json``
+is written when kept rows were found to differ from the source's: from then on nothing is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from extract_jobs.commit.record import Commit
+from extract_jobs.errors import ExtractError
+from extract_jobs.storage import Storage, WrittenFile, join
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RangeRead:
+    """A range of pages that was read.
+
+    Attributes:
+        start: First page.
+        end: The page after the last. The last range may reach beyond the table's end.
+        rows: Rows that it had.
+        files: URIs of the files that hold them, in the order of the rows.
+        nulled: Values that became NULL, by column.
+        truncated: Timestamps that lost digits, by column.
+    """
+
+    start: int
+    end: int
+    rows: int
+    files: tuple[str, ...] = ()
+    nulled: dict[str, int] = field(default_factory=dict)
+    truncated: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What one full extract has read, or kept of an earlier one.
+
+    Attributes:
+        version: Of this record.
+        moment: JSON of the source's `Moment`: its key and its snapshot.
+        writing: What the files depend on besides the source, by what it is about.
+        span: Pages of a range.
+        ranges: The ranges, which follow each other from page 0.
+    """
+
+    version: int
+    moment: dict[str, dict[str, Any]]
+    writing: dict[str, str]
+    span: int
+    ranges: tuple[RangeRead, ...]
+
+    def to_bytes(self) -> bytes:
+        """Return the record as it is stored."""
+        data = {**self.__dict__, "ranges": [one.__dict__ for one in self.ranges]}
+        return json.dumps(data, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Reads:
+        """Read a stored record.
+
+        Raises:
+            ValueError: It is damaged, or another version wrote it.
+        """
+        found = _reads().validate_json(raw, strict=True)
+        ends = [0, *(one.end for one in found.ranges)]
+        for one, start in zip(found.ranges, ends, strict=False):
+            if (
+                one.start != start
+                or one.end <= start
+                or one.rows < 0
+                or bool(one.rows) != bool(one.files)
+            ):
+                raise ValueError("its ranges do not follow each other")
+        if found.version != VERSION or found.span < 1 or found.moment.keys() != {"key", "snapshot"}:
+            raise ValueError("another version wrote it")
+        return found
+
+
+@functools.cache
+def _reads() -> TypeAdapter[Reads]:
+    return TypeAdapter(Reads)
+
+
+@dataclass(frozen=True)
+class ReadsLog:
+    """The records of one table.
+
+    Attributes:
+        state: Storage of ``state_uri``.
+        state_uri: The table's state folder.
+    """
+
+    state: Storage
+    state_uri: str
+
+    def of(self, commit: Commit, live: Sequence[WrittenFile]) -> Reads | str:
+        """Return what a commit has read, or why that is not known.
+
+        Args:
+            commit: The last published commit.
+            live: Its live files. Each of them must belong to one range.
+        """
+        mistrusted = self.state.read(self.mistrusted)
+        if mistrusted is not None:
+            return f"rows that were kept once differed from the source's ({self.mistrusted})"
+        raw = self.state.read(self._uri(commit))
+        if raw is None:
+            return "the last commit does not say what it has read"
+        try:
+            found = Reads.from_bytes(raw)
+        except (ValidationError, ValueError, RecursionError):
+            return "the record of what the last commit has read is damaged, or of another version"
+        rows = {file.staged.uri: file.rows for file in live}
+        named = [uri for one in found.ranges for uri in one.files]
+        if len(set(named)) != len(named) or set(named) != rows.keys():
+            return "the live files are not those that the last commit has read"
+        if any(one.rows != sum(rows[uri] for uri in one.files) for one in found.ranges):
+            return "the live files do not have the rows that the last commit has read"
+        return found
+
+    def write(self, commit: Commit, reads: Reads) -> None:
+        """Write what a commit has read, before the commit is prepared."""
+        self.state.put(self._uri(commit), reads.to_bytes())
+
+    def drop_before(self, commit: Commit) -> None:
+        """Delete the records of earlier commits. A failure is logged: they only take space."""
+        try:
+            own = self._uri(commit)
+            listed = self.state.list(join(self.state_uri, "reads") + "/")
+            self.state.delete_all([o.uri for o in listed if o.uri < own])
+        except ExtractError as error:
+            logger.info("%s; the next run drops old records of what was read", error)
+
+    def mistrust(self, found: Mapping[str, Any]) -> None:
+        """Keep nothing from now on, until a person deletes the record."""
+        self.state.put(self.mistrusted, json.dumps(found).encode())
+
+    @property
+    def mistrusted(self) -> str:
+        """Where it says that nothing is kept any more."""
+        return join(self.state_uri, "reads", "mistrusted.json")
+
+    def _uri(self, commit: Commit) -> str:
+        return join(self.state_uri, "reads", f"{commit.seq:020d}-{commit.commit_id}.json")

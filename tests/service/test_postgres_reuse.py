@@ -1,0 +1,388 @@
+"""A full extract keeps the files of ranges that have not changed, and the lake equals the table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from extract_jobs.attempt import reuse
+from extract_jobs.attempt.reuse import same_values
+from extract_jobs.commit.table_log import commit_log
+from extract_jobs.errors import FilesDamaged
+from extract_jobs.reporting.report import Report
+from extract_jobs.run import run_extract
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import open_storage
+from tests.support.postgres import VERSION, Server
+from tests.support.postgres_torture import build
+from tests.support.specs import make_spec
+
+Run = Callable[..., Report]
+
+
+@pytest.fixture
+def server(pg_database: Server) -> Server:
+    """Twelve pages of four rows, which are extracted in ranges of three pages."""
+    pg_database.execute(
+        "create table t (id int, note text)",
+        "insert into t select i, repeat(chr(97 + i % 26), 1900) from generate_series(1, 48) i",
+    )
+    return pg_database
+
+
+@pytest.fixture
+def spec(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ExtractSpec:
+    monkeypatch.setenv("TEST_PG_PASSWORD", server.password)
+    return make_spec(
+        tmp_path,
+        connection={"url": server.url, "password_env": "TEST_PG_PASSWORD"}
+        | dict.fromkeys(("host", "database", "user")),
+        extract_table="public.t",
+        reuse="auto",
+        split={"target_bytes": 3 * 8192, "max_connections": 1},
+    )
+
+
+@pytest.fixture
+def run(server: Server, spec: ExtractSpec, tmp_path: Path) -> Run:
+    """Return a function that runs an extract and compares the lake with the table."""
+    count = 0
+
+    def run_once(**overrides: Any) -> Report:
+        nonlocal count
+        count += 1
+        fields = spec.model_dump() | {"run_id": f"run-{count}"} | overrides
+        report = run_extract(ExtractSpec.model_validate(fields))
+        with server.connect() as connection:
+            rows = connection.execute("select id, note from t order by id").fetchall()
+        found = lake(tmp_path).select(["id", "note"]).to_pydict()
+        assert sorted(zip(found["id"], found["note"], strict=True)) == rows
+        assert report.rows + report.kept_rows == report.source_rows == len(rows)
+        assert report.reconciled
+        return report
+
+    return run_once
+
+
+def lake(folder: Path) -> pa.Table:
+    return pq.read_table(folder / "target")
+
+
+def test_what_has_not_changed_is_kept(server: Server, run: Run) -> None:
+    first = run()
+    assert (first.rows, first.splits, first.kept_rows) == (48, 4, 0)
+    assert first.not_reused == "this is the first run"
+    second = run()
+    assert (second.rows, second.splits, second.files, second.commit_seq) == (0, 0, 0, 2)
+    assert (second.kept_rows, second.kept_ranges, second.kept_files) == (48, 4, 4)
+    assert second.kept_bytes == first.bytes
+    assert second.not_reused == ""
+
+
+CHANGES = {
+    "an update in place": ("update t set note = 'n' where id = 20", 3, 1),
+    "deleted rows": ("delete from t where id between 1 and 10", 3, 1),
+    "a range is emptied": ("delete from t where id between 1 and 12", 3, 1),
+    "the table grows": ("insert into t select id, note from t where id <= 32", 4, 3),
+    "all rows change": ("update t set note = 'all'", 0, 4),
+    "all rows go": ("delete from t", 0, 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("statement", "kept", "read"), CHANGES.values(), ids=CHANGES)
+def test_only_what_has_changed_is_read(
+    server: Server, run: Run, statement: str, kept: int, read: int
+) -> None:
+    run()
+    server.execute(statement)
+    second = run()
+    assert (second.kept_ranges, second.splits) == (kept, read)
+    third = run()
+    assert third.splits == (0 if third.kept_rows else third.splits)
+
+
+def test_a_growing_table_changes_its_tail_only(server: Server, run: Run) -> None:
+    run()
+    for start in (49, 54, 90):
+        server.execute(f"insert into t select id + {start}, note from t limit 5")
+        assert run().splits <= 2
+
+
+def test_vacuum_may_cut_off_the_end(server: Server, run: Run) -> None:
+    run()
+    server.execute("delete from t where id > 24", "vacuum t")
+    assert run().kept_ranges == 2
+    assert run().kept_rows == 24
+    server.execute("insert into t select i, repeat('x', 1900) from generate_series(30, 50) i")
+    assert run().kept_ranges == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        ({"columns": {"cast": {"id": "int64"}}}, "columns changed"),
+        ({"target": {"compression": "snappy"}}, "target changed"),
+        ({"lossy_types": "null"}, "lossy_types changed"),
+        ({"max_value_bytes": 2000}, "max_value_bytes changed"),
+    ],
+)
+def test_other_values_in_files_need_all_rows(
+    run: Run, spec: ExtractSpec, overrides: dict[str, Any], part: str
+) -> None:
+    run()
+    if "target" in overrides:
+        overrides = {"target": spec.target.model_dump() | overrides["target"]}
+    report = run(**overrides)
+    assert (report.not_reused, report.rows) == (part, 48)
+
+
+def test_another_version_of_the_code_needs_all_rows(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    monkeypatch.setattr(reuse, "READING_VERSION", "0")
+    assert run().not_reused == "versions changed"
+
+
+UNSUITED = {
+    "partitions": ({"target": {"partition_by": ["id"]}}, "many ranges"),
+    "extract_date": ({"target": {"partition_by": ["extract_date"]}}, "write_mode overwrite"),
+    "append": ({"target": {"write_mode": "append"}}, "write_mode overwrite"),
+    "a watermark": ({"watermark": {"column": "id"}}, "greatest value"),
+    "split by range": ({"split": {"strategy": "range", "column": "id"}}, "by page"),
+    "a condition": ({"where": "id > 0"}, "condition"),
+    "a sample": ({"limit": 100}, "does not recognize"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "reason"), UNSUITED.values(), ids=UNSUITED)
+def test_an_extract_that_cannot_keep_files_says_why(
+    spec: ExtractSpec, overrides: dict[str, Any], reason: str
+) -> None:
+    fields = spec.model_dump()
+    target = {"uri": spec.target.uri} | overrides.get("target", {})
+    fields |= {**overrides, "target": target}
+    report = run_extract(ExtractSpec.model_validate(fields))
+    assert reason in report.not_reused
+    assert report.rows == 48
+
+
+def test_nothing_is_said_where_nothing_was_asked_for(run: Run) -> None:
+    report = run(reuse="never")
+    assert (report.not_reused, report.kept_rows) == ("", 0)
+    assert run().not_reused == "the last commit does not say what it has read"
+
+
+# --- files and records ----------------------------------------------------------------------------
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted((folder / "target").glob("*.parquet"))
+
+
+def record(folder: Path) -> Path:
+    (found,) = (folder / "state" / "reads").iterdir()
+    return found
+
+
+def test_a_missing_file_is_written_again(run: Run, tmp_path: Path) -> None:
+    run()
+    files(tmp_path)[1].unlink()
+    report = run()
+    assert report.not_reused == "a live file is missing or has another size"
+    assert report.rows == 48
+
+
+DAMAGE = [
+    "", "[]", "{", '{"version": 1}', "\x00", '{"version":2}', "[" * 100_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGE)
+def test_a_damaged_record_is_no_reason_to_fail(run: Run, tmp_path: Path, text: str) -> None:
+    run()
+    record(tmp_path).write_text(text)
+    assert "is damaged" in run().not_reused
+    assert run().kept_rows == 48
+
+
+def changed(found: dict[str, Any], what: str) -> None:
+    """Change a record as nobody but a person could have."""
+    first, second, *_ = found["ranges"]
+    if what == "gap":
+        first["end"] -= 1
+    elif what == "fewer rows":
+        first["rows"] -= 1
+    elif what == "twice":
+        second["files"] = first["files"]
+    elif what == "foreign":
+        first["files"] = ["/etc/hosts"]
+    elif what == "swapped":
+        first["files"], second["files"] = second["files"], first["files"]
+    elif what == "negative":
+        found["span"] = -1
+    elif what == "snapshot":
+        found["moment"]["snapshot"]["xmin"] = "a"
+
+
+@pytest.mark.parametrize("what", ["gap", "fewer rows", "twice", "foreign", "negative"])
+def test_a_record_that_no_run_wrote_keeps_nothing(run: Run, tmp_path: Path, what: str) -> None:
+    run()
+    found = json.loads(record(tmp_path).read_text())
+    changed(found, what)
+    record(tmp_path).write_text(json.dumps(found))
+    report = run()
+    assert (report.kept_rows, report.rows) == (0, 48)
+    assert report.not_reused
+
+
+def test_only_the_last_commits_record_stays(run: Run, tmp_path: Path) -> None:
+    for _ in range(3):
+        run()
+    assert record(tmp_path).name.startswith(f"{3:020d}-")
+
+
+def test_rows_that_differ_from_their_file_stop_the_run(
+    run: Run, spec: ExtractSpec, tmp_path: Path
+) -> None:
+    """The sample is of one range in a hundred, so the only file is altered."""
+    whole = {"split": spec.split.model_dump() | {"target_bytes": 10**6}}
+    run(**whole)
+    (file,) = files(tmp_path)
+    table = pq.ParquetFile(file).read()
+    size = file.stat().st_size
+    notes = pa.array(["x" * 1900, *table.column("note").to_pylist()[1:]])
+    altered = table.set_column(1, table.schema.field("note"), notes)
+    pq.write_table(altered, file, compression="none", use_dictionary=False)
+    text = record(tmp_path).read_text()
+    log = commit_log(spec, open_storage)
+    assert size != file.stat().st_size
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reuse, "_has_all", lambda *_: True)
+        with pytest.raises(FilesDamaged, match="pages 0 to") as failed:
+            run(**whole)
+    assert "mistrusted.json" in str(failed.value)
+    assert record_names(tmp_path) == [f"{1:020d}-{log.newest().commit_id}.json", "mistrusted.json"]
+    assert text
+    report = run(**whole)
+    assert "once differed" in report.not_reused
+    assert "once differed" in run(**whole).not_reused
+    (tmp_path / "state" / "reads" / "mistrusted.json").unlink()
+    assert run(**whole).kept_rows == 48
+
+
+def record_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "state" / "reads").iterdir())
+
+
+def test_wide_rows_are_compared_in_their_own_order(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.execute(
+        "alter table t alter note set storage external",
+        "insert into t select 100 + i, repeat(md5(i::text), 1000) from generate_series(1, 20, 7) i",
+    )
+    run()
+    report = run()
+    assert report.kept_rows == 51
+
+
+def test_a_window_of_a_large_range_is_compared(
+    server: Server, run: Run, spec: ExtractSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reuse, "_VERIFIED_PAGES", 2)
+    whole = {"split": spec.split.model_dump() | {"target_bytes": 10**6}}
+    run(**whole)
+    for _ in range(5):
+        assert run(**whole).kept_rows == 48
+
+
+def test_a_run_that_commits_meanwhile_is_noticed(
+    run: Run, spec: ExtractSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run replaces every file; this one plans again on its commit."""
+    run()
+    real, others = reuse.verify_kept, []
+
+    def other_run(*arguments: Any) -> int:
+        if not others:
+            others.append(1)
+            fields = spec.model_dump() | {"run_id": "other", "reuse": "never"}
+            run_extract(ExtractSpec.model_validate(fields))
+        return real(*arguments)
+
+    monkeypatch.setattr("extract_jobs.attempt.attempt.verify_kept", other_run)
+    report = run()
+    assert (report.commit_seq, report.rows) == (3, 48)
+
+
+def test_a_rollback_and_a_full_run_after_it(
+    server: Server, run: Run, spec: ExtractSpec, tmp_path: Path
+) -> None:
+    from extract_jobs.commit.rollback import roll_back
+
+    run(keep_retired="7d")
+    server.execute("update t set note = 'n' where id = 20")
+    run(keep_retired="7d")
+    log = commit_log(spec, open_storage)
+    roll_back(log, 1, run_id="back", keep=True)
+    assert set(lake(tmp_path).column("id").to_pylist()) == set(range(1, 49))
+    assert "n" not in lake(tmp_path).column("note").to_pylist()
+    assert run(keep_retired="7d").not_reused == "the last commit does not say what it has read"
+    assert run(keep_retired="7d").kept_rows == 48
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ([1.0, None], [1.0, None], True),
+        ([float("nan")], [float("nan")], True),
+        ([0.0], [-0.0], False),
+        ([None], [0.0], False),
+        ([[1.0, None], None], [[1.0, None], None], True),
+        ([[0.0]], [[-0.0]], False),
+        ([[1.0], []], [[], [1.0]], False),
+        ([None], [[]], False),
+        (["a", None], ["a", None], True),
+        (["a"], ["b"], False),
+        ([1], ["1"], False),
+    ],
+)
+def test_values_are_compared_bit_for_bit(left: list[Any], right: list[Any], *, same: bool) -> None:
+    kind = pa.list_(pa.float64()) if left == [None] and right == [[]] else None
+    right_array = pa.array(right, kind)
+    left_array = pa.array(left, right_array.type if left == [None] else None)
+    assert same_values(left_array, right_array) is same
+
+
+DIGESTS = {"1": "085d4aa46b2c864c6c355e340ac0e6e8521c5cddec557fad784a43a187d94a78"}
+"""By `reuse.READING_VERSION`: of the values of every type."""
+
+
+@pytest.mark.skipif(VERSION != 18, reason="the digest is of PostgreSQL 18's types")
+def test_other_values_for_the_same_rows_are_another_version(
+    pg_database: Server, spec: ExtractSpec, tmp_path: Path
+) -> None:
+    """If this fails because a change gives other values, raise `READING_VERSION`.
+
+    Files that were kept would hold values of the old code beside those of the new one.
+    """
+    names = build(pg_database)
+    changes = {"extract_table": "public.torture", "lossy_types": "null"}
+    run_extract(ExtractSpec.model_validate(spec.model_dump() | changes))
+    table = lake(tmp_path)
+    digest = hashlib.sha256()
+    for name in sorted(set(names) & set(table.column_names)):
+        column = table.column(name)
+        digest.update(f"{name} {column.type} {sorted(map(repr, column.to_pylist()))}".encode())
+    assert digest.hexdigest() == DIGESTS[reuse.READING_VERSION]
