@@ -17,12 +17,12 @@ from extract_jobs.config import (
     job_settings,
     load_config,
     map_concurrency,
-    merge,
     resolve_tables,
     specs_for,
 )
 from extract_jobs.config.locations import catalog_name, fill, segment, table_parts
 from extract_jobs.config.model import TableConfig
+from extract_jobs.config.resolve import merge
 from extract_jobs.config.spellings import CAST_TYPES
 from extract_jobs.config.worker_sizes import (
     EMR_GB,
