@@ -14,12 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.errors import ExtractError, SourceQueryFailed
+from extract_jobs.schema import Column
 from extract_jobs.sources.files import blocks as blocks_module
-from extract_jobs.sources.files import inspection
+from extract_jobs.sources.files import inspection, jsonl_rows
 from extract_jobs.sources.files import reader as reader_module
 from extract_jobs.sources.files.ahead import in_order
+from extract_jobs.sources.files.blocks import Block
+from extract_jobs.sources.files.convert import batch_of
 from extract_jobs.sources.files.csv_typed import typed_batch
-from extract_jobs.sources.files.jsonl_typed import typed_lines
+from extract_jobs.sources.files.jsonl_alike import alike
+from extract_jobs.sources.files.jsonl_rows import JsonLines
+from extract_jobs.sources.files.jsonl_typed import can_be_typed, typed_lines
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.sources.files.type_inference import TypeProfile, by_patterns, observe
 from tests.support.files import files_spec, read_all
@@ -168,6 +173,8 @@ JSON_VALUES = (
         '"2024-01-01 10:00"',
         '"7"',
     ),
+    ('"text"', '"é"', '": x"', '","', '"{"', '"}"', '""'),
+    ("12.50", "0.00", "17.00", "-0.50", "0.0000001", "0.0000010", "1234567.1234567", "3"),
 )
 """Values of keys, each of one type."""
 ODD_VALUES = (
@@ -187,6 +194,7 @@ ODD_VALUES = (
     seed=st.integers(0, 2**32),
     size=st.sampled_from([30, 10_000]),
     bad_rows=st.sampled_from(["fail", "reject"]),
+    missing=st.sampled_from([0.0, 0.1]),
 )
 def test_json_lines_are_read_as_the_exact_way_reads_them(
     monkeypatch: pytest.MonkeyPatch,
@@ -197,6 +205,7 @@ def test_json_lines_are_read_as_the_exact_way_reads_them(
     seed: int,
     size: int,
     bad_rows: str,
+    missing: float,
 ) -> None:
     """With no odd value, or a few anywhere: the same types and values, or the same error."""
     chance = random.Random(seed)
@@ -205,7 +214,7 @@ def test_json_lines_are_read_as_the_exact_way_reads_them(
         chance.choice(rows)[chance.randrange(len(kinds))] = odd
     lines = []
     for row in rows:
-        pairs = [f'"k{i}": {value}' for i, value in enumerate(row) if chance.random() < 0.9]
+        pairs = [f'"k{i}": {value}' for i, value in enumerate(row) if chance.random() >= missing]
         lines.append("{" + ", ".join(pairs) + "}\n")
     (tmp_path / "f.jsonl").write_text("".join(lines), newline="")
     for module in (blocks_module, reader_module):
@@ -213,6 +222,7 @@ def test_json_lines_are_read_as_the_exact_way_reads_them(
     spec = files_spec(tmp_path, "f.jsonl", bad_rows=bad_rows)
     with monkeypatch.context() as exact:
         exact.setattr(reader_module, "typed_lines", lambda *_, **__: None)
+        exact.setattr(jsonl_rows, "alike", lambda _: None)
         exact.setattr("extract_jobs.sources.files.type_inference._plain", lambda _: None)
         for module in (inspection, reader_module):
             exact.setattr(module, "in_order", lambda work, items, **_: map(work, items))
@@ -238,10 +248,72 @@ def test_plain_keys_of_every_type_do_go_the_fast_way(
     (tmp_path / "day=1" / "f.jsonl").write_text("".join("{" + line + "}\n" for line in lines))
     table = read_all(files_spec(tmp_path, "*/f.jsonl"))
     kinds = [str(kind) for kind in table.schema.types]
-    assert kinds == ["int64", "double", "bool", "string", "string"]
+    assert kinds == ["int64", "double", "bool", "string", "string", "double", "string"]
     assert table.column("day").unique().to_pylist() == ["1"]
     assert len(ways) == 1
     assert ways[0] is not None
+
+
+@many
+@given(
+    kinds=st.lists(st.sampled_from(JSON_VALUES), min_size=1, max_size=4),
+    odd=st.lists(st.sampled_from(ODD_VALUES), max_size=1),
+    seed=st.integers(0, 2**32),
+    blanks=st.sampled_from(["", " "]),
+)
+def test_objects_alike_are_what_the_exact_way_finds(
+    kinds: list[tuple[str, ...]], odd: list[str], seed: int, blanks: str
+) -> None:
+    """Profiles and values are the same, or the block is left to the exact way."""
+    chance = random.Random(seed)
+    pools = [chance.sample([*(v for v in kind if "\\" not in v), "null"], 2) for kind in kinds]
+    rows = [[chance.choice(pool) for pool in pools] for _ in range(6)]
+    for value in odd:
+        chance.choice(rows)[chance.randrange(len(kinds))] = value
+    names = ["plain", "é k", "a:b", ","]
+    lines = [
+        "{" + f",{blanks}".join(f'"{n}":{blanks}{v}' for n, v in zip(names, row)) + "}\n"  # noqa: B905
+        for row in rows
+    ]
+    block = Block("".join(lines).encode(), 0, 1)
+    parser = JsonLines.of_this_thread()
+    with pytest.MonkeyPatch.context() as exact:
+        exact.setattr(jsonl_rows, "alike", lambda _: None)
+        profiles, texts = parser.observe(block, {}, {}, lenient=False)
+    assert parser.observe(block, {}, {}, lenient=False)[0] == profiles
+    columns = [
+        Column(name, "", profile.arrow_type(), True, "lossless", "", name)
+        for name, profile in profiles.items()
+        if profile.kinds <= {"text"} or profile.arrow_type() != pa.string()
+    ]
+    same = alike(block.data)
+    if same is None or texts.faults or not can_be_typed(columns):
+        assert odd or same
+        return
+    found = same.batch(columns)
+    names = [column.name for column in columns]
+    read = batch_of(parser.parse(block, names, lenient=False), columns, "u", None, forms={})
+    assert found is None or found.equals(read)
+
+
+@pytest.mark.parametrize("text", ['": x', "é", "12.50", "{[,"])
+@pytest.mark.parametrize("blanks", ["", " "])
+def test_objects_with_the_same_keys_are_alike(text: str, blanks: str) -> None:
+    line = f'{{"a":{blanks}1,{blanks}"b":{blanks}"{text[1:] if text[0] == chr(34) else text}"}}'
+    found = alike(f"{line}\n{line}".encode())
+    assert found is not None
+    assert found.keys == ("a", "b")
+    assert found.texts("b")[0].to_pylist() == [text.strip('"')] * 2
+
+
+def test_objects_that_differ_or_have_a_key_twice_are_not_alike() -> None:
+    for lines in (
+        '{"a":1}\n{"b":1}\n', '{"a":1,"a":2}\n', '{"a":1}\n\n', '{"a":1}{"a":1}\n', '{"a":"\\n"}\n',
+        '{"a":1,"b":2}\n{"b":1,"a":2}\n', '{"a":{"b":1}}\n', '{"a":1}\r\n', "[]\n", "\n", "",
+        '{"a":"1}\n{"a":1"}\n', '{"a":}\n', '{"a":"}\n', '{ "a":1}\n{"a":1}\n',
+    ):  # fmt: skip
+        found = alike(lines.encode())
+        assert found is None or found.profiles({"a": TypeProfile()}) is None, lines
 
 
 # Blocks ahead

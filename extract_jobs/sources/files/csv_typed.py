@@ -48,7 +48,7 @@ def typed_batch(
             read_options=arrow_csv.ReadOptions(
                 column_names=list(numbers.values()), use_threads=False, block_size=len(data) + 1
             ),
-            parse_options=parse_options(dialect_of(files)),
+            parse_options=parse_options(dialect_of(files), data),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(numbers.values(), pa.string()) | types,
                 null_values=list(files.null_values),

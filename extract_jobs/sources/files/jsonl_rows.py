@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from extract_jobs.sources.files.blocks import Block
+from extract_jobs.sources.files.csv_rows import is_utf8_text
+from extract_jobs.sources.files.jsonl_alike import alike
 from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
 from extract_jobs.sources.files.type_inference import (
     ARRAY,
@@ -103,8 +105,15 @@ class JsonLines:
             known: What earlier files showed about keys that it may have.
             lenient: As for `parse`.
         """
-        lines, shapes, texts = self._objects(block, lenient=lenient)
         found = dict(before)
+        same = alike(block.data) if is_utf8_text(block.data) else None
+        if same is not None:
+            for key in same.keys:
+                found.setdefault(key, known.get(key, TypeProfile()))
+            if (profiles := same.profiles(found)) is not None:
+                return found | profiles, Texts([], same.rows, None, list)
+            found = dict(before)
+        lines, shapes, texts = self._objects(block, lenient=lenient)
         # In an order that does not depend on how DuckDB works.
         shapes = sorted(shapes, key=lambda keys: (-len(keys), keys))
         for key in dict.fromkeys(key for keys in shapes for key in keys):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _ZERO, _MINUS, _POINT = b"0-."
 _BEGINS = frozenset("0123456789-.")
@@ -24,6 +25,15 @@ _TIME = re.compile(
     re.ASCII,
 )
 _DAY_LENGTH = len("YYYY-MM-DD")
+
+_WORDS = pa.array(
+    ["true", "false", "True", "False", "TRUE", "FALSE", "NaN", "nan", "inf", "Infinity"]
+)
+"""Texts that begin with a letter and are not of kind text."""
+_NUMBER_OR_DAY = np.zeros(256, np.bool_)
+_NUMBER_OR_DAY[list(b"0123456789-.")] = True
+_WORD = np.zeros(256, np.bool_)
+_WORD[list(b"tfTFNniI")] = True
 
 _Bytes = npt.NDArray[np.uint8]
 
@@ -38,6 +48,8 @@ class PlainNumbers:
         whole: Maximum digits of those without.
         digits: Maximum digits before the point.
         scale: Maximum digits behind it.
+        scale_is_needed: Whether the last of so many digits is not always 0.
+        has_digits_around_points: Whether every point has digits before and behind it.
     """
 
     has_integers: bool
@@ -45,6 +57,8 @@ class PlainNumbers:
     whole: int = 0
     digits: int = 0
     scale: int = 0
+    scale_is_needed: bool = True
+    has_digits_around_points: bool = True
 
 
 def plain_numbers(values: pa.StringArray) -> PlainNumbers | None:
@@ -80,6 +94,7 @@ def plain_numbers(values: pa.StringArray) -> PlainNumbers | None:
     has_point[rows] = True
     first_is_zero = data[firsts] == _ZERO
     whole = digits = scale = 0
+    needed = around = True
     if len(rows):
         before, behind = points - firsts[rows], ends[rows] - points - 1
         lengths = ends[rows] - starts[rows]
@@ -90,6 +105,8 @@ def plain_numbers(values: pa.StringArray) -> PlainNumbers | None:
         ):
             return None
         digits, scale = int(before.max()), int(behind.max())
+        needed = (data[ends[rows[behind == scale]] - 1] != _ZERO).any()
+        around = before.all() and behind.all()
     integers = len(starts) - len(rows)
     if integers:
         lengths = ends - firsts
@@ -99,7 +116,9 @@ def plain_numbers(values: pa.StringArray) -> PlainNumbers | None:
         whole = int(lengths.max())
         if odd.any() or whole > _MAX_INTEGER_DIGITS:
             return None
-    return PlainNumbers(integers > 0, len(rows) > 0, whole, digits, scale)
+    return PlainNumbers(
+        integers > 0, len(rows) > 0, whole, digits, scale, bool(needed), bool(around)
+    )
 
 
 def plain_times(values: pa.StringArray) -> str | None:
@@ -138,6 +157,24 @@ def plain_times(values: pa.StringArray) -> str | None:
     if length == _DAY_LENGTH:
         return "date"
     return "timestamptz" if found[1] else "timestamp"
+
+
+def not_just_text(values: pa.StringArray) -> pa.Array:
+    """Return which texts may be of another kind, by how they begin; all others are just text.
+
+    Args:
+        values: Texts without NULL.
+    """
+    data, offsets = _buffers(values)
+    filled = offsets[:-1] < offsets[1:]
+    first = np.zeros(len(values), np.uint8)
+    first[filled] = data[offsets[:-1][filled]]
+    found = _NUMBER_OR_DAY[first]
+    letters = _WORD[first]
+    if letters.any():
+        words = pc.is_in(values.filter(pa.array(letters)), _WORDS)
+        found[letters] = words.to_numpy(zero_copy_only=False)
+    return pa.array(found)
 
 
 def _buffers(values: pa.StringArray) -> tuple[_Bytes, npt.NDArray[np.int32]]:

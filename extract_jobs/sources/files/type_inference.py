@@ -14,7 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from extract_jobs.sources.files.plain_texts import plain_numbers, plain_times
+from extract_jobs.sources.files.plain_texts import (
+    PlainNumbers,
+    not_just_text,
+    plain_numbers,
+    plain_times,
+)
 from extract_jobs.transform.exact_cast import exact_cast
 
 INTEGER, WIDE, NUMBER, BOOLEAN = "integer", "wide", "number", "boolean"
@@ -131,7 +136,13 @@ def observe(values: pa.Array, known: TypeProfile) -> TypeProfile:
         return known
     values = values.drop_null() if values.null_count else values
     plain = _plain(values)
-    return by_patterns(values, known) if plain is None else known | plain
+    if plain is not None:
+        return known | plain
+    other = not_just_text(values)
+    if pc.all(other).as_py():
+        return by_patterns(values, known)
+    values, text = values.filter(other), TypeProfile(frozenset({TEXT}))
+    return text | (by_patterns(values, known) if len(values) else known)
 
 
 def by_patterns(values: pa.Array, known: TypeProfile) -> TypeProfile:
@@ -158,13 +169,18 @@ def _fits(values: pa.Array, kind: str) -> pa.Array:
     return pc.match_substring_regex(values, _PATTERNS[kind])
 
 
+def of_plain_numbers(numbers: PlainNumbers) -> TypeProfile:
+    """Return the profile of plain numbers."""
+    has = {INTEGER: numbers.has_integers, NUMBER: numbers.has_fractions}
+    kinds = frozenset(kind for kind, found in has.items() if found)
+    return TypeProfile(kinds, numbers.whole, numbers.digits, numbers.scale)
+
+
 def _plain(values: pa.Array) -> TypeProfile | None:
     """Return the profile of values that are all plain numbers, or all plain days or times."""
     numbers = plain_numbers(values)
     if numbers is not None:
-        has = {INTEGER: numbers.has_integers, NUMBER: numbers.has_fractions}
-        kinds = frozenset(kind for kind, found in has.items() if found)
-        return TypeProfile(kinds, numbers.whole, numbers.digits, numbers.scale)
+        return of_plain_numbers(numbers)
     kind = plain_times(values)
     return _of_times(values, kind) if kind else None
 
