@@ -14,6 +14,8 @@ from extract_jobs.spec.parts import SplitSpec
 
 SMALLEST_BYTES = 32 * 2**20
 """Splits are not made smaller than this only to occupy another core."""
+SMALLEST_PARQUET_BYTES = 12 * 2**20
+"""The same for Parquet, which is compressed: a byte of it is several bytes of rows."""
 
 
 @dataclass(frozen=True)
@@ -90,22 +92,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def split_count(wanted: SplitSpec, total: int) -> int:
+def split_count(wanted: SplitSpec, total: int, smallest: int = SMALLEST_BYTES) -> int:
     """Return how many splits there are: at least one, none larger than the spec wants.
 
     There are more if some cores of this machine would otherwise have no split, or one less than
-    others; but not for that below `SMALLEST_BYTES`.
+    others; but not for that below ``smallest``.
 
     Args:
         wanted: What the spec says.
         total: Bytes of everything that is read.
+        smallest: Bytes whose work is worth another worker process.
     """
     count = max(1, -(-total // wanted.target_bytes))
     busy = min(cores(), wanted.max_connections)
     even = -(-count // busy) * busy
-    return max(count, min(even, total // SMALLEST_BYTES))
+    return max(count, min(even, total // smallest))
 
 
-def split_bytes(wanted: SplitSpec, total: int) -> int:
+def split_bytes(wanted: SplitSpec, total: int, smallest: int = SMALLEST_BYTES) -> int:
     """Return the size of such splits: what the spec wants, or less if there are more of them."""
-    return min(wanted.target_bytes, max(SMALLEST_BYTES, total // split_count(wanted, total)))
+    each = total // split_count(wanted, total, smallest)
+    return min(wanted.target_bytes, max(smallest, each))

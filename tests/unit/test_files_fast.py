@@ -136,6 +136,35 @@ def outcome(spec) -> object:
     return columns, repr(table.to_pylist())
 
 
+@settings(many, max_examples=examples(4))
+@given(
+    kinds=st.lists(st.sampled_from([*PLAIN, ODD]), min_size=1, max_size=3),
+    seed=st.integers(0, 2**32),
+    observed_bytes=st.sampled_from([1, 2**20]),
+)
+def test_small_files_have_the_types_together_that_they_have_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    kinds: list[tuple[str, ...]],
+    seed: int,
+    observed_bytes: int,
+) -> None:
+    folder, chance = tmp_path_factory.mktemp("drop"), random.Random(seed)
+    pools = [chance.sample(kind, 2) for kind in kinds]
+    for i in range(9):
+        names = chance.sample([f"c{j}" for j in range(len(kinds))], chance.randint(1, len(kinds)))
+        rows = [names, *([chance.choice(pools[int(n[1:])]) for n in names] for _ in range(2))]
+        text = "".join(",".join(row) + "\n" for row in rows)
+        (folder / f"{i}.csv").write_text(text, newline="")
+    spec = files_spec(folder, "*.csv")
+    monkeypatch.setattr(inspection, "THREADS", 1)
+    monkeypatch.setattr(inspection, "_OBSERVED_BYTES", observed_bytes)
+    with monkeypatch.context() as alone:
+        alone.setattr(inspection, "_HANDFUL", 1)
+        expected = outcome(spec)
+    assert outcome(spec) == expected
+
+
 def test_plain_columns_of_every_type_do_go_the_fast_way(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from extract_jobs.sources import splits
 from extract_jobs.sources.files.snapshot import OPENING_BYTES, _groups
-from extract_jobs.sources.splits import SMALLEST_BYTES, ObjectRange, split_bytes, split_count
+from extract_jobs.sources.splits import (
+    SMALLEST_BYTES,
+    SMALLEST_PARQUET_BYTES,
+    ObjectRange,
+    split_bytes,
+    split_count,
+)
 from extract_jobs.spec.parts import SplitSpec
 
 MB = 2**20
@@ -35,6 +41,13 @@ def test_every_core_has_as_many_splits(monkeypatch, total: int, cores: int, coun
     size = split_bytes(SplitSpec(), total)
     assert size <= 128 * MB
     assert count == 1 or total >= 2 * size, "a single file is large enough to be cut"
+
+
+def test_parquet_is_split_although_its_bytes_are_few(monkeypatch) -> None:
+    monkeypatch.setattr(splits, "cores", lambda: 2)
+    for size, count in ((23 * MB, 1), (24 * MB, 2), (49 * MB, 2)):
+        assert split_count(SplitSpec(), size, SMALLEST_PARQUET_BYTES) == count
+        assert split_bytes(SplitSpec(), size, SMALLEST_PARQUET_BYTES) <= size // count
 
 
 @given(total=st.integers(0, 10**12), connections=st.integers(1, 100),

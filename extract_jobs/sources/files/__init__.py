@@ -11,7 +11,8 @@ local file the modification time and size are compared.
 
 One split reads many small files. Large Parquet is cut by row group, large uncompressed CSV and JSON
 lines between records, even if quotes contain newlines; a compressed file belongs to one split.
-Splits are smaller than `split.target_bytes`, down to 32 MiB, if cores would otherwise be idle.
+Splits are smaller than `split.target_bytes`, down to 32 MiB or 12 MiB of Parquet, if cores would
+otherwise be idle.
 `query` and `where` are refused: no server reads the rows. With inferred types, and for Parquet,
 rows are reconciled with the number that planning counted.
 """

@@ -10,7 +10,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import pyarrow as pa
@@ -144,7 +144,9 @@ def _has_empty_end(record: bytes, columns: int, dialect: Dialect) -> bool:
     return len(fields) == columns + 1 and not fields[-1]
 
 
-def _fields(record: bytes, dialect: Dialect) -> list[bytes]:
+@lru_cache(maxsize=8)
+def _fields(record: bytes, dialect: Dialect) -> Sequence[bytes]:
+    """Return the fields of a record; many small files have the same header."""
     # Quoted delimiters make this more than there are, which is harmless.
     most = record.count(dialect.delimiter.encode()) + 1
     table = arrow_csv.read_csv(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import IO, Any
 
 import pyarrow as pa
@@ -49,6 +49,8 @@ THREADS = 8
 FOOTERS = 24
 """Parquet files inspected at a time: they mostly wait for storage and need little memory."""
 _AT_A_TIME = 100
+_OBSERVED_BYTES = 2**20
+"""Of a column of several small files, until they are observed."""
 _HANDFUL = 50
 
 
@@ -143,15 +145,16 @@ class Inspector:
             for first in range(0, len(starts), _AT_A_TIME):
                 # What earlier files have settled is not inspected again.
                 looks = pool.map(
-                    lambda start, k=known: [
-                        self._one(o, k, crew) for o in objects[start : start + handful]
-                    ],
+                    lambda start, k=known: self._few(objects[start : start + handful], k, crew),
                     starts[first : first + _AT_A_TIME],
                 )
-                for listed, columns in chain.from_iterable(looks):
-                    found.append(listed)
-                    known = self._merged(known, columns, listed.info.uri, refused)
-                    known = self._with_folders(known, columns, listed.info.uri)
+                for few, together in looks:
+                    for listed, columns in few:
+                        found.append(listed)
+                        known = self._merged(known, columns, listed.info.uri, refused)
+                        known = self._with_folders(known, columns, listed.info.uri)
+                    if together:
+                        known = self._merged(known, Columns(together), "", refused)
         refuse_types(refused)
         return found, self._settled(known)
 
@@ -182,7 +185,17 @@ class Inspector:
             profiles[name] = profiles.get(name, TypeProfile()) | one
         return replace(known, profiles=profiles)
 
-    def _one(self, info: ObjectInfo, known: Columns, crew: _Crew) -> tuple[Listed, Columns]:
+    def _few(
+        self, objects: Sequence[ObjectInfo], known: Columns, crew: _Crew
+    ) -> tuple[list[tuple[Listed, Columns]], dict[str, TypeProfile]]:
+        """Inspect some objects in turn; return what each shows, and what their values together."""
+        together = _Together(known.profiles) if len(objects) > 1 else None
+        found = [self._one(info, known, crew, together) for info in objects]
+        return found, together.profiles() if together else {}
+
+    def _one(
+        self, info: ObjectInfo, known: Columns, crew: _Crew, together: _Together | None
+    ) -> tuple[Listed, Columns]:
         if info.size == 0:
             return Listed(info, 0), Columns()
         compression = compression_of(info.uri, self.files.compression)
@@ -203,7 +216,9 @@ class Inspector:
                 if declared and cuts:
                     return self._scanned(info, stream, cuts), Columns()
                 if self.format == "csv":
-                    count, its = self._csv(name, stream, known, cuts, crew)
+                    count, its = self._csv(
+                        name, stream, known, cuts=cuts, crew=crew, together=together
+                    )
                 else:
                     lines = json_lines(stream, self.files, self.format, name)
                     count, its = self._jsonl(name, lines, known, crew)
@@ -223,7 +238,14 @@ class Inspector:
             return Listed(info, footer.metadata.num_rows, groups), Columns(types=types)
 
     def _csv(
-        self, uri: str, stream: Stream, known: Columns, cuts: _Cuts | None, crew: _Crew
+        self,
+        uri: str,
+        stream: Stream,
+        known: Columns,
+        *,
+        cuts: _Cuts | None,
+        crew: _Crew,
+        together: _Together | None,
     ) -> tuple[int, Columns]:
         rows, found = 0, dict[str, TypeProfile]()
 
@@ -241,8 +263,12 @@ class Inspector:
         ) -> tuple[Texts, dict[str, TypeProfile]]:
             block, header, before = item
             texts = parse_csv(block, list(before), header=header, files=self.files)
-            pairs = zip(before.items(), texts.columns, strict=True)
-            profiles = {name: observe(values, profile) for (name, profile), values in pairs}
+            profiles: dict[str, TypeProfile] = {}
+            for (name, profile), values in zip(before.items(), texts.columns, strict=True):
+                if together:
+                    together.add(name, values)
+                else:
+                    profiles[name] = observe(values, profile)
             texts.columns.clear()
             return texts, profiles
 
@@ -302,6 +328,36 @@ class _Crew:
             look, items, pool=self.pool, ahead=self.ahead,
             alone=lambda item: block(item).is_long,
         )  # fmt: skip
+
+
+class _Together:
+    """Observes the values of several small files together: few values take as long as many."""
+
+    def __init__(self, known: Mapping[str, TypeProfile]) -> None:
+        """Set what earlier files showed, by column."""
+        self._known = known
+        self._found: dict[str, TypeProfile] = {}
+        self._held: dict[str, list[pa.Array]] = {}
+        self._bytes: dict[str, int] = {}
+
+    def add(self, name: str, values: pa.Array) -> None:
+        """Add a column's values in one file."""
+        self._held.setdefault(name, []).append(values)
+        self._bytes[name] = self._bytes.get(name, 0) + values.nbytes
+        if self._bytes[name] > _OBSERVED_BYTES:
+            self._observe(name)
+
+    def profiles(self) -> dict[str, TypeProfile]:
+        """Return what is known about the columns after all values."""
+        for name in list(self._held):
+            self._observe(name)
+        return self._found
+
+    def _observe(self, name: str) -> None:
+        values = pa.concat_arrays(self._held.pop(name))
+        del self._bytes[name]
+        before = self._found.get(name) or self._known.get(name, TypeProfile())
+        self._found[name] = observe(values, before)
 
 
 def _add(profiles: dict[str, TypeProfile], found: dict[str, TypeProfile]) -> None:

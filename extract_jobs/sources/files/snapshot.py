@@ -11,7 +11,13 @@ from extract_jobs.sources.files.listing import compression_of
 from extract_jobs.sources.files.objects import Listed, ObjectList
 from extract_jobs.sources.files.reader import FilesReader
 from extract_jobs.sources.files.streams import is_utf8
-from extract_jobs.sources.splits import ObjectRange, Split, split_bytes
+from extract_jobs.sources.splits import (
+    SMALLEST_BYTES,
+    SMALLEST_PARQUET_BYTES,
+    ObjectRange,
+    Split,
+    split_bytes,
+)
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 OPENING_BYTES = 256 * 2**10
@@ -34,7 +40,10 @@ class FilesSnapshot:
         records that inspection found, large plain JSON lines anywhere: a reader begins with the
         next line.
         """
-        target = split_bytes(spec.split, sum(one.info.size for one in self.objects.to_read()))
+        total = sum(one.info.size for one in self.objects.to_read())
+        is_parquet = self.reader.format == "parquet"
+        smallest = SMALLEST_PARQUET_BYTES if is_parquet else SMALLEST_BYTES
+        target = split_bytes(spec.split, total, smallest)
         splits: list[Split] = []
         held: list[ObjectRange] = []
         weight = 0
