@@ -178,6 +178,15 @@ def _string(printed: Printed, value: Any) -> bool | None:
     return True if value == _text(printed) else None
 
 
+def _set(printed: Printed, value: Any) -> bool | None:
+    """Compare labels, which a tool may give as a list, in JSON or in Arrow, in any order."""
+    text = _text(printed)
+    if value == text:
+        return True
+    labels = json.loads(value) if isinstance(value, str) else value
+    return False if sorted(labels) == sorted(filter(None, text.split(","))) else None
+
+
 def _padded(printed: Printed, value: Any) -> bool | None:
     if value == _text(printed):
         return True
@@ -536,6 +545,7 @@ FAMILIES: dict[str, tuple[Callable[[pa.DataType], bool], Callable[[Printed, Any]
     "fixed": (pa.types.is_floating, _fixed),
     "decimal": (pa.types.is_decimal, _decimal),
     "text": (_is_text, _string),
+    "set": (_is_text, _set),
     "padded": (_is_text, _padded),
     "bytes": (_is_bytes, _bytes),
     "date": (pa.types.is_date, _date),

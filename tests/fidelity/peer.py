@@ -9,7 +9,7 @@ import selectors
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ class Peer:
         way: The documented way that is run, and the option for exactness that it has.
         note: What a reader has to know of the run.
         unavailable: Why it cannot be run from an index of packages alone; it is then not run.
-        left_out: Columns of a database that are not tried, each with what is known of them.
+        left_out: Columns of a database that are not tried, each with the reason: they fail the
+            whole table even if they are not selected, so a view without them is read.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Peer:
     way: str
     note: str = ""
     unavailable: str = ""
-    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def python(self) -> Path:
@@ -101,21 +102,31 @@ class Peer:
         return done.stdout.strip()
 
 
+_NO_VECTOR = {
+    "mysql": {
+        "vec": "TypeError: SQLAlchemy's reflection of the type fails the whole table, even if the "
+        "column is not selected"
+    }
+}
+
 PEERS = (
     Peer("ours", "extract-jobs", ("ours.py",), None, "extract-jobs", ALL, "a full extract"),
     Peer(
-        "dlt-sqlalchemy", "dlt, sqlalchemy", ("dlt_table.py", "sqlalchemy"), "dlt", "dlt", ALL,
+        "dlt-sqlalchemy", "dlt (sqlalchemy)", ("dlt_table.py", "sqlalchemy"), "dlt", "dlt", ALL,
         "`sql_table` to the filesystem destination, Parquet; "
         '`reflection_level="full_with_precision"` for exact types',
+        left_out=_NO_VECTOR,
     ),
     Peer(
-        "dlt-pyarrow", "dlt, pyarrow", ("dlt_table.py", "pyarrow"), "dlt", "dlt", ALL,
+        "dlt-pyarrow", "dlt (pyarrow)", ("dlt_table.py", "pyarrow"), "dlt", "dlt", ALL,
         '`sql_table` to the filesystem destination, Parquet, with `backend="pyarrow"`',
+        left_out=_NO_VECTOR,
     ),
     Peer(
-        "dlt-connectorx", "dlt, connectorx", ("dlt_table.py", "connectorx"), "dlt", "dlt", ALL,
+        "dlt-connectorx", "dlt (connectorx)", ("dlt_table.py", "connectorx"), "dlt", "dlt", ALL,
         '`sql_table` to the filesystem destination, Parquet, with `backend="connectorx"`, its '
         "result in Arrow",
+        left_out=_NO_VECTOR,
     ),
     Peer(
         "connectorx", "ConnectorX", ("connectorx_arrow.py",), "connectorx", "connectorx", ALL,
@@ -214,6 +225,11 @@ class Worker:
     def _dead(self, what: str) -> PeerDied:
         self.stop()
         return PeerDied(what)
+
+    def kill(self) -> None:
+        """Send SIGKILL; whoever waits for an answer then learns that the process died."""
+        if self._process is not None:
+            self._process.kill()
 
     def stop(self) -> None:
         """End the process."""

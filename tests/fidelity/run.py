@@ -1,6 +1,6 @@
 """Extract the torture tables by every tool, and write `docs/comparison.md`: `make fidelity`.
 
-    python -m tests.fidelity.run [--database postgres]… [--only connectorx]…
+    python -m tests.fidelity.run [--database postgres]… [--only connectorx]… [--part behaviour]
 
 Results are kept in `.bench/fidelity`, one file for each tool and database: a run of some of them
 renews these and writes the page from all.
@@ -12,9 +12,11 @@ import argparse
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.fidelity.behaviour import BEHAVES, run_behaviour
 from tests.fidelity.page import write_page
 from tests.fidelity.peer import PEERS, ROOT, Extracted, Peer, extract, working
 from tests.fidelity.results import Result, judge_columns
@@ -28,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--database", action="append", choices=list(TABLES))
     parser.add_argument("--only", action="append", choices=[peer.name for peer in PEERS])
+    parser.add_argument("--part", choices=["types", "behaviour"], help="only one of the two")
     parser.add_argument("--page-only", action="store_true", help="write the page from what is kept")
     arguments = parser.parse_args(argv)
     failed = False
@@ -35,11 +38,14 @@ def main(argv: list[str] | None = None) -> int:
         chosen = [peer for peer in PEERS if peer.name in (arguments.only or [peer.name])]
         ready = [peer for peer in chosen if _prepared(peer)]
         failed = any(peer not in ready and not peer.unavailable for peer in chosen)
-        for database in arguments.database or TABLES:
-            with TABLES[database]() as table:
-                for peer in ready:
-                    if database in peer.databases:
+        if arguments.part != "behaviour":
+            for database in arguments.database or TABLES:
+                with TABLES[database]() as table:
+                    for peer in (peer for peer in ready if database in peer.databases):
                         compare(peer, table)
+        if arguments.part != "types":
+            for peer in (peer for peer in ready if peer.name in BEHAVES):
+                run_behaviour(peer, KEPT)
     write_page(KEPT, ROOT / "docs" / "comparison.md")
     return int(failed)
 
@@ -62,14 +68,15 @@ def compare(peer: Peer, table: Torture) -> None:
     started = datetime.now(UTC)
     left_out = peer.left_out.get(table.database, {})
     columns = [case.column for case in table.cases if case.column not in left_out]
+    read = replace(table, table=f"{table.table}_without") if left_out else table
     folder = Path(tempfile.mkdtemp(prefix=f"fidelity-{peer.name}-"))
     log = KEPT / f"{table.database}.{peer.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     try:
         with working(peer, log) as worker:
-            extracted = extract(worker, table, columns, folder / "x")
-        extracted |= {name: Extracted(crashed=why) for name, why in left_out.items()}
+            extracted = extract(worker, read, columns, folder / "x")
+        extracted |= {name: Extracted(refused=why) for name, why in left_out.items()}
         judged = judge_columns(table, extracted)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

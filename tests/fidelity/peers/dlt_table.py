@@ -20,7 +20,8 @@ SCHEMES = {"postgres": "postgresql+psycopg2", "mysql": "mysql+pymysql",
 
 
 def extract(job: Job) -> None:
-    engine = sa.create_engine(job.uri(SCHEMES[job.database]))
+    # Without a pool: each job has its own engine, and a server's connections are few.
+    engine = sa.create_engine(job.uri(SCHEMES[job.database]), poolclass=sa.NullPool)
     options = dict(job.options)
     if cursor := options.pop("incremental", None):
         options["incremental"] = dlt.sources.incremental(**cursor)

@@ -71,6 +71,8 @@ class Job(NamedTuple):
         }
 
 
+ENDED = ("Py4JNetworkError", "ConnectionRefusedError")
+"""What is raised when the JVM behind a script has ended: so does the script, to be started anew."""
 BROKEN = (ImportError, FileNotFoundError, NameError)
 """What a script of ours or its environment raises that is incomplete: no verdict on the peer."""
 
@@ -88,6 +90,8 @@ def serve(extract: Callable[[Job], None]) -> None:
         except BaseException as error:  # noqa: BLE001 - a panic of Rust is no Exception
             while (cause := error.__cause__) is not None:
                 error = cause
+            if "py4j" in sys.modules and type(error).__name__ in ENDED:
+                os._exit(1)
             kind = "broken" if isinstance(error, BROKEN) else "error"
             answer[kind] = f"{type(error).__name__}: {error}"[:2000]
         print(json.dumps(answer), file=answers, flush=True)

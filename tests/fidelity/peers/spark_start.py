@@ -14,6 +14,7 @@ def started(job: Job) -> SparkSession:
     """Return the process's session, with one core and the JDBC drivers."""
     return (
         SparkSession.builder.master("local[1]")
+        .config("spark.driver.memory", "3g")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.extraClassPath", job.jars.replace(",", ":"))
