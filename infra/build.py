@@ -56,7 +56,9 @@ and compiled modules have the version in their file names.
 """
 HANDLERS = ("extract_config_manager", "handle_extract_job_run_status", "reap_extract_job_runs")
 WORKERS = ("glue", "emr", "ecs")
-IMAGE_OPTIONS = ("--group", "spark3", "--group", "container")
+# Iceberg tables in Glue's catalog. A catalog in SQLite is for a laptop.
+_ICEBERG = ("--extra", "iceberg", "--no-emit-package", "sqlalchemy")
+_IMAGE = ("--group", "spark3", "--group", "container")
 # Part of the package that is only needed at a terminal.
 _NOT_IN_LAMBDA = "extract_jobs/cli/"
 _PYVENV = """\
@@ -139,7 +141,7 @@ def build_glue(out: Path, cache: Path) -> None:
     own = _wheel(out, cache)
     for version, python in GLUE_PYTHONS.items():
         there = provided(ROOT / "infra" / "runtimes" / f"glue-{version}.txt")
-        lacking = without(locked(python=python), there)
+        lacking = without(worker_requirements(python), there)
         found = wheels(lacking, python, cache / python)
         pins = [f"extract-jobs=={__version__}", *(f"{x.name}=={x.version}" for x in lacking)]
         listed = "".join(f"{pin}\n" for pin in sorted(pins)).encode()
@@ -158,7 +160,7 @@ def build_emr(out: Path, cache: Path) -> None:
     own = _wheel(out, cache)
     with tempfile.TemporaryDirectory() as folder:
         packages = Path(folder) / "packages"
-        install(locked(python=EMR_PYTHON), EMR_PYTHON, packages)
+        install(worker_requirements(EMR_PYTHON), EMR_PYTHON, packages)
         _unpack(own, packages)
         shutil.rmtree(packages / "bin", ignore_errors=True)
         site = f"lib/python{EMR_PYTHON}/site-packages"
@@ -207,9 +209,18 @@ def build_image(out: Path, _cache: Path) -> None:
         (out / name).write_text("".join(f"{requirement.line}\n" for requirement in pinned))
 
 
+def worker_requirements(python: str) -> tuple[Requirement, ...]:
+    """Return what a worker imports besides the package itself and Spark.
+
+    Args:
+        python: Version of its Python.
+    """
+    return locked(*_ICEBERG, python=python)
+
+
 def image_requirements() -> tuple[Requirement, ...]:
     """Return what the image contains besides the package itself, including Spark and Java."""
-    return locked(*IMAGE_OPTIONS, python=EMR_PYTHON)
+    return locked(*_ICEBERG, *_IMAGE, python=EMR_PYTHON)
 
 
 def _wheel(out: Path, cache: Path) -> Path:

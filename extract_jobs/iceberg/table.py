@@ -204,7 +204,7 @@ class IcebergTable:
         if table is None:
             return list(wanted)
         with catalog_errors(self.catalog, "reading"):
-            current = {f.file_path: f for f in _live(table)}
+            current = {f.file_path: f for _, files in _live(table) for f in files}
         known = {location(file.staged.uri) for file in committed}
         foreign = [
             WrittenFile(StagedFile(uri, "", file.file_size_in_bytes, {}), file.record_count, {})
@@ -266,7 +266,8 @@ class IcebergTable:
             )
         with catalog_errors(self.catalog, "reading"):
             manifests = snapshot.manifests(table.io)
-            there = {file.file_path for file in live_files(manifests, table.io)}
+            live = live_files(manifests, table.io)
+            there = {file.file_path for _, files in live for file in files}
         if (
             _file_count(manifests) != len(there)
             or _has_deletes(manifests)
@@ -549,8 +550,9 @@ class IcebergTable:
         if commit.overwrite or commit.replaces:
             records = {record_of(p, commit.layout, schema) for p in commit.replaces}
             goes = [
-                file
-                for file in _live(transaction._table)  # noqa: SLF001
+                (file, manifest)
+                for manifest, files in _live(transaction._table)  # noqa: SLF001
+                for file in files
                 if commit.overwrite or file.partition in records
             ]
         kind, name = (Replacement, "OVERWRITE") if goes else (Append, "APPEND")
@@ -560,8 +562,8 @@ class IcebergTable:
             io=transaction._table.io,  # noqa: SLF001
             snapshot_properties=summary,
         ) as snapshot:
-            for file in goes:
-                snapshot.delete_data_file(file)
+            for file, manifest in goes:
+                snapshot.remove(file, manifest)
             for file in data_files(
                 commit.files,
                 commit.layout,
@@ -720,20 +722,27 @@ def _has_deletes(manifests: Iterable[ManifestFile]) -> bool:
     return any(manifest.content == ManifestContent.DELETES for manifest in manifests)
 
 
-def _live(table: Table) -> list[DataFile]:
-    """Return the data files of the current snapshot."""
+def _live(table: Table) -> list[tuple[ManifestFile, list[DataFile]]]:
+    """Return the data files of the current snapshot, by manifest."""
     snapshot = table.current_snapshot()
     return [] if snapshot is None else live_files(snapshot.manifests(table.io), table.io)
 
 
-def live_files(manifests: Iterable[ManifestFile], io: FileIO) -> list[DataFile]:
-    """Return the data files that some manifests add or keep; they are read several at a time."""
+def live_files(
+    manifests: Iterable[ManifestFile], io: FileIO
+) -> list[tuple[ManifestFile, list[DataFile]]]:
+    """Return the data files that manifests add or keep; several manifests are read at a time."""
     from pyiceberg.manifest import ManifestContent
 
-    wanted = [one for one in manifests if one.content == ManifestContent.DATA]
+    from extract_jobs.iceberg.snapshots import has_live_files
+
+    wanted = [m for m in manifests if m.content == ManifestContent.DATA and has_live_files(m)]
     with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
         read = pool.map(lambda one: one.fetch_manifest_entry(io, discard_deleted=True), wanted)
-        return [entry.data_file for entries in read for entry in entries]
+        return [
+            (manifest, [entry.data_file for entry in entries])
+            for manifest, entries in zip(wanted, read, strict=True)
+        ]
 
 
 def _partition(

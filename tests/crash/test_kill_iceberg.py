@@ -13,12 +13,12 @@ from uuid import uuid4
 
 import pytest
 from pyiceberg.catalog import Catalog
-from pyiceberg.catalog.glue import GlueCatalog
 from pyiceberg.catalog.sql import SqlCatalog
 
 from infra.local.emulator import Emulator
 from tests.support.crash import ROWS, Driver, Lake, Story
 from tests.support.fault_proxy import Fault, FaultProxy
+from tests.support.iceberg import glue_catalog
 from tests.support.postgres import Server
 from tests.support.sampling import EXHAUSTIVE, sample
 
@@ -49,12 +49,7 @@ class IcebergStory(Story):
     def catalog(self) -> Catalog:
         if not self.lake.environment:
             return SqlCatalog("default", uri=f"sqlite:///{self.where['path']}")
-        url, region = (self.lake.environment[n] for n in ("AWS_ENDPOINT_URL", "AWS_REGION"))
-        keys = {f"{of}.{key}": "test" for of in ("glue", "s3")
-                for key in ("access-key-id", "secret-access-key")}  # fmt: skip
-        ends = {"glue.endpoint": url, "glue.region": region, "s3.endpoint": url,
-                "s3.region": region}  # fmt: skip
-        return GlueCatalog("default", **keys, **ends)
+        return glue_catalog(self.lake.environment)
 
     def assert_whole(self, context: str, attempt: int = 2) -> None:
         ended = self.extract("r", attempt, then_recover=True)

@@ -14,7 +14,8 @@ import pyspark
 import pytest
 
 from extract_jobs import __version__
-from infra.locked import ROOT, locked, provided
+from infra.build import worker_requirements
+from infra.locked import ROOT, provided
 from tests.support.chroots import chroot_of
 from tests.support.debian_root import debian_root, need
 
@@ -63,7 +64,7 @@ def test_glue_6_on_its_own_python(tmp_path, pg_database, built):
     # What Glue has of what we need, at its versions, and its Spark: as wheels beside the zip's.
     runtime = ROOT / "infra" / "runtimes" / "glue-6.0.txt"
     glue = provided(runtime)
-    needed = {x.name for x in locked(python="3.13")}
+    needed = {x.name for x in worker_requirements("3.13")}
     base = debian_root("trixie", ("python3", "python3-venv", "ca-certificates"))
     there = tmp_path / "there"
     _download("3.13", there, sorted(needed & glue.keys()), runtime)

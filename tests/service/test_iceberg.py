@@ -511,3 +511,48 @@ def test_ids_in_the_files_are_those_of_the_table(lake: IcebergLake) -> None:
     with pytest.raises(ConfigError, match="iceberg is not valid"):
         Commit.from_bytes(damaged.to_bytes(), "here", 1)
     assert lake.table().properties[SEQ] == "1"
+
+
+def manifests(lake: IcebergLake) -> int:
+    snapshot = lake.table().current_snapshot()
+    assert snapshot is not None
+    return len(snapshot.manifests(lake.table().io))
+
+
+def test_manifests_of_replaced_files_leave_with_the_next_commit(lake: IcebergLake) -> None:
+    """pyiceberg's own snapshot keeps them, and reads them all for every later one."""
+    lake.source(ID, "insert into t values (1, 'a'), (2, 'b')")
+    replacing = {"target": {"partition_by": ["kind"], "write_mode": "overwrite_partitions"}}
+    for number in range(4):
+        lake.source(
+            "update t set id = id + 2", *(["delete from t where kind = 'b'"] * (number > 1))
+        )
+        lake.run(f"r{number}", **replacing)
+    # Kind b is as the second run left it; each other one of the manifests is of the last run.
+    assert lake.rows() == lake.rows_by_duckdb() == [pair(6, "b"), pair(9, "a")]
+    assert manifests(lake) == 3
+    for number in range(4, 7):
+        lake.run(f"r{number}")
+    assert lake.rows() == lake.rows_by_duckdb() == [pair(9, "a")]
+    assert manifests(lake) == 2
+
+
+@pytest.mark.parametrize("write_mode", ["append", "overwrite_partitions"])
+def test_manifests_are_merged(lake: IcebergLake, write_mode: str) -> None:
+    lake.source("create table t (id integer primary key)")
+    more: dict[str, Any] = {"target": {"partition_by": ["id"], "write_mode": write_mode}}
+    for number in range(1, 8):
+        lake.source(f"insert into t values ({number})", f"delete from t where id < {number}")
+        lake.run(f"r{number}", **more)
+        if number == 1:
+            with lake.table().transaction() as transaction:
+                transaction.set_properties({"commit.manifest.min-count-to-merge": "3"})
+    assert lake.rows() == lake.rows_by_duckdb() == [{"id": number} for number in range(1, 8)]
+    assert manifests(lake) <= 3
+    with lake.table().transaction() as transaction:
+        transaction.set_properties({"commit.manifest-merge.enabled": "false"})
+    before = manifests(lake)
+    lake.source("insert into t values (8)", "delete from t where id < 8")
+    lake.run("r8", **more)
+    assert manifests(lake) == before + 1
+    assert [row["id"] for row in lake.rows()] == list(range(1, 9))

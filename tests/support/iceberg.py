@@ -10,6 +10,7 @@ import duckdb
 import duckdb_extension_avro
 import duckdb_extension_iceberg
 import pyarrow as pa
+from pyiceberg.catalog.glue import GlueCatalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 
@@ -70,6 +71,20 @@ class IcebergLake:
     def rows_by_duckdb(self) -> list[dict[str, Any]]:
         """Return the rows as DuckDB's iceberg extension reads them."""
         return ordered(by_duckdb(self.table().metadata_location))
+
+
+def glue_catalog(environment: dict[str, str]) -> GlueCatalog:
+    """Return Glue's catalog as another tool opens it.
+
+    Args:
+        environment: Variables that point an AWS SDK at an emulator.
+    """
+    keys = {f"{of}.{key}": "test" for of in ("glue", "s3")
+            for key in ("access-key-id", "secret-access-key")}  # fmt: skip
+    url, region = environment["AWS_ENDPOINT_URL"], environment["AWS_REGION"]
+    ends = {f"{of}.{key}": value for of in ("glue", "s3")
+            for key, value in (("endpoint", url), ("region", region))}  # fmt: skip
+    return GlueCatalog("default", **keys, **ends)
 
 
 def by_duckdb(metadata: str, query: str = "select * from t") -> list[dict[str, Any]]:
