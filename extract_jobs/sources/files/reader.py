@@ -46,6 +46,8 @@ from extract_jobs.storage import ObjectInfo, OpenStorage, Storage
 
 NO_ROW = 10
 """If this many rows of a file are set aside and none parses, the file itself is wrong."""
+_JOINED_BYTES = 2**20
+"""Arrow bytes of batches that are joined."""
 _SCAN_BYTES = 64 * 2**10
 """Bytes read at a time in search of a line's end."""
 
@@ -115,6 +117,12 @@ class FilesReader:
             rejects = Rejects(
                 storage, self.rejected_folder, split.index, with_text=self.rejected_text
             )
+        yield from _joined(self._batches(split, rejects))
+        if rejects is not None:
+            rejects.flush()
+            self.rejected_rows = rejects.count
+
+    def _batches(self, split: Split, rejects: Rejects | None) -> Iterator[pa.RecordBatch]:
         for part in split.objects:
             before, rows = rejects.count if rejects else 0, 0
             for batch in self._read(part, rejects):
@@ -126,9 +134,6 @@ class FilesReader:
                     "probably does not have the format that files describes. Check "
                     "files.delimiter, header and types, or leave the file out of files.glob"
                 )
-        if rejects is not None:
-            rejects.flush()
-            self.rejected_rows = rejects.count
 
     def _read(self, part: ObjectRange, rejects: Rejects | None) -> Iterator[pa.RecordBatch]:
         if part.size == 0:
@@ -234,6 +239,29 @@ class FilesReader:
                 texts = parser.parse(block, names, lenient=lenient, checked=checked)
                 texts = _placed(texts, file, part)
                 yield batch_of(texts, self.columns, part.uri, rejects, parser, forms=self.forms)
+
+
+def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of batches, those of small ones copied into larger ones.
+
+    What becomes of a batch costs the same for few rows and for many.
+    """
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        if batch.nbytes >= _JOINED_BYTES:
+            if held:
+                yield pa.concat_batches(held)
+            yield batch
+            held, size = [], 0
+            continue
+        held.append(batch)
+        size += batch.nbytes
+        if size >= _JOINED_BYTES:
+            yield pa.concat_batches(held)
+            held, size = [], 0
+    if held:
+        yield pa.concat_batches(held)
 
 
 @contextmanager

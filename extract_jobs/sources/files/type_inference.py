@@ -73,6 +73,8 @@ class TypeProfile:
 
     def __or__(self, other: TypeProfile) -> TypeProfile:
         """Return the profile of both."""
+        if self == other:
+            return self
         items = self.items or other.items
         if self.items and other.items:
             items = self.items | other.items
