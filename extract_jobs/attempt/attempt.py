@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from extract_jobs.attempt.attempt_report import attempt_report
 from extract_jobs.attempt.context import RunContext
+from extract_jobs.attempt.resume import Noted
 from extract_jobs.attempt.reuse import Reuse, all_but, plan_reuse, verify_kept
 from extract_jobs.catalog import update_catalog
 from extract_jobs.commit.deduplication import (
@@ -35,6 +36,7 @@ from extract_jobs.engine.run_splits import (
     SplitTask,
     abort_leftover_uploads,
     check_driver,
+    report_done,
     run_splits,
 )
 from extract_jobs.engine.spark_deduplication import committed_by_split
@@ -107,16 +109,17 @@ class Attempt:
     def extract_and_commit(self) -> Report:
         """Read and stage every split, reconcile, commit, publish.
 
-        Nothing stays staged when this raises before the commit point. From the commit point on
+        Nothing stays staged when this raises before the commit point, but for ranges that the next
+        attempt of the run can take over (`Noted`). From the commit point on
         nothing is aborted: it may be unknown whether the commit exists, and the next attempt or
         `recover` finishes it.
         """
         task = self.task()
-        courteous = self.snapshot if isinstance(self.snapshot, CourteousSnapshot) else None
+        noted = Noted(self.spec, self.log, self.plan.base.seq)
         try:
             with self.context.phase("extract"):
-                check = courteous.give_way if courteous else lambda: None
-                reuse, reason = self.reuse(task, check)
+                reuse, reason = self.reuse(task)
+                noted.reuse = reuse
                 splits = reuse.splits if reuse else self.snapshot.splits(self.spec)
                 assert task.reader is not None
                 placement = place_splits(
@@ -127,28 +130,20 @@ class Attempt:
                 task = replace(task, reader=self.snapshot.reader)
                 # There is no count from the same snapshot to compare with.
                 before = None if self.snapshot.shared else self.count()
+                earlier = reuse.staged_results() if reuse else []
                 self.context.progress.planned(
-                    len(splits), self.description.estimated_rows, self.description.estimated_bytes
+                    len(splits) + len(earlier),
+                    self.description.estimated_rows,
+                    self.description.estimated_bytes,
                 )
-                results = (
-                    run_splits(
-                        task,
-                        splits,
-                        placement=placement,
-                        progress=self.context.progress,
-                        committed=self.committed(task, splits),
-                        workers=self.context.workers,
-                        check=check,
-                    )
-                    if splits
-                    else []
-                )
-                read_from = read_from | (courteous.read_from() if courteous else {})
-                files = tuple(f for r in results for f in r.files)
+                results = self.read(task, splits, placement, noted)
+                if isinstance(self.snapshot, CourteousSnapshot):
+                    read_from |= self.snapshot.read_from()
+                files = tuple(f for r in (*results, *earlier) for f in r.files)
                 if not files and not (reuse and reuse.files):
                     files = self.schema_file(task)
             with self.context.phase("reconcile"):
-                source_rows, reconciled = self.reconcile(results, files, before, reuse)
+                source_rows, reconciled = self.reconcile([*results, *earlier], files, before, reuse)
             if placement.on != "here":
                 abort_leftover_uploads(task, files)  # of workers that were lost
             check_driver(placement.context)
@@ -156,13 +151,13 @@ class Attempt:
             report = attempt_report(
                 self.spec, self.context, plan, self.columns, task.transform,
                 read_from=read_from,
-                results=results, files=files, source_rows=source_rows,
+                results=[*results, *earlier], files=files, source_rows=source_rows,
                 reconciled=reconciled, left_out=self.left_out, reuse=reuse, not_reused=reason,
             )  # fmt: skip
             commit = replace(self, plan=plan).commit(task.transform, files, report, covers, reuse)
             self.note_reads(commit, reuse, results)
-        except BaseException:
-            self.discard_staged(task)
+        except BaseException as error:
+            self.discard_staged(task, noted.outliving(error))
             raise
         if self.changes_nothing(commit, report):
             unchanged = report.model_copy(update={"watermark": self.plan.base.watermark})
@@ -171,7 +166,7 @@ class Attempt:
             )
         winner = self.prepare(commit, task)
         if winner.commit_id != commit.commit_id:
-            self.discard_staged(task)
+            self.discard_staged(task, winner.files)
             if winner.run_id != self.spec.run_id:
                 raise CommitConflict(
                     f"{self.spec.extract_table}: run {winner.run_id} made commit {winner.seq} "
@@ -180,7 +175,31 @@ class Attempt:
                 )
         return finish(self.spec, self.log, winner, self.context)
 
-    def reuse(self, task: SplitTask, check: Callable[[], None]) -> tuple[Reuse | None, str]:
+    def read(
+        self, task: SplitTask, splits: Sequence[Split], placement: Placement, noted: Noted
+    ) -> list[SplitResult]:
+        """Read and stage splits; what is staged is noted for later attempts of the run."""
+        if noted.reuse:
+            report_done(self.context.progress, noted.reuse.staged_results())
+        if not splits:
+            return []
+        return run_splits(
+            task,
+            splits,
+            placement=placement,
+            progress=self.context.progress,
+            committed=self.committed(task, splits),
+            workers=self.context.workers,
+            check=self.give_way,
+            finished=noted.add,
+        )
+
+    def give_way(self) -> None:
+        """Stop where somebody waits for the snapshot's locks and the spec says to yield."""
+        if isinstance(self.snapshot, CourteousSnapshot):
+            self.snapshot.give_way()
+
+    def reuse(self, task: SplitTask) -> tuple[Reuse | None, str]:
         """Return what is kept and read by range, or None and why; a sample of what is kept holds.
 
         Raises:
@@ -188,10 +207,10 @@ class Attempt:
         """
         if self.spec.reuse == "never":
             return None, ""
-        last = self.plan.base.published
         found = plan_reuse(
-            self.spec, self.log, self.snapshot, task.transform, last=last, key=self.key, check=check
-        )
+            self.spec, self.log, self.snapshot, task.transform,
+            base=self.plan.base, key=self.key, check=self.give_way,
+        )  # fmt: skip
         if isinstance(found, str):
             return None, found
         if found.kept:
@@ -370,7 +389,7 @@ class Attempt:
         size = self.description.estimated_bytes
         if not self.spec.reconcile or size is None or size > self.spec.reconcile_max_bytes:
             return None
-        return reuse.count(self.spec) if reuse and reuse.kept else self.snapshot.count()
+        return reuse.count(self.spec) if reuse and reuse.found else self.snapshot.count()
 
     def selects_same_rows(self) -> bool:
         """Return whether every statement of the attempt selects the same rows of the snapshot.
@@ -455,14 +474,14 @@ class Attempt:
         moves = commit.watermark != self.plan.base.watermark
         return not (report.repeated_rows and moves)
 
-    def discard_staged(self, task: SplitTask) -> None:
-        """Abort all that this worker has staged; a failure to do so is left to `recover`."""
+    def discard_staged(self, task: SplitTask, kept: Sequence[WrittenFile] = ()) -> None:
+        """Abort what this worker has staged, but for some files; failing that, `recover` does."""
         try:
-            abort_leftover_uploads(task, ())
+            abort_leftover_uploads(task, kept)
         except ExtractError as error:
             logger.warning("staged files were left for `extract-jobs recover`: %s", error)
         except StopRequested:
-            self.discard_staged(task)  # stopped halfway: nothing else would finish it
+            self.discard_staged(task, kept)  # stopped halfway: nothing else would finish it
             raise
 
 
@@ -581,6 +600,7 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
     _drop_kept(spec, log, context)
     if spec.reuse != "never":
         log.reads.drop_before(commit)
+        log.staged.drop(spec.run_id, spec.target.uri, keep=[file.staged for file in commit.files])
     fields = {**commit.report, **identity(spec), "commit_seq": commit.seq}
     report = Report.model_validate({**fields, "timings": context.timings})
     return with_catalog(report, spec, log, commit, context)

@@ -85,6 +85,7 @@ def attempt_report(
         kept_bytes=sum(f.staged.size for f in reuse.files) if reuse else 0,
         kept_files=len(reuse.files) if reuse else 0,
         kept_ranges=len(kept),
+        resumed_splits=len(reuse.staged) if reuse else 0,
         not_reused=not_reused,
         timings=context.timings,
         versions=versions(),

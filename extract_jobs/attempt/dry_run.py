@@ -139,7 +139,7 @@ def planned(
     with source.snapshot(request) as snapshot:
         reuse = None if spec.reuse == "never" else plan_reuse(
             spec, log, snapshot, transform,
-            last=base.published, key=mask_key(spec), check=lambda: None,
+            base=base, key=mask_key(spec), check=lambda: None,
         )  # fmt: skip
         kept = reuse if isinstance(reuse, Reuse) else None
         splits, reader = tuple(kept.splits if kept else snapshot.splits(spec)), snapshot.reader

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.reads import VERSION, RangeRead, Reads
 from extract_jobs.commit.record import Base, Commit
+from extract_jobs.commit.staged_ranges import VERSION as STAGED_VERSION
+from extract_jobs.commit.staged_ranges import StagedRange
 from extract_jobs.engine.run_splits import SplitResult
 from extract_jobs.errors import CommitConflict, ExtractError, FilesDamaged
 from extract_jobs.reporting.report import versions
@@ -74,6 +76,7 @@ class Reuse:
         spans: Pages that each split reads, by its index; the last is open-ended if it is read.
         splits: The splits.
         reason: Why nothing is kept; empty if something is.
+        staged: Ranges that an earlier attempt of the run has staged and that have not changed.
     """
 
     pages: ComparablePages
@@ -84,39 +87,65 @@ class Reuse:
     spans: tuple[tuple[int, int], ...]
     splits: tuple[Split, ...]
     reason: str = ""
+    staged: tuple[StagedRange, ...] = ()
 
     @property
     def rows(self) -> int:
         """Rows that are kept."""
         return sum(one.rows for one in self.kept)
 
+    @property
+    def found(self) -> list[RangeRead]:
+        """Ranges that need not be read."""
+        return [*self.kept, *(one.range for one in self.staged)]
+
+    def staged_results(self) -> list[SplitResult]:
+        """Return the results of the splits of earlier attempts, numbered after those to read."""
+        return [
+            SplitResult(
+                index, one.range.rows, one.files, one.range.nulled, truncated=one.range.truncated
+            )
+            for index, one in enumerate(self.staged, len(self.splits))
+        ]
+
+    def staged_range(self, result: SplitResult) -> StagedRange:
+        """Return the record of a split that was just read."""
+        moment = self.pages.moment
+        return StagedRange(
+            STAGED_VERSION,
+            {"key": dict(moment.key), "snapshot": dict(moment.snapshot)},
+            self.writing,
+            self.span,
+            _range_read(self.spans[result.index], result),
+            result.files,
+        )
+
     def count(self, spec: ExtractSpec) -> int:
         """Return the source's count of all rows: of what is read, and of all beyond it."""
-        last = max(end for _, end in [*((o.start, o.end) for o in self.kept), *self.spans])
+        last = max(end for _, end in [*((o.start, o.end) for o in self.found), *self.spans])
         read = self.pages.rows_in(
             [*self.spans, (last, None)],
             connections=spec.split.max_connections,
             check=lambda: None,
         )
-        return self.rows + sum(read)
+        return sum(one.rows for one in self.found) + sum(read)
 
     def reads(self, results: Sequence[SplitResult]) -> Reads:
         """Return what there is to know about the ranges once the splits are read."""
-        read = [
-            RangeRead(
-                start, end, result.rows, tuple(file.staged.uri for file in result.files),
-                result.nulled, result.truncated,
-            )
-            for (start, end), result in zip(self.spans, results, strict=True)
-        ]  # fmt: skip
+        read = [_range_read(span, result) for span, result in zip(self.spans, results, strict=True)]
         moment = self.pages.moment
         return Reads(
             VERSION,
             {"key": dict(moment.key), "snapshot": dict(moment.snapshot)},
             self.writing,
             self.span,
-            tuple(sorted([*self.kept, *read], key=lambda one: one.start)),
+            tuple(sorted([*self.found, *read], key=lambda one: one.start)),
         )
+
+
+def _range_read(span: tuple[int, int], result: SplitResult) -> RangeRead:
+    uris = tuple(file.staged.uri for file in result.files)
+    return RangeRead(*span, result.rows, uris, result.nulled, result.truncated)
 
 
 def plan_reuse(
@@ -125,7 +154,7 @@ def plan_reuse(
     snapshot: Snapshot,
     transform: Transform,
     *,
-    last: Commit | None,
+    base: Base,
     key: MaskKey | None,
     check: Callable[[], None],
 ) -> Reuse | str:
@@ -136,7 +165,7 @@ def plan_reuse(
         log: The table's.
         snapshot: What is read.
         transform: Has the files' columns.
-        last: The last published commit, or None.
+        base: What the run builds on.
         key: Key of the mask ``hash``, if a column has that mask.
         check: Called all the time; what it raises ends the run.
 
@@ -153,37 +182,67 @@ def plan_reuse(
     if isinstance(pages, str):
         return pages
     writing = _writing(spec, transform, key)
-    before = _before(log, last, writing)
+    staged = _staged(spec, log, pages, base=base, writing=writing, check=check)
+    span = max(1, spec.split.target_bytes // pages.page_bytes, -(-pages.count // _MOST_RANGES))
+    everything = Reuse(pages, writing, staged[0].span if staged else span, (), (), (), ())
+    before = _before(log, base.published, writing)
     if isinstance(before, str):
-        return _all(pages, writing, spec, before)
+        return _whole(everything, before, staged)
     reads, live = before
-    ranges = [PageRange(one.start, one.end, one.rows) for one in reads.ranges]
-    unchanged = pages.unchanged(
-        Moment(reads.moment["key"], cast("dict[str, str]", reads.moment["snapshot"])),
-        ranges,
+    unchanged = _unchanged(spec, pages, reads.moment, reads.ranges, check)
+    if isinstance(unchanged, str):
+        return _whole(everything, unchanged, staged)
+    kept = tuple(one for one, same in zip(reads.ranges, unchanged, strict=True) if same)
+    if not any(one.rows for one in kept):
+        return _whole(everything, "every range has changed", staged)
+    changed = [
+        (one.start, one.end) for one, same in zip(reads.ranges, unchanged, strict=True) if not same
+    ]
+    spans = [*changed, *_grid(reads.ranges[-1].end, pages.count, reads.span)]
+    if len(kept) + len(spans) > _MOST_RANGES:
+        return _whole(everything, "the table has grown to too many ranges", staged)
+    named = {uri for one in kept for uri in one.files}
+    some = replace(
+        everything, span=reads.span, kept=kept, files=tuple(live[uri] for uri in sorted(named))
+    )
+    return _reading(some, spans, staged)
+
+
+def _unchanged(
+    spec: ExtractSpec,
+    pages: ComparablePages,
+    moment: Mapping[str, Mapping[str, Any]],
+    ranges: Sequence[RangeRead],
+    check: Callable[[], None],
+) -> list[bool] | str:
+    return pages.unchanged(
+        Moment(moment["key"], moment["snapshot"]),
+        [PageRange(one.start, one.end, one.rows) for one in ranges],
         connections=spec.split.max_connections,
         check=check,
     )
-    if isinstance(unchanged, str):
-        return _all(pages, writing, spec, unchanged)
-    kept = tuple(one for one, same in zip(reads.ranges, unchanged, strict=True) if same)
-    if not any(one.rows for one in kept):
-        return _all(pages, writing, spec, "every range has changed")
-    changed = [
-        (o.start, o.end) for o, same in zip(reads.ranges, unchanged, strict=True) if not same
-    ]
-    end = reads.ranges[-1].end
-    spans = [*changed, *_grid(end, pages.count, reads.span)]
-    if len(kept) + len(spans) > _MOST_RANGES:
-        return _all(pages, writing, spec, "the table has grown to too many ranges")
-    named = {uri for one in kept for uri in one.files}
-    return _with_splits(
-        Reuse(
-            pages, writing, reads.span, kept,
-            tuple(live[uri] for uri in sorted(named)), tuple(spans), (),
-        ),
-        end,
-    )  # fmt: skip
+
+
+def _staged(
+    spec: ExtractSpec,
+    log: CommitLog,
+    pages: ComparablePages,
+    *,
+    base: Base,
+    writing: Mapping[str, str],
+    check: Callable[[], None],
+) -> list[StagedRange]:
+    """Return the unchanged ranges that earlier attempts of the run have staged."""
+    by_moment: dict[str, list[StagedRange]] = {}
+    for one in log.staged.of(spec.run_id, base.seq, spec.target.uri):
+        if one.writing == writing:
+            by_moment.setdefault(json.dumps(one.moment, sort_keys=True), []).append(one)
+    found = []
+    for some in by_moment.values():
+        same = _unchanged(spec, pages, some[0].moment, [one.range for one in some], check)
+        if not isinstance(same, str):
+            found += [one for one, unchanged in zip(some, same, strict=True) if unchanged]
+    return found
 
 
 _NO_PAGES = "this source does not recognize what was read before"
@@ -210,6 +269,7 @@ def _writing(spec: ExtractSpec, transform: Transform, key: MaskKey | None) -> di
     parts = {name: value for name, value in fields.items() if name not in _NEUTRAL}
     used = {k: v for k, v in versions().items() if k in ("extract-jobs", "duckdb", "pyarrow")}
     parts |= {
+        "split": spec.split.target_bytes,
         "the mask's key": key.fingerprint if key else None,
         "the files' columns": transform.schema.serialize().to_pybytes().hex(),
         "versions": {**used, "reading": READING_VERSION},
@@ -243,11 +303,10 @@ def _has_all(storage: Storage, folder: str, live: Sequence[WrittenFile]) -> bool
     return all(listed.get(normal_uri(file.staged.uri)) == file.staged.size for file in live)
 
 
-def _all(pages: ComparablePages, writing: dict[str, str], spec: ExtractSpec, reason: str) -> Reuse:
-    """Return that everything is read, in ranges of as many pages as a split has bytes."""
-    span = max(1, spec.split.target_bytes // pages.page_bytes, -(-pages.count // _MOST_RANGES))
-    spans = tuple(_grid(0, max(1, pages.count), span))
-    return _with_splits(Reuse(pages, writing, span, (), (), spans, (), reason), 0)
+def _whole(reuse: Reuse, reason: str, staged: Sequence[StagedRange]) -> Reuse:
+    """Return that nothing of the last commit is kept."""
+    spans = list(_grid(0, max(1, reuse.pages.count), reuse.span))
+    return _reading(replace(reuse, reason=reason), spans, staged)
 
 
 def _grid(start: int, count: int, span: int) -> Iterator[tuple[int, int]]:
@@ -257,14 +316,22 @@ def _grid(start: int, count: int, span: int) -> Iterator[tuple[int, int]]:
         start += span
 
 
-def _with_splits(reuse: Reuse, known: int) -> Reuse:
-    """Add the splits. The last of the table, if it is read, reads all pages that follow."""
-    last = max([known, *(end for _, end in reuse.spans)])
+def _reading(
+    reuse: Reuse, wanted: Sequence[tuple[int, int]], staged: Sequence[StagedRange]
+) -> Reuse:
+    """Return what is read of the ranges that are wanted: those that nobody has staged.
+
+    The last range of the table, if it is read, has all pages that follow.
+    """
+    by_span = {(one.range.start, one.range.end): one for one in staged}
+    spans = tuple(span for span in wanted if span not in by_span)
+    last = max(end for _, end in [*((one.start, one.end) for one in reuse.kept), *wanted])
     splits = tuple(
         reuse.pages.split(index, start, None if end == last else end)
-        for index, (start, end) in enumerate(reuse.spans)
+        for index, (start, end) in enumerate(spans)
     )
-    return replace(reuse, splits=splits)
+    taken = tuple(by_span[span] for span in wanted if span in by_span)
+    return replace(reuse, spans=spans, splits=splits, staged=taken)
 
 
 def all_but(kept: Sequence[WrittenFile]) -> Callable[[WrittenFile], bool]:

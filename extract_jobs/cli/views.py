@@ -49,6 +49,8 @@ def result_line(report: Report, *, error_follows: bool = False) -> str:
     else:
         rows = counted(report.rows, "row")
         rows += f" beside {repeated} committed before" if report.repeated_rows else ""
+    if report.resumed_splits:
+        rows += f", {counted(report.resumed_splits, 'split')} of them from an earlier attempt"
     if report.kept_rows:
         rows += f" beside {counted(report.kept_rows, 'row')} that have not changed"
     rows += ", counted in the source too" if report.reconciled else ""

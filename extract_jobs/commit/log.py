@@ -10,11 +10,12 @@ State lives under the table's ``state_uri``, outside the target:
 - ``live/<20-digit seq>.json``: every 64 commits, the files live at a published commit;
 - ``kept/<20-digit seq>/``: files that a commit retired, kept for `extract-jobs rollback`;
 - ``reads/<20-digit seq>-<commit_id>.json``: what a full extract has read, for the next one;
+- ``staged/<run_id>/<base_seq>/``: ranges that are staged, for a later attempt of the run;
 - ``expired/<random>.json``: files that are being deleted with their snapshots of an Iceberg table;
 - ``hint.json``: a sequence number from which the newest commit is found;
 - ``catalog.json``: the old location of the catalog's table, until it is moved here.
 
-All but the last five are written once with put-if-absent and never change. The order is: stage all
+All but the last six are written once with put-if-absent and never change. The order is: stage all
 files, *prepare* (write the commit record: the commit point), claim that it stands, complete every
 staged file, copy what is retired if it is to be kept, delete it (in an Iceberg table: make the
 snapshot), write the outcome. Any process may take over after any step, and any number may do the
@@ -39,6 +40,7 @@ from extract_jobs.commit.plans import Plans
 from extract_jobs.commit.reads import ReadsLog
 from extract_jobs.commit.record import Base, Commit, LiveFiles
 from extract_jobs.commit.record_check import json_object, number_in
+from extract_jobs.commit.staged_ranges import StagedRanges
 from extract_jobs.errors import ConfigError
 from extract_jobs.iceberg.change import Layout, TableCommit
 from extract_jobs.iceberg.references import sweep
@@ -135,6 +137,11 @@ class CommitLog:
     def reads(self) -> ReadsLog:
         """What full extracts have read."""
         return ReadsLog(self.state, self.state_uri)
+
+    @property
+    def staged(self) -> StagedRanges:
+        """What attempts have staged, range by range."""
+        return StagedRanges(self.state, self.state_uri, self.target)
 
     @property
     def plans(self) -> Plans:

@@ -52,6 +52,7 @@ __all__ = [
     "SplitTask",
     "abort_leftover_uploads",
     "check_driver",
+    "report_done",
     "run_splits",
 ]
 
@@ -71,6 +72,7 @@ def run_splits(
     committed: Callable[[Split], CommittedRows | None] | None = None,
     workers: WorkerProcesses | None = None,
     check: Callable[[], None] = lambda: None,
+    finished: Callable[[Results], None] = lambda _: None,
 ) -> list[SplitResult]:
     """Extract every split.
 
@@ -83,6 +85,7 @@ def run_splits(
             when the split's turn comes; each split then has its own task. None if there are none.
         workers: Worker processes, which the caller closes; None starts others.
         check: Called after each batch or each second; what it raises stops every split.
+        finished: Called with the results of a task as soon as its files are staged, in any thread.
 
     Returns:
         One result per split, in order of index.
@@ -99,14 +102,16 @@ def run_splits(
     if placement.on == "here":
         assert not isinstance(reader, DataFrameReader)
         here = _InProcess(task, reader, of_split, _Checked(progress, check))
-        return [result for unit in units for result in here.run(unit)]
+        return [result for unit in units for result in here.run(unit, finished)]
     if placement.on == "processes":
         with nullcontext(workers) if workers else WorkerProcesses() as processes:
             on_processes = _OnProcesses(task, of_split, progress, processes)
-            return _side_by_side(on_processes, units, connections, progress, check)
+            return _side_by_side(
+                on_processes, units, connections, progress, check=check, finished=finished
+            )
     assert context is not None
     on_spark = _OnSpark(task, reader, of_split, context, lambda: spark_session(placement.session))
-    return _side_by_side(on_spark, units, connections, progress, check)
+    return _side_by_side(on_spark, units, connections, progress, check=check, finished=finished)
 
 
 OfSplit = Callable[[Split], CommittedRows | None]
@@ -132,11 +137,12 @@ class _InProcess:
     of_split: OfSplit
     progress: Progress
 
-    def run(self, unit: Sequence[Split]) -> Results:
+    def run(self, unit: Sequence[Split], finished: Callable[[Results], None]) -> Results:
         ready = replace(self.task, committed=self.of_split(unit[0]))
         results = run_in_process(ready, self.reader, unit, self.progress)
         if len(unit) > 1:
-            _report_done(self.progress, results)
+            report_done(self.progress, results)
+        finished(results)
         return results
 
 
@@ -206,7 +212,9 @@ def _side_by_side(
     units: Sequence[tuple[Split, ...]],
     connections: int,
     progress: Progress,
+    *,
     check: Callable[[], None],
+    finished: Callable[[Results], None],
 ) -> list[SplitResult]:
     """Run units in parallel; the first that fails stops the others.
 
@@ -221,7 +229,8 @@ def _side_by_side(
         outcome = runner.run(unit, stop)
         if isinstance(outcome, SplitFailure):
             raise outcome.error()
-        _report_done(progress, outcome)
+        report_done(progress, outcome)
+        finished(outcome)
         return outcome
 
     pool = ThreadPoolExecutor(min(connections, len(units)), thread_name_prefix="split")
@@ -248,7 +257,8 @@ def _side_by_side(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _report_done(progress: Progress, results: Results) -> None:
+def report_done(progress: Progress, results: Sequence[SplitResult]) -> None:
+    """Notify the progress of splits that are staged."""
     for result in results:
         size = sum(f.staged.size for f in result.files)
         progress.split(result.index, result.rows, size, done=True)

@@ -74,9 +74,10 @@ class Report(BaseModel):
     ``rows``, ``bytes`` and ``files`` are what the run read and wrote; ``kept_rows``, ``kept_bytes``
     and ``kept_files`` are what a full extract kept of the last commit because it has not changed
     (``reuse: auto``), in ``kept_ranges`` beside the ``splits`` that were read, and ``not_reused``
-    is why it kept nothing; ``repeated_rows`` were read and not written, because they are committed
-    already; ``rejected_rows`` did not parse and were set aside below the state's ``rejected``
-    folder; ``null_watermark_rows`` were extracted by a full extract or a first run, and are what an
+    is why it kept nothing; ``resumed_splits`` of the ``splits`` were read by an earlier attempt;
+    ``repeated_rows`` were read and not written, because they are committed already;
+    ``rejected_rows`` did not parse and were set aside below the state's ``rejected`` folder;
+    ``null_watermark_rows`` were extracted by a full extract or a first run, and are what an
     incremental one leaves out; ``source_rows`` is the source's own count in the same snapshot, None
     if it was not requested; ``reconciled`` is whether both were compared; ``cut_to_microseconds``
     counts by column the timestamps that lost their digits below microseconds, because
@@ -127,6 +128,7 @@ class Report(BaseModel):
     kept_bytes: int = 0
     kept_files: int = 0
     kept_ranges: int = 0
+    resumed_splits: int = 0
     not_reused: str = ""
     cut_to_microseconds: dict[str, int] = {}
     timings: dict[str, float] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from extract_jobs.attempt import reuse
+from extract_jobs.attempt.context import utc_now
 from extract_jobs.attempt.reuse import same_values
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Commit
 from extract_jobs.commit.table_log import commit_log
-from extract_jobs.errors import FilesDamaged
+from extract_jobs.errors import (
+    FilesDamaged,
+    ReconcileFailed,
+    SourceUnavailable,
+    TypeNotRepresentable,
+    WriteFailed,
+)
+from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -311,12 +322,12 @@ def test_a_run_that_commits_meanwhile_is_noticed(
     run()
     real, others = reuse.verify_kept, []
 
-    def other_run(*arguments: Any) -> int:
+    def other_run(*arguments: Any, **named: Any) -> int:
         if not others:
             others.append(1)
             fields = spec.model_dump() | {"run_id": "other", "reuse": "never"}
             run_extract(ExtractSpec.model_validate(fields))
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr("extract_jobs.attempt.attempt.verify_kept", other_run)
     report = run()
@@ -386,3 +397,145 @@ def test_other_values_for_the_same_rows_are_another_version(
         column = table.column(name)
         digest.update(f"{name} {column.type} {sorted(map(repr, column.to_pylist()))}".encode())
     assert digest.hexdigest() == DIGESTS[reuse.READING_VERSION]
+
+
+# --- attempts -------------------------------------------------------------------------------------
+
+
+class Stopping(Progress):
+    """Raises an error once some splits are done."""
+
+    def __init__(self, error: Exception, after: int) -> None:
+        self.error, self.left = error, after
+
+    def split(self, index: int, rows: int, size: int, *, done: bool) -> None:
+        self.left -= done
+        if self.left < 0:
+            raise self.error
+
+
+def attempt(spec: ExtractSpec, number: int, **overrides: Any) -> ExtractSpec:
+    fields = spec.model_dump() | {"run_id": "r", "attempt": number} | overrides
+    return ExtractSpec.model_validate(fields)
+
+
+def staged(folder: Path) -> list[Path]:
+    return sorted((folder / "target").rglob("*.staged"))
+
+
+def assert_equal(server: Server, folder: Path) -> None:
+    with server.connect() as connection:
+        rows = connection.execute("select id, note from t order by id").fetchall()
+    found = lake(folder).select(["id", "note"]).to_pydict()
+    assert sorted(zip(found["id"], found["note"], strict=True)) == rows
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_the_next_attempt_reads_the_rest(
+    server: Server, spec: ExtractSpec, tmp_path: Path, connections: int
+) -> None:
+    split = {"split": spec.split.model_dump() | {"max_connections": connections}}
+    with pytest.raises(SourceUnavailable):
+        run_extract(attempt(spec, 1, **split), progress=Stopping(SourceUnavailable("lost"), 3))
+    server.execute("update t set note = 'n' where id = 1")
+    report = run_extract(attempt(spec, 2, **split))
+    assert 1 <= report.resumed_splits <= 2
+    assert (report.splits, report.rows, report.source_rows) == (4, 48, 48)
+    assert_equal(server, tmp_path)
+    recover(spec, tmp_path)
+    again = run_extract(attempt(spec, 1, run_id="s"))
+    assert again.kept_rows == 48
+
+
+def recover(spec: ExtractSpec, folder: Path) -> None:
+    """Check that the last attempt has left nothing behind, even before recovery."""
+    assert not list((folder / "state" / "staged").rglob("*.json"))
+    log = commit_log(spec, open_storage)
+    assert log.recover(spec.target.uri, abandon_after=timedelta(0), now=utc_now()) == []
+
+
+@pytest.mark.parametrize(
+    "error", [TypeNotRepresentable("x"), ReconcileFailed("x"), ValueError("a defect")]
+)
+def test_nothing_stays_staged_after_an_error_that_no_retry_mends(
+    server: Server, spec: ExtractSpec, tmp_path: Path, error: Exception
+) -> None:
+    with pytest.raises(type(error)):
+        run_extract(attempt(spec, 1), progress=Stopping(error, 2))
+    report = run_extract(attempt(spec, 2))
+    assert report.resumed_splits == 0
+    assert_equal(server, tmp_path)
+    recover(spec, tmp_path)
+
+
+def test_another_run_takes_over_nothing(server: Server, spec: ExtractSpec, tmp_path: Path) -> None:
+    with pytest.raises(SourceUnavailable):
+        run_extract(attempt(spec, 1), progress=Stopping(SourceUnavailable("lost"), 2))
+    report = run_extract(attempt(spec, 1, run_id="s"))
+    assert (report.resumed_splits, report.rows) == (0, 48)
+    assert_equal(server, tmp_path)
+
+
+def test_damaged_records_of_staged_ranges_are_passed_over(
+    server: Server, spec: ExtractSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceUnavailable):
+        run_extract(attempt(spec, 1), progress=Stopping(SourceUnavailable("lost"), 3))
+    first, second, third = sorted((tmp_path / "state" / "staged").rglob("*.json"))
+    first.write_text("[]")
+    found = json.loads(second.read_text())
+    found["files"][0]["staged"]["uri"] = "/etc/hosts"
+    second.write_text(json.dumps(found))
+    found = json.loads(third.read_text())
+    found["range"]["rows"] += 1
+    third.write_text(json.dumps(found))
+    report = run_extract(attempt(spec, 2))
+    assert report.resumed_splits == 0
+    assert_equal(server, tmp_path)
+
+
+@pytest.mark.parametrize("when", ["prepare", "publish"])
+def test_attempts_that_overlap(
+    server: Server, spec: ExtractSpec, tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is believed dead wakes up when the next attempt has taken over its ranges."""
+    with pytest.raises(SourceUnavailable):
+        run_extract(attempt(spec, 1), progress=Stopping(SourceUnavailable("lost"), 2))
+    real = getattr(CommitLog, when)
+    reports: list[Report] = []
+
+    def other_first(log: CommitLog, commit: Commit) -> Any:
+        monkeypatch.setattr(CommitLog, when, real)
+        reports.append(run_extract(attempt(spec, 3)))
+        return real(log, commit)
+
+    monkeypatch.setattr(CommitLog, when, other_first)
+    second = run_extract(attempt(spec, 2))
+    assert second.commit_seq == reports[0].commit_seq == 1
+    assert_equal(server, tmp_path)
+    log = commit_log(spec, open_storage)
+    log.recover(spec.target.uri, abandon_after=timedelta(0), now=utc_now())
+    assert_equal(server, tmp_path)
+
+
+def test_an_attempt_that_fails_takes_its_ranges_from_the_next_one(
+    server: Server, spec: ExtractSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one's commit is voided, and the one after it reads everything again."""
+    with pytest.raises(SourceUnavailable):
+        run_extract(attempt(spec, 1), progress=Stopping(SourceUnavailable("lost"), 2))
+    real = CommitLog.publish
+
+    def without_files(log: CommitLog, commit: Commit) -> Any:
+        for upload in log.target.abandoned(spec.target.uri):
+            if upload.uri.rsplit("/", 1)[-1].startswith("r-1-"):
+                log.target.abort(spec.target.uri, upload)
+        monkeypatch.setattr(CommitLog, "publish", real)
+        return real(log, commit)
+
+    monkeypatch.setattr(CommitLog, "publish", without_files)
+    with pytest.raises(WriteFailed, match="voided"):
+        run_extract(attempt(spec, 2))
+    report = run_extract(attempt(spec, 3))
+    assert report.rows == 48
+    assert_equal(server, tmp_path)

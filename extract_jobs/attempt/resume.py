@@ -1,0 +1,61 @@
+"""What an attempt has staged outlives it: the next attempt of its run reads only the rest."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from extract_jobs.attempt.reuse import Reuse
+from extract_jobs.commit.log import CommitLog
+from extract_jobs.engine.run_splits import SplitResult
+from extract_jobs.errors import CommitConflict, ExtractError, ReconcileFailed, StopRequested
+from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.storage import WrittenFile
+
+logger = logging.getLogger(__name__)
+
+
+class Noted:
+    """Notes ranges as soon as they are staged. Thread-safe."""
+
+    def __init__(self, spec: ExtractSpec, log: CommitLog, base_seq: int) -> None:
+        """Note nothing until `reuse` is set, to what is read by range.
+
+        Args:
+            spec: The run's.
+            log: The table's.
+            base_seq: What the run builds on.
+        """
+        self.reuse: Reuse | None = None
+        self._spec, self._log, self._base_seq = spec, log, base_seq
+        self._lock = threading.Lock()
+        self._durable: bool | None = None
+        self._files: list[WrittenFile] = []
+
+    def add(self, results: Sequence[SplitResult]) -> None:
+        """Note ranges that are staged; a failure only costs the next attempt time."""
+        reuse = self.reuse
+        if reuse is None or len(reuse.spans) == 1:
+            return
+        with self._lock:
+            if self._durable is None:
+                self._durable = reuse.pages.is_durable()
+        if not self._durable:
+            return
+        for result in results:
+            try:
+                staged = reuse.staged_range(result)
+                self._log.staged.note(self._spec.run_id, self._base_seq, staged)
+            except ExtractError as error:
+                logger.warning("%s; if this attempt fails, the next reads that range again", error)
+                return
+            self._files.extend(result.files)
+
+    def outliving(self, error: BaseException) -> list[WrittenFile]:
+        """Return the staged files that stay for the next attempt after an error of this one."""
+        interrupted = isinstance(error, StopRequested | KeyboardInterrupt)
+        again = isinstance(error, ExtractError) and error.retryable
+        if (interrupted or again) and not isinstance(error, CommitConflict | ReconcileFailed):
+            return self._files
+        return []

@@ -1,0 +1,148 @@
+"""Ranges that an attempt has read and staged, so that a later attempt of its run takes them over.
+
+``staged/<run_id>/<base_seq>/<first page>-<random>.json`` below the state folder, one for each
+range, is written when the range's files are staged. Nothing depends on it: a record whose uploads
+are gone, or whose rows have changed since, is passed over.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from extract_jobs.commit.at_once import each
+from extract_jobs.commit.reads import RangeRead
+from extract_jobs.commit.record_check import check_files
+from extract_jobs.errors import ExtractError
+from extract_jobs.storage import StagedFile, Storage, WrittenFile, join
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+_MOST = 50_000
+
+
+@dataclass(frozen=True)
+class StagedRange:
+    """A range whose files are staged.
+
+    Attributes:
+        version: Of this record.
+        moment: As `Reads.moment`.
+        writing: As `Reads.writing`.
+        span: Pages of a range of its attempt.
+        range: The range.
+        files: Its files, in the order of `RangeRead.files`.
+    """
+
+    version: int
+    moment: dict[str, dict[str, Any]]
+    writing: dict[str, str]
+    span: int
+    range: RangeRead
+    files: tuple[WrittenFile, ...]
+
+    def to_bytes(self) -> bytes:
+        """Return the record as it is stored."""
+        data = {
+            **self.__dict__,
+            "range": self.range.__dict__,
+            "files": [file.to_json() for file in self.files],
+        }
+        return json.dumps(data, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, target_uri: str) -> StagedRange:
+        """Read a stored record.
+
+        Raises:
+            ValueError: It is damaged, names files outside the target, or is of another version.
+        """
+        found = _ranges().validate_json(raw, strict=True)
+        check_files(found.files, target_uri)
+        one = found.range
+        if (
+            found.version != VERSION
+            or found.moment.keys() != {"key", "snapshot"}
+            or not 0 <= one.start < one.end
+            or found.span < 1
+            or one.files != tuple(file.staged.uri for file in found.files)
+            or one.rows != sum(file.rows for file in found.files)
+        ):
+            raise ValueError("no attempt wrote it")
+        return found
+
+
+@functools.cache
+def _ranges() -> TypeAdapter[StagedRange]:
+    return TypeAdapter(StagedRange)
+
+
+@dataclass(frozen=True)
+class StagedRanges:
+    """The records of one table.
+
+    Attributes:
+        state: Storage of ``state_uri``.
+        state_uri: The table's state folder.
+        target: Storage of the table's files.
+    """
+
+    state: Storage
+    state_uri: str
+    target: Storage
+
+    def note(self, run_id: str, base_seq: int, staged: StagedRange) -> None:
+        """Write a record."""
+        name = f"{staged.range.start:010d}-{uuid.uuid4().hex[:8]}.json"
+        self.state.put(join(self._folder(run_id), str(base_seq), name), staged.to_bytes())
+
+    def of(self, run_id: str, base_seq: int, target_uri: str) -> list[StagedRange]:
+        """Return what attempts of a run have staged for a base and is still there."""
+        folder = join(self._folder(run_id), str(base_seq)) + "/"
+        uris = [found.uri for found in self.state.list(folder)][:_MOST]
+        if not uris:
+            return []
+        there = {_upload(one.upload) for one in self.target.abandoned(join(target_uri, ""))}
+        found = []
+        for raw in each(self.state.read, uris):
+            try:
+                one = StagedRange.from_bytes(raw or b"", target_uri)
+            except (ValidationError, ValueError, RecursionError):
+                continue
+            if all(_upload(file.staged.upload) in there for file in one.files):
+                found.append(one)
+        return found
+
+    def drop(self, run_id: str, target_uri: str, *, keep: Iterable[StagedFile]) -> None:
+        """Abort what attempts of a run have staged, except some files, and delete the records.
+
+        A failure is logged: `recover` aborts what is left.
+        """
+        kept = {_upload(staged.upload) for staged in keep}
+        try:
+            found = [one.uri for one in self.state.list(self._folder(run_id) + "/")]
+            bases = {int(uri.rsplit("/", 2)[1]) for uri in found}
+            for base_seq in bases:
+                for one in self.of(run_id, base_seq, target_uri):
+                    for file in one.files:
+                        if _upload(file.staged.upload) not in kept:
+                            self.target.abort(target_uri, file.staged)
+            self.state.delete_all(found)
+        except (ExtractError, ValueError) as error:
+            logger.info("%s; staged files were left for `extract-jobs recover`", error)
+
+    def _folder(self, run_id: str) -> str:
+        return join(self.state_uri, "staged", run_id)
+
+
+def _upload(upload: dict[str, Any]) -> str:
+    """Return what identifies a staged file in its storage: listings know no more."""
+    return str(upload.get("upload_id") or upload.get("path"))
