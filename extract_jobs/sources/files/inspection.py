@@ -136,10 +136,12 @@ class Inspector:
         # Many small files are inspected in groups: a task for each would cost more than the work.
         threads = FOOTERS if self.format == "parquet" else THREADS
         handful = max(1, min(_HANDFUL, len(objects) // (4 * threads)))
+        # There is little to wait for in a local folder, and more threads than cores are in the way.
+        at_once = cores() if self.format != "parquet" and "://" not in self.folder else threads
         starts = range(0, len(objects), handful)
         with (
             ThreadPoolExecutor(cores(), thread_name_prefix="parse") as parsers,
-            ThreadPoolExecutor(threads, thread_name_prefix="look") as pool,
+            ThreadPoolExecutor(min(threads, at_once), thread_name_prefix="look") as pool,
         ):
             crew = _Crew(parsers, min(cores() + 1, threads // len(objects)))
             for first in range(0, len(starts), _AT_A_TIME):
