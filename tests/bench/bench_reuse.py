@@ -3,10 +3,11 @@
     python -m tests.bench.bench_reuse [--scale 1] [--rounds 3] [--connections 2]
 
 lineitem in PostgreSQL. Per round: DuckDB's COPY, a run that reads everything (``reuse: never``), a
-first run that also notes what it has read, and runs after nothing, 2 % of the rows in one place
-with 1,000 rows deleted, and every row has changed. Each is a whole process, start-up included, and
-all take turns. After the last run the lake is compared with the table. No test asserts these
-figures: they are this machine's, on this day.
+first run that also notes what it has read, an attempt that is killed when 9 of 10 of its splits are
+staged and the next one of its run, and runs after nothing, 2 % of the rows in one place with 1,000
+rows deleted, and every row has changed. Each is a whole process, start-up included, and all take
+turns. Lakes are compared with the table. No test asserts these figures: they are this machine's, on
+this day.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ CHANGES = {
     ),
     "every row updated": ("update lineitem set l_tax = l_tax + 0.01",),
 }
+BROKEN, RESUMED = "killed at 9 of 10 splits", "the next attempt"
 FIRST, NEVER = "first run", "reuse: never"
 
 
@@ -58,6 +60,22 @@ def command(server: Server, folder: Path, connections: int, reuse: str) -> Seque
     return ["env", "--chdir=/", executable("extract-jobs"), "run", str(config), "--json"]
 
 
+def attempt(server: Server, folder: Path, connections: int, number: int) -> Sequence[str]:
+    """Return the command of one attempt of a run of ten splits; the first breaks off."""
+    spec = folder.with_suffix(".json")
+    fields = {
+        "run_id": "r", "attempt": number, "source_name": "bench", "source_type": "postgres",
+        "connection": {"url": server.url, "password_env": "BENCH_PASSWORD"},
+        "extract_table": "public.lineitem", "reuse": "auto",
+        "split": {"max_connections": connections, "target_bytes": 100 * 10**6},
+        "target": {"uri": str(folder / "lake")}, "state_uri": str(folder / "state"),
+        "report_uri": str(folder / "report.json"),
+    }  # fmt: skip
+    spec.write_text(json.dumps(fields))
+    begin = [sys.executable, "-m", "tests.bench.one_attempt", str(spec)]
+    return [*begin, "--break-off-after", "9"] if number == 1 else begin
+
+
 def rounds(
     server: Server, data: Path, count: int, connections: int
 ) -> tuple[dict[str, list[Measured]], bool]:
@@ -74,8 +92,8 @@ def rounds(
         runs.setdefault(name, []).append(measure(arguments, environment, log))
         print(f"{name:<28} {runs[name][-1].seconds:6.1f} s", flush=True)
 
-    for number in range(count):
-        if number:
+    for turn in range(count):
+        if turn:
             server.execute("drop table lineitem")
             load(server, data)
         shutil.rmtree(bench_lineitem.folder_of(copy), ignore_errors=True)
@@ -83,6 +101,11 @@ def rounds(
         for name, reuse in ((NEVER, "never"), (FIRST, "auto")):
             shutil.rmtree(folder, ignore_errors=True)
             timed(name, command(server, folder, connections, reuse))
+        for number, name in ((1, BROKEN), (2, RESUMED)):
+            timed(name, attempt(server, folder.with_suffix(".3"), connections, number))
+        sums = bench_lineitem.result_sums(folder.with_suffix(".3") / "lake")
+        equal = equal and sums == bench_lineitem.source_sums(server)
+        shutil.rmtree(folder.with_suffix(".3"))
         for name, statements in CHANGES.items():
             with server.connect() as connection:
                 found = connection.execute("select max(l_orderkey) from lineitem").fetchone()
