@@ -36,8 +36,8 @@ FLUSH_SECONDS = 10.0
 _NO_TRANSACTION = 2**31 - 1
 """Age of a row that was frozen without its number."""
 _CHECK_SECONDS = 1.0
-_SAMPLED = 20
-"""Of more ranges than this, one in so many is checked first."""
+_FIRST_CHECKED = 10
+"""Of more ranges than this, so many and one in twenty are checked first, chosen at random."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ class PostgresPages:
             }
 
         known: dict[int, bool] = {}
-        if len(ranges) > _SAMPLED:
-            known = are_unchanged(random.sample(range(len(ranges)), len(ranges) // _SAMPLED))
+        if len(ranges) > _FIRST_CHECKED:
+            first = _FIRST_CHECKED + (len(ranges) - _FIRST_CHECKED) // 20
+            known = are_unchanged(random.sample(range(len(ranges)), first))
             if not any(known.values()):
                 return [False] * len(ranges)
         known |= are_unchanged(n for n in range(len(ranges)) if n not in known)
