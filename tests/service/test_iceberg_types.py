@@ -34,7 +34,7 @@ from tests.support.sqlite_torture import make_torture
 
 
 def _is_finite(value: Any) -> bool:
-    """Return whether pyiceberg finds a value: in a column of floats, it looks for no infinity."""
+    """Return whether pyiceberg finds a value: `findings` has an infinite one that it does not."""
     return not isinstance(value, float) or math.isfinite(value)
 
 
