@@ -183,7 +183,7 @@ mutate: $(READY) $(DEBIAN) $(COSMIC_RAY)  ## List changes of the core that no te
 bench: $(READY) $(DEBIAN)  ## Measure; BENCH=lineitem ARGS='--scale 0.1' for one and a quick look
 	@for bench in $(BENCH); do $(BIN)/python -m "tests.bench.bench_$$bench" $(ARGS); done
 
-fidelity: $(READY) $(DEBIAN)  ## Compare types with other tools; needs a network; ARGS='--database mysql --only duckdb'
+fidelity: $(READY) $(DEBIAN)  ## Compare with other tools; needs a network; ARGS='--database mysql --only duckdb'
 	@$(BIN)/python -m tests.fidelity.run $(ARGS)
 
 soak: $(READY)  ## Kill extracts while rows change, for minutes; ARGS='--minutes 30 --seed 7'
