@@ -59,7 +59,6 @@ from extract_jobs.reporting.report import Report, identity, versions
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import (
     CourteousSnapshot,
-    DataFrameReader,
     JointSnapshot,
     Snapshot,
     VerifiedSnapshot,
@@ -214,11 +213,9 @@ class Attempt:
         if isinstance(found, str):
             return None, found
         if found.kept:
-            assert task.reader is not None
-            assert not isinstance(task.reader, DataFrameReader)
             verify_kept(
                 found, self.spec, self.log, self.plan.base,
-                reader=task.reader, transform=task.transform,
+                snapshot=self.snapshot, transform=task.transform, check=self.give_way,
             )  # fmt: skip
         return found, found.reason
 

@@ -35,6 +35,7 @@ from extract_jobs.sources import (
     PageRange,
     Reader,
     Snapshot,
+    VerifiedSnapshot,
 )
 from extract_jobs.sources.splits import Split
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -55,6 +56,8 @@ _VERIFIED_SHARE = 100
 """Of so many kept ranges, one is read and compared."""
 _VERIFIED_PAGES = 1024
 _MOST_RANGES = 20_000
+_MOST_PAGES = 2**30
+"""Of a range: its end is the number of a page too, and sources count pages in 32 bits."""
 _NEUTRAL = frozenset({
     "run_id", "attempt", "reruns", "report_uri", "tracking_table", "job_type", "engine", "reuse",
     "reconcile", "reconcile_max_bytes", "keep_retired", "spill_folder", "max_lag",
@@ -184,6 +187,7 @@ def plan_reuse(
     writing = _writing(spec, transform, key)
     staged = _staged(spec, log, pages, base=base, writing=writing, check=check)
     span = max(1, spec.split.target_bytes // pages.page_bytes, -(-pages.count // _MOST_RANGES))
+    span = min(span, _MOST_PAGES)
     everything = Reuse(pages, writing, staged[0].span if staged else span, (), (), (), ())
     before = _before(log, base.published, writing)
     if isinstance(before, str):
@@ -349,8 +353,9 @@ def verify_kept(
     log: CommitLog,
     base: Base,
     *,
-    reader: Reader,
+    snapshot: Snapshot,
     transform: Transform,
+    check: Callable[[], None],
 ) -> int:
     """Read a sample of the kept ranges and compare it with their files.
 
@@ -359,8 +364,9 @@ def verify_kept(
         spec: The run's.
         log: The table's.
         base: What the run builds on.
-        reader: Reads the snapshot.
+        snapshot: What is read.
         transform: Of the run.
+        check: Called after each batch; what it raises ends the comparison.
 
     Returns:
         How many rows were compared.
@@ -368,6 +374,7 @@ def verify_kept(
     Raises:
         FilesDamaged: They differ. From now on every run reads everything.
         CommitConflict: Another run has replaced them meanwhile.
+        SourceMoved: The table was given children meanwhile, whose rows were read too.
         ExtractError: As the source and storage raise.
     """
     filled = [one for one in reuse.kept if one.rows]
@@ -380,17 +387,29 @@ def verify_kept(
         skipped = 0
         if start > one.start:
             span = [(one.start, start)]
-            skipped = reuse.pages.rows_in(span, connections=1, check=lambda: None)[0]
+            skipped = reuse.pages.rows_in(span, connections=1, check=check)[0]
         split = reuse.pages.split(0, start, end)
+        reader = cast("Reader", snapshot.reader)
         with closing(cast("Generator[pa.RecordBatch]", reader.read(split))) as batches:
-            read = (transform.apply(batch).select(names) for batch in batches)
+            read = (transform.apply(batch).select(names) for batch in _checked(batches, check))
             stored = _stored(log.target, [files[uri] for uri in one.files], names, skipped)
             rows = _same_rows(read, stored)
         whole = end == one.end and start == one.start
         if rows is None or (whole and rows != one.rows):
+            if isinstance(snapshot, VerifiedSnapshot):
+                snapshot.verify()
             raise _difference(spec, log, base, one, (start, end))
         compared += rows
     return compared
+
+
+def _checked(
+    batches: Iterator[pa.RecordBatch], check: Callable[[], None]
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches, and call ``check`` after each."""
+    for batch in batches:
+        yield batch
+        check()
 
 
 def _difference(
@@ -434,17 +453,20 @@ def _stored(
         stream = storage.open(file.staged.uri)
         if stream is None:
             return
-        with stream, pq.ParquetFile(stream, page_checksum_verification=True) as found:
-            groups: list[int] = []
-            for number in range(found.metadata.num_row_groups):
-                rows = found.metadata.row_group(number).num_rows
-                if not groups and skipped >= rows:
-                    skipped -= rows
-                else:
-                    groups.append(number)
-            for batch in found.iter_batches(row_groups=groups, columns=names):
-                yield batch.slice(skipped)
-                skipped = max(0, skipped - batch.num_rows)
+        try:
+            with stream, pq.ParquetFile(stream, page_checksum_verification=True) as found:
+                groups: list[int] = []
+                for number in range(found.metadata.num_row_groups):
+                    rows = found.metadata.row_group(number).num_rows
+                    if not groups and skipped >= rows:
+                        skipped -= rows
+                    else:
+                        groups.append(number)
+                for batch in found.iter_batches(row_groups=groups, columns=names):
+                    yield batch.slice(skipped)
+                    skipped = max(0, skipped - batch.num_rows)
+        except (pa.ArrowException, OSError, UnicodeDecodeError):  # it is damaged
+            return
 
 
 def _same_rows(read: Iterator[pa.RecordBatch], stored: Iterator[pa.RecordBatch]) -> int | None:

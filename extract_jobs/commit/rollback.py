@@ -91,7 +91,7 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
         files=tuple(staged),
         keeps_retired=keep,
         iceberg=layout and layout.to_json(),
-        report={**wanted.report, "run_id": run_id, "attempt": 1},
+        report={**wanted.report, **_KEPT_NOTHING, "run_id": run_id, "attempt": 1},
         **{name: getattr(wanted, name) for name in _TAKEN},
     )
     if log.prepare(commit).commit_id != commit.commit_id:
@@ -109,6 +109,8 @@ _TAKEN = (
     "covered", "increments", "partition_by", "columns", "objects", "source_columns", "position",
 )  # fmt: skip
 """What the new commit takes from the earlier one."""
+_KEPT_NOTHING = dict.fromkeys(("kept_rows", "kept_bytes", "kept_files", "kept_ranges"), 0)
+"""Every file of the new commit is its own, also those that the earlier one kept as unchanged."""
 
 
 def _wanted(log: CommitLog, seq: int, last: Commit | None) -> Commit:

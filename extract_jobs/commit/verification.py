@@ -166,7 +166,7 @@ def _content_problem(storage: Storage, file: WrittenFile, *, pages: bool) -> str
             run_id = (opened.metadata.metadata or {}).get(_RUN_ID)
             if pages:
                 rows = sum(batch.num_rows for batch in opened.iter_batches(_BATCH_ROWS))
-    except (pa.ArrowException, OSError):  # Arrow's message may quote a value
+    except (pa.ArrowException, OSError, UnicodeDecodeError):  # Arrow's message may quote a value
         part = "one of its pages" if pages else "its footer"
         return f"is damaged: {part} cannot be read as Parquet"
     if rows != file.rows:

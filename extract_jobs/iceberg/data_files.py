@@ -84,7 +84,7 @@ def _footer(uri: str, open_storage: OpenStorage) -> pq.FileMetaData:
     try:
         with stream:
             return pq.read_metadata(stream)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise WriteFailed(
             f"{uri}: its footer could not be read back ({type(error).__name__}); a retry is safe"
         ) from None

@@ -136,7 +136,8 @@ def decide(
 
 def _succeeded(item: Item, report: Report) -> Decision:
     """The data is published. Another attempt retries a busy catalog."""
-    figures = {k: getattr(report, k) for k in ("rows", "bytes", "files", "commit_seq")}
+    figures = {k: getattr(report, k) for k in ("bytes", "files", "commit_seq")}
+    figures["rows"] = report.table_rows
     if report.catalog != "failed":
         return Decision("succeeded", **figures, catalog_error="")
     error = report.catalog_error or "the worker gave no reason"

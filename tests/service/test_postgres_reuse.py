@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +23,7 @@ from extract_jobs.commit.record import Commit
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.errors import (
     FilesDamaged,
+    Interrupted,
     ReconcileFailed,
     SourceUnavailable,
     TypeNotRepresentable,
@@ -29,6 +32,7 @@ from extract_jobs.errors import (
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
+from extract_jobs.sources.postgres.pages import PostgresPages
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import open_storage
 from tests.support.postgres import VERSION, Server
@@ -124,6 +128,11 @@ def test_a_growing_table_changes_its_tail_only(server: Server, run: Run) -> None
     for start in (49, 54, 90):
         server.execute(f"insert into t select id + {start}, note from t limit 5")
         assert run().splits <= 2
+
+
+def test_a_split_may_be_larger_than_any_table(run: Run) -> None:
+    for kept in (0, 48):
+        assert run(split={"target_bytes": 10**17, "max_connections": 1}).kept_rows == kept
 
 
 def test_vacuum_may_cut_off_the_end(server: Server, run: Run) -> None:
@@ -348,6 +357,141 @@ def test_a_rollback_and_a_full_run_after_it(
     assert "n" not in lake(tmp_path).column("note").to_pylist()
     assert run(keep_retired="7d").not_reused == "the last commit does not say what it has read"
     assert run(keep_retired="7d").kept_rows == 48
+
+
+def test_a_commit_that_was_rolled_back_to_has_its_rows_once(
+    server: Server, run: Run, spec: ExtractSpec
+) -> None:
+    from extract_jobs.commit.rollback import roll_back
+
+    for note in ("a", "b", "c"):
+        run(keep_retired="7d")
+        server.execute(f"update t set note = '{note}' where id = 20")
+    log = commit_log(spec, open_storage)
+    roll_back(log, 2, run_id="back", keep=True)
+    assert log.newest().rows == 48
+
+
+# --- what happens meanwhile -----------------------------------------------------------------------
+
+
+WHOLE = {"split": {"target_bytes": 10**9, "max_connections": 1}}
+
+
+def test_rows_are_compared_in_the_order_of_their_pages(server: Server, run: Run) -> None:
+    """Parallel workers would mix them, and this server prefers such plans."""
+    server.execute(
+        "insert into t select i, 'n' from generate_series(49, 60000) i",
+        "vacuum analyze t",
+        *(
+            f'alter database "{server.database}" set {setting}'
+            for setting in (
+                "parallel_setup_cost = 0", "parallel_tuple_cost = 0",
+                "min_parallel_table_scan_size = 0", "enable_tidscan = off",
+            )
+        ),
+    )  # fmt: skip
+    run(**WHOLE)
+    assert run(**WHOLE).kept_rows == 60_000
+
+
+@pytest.mark.parametrize("part", ["page", "column names"])
+def test_a_damaged_file_of_the_same_size_stops_the_run(run: Run, tmp_path: Path, part: str) -> None:
+    run(**WHOLE)
+    (file,) = files(tmp_path)
+    content = bytearray(file.read_bytes())
+    compressed = b"\x28\xb5\x2f\xfd"
+    content[content.index(compressed if part == "page" else b"note")] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(FilesDamaged, match="the file was changed"):
+        run(**WHOLE)
+    assert run(**WHOLE).rows == 48
+
+
+def test_children_that_came_meanwhile_are_no_damage(
+    server: Server, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    real = reuse.verify_kept
+
+    def with_child(*arguments: Any, **more: Any) -> int:
+        server.execute("create table c () inherits (t)", "insert into c select * from only t")
+        return real(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("extract_jobs.attempt.attempt.verify_kept", with_child)
+        assert "children" in run().not_reused  # it planned again
+    server.execute("drop table c")
+    assert "mistrusted.json" not in record_names(tmp_path)
+    run()
+    assert run().kept_rows == 48
+
+
+def test_a_check_that_waits_behind_ddl_gives_way_at_once(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check waits for the ALTER TABLE, which waits for the snapshot's lock."""
+    run()
+    monkeypatch.setattr("extract_jobs.sources.postgres.snapshot.HEARTBEAT_SECONDS", 0.2)
+    real, altering = PostgresPages._asked, []
+
+    def alter() -> None:
+        with server.connect() as connection:
+            connection.execute("alter table t add x int")
+
+    def asked(*arguments: Any) -> Any:
+        if not altering:
+            altering.append(threading.Thread(target=alter))
+            altering[0].start()
+            waits = "select count(*) from pg_locks where not granted"
+            with server.connect() as connection:
+                while connection.execute(waits).fetchone() == (0,):
+                    time.sleep(0.05)
+        return real(*arguments)
+
+    monkeypatch.setattr(PostgresPages, "_asked", asked)
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match="on_waiting_ddl"):
+        run(on_waiting_ddl="yield")
+    altering[0].join()
+    assert time.monotonic() - began < 30  # lock_timeout is 60 s
+
+
+@pytest.mark.parametrize("step", ["is_durable", "unchanged"])
+def test_a_lost_connection_is_an_error_of_the_source(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Once all rows are read, it only keeps them from being remembered."""
+    run()
+    real = getattr(PostgresPages, step)
+
+    def cut(pages: PostgresPages, *arguments: Any, **more: Any) -> Any:
+        server.execute(f"select pg_terminate_backend({pages.opened.info.backend_pid}, 5000)")
+        return real(pages, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresPages, step, cut)
+        if step == "unchanged":
+            with pytest.raises(SourceUnavailable):
+                run()
+            return
+        assert run().kept_rows == 48
+    assert run().not_reused == "the last commit does not say what it has read"
+
+
+@pytest.mark.parametrize("kind", ["relative", "file"])
+def test_targets_are_spelled_in_several_ways(
+    spec: ExtractSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = "" if kind == "relative" else f"{tmp_path.as_uri()}/"
+    target = spec.target.model_dump() | {"uri": f"{base}a target"}
+    fields = spec.model_dump() | {"target": target, "state_uri": f"{base}a state"}
+    for number in range(3):
+        report = run_extract(ExtractSpec.model_validate(fields | {"run_id": f"r{number}"}))
+    assert report.kept_rows == 48
+    (left,) = (tmp_path / "a state" / "reads").iterdir()
+    assert left.name.startswith(f"{3:020d}-")
 
 
 # --- values ---------------------------------------------------------------------------------------

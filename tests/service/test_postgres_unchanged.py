@@ -141,6 +141,51 @@ def test_a_transaction_that_was_open_is_noticed_however_it_ends(
     assert kept.ranges == []
 
 
+def test_the_first_transaction_after_the_snapshot_is_not_below_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update within the page leaves as many rows, of the very transaction that is xmin."""
+    server.execute("create table e (a int)", "insert into e values (1), (2)")
+    found = source(server, monkeypatch, extract_table="public.e")
+    with server.connect(autocommit=False) as first:
+        first.execute("update e set a = 9 where a = 1")
+        before, _ = look(found)
+        first.commit()
+    _, kept = look(found, before)
+    assert (kept.ranges, kept.reason) == ([], "")
+
+
+def test_a_row_without_a_transaction_is_read(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rolled back row is made visible, as servers before 9.4 froze rows: without a number."""
+    with server.connect() as connection:
+        available = "select name from pg_available_extensions where name = 'pg_surgery'"
+        if connection.execute(available).fetchone() is None:
+            pytest.skip("pg_surgery is not packaged with this server")
+    server.execute(
+        "create extension pg_surgery",
+        "create table e (a int)",
+        "insert into e values (1), (2)",
+        "begin; insert into e values (3); rollback",
+    )
+    found = source(server, monkeypatch, extract_table="public.e")
+    before, _ = look(found)
+    assert len(look(found, before)[1].ranges) == 1
+    server.execute(
+        "delete from e where a = 1",
+        "select heap_force_freeze('e'::regclass, array['(0,3)']::tid[])",
+    )
+    _, kept = look(found, before)
+    assert (kept.ranges, kept.reason) == ([], "")
+
+
+def test_settings_are_part_of_the_values(server: Server, table: PostgresSource) -> None:
+    before, _ = look(table)
+    server.execute("alter database own set xmlbinary = 'hex'")
+    assert look(table, before)[1].reason == "the session's settings changed"
+
+
 def test_a_prepared_transaction_is_open(server: Server, table: PostgresSource) -> None:
     server.execute("begin; update t set a = -1 where a = 1; prepare transaction 'p'")
     before, _ = look(table)
@@ -298,6 +343,18 @@ def test_another_database_under_the_same_name(
     finally:
         for name in ("da", "db", "dc", "tpl"):
             cluster.execute(f"drop database if exists {name} with (force)")
+
+
+def test_a_snapshot_too_long_ago_for_ages_to_tell(table: PostgresSource) -> None:
+    """Ages have 31 bits, and count back from a little after the snapshot."""
+    before, _ = look(table)
+    assert before.moment is not None
+    xmin = int(before.moment.snapshot["xmax"]) - 2**31 + 10
+    long_ago = replace(
+        before.moment, snapshot={**before.moment.snapshot, "xmin": str(xmin), "xmax": "1"}
+    )
+    _, kept = look(table, replace(before, moment=long_ago))
+    assert kept.reason == "the server's transactions are not those after the last run"
 
 
 # --- crashes and copies -------------------------------------------------------------------------

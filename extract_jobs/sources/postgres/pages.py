@@ -23,6 +23,7 @@ import psycopg
 
 from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
 from extract_jobs.sources import Moment, PageRange
+from extract_jobs.sources.postgres.errors import statement_error
 from extract_jobs.sources.postgres.node import wait_until_flushed, wake_wal_writer
 from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.reading_key import ReadingKey
@@ -35,6 +36,9 @@ FLUSH_SECONDS = 10.0
 """How long to wait until the server has the snapshot's transactions on its disk."""
 _NO_TRANSACTION = 2**31 - 1
 """Age of a row that was frozen without its number."""
+_MOST_APART = 2**31 - 2**24
+"""Transactions between two snapshots. Ages have 31 bits, and count from a little after the later
+one."""
 _CHECK_SECONDS = 1.0
 _FIRST_CHECKED = 10
 """Of more ranges than this, so many and one in twenty are checked first, chosen at random."""
@@ -87,7 +91,7 @@ class PostgresPages:
             if before.key.get(part) != value:
                 return f"{part} changed"
         xmin, xmax = _transactions(before)
-        if self.key.xmin < xmin or self.key.xmax < xmax or self.key.xmax - xmin >= 2**31:
+        if self.key.xmin < xmin or self.key.xmax < xmax or self.key.xmax - xmin >= _MOST_APART:
             return "the server's transactions are not those after the last run"
         if self.key.youngest <= self._age(xmin):
             return "a catalog entry of the table is younger than the last run's snapshot"
@@ -128,7 +132,7 @@ class PostgresPages:
             wait_until_flushed(
                 self.opened, self.key.position, what, self._wake, seconds=FLUSH_SECONDS
             )
-        except SourceUnavailable:
+        except (SourceUnavailable, psycopg.Error):
             return False
         return True
 
@@ -140,7 +144,11 @@ class PostgresPages:
             wake_wal_writer(opened)
 
     def _age(self, xmin: int) -> int:
-        return int(execute(self.opened, f"select {_age(xmin)}")[0][0])
+        try:
+            return int(execute(self.opened, f"select {_age(xmin)}")[0][0])
+        except psycopg.Error as error:
+            failure = statement_error(error, self.reader.what)
+        raise failure
 
     def _asked(
         self,
@@ -152,7 +160,7 @@ class PostgresPages:
         """Return of each span its rows, least and greatest age of ``xmin``, and the age of one."""
         found: dict[int, tuple[int, int, int, int]] = {}
         todo, lock = iter(enumerate(spans)), threading.Lock()
-        stop = threading.Event()
+        stop, sessions = threading.Event(), list[Connection]()
         expressions = [
             "pg_catalog.count(*)",
             "coalesce(pg_catalog.min(pg_catalog.age(xmin)), 0)",
@@ -164,6 +172,8 @@ class PostgresPages:
             with session(
                 self.reader.connection, self.reader.what, self.reader.snapshot_id
             ) as opened:
+                with lock:
+                    sessions.append(opened)
                 while not stop.is_set():
                     with lock:
                         number, span = next(todo, (None, None))
@@ -182,6 +192,14 @@ class PostgresPages:
                         if any(f.done() and f.exception() for f in futures):
                             break
                         check()
+                except BaseException:
+                    # One that waits behind an ALTER TABLE, which waits for the snapshot, answers
+                    # no sooner than its lock_timeout.
+                    stop.set()
+                    with lock:
+                        for opened in sessions:
+                            opened.shut_down()
+                    raise
                 finally:
                     stop.set()
             for future in futures:

@@ -52,7 +52,7 @@ from extract_jobs.sources.postgres.reader import PostgresReader
 from extract_jobs.sources.postgres.session import Connection, connect, execute, session
 from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
 from extract_jobs.sources.postgres.splits import primary_key
-from extract_jobs.sources.postgres.sql import EQUALS, quote_name, quote_text
+from extract_jobs.sources.postgres.sql import EQUALS, IN_PAGE_ORDER, quote_name, quote_text
 from extract_jobs.sources.postgres.types import make_column
 from extract_jobs.sources.postgres.user_sql import check_texts, query_relation
 from extract_jobs.sources.postgres.width import BATCH_BYTES, batch_rows, size_expression, width_of
@@ -339,8 +339,11 @@ class PostgresSource(SqlSource[Connection, CatalogEntry]):
         plan = explain(opened, f"select {names} from {found.relation.source}")
         toast = sum(leaf.toast_bytes for leaf in found.leaves) or toast_below(opened, plan)
         twice = bool(found.leaves and snapshot_id)
+        connection = self.connection.at(opened.info.hostaddr)
+        if found.leaves and self.spec.reuse != "never":
+            connection = replace(connection, settings=connection.settings | IN_PAGE_ORDER)
         return PostgresReader(
-            connection=self.connection.at(opened.info.hostaddr),
+            connection=connection,
             server_version=version,
             snapshot_id=snapshot_id,
             relation=found.relation,

@@ -32,6 +32,13 @@ _SETTINGS = {
     "extra_float_digits": "3",
     "bytea_output": "hex",
 }
+IN_PAGE_ORDER = {
+    "enable_tidscan": "on",
+    "max_parallel_workers_per_gather": "0",
+    "synchronize_seqscans": "off",
+}
+"""Settings under which the rows of a table come in the order of its pages, whatever the server's
+costs: parallel workers mix them, and a synchronized scan starts in the middle."""
 _SETTINGS_SINCE = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
 
 
