@@ -196,7 +196,7 @@ def _table(run: TableRun, now: datetime) -> dict[str, Any]:
         "rate": f"{size_text(report.bytes / read)}/s" if report and good and read else "-",
         "seconds": f"{run.seconds:.1f} s" if report else "-",
         "slowest": f"{slowest} {timings[slowest]:.1f} s" if slowest else "-",
-        "units": ", ".join(f"{_units_text(used)} {name}" for name, used in run.units.items()),
+        "units": "\n".join(f"{_units_text(used)} {name}" for name, used in run.units.items()),
         "success": rough_age(now - status.succeeded_at) if status.succeeded_at else "-",
         "trend": _bars(status.rows),
         "trend_text": ", ".join(map(count_text, status.rows)),

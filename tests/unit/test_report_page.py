@@ -112,7 +112,7 @@ def test_units_are_an_estimate_and_summed_up() -> None:
     ]
     shown = " ".join(" ".join(Page(report_page("s", runs, NOW)).texts).split())
     assert "DPU-hours, estimate 0.5 GB-hours, estimate 2" in shown
-    assert "0.25 DPU-hours, 2 GB-hours" in shown
+    assert "0.25 DPU-hours 2 GB-hours" in shown
     assert "is an estimate" in shown
     assert "estimate" not in report_page("s", [run_of("a")], NOW)
 
