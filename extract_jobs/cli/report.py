@@ -38,11 +38,12 @@ def command(arguments: argparse.Namespace) -> int:
 
     def run_of(spec: ExtractSpec) -> TableRun:
         tracked = list(tracking.by_table(spec.table_id)) if tracking else []
-        if not tracked:
-            found = newest_report(spec)
-            return TableRun(ask(spec), *(found or ()))
+        last = max(tracked, key=lambda one: one.updated_at, default=None)
+        left = newest_report(spec)
+        # Runs from a command line leave a report, but are not tracked.
+        if last is None or (left and left[1] > datetime.fromisoformat(last.updated_at)):
+            return TableRun(ask(spec), *(left or ()))
         run = newest_run(tracked, lambda uri: open_storage(uri).read(uri))
-        last = max(tracked, key=lambda one: one.updated_at)
         return with_units(replace(run, status=ask(spec)), last, items)
 
     runs = [

@@ -281,6 +281,9 @@ def test_a_page_of_runs_in_the_pipeline_has_what_they_used(
         assert said in text
     assert cli("report", "shop.yml", "--html", "page.html")[0] == 0
     assert "hours" not in (tmp_path / "page.html").read_text()
+    assert cli("run", "shop.yml", "t")[0] == 0
+    assert cli("report", "shop.yml", "--html", "page.html", "--tracking-table", name)[0] == 0
+    assert "1,234" not in (tmp_path / "page.html").read_text(), "a later run is not tracked"
 
 
 @pytest.mark.parametrize(
