@@ -37,10 +37,13 @@ def open_catalog(spec: CatalogSpec, open_storage: OpenStorage, *, create: bool) 
         The catalog; None if it does not exist.
 
     Raises:
-        ConfigError: pyiceberg is not installed.
+        ConfigError: pyiceberg is not installed, or lacks what the catalog needs.
     """
     try:
-        import pyiceberg.io.pyarrow  # noqa: F401
+        import pyiceberg.io.pyarrow
+
+        if spec.path is not None:
+            import pyiceberg.catalog.sql  # noqa: F401  workers on AWS have no SQLAlchemy
     except ImportError as error:
         raise ConfigError(
             f"target.format iceberg needs pyiceberg ({error.name} is missing): install "

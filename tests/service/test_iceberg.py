@@ -556,3 +556,15 @@ def test_manifests_are_merged(lake: IcebergLake, write_mode: str) -> None:
     lake.run("r8", **more)
     assert manifests(lake) == before + 1
     assert [row["id"] for row in lake.rows()] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("missing", ["pyiceberg.io.pyarrow", "sqlalchemy"])
+def test_a_package_that_is_missing_is_named(
+    lake: IcebergLake, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """What `make dist` builds has no SQLAlchemy."""
+    monkeypatch.delitem(sys.modules, "pyiceberg.catalog.sql", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    lake.source(ID)
+    with pytest.raises(ConfigError, match=rf"\({missing} is missing\): install 'extract-jobs\[ice"):
+        lake.run("r1")
