@@ -163,7 +163,7 @@ class Attempt:
             return with_catalog(
                 unchanged, self.spec, self.log, self.plan.base.published, self.context
             )
-        winner = self.prepare(commit, task)
+        winner = self.prepare(commit, task, noted)
         if winner.commit_id != commit.commit_id:
             self.discard_staged(task, winner.files)
             if winner.run_id != self.spec.run_id:
@@ -275,17 +275,18 @@ class Attempt:
             refuse_fewer(self.spec.extract_table, rows, source_rows)
         return source_rows, comparable is not None
 
-    def prepare(self, commit: Commit, task: SplitTask) -> Commit:
+    def prepare(self, commit: Commit, task: SplitTask, noted: Noted) -> Commit:
         """Make the commit; returns it, or the one that was made in its place.
 
         Raises:
-            StopRequested: The attempt was stopped. What it staged is dropped if it had not begun.
+            StopRequested: The attempt was stopped. If the commit had not begun, what was staged is
+                dropped, but for what the next attempt can take over.
         """
         with ExitStack() as phase:
             try:
                 phase.enter_context(self.context.phase("commit"))
-            except StopRequested:
-                self.discard_staged(task)
+            except StopRequested as stop:
+                self.discard_staged(task, noted.outliving(stop))
                 raise
             return self.log.prepare(commit)
 
@@ -597,7 +598,8 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
     _drop_kept(spec, log, context)
     if spec.reuse != "never":
         log.reads.drop_before(commit)
-        log.staged.drop(spec.run_id, spec.target.uri, keep=[file.staged for file in commit.files])
+        for run_id in (spec.run_id, *spec.reruns):  # none of them can commit any more
+            log.staged.drop(run_id, spec.target.uri, keep=[file.staged for file in commit.files])
     fields = {**commit.report, **identity(spec), "commit_seq": commit.seq}
     report = Report.model_validate({**fields, "timings": context.timings})
     return with_catalog(report, spec, log, commit, context)

@@ -38,19 +38,23 @@ class Noted:
         reuse = self.reuse
         if reuse is None or len(reuse.spans) == 1:
             return
-        with self._lock:
-            if self._durable is None:
-                self._durable = reuse.pages.is_durable()
-        if not self._durable:
-            return
         for result in results:
             try:
+                if not self._is_durable(reuse):
+                    return
                 staged = reuse.staged_range(result)
                 self._log.staged.note(self._spec.run_id, self._base_seq, staged)
             except ExtractError as error:
                 logger.warning("%s; if this attempt fails, the next reads that range again", error)
                 return
             self._files.extend(result.files)
+
+    def _is_durable(self, reuse: Reuse) -> bool:
+        """Return whether no crash of the source undoes what was read; the first call may wait."""
+        with self._lock:
+            if self._durable is None:
+                self._durable = reuse.pages.is_durable()
+            return self._durable
 
     def outliving(self, error: BaseException) -> list[WrittenFile]:
         """Return the staged files that stay for the next attempt after an error of this one."""

@@ -186,9 +186,11 @@ def plan_reuse(
         return pages
     writing = _writing(spec, transform, key)
     staged = _staged(spec, log, pages, base=base, writing=writing, check=check)
-    span = max(1, spec.split.target_bytes // pages.page_bytes, -(-pages.count // _MOST_RANGES))
-    span = min(span, _MOST_PAGES)
-    everything = Reuse(pages, writing, staged[0].span if staged else span, (), (), (), ())
+    least = -(-pages.count // _MOST_RANGES)
+    span = min(max(1, spec.split.target_bytes // pages.page_bytes, least), _MOST_PAGES)
+    # The table may have grown since, and with it the ranges.
+    span = next((one.span for one in staged if least <= one.span <= _MOST_PAGES), span)
+    everything = Reuse(pages, writing, span, (), (), (), ())
     before = _before(log, base.published, writing)
     if isinstance(before, str):
         return _whole(everything, before, staged)

@@ -298,7 +298,8 @@ class CommitLog:
 
         After finishing, no staged file belongs to a commit. Files younger than ``abandon_after``
         may belong to a running extract and are left alone. A run that takes longer than that has
-        its commit voided, and the next run extracts its rows again.
+        its commit voided, and the next run extracts its rows again. Records of staged ranges
+        are deleted at the same age.
 
         Args:
             target_uri: The table's folder.
@@ -323,6 +324,7 @@ class CommitLog:
             each(lambda upload: self.target.abort(target_uri, upload), found)
             probes = self.target.list(join(target_uri, PROBE))
             self.target.delete_all(probe.uri for probe in probes)
+            self.staged.forget(now - abandon_after)
             if self.table is not None:
                 sweep(self.table, now - abandon_after, parent=parent.seq if parent else 0)
         return found

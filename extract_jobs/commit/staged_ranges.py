@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,12 +23,16 @@ from extract_jobs.commit.at_once import each
 from extract_jobs.commit.reads import RangeRead
 from extract_jobs.commit.record_check import check_files
 from extract_jobs.errors import ExtractError
-from extract_jobs.storage import StagedFile, Storage, WrittenFile, join
+from extract_jobs.spec.attempt_names import is_of_attempt, is_of_run
+from extract_jobs.spec.uris import normal_uri
+from extract_jobs.storage import AbandonedUpload, StagedFile, Storage, WrittenFile, join
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 _MOST = 50_000
+_PAGES = 2**32
+"""No table has more."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class StagedRange:
         if (
             found.version != VERSION
             or found.moment.keys() != {"key", "snapshot"}
-            or not 0 <= one.start < one.end
+            or not 0 <= one.start < one.end <= _PAGES
             or found.span < 1
             or one.files != tuple(file.staged.uri for file in found.files)
             or one.rows != sum(file.rows for file in found.files)
@@ -102,47 +108,84 @@ class StagedRanges:
     def note(self, run_id: str, base_seq: int, staged: StagedRange) -> None:
         """Write a record."""
         name = f"{staged.range.start:010d}-{uuid.uuid4().hex[:8]}.json"
-        self.state.put(join(self._folder(run_id), str(base_seq), name), staged.to_bytes())
+        self.state.put(join(self._folder(run_id) + str(base_seq), name), staged.to_bytes())
 
     def of(self, run_id: str, base_seq: int, target_uri: str) -> list[StagedRange]:
-        """Return what attempts of a run have staged for a base and is still there."""
-        folder = join(self._folder(run_id), str(base_seq)) + "/"
+        """Return what attempts of a run have staged for a base and is still there.
+
+        A record that names a file of another run, or under another name than it was staged with,
+        is passed over.
+        """
+        folder = f"{self._folder(run_id)}{base_seq}/"
         uris = [found.uri for found in self.state.list(folder)][:_MOST]
-        if not uris:
+        there = self._there(run_id, target_uri) if uris else set()
+        if not there:
             return []
-        there = {_upload(one.upload) for one in self.target.abandoned(join(target_uri, ""))}
         found = []
         for raw in each(self.state.read, uris):
             try:
                 one = StagedRange.from_bytes(raw or b"", target_uri)
             except (ValidationError, ValueError, RecursionError):
                 continue
-            if all(_upload(file.staged.upload) in there for file in one.files):
+            if all(_identity(file.staged) in there for file in one.files):
                 found.append(one)
         return found
+
+    def files_of_attempt(self, run_id: str, attempt: int, target_uri: str) -> set[str]:
+        """Return the URIs of an attempt's files that a later attempt could take over."""
+        return {
+            file.staged.uri
+            for base_seq in _bases(one.uri for one in self.state.list(self._folder(run_id)))
+            for one in self.of(run_id, base_seq, target_uri)
+            for file in one.files
+            if is_of_attempt(file.staged.uri.rsplit("/", 1)[-1], run_id, attempt)
+        }
 
     def drop(self, run_id: str, target_uri: str, *, keep: Iterable[StagedFile]) -> None:
         """Abort what attempts of a run have staged, except some files, and delete the records.
 
         A failure is logged: `recover` aborts what is left.
         """
-        kept = {_upload(staged.upload) for staged in keep}
+        kept = {_identity(staged) for staged in keep}
         try:
-            found = [one.uri for one in self.state.list(self._folder(run_id) + "/")]
-            bases = {int(uri.rsplit("/", 2)[1]) for uri in found}
-            for base_seq in bases:
-                for one in self.of(run_id, base_seq, target_uri):
-                    for file in one.files:
-                        if _upload(file.staged.upload) not in kept:
-                            self.target.abort(target_uri, file.staged)
+            found = [one.uri for one in self.state.list(self._folder(run_id))]
+            staged = [
+                file.staged
+                for base_seq in _bases(found)
+                for one in self.of(run_id, base_seq, target_uri)
+                for file in one.files
+                if _identity(file.staged) not in kept
+            ]
+            each(lambda one: self.target.abort(target_uri, one), staged)
             self.state.delete_all(found)
-        except (ExtractError, ValueError) as error:
+        except ExtractError as error:
             logger.info("%s; staged files were left for `extract-jobs recover`", error)
 
+    def forget(self, before: datetime) -> None:
+        """Delete the records of any run that were written before a moment (UTC)."""
+        listed = self.state.list(join(self.state_uri, "staged") + "/")
+        self.state.delete_all(
+            [one.uri for one in listed if one.modified_at and one.modified_at <= before]
+        )
+
+    def _there(self, run_id: str, target_uri: str) -> set[tuple[str, str]]:
+        """Return the identities of all files that attempts of a run have staged."""
+        return {
+            _identity(one)
+            for one in self.target.abandoned(join(target_uri, ""))
+            if is_of_run(one.uri.rsplit("/", 1)[-1], run_id)
+        }
+
     def _folder(self, run_id: str) -> str:
-        return join(self.state_uri, "staged", run_id)
+        return join(self.state_uri, "staged", run_id) + "/"
 
 
-def _upload(upload: dict[str, Any]) -> str:
+def _bases(uris: Iterable[str]) -> set[int]:
+    folders = {uri.rsplit("/", 2)[1] for uri in uris}
+    return {int(name) for name in folders if re.fullmatch("[0-9]{1,20}", name)}
+
+
+def _identity(staged: AbandonedUpload | StagedFile) -> tuple[str, str]:
     """Return what identifies a staged file in its storage: listings know no more."""
-    return str(upload.get("upload_id") or upload.get("path"))
+    upload = staged.upload
+    return normal_uri(staged.uri), str(upload.get("upload_id") or upload.get("path"))

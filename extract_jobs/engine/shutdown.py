@@ -136,6 +136,8 @@ def give_up(spec: ExtractSpec, error: Interrupted) -> None:
 def drop_staged(spec: ExtractSpec) -> int:
     """Abort what an attempt has staged, unless its run has made a commit, which may need the files.
 
+    Ranges that the next attempt of the run can take over stay.
+
     Returns:
         How many uploads were aborted.
 
@@ -147,8 +149,11 @@ def drop_staged(spec: ExtractSpec) -> int:
     newest = log.newest()
     if newest is not None and newest.run_id == spec.run_id:
         return 0
-    mine = [u for u in target.abandoned(spec.target.uri)
-            if is_of_attempt(u.uri.rsplit("/", 1)[-1], spec.run_id, spec.attempt)]  # fmt: skip
+    kept = set[str]()
+    if spec.reuse != "never":
+        kept = log.staged.files_of_attempt(spec.run_id, spec.attempt, spec.target.uri)
+    mine = [u for u in target.abandoned(spec.target.uri) if u.uri not in kept
+            and is_of_attempt(u.uri.rsplit("/", 1)[-1], spec.run_id, spec.attempt)]  # fmt: skip
     for upload in mine:
         target.abort(spec.target.uri, upload)
     return len(mine)

@@ -262,7 +262,6 @@ class ComparablePages(Protocol):
             For each range; or why nothing can be compared.
 
         Raises:
-            ConfigError: The earlier moment is damaged.
             SourceUnavailable: The connection broke.
             SourceQueryFailed: The source failed a statement.
         """

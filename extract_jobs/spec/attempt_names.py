@@ -20,7 +20,15 @@ def is_of_attempt(name: str, run_id: str, attempt: int) -> bool:
 
     Run ``r-1`` is not confused with attempt 1 of run ``r``: parts are counted from the end.
     """
-    own = re.escape(f"{run_id}-{attempt}")
+    return _is_file(name, re.escape(f"{run_id}-{attempt}"))
+
+
+def is_of_run(name: str, run_id: str) -> bool:
+    """Return whether a file is from any attempt of a run; ``name`` has no folder."""
+    return _is_file(name, re.escape(run_id) + r"-\d+")
+
+
+def _is_file(name: str, own: str) -> bool:
     return bool(re.fullmatch(rf"{own}-[0-9a-f]{{8}}-\d{{5,}}-[0-9a-f]{{8}}\.parquet", name))
 
 

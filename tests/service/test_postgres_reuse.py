@@ -20,12 +20,15 @@ from extract_jobs.attempt.context import utc_now
 from extract_jobs.attempt.reuse import same_values
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
+from extract_jobs.commit.staged_ranges import StagedRange
 from extract_jobs.commit.table_log import commit_log
+from extract_jobs.engine.shutdown import drop_staged
 from extract_jobs.errors import (
     FilesDamaged,
     Interrupted,
     ReconcileFailed,
     SourceUnavailable,
+    StopRequested,
     TypeNotRepresentable,
     WriteFailed,
 )
@@ -683,3 +686,139 @@ def test_an_attempt_that_fails_takes_its_ranges_from_the_next_one(
     report = run_extract(attempt(spec, 3))
     assert report.rows == 48
     assert_equal(server, tmp_path)
+
+
+def broken_off(spec: ExtractSpec, run_id: str = "r", splits: int = 3) -> list[Path]:
+    """Fail the first attempt of a run, and return its records of staged ranges."""
+    with pytest.raises(SourceUnavailable):
+        run_extract(
+            attempt(spec, 1, run_id=run_id), progress=Stopping(SourceUnavailable("lost"), splits)
+        )
+    records = sorted((Path(spec.state_uri) / "staged" / run_id).rglob("*.json"))
+    assert records
+    return records
+
+
+FORGED: dict[str, Callable[[dict[str, Any], str], None]] = {
+    "another name": lambda found, target: renamed(found, f"{target}/r-1-00000000-00000-0.parquet"),
+    "a file that is not its run's": lambda found, target: renamed(found, f"{target}/own.parquet"),
+    "a snapshot that is none": lambda found, _: found["moment"]["snapshot"].update(xmin="x"),
+    "a snapshot of another type": lambda found, _: found["moment"]["snapshot"].update(xmin=[]),
+    "pages that no table has": lambda found, _: found["range"].update(end=2**40),
+}
+
+
+def renamed(found: dict[str, Any], uri: str) -> None:
+    found["files"][0]["staged"]["uri"] = uri
+    found["range"]["files"] = [uri]
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
+def test_forged_records_of_staged_ranges_are_passed_over(
+    server: Server,
+    spec: ExtractSpec,
+    tmp_path: Path,
+    forged: Callable[[dict[str, Any], str], None],
+) -> None:
+    for record in broken_off(spec):
+        found = json.loads(record.read_text())
+        forged(found, spec.target.uri)
+        record.write_text(json.dumps(found))
+    assert run_extract(attempt(spec, 2)).resumed_splits == 0
+    assert_equal(server, tmp_path)
+
+
+def test_a_record_that_names_files_of_another_run_is_passed_over(
+    server: Server, spec: ExtractSpec, tmp_path: Path
+) -> None:
+    records = broken_off(spec, "s")
+    before = staged(tmp_path)
+    folder = tmp_path / "state" / "staged" / "r" / "0"
+    folder.mkdir(parents=True)
+    for record in records:
+        (folder / record.name).write_bytes(record.read_bytes())
+    assert run_extract(attempt(spec, 1)).resumed_splits == 0
+    assert_equal(server, tmp_path)
+    assert staged(tmp_path) == before
+
+
+def test_recovery_deletes_the_records_of_a_run_that_never_commits(
+    spec: ExtractSpec, tmp_path: Path
+) -> None:
+    records = broken_off(spec)
+    log = commit_log(spec, open_storage)
+    log.recover(spec.target.uri, abandon_after=timedelta(hours=1), now=utc_now())
+    assert all(record.exists() for record in records)
+    assert log.recover(spec.target.uri, abandon_after=timedelta(0), now=utc_now())
+    assert not any(record.exists() for record in records)
+
+
+def test_a_rerun_drops_what_the_runs_before_it_have_staged(
+    server: Server, spec: ExtractSpec, tmp_path: Path
+) -> None:
+    broken_off(spec)
+    run_extract(attempt(spec, 1, run_id="s", reruns=["r"]))
+    assert_equal(server, tmp_path)
+    recover(spec, tmp_path)
+
+
+class StoppedAt(Progress):
+    """Stops the extract when a phase begins."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def phase(self, name: str) -> None:
+        if name == self.name:
+            raise StopRequested("stopped")
+
+
+def test_an_attempt_that_is_stopped_before_it_commits_is_taken_over(
+    server: Server, spec: ExtractSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        run_extract(attempt(spec, 1), progress=StoppedAt("commit"))
+    report = run_extract(attempt(spec, 2))
+    assert (report.resumed_splits, report.splits, report.rows) == (4, 4, 48)
+    assert_equal(server, tmp_path)
+    recover(spec, tmp_path)
+
+
+def test_what_ends_a_stuck_attempt_leaves_its_ranges(
+    server: Server, spec: ExtractSpec, tmp_path: Path
+) -> None:
+    records = broken_off(spec)
+    (extra,) = json.loads(records.pop().read_text())["range"]["files"]
+    max((tmp_path / "state" / "staged").rglob("*.json")).unlink()
+    assert drop_staged(attempt(spec, 1)) == 1
+    assert not any(Path(extra).name in str(left) for left in staged(tmp_path))
+    assert run_extract(attempt(spec, 2)).resumed_splits == len(records)
+    assert_equal(server, tmp_path)
+
+
+def test_a_commit_with_nothing_left_to_drop_reads_no_record(
+    spec: ExtractSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_again(*_: Any) -> StagedRange:
+        raise AssertionError("a record was read again")
+
+    monkeypatch.setattr(StagedRange, "from_bytes", read_again)
+    run_extract(attempt(spec, 1))
+    recover(spec, tmp_path)
+
+
+def test_a_range_that_cannot_be_noted_is_read_all_the_same(
+    server: Server, spec: ExtractSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [SourceUnavailable("lost")]
+    real = PostgresPages.is_durable
+
+    def failing_once(pages: PostgresPages) -> bool:
+        if failures:
+            raise failures.pop()
+        return real(pages)
+
+    monkeypatch.setattr(PostgresPages, "is_durable", failing_once)
+    assert run_extract(attempt(spec, 1)).rows == 48
+    assert_equal(server, tmp_path)
+    recover(spec, tmp_path)

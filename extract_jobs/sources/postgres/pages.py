@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
+from extract_jobs.errors import ExtractError, SourceUnavailable
 from extract_jobs.sources import Moment, PageRange
 from extract_jobs.sources.postgres.errors import statement_error
 from extract_jobs.sources.postgres.node import wait_until_flushed, wake_wal_writer
@@ -90,7 +90,10 @@ class PostgresPages:
         for part, value in self.key.parts.items():
             if before.key.get(part) != value:
                 return f"{part} changed"
-        xmin, xmax = _transactions(before)
+        transactions = _transactions(before)
+        if transactions is None:
+            return "the record of what was read before is damaged"
+        xmin, xmax = transactions
         if self.key.xmin < xmin or self.key.xmax < xmax or self.key.xmax - xmin >= _MOST_APART:
             return "the server's transactions are not those after the last run"
         if self.key.youngest <= self._age(xmin):
@@ -211,15 +214,9 @@ def _age(xmin: int) -> str:
     return f"pg_catalog.age({quote_text(str(xmin % 2**32))}::pg_catalog.xid)"
 
 
-def _transactions(before: Moment) -> tuple[int, int]:
-    """Read what `PostgresPages.moment` wrote.
-
-    Raises:
-        ConfigError: It is damaged.
-    """
+def _transactions(before: Moment) -> tuple[int, int] | None:
+    """Read what `PostgresPages.moment` wrote; None if it is damaged."""
     try:
         return int(before.snapshot["xmin"]), int(before.snapshot["xmax"])
-    except (KeyError, ValueError) as error:
-        raise ConfigError(
-            "a record of what was read is damaged: its snapshot is not one"
-        ) from error
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
