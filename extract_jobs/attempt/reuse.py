@@ -266,6 +266,8 @@ def _not_for(spec: ExtractSpec) -> str:
         return "the watermark's greatest value is in the rows"
     if spec.split.strategy not in ("auto", "ctid"):
         return f"split.strategy {spec.split.strategy} does not read by page"
+    if spec.split.column is not None:
+        return "split.column cuts the table by its values"
     return ""
 
 
@@ -273,7 +275,7 @@ def _writing(spec: ExtractSpec, transform: Transform, key: MaskKey | None) -> di
     """Return what the files depend on besides the source, by what it is about."""
     fields = spec.model_dump(mode="json")
     parts = {name: value for name, value in fields.items() if name not in _NEUTRAL}
-    used = {k: v for k, v in versions().items() if k in ("extract-jobs", "duckdb", "pyarrow")}
+    used = {k: v for k, v in versions().items() if k not in ("pyspark", "python")}
     parts |= {
         "split": spec.split.target_bytes,
         "the mask's key": key.fingerprint if key else None,

@@ -257,7 +257,7 @@ def identity(spec: ExtractSpec) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of extract-jobs, Python, DuckDB, pyarrow and Spark."""
+    """Return the versions of extract-jobs, Python, DuckDB, psycopg, pyarrow and Spark."""
     return dict(_versions())
 
 
@@ -265,7 +265,7 @@ def versions() -> dict[str, str]:
 def _versions() -> dict[str, str]:
     """Look them up once per process: each lookup parses a package's metadata, which takes 5 ms."""
     found = {"python": platform.python_version()}
-    for package in ("extract-jobs", "duckdb", "pyarrow", "pyspark"):
+    for package in ("extract-jobs", "duckdb", "psycopg", "pyarrow", "pyspark"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -22,14 +22,16 @@ from extract_jobs.sources.postgres.source import PostgresSource
 from tests.support.page_histories import look
 from tests.support.postgres import Server, make_cluster, run_server
 from tests.support.postgres_source import source
+from tests.support.sampling import EXHAUSTIVE
 
+VERSIONS = [15, 18] if EXHAUSTIVE else [18]
 TABLE = (
     "create table t (a int, b text)",
     "insert into t select i, repeat(chr(97 + i), 1900) from generate_series(1, 24) i",
 )
 
 
-@pytest.fixture(scope="module", params=[15, 18])
+@pytest.fixture(scope="module", params=VERSIONS)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Server]:
     with run_server(request.param, max_prepared_transactions="5") as running:
         yield running
@@ -360,7 +362,7 @@ def test_a_snapshot_too_long_ago_for_ages_to_tell(table: PostgresSource) -> None
 # --- crashes and copies -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [15, 18])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_what_a_crash_undoes_was_never_remembered(
     version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
