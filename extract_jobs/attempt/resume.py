@@ -32,6 +32,7 @@ class Noted:
         self._lock = threading.Lock()
         self._durable: bool | None = None
         self._files: list[WrittenFile] = []
+        self._ranges = 0
 
     def add(self, results: Sequence[SplitResult]) -> None:
         """Note ranges that are staged; a failure only costs the next attempt time."""
@@ -48,6 +49,7 @@ class Noted:
                 logger.warning("%s; if this attempt fails, the next reads that range again", error)
                 return
             self._files.extend(result.files)
+            self._ranges += 1
 
     def _is_durable(self, reuse: Reuse) -> bool:
         """Return whether no crash of the source undoes what was read; the first call may wait."""
@@ -60,6 +62,12 @@ class Noted:
         """Return the staged files that stay for the next attempt after an error of this one."""
         interrupted = isinstance(error, StopRequested | KeyboardInterrupt)
         again = isinstance(error, ExtractError) and error.retryable
-        if (interrupted or again) and not isinstance(error, CommitConflict | ReconcileFailed):
-            return self._files
-        return []
+        if not (interrupted or again) or isinstance(error, CommitConflict | ReconcileFailed):
+            return []
+        if self._ranges:
+            logger.warning(
+                "%s: %d staged ranges are kept, and the next attempt of run %s goes on from there; "
+                "on a command line, run it again with --run-id %s",
+                self._spec.extract_table, self._ranges, self._spec.run_id, self._spec.run_id,
+            )  # fmt: skip
+        return self._files

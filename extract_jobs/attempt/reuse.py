@@ -27,7 +27,7 @@ from extract_jobs.commit.staged_ranges import VERSION as STAGED_VERSION
 from extract_jobs.commit.staged_ranges import StagedRange
 from extract_jobs.engine.run_splits import SplitResult
 from extract_jobs.errors import CommitConflict, ExtractError, FilesDamaged
-from extract_jobs.reporting.report import versions
+from extract_jobs.reporting.report import FIRST_RUN, versions
 from extract_jobs.sources import (
     ComparablePages,
     ComparableSnapshot,
@@ -200,7 +200,7 @@ def plan_reuse(
         return _whole(everything, unchanged, staged)
     kept = tuple(one for one, same in zip(reads.ranges, unchanged, strict=True) if same)
     if not any(one.rows for one in kept):
-        return _whole(everything, "every range has changed", staged)
+        return _whole(everything, "no range that has rows is unchanged", staged)
     changed = [
         (one.start, one.end) for one, same in zip(reads.ranges, unchanged, strict=True) if not same
     ]
@@ -251,13 +251,17 @@ def _staged(
     return found
 
 
-_NO_PAGES = "this source does not recognize what was read before"
+_NO_PAGES = "only tables of PostgreSQL are compared with what was read"
 
 
 def _not_for(spec: ExtractSpec) -> str:
     """Return why a spec's files do not show by range what was read; empty if they do."""
-    if spec.mode != "full" or spec.target.write_mode != "overwrite":
-        return "only full extracts with write_mode overwrite keep files"
+    if spec.limit is not None:
+        return "a sample is read"
+    if spec.mode != "full":
+        return "increments read new rows only"
+    if spec.target.write_mode != "overwrite":
+        return f"target.write_mode is {spec.target.write_mode}, and only overwrite keeps files"
     if spec.target.is_iceberg:
         return "files of an Iceberg table are not kept yet"
     if spec.target.partition_by:
@@ -293,7 +297,7 @@ def _before(
 ) -> tuple[Reads, dict[str, WrittenFile]] | str:
     """Return what the last commit has read and its live files; or why that is of no use."""
     if last is None:
-        return "this is the first run"
+        return FIRST_RUN
     live = log.live_files(last)
     reads = log.reads.of(last, live)
     if isinstance(reads, str):

@@ -52,8 +52,8 @@ def commit_rows(
             commit.run_id,
             str(commit.attempt),
             count_text(commit.rows),
-            size_text(sum(f.staged.size for f in commit.files)),
-            str(len(commit.files)),
+            size_text(commit.size),
+            str(commit.file_count),
             commit.watermark["text"] if commit.watermark else "-",
         ]
         for commit, outcome in commit_log(spec, open_storage).history(limit)

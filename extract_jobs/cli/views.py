@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from extract_jobs.errors import printable
 from extract_jobs.reporting.figures import aligned, count_text, counted, size_text
-from extract_jobs.reporting.report import Report
+from extract_jobs.reporting.report import FIRST_RUN, Report
 
 
 def summary(reports: Sequence[Report]) -> str:
@@ -19,8 +19,8 @@ def summary(reports: Sequence[Report]) -> str:
                 report.extract_table,
                 failed or report.status,
                 "-" if failed else count_text(report.table_rows),
-                "-" if failed else size_text(report.bytes),
-                "-" if failed else str(report.files),
+                "-" if failed else size_text(report.table_bytes),
+                "-" if failed else str(report.table_files),
                 f"{sum(report.timings.values()):.1f}",
                 "-" if report.commit_seq is None else str(report.commit_seq),
             ]
@@ -50,9 +50,12 @@ def result_line(report: Report, *, error_follows: bool = False) -> str:
         rows = counted(report.rows, "row")
         rows += f" beside {repeated} committed before" if report.repeated_rows else ""
     if report.resumed_splits:
-        rows += f", {counted(report.resumed_splits, 'split')} of them from an earlier attempt"
+        splits = counted(report.splits, "split")
+        rows += f", {report.resumed_splits:,} of {splits} staged by an earlier attempt"
     if report.kept_rows:
         rows += f" beside {counted(report.kept_rows, 'row')} that have not changed"
+    if report.not_reused and report.not_reused != FIRST_RUN:
+        rows += f" (nothing was kept: {printable(report.not_reused)})"
     rows += ", counted in the source too" if report.reconciled else ""
     if report.rejected_rows:
         rows += f", {counted(report.rejected_rows, 'row')} rejected"

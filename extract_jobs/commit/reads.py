@@ -126,7 +126,7 @@ class ReadsLog:
             found = Reads.from_bytes(raw)
         except (ValidationError, ValueError, RecursionError):
             return "the record of what the last commit has read is damaged, or of another version"
-        rows = {file.staged.uri: file.rows for file in live}
+        rows = {file.staged.uri: file.rows for file in live if file.rows}
         named = [uri for one in found.ranges for uri in one.files]
         if len(set(named)) != len(named) or set(named) != rows.keys():
             return "the live files are not those that the last commit has read"

@@ -116,8 +116,21 @@ class Commit:
     @property
     def rows(self) -> int:
         """Rows of its files, and of files of earlier commits that it kept as unchanged."""
-        kept = self.report.get("kept_rows")
-        return sum(file.rows for file in self.files) + (kept if isinstance(kept, int) else 0)
+        return sum(file.rows for file in self.files) + self._kept("kept_rows")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the same files."""
+        return sum(file.staged.size for file in self.files) + self._kept("kept_bytes")
+
+    @property
+    def file_count(self) -> int:
+        """Number of the same files."""
+        return len(self.files) + self._kept("kept_files")
+
+    def _kept(self, name: str) -> int:
+        found = self.report.get(name)
+        return found if isinstance(found, int) else 0
 
     @property
     def holds_increments(self) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from extract_jobs.spec.extract_spec import ExtractSpec
 
 MAX_REPORT_BYTES = 200_000
+FIRST_RUN = "this is the first run"
+"""Why a first run keeps nothing."""
 Raw = bytes | str
 _MAX_MESSAGE = 4_000
 
@@ -145,6 +147,16 @@ class Report(BaseModel):
     def table_rows(self) -> int:
         """Rows that were written, and those that were kept of the last commit."""
         return self.rows + self.kept_rows
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the same files."""
+        return self.bytes + self.kept_bytes
+
+    @property
+    def table_files(self) -> int:
+        """Number of the same files."""
+        return self.files + self.kept_files
 
     @field_validator("schema_changes", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.source import ConnectionSpec, FilesSpec
@@ -254,7 +254,11 @@ class TargetSpec(SpecPart):
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
 
-Reuse = Literal["auto", "never"]
+Reuse = Annotated[
+    Literal["auto", "never"],
+    # YAML 1.1 reads a plain off as false.
+    BeforeValidator(lambda value: "never" if value is False or value == "off" else value),
+]
 REUSE_ABOUT = (
     "auto: a full extract with write_mode overwrite keeps the files of parts of a PostgreSQL table "
     "that have not changed since the last commit, and reads the rest; never reads everything."

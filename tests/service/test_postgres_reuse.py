@@ -14,10 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from extract_jobs.attempt import reuse
 from extract_jobs.attempt.context import utc_now
 from extract_jobs.attempt.reuse import same_values
+from extract_jobs.cli.views import result_line
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.staged_ranges import StagedRange
@@ -176,12 +178,12 @@ def test_another_version_of_the_code_needs_all_rows(
 
 UNSUITED = {
     "partitions": ({"target": {"partition_by": ["id"]}}, "many ranges"),
-    "extract_date": ({"target": {"partition_by": ["extract_date"]}}, "write_mode overwrite"),
-    "append": ({"target": {"write_mode": "append"}}, "write_mode overwrite"),
+    "extract_date": ({"target": {"partition_by": ["extract_date"]}}, "write_mode is overwrite_"),
+    "append": ({"target": {"write_mode": "append"}}, "write_mode is append"),
     "a watermark": ({"watermark": {"column": "id"}}, "greatest value"),
     "split by range": ({"split": {"strategy": "range", "column": "id"}}, "by page"),
     "a condition": ({"where": "id > 0"}, "condition"),
-    "a sample": ({"limit": 100}, "does not recognize"),
+    "a sample": ({"limit": 100}, "a sample"),
 }
 
 
@@ -195,6 +197,33 @@ def test_an_extract_that_cannot_keep_files_says_why(
     report = run_extract(ExtractSpec.model_validate(fields))
     assert reason in report.not_reused
     assert report.rows == 48
+
+
+def test_an_empty_table_is_no_riddle(server: Server, run: Run) -> None:
+    server.execute("delete from t")
+    run()
+    assert run().not_reused == "no range that has rows is unchanged"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("auto", "auto"), ("never", "never"), ("off", "never"), (False, "never")]
+)
+def test_off_is_never(spec: ExtractSpec, given: object, meant: str) -> None:
+    fields = spec.model_dump() | {"reuse": given}
+    assert ExtractSpec.model_validate(fields).reuse == meant
+
+
+@pytest.mark.parametrize("given", [True, None, "yes", 1])
+def test_nothing_else_is_taken_for_reuse(spec: ExtractSpec, given: object) -> None:
+    with pytest.raises(ValidationError):
+        ExtractSpec.model_validate(spec.model_dump() | {"reuse": given})
+
+
+def test_the_line_of_a_run_says_what_was_kept_and_why_not(run: Run) -> None:
+    assert "kept" not in result_line(run())
+    assert "beside 48 rows that have not changed" in result_line(run())
+    line = result_line(run(lossy_types="null"))
+    assert "48 rows (nothing was kept: lossy_types changed), counted in the source too" in line
 
 
 def test_nothing_is_said_where_nothing_was_asked_for(run: Run) -> None:
@@ -579,11 +608,16 @@ def assert_equal(server: Server, folder: Path) -> None:
 
 @pytest.mark.parametrize("connections", [1, 2])
 def test_the_next_attempt_reads_the_rest(
-    server: Server, spec: ExtractSpec, tmp_path: Path, connections: int
+    server: Server,
+    spec: ExtractSpec,
+    tmp_path: Path,
+    connections: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     split = {"split": spec.split.model_dump() | {"max_connections": connections}}
     with pytest.raises(SourceUnavailable):
         run_extract(attempt(spec, 1, **split), progress=Stopping(SourceUnavailable("lost"), 3))
+    assert "with --run-id r" in caplog.text
     server.execute("update t set note = 'n' where id = 1")
     report = run_extract(attempt(spec, 2, **split))
     assert 1 <= report.resumed_splits <= 2

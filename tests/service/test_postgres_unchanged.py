@@ -265,13 +265,13 @@ def test_types_whose_values_depend_on_more_than_the_row(
 
 
 OTHERS = {
-    "a view": (["create view d as table t"], {}, "without partitions"),
+    "a view": (["create view d as table t"], {}, "a view"),
     "a partitioned table": (["create table d (a int) partition by list (a)"], {}, "partitions"),
     "a parent": (["create table d (a int)", "create table e () inherits (d)"], {}, "children"),
     "an unlogged table": (["create unlogged table d (a int)"], {}, "unlogged"),
     "a condition": (["create table d (a int)"], {"where": "a > 1"}, "condition"),
     "a query": ([], {"query": "select a from t"}, "query"),
-    "a materialized view": (["create materialized view d as table t"], {}, "without partitions"),
+    "a materialized view": (["create materialized view d as table t"], {}, "a view"),
 }
 
 

@@ -142,6 +142,8 @@ def _no_plain_table(opened: Connection, found: CatalogEntry, reader: PostgresRea
     table = found.table
     if table is None:
         return "a query has no pages of its own"
+    if table.relkind in ("v", "m", "f"):
+        return "a view or foreign table has no pages that can be compared"
     if table.relkind != "r" or len(found.leaves) != 1:
         return "only a table without partitions and children is compared"
     if not found.leaves[0].is_heap or reader.server_version < TID_RANGE_SCANS_SINCE:
