@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from infra.local.emulator import Emulator
-from tests.support.crash import ROWS, Driver, Ended, Lake
+from tests.support.crash import ROWS, Driver, Ended, Lake, killable
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.postgres import Server
 from tests.support.sampling import sample
@@ -64,7 +64,7 @@ def test_every_call_of_a_second_run(
     assert ended.exit == 0, ended.stderr
     operations = proxy.operations()
     assert "CompleteMultipartUpload" in operations
-    chosen = sample(enumerate(operations, 1), 1, by=lambda call: call[1])
+    chosen = sample(killable(operations), 1, by=lambda call: call[1])
     for number, operation in chosen:
         context = f"{fault} at call {number} of {len(operations)}, {operation}"
         runs.lake.restore(after_first)

@@ -424,7 +424,7 @@ _STATEMENTS = (
 _MAINTENANCE = ("vacuum t", "vacuum (freeze) t", "analyze t", "checkpoint")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(30 if EXHAUSTIVE else 2))
 def test_random_histories(server: Server, table: PostgresSource, seed: int) -> None:
     """Sessions write, with savepoints, rollbacks and prepared transactions, between snapshots."""
     chance = random.Random(seed)

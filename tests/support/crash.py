@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -18,12 +19,28 @@ from tests.support.emulators import AnyEmulator
 from tests.support.fault_proxy import FaultProxy
 from tests.support.mysql_servers import MysqlServer
 from tests.support.postgres import Server
+from tests.support.sampling import EXHAUSTIVE
 
 Database = Server | MysqlServer
 
 ROOT = Path(__file__).parents[2]
 ROWS = list(range(1, 41))
 """The ids in the crash tests' table."""
+
+
+def killable(operations: Iterable[Any]) -> list[tuple[int, Any]]:
+    """Return the numbers and names of calls after which a killed process leaves something new.
+
+    After a call that reads, it leaves what it left after the call before. An exhaustive run kills
+    there all the same.
+    """
+    numbered = enumerate(operations, 1)
+    reads = ("Get", "Head", "List")
+    return [
+        call
+        for call in numbered
+        if EXHAUSTIVE or not (call[1] if isinstance(call[1], str) else call[1][0]).startswith(reads)
+    ]
 
 
 @dataclass(frozen=True)

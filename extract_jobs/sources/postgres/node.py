@@ -165,7 +165,7 @@ def wait_until_flushed(
     what: str,
     wake: Callable[[], None],
     *,
-    seconds: float = FLUSH_WAIT_SECONDS,
+    seconds: float | None = None,
 ) -> None:
     """Wait until the server has flushed all WAL up to a position to disk.
 
@@ -178,11 +178,12 @@ def wait_until_flushed(
         wanted: The position.
         what: What is being done, for messages.
         wake: Called once if the position is not flushed yet; see `wake_wal_writer`.
-        seconds: How long to wait.
+        seconds: How long to wait; None is `FLUSH_WAIT_SECONDS`.
 
     Raises:
         SourceUnavailable: It has not after so long.
     """
+    seconds = FLUSH_WAIT_SECONDS if seconds is None else seconds
     deadline = time.monotonic() + seconds
     question = "select pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text"
     woken = False
