@@ -70,8 +70,9 @@ def read_float(text: str, kind: pa.DataType) -> float:
     if not math.isfinite(value) and re.search("[0-9]", text):
         raise NoValueError
     if kind.bit_width == 32 and math.isfinite(value):
-        # From this half-way on, the nearest is infinity.
-        if abs(Fraction(text)) >= Fraction(2**128 - 2**103):
+        # From this half-way on, the nearest is infinity. A fraction of a small value with a huge
+        # negative exponent would take for ever.
+        if abs(value) >= 2.0**127 and abs(Fraction(text)) >= Fraction(2**128 - 2**103):
             raise NoValueError
         largest = (2 - 2.0**-23) * 2.0**127
         return float(pa.scalar(max(-largest, min(value, largest)), pa.float32()).as_py())
