@@ -137,7 +137,7 @@ class Attempt:
                 )
                 results = self.read(task, splits, placement, noted)
                 if isinstance(self.snapshot, CourteousSnapshot):
-                    read_from |= self.snapshot.read_from()
+                    read_from = read_from | self.snapshot.read_from()
                 files = tuple(f for r in (*results, *earlier) for f in r.files)
                 if not files and not (reuse and reuse.files):
                     files = self.schema_file(task)

@@ -113,10 +113,9 @@ class Reuse:
 
     def staged_range(self, result: SplitResult) -> StagedRange:
         """Return the record of a split that was just read."""
-        moment = self.pages.moment
         return StagedRange(
             STAGED_VERSION,
-            {"key": dict(moment.key), "snapshot": dict(moment.snapshot)},
+            self._moment(),
             self.writing,
             self.span,
             _range_read(self.spans[result.index], result),
@@ -136,14 +135,18 @@ class Reuse:
     def reads(self, results: Sequence[SplitResult]) -> Reads:
         """Return what there is to know about the ranges once the splits are read."""
         read = [_range_read(span, result) for span, result in zip(self.spans, results, strict=True)]
-        moment = self.pages.moment
         return Reads(
             VERSION,
-            {"key": dict(moment.key), "snapshot": dict(moment.snapshot)},
+            self._moment(),
             self.writing,
             self.span,
             tuple(sorted([*self.found, *read], key=lambda one: one.start)),
         )
+
+    def _moment(self) -> dict[str, dict[str, Any]]:
+        """Return the snapshot as records have it."""
+        moment = self.pages.moment
+        return {"key": dict(moment.key), "snapshot": dict(moment.snapshot)}
 
 
 def _range_read(span: tuple[int, int], result: SplitResult) -> RangeRead:

@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from psycopg import sql
 
@@ -169,27 +170,31 @@ def extract_jobs(server: Server, connections: int, engine: str) -> Contender:
     return Contender(before.name, lambda target: [*before.command(target), "--engine", engine])
 
 
+def config_text(server: Server, table: dict[str, Any]) -> str:
+    """Return a config of lineitem alone."""
+    settings = {
+        "version": 1,
+        "source": {
+            "name": "bench",
+            "type": "postgres",
+            "connection": {"url": server.url, "password_env": "BENCH_PASSWORD"},
+        },
+        "tables": {"public.lineitem": table},
+    }
+    return json.dumps(settings)  # JSON is YAML too
+
+
 def other(server: Server, connections: int, name: str, program: str) -> Contender:
     """An extract-jobs of any version, by its command line."""
     config = CACHE.absolute() / "bench.yml"
 
     def command(target: Path) -> Sequence[str]:
-        settings = {
-            "version": 1,
-            "source": {
-                "name": "bench",
-                "type": "postgres",
-                "connection": {"url": server.url, "password_env": "BENCH_PASSWORD"},
-            },
-            "tables": {
-                "public.lineitem": {
-                    "max_connections": connections,
-                    "target": {"uri": str(target.absolute()), "compression": "zstd"},
-                    "state_uri": str(target.absolute().with_suffix(".state")),
-                }
-            },
+        table = {
+            "max_connections": connections,
+            "target": {"uri": str(target.absolute()), "compression": "zstd"},
+            "state_uri": str(target.absolute().with_suffix(".state")),
         }
-        config.write_text(json.dumps(settings))  # JSON is YAML too
+        config.write_text(config_text(server, table))
         # Elsewhere than here, where Python would import this version's package.
         return ["env", "--chdir=/", program, "run", str(config), "public.lineitem", "--json"]
 

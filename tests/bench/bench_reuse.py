@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench import bench_lineitem
-from tests.bench.bench_lineitem import CACHE, executable, lineitem_csv, load
+from tests.bench.bench_lineitem import CACHE, config_text, executable, lineitem_csv, load
 from tests.bench.measure import CommandFailed, Measured, measure, print_runs
 from tests.support.postgres import Server, run_server
 
@@ -40,23 +40,13 @@ FIRST, NEVER = "first run", "reuse: never"
 def command(server: Server, folder: Path, connections: int, reuse: str) -> Sequence[str]:
     """Return the command of one run into a folder."""
     config = CACHE.absolute() / "reuse.yml"
-    settings = {
-        "version": 1,
-        "source": {
-            "name": "bench",
-            "type": "postgres",
-            "connection": {"url": server.url, "password_env": "BENCH_PASSWORD"},
-        },
-        "tables": {
-            "public.lineitem": {
-                "max_connections": connections,
-                "reuse": reuse,
-                "target": {"uri": str(folder / "lake")},
-                "state_uri": str(folder / "state"),
-            }
-        },
+    table = {
+        "max_connections": connections,
+        "reuse": reuse,
+        "target": {"uri": str(folder / "lake")},
+        "state_uri": str(folder / "state"),
     }
-    config.write_text(json.dumps(settings))  # JSON is YAML too
+    config.write_text(config_text(server, table))
     return ["env", "--chdir=/", executable("extract-jobs"), "run", str(config), "--json"]
 
 
