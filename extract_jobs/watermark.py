@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
@@ -288,3 +289,20 @@ class Interval:
             WatermarkValue.from_json(data["upper"]),
             bool(data.get("empty", False)),
         )
+
+
+def may_meet(interval: Interval, others: Iterable[Interval]) -> bool:
+    """Return whether an interval may share a value with one of others.
+
+    Intervals of strings, and those of different kinds of values, always may.
+    """
+    return any(
+        _may_be_before(one.lower, interval.upper) and _may_be_before(interval.lower, one.upper)
+        for one in others
+    )
+
+
+def _may_be_before(lower: WatermarkValue | None, upper: WatermarkValue | None) -> bool:
+    if lower is None or upper is None or lower.type == "string" or lower.type != upper.type:
+        return True
+    return is_before(lower, upper)

@@ -353,7 +353,8 @@ class Attempt:
         last, covered = self.plan.base.published, self.plan.repeated
         if last is None or not covered:
             return None
-        live = self.log.live(last)
+        # Another tool may have put rows of an Iceberg table into files of any commit.
+        live = list(self.log.live(last, covered if self.log.table is None else None))
         files = files_on(live, covered)
         if self.log.table is not None:
             files = self.log.table.current(files, [f for one in live for f in one.files])
@@ -425,6 +426,7 @@ class Attempt:
             replaces=all_but(kept) if kept else self.replaces(files),
             overwrite=spec.target.write_mode == "overwrite" and not kept,
             log=self.log,
+            within=self.replaced_within(),
             commit_id=str(uuid.uuid4()),
             run_id=spec.run_id,
             attempt=spec.attempt,
@@ -462,6 +464,11 @@ class Attempt:
         column = watermark_column(self.spec, self.description)
         assert column.watermark is not None
         return replaced_by_interval(self.spec, self.plan.interval, column.watermark)
+
+    def replaced_within(self) -> tuple[Interval, ...] | None:
+        """Return the interval that replaced files have rows of; None if they may have any."""
+        replaces = self.spec.target.write_mode == "overwrite_partitions"
+        return (self.plan.interval,) if replaces and self.plan.interval else None
 
     def changes_nothing(self, commit: Commit, report: Report) -> bool:
         """Return whether a commit would only change the log, because no row is new."""

@@ -27,7 +27,7 @@ from extract_jobs.storage import Storage, WrittenFile
 from extract_jobs.transform.columns import columns_in_path, partition_fields
 from extract_jobs.transform.transform import Transform
 from extract_jobs.transform.types import kind
-from extract_jobs.watermark import Interval, WatermarkValue, is_before, python_value
+from extract_jobs.watermark import Interval, WatermarkValue, may_meet, python_value
 
 MAX_IN_MEMORY = 4_000_000
 """Number of keys, of 16 bytes each, that one process may hold. Above it Spark finds the rows."""
@@ -147,10 +147,7 @@ def _digests(keys: Sequence[bytes]) -> npt.NDArray[np.bytes_]:
 def files_on(live: Iterable[LiveFiles], covered: Sequence[Interval]) -> list[WrittenFile]:
     """Return the live files whose commits may hold rows of some intervals."""
     return [
-        file
-        for commit in live
-        for file in commit.files
-        if file.rows and _interval_meets(Interval.from_json(commit.interval), covered)
+        file for commit in live for file in commit.files if file.rows and _meets(commit, covered)
     ]
 
 
@@ -253,20 +250,9 @@ def _joined(values: Sequence[pa.Array]) -> pa.Array:
     return pc.binary_join_element_wise(*parts, empty)
 
 
-def _interval_meets(interval: Interval | None, covered: Sequence[Interval]) -> bool:
-    """Return whether an interval may share a value with some intervals; strings always may."""
-    if interval is None:
-        return True
-    return any(
-        _may_be_before(piece.lower, interval.upper) and _may_be_before(interval.lower, piece.upper)
-        for piece in covered
-    )
-
-
-def _may_be_before(lower: WatermarkValue | None, upper: WatermarkValue | None) -> bool:
-    if lower is None or upper is None or lower.type == "string":
-        return True
-    return is_before(lower, upper)
+def _meets(commit: LiveFiles, covered: Sequence[Interval]) -> bool:
+    interval = Interval.from_json(commit.interval)
+    return interval is None or may_meet(interval, covered)
 
 
 def _is_ordered(schema: pa.Schema, file_column: str | None, covered: Sequence[Interval]) -> bool:

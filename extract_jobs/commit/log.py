@@ -7,7 +7,7 @@ State lives under the table's ``state_uri``, outside the target:
 - ``commits/<20-digit seq>.json``: every staged file of a commit, and every file it retires;
 - ``claims/<run_id>/<number>.json``: whether a run's commit stands, or the run was given up on;
 - ``outcomes/<20-digit seq>.json``: ``published`` or ``voided``;
-- ``live/<20-digit seq>.json``: every 64 commits, the files live at a published commit;
+- ``live/segments/<first>-<last>.parquet``: the live files of 64 commits, or of 64 segments;
 - ``kept/<20-digit seq>/``: files that a commit retired, kept for `extract-jobs rollback`;
 - ``reads/<20-digit seq>-<commit_id>.json``: what a full extract has read, for the next one;
 - ``staged/<run_id>/<base_seq>/``: ranges that are staged, for a later attempt of the run;
@@ -15,19 +15,19 @@ State lives under the table's ``state_uri``, outside the target:
 - ``hint.json``: a sequence number from which the newest commit is found;
 - ``catalog.json``: the old location of the catalog's table, until it is moved here.
 
-All but the last six are written once with put-if-absent and never change. The order is: stage all
-files, *prepare* (write the commit record: the commit point), claim that it stands, complete every
-staged file, copy what is retired if it is to be kept, delete it (in an Iceberg table: make the
-snapshot), write the outcome. Any process may take over after any step, and any number may do the
-same step at once. A commit is prepared only when the one before it has its outcome, so at most the
-newest commit is ever unfinished.
+All but the last six are written once with put-if-absent and never change; segments are deleted
+when longer ones replace them. The order is: stage all files, *prepare* (write the commit record:
+the commit point), claim that it stands, complete every staged file, copy what is retired if it is
+to be kept, delete it (in an Iceberg table: make the snapshot), write the outcome. Any process may
+take over after any step, and any number may do the same step at once. A commit is prepared only
+when the one before it has its outcome, so at most the newest commit is ever unfinished.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -41,7 +41,7 @@ from extract_jobs.commit.reads import ReadsLog
 from extract_jobs.commit.record import Base, Commit, LiveFiles
 from extract_jobs.commit.record_check import json_object, number_in
 from extract_jobs.commit.staged_ranges import StagedRanges
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.iceberg.change import Layout, TableCommit
 from extract_jobs.iceberg.references import sweep
 from extract_jobs.iceberg.table import IcebergTable
@@ -53,6 +53,7 @@ from extract_jobs.storage import (
     WrittenFile,
     join,
 )
+from extract_jobs.watermark import Interval
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +122,15 @@ class CommitLog:
         """Return every file that a reader should see when ``commit`` is the last published one."""
         return [file for live in self.live(commit) for file in live.files]
 
-    def live(self, commit: Commit | None) -> list[LiveFiles]:
-        """Return the live files by the commits that wrote them, newest first."""
-        return self._live_log().at(commit)
+    def live(
+        self, commit: Commit | None, within: Sequence[Interval] | None = None
+    ) -> Iterator[LiveFiles]:
+        """Yield the live files by the commits that wrote them, newest first.
+
+        As `LiveFilesLog.at`: with ``within``, at least those of commits that may hold rows in some
+        intervals.
+        """
+        return self._live_log().at(commit, within)
 
     def _live_log(self) -> LiveFilesLog:
         return LiveFilesLog(self.state, self.state_uri, self.target_uri, self._known)
@@ -231,8 +238,17 @@ class CommitLog:
             self._discard_files(commit)
         else:
             self._live_log().record(commit)
-        self.state.put(join(self.state_uri, "hint.json"), json.dumps({"seq": commit.seq}).encode())
+        self._leave_hint(commit)
         return outcome
+
+    def _leave_hint(self, commit: Commit) -> None:
+        """Say where the newest commit is. A failure is logged: the hint just saves time."""
+        try:
+            record = json.dumps({"seq": commit.seq}).encode()
+            self.state.put(join(self.state_uri, "hint.json"), record)
+        except (ExtractError, MemoryError) as error:
+            what = error if isinstance(error, ExtractError) else type(error).__name__
+            logger.warning("the newest commit's number was not written down: %s", what)
 
     def _switch(self, commit: Commit) -> bool:
         """Make readers see a commit whose files are in place, instead of what it retires.
@@ -395,7 +411,13 @@ class CommitLog:
 
 
 def next_commit(
-    base: Base, *, replaces: Replaces, overwrite: bool, log: CommitLog, **fields: Any
+    base: Base,
+    *,
+    replaces: Replaces,
+    overwrite: bool,
+    log: CommitLog,
+    within: Sequence[Interval] | None = None,
+    **fields: Any,
 ) -> Commit:
     """Return a commit on top of ``base``; what it retires comes from the log, never from a listing.
 
@@ -404,6 +426,7 @@ def next_commit(
         replaces: Returns whether the commit replaces a live file; None replaces none.
         overwrite: Whether it replaces every live file, whatever ``replaces`` says.
         log: Where the live files are read from.
+        within: If given, only files whose commits may hold rows in these intervals are replaced.
         **fields: The remaining fields of `Commit`.
     """
     seq = base.seq + 1
@@ -416,7 +439,7 @@ def next_commit(
         **fields,
     )
     if parent and (overwrite or replaces):
-        live = log.live_files(parent)
+        live = (file for one in log.live(parent, within) for file in one.files)
         goes = [f for f in live if overwrite or (replaces is not None and replaces(f))]
         commit = replace(commit, retire=tuple(f.staged.uri for f in goes))
         if commit.iceberg is not None and not overwrite:

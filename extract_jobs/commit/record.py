@@ -182,14 +182,6 @@ class LiveFiles:
     interval: dict[str, Any] | None
     files: tuple[WrittenFile, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "seq": self.seq,
-            "interval": self.interval,
-            "files": [f.to_json() for f in self.files],
-        }
-
     @classmethod
     def from_bytes(cls, raw: bytes, commit: Commit) -> list[LiveFiles]:
         """Read a stored record of the files live at a commit.

@@ -70,8 +70,8 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
 def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: bool) -> Commit:
     wanted = _wanted(log, seq, base.published)
     log.check_target(wanted)
-    live = log.live(wanted)
-    for at, files in ((wanted, live), (base.published, log.live(base.published))):
+    live = list(log.live(wanted))
+    for at, files in ((wanted, live), (base.published, list(log.live(base.published)))):
         if len({str(one.interval) for one in files}) > 1:
             raise ConfigError(
                 f"the files of commit {at.seq if at else 0} hold several intervals, of increments: "

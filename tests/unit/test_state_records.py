@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import extract_jobs.run
-from extract_jobs.commit.live_files import LIVE_EVERY
+from extract_jobs.commit.live_files import _Walk
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.record_check import is_below
@@ -256,20 +256,22 @@ def test_any_content_of_a_record_is_a_clear_error_or_harmless(table, kind, raw):
 def test_a_list_of_live_files_that_names_others_is_not_used(tmp_path, table):
     log = table.log()
     log.finish_last()
-    for seq in range(3, LIVE_EVERY + 2):
-        last = log.read(seq - 1)
-        log.prepare(
-            Commit(**{**last.__dict__, "seq": seq, "parent": seq - 1, "files": (),
-                      "commit_id": str(seq), "run_id": str(seq)})
-        )  # fmt: skip
-        log.publish(log.read(seq))
-    before = log.live_files(log.read(LIVE_EVERY + 1))
+    last = log.read(2)
+    before = log.live_files(last)
     assert len(before) == 2
-    path = table.path("live", LIVE_EVERY)
-    record = json.loads(path.read_text())
+    record = [
+        {"seq": one.seq, "interval": one.interval, "files": [f.to_json() for f in one.files]}
+        for one in log.live(log.read(1))
+    ]
     record[0]["files"][0]["staged"]["uri"] = str(tmp_path / "elsewhere/precious")
+    path = table.path("live", 1)
+    path.parent.mkdir()
     path.write_text(json.dumps(record))
-    assert log.live_files(log.read(LIVE_EVERY + 1)) == before
+    walk = _Walk(log._live_log(), last, floor=0)
+    assert walk._list_at(1) is None
+    record[0]["files"][0]["staged"]["uri"] = before[1].staged.uri
+    path.write_text(json.dumps(record))
+    assert _Walk(log._live_log(), last, floor=0)._list_at(1) is not None
 
 
 @pytest.mark.parametrize(
