@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import re
+import zlib
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
@@ -23,6 +25,10 @@ from extract_jobs.iceberg.change import Layout
 from extract_jobs.storage import WrittenFile
 from extract_jobs.watermark import Interval, WatermarkValue
 
+_COMPRESSED_FROM = 32 * 2**10
+"""Bytes from which a record is compressed: one of many columns repeats them, and has many files."""
+_MAX_BYTES = 2**30
+_GZIP = b"\x1f\x8b"
 _COVERED = "ground"
 """Name of `Commit.covered` in stored records, from before it was renamed."""
 
@@ -99,14 +105,15 @@ class Commit:
     replaces: tuple[dict[str, str | None], ...] = ()
 
     def to_bytes(self) -> bytes:
-        """Return the record as it is stored."""
+        """Return the record as it is stored: JSON, by gzip if it is large."""
         data = {**self.__dict__, "version": 1, "files": [f.to_json() for f in self.files]}
         data[_COVERED] = data.pop("covered")
         if not self.keeps_retired:
             del data["keeps_retired"]  # versions that do not know it can read the record
         if self.iceberg is None:  # older versions refuse keys that they do not know
             del data["iceberg"], data["replaces"]
-        return json.dumps(data, ensure_ascii=False, default=list).encode()
+        raw = json.dumps(data, ensure_ascii=False, default=list).encode()
+        return raw if len(raw) < _COMPRESSED_FROM else gzip.compress(raw, mtime=0)
 
     @property
     def overwrites(self) -> bool:
@@ -151,6 +158,7 @@ class Commit:
                 Nothing that it names may be touched then.
         """
         try:
+            raw = _json_of(raw)
             data = json.loads(raw)
             if data.pop("version", None) != 1:
                 raise ValueError("its version is not 1")
@@ -166,6 +174,19 @@ class Commit:
                 "versions"
             ) from error
         return commit
+
+
+def _json_of(raw: bytes) -> bytes:
+    """Return the JSON of a record; raises ValueError if it was compressed and is damaged."""
+    if not raw.startswith(_GZIP):
+        return raw
+    stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        found = stream.decompress(raw, _MAX_BYTES)
+    except zlib.error:
+        found = b""
+    require(stream.eof and not stream.unused_data, "it is cut, damaged or too large")
+    return found
 
 
 @dataclass(frozen=True)
