@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-exhaustive coverage mutate test-spark4 test-postgres test-image check docs \
-	check-code check-types check-tests check-infra prepare bench fidelity soak soak-production chaos fuzz dist image \
+	check-code check-types check-tests check-infra prepare bench fidelity soak soak-production soak-commits chaos fuzz dist image \
 	audit deploy destroy clean
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
@@ -191,6 +191,9 @@ soak: $(READY)  ## Kill extracts while rows change, for minutes; ARGS='--minutes
 
 soak-production: $(READY) $(DEBIAN)  ## The same with standby, poolers, partitions and failovers; ARGS='--minutes 30'
 	@$(BIN)/python -m tests.support.production_soak $(ARGS)
+
+soak-commits: $(READY)  ## Thousands of commits, killed and two at once, then every file accounted for; ARGS='--commits 2000'
+	@$(BIN)/python -m tests.support.soak_commits $(ARGS)
 
 fuzz: $(READY)  ## Read broken configs, records, events and files, for minutes; ARGS='--minutes 60 --target csv'
 	@$(BIN)/python -m tests.fuzz $(ARGS)

@@ -38,6 +38,7 @@ from extract_jobs.storage.local_files import (
     local_errors,
     make_folders,
     prune,
+    staged_below,
     sync_folder,
     temporary,
     to_path,
@@ -199,7 +200,7 @@ class LocalStorage:
     def abandoned(self, root: str) -> Iterator[AbandonedUpload]:
         staging = to_path(root).absolute() / STAGING
         with local_errors("list", root):
-            for path in sorted(p for p in staging.glob("*/**/*" + SUFFIX) if p.is_file()):
+            for path in sorted(staged_below(staging)):
                 relative = path.relative_to(staging).as_posix().removesuffix(SUFFIX)
                 _, _, segments = relative.partition("/")
                 try:

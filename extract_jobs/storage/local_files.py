@@ -186,6 +186,18 @@ def files(folder: Path, begin: str) -> Iterator[str]:
                 yield path
 
 
+def staged_below(staging: Path) -> Iterator[Path]:
+    """Yield the staged files in a staging folder, whose folders other processes may remove."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise error
+
+    for here, _, names in os.walk(staging, onerror=fail):
+        if here != str(staging):
+            yield from (Path(here, name) for name in names if name.endswith(SUFFIX))
+
+
 def info_of(uri: str, seen: os.stat_result) -> ObjectInfo:
     """Return what a listing holds for a file.
 

@@ -252,3 +252,23 @@ def test_what_is_reported_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     synced.clear()
     assert STORAGE.put_if_absent(str(tmp_path / "state" / "1"), b"2") == b"1"
     assert str(tmp_path / "state") in synced
+
+
+def test_staged_files_are_listed_while_others_remove_theirs(tmp_path: Path) -> None:
+    """A folder that is gone once it is looked into holds nothing; the rest is listed."""
+    kept, done = stage(tmp_path), threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            STORAGE.abort(str(tmp_path), stage(tmp_path, "day=2/hour=3/b.parquet"))
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            assert kept.uri in {upload.uri for upload in STORAGE.abandoned(str(tmp_path))}
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
