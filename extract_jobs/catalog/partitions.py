@@ -40,7 +40,8 @@ def difference(
 
     live = {
         _location(f.staged.uri): _values(f.partition.values())
-        for f in log.live_files(commit)
+        for one in log.live(commit)
+        for f in one.files
         if f.partition
     }
     listed: Partitions = awswrangler.catalog.get_partitions(

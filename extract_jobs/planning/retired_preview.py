@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from extract_jobs.commit.log import CommitLog
@@ -33,10 +33,31 @@ class Amount:
     size: int
 
     @classmethod
-    def of(cls, files: Sequence[WrittenFile]) -> Amount:
+    def of(cls, files: Iterable[WrittenFile]) -> Amount:
         """Count files."""
-        partitions = {tuple(sorted(f.partition.items())) for f in files if f.partition}
-        return cls(len(files), len(partitions), sum(f.staged.size for f in files))
+        return cls.split(files, lambda _: True)[0]
+
+    @classmethod
+    def split(
+        cls, files: Iterable[WrittenFile], belongs: Callable[[WrittenFile], bool]
+    ) -> tuple[Amount, Amount]:
+        """Count the files that something holds for, and the others; keeps none of them."""
+        counts = {True: [0, 0], False: [0, 0]}
+        partitions: dict[bool, set[tuple[tuple[str, str | None], ...]]] = {
+            True: set(),
+            False: set(),
+        }
+        for file in files:
+            which = belongs(file)
+            counts[which][0] += 1
+            counts[which][1] += file.staged.size
+            if file.partition:
+                partitions[which].add(tuple(sorted(file.partition.items())))
+        goes, stays = (
+            cls(counts[which][0], len(partitions[which]), counts[which][1])
+            for which in (True, False)
+        )
+        return goes, stays
 
 
 @dataclass(frozen=True)
@@ -72,16 +93,16 @@ def retired_by(
         description: The table.
         kept: Live files that an overwrite keeps, because their rows have not changed.
     """
-    live = log.live_files(plan.base.published)
+    live = (file for one in log.live(plan.base.published) for file in one.files)
     if kept:
         uris = {file.staged.uri for file in kept}
-        return Retired(Amount.of([f for f in live if f.staged.uri not in uris]), Amount.of(kept))
+        goes, _ = Amount.split(live, lambda file: file.staged.uri not in uris)
+        return Retired(goes, Amount.of(kept))
     replaces = _replaces(spec, plan, description)
     if replaces is None:
-        return Retired(Amount.of(live), Amount.of(()), depends=bool(live))
-    goes = [file for file in live if replaces(file)]
-    stays = [file for file in live if not replaces(file)]
-    return Retired(Amount.of(goes), Amount.of(stays))
+        everything = Amount.of(live)
+        return Retired(everything, Amount.of(()), depends=bool(everything.files))
+    return Retired(*Amount.split(live, replaces))
 
 
 def _replaces(

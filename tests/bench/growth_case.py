@@ -1,7 +1,7 @@
 """Measures one size of one curve in this process, and prints its figures as JSON.
 
-The commit log is the real one, over a state in memory that counts calls and bytes. Only what earlier
-versions have too is used, so that another checkout can be measured.
+The commit log is the real one, over a state in memory that counts calls and bytes. Only what
+earlier versions have too is used, so that another checkout can be measured.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet  # noqa: F401 - a run has it before it comes to the log
 
 from extract_jobs.commit.deduplication import files_on
 from tests.support.long_history import CountedStorage, History, hours
