@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet  # noqa: F401 - a run has it before it comes to the log
 
 from extract_jobs.commit.deduplication import files_on
+from extract_jobs.engine.pandas_free import skip_pandas
 from tests.support.long_history import CountedStorage, History, hours
 
 EVERY = 64
@@ -25,6 +26,7 @@ PROC = Path("/proc/self")
 
 def main(curve: str, size: int) -> None:
     """Print the figures of a curve at a size."""
+    skip_pandas()  # as a run does
     print(json.dumps(CURVES[curve](size)))
 
 
