@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -32,7 +32,7 @@ from extract_jobs.sources import (
     ComparablePages,
     ComparableSnapshot,
     Moment,
-    PageRange,
+    PageSpan,
     Reader,
     Snapshot,
     VerifiedSnapshot,
@@ -58,6 +58,14 @@ _VERIFIED_PAGES = 1024
 _MOST_RANGES = 20_000
 _MOST_PAGES = 2**30
 """Of a range: its end is the number of a page too, and sources count pages in 32 bits."""
+_SMALL_TABLE_RANGES = 32
+_SMALLEST_BYTES = 16 * 2**20
+"""A table of fewer ranges than that, of the size that the spec asks for, has ranges down to this size,
+so that a change of a few rows does not make it read a large part of the table."""
+_MANY_PARTS = 64
+_SMALL_PART = 16
+"""More parts than that which are on average so many times smaller than a split are read together:
+each range has files of its own."""
 _NEUTRAL = frozenset({
     "run_id", "attempt", "reruns", "report_uri", "tracking_table", "job_type", "engine", "reuse",
     "reconcile", "reconcile_max_bytes", "keep_retired", "spill_folder", "max_lag",
@@ -73,10 +81,10 @@ class Reuse:
     Attributes:
         pages: The table's.
         writing: See `Reads.writing`.
-        span: Pages of a range.
+        widths: Pages of a new range, by part.
         kept: Ranges whose live files stay.
         files: Those files.
-        spans: Pages that each split reads, by its index; the last is open-ended if it is read.
+        spans: Pages that each split reads, by its index. The last of a part is read to its end.
         splits: The splits.
         reason: Why nothing is kept; empty if something is.
         staged: Ranges that an earlier attempt of the run has staged and that have not changed.
@@ -84,11 +92,11 @@ class Reuse:
 
     pages: ComparablePages
     writing: dict[str, str]
-    span: int
-    kept: tuple[RangeRead, ...]
-    files: tuple[WrittenFile, ...]
-    spans: tuple[tuple[int, int], ...]
-    splits: tuple[Split, ...]
+    widths: dict[str, int]
+    kept: tuple[RangeRead, ...] = ()
+    files: tuple[WrittenFile, ...] = ()
+    spans: tuple[PageSpan, ...] = ()
+    splits: tuple[Split, ...] = ()
     reason: str = ""
     staged: tuple[StagedRange, ...] = ()
 
@@ -113,24 +121,23 @@ class Reuse:
 
     def staged_range(self, result: SplitResult) -> StagedRange:
         """Return the record of a split that was just read."""
+        span = self.spans[result.index]
         return StagedRange(
             STAGED_VERSION,
-            self._moment(),
+            self._moment(span.part),
             self.writing,
-            self.span,
-            _range_read(self.spans[result.index], result),
+            _range_read(span, result),
             result.files,
         )
 
     def count(self, spec: ExtractSpec) -> int:
         """Return the source's count of all rows: of what is read, and of all beyond it."""
-        last = max(end for _, end in [*((o.start, o.end) for o in self.found), *self.spans])
+        ends = _ends([*map(_span, self.found), *self.spans])
+        beyond = [PageSpan(p.name, ends.get(p.name, 0), None) for p in self.pages.parts]
         read = self.pages.rows_in(
-            [*self.spans, (last, None)],
-            connections=spec.split.max_connections,
-            check=lambda: None,
+            [*self.spans, *beyond], connections=spec.split.max_connections, check=lambda: None
         )
-        return sum(one.rows for one in self.found) + sum(read)
+        return sum(one.rows for one in self.found) + read
 
     def reads(self, results: Sequence[SplitResult]) -> Reads:
         """Return what there is to know about the ranges once the splits are read."""
@@ -139,19 +146,34 @@ class Reuse:
             VERSION,
             self._moment(),
             self.writing,
-            self.span,
-            tuple(sorted([*self.found, *read], key=lambda one: one.start)),
+            tuple(sorted([*self.found, *read], key=_span)),
         )
 
-    def _moment(self) -> dict[str, dict[str, Any]]:
-        """Return the snapshot as records have it."""
+    def _moment(self, part: str | None = None) -> dict[str, dict[str, Any]]:
+        """Return the snapshot as records have it, with all parts or one."""
         moment = self.pages.moment
-        return {"key": dict(moment.key), "snapshot": dict(moment.snapshot)}
+        parts = moment.parts if part is None else {part: moment.parts[part]}
+        return {"key": dict(moment.key), "parts": dict(parts), "snapshot": dict(moment.snapshot)}
 
 
-def _range_read(span: tuple[int, int], result: SplitResult) -> RangeRead:
+def _range_read(span: PageSpan, result: SplitResult) -> RangeRead:
+    assert span.end is not None
     uris = tuple(file.staged.uri for file in result.files)
-    return RangeRead(*span, result.rows, uris, result.nulled, result.truncated)
+    return RangeRead(
+        span.part, span.start, span.end, result.rows, uris, result.nulled, result.truncated
+    )
+
+
+def _span(one: RangeRead) -> PageSpan:
+    return PageSpan(one.part, one.start, one.end)
+
+
+def _ends(spans: Iterable[PageSpan]) -> dict[str, int]:
+    """Return the end of the last of some ranges, by part."""
+    ends: dict[str, int] = {}
+    for span in spans:
+        ends[span.part] = max(ends.get(span.part, 0), span.end or 0)
+    return ends
 
 
 def plan_reuse(
@@ -187,13 +209,20 @@ def plan_reuse(
     pages = snapshot.pages() if isinstance(snapshot, ComparableSnapshot) else _NO_PAGES
     if isinstance(pages, str):
         return pages
+    reason = _too_small(spec, pages)
+    if reason:
+        return reason
     writing = _writing(spec, transform, key)
     staged = _staged(spec, log, pages, base=base, writing=writing, check=check)
-    least = -(-pages.count // _MOST_RANGES)
-    span = min(max(1, spec.split.target_bytes // pages.page_bytes, least), _MOST_PAGES)
+    least = -(-sum(part.count for part in pages.parts) // _MOST_RANGES)
+    widths = _widths(spec, pages, least)
     # The table may have grown since, and with it the ranges.
-    span = next((one.span for one in staged if least <= one.span <= _MOST_PAGES), span)
-    everything = Reuse(pages, writing, span, (), (), (), ())
+    widths |= {
+        one.range.part: width
+        for one in staged
+        if least <= (width := one.range.end - one.range.start) <= _MOST_PAGES
+    }
+    everything = Reuse(pages, writing, widths)
     before = _before(log, base.published, writing)
     if isinstance(before, str):
         return _whole(everything, before, staged)
@@ -201,32 +230,52 @@ def plan_reuse(
     unchanged = _unchanged(spec, pages, reads.moment, reads.ranges, check)
     if isinstance(unchanged, str):
         return _whole(everything, unchanged, staged)
-    kept = tuple(one for one, same in zip(reads.ranges, unchanged, strict=True) if same)
+    kept = tuple(one for one in reads.ranges if _span(one) in unchanged)
     if not any(one.rows for one in kept):
         return _whole(everything, "no range that has rows is unchanged", staged)
-    changed = [
-        (one.start, one.end) for one, same in zip(reads.ranges, unchanged, strict=True) if not same
-    ]
-    spans = [*changed, *_grid(reads.ranges[-1].end, pages.count, reads.span)]
-    if len(kept) + len(spans) > _MOST_RANGES:
+    # A part of which nothing is kept may be shorter than it was: it is cut anew.
+    cut = {one.part for one in kept}
+    before_cut = [one for one in reads.ranges if one.part in cut]
+    widths = widths | {one.part: one.end - one.start for one in before_cut if not one.start}
+    changed = [span for one in before_cut if (span := _span(one)) not in unchanged]
+    ends = _ends(map(_span, before_cut))
+    wanted = sorted([*changed, *_grid(pages, ends, widths)])
+    if len(kept) + len(wanted) > _MOST_RANGES + len(pages.parts):
         return _whole(everything, "the table has grown to too many ranges", staged)
     named = {uri for one in kept for uri in one.files}
-    some = replace(
-        everything, span=reads.span, kept=kept, files=tuple(live[uri] for uri in sorted(named))
-    )
-    return _reading(some, spans, staged)
+    files = tuple(live[uri] for uri in sorted(named))
+    return _reading(replace(everything, widths=widths, kept=kept, files=files), wanted, staged)
+
+
+def _too_small(spec: ExtractSpec, pages: ComparablePages) -> str:
+    """Return why the parts of a table are not read one by one; empty if they are."""
+    filled = [part for part in pages.parts if part.count]
+    size = sum(part.count * part.page_bytes for part in filled)
+    if len(filled) > _MANY_PARTS and size * _SMALL_PART < len(filled) * spec.split.target_bytes:
+        return f"each of the table's {len(filled)} partitions would have a small file of its own"
+    return ""
+
+
+def _widths(spec: ExtractSpec, pages: ComparablePages, least: int) -> dict[str, int]:
+    """Return how many pages a range has, by part."""
+    size = sum(part.count * part.page_bytes for part in pages.parts)
+    target = min(spec.split.target_bytes, max(_SMALLEST_BYTES, size // _SMALL_TABLE_RANGES))
+    return {
+        part.name: min(max(1, target // part.page_bytes, least), _MOST_PAGES)
+        for part in pages.parts
+    }
 
 
 def _unchanged(
     spec: ExtractSpec,
     pages: ComparablePages,
     moment: Mapping[str, Mapping[str, Any]],
-    ranges: Sequence[RangeRead],
+    ranges: Iterable[RangeRead],
     check: Callable[[], None],
-) -> list[bool] | str:
+) -> frozenset[PageSpan] | str:
     return pages.unchanged(
-        Moment(moment["key"], moment["snapshot"]),
-        [PageRange(one.start, one.end, one.rows) for one in ranges],
+        Moment(moment["key"], moment["parts"], moment["snapshot"]),
+        {_span(one): one.rows for one in ranges},
         connections=spec.split.max_connections,
         check=check,
     )
@@ -245,12 +294,16 @@ def _staged(
     by_moment: dict[str, list[StagedRange]] = {}
     for one in log.staged.of(spec.run_id, base.seq, spec.target.uri):
         if one.writing == writing:
-            by_moment.setdefault(json.dumps(one.moment, sort_keys=True), []).append(one)
+            moment = {**one.moment, "parts": {}}
+            by_moment.setdefault(json.dumps(moment, sort_keys=True), []).append(one)
     found = []
     for some in by_moment.values():
-        same = _unchanged(spec, pages, some[0].moment, [one.range for one in some], check)
+        parts = {name: digest for one in some for name, digest in one.moment["parts"].items()}
+        same = _unchanged(
+            spec, pages, {**some[0].moment, "parts": parts}, [one.range for one in some], check
+        )
         if not isinstance(same, str):
-            found += [one for one, unchanged in zip(some, same, strict=True) if unchanged]
+            found += [one for one in some if _span(one.range) in same]
     return found
 
 
@@ -320,30 +373,33 @@ def _has_all(storage: Storage, folder: str, live: Sequence[WrittenFile]) -> bool
 
 def _whole(reuse: Reuse, reason: str, staged: Sequence[StagedRange]) -> Reuse:
     """Return that nothing of the last commit is kept."""
-    spans = list(_grid(0, max(1, reuse.pages.count), reuse.span))
+    first = reuse.pages.parts[0].name
+    spans = list(_grid(reuse.pages, {}, reuse.widths)) or [PageSpan(first, 0, reuse.widths[first])]
     return _reading(replace(reuse, reason=reason), spans, staged)
 
 
-def _grid(start: int, count: int, span: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of so many pages from one page to the last; the last may reach beyond it."""
-    while start < count:
-        yield start, start + span
-        start += span
+def _grid(
+    pages: ComparablePages, ends: Mapping[str, int], widths: Mapping[str, int]
+) -> Iterator[PageSpan]:
+    """Yield ranges of all pages beyond some ends; the last of a part may reach beyond it."""
+    for part in pages.parts:
+        start, width = ends.get(part.name, 0), widths[part.name]
+        while start < part.count:
+            yield PageSpan(part.name, start, start + width)
+            start += width
 
 
-def _reading(
-    reuse: Reuse, wanted: Sequence[tuple[int, int]], staged: Sequence[StagedRange]
-) -> Reuse:
+def _reading(reuse: Reuse, wanted: Sequence[PageSpan], staged: Sequence[StagedRange]) -> Reuse:
     """Return what is read of the ranges that are wanted: those that nobody has staged.
 
-    The last range of the table, if it is read, has all pages that follow.
+    The last range of a part, if it is read, has all pages that follow.
     """
-    by_span = {(one.range.start, one.range.end): one for one in staged}
+    by_span = {_span(one.range): one for one in staged}
     spans = tuple(span for span in wanted if span not in by_span)
-    last = max(end for _, end in [*((one.start, one.end) for one in reuse.kept), *wanted])
+    ends = _ends([*map(_span, reuse.kept), *wanted])
     splits = tuple(
-        reuse.pages.split(index, start, None if end == last else end)
-        for index, (start, end) in enumerate(spans)
+        reuse.pages.split(index, replace(span, end=None) if span.end == ends[span.part] else span)
+        for index, span in enumerate(spans)
     )
     taken = tuple(by_span[span] for span in wanted if span in by_span)
     return replace(reuse, spans=spans, splits=splits, staged=taken)
@@ -394,22 +450,21 @@ def verify_kept(
     names = [f.name for f in transform.schema if f not in audit_fields(spec)]
     compared = 0
     for one in chosen:
-        start, end = _window(reuse, one)
+        span = _window(reuse, one)
         skipped = 0
-        if start > one.start:
-            span = [(one.start, start)]
-            skipped = reuse.pages.rows_in(span, connections=1, check=check)[0]
-        split = reuse.pages.split(0, start, end)
+        if span.start > one.start:
+            earlier = PageSpan(one.part, one.start, span.start)
+            skipped = reuse.pages.rows_in([earlier], connections=1, check=check)
+        split = reuse.pages.split(0, span)
         reader = cast("Reader", snapshot.reader)
         with closing(cast("Generator[pa.RecordBatch]", reader.read(split))) as batches:
             read = (transform.apply(batch).select(names) for batch in _checked(batches, check))
             stored = _stored(log.target, [files[uri] for uri in one.files], names, skipped)
             rows = _same_rows(read, stored)
-        whole = end == one.end and start == one.start
-        if rows is None or (whole and rows != one.rows):
+        if rows is None or (span == _span(one) and rows != one.rows):
             if isinstance(snapshot, VerifiedSnapshot):
                 snapshot.verify()
-            raise _difference(spec, log, base, one, (start, end))
+            raise _difference(spec, log, base, one, _named(span, split))
         compared += rows
     return compared
 
@@ -424,7 +479,7 @@ def _checked(
 
 
 def _difference(
-    spec: ExtractSpec, log: CommitLog, base: Base, one: RangeRead, pages: tuple[int, int]
+    spec: ExtractSpec, log: CommitLog, base: Base, one: RangeRead, pages: str
 ) -> ExtractError:
     """Return the error for rows that differ from those of their file; keep nothing from now on.
 
@@ -435,22 +490,27 @@ def _difference(
         return CommitConflict(
             f"{spec.extract_table}: files that were to be kept were replaced or deleted meanwhile"
         )
-    log.reads.mistrust({"run_id": spec.run_id, "pages": list(pages), "files": list(one.files)})
+    log.reads.mistrust({"run_id": spec.run_id, "pages": pages, "files": list(one.files)})
     return FilesDamaged(
-        f"{spec.extract_table}: pages {pages[0]} to {pages[1]} were to be kept as unchanged, but "
+        f"{spec.extract_table}: {pages} were to be kept as unchanged, but "
         f"rows in {', '.join(one.files)} differ from the source's; nothing was committed. Either "
         "the file was changed, or a change of the table went unnoticed: please report it. From now "
         f"on every run reads everything, until {log.reads.mistrusted} is deleted"
     )
 
 
-def _window(reuse: Reuse, one: RangeRead) -> tuple[int, int]:
+def _named(span: PageSpan, split: Split) -> str:
+    return f"pages {span.start} to {span.end}{f' of {split.table}' if split.table else ''}"
+
+
+def _window(reuse: Reuse, one: RangeRead) -> PageSpan:
     """Return the pages of a range to compare: some at random, or all if their order is not kept."""
-    end = min(one.end, max(reuse.pages.count, one.start + 1))
+    count = next(part.count for part in reuse.pages.parts if part.name == one.part)
+    end = min(one.end, max(count, one.start + 1))
     if not reuse.pages.keeps_order or end - one.start <= _VERIFIED_PAGES:
-        return one.start, one.end
+        return _span(one)
     start = random.randrange(one.start, end - _VERIFIED_PAGES + 1)  # noqa: S311 - not a secret
-    return start, start + _VERIFIED_PAGES
+    return PageSpan(one.part, start, start + _VERIFIED_PAGES)
 
 
 def _stored(

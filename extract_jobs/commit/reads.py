@@ -23,7 +23,9 @@ from extract_jobs.storage import Storage, WrittenFile, join
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
+MOMENT = {"key", "parts", "snapshot"}
+"""What a stored `Moment` has."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,16 @@ class RangeRead:
     """A range of pages that was read.
 
     Attributes:
+        part: The table's part that has the pages.
         start: First page.
-        end: The page after the last. The last range may reach beyond the table's end.
+        end: The page after the last. The last range of a part may reach beyond its end.
         rows: Rows that it had.
         files: URIs of the files that hold them, in the order of the rows.
         nulled: Values that became NULL, by column.
         truncated: Timestamps that lost digits, by column.
     """
 
+    part: str
     start: int
     end: int
     rows: int
@@ -53,16 +57,14 @@ class Reads:
 
     Attributes:
         version: Of this record.
-        moment: JSON of the source's `Moment`: its key and its snapshot.
+        moment: JSON of the source's `Moment`: its key, those of the parts, and its snapshot.
         writing: What the files depend on besides the source, by what it is about.
-        span: Pages of a range.
-        ranges: The ranges, which follow each other from page 0.
+        ranges: The ranges. Those of a part follow each other from page 0, all of one size.
     """
 
     version: int
     moment: dict[str, dict[str, Any]]
     writing: dict[str, str]
-    span: int
     ranges: tuple[RangeRead, ...]
 
     def to_bytes(self) -> bytes:
@@ -78,16 +80,17 @@ class Reads:
             ValueError: It is damaged, or another version wrote it.
         """
         found = _reads().validate_json(raw, strict=True)
-        ends = [0, *(one.end for one in found.ranges)]
-        for one, start in zip(found.ranges, ends, strict=False):
+        ends: dict[str, int] = {}
+        for one in found.ranges:
             if (
-                one.start != start
-                or one.end <= start
+                one.start != ends.get(one.part, 0)
+                or one.end <= one.start
                 or one.rows < 0
                 or bool(one.rows) != bool(one.files)
             ):
                 raise ValueError("its ranges do not follow each other")
-        if found.version != VERSION or found.span < 1 or found.moment.keys() != {"key", "snapshot"}:
+            ends[one.part] = one.end
+        if found.version != VERSION or found.moment.keys() != MOMENT:
             raise ValueError("another version wrote it")
         return found
 

@@ -1,6 +1,6 @@
 """Ranges that an attempt has read and staged, so that a later attempt of its run takes them over.
 
-``staged/<run_id>/<base_seq>/<first page>-<random>.json`` below the state folder, one for each
+``staged/<run_id>/<base_seq>/<random>.json`` below the state folder, one for each
 range, is written when the range's files are staged. Nothing depends on it: a record whose uploads
 are gone, or whose rows have changed since, is passed over.
 """
@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from extract_jobs.commit.at_once import each
-from extract_jobs.commit.reads import RangeRead
+from extract_jobs.commit.reads import MOMENT, RangeRead
 from extract_jobs.commit.record_check import check_files
 from extract_jobs.errors import ExtractError
 from extract_jobs.spec.attempt_names import is_of_attempt, is_of_run
@@ -29,7 +29,7 @@ from extract_jobs.storage import AbandonedUpload, StagedFile, Storage, WrittenFi
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 _MOST = 50_000
 _PAGES = 2**32
 """No table has more."""
@@ -41,9 +41,8 @@ class StagedRange:
 
     Attributes:
         version: Of this record.
-        moment: As `Reads.moment`.
+        moment: As `Reads.moment`, with its own part only.
         writing: As `Reads.writing`.
-        span: Pages of a range of its attempt.
         range: The range.
         files: Its files, in the order of `RangeRead.files`.
     """
@@ -51,7 +50,6 @@ class StagedRange:
     version: int
     moment: dict[str, dict[str, Any]]
     writing: dict[str, str]
-    span: int
     range: RangeRead
     files: tuple[WrittenFile, ...]
 
@@ -76,9 +74,8 @@ class StagedRange:
         one = found.range
         if (
             found.version != VERSION
-            or found.moment.keys() != {"key", "snapshot"}
+            or found.moment.keys() != MOMENT
             or not 0 <= one.start < one.end <= _PAGES
-            or found.span < 1
             or one.files != tuple(file.staged.uri for file in found.files)
             or one.rows != sum(file.rows for file in found.files)
         ):
@@ -107,7 +104,7 @@ class StagedRanges:
 
     def note(self, run_id: str, base_seq: int, staged: StagedRange) -> None:
         """Write a record."""
-        name = f"{staged.range.start:010d}-{uuid.uuid4().hex[:8]}.json"
+        name = f"{uuid.uuid4().hex}.json"
         self.state.put(join(self._folder(run_id) + str(base_seq), name), staged.to_bytes())
 
     def of(self, run_id: str, base_seq: int, target_uri: str) -> list[StagedRange]:

@@ -190,19 +190,34 @@ class JointSnapshot(Snapshot, Protocol):
         """
 
 
-@dataclass(frozen=True)
-class PageRange:
-    """A range of a table's pages, and how many rows a snapshot had in it.
+@dataclass(frozen=True, order=True)
+class PageSpan:
+    """A range of pages.
 
     Attributes:
+        part: The `PagedPart` that has them, by name.
         start: First page.
         end: The page after the last; None for all pages that follow.
-        rows: Rows of the snapshot.
     """
 
+    part: str
     start: int
     end: int | None
-    rows: int
+
+
+@dataclass(frozen=True)
+class PagedPart:
+    """A table with pages of its own: a whole table, or one partition of it.
+
+    Attributes:
+        name: Identifies it within the table, also for later snapshots.
+        count: Number of its pages. Every row that the snapshot sees in it is in one of them.
+        page_bytes: Estimated bytes of a page, at least 1.
+    """
+
+    name: str
+    count: int
+    page_bytes: int
 
 
 @dataclass(frozen=True)
@@ -211,10 +226,12 @@ class Moment:
 
     Attributes:
         key: All that values depend on besides the rows, by what it is about.
+        parts: The same for the rows of one part only, by the part's name.
         snapshot: The snapshot's place in the source's history.
     """
 
     key: Mapping[str, Any]
+    parts: Mapping[str, Any]
     snapshot: Mapping[str, str]
 
 
@@ -222,12 +239,8 @@ class ComparablePages(Protocol):
     """The pages of a table in a snapshot, which recognizes rows that an earlier snapshot saw."""
 
     @property
-    def count(self) -> int:
-        """Number of pages. Every row of the snapshot is in one of them."""
-
-    @property
-    def page_bytes(self) -> int:
-        """Estimated bytes of a page, at least 1."""
+    def parts(self) -> Sequence[PagedPart]:
+        """The tables that have the rows, at least one, the same for every call."""
 
     @property
     def keeps_order(self) -> bool:
@@ -237,29 +250,29 @@ class ComparablePages(Protocol):
     def moment(self) -> Moment:
         """This snapshot, for later ones."""
 
-    def split(self, index: int, start: int, end: int | None) -> Split:
-        """Return the split that reads the pages ``[start, end)``; None reads all that follow."""
+    def split(self, index: int, span: PageSpan) -> Split:
+        """Return the split that reads a range of pages."""
 
     def unchanged(
         self,
         before: Moment,
-        ranges: Sequence[PageRange],
+        rows: Mapping[PageSpan, int],
         *,
         connections: int,
         check: Callable[[], None],
-    ) -> list[bool] | str:
-        """Return of each range whether it holds exactly the values that an earlier snapshot saw.
+    ) -> frozenset[PageSpan] | str:
+        """Return the ranges that hold exactly the values that an earlier snapshot saw.
 
-        Never true if it may not; false may also mean that it was not checked.
+        A range that does not is never returned; one that does may be missing.
 
         Args:
             before: The earlier snapshot.
-            ranges: Ranges, and the rows that it had in them.
+            rows: How many rows it saw in each range.
             connections: Maximum connections.
             check: Called all the time; what it raises ends the comparison.
 
         Returns:
-            For each range; or why nothing can be compared.
+            The ranges; or why nothing can be compared.
 
         Raises:
             SourceUnavailable: The connection broke.
@@ -267,12 +280,8 @@ class ComparablePages(Protocol):
         """
 
     def rows_in(
-        self,
-        spans: Sequence[tuple[int, int | None]],
-        *,
-        connections: int,
-        check: Callable[[], None],
-    ) -> list[int]:
+        self, spans: Sequence[PageSpan], *, connections: int, check: Callable[[], None]
+    ) -> int:
         """Count the rows of some ranges in this snapshot. Arguments and errors as `unchanged`."""
 
     def is_durable(self) -> bool:

@@ -48,6 +48,8 @@ class Split:
         estimated_bytes: The source's estimate of the split's size, for balancing slices.
         objects: What a split of a file drop reads, in this order; empty for databases.
         note: Of a single split, why the table was not split; empty if that is expected.
+        table: SQL of the table that is read in place of the request's, one of its partitions; None
+            for the request's own.
     """
 
     index: int
@@ -55,6 +57,7 @@ class Split:
     estimated_bytes: int = 0
     objects: tuple[ObjectRange, ...] = ()
     note: str = ""
+    table: str | None = None
 
 
 def slices(splits: Sequence[Split], count: int) -> list[tuple[Split, ...]]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from extract_jobs.sources import Moment, PageRange
+from extract_jobs.sources import Moment, PageSpan
 from extract_jobs.sources.postgres.session import execute, session
 from extract_jobs.sources.postgres.source import PostgresSource
-from extract_jobs.sources.postgres.sql import ctid_condition
 from tests.support.postgres_source import snapshot_of
 
 SPAN = 2
@@ -27,7 +26,7 @@ class Seen:
 
     moment: Moment | None
     reason: str
-    rows: dict[PageRange, list[Any]]
+    rows: dict[PageSpan, list[Any]]
     durable: bool
 
 
@@ -41,8 +40,8 @@ class Kept:
         reason: Why none was compared; empty if they were.
     """
 
-    ranges: list[PageRange]
-    wrong: list[PageRange]
+    ranges: list[PageSpan]
+    wrong: list[PageSpan]
     reason: str = ""
 
 
@@ -53,22 +52,29 @@ def look(source: PostgresSource, before: Seen | None = None) -> tuple[Seen, Kept
         if isinstance(pages, str):
             return Seen(None, pages, {}, durable=False), Kept([], [], pages)
 
-        def read(start: int, end: int) -> list[Any]:
-            table, condition = snapshot.reader.relation.source, ctid_condition(start, end)
+        def read_from(table: str, condition: str) -> list[Any]:
             names = ", ".join(f'"{c.name}"::text' for c in snapshot.reader.columns)
             with session(source.connection, "test", snapshot.reader.snapshot_id) as opened:
                 return execute(opened, f"select {names} from {table} where {condition}")
 
-        ends = range(0, max(1, pages.count), SPAN)
-        found = {(start, start + SPAN): read(start, start + SPAN) for start in ends}
-        rows = {PageRange(*span, len(one)): one for span, one in found.items()}
+        def read(span: PageSpan) -> list[Any]:
+            split = pages.split(0, span)
+            table = split.table or snapshot.reader.relation.source
+            return read_from(table, split.predicate or "true")
+
+        rows = {
+            (span := PageSpan(part.name, start, start + SPAN)): read(span)
+            for part in pages.parts
+            for start in range(0, max(1, part.count), SPAN)
+        }
+        parts = sorted(row for found in rows.values() for row in found)
+        assert parts == sorted(read_from(snapshot.reader.relation.source, "true"))
         seen = Seen(pages.moment, "", rows, pages.is_durable())
         if before is None or before.moment is None:
             return seen, Kept([], [], "nothing to compare with")
-        ranges = list(before.rows)
-        same = pages.unchanged(before.moment, ranges, connections=2, check=lambda: None)
+        counts = {span: len(found) for span, found in before.rows.items()}
+        same = pages.unchanged(before.moment, counts, connections=2, check=lambda: None)
         if isinstance(same, str):
             return seen, Kept([], [], same)
-        kept = [one for one, unchanged in zip(ranges, same, strict=True) if unchanged]
-        wrong = [one for one in kept if read(one.start, one.end or 0) != before.rows[one]]
-        return seen, Kept(kept, wrong)
+        kept = [span for span in before.rows if span in same]
+        return seen, Kept(kept, [one for one in kept if read(one) != before.rows[one]])

@@ -52,16 +52,27 @@ class Leaf:
     """One table with storage: the table itself, a child or a partition.
 
     Attributes:
+        oid: Its identifier.
+        schema: Its schema.
+        name: Its name.
         heap_bytes: Size of the main fork.
         toast_bytes: Size of its out-of-line values, in compressed form.
         rows: Planner's estimate; None if never analysed.
         is_heap: Whether ctid ranges of it can be scanned.
     """
 
+    oid: int
+    schema: str
+    name: str
     heap_bytes: int
     toast_bytes: int
     rows: int | None
     is_heap: bool
+
+    @property
+    def alone(self) -> str:
+        """``only "schema"."name"``: its own rows, without those of children."""
+        return f"only {quote_name(self.schema)}.{quote_name(self.name)}"
 
 
 def find_table(opened: Connection, name: str) -> Table:
@@ -202,24 +213,29 @@ def leaves(opened: Connection, table: Table) -> list[Leaf]:
         "with recursive tree(oid) as (select %s::pg_catalog.int8::pg_catalog.oid union"
         " select i.inhrelid"
         f" from pg_catalog.pg_inherits i join tree on i.inhparent {EQUALS} tree.oid)"
-        " select c.relkind::pg_catalog.text, c.reltuples, c.relpages, coalesce(a.amname, 'heap'),"
+        " select c.oid::pg_catalog.int8, n.nspname, c.relname,"
+        " c.relkind::pg_catalog.text, c.reltuples, c.relpages, coalesce(a.amname, 'heap'),"
         " coalesce(pg_catalog.pg_relation_size(c.oid), 0),"
         # It is NULL if there is no such relation.
         " coalesce(pg_catalog.pg_relation_size(c.reltoastrelid), 0)"
         f" from pg_catalog.pg_class c join tree on c.oid {EQUALS} tree.oid"
+        f" join pg_catalog.pg_namespace n on n.oid {EQUALS} c.relnamespace"
         f" left join pg_catalog.pg_am a on a.oid {EQUALS} c.relam"
         f" where c.relkind {EQUALS} any ('{{r,m,f}}'::pg_catalog.\"char\"[])",
         table.oid,
     )
     return [
         Leaf(
+            oid=oid,
+            schema=schema,
+            name=name,
             heap_bytes=heap,
             toast_bytes=toast,
             # Never analysed: -1 since PostgreSQL 14, before that 0 with 0 pages.
             rows=None if tuples < 0 or (not tuples and not pages and heap) else int(tuples),
             is_heap=kind in ("r", "m") and method == "heap",
         )
-        for kind, tuples, pages, method, heap, toast in rows
+        for oid, schema, name, kind, tuples, pages, method, heap, toast in rows
     ]
 
 

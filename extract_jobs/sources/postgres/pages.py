@@ -15,14 +15,14 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import psycopg
 
 from extract_jobs.errors import ExtractError, SourceUnavailable
-from extract_jobs.sources import Moment, PageRange
+from extract_jobs.sources import Moment, PagedPart, PageSpan
 from extract_jobs.sources.postgres.errors import statement_error
 from extract_jobs.sources.postgres.node import wait_until_flushed, wake_wal_writer
 from extract_jobs.sources.postgres.reader import PostgresReader
@@ -52,15 +52,15 @@ class PostgresPages:
         opened: The connection that holds the snapshot.
         reader: Reads its splits.
         key: The snapshot's.
-        count: Number of the table's pages.
-        page_bytes: Bytes of a page, its share of out-of-line values included.
+        parts: The table, or its partitions; out-of-line values count as bytes of their pages.
+        tables: SQL of each part by name; None for the whole of what is read.
     """
 
     opened: Connection
     reader: PostgresReader
     key: ReadingKey
-    count: int
-    page_bytes: int
+    parts: tuple[PagedPart, ...]
+    tables: Mapping[str, str | None]
 
     @property
     def keeps_order(self) -> bool:
@@ -71,62 +71,70 @@ class PostgresPages:
     def moment(self) -> Moment:
         """See `extract_jobs.sources.ComparablePages`."""
         transactions = {"xmin": str(self.key.xmin), "xmax": str(self.key.xmax)}
-        return Moment(self.key.parts, transactions | self.key.position.to_json())
+        snapshot = transactions | self.key.position.to_json()
+        return Moment(self.key.topics, self.key.parts, snapshot)
 
-    def split(self, index: int, start: int, end: int | None) -> Split:
+    def split(self, index: int, span: PageSpan) -> Split:
         """See `extract_jobs.sources.ComparablePages`."""
-        pages = (self.count if end is None else end) - start
-        return Split(index, ctid_condition(start, end), max(0, pages) * self.page_bytes)
+        part = next(part for part in self.parts if part.name == span.part)
+        pages = (part.count if span.end is None else span.end) - span.start
+        condition = ctid_condition(span.start, span.end)
+        size = max(0, pages) * part.page_bytes
+        return Split(index, condition, size, table=self.tables[span.part])
 
     def unchanged(
         self,
         before: Moment,
-        ranges: Sequence[PageRange],
+        rows: Mapping[PageSpan, int],
         *,
         connections: int,
         check: Callable[[], None],
-    ) -> list[bool] | str:
+    ) -> frozenset[PageSpan] | str:
         """See `extract_jobs.sources.ComparablePages`."""
-        for part, value in self.key.parts.items():
-            if before.key.get(part) != value:
-                return f"{part} changed"
+        for topic, value in self.key.topics.items():
+            if before.key.get(topic) != value:
+                return f"{topic} changed"
         transactions = _transactions(before)
         if transactions is None:
             return "the record of what was read before is damaged"
         xmin, xmax = transactions
         if self.key.xmin < xmin or self.key.xmax < xmax or self.key.xmax - xmin >= _MOST_APART:
             return "the server's transactions are not those after the last run"
-        if self.key.youngest <= self._age(xmin):
+        age = self._age(xmin)
+        if self.key.youngest <= age:
             return "a catalog entry of the table is younger than the last run's snapshot"
+        same = {
+            name
+            for name, digest in self.key.parts.items()
+            if before.parts.get(name) == digest and self.key.youngest_of[name] > age
+        }
 
-        def are_unchanged(chosen: Iterable[int]) -> dict[int, bool]:
-            numbers = list(chosen)
-            found = self._asked([ranges[n] for n in numbers], xmin, connections, check)
+        def are_unchanged(spans: Sequence[PageSpan]) -> set[PageSpan]:
+            found = self._asked(spans, xmin, connections, check)
             return {
-                n: rows == ranges[n].rows
-                and (not rows or (youngest > age and oldest < _NO_TRANSACTION))
-                for n, (rows, youngest, oldest, age) in zip(numbers, found, strict=True)
+                span
+                for span, (count, youngest, oldest, since) in zip(spans, found, strict=True)
+                if count == rows[span]
+                and (not count or (youngest > since and oldest < _NO_TRANSACTION))
             }
 
-        known: dict[int, bool] = {}
-        if len(ranges) > _FIRST_CHECKED:
-            first = _FIRST_CHECKED + (len(ranges) - _FIRST_CHECKED) // 20
-            known = are_unchanged(random.sample(range(len(ranges)), first))
-            if not any(known.values()):
-                return [False] * len(ranges)
-        known |= are_unchanged(n for n in range(len(ranges)) if n not in known)
-        return [known[n] for n in range(len(ranges))]
+        rest = [span for span in rows if span.part in same]
+        kept: set[PageSpan] = set()
+        if len(rest) > _FIRST_CHECKED:
+            count = _FIRST_CHECKED + (len(rest) - _FIRST_CHECKED) // 20
+            first = random.sample(rest, count)
+            kept = are_unchanged(first)
+            if not kept:
+                return frozenset()
+            chosen = set(first)
+            rest = [span for span in rest if span not in chosen]
+        return frozenset(kept | are_unchanged(rest))
 
     def rows_in(
-        self,
-        spans: Sequence[tuple[int, int | None]],
-        *,
-        connections: int,
-        check: Callable[[], None],
-    ) -> list[int]:
+        self, spans: Sequence[PageSpan], *, connections: int, check: Callable[[], None]
+    ) -> int:
         """See `extract_jobs.sources.ComparablePages`."""
-        asked = [PageRange(start, end, 0) for start, end in spans]
-        return [rows for rows, *_ in self._asked(asked, self.key.xmin, connections, check)]
+        return sum(rows for rows, *_ in self._asked(spans, self.key.xmin, connections, check))
 
     def is_durable(self) -> bool:
         """See `extract_jobs.sources.ComparablePages`."""
@@ -155,7 +163,7 @@ class PostgresPages:
 
     def _asked(
         self,
-        spans: Sequence[PageRange],
+        spans: Sequence[PageSpan],
         xmin: int,
         connections: int,
         check: Callable[[], None],
@@ -182,8 +190,9 @@ class PostgresPages:
                         number, span = next(todo, (None, None))
                     if number is None or span is None:
                         return
+                    relation = self.reader.relation_of(self.tables[span.part])
                     condition = ctid_condition(span.start, span.end)
-                    statement = select(expressions, self.reader.relation, condition)
+                    statement = select(expressions, relation, condition)
                     rows, least, greatest, age = execute(opened, statement)[0]
                     found[number] = rows, least, greatest, age
 

@@ -157,14 +157,14 @@ class PostgresReader:
     def _narrow_rows(self, split: Split) -> str:
         narrow = f"{self.size} {operator('<=')} {WIDE_ROW_BYTES}"
         only = narrow if self.width == "mixed" else None
-        return self._statement(self.interval, split.predicate, only)
+        return self._statement(split, only)
 
     def _wide_rows(self, split: Split) -> str:
         wide = f"{self.size} {operator('>')} {WIDE_ROW_BYTES}"
         only = wide if self.width == "mixed" else None
-        return self._statement(self.interval, split.predicate, only, checks_size=True)
+        return self._statement(split, only, checks_size=True)
 
-    def _statement(self, *conditions: str | None, checks_size: bool = False) -> str:
+    def _statement(self, split: Split, only: str | None, checks_size: bool = False) -> str:
         expressions = [column.expression for column in self.columns]
         flags = [_flag_expression(group) for group in self._flags()]
         if checks_size:
@@ -174,7 +174,12 @@ class PostgresReader:
                     f"case when {self._is_too_large(size)} then null else {expressions[n]} end"
                 )
             flags.append(self._too_large(sizes))
-        return select([*expressions, *flags], self.relation, *conditions)
+        relation = self.relation_of(split.table)
+        return select([*expressions, *flags], relation, self.interval, split.predicate, only)
+
+    def relation_of(self, table: str | None) -> Relation:
+        """Return what is read, or one partition of it (`Split.table`)."""
+        return self.relation if table is None else replace(self.relation, source=table)
 
     def _is_too_large(self, size: str) -> str:
         return f"{size} {operator('>')} {self.most_bytes}"

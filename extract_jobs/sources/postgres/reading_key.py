@@ -15,6 +15,9 @@ https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-WRAPAR
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +49,7 @@ _SETTINGS = [
     "transform_null_equals", "xmlbinary",
 ]  # fmt: skip
 _FIRST_NORMAL = 3
+_OLDEST = 2**31 - 1
 _FIRST_OF_USERS = 16384
 
 
@@ -54,17 +58,24 @@ class ReadingKey:
     """The key of one snapshot.
 
     Attributes:
-        parts: What must be equal, by what it is about. JSON.
+        topics: What must be equal, by what it is about. JSON.
+        parts: Digest of what must be equal besides for the rows of each partition, by its oid; of
+            a table without partitions, for its own.
+        tables: SQL of each partition, by its oid; None for a table without partitions.
         xmin: ``pg_snapshot_xmin`` in 64 bits: everything below has ended.
         xmax: ``pg_snapshot_xmax``.
-        youngest: Age in transactions of the youngest catalog row of the key, for this snapshot.
+        youngest: Age in transactions of the youngest catalog row of the topics, for this snapshot.
+        youngest_of: The same for each partition, by its oid.
         position: Where the server's WAL ended after the snapshot was taken.
     """
 
-    parts: dict[str, Any]
+    topics: dict[str, Any]
+    parts: dict[str, str]
+    tables: dict[str, str | None]
     xmin: int
     xmax: int
     youngest: int
+    youngest_of: dict[str, int]
     position: Position
 
 
@@ -81,7 +92,7 @@ def reading_key(
     Raises:
         psycopg.Error: A statement failed.
     """
-    reason = _no_plain_table(opened, found, reader)
+    reason = _incomparable(opened, found, reader)
     if reason:
         return reason
     assert found.table is not None
@@ -90,35 +101,20 @@ def reading_key(
     if here is None or cluster is None:
         return "the server does not report its WAL position and its system identifier"
     rows = _Rows(opened)
-    parts: dict[str, Any] = {
+    topics: dict[str, Any] = {
         "the server's history": [cluster, here.timeline, *_server(opened)],
         "the database": rows.of(
             "oid::pg_catalog.int8", "pg_catalog.pg_database",
             f"datname {EQUALS} pg_catalog.current_database()",
         ),
-        "the table": rows.of(
-            "oid::pg_catalog.int8, relfilenode::pg_catalog.int8, reltablespace::pg_catalog.int8,"
-            " relam::pg_catalog.int8, reltoastrelid::pg_catalog.int8,"
-            " relpersistence::pg_catalog.text",
-            "pg_catalog.pg_class", f"oid {EQUALS} {_oid(oid)}",
-        ),
-        "the table's columns": rows.of(
-            "attnum, attname, atttypid::pg_catalog.int8, atttypmod,"
-            " attcollation::pg_catalog.int8, attgenerated::pg_catalog.text, attisdropped,"
-            " atthasmissing",
-            "pg_catalog.pg_attribute",
-            f"attrelid {EQUALS} {_oid(oid)} and attnum {operator('>')} 0",
-        ),
-        "the table's parents": rows.of(
-            "inhparent::pg_catalog.int8", "pg_catalog.pg_inherits",
-            f"inhrelid {EQUALS} {_oid(oid)}",
-        ),
+        **_tables(rows, [oid])[oid],
     }  # fmt: skip
-    types = _types(rows, parts["the table's columns"], {c.name for c in reader.columns})
+    names = {c.name for c in reader.columns}
+    types = _types(rows, topics[_COLUMNS], names)
     if isinstance(types, str):
         return types
-    parts |= types
-    parts["the session's settings"] = [
+    topics |= types
+    topics["the session's settings"] = [
         list(row)
         for row in execute(
             opened,
@@ -127,48 +123,131 @@ def reading_key(
             _SETTINGS,
         )
     ]
-    parts["how rows are read"] = [*reader.statements(Split(0)), str(reader.schema)]
+    topics["how rows are read"] = [*reader.statements(Split(0)), str(reader.schema)]
+    leaves = {leaf.oid: leaf for leaf in found.leaves}
+    own = _Rows(opened)
+    entries = _tables(own, leaves)
+    for entry in entries.values():
+        if computed := _computed(entry[_COLUMNS], names):
+            return computed
     xmin, xmax = execute(
         opened,
         "select pg_catalog.pg_snapshot_xmin(s)::pg_catalog.text::pg_catalog.int8,"
         " pg_catalog.pg_snapshot_xmax(s)::pg_catalog.text::pg_catalog.int8"
         " from pg_catalog.pg_current_snapshot() as s",
     )[0]
-    return ReadingKey(parts, xmin, xmax, rows.youngest, here)
+    return ReadingKey(
+        topics,
+        {str(leaf): _digest(entry) for leaf, entry in entries.items()},
+        {
+            str(leaf): None if leaf == oid and len(leaves) == 1 else one.alone
+            for leaf, one in leaves.items()
+        },
+        xmin,
+        xmax,
+        rows.youngest,
+        {str(leaf): own.youngest_of(leaf) for leaf in leaves},
+        here,
+    )
 
 
-def _no_plain_table(opened: Connection, found: CatalogEntry, reader: PostgresReader) -> str:
-    """Return why what is read is not a table whose pages can be compared; empty if it is."""
+_COLUMNS = "the table's columns"
+_TABLE_ROWS = {
+    "the table": (
+        "oid",
+        (
+            "oid::pg_catalog.int8, relfilenode::pg_catalog.int8, reltablespace::pg_catalog.int8,"
+            " relam::pg_catalog.int8, reltoastrelid::pg_catalog.int8,"
+            " relpersistence::pg_catalog.text"
+        ),
+        "pg_catalog.pg_class", "true",
+    ),
+    _COLUMNS: (
+        "attrelid",
+        (
+            "attnum, attname, atttypid::pg_catalog.int8, atttypmod,"
+            " attcollation::pg_catalog.int8, attgenerated::pg_catalog.text, attisdropped,"
+            " atthasmissing"
+        ),
+        "pg_catalog.pg_attribute", f"attnum {operator('>')} 0",
+    ),
+    "the table's parents": (
+        "inhrelid", "inhparent::pg_catalog.int8", "pg_catalog.pg_inherits", "true",
+    ),
+}  # fmt: skip
+"""What the catalog says about a table: the column that names it, columns, catalog, condition."""
+
+
+def _tables(rows: _Rows, oids: Collection[int]) -> dict[int, dict[str, list[list[Any]]]]:
+    """Return the catalog rows of tables, by what they are about."""
+    found: dict[int, dict[str, list[list[Any]]]] = {
+        oid: {topic: [] for topic in _TABLE_ROWS} for oid in oids
+    }
+    for topic, (owner, columns, catalog, condition) in _TABLE_ROWS.items():
+        listed = f"'{_listed(sorted(oids))}'::pg_catalog.oid[]"
+        for xmin, oid, *row in rows.of(
+            f"{owner}::pg_catalog.int8, {columns}",
+            catalog,
+            f"{owner} {EQUALS} any ({listed}) and {condition}",
+            by_owner=True,
+        ):
+            found[oid][topic].append([xmin, *row])
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _incomparable(opened: Connection, found: CatalogEntry, reader: PostgresReader) -> str:
+    """Return why the pages of what is read cannot be compared; empty if they can."""
     table = found.table
     if table is None:
         return "a query has no pages of its own"
     if table.relkind in ("v", "m", "f"):
         return "a view or foreign table has no pages that can be compared"
-    if table.relkind != "r" or len(found.leaves) != 1:
-        return "only a table without partitions and children is compared"
-    if not found.leaves[0].is_heap or reader.server_version < TID_RANGE_SCANS_SINCE:
+    if not found.leaves:
+        return "the table has no partition"
+    if reader.server_version < TID_RANGE_SCANS_SINCE or not all(
+        leaf.is_heap for leaf in found.leaves
+    ):
         return "only heap tables of PostgreSQL 14 and later can be read by page"
     if reader.snapshot_id is None:
         return "the server shares no snapshot, as behind a pooler"
     if reader.relation.where is not None or reader.interval is not None:
         return "a condition selects rows"
-    recovering, clean, granted, hides, persistence = execute(
+    recovering, clean = execute(
         opened,
         "select pg_catalog.pg_is_in_recovery(),"
-        " pg_catalog.pg_current_xact_id_if_assigned() is null,"
-        " pg_catalog.has_table_privilege(c.oid, 'select'),"
-        " pg_catalog.row_security_active(c.oid), c.relpersistence::pg_catalog.text"
-        f" from pg_catalog.pg_class c where c.oid {EQUALS} {_oid(table.oid)}",
+        " pg_catalog.pg_current_xact_id_if_assigned() is null",
     )[0]
     if recovering:
         return "a standby's snapshots do not show which transactions are open"
     if not clean:
         return "the transaction has written"
-    if not granted:
-        return "the user may not lock the table, which needs SELECT on all of it"
-    if hides:
-        return "row-level security applies to the reader"
-    return "" if persistence == "p" else "the table is unlogged or temporary"
+    return _unreadable(opened, {table.oid, *(leaf.oid for leaf in found.leaves)})
+
+
+def _unreadable(opened: Connection, oids: set[int]) -> str:
+    """Return why one of some tables cannot be read by itself; empty if all can."""
+    rows = execute(
+        opened,
+        "select c.oid::pg_catalog.regclass::pg_catalog.text,"
+        " pg_catalog.has_table_privilege(c.oid, 'select'),"
+        " pg_catalog.row_security_active(c.oid), c.relpersistence::pg_catalog.text"
+        f" from pg_catalog.pg_class c where c.oid {EQUALS}"
+        f" any ('{_listed(sorted(oids))}'::pg_catalog.oid[]) order by 1",
+    )
+    if len(rows) != len(oids):
+        return "a partition is gone"
+    for name, granted, hides, persistence in rows:
+        if not granted:
+            return f"the user may not lock {name}, which needs SELECT on all of it"
+        if hides:
+            return f"row-level security of {name} applies to the reader"
+        if persistence != "p":
+            return f"{name} is unlogged or temporary"
+    return ""
 
 
 def _server(opened: Connection) -> list[Any]:
@@ -197,18 +276,34 @@ class _Rows:
 
     def __init__(self, opened: Connection) -> None:
         self._opened = opened
-        self.youngest = 2**31 - 1
+        self._youngest: dict[int | None, int] = {}
 
-    def of(self, columns: str, catalog: str, condition: str) -> list[list[Any]]:
-        """Return ``xmin`` and columns, none of them NULL, of catalog rows, in order."""
+    @property
+    def youngest(self) -> int:
+        """Age of the youngest row."""
+        return min(self._youngest.values(), default=_OLDEST)
+
+    def youngest_of(self, owner: int) -> int:
+        """Age of the youngest row of one owner."""
+        return self._youngest.get(owner, _OLDEST)
+
+    def of(
+        self, columns: str, catalog: str, condition: str, *, by_owner: bool = False
+    ) -> list[list[Any]]:
+        """Return ``xmin`` and columns of catalog rows, in order; the first column may be an owner.
+
+        No column is NULL.
+        """
         rows = execute(
             self._opened,
             f"select pg_catalog.age(xmin), xmin::pg_catalog.text::pg_catalog.int8, {columns}"
             f" from {catalog} where {condition}",
         )
-        # Rows that were there when the cluster was made have no transaction.
-        ages = [age for age, xmin, *_ in rows if xmin >= _FIRST_NORMAL]
-        self.youngest = min([self.youngest, *ages])
+        for age, xmin, first, *_ in rows:
+            # Rows that were there when the cluster was made have no transaction.
+            if xmin >= _FIRST_NORMAL:
+                owner = first if by_owner else None
+                self._youngest[owner] = min(age, self._youngest.get(owner, _OLDEST))
         return sorted(([*row[1:]] for row in rows), key=lambda row: row[1:])
 
 
@@ -217,13 +312,13 @@ def _types(rows: _Rows, attributes: list[list[Any]], read: set[str]) -> dict[str
 
     Domains and arrays are followed down to the types below them.
     """
-    wanted: dict[int, str] = {}
-    for _, _, name, type_oid, _, _, generated, is_dropped, _ in attributes:
-        if is_dropped or name not in read:
-            continue
-        if generated == "v":
-            return f"column {name} is computed when it is read"
-        wanted[type_oid] = name
+    if computed := _computed(attributes, read):
+        return computed
+    wanted = {
+        type_oid: name
+        for _, _, name, type_oid, _, _, _, is_dropped, _ in attributes
+        if not is_dropped and name in read
+    }
     known: dict[int, list[Any]] = {}
     while missing := sorted(wanted.keys() - known.keys()):
         found = rows.of(
@@ -250,6 +345,14 @@ def _types(rows: _Rows, attributes: list[list[Any]], read: set[str]) -> dict[str
         "pg_catalog.pg_enum", f"enumtypid {EQUALS} any ('{_listed(enums)}'::pg_catalog.oid[])",
     )  # fmt: skip
     return {"the columns' types": [known[oid] for oid in sorted(known)], "enum labels": labels}
+
+
+def _computed(attributes: list[list[Any]], read: set[str]) -> str:
+    """Return that a column has no stored values; empty if all have."""
+    for _, _, name, _, _, _, generated, is_dropped, _ in attributes:
+        if name in read and not is_dropped and generated == "v":
+            return f"column {name} is computed when it is read"
+    return ""
 
 
 def _oid(number: int) -> str:

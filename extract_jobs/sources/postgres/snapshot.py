@@ -16,7 +16,9 @@ from extract_jobs.errors import (
     SourceMoved,
     SourceUnavailable,
 )
+from extract_jobs.sources import PagedPart
 from extract_jobs.sources.postgres import splits as cutting
+from extract_jobs.sources.postgres.catalog import Leaf
 from extract_jobs.sources.postgres.catalog_entry import CatalogEntry
 from extract_jobs.sources.postgres.errors import statement_error
 from extract_jobs.sources.postgres.inheritance import Parts, children
@@ -160,10 +162,8 @@ class PostgresSnapshot:
         except psycopg.Error as error:
             failure = statement_error(error, self.reader.what)
         else:
-            leaf = self._found.leaves[0]
-            pages = -(-leaf.heap_bytes // block_size)
-            size = (leaf.heap_bytes + leaf.toast_bytes) // pages if pages else block_size
-            return PostgresPages(self._opened, self.reader, key, pages, size)
+            parts = tuple(_paged(leaf, block_size) for leaf in self._found.leaves)
+            return PostgresPages(self._opened, self.reader, key, parts, key.tables)
         # Not from within the handler: the original may quote rows.
         raise failure
 
@@ -270,3 +270,9 @@ class PostgresSnapshot:
             if thread.is_alive():  # the server answers nothing any more
                 self._opened.shut_down()
                 thread.join()
+
+
+def _paged(leaf: Leaf, block_size: int) -> PagedPart:
+    pages = -(-leaf.heap_bytes // block_size)
+    size = (leaf.heap_bytes + leaf.toast_bytes) // pages if pages else block_size
+    return PagedPart(str(leaf.oid), pages, size)
