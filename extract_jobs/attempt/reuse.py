@@ -60,12 +60,12 @@ _MOST_PAGES = 2**30
 """Of a range: its end is the number of a page too, and sources count pages in 32 bits."""
 _SMALL_TABLE_RANGES = 32
 _SMALLEST_BYTES = 16 * 2**20
-"""A table of fewer ranges than that, of the size that the spec asks for, has ranges down to this size,
-so that a change of a few rows does not make it read a large part of the table."""
+"""A table that has fewer ranges of the size that the spec asks for has smaller ones, down to this,
+so that a change of a few rows does not make a run read a large part of it."""
 _MANY_PARTS = 64
 _SMALL_PART = 16
-"""More parts than that which are on average so many times smaller than a split are read together:
-each range has files of its own."""
+"""Of more parts than that which are, on average, so many times smaller than a split, each would
+have a small file of its own: such a table is read as without reuse."""
 _NEUTRAL = frozenset({
     "run_id", "attempt", "reruns", "report_uri", "tracking_table", "job_type", "engine", "reuse",
     "reconcile", "reconcile_max_bytes", "keep_retired", "spill_folder", "max_lag",

@@ -129,6 +129,41 @@ def test_only_what_has_changed_is_read(
     assert third.splits == (0 if third.kept_rows else third.splits)
 
 
+def test_partitions_are_kept_one_by_one(server: Server, run: Run) -> None:
+    server.execute(
+        "alter table t rename to loose",
+        "create table t (id int, note text) partition by list (id)",
+        "create table empty partition of t for values in (0)",
+        "create table odd partition of t for values in (1, 3, 5, 7)",
+        "create table rest partition of t default",
+        "insert into t table loose",
+    )
+    assert run().splits == 5  # one page, and eleven in ranges of three
+    assert run().kept_ranges == 5
+    server.execute("update t set note = 'n' where id = 3")
+    report = run()
+    assert (report.kept_ranges, report.splits) == (4, 1)
+    server.execute("insert into t values (0, 'filled')", "truncate odd")
+    report = run()
+    assert (report.kept_ranges, report.splits) == (4, 1)
+    server.execute("alter table t detach partition rest")
+    assert run().kept_rows == 1
+    server.execute("delete from t")
+    assert run().kept_rows == 0
+    assert run().source_rows == 0
+
+
+def test_many_small_partitions_are_read_together(server: Server, run: Run) -> None:
+    server.execute("drop table t", "create table t (id int, note text) partition by list (id)")
+    names = [f"create table p{n} partition of t for values in ({n})" for n in range(65)]
+    server.execute(*names, "insert into t select n, 'n' from generate_series(0, 64) n")
+    report = run(split={"target_bytes": 128 * 2**20, "max_connections": 1})
+    assert report.not_reused == (
+        "each of the table's 65 partitions would have a small file of its own"
+    )
+    assert report.files == 1
+
+
 def test_a_growing_table_changes_its_tail_only(server: Server, run: Run) -> None:
     run()
     for start in (49, 54, 90):

@@ -65,6 +65,23 @@ def test_an_untouched_table_is_unchanged_and_one_update_changes_its_own_range(
     assert not kept.wrong
 
 
+TOPICS = [
+    "the server's history", "the database", "the table", "the table's columns",
+    "the table's parents", "the columns' types", "enum labels", "the session's settings",
+    "how rows are read",
+]  # fmt: skip
+
+
+def test_every_topic_of_the_key_is_compared(table: PostgresSource) -> None:
+    before, _ = look(table)
+    assert before.moment is not None
+    assert sorted(before.moment.key) == sorted(TOPICS)
+    for topic in TOPICS:
+        other = {**before.moment.key, topic: ["another"]}
+        _, kept = look(table, replace(before, moment=replace(before.moment, key=other)))
+        assert kept.reason == f"{topic} changed"
+
+
 HARMLESS = {
     "vacuum": ["vacuum t"],
     "freeze": ["vacuum (freeze) t"],
@@ -355,7 +372,8 @@ IN_PARTITIONS = {
     ),
     "a partition goes": (["alter table t detach partition low"], ["high", "high"]),
     "it comes back": (
-        ["alter table t detach partition low", "alter table t attach partition low for values from (minvalue) to (9)"],
+        ["alter table t detach partition low",
+         "alter table t attach partition low for values from (minvalue) to (9)"],
         ["high", "high"],
     ),
     "one is truncated": (
@@ -382,7 +400,8 @@ IN_PARTITIONS = {
     ),
     "one is divided": (
         ["alter table t detach partition low",
-         "create table node partition of t for values from (minvalue) to (9) partition by list (a)",
+         "create table node (b text, a int) partition by list (a)",
+         "alter table t attach partition node for values from (minvalue) to (9)",
          "create table node1 partition of node for values in (1)",
          "create table rest partition of node default",
          "insert into t table low"],
