@@ -223,6 +223,8 @@ def plan_reuse(
         if least <= (width := one.range.end - one.range.start) <= _MOST_PAGES
     }
     everything = Reuse(pages, writing, widths)
+    if spec.reuse == "reread":
+        return _whole(everything, "the run was to read everything", staged)
     before = _before(log, base.published, writing)
     if isinstance(before, str):
         return _whole(everything, before, staged)

@@ -85,6 +85,11 @@ def argument_parser() -> argparse.ArgumentParser:
         help="tables to run at a time, default 4; fewer where the source's max_connections allow "
         "no more, and one where Spark reads them",
     )
+    run.add_argument(
+        "--reread",
+        action="store_true",
+        help="read all of tables with reuse: auto, and keep none of their files",
+    )
     run.add_argument("--run-id", help="name the run; a committed run is not repeated")
     _target_argument(run)
     plan = _command(commands, "plan", "show what a run would do; read-only")

@@ -82,15 +82,15 @@ def plans_text(plans: Sequence[tuple[ExtractSpec, Planned]]) -> str:
         goes = plan.retired.goes
         about = plan.description
         interval = _interval_text(plan.plan.interval, plan.plan.objects)
-        changes = counted(len(plan.plan.drift.changes), "column change")
-        more = f"; {changes}" if plan.plan.drift.changes else ""
+        changes = len(plan.plan.drift.changes)
+        changed = [counted(changes, "column change")] if changes else []
         rows.append([
             spec.extract_table,
             count_text(about.estimated_rows),
             size_text(about.estimated_bytes),
             str(len(plan.splits)),
             counted(goes.files, "file") if goes.files else "-",
-            interval + more,
+            "; ".join([interval, *(text for _, text in _kept_facts(plan, short=True)), *changed]),
         ])  # fmt: skip
     known = [plan.description for _, plan in plans]
     rows.append([
@@ -104,15 +104,17 @@ def plans_text(plans: Sequence[tuple[ExtractSpec, Planned]]) -> str:
     return "\n".join(aligned(rows))
 
 
-def _kept_facts(seen: Planned) -> list[tuple[str, str]]:
+def _kept_facts(seen: Planned, *, short: bool = False) -> list[tuple[str, str]]:
     """Return what would be kept of the last commit, or why nothing; nothing if not asked for."""
     if seen.reuse is None:
         return []
     if isinstance(seen.reuse, str) or not seen.reuse.kept:
         reason = seen.reuse if isinstance(seen.reuse, str) else seen.reuse.reason
-        return [("kept", f"nothing: {reason}")]
+        return [("kept", "nothing kept" if short else f"nothing: {reason}")]
     found = seen.reuse
     ranges = counted(len(found.kept) + len(found.spans), "range")
+    if short:
+        return [("kept", f"{len(found.kept):,} of {ranges} kept")]
     size = size_text(sum(split.estimated_bytes for split in found.splits))
     text = f"{len(found.kept):,} of {ranges}, unchanged, with {counted(found.rows, 'row')}"
     return [("kept", f"{text}; {size} of {size_text(seen.description.estimated_bytes)} are read")]

@@ -189,7 +189,7 @@ def specs_of(config: SourceConfig, arguments: argparse.Namespace, run_id: str) -
         check_scratch(config.tables, place)
         layers.append(scratch_overrides(place))
     try:
-        return specs_for(
+        specs = specs_for(
             config,
             tables,
             run_id_for=lambda _table: run_id,
@@ -200,6 +200,12 @@ def specs_of(config: SourceConfig, arguments: argparse.Namespace, run_id: str) -
     except ConfigError as error:  # the user has typed --set, not overrides
         message = re.sub(r"(?m)^(.*?: )overrides\.", r"\1--set ", str(error))
         raise ConfigError(message) from error
+    return [reread(spec) for spec in specs] if given.get("reread") else specs
+
+
+def reread(spec: ExtractSpec) -> ExtractSpec:
+    """Return a spec that keeps nothing of the last commit, if it would keep what is unchanged."""
+    return spec.model_copy(update={"reuse": "reread"}) if spec.reuse == "auto" else spec
 
 
 def read_config(where: str) -> SourceConfig:

@@ -255,13 +255,14 @@ RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
 
 Reuse = Annotated[
-    Literal["auto", "never"],
+    Literal["auto", "reread", "never"],
     # YAML 1.1 reads a plain off as false.
     BeforeValidator(lambda value: "never" if value is False or value == "off" else value),
 ]
 REUSE_ABOUT = (
     "auto: a full extract with write_mode overwrite keeps the files of parts of a PostgreSQL table "
-    "that have not changed since the last commit, and reads the rest; never reads everything."
+    "that have not changed since the last commit, and reads the rest; reread reads everything, and "
+    "notes it for the next run with auto; never reads everything."
 )
 
 LossyTypes = Literal["refuse", "null", "string"]

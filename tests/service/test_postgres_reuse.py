@@ -129,6 +129,14 @@ def test_only_what_has_changed_is_read(
     assert third.splits == (0 if third.kept_rows else third.splits)
 
 
+def test_everything_is_read_once_more_on_request(run: Run) -> None:
+    run()
+    again = run(reuse="reread")
+    assert (again.rows, again.kept_rows) == (48, 0)
+    assert again.not_reused == "the run was to read everything"
+    assert run().kept_rows == 48
+
+
 def test_partitions_are_kept_one_by_one(server: Server, run: Run) -> None:
     server.execute(
         "alter table t rename to loose",
