@@ -113,7 +113,7 @@ class Commit:
         if self.iceberg is None:  # older versions refuse keys that they do not know
             del data["iceberg"], data["replaces"]
         raw = json.dumps(data, ensure_ascii=False, default=list).encode()
-        return raw if len(raw) < _COMPRESSED_FROM else gzip.compress(raw, mtime=0)
+        return raw if len(raw) < _COMPRESSED_FROM else gzip.compress(raw, 6, mtime=0)
 
     @property
     def overwrites(self) -> bool:
@@ -159,12 +159,7 @@ class Commit:
         """
         try:
             raw = _json_of(raw)
-            data = json.loads(raw)
-            if data.pop("version", None) != 1:
-                raise ValueError("its version is not 1")
-            unknown = data.keys() - _names()
-            if unknown:
-                raise ValueError(f"it has {len(unknown)} keys that this version does not know")
+            _check_keys(json.loads(raw))  # which is gone before its files are there once more
             commit = _commits().validate_json(raw, strict=True)
             _check(commit, seq)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -174,6 +169,12 @@ class Commit:
                 "versions"
             ) from error
         return commit
+
+
+def _check_keys(data: dict[str, Any]) -> None:
+    require(data.get("version") == 1, "its version is not 1")
+    unknown = data.keys() - _names() - {"version"}
+    require(not unknown, f"it has {len(unknown)} keys that this version does not know")
 
 
 def _json_of(raw: bytes) -> bytes:

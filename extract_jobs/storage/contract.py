@@ -37,7 +37,7 @@ class ObjectInfo:
     modified_at: datetime | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StagedFile:
     """A file that is uploaded but not visible to any reader.
 
@@ -64,7 +64,7 @@ class StagedFile:
         return cls(data["uri"], data["token"], data["size"], data["upload"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WrittenFile:
     """A staged Parquet file and what the commit log keeps of it.
 
