@@ -58,9 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command is None:
             parser.print_help()
             return EXIT_DONE
-        logging.getLogger("extract_jobs").setLevel(
-            logging.INFO if arguments.verbose else logging.WARNING
-        )
+        level = logging.INFO if arguments.verbose else logging.WARNING
+        logging.getLogger("extract_jobs").setLevel(logging.ERROR if arguments.quiet else level)
         from extract_jobs.storage.region import name_the_region
 
         name_the_region()

@@ -298,7 +298,11 @@ def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
     )
     parser.set_defaults(tables=[], set=[], tag=[], takes_tables=False)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
+    loudness.add_argument(
+        "-q", "--quiet", action="store_true", help="no warnings, and of a run nothing but failures"
+    )
     return parser
 
 

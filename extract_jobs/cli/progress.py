@@ -239,6 +239,19 @@ class LineDisplay:
         self._stream.flush()
 
 
+class QuietDisplay(LineDisplay):
+    """Only the lines of tables that failed."""
+
+    def table(self, name: str) -> Progress:
+        """Begin a table, without a word."""
+        return Meter(name)
+
+    def finished(self, table: Progress, line: str, *, failed: bool) -> None:
+        """Write the line of a failure."""
+        if failed:
+            super().finished(table, line, failed=failed)
+
+
 class LiveDisplay:
     """A line per table that changes in place; everything else that is written scrolls above it.
 
@@ -295,12 +308,15 @@ class LiveDisplay:
         self._bars.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def display(*, verbose: bool) -> Display:
+def display(*, verbose: bool, quiet: bool = False) -> Display:
     """Return the display for standard error: live on a terminal, lines elsewhere.
 
     Args:
-        verbose: Whether lines tell every phase, which a live display does anyway.
+        verbose: Whether there is a line for every phase; a live display shows them anyway.
+        quiet: Whether only failures are shown.
     """
+    if quiet:
+        return QuietDisplay(sys.stderr)
     console = Console(stderr=True)
     if not console.is_terminal or console.is_dumb_terminal:
         return LineDisplay(sys.stderr, verbose=verbose)

@@ -42,7 +42,7 @@ def command(arguments: argparse.Namespace) -> int:
     outcomes: list[tuple[Report, int]] = []
     with (
         reports_only(arguments.json) as stdout,
-        display(verbose=arguments.verbose) as shown,
+        display(verbose=arguments.verbose, quiet=arguments.quiet) as shown,
         closing(_runs(selected, arguments, shown)) as runs,
     ):
         for ended in runs:
@@ -57,11 +57,12 @@ def command(arguments: argparse.Namespace) -> int:
     order = [_name(spec, several=several) for spec in specs]
     outcomes.sort(key=lambda outcome: order.index(outcome[0].extract_table))
     text = summary([report for report, _ in outcomes])
-    out = sys.stderr if arguments.json else sys.stdout
-    print(text, file=out, flush=True)
-    if arguments.target is None:  # a scratch run is none that the next one follows
-        for line in _news(selected):
-            print(printable(line), file=out, flush=True)
+    # A scratch run is none that the next one follows.
+    news = [] if arguments.target is not None else list(_news(selected))
+    if not arguments.quiet:
+        out = sys.stderr if arguments.json else sys.stdout
+        for line in (text, *map(printable, news)):
+            print(line, file=out, flush=True)
     failed = [(report, code) for report, code in outcomes if code != EXIT_DONE]
     if stop_requested():
         raise _interrupted(len(specs) - len(outcomes))

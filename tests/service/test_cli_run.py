@@ -113,6 +113,17 @@ def test_the_error_of_a_single_table_is_printed_once(cli: Cli) -> None:
     assert last.startswith("ConfigError: there is no table")
 
 
+def test_a_quiet_run_prints_nothing_but_failures(cli: Cli) -> None:
+    good = cli("run", "shop.yml", "customers", "-q")
+    assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
+    both = cli("run", "shop.yml", "customers", "missing", "--quiet")
+    assert (both.returncode, both.stdout) == (78, "")
+    line, last = both.stderr.splitlines()
+    assert "missing: failed: ConfigError" in line
+    assert last.startswith("ConfigError: ")
+    assert "succeeded" not in both.stderr
+
+
 def test_a_target_that_cannot_be_written_is_configuration(cli: Cli) -> None:
     done = cli("run", "shop.yml", "--set", "target.uri=/proc/x/{table}", "customers")
     assert done.returncode == 78

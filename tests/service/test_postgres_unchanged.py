@@ -82,6 +82,21 @@ def test_every_topic_of_the_key_is_compared(table: PostgresSource) -> None:
         assert kept.reason == f"{topic} changed"
 
 
+def test_the_servers_history_is_what_the_server_says(server: Server, table: PostgresSource) -> None:
+    """A restart changes its start time, a promotion its timeline, another cluster all of it."""
+    before, _ = look(table)
+    assert before.moment is not None
+    with server.connect() as connection:
+        row = connection.execute(
+            "select system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),"
+            " version(), extract(epoch from pg_postmaster_start_time())::text"
+            " from pg_control_system()"
+        ).fetchone()
+    assert row is not None
+    cluster, timeline, version, started = before.moment.key["the server's history"]
+    assert (cluster, int(timeline), version, started) == (row[0], int(row[1], 16), *row[2:])
+
+
 HARMLESS = {
     "vacuum": ["vacuum t"],
     "freeze": ["vacuum (freeze) t"],
