@@ -288,6 +288,8 @@ class _Walk:
     floor: int | None = None
     _listed: list[ObjectInfo] | None = None
     _listings: int = 0
+    _segments: list[tuple[tuple[int, int], ObjectInfo]] = field(default_factory=list)
+    _lists: set[int | None] = field(default_factory=set)
     _unusable: set[str] = field(default_factory=set)
     _commits: dict[int, Commit | ExtractError] = field(default_factory=dict)
     _reads: int = 0
@@ -315,12 +317,15 @@ class _Walk:
             folder = join(self.log.state_uri, "live") + "/"
             self._listed = list(self.log.state.list(folder))
             self._listings += 1
+            ranges = [(_range_of(one.uri), one) for one in self._listed]
+            self._segments = [(own, one) for own, one in ranges if own]
+            self._lists = {number_in(one.uri) for own, one in ranges if not own}
         return self._listed
 
     def bytes_within(self, first: int, last: int) -> int:
         """Return the size of all segments in a range."""
-        ranges = ((_range_of(one.uri), one.size) for one in self.listed())
-        return sum(size for own, size in ranges if own and first <= own[0] and own[1] <= last)
+        self.listed()
+        return sum(one.size for own, one in self._segments if first <= own[0] and own[1] <= last)
 
     def _ending_with(self, seq: int, *, above: int) -> Part:
         """Return the part that ends with a published commit; ``above`` and later ones are done."""
@@ -342,12 +347,11 @@ class _Walk:
 
     def _segments_at(self, seq: int) -> list[ObjectInfo]:
         """Return the usable segments whose range has a commit, the longest first."""
+        self.listed()
         found = [
             (own[0] - own[1], one)
-            for one in self.listed()
-            if one.uri not in self._unusable
-            and (own := _range_of(one.uri))
-            and own[0] <= seq <= own[1]
+            for own, one in self._segments
+            if own[0] <= seq <= own[1] and one.uri not in self._unusable
         ]
         return [one for _, one in sorted(found, key=lambda item: item[0])]
 
@@ -384,9 +388,8 @@ class _Walk:
 
     def _list_at(self, seq: int) -> Part | None:
         """Return the list of an older version at a commit; None if there is none."""
-        if all(number_in(one.uri) != seq for one in self.listed()):
-            return None
-        return self.log.of_list(seq, self.top)
+        self.listed()
+        return self.log.of_list(seq, self.top) if seq in self._lists else None
 
     def _commit(self, seq: int) -> Commit:
         """Return a commit; reads some before it at the same time.
