@@ -92,6 +92,8 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
         keeps_retired=keep,
         iceberg=layout and layout.to_json(),
         report={**wanted.report, **_KEPT_NOTHING, "run_id": run_id, "attempt": 1},
+        # That of the rows: the earlier commit may only have emptied partitions of another one.
+        interval=live[0].interval if live else wanted.interval,
         **{name: getattr(wanted, name) for name in _TAKEN},
     )
     if log.prepare(commit).commit_id != commit.commit_id:
@@ -105,8 +107,8 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
 
 
 _TAKEN = (
-    "table_id", "target_uri", "fingerprint", "interval", "watermark", "schema", "watermark_column",
-    "covered", "increments", "partition_by", "columns", "objects", "source_columns", "position",
+    "table_id", "target_uri", "fingerprint", "watermark", "schema", "watermark_column", "covered",
+    "increments", "partition_by", "columns", "objects", "source_columns", "position",
 )  # fmt: skip
 """What the new commit takes from the earlier one."""
 _KEPT_NOTHING = dict.fromkeys(("kept_rows", "kept_bytes", "kept_files", "kept_ranges"), 0)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import extract_jobs.run
+from extract_jobs.commit import live_files
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.rollback import roll_back
@@ -255,3 +256,30 @@ def test_increments_are_not_rolled_back(source: MemorySource) -> None:
 def test_keep_retired_needs_one_kind_of_storage() -> None:
     with pytest.raises(ValueError, match="both in S3, or both in local folders"):
         spec_for("r", keep_retired="1d", state_uri="/tmp/state", report_uri="/tmp/r.json")
+
+
+def test_files_that_a_rollback_brings_back_are_found_by_the_interval_of_their_rows(
+    source: MemorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by that of the commit it goes back to, which only emptied partitions."""
+    monkeypatch.setattr(live_files, "LIVE_EVERY", 3)
+    monkeypatch.setattr(live_files, "_COMMITS_BEFORE_SEGMENTS", 0)
+    bucket, runs = Bucket(), 0
+
+    def run(rows: list[int], **bounds: int) -> None:
+        nonlocal runs
+        runs += 1
+        source.rows = rows
+        target = {"uri": TARGET, "write_mode": "overwrite_partitions", "partition_by": ["id"]}
+        watermark = {"column": "id", **bounds}
+        more = {"mode": "incremental", "watermark": watermark, "keep_retired": "7d"}
+        extract(bucket, spec_for(f"r{runs}", target=target, **more))
+
+    run([1, 2, 3, 4, 5])
+    run([1, 2, 3, 5], lower=3, upper=4)
+    run([1, 2, 3], lower=4, upper=5)
+    back(bucket, 2)
+    for newest in range(6, 10):
+        run([*range(1, 4), *range(5, newest + 1)])
+    run([2, 3], lower=0, upper=2)
+    assert visible(bucket) == [2, 3, 5, 6, 7, 8, 9]
