@@ -17,6 +17,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Protocol
@@ -322,6 +323,11 @@ class _Walk:
             self._lists = {number_in(one.uri) for own, one in ranges if not own}
         return self._listed
 
+    def _list_again(self) -> None:
+        """Look for segments once more before the next is read: one that is gone was merged."""
+        if self._listings < _LISTINGS:
+            self._listed = None
+
     def bytes_within(self, first: int, last: int) -> int:
         """Return the size of all segments in a range."""
         self.listed()
@@ -358,24 +364,27 @@ class _Walk:
     def _of_segment(self, one: ObjectInfo, seq: int, above: int) -> Part | None:
         """Return a segment as a part, or note that it is of no use for this walk."""
         self._unusable.add(one.uri)
+        meets = None if self.within is None else self._meets
+        keeps = one.size <= _READ_WHOLE or meets is not None
         try:
             stream = self._open(one)
             if stream is None:
-                if self._listings < _LISTINGS:
-                    self._listed = None  # it was merged into a longer one
+                self._list_again()
                 return None
-            segment = Segment.open(stream, self.top.target_uri)
-            span = segment.span
-            if span.last > self.top.seq:
-                return None  # it is about later commits too, for a rollback
-            require(span.first <= seq <= span.last, "it is not about its commits")
-            meets = None if self.within is None else self._meets
-            # All of it is read and checked before any of it is used.
-            retired, keeps = segment.retired(), one.size <= _READ_WHOLE or meets is not None
-            tables = [t for t in segment.tables(meets) if keeps]
-        except ValueError as error:
+            with closing(stream) if keeps else nullcontext():
+                segment = Segment.open(stream, self.top.target_uri)
+                span = segment.span
+                if span.last > self.top.seq:
+                    return None  # it is about later commits too, for a rollback
+                require(span.first <= seq <= span.last, "it is not about its commits")
+                # All of it is read and checked before any of it is used.
+                retired = segment.retired()
+                tables = [table for table in segment.tables(meets) if keeps]
+        except (ValueError, ExtractError) as error:
             # It only saves time: the commits before it hold the same.
             logger.warning("%s is not used: %s", one.uri, error)
+            if isinstance(error, ExtractError):
+                self._list_again()  # it may have gone while it was read
             return None
         read = (lambda: tables) if keeps else segment.tables
         return _SegmentPart(span, retired, read, above)

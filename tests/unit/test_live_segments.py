@@ -339,3 +339,30 @@ def test_files_of_a_segment_are_those_that_were_committed() -> None:
     assert facts(history.log.live_files(history.last)) == facts(
         [file for commit in commits if commit for file in commit.files]
     )
+
+
+@pytest.mark.parametrize("error", [WriteFailed("it is gone"), OSError("stale handle")])
+def test_a_large_segment_that_is_deleted_while_it_is_read_in_parts_is_not_used(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_files, "_READ_WHOLE", 0)
+    monkeypatch.setattr(live_files, "_COMMITS_BEFORE_SEGMENTS", 0)
+    history = History(columns=1).hourly(9)
+    streams: list[io.BytesIO] = []
+
+    class Gone(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if len(streams) == 1 and self.tell() == 4:  # the footer is read already
+                raise error
+            return super().read(size)
+
+    def open_stream(self: CountedStorage, uri: str, listed: ObjectInfo | None = None) -> Gone:
+        del listed
+        streams.append(Gone(self.objects[uri]))
+        return streams[-1]
+
+    monkeypatch.setattr(CountedStorage, "open", open_stream)
+    found = history.log.live(history.last, [hours(0, 9)])
+    assert len({f.staged.uri for one in found for f in one.files}) == 9
+    assert streams
+    assert all(stream.closed for stream in streams)
