@@ -88,6 +88,7 @@ demo: $(READY)  ## Run the pipeline on this machine and show what it did
 # See docs/testing.md for what runs where. A worker waits for servers and processes a third of its
 # time: three keep two cores busy.
 WORKERS ?= 3
+SPARK4_WORKERS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(WORKERS) -m
 NOT_COVERED := bench or crash or e2e or image or spark
 
@@ -107,11 +108,11 @@ $(DEBIAN): tests/support/debian.py | $(READY)
 
 # tests/support/schedule.py refuses a test that this would have to find elsewhere.
 test-spark4: $(SPARK4)/.ready $(SPARK4)/spark.jsa $(DEBIAN)  ## Run what depends on Spark's version on Spark 4
-	@$(SPARK4)/bin/pytest -q -n 2 -m 'spark and not (any_spark or bench or image)' \
+	@$(SPARK4)/bin/pytest -q -n $(SPARK4_WORKERS) -m 'spark and not (any_spark or bench or image)' \
 	  $(or $(ARGS),tests/spark tests/contract/test_entrypoints.py)
 
-# All that `make test` and `make test-spark4` would install first.
-prepare: .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(NODE_PACKAGES) $(SPARK4)/spark.jsa
+# All that `make test` would install first.
+prepare: .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(NODE_PACKAGES)
 
 # PostgreSQL 13, 14 and 17 are on no machine that CI has: VERSION=13 fetches all three.
 test-postgres: $(READY) $(DEBIAN)  ## Run the tests of PostgreSQL on another version of it; VERSION=13 to 18
