@@ -8,7 +8,8 @@ and `core/lambda_runtime.py`, and each shown by a test in ``tests/e2e``:
   ``$$.Execution``; on AWS it is an execution of its own.
 * ``ResultWriter`` is ignored: the state's output is all results, not where they were written.
 * ``States.ALL`` catches ``States.Runtime``, which Step Functions never allows.
-* An exception in a Python Lambda arrives as ``Runtime.HandlerError``, without its class.
+* An exception in a Python Lambda arrives as ``Runtime.HandlerError``, without its class, and ends
+  its process; on AWS the process stays and takes the next call.
 * Every concurrent Lambda call starts one more process, without limit.
 """
 
@@ -41,11 +42,10 @@ MACHINE_ROLE: contextvars.ContextVar[str] = contextvars.ContextVar("MACHINE_ROLE
 
 _UNCATCHABLE = ("States.Runtime", "States.DataLimitExceeded")
 _TYPED_ERROR = "__typed_error__"
-_PLAIN_REPLY = '"error": str(e), "trace": traceback.format_exc()'
+_PLAIN_REPLY = '{"status": "error", "error": str(e), "trace": traceback.format_exc()}'
 _TYPED_REPLY = (
-    f'"error": "{_TYPED_ERROR}" + json.dumps({{"errorType": type(e).__name__, '
-    '"errorMessage": str(e), "stackTrace": traceback.format_tb(e.__traceback__)}), '
-    '"trace": traceback.format_exc()'
+    f'{{"status": "ok", "result": {{"{_TYPED_ERROR}": {{"errorType": type(e).__name__, '
+    '"errorMessage": str(e), "stackTrace": traceback.format_tb(e.__traceback__)}}}'
 )
 
 
@@ -243,7 +243,10 @@ def _bounded(call: Callable[..., Any], limit: int) -> Callable[..., Any]:
 
 
 def _type_lambda_errors() -> None:
-    """Make a Python Lambda's exception arrive with its class, message and stack, as on AWS."""
+    """Make a Python Lambda's exception arrive with its class, message and stack, as on AWS.
+
+    To ministack, the call returns this error: a call that fails ends its process.
+    """
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
     if _PLAIN_REPLY not in script:
         raise RuntimeError("ministack's Lambda worker script is not the one this was written for")
@@ -253,10 +256,11 @@ def _type_lambda_errors() -> None:
     def execute_function_warm(*arguments: Any) -> dict[str, Any]:
         result: dict[str, Any] = execute(*arguments)
         body = result.get("body")
-        message = body.get("errorMessage") if result.get("error") and isinstance(body, dict) else ""
-        if isinstance(message, str) and message.startswith(_TYPED_ERROR):
-            result["body"] = json.loads(message.removeprefix(_TYPED_ERROR))
-        elif message == "Worker process died":
+        if not isinstance(body, dict):
+            return result
+        if _TYPED_ERROR in body:
+            result |= {"body": body[_TYPED_ERROR], "error": True}
+        elif result.get("error") and body.get("errorMessage") == "Worker process died":
             result["body"] = {
                 "errorType": "Runtime.ExitError",
                 "errorMessage": "RequestId: local Error: Runtime exited without providing a reason",
