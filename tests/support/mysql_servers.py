@@ -14,7 +14,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ import pytest
 from extract_jobs.sources.mysql.driver import Connection
 from tests.support import debian
 from tests.support.database_server import DatabaseServer
+from tests.support.memory_folder import make_folder
 from tests.support.ports import free_port
 
 PASSWORD = "p'4 ss\\w%rd\"é"
@@ -210,7 +210,7 @@ def run_server(flavour: Flavour, **settings: str) -> Iterator[MysqlServer]:
         flavour: The kind of server.
         **settings: Options of the server beyond the tests' own, underscores for hyphens.
     """
-    directory = Path(tempfile.mkdtemp(prefix=f"{flavour.daemon}-", dir="/tmp"))
+    directory = make_folder(f"{flavour.daemon}-")
     given = {name.replace("_", "-"): value for name, value in settings.items()}
     flags = _SETTINGS | flavour.settings | given
     kept = {k: v for k, v in flags.items() if k.startswith(("innodb", "lower"))}

@@ -15,7 +15,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from psycopg import sql
 from infra.local.postgres import ENVIRONMENT, SETTINGS, installation, readable_by_all
 from tests.support import debian, postgres_versions
 from tests.support.database_server import DatabaseServer
+from tests.support.memory_folder import make_folder
 from tests.support.ports import free_port
 
 PASSWORD = "p'4 ss\\w%rd\"é"
@@ -136,7 +136,7 @@ def servers_folder() -> Iterator[tuple[Path, dict[str, Any]]]:
         The folder, and arguments for `subprocess.run`.
     """
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-    directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    directory = make_folder("pg-")
     identity: dict[str, Any] = {}
     try:
         if user is not None:
@@ -251,6 +251,8 @@ def pg_database(pg: Server) -> Iterator[Server]:
     """The test's own database, dropped with all its sessions afterwards."""
     name = f"test {uuid4().hex[:12]}"
     with pg.connect() as connection:
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        # Copies files; through the log, as by default since PostgreSQL 15, takes more.
+        how = sql.SQL("strategy file_copy" if VERSION >= 15 else "")
+        connection.execute(sql.SQL("create database {} {}").format(sql.Identifier(name), how))
         yield replace(pg, database=name)
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
