@@ -205,8 +205,11 @@ class CommitLog:
             writer's. If this raises, it is unknown whether it won, and nothing that it names may
             be aborted.
         """
-        uri = self._uri("commits", commit.seq)
-        return Commit.from_bytes(self.state.put_if_absent(uri, commit.to_bytes()), uri, commit.seq)
+        commit.check()
+        uri, raw = self._uri("commits", commit.seq), commit.to_bytes()
+        held = self.state.put_if_absent(uri, raw)
+        # It is not parsed again: a commit of many files would be there twice.
+        return commit if held == raw else Commit.from_bytes(held, uri, commit.seq)
 
     def publish(self, commit: Commit) -> Outcome:
         """Publish or void a prepared commit. Any number of processes may do so at once.

@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 import zlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -114,6 +114,20 @@ class Commit:
             del data["iceberg"], data["replaces"]
         raw = json.dumps(data, ensure_ascii=False, default=list).encode()
         return raw if len(raw) < _COMPRESSED_FROM else gzip.compress(raw, 6, mtime=0)
+
+    def check(self) -> None:
+        """Refuse to write a record that no run could read.
+
+        Raises:
+            ConfigError: As `from_bytes` would.
+        """
+        where = f"commit {self.seq}, which was not written,"
+        without_files = replace(self, files=(), retire=())
+        Commit.from_bytes(without_files.to_bytes(), where, self.seq)
+        try:
+            _check(self, self.seq)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{where} is not valid: {_reason(error)}") from error
 
     @property
     def overwrites(self) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -68,3 +70,11 @@ def test_a_record_is_decompressed_up_to_a_limit(monkeypatch: pytest.MonkeyPatch)
     assert len(bomb) < 2**15
     with pytest.raises(ConfigError, match="too large"):
         Commit.from_bytes(bomb, "x")
+
+
+@pytest.mark.parametrize("wrong", [
+    {"retire": ("/elsewhere/x",)}, {"attempt": "1"}, {"schema": [{"name": 5}]}, {"parent": 7},
+])  # fmt: skip
+def test_a_record_that_no_run_could_read_is_not_written(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="which was not written"):
+        dataclasses.replace(Commit.from_bytes(json.dumps(STORED).encode(), "x"), **wrong).check()
