@@ -182,7 +182,7 @@ def _extract(spec: ExtractSpec, context: RunContext, *, replan: bool) -> Report:
         )
         layout = table_layout(spec, log, draft, plan.base)
         left_out = count_null_watermarks(spec, description, source, first=plan.is_first)
-    if plan.is_empty:
+    if plan.is_empty and spec.deletes == "ignore":
         report = attempt_report(
             spec, context, plan, columns, draft,
             read_from=description.read_from, left_out=left_out,

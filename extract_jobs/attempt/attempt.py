@@ -15,6 +15,15 @@ import pyarrow as pa
 
 from extract_jobs.attempt.attempt_report import attempt_report
 from extract_jobs.attempt.context import RunContext
+from extract_jobs.attempt.merge import (
+    Counter,
+    Merged,
+    check_merge,
+    key_after,
+    keys_in_source,
+    merge,
+    refuse_unkeyed,
+)
 from extract_jobs.attempt.resume import Noted
 from extract_jobs.attempt.reuse import Reuse, all_but, plan_reuse, verify_kept
 from extract_jobs.catalog import update_catalog
@@ -27,6 +36,7 @@ from extract_jobs.commit.deduplication import (
 )
 from extract_jobs.commit.expiry import expire_snapshots
 from extract_jobs.commit.log import CommitLog, Replaces, next_commit
+from extract_jobs.commit.merge_keys import Digests, MergeKey
 from extract_jobs.commit.reconcile import reconcile, refuse_fewer
 from extract_jobs.commit.record import Base, Commit
 from extract_jobs.connections.secrets import secret_text
@@ -136,24 +146,27 @@ class Attempt:
                     self.description.estimated_bytes,
                 )
                 results = self.read(task, splits, placement, noted)
+                in_source = self.keys_in_source(task)
                 if isinstance(self.snapshot, CourteousSnapshot):
                     read_from = read_from | self.snapshot.read_from()
-                files = tuple(f for r in (*results, *earlier) for f in r.files)
-                if not files and not (reuse and reuse.files):
-                    files = self.schema_file(task)
+                files = self.staged(task, [*results, *earlier], reuse)
             with self.context.phase("reconcile"):
                 source_rows, reconciled = self.reconcile([*results, *earlier], files, before, reuse)
             if placement.on != "here":
                 abort_leftover_uploads(task, files)  # of workers that were lost
             check_driver(placement.context)
+            merged = self.merge(task, results, in_source)
             plan, covers = self.after_reading(results)
             report = attempt_report(
                 self.spec, self.context, plan, self.columns, task.transform,
                 read_from=read_from,
                 results=[*results, *earlier], files=files, source_rows=source_rows,
                 reconciled=reconciled, left_out=self.left_out, reuse=reuse, not_reused=reason,
+                merged=merged,
             )  # fmt: skip
-            commit = replace(self, plan=plan).commit(task.transform, files, report, covers, reuse)
+            commit = replace(self, plan=plan).commit(
+                task.transform, files, report, covers, reuse, merged=merged
+            )
             self.note_reads(commit, reuse, results)
         except BaseException as error:
             self.discard_staged(task, noted.outliving(error))
@@ -172,7 +185,7 @@ class Attempt:
                     f"while run {self.spec.run_id} was extracting onto {self.plan.base.seq}; "
                     "this run's files were dropped"
                 )
-        return finish(self.spec, self.log, winner, self.context)
+        return finish(self.spec, self.log, winner, self.context, commit.files)
 
     def read(
         self, task: SplitTask, splits: Sequence[Split], placement: Placement, noted: Noted
@@ -182,6 +195,12 @@ class Attempt:
             report_done(self.context.progress, noted.reuse.staged_results())
         if not splits:
             return []
+        counter = Counter()
+
+        def finished(results: Sequence[SplitResult]) -> None:
+            noted.add(results)
+            counter.add(results)
+
         return run_splits(
             task,
             splits,
@@ -190,8 +209,29 @@ class Attempt:
             committed=self.committed(task, splits),
             workers=self.context.workers,
             check=self.give_way,
-            finished=noted.add,
+            finished=finished,
         )
+
+    def keys_in_source(self, task: SplitTask) -> Digests | None:
+        """Return the keys of all rows of the source; None where deletes are not looked for."""
+        if self.spec.deletes == "ignore" or task.key is None or not task.key.collects:
+            return None
+        return keys_in_source(self.snapshot, task, self.give_way)
+
+    def merge(
+        self, task: SplitTask, results: Sequence[SplitResult], in_source: Digests | None
+    ) -> Merged:
+        """Write the files again that hold rows to be replaced or deleted."""
+        last = self.plan.base.published
+        if task.key is None or not task.key.collects or last is None:
+            return Merged(inserted=sum(r.rows for r in results) if task.key else 0)
+        assert self.layout is not None
+        with self.context.phase("merge"):
+            return merge(
+                self.spec, self.log, last, self.layout, task,
+                results=results, source=in_source, one_moment=self.snapshot.shared,
+                check=self.give_way,
+            )  # fmt: skip
 
     def give_way(self) -> None:
         """Stop where somebody waits for the snapshot's locks and the spec says to yield."""
@@ -298,7 +338,13 @@ class Attempt:
         return read_from | self.snapshot.take(splits, placement.connections_here)
 
     def task(self) -> SplitTask:
-        """Return the task that is run for each split."""
+        """Return the task that is run for each split.
+
+        Raises:
+            ConfigError: Deletes are to be detected, and the source cannot.
+        """
+        if (self.spec.deletes, self.spec.target.write_mode) == ("detect", "merge"):
+            refuse_unkeyed(self.spec, self.snapshot)
         spec, now = self.spec, self.context.clock()
         planned = datetime.combine(self.plan.extract_date, datetime.min.time(), UTC)
         transform = make_transform(
@@ -327,6 +373,9 @@ class Attempt:
             follows=self.followed(),
             spill_folder=spec.spill_folder,
             value_limit=ValueLimit(spec.extract_table, spec.max_value_bytes),
+            key=MergeKey.of(spec, collects=not self.plan.is_first)
+            if spec.target.write_mode == "merge"
+            else None,
         )
 
     def followed(self) -> WatermarkType | None:
@@ -367,6 +416,13 @@ class Attempt:
             spark, task, splits, files=files, covered=covered, key=key, connections=limit
         )
 
+    def staged(
+        self, task: SplitTask, results: Sequence[SplitResult], reuse: Reuse | None
+    ) -> tuple[WrittenFile, ...]:
+        """Return what was staged; without rows, perhaps one file that has none (`schema_file`)."""
+        files = tuple(file for result in results for file in result.files)
+        return files if files or (reuse and reuse.files) else self.schema_file(task)
+
     def schema_file(self, task: SplitTask) -> tuple[WrittenFile, ...]:
         """Return one staged file without rows, if the policy for empty tables requires it."""
         increments = self.plan.interval is not None or self.spec.target.write_mode == "append"
@@ -406,7 +462,7 @@ class Attempt:
         interval reaches beyond the watermark, where rows arrive all the time.
         """
         lag = self.spec.watermark and self.spec.watermark.lag
-        appends = self.spec.target.write_mode == "append"
+        appends = self.spec.target.write_mode in ("append", "merge")
         return self.plan.interval is not None and appends and not lag
 
     def commit(
@@ -416,6 +472,8 @@ class Attempt:
         report: Report,
         covers: Interval,
         reuse: Reuse | None,
+        *,
+        merged: Merged,
     ) -> Commit:
         """Return the commit record for this attempt's files; a full run covers an interval too."""
         spec, plan = self.spec, self.plan
@@ -440,7 +498,9 @@ class Attempt:
             partition_by=partition_names(spec),
             columns=columns_after(spec, plan.base.published, schema_json(transform.schema)),
             source_columns=plan.drift.source,
-            files=files,
+            files=(*files, *merged.files),
+            removes=merged.removes,
+            key=key_after(spec),
             objects=plan.objects.name if plan.objects else None,
             keeps_retired=spec.keep_retired is not None and not spec.target.is_iceberg,
             iceberg=self.layout and self.layout.to_json(),
@@ -551,13 +611,14 @@ def table_layout(
     if log.table is None:
         return None
     last = base.published
+    check_merge(spec, last, transform.schema)
     return log.table.plan(
         transform.schema,
         transform.partitions,
         source_names=spec.columns.rename,
         parent=last.seq if last else 0,
         overwrite=spec.target.write_mode == "overwrite",
-        replaces_partitions=spec.target.write_mode == "overwrite_partitions",
+        replaces_some=spec.target.write_mode in ("overwrite_partitions", "merge"),
         known=last.columns if last else (),
         last=Layout.from_json(last.iceberg) if last and last.iceberg else None,
         is_in_log=lambda seq: log.read(seq) is not None,
@@ -578,17 +639,32 @@ def refuse_fenced(spec: ExtractSpec, log: CommitLog) -> None:
         )
 
 
-def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContext) -> Report:
+def finish(
+    spec: ExtractSpec,
+    log: CommitLog,
+    commit: Commit,
+    context: RunContext,
+    staged: Sequence[WrittenFile] = (),
+) -> Report:
     """Publish a prepared commit of this run, update the catalog, return its report.
 
     The commit may belong to another run, which this one replaces.
 
+    Args:
+        spec: The run's.
+        log: The table's.
+        commit: The commit.
+        context: Keeps the time.
+        staged: Its files, if this process has staged them.
+
     Raises:
         Outdated: The run was given up on before its commit was claimed: the commit was voided.
         WriteFailed: A staged file was gone before it could be published: the commit was voided.
+        CommitConflict: The same of a commit that merges rows, perhaps because another tool replaced
+            files whose rows it had merged.
     """
     with context.phase("publish"):
-        outcome = log.publish(commit)
+        outcome = log.publish(commit, staged)
     if outcome == "voided":
         refuse_fenced(spec, log)
         altered = (
@@ -596,7 +672,9 @@ def finish(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContex
             if log.table
             else ""
         )
-        raise WriteFailed(
+        # A merge is repeated with the files that the table has now.
+        kind = CommitConflict if commit.merges else WriteFailed
+        raise kind(
             f"{spec.extract_table}: staged files of commit {commit.seq} were gone before they "
             f"could be published (deleted, or expired by a lifecycle rule below 14 days){altered}; "
             "the commit was voided, nothing of it is visible, and the next attempt extracts its "

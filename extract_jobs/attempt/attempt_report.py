@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from extract_jobs.attempt.context import RunContext
+from extract_jobs.attempt.merge import Merged
 from extract_jobs.attempt.reuse import Reuse
 from extract_jobs.engine.run_splits import SplitResult
 from extract_jobs.errors import ExtractError, StopRequested
@@ -40,6 +41,7 @@ def attempt_report(
     left_out: int = 0,
     reuse: Reuse | None = None,
     not_reused: str = "",
+    merged: Merged = Merged(),  # noqa: B008 - frozen
 ) -> Report:
     """Return the report of an attempt that is about to commit or has nothing to commit.
 
@@ -51,12 +53,13 @@ def attempt_report(
         read_from: See `TableDescription.read_from`.
         transform: Has the files' schema.
         results: The result of each split.
-        files: What the commit will hold.
+        files: What the commit will hold of what was read.
         source_rows: The source's own count; None if it was not requested.
         reconciled: Whether it was compared.
         left_out: Rows that were not read because their watermark is NULL.
         reuse: What was kept of the last commit.
         not_reused: Why nothing was, if it was asked for.
+        merged: What became of the rows of an Iceberg table.
     """
     kept = reuse.kept if reuse else ()
     return Report(
@@ -87,6 +90,12 @@ def attempt_report(
         kept_ranges=len(kept),
         resumed_splits=len(reuse.staged) if reuse else 0,
         not_reused=not_reused,
+        inserted_rows=merged.inserted,
+        updated_rows=merged.updated,
+        deleted_rows=merged.deleted,
+        rewritten_files=len(merged.files),
+        rewritten_rows=sum(f.rows for f in merged.files),
+        rewritten_bytes=sum(f.staged.size for f in merged.files),
         timings=context.timings,
         versions=versions(),
         read_from=read_from,

@@ -148,7 +148,7 @@ def plan_text(spec: ExtractSpec, seen: Planned) -> str:
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
         ("partitions", partitions),
         *([] if spec.target.is_iceberg else _guessed_facts(seen.transform)),
-        *_retired_facts(seen.retired),
+        *_retired_facts(spec, seen.retired),
         ("state", f"{spec.state_uri} ({last})"),
         *(("change", str(change)) for change in seen.plan.drift.changes),
     ]
@@ -194,7 +194,16 @@ def _read_from_facts(read_from: dict[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _retired_facts(retired: Retired) -> list[tuple[str, str]]:
+def _retired_facts(spec: ExtractSpec, retired: Retired) -> list[tuple[str, str]]:
+    if spec.target.write_mode == "merge":
+        key = ", ".join(spec.columns.key)
+        facts = [("merges", f"rows by {key}; rows of the table with the same key are replaced")]
+        if spec.deletes == "detect":
+            facts.append(
+                ("deletes", f"rows whose {key} is gone from the source, all keys are read")
+            )
+        which = "those that hold such rows, of" if retired.depends else ""
+        return [*facts, ("rewrites", f"{which} {_amount_text(retired.goes)}".strip())]
     if retired.depends:
         text = f"those of {_amount_text(retired.goes)} whose partitions the run writes"
         return [("retires", text)]

@@ -52,6 +52,8 @@ def result_line(report: Report, *, error_follows: bool = False) -> str:
     if report.resumed_splits:
         splits = counted(report.splits, "split")
         rows += f", {report.resumed_splits:,} of {splits} staged by an earlier attempt"
+    if report.merged_text:
+        rows += f" ({report.merged_text})"
     if report.kept_rows:
         rows += f" beside {counted(report.kept_rows, 'row')} that have not changed"
     if report.not_reused and report.not_reused != FIRST_RUN:

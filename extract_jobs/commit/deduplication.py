@@ -90,7 +90,7 @@ class RowKey:
                     "cannot identify rows; nothing was committed. Name columns that are never "
                     "NULL, or accept duplicates with watermark.duplicates: accept"
                 )
-        return _joined(values)
+        return joined(values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ class CommittedRows:
     @classmethod
     def of(cls, key: RowKey, keys: Iterable[pa.Array]) -> CommittedRows:
         """Return the rows of binary keys."""
-        return cls(key, np.sort(np.concatenate([_digests([]), *map(_digests_of, keys)])))
+        return cls(key, np.sort(np.concatenate([digests([]), *map(digests_of, keys)])))
 
     def without(self, batch: pa.RecordBatch, transform: Transform) -> pa.RecordBatch:
         """Return a source batch's rows that are not committed yet.
@@ -122,23 +122,24 @@ class CommittedRows:
         keys = self.key.of_batch(batch, transform)
         if not len(self.digests):
             return batch
-        wanted = _digests_of(keys)
+        wanted = digests_of(keys)
         at = np.searchsorted(self.digests, wanted)
         # A digest above the greatest one is compared with the first, from which it differs.
         known = self.digests[np.where(at < len(self.digests), at, 0)] == wanted
         return batch.filter(pa.array(~known)) if known.any() else batch
 
 
-def _digests_of(keys: pa.Array) -> npt.NDArray[np.bytes_]:
+def digests_of(keys: pa.Array) -> npt.NDArray[np.bytes_]:
     """Return the digest of each binary key, none of which is NULL."""
     parts = [
-        _digests(keys.slice(start, _DIGESTED_ROWS).to_pylist())
+        digests(keys.slice(start, _DIGESTED_ROWS).to_pylist())
         for start in range(0, len(keys), _DIGESTED_ROWS)
     ]
-    return np.concatenate([_digests([]), *parts])
+    return np.concatenate([digests([]), *parts])
 
 
-def _digests(keys: Sequence[bytes]) -> npt.NDArray[np.bytes_]:
+def digests(keys: Sequence[bytes]) -> npt.NDArray[np.bytes_]:
+    """Return the digest of each of some binary keys."""
     joined = b"".join(blake2b(key, digest_size=_DIGEST_BYTES).digest() for key in keys)
     # NumPy ignores trailing zeros in comparisons: for digests of equal length that is exact.
     return np.frombuffer(joined, f"S{_DIGEST_BYTES}")
@@ -169,7 +170,7 @@ def read_keys(
     stream = storage.open(file.staged.uri)
     if stream is None:
         return pa.array([], pa.large_binary())
-    with stream, _reading(file.staged.uri):
+    with stream, reading(file.staged.uri):
         opened = pq.ParquetFile(stream, page_checksum_verification=True)
         file_column = key.file_columns[key.watermark]
         pieces = covered if _is_ordered(opened.schema_arrow, file_column, covered) else ()
@@ -195,11 +196,11 @@ def read_keys(
             values.append(pa.repeat(text, table.num_rows))
         else:
             values.append(table.column(name).combine_chunks())
-    joined = _joined(values)
+    keys = joined(values)
     if pieces:
-        joined = joined.filter(_lies_in(values[key.watermark], pieces))
+        keys = keys.filter(_lies_in(values[key.watermark], pieces))
     # A row without a watermark is in no interval, so it is never read again.
-    return pc.unique(joined.drop_null())
+    return pc.unique(keys.drop_null())
 
 
 def committed_rows(
@@ -215,16 +216,15 @@ def committed_rows(
     with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
         for start in range(0, len(files), _CONCURRENT_READS):
             some = files[start : start + _CONCURRENT_READS]
-            found += pool.map(
-                lambda file: _digests_of(read_keys(file, covered, key, storage)), some
-            )
+            found += pool.map(lambda file: digests_of(read_keys(file, covered, key, storage)), some)
             if sum(map(len, found)) > limit:
                 return None
-    return CommittedRows(key, np.sort(np.concatenate([_digests([]), *found])))
+    return CommittedRows(key, np.sort(np.concatenate([digests([]), *found])))
 
 
 @contextmanager
-def _reading(uri: str) -> Iterator[None]:
+def reading(uri: str) -> Iterator[None]:
+    """Map what Arrow raises while a committed file is read."""
     try:
         yield
     except pa.ArrowException as error:
@@ -235,19 +235,24 @@ def _reading(uri: str) -> Iterator[None]:
         ) from None
 
 
-def _joined(values: Sequence[pa.Array]) -> pa.Array:
+def joined(values: Sequence[pa.Array]) -> pa.Array:
     """Return one binary value per row, different for different rows; NULL where any value is."""
     empty = pa.scalar(b"", pa.large_binary())
     parts = []
     for found in values:
         # Files of a column that was widened have either type, in which 0.1 is spelled differently.
         value = found.cast(pa.float64()) if pa.types.is_floating(found.type) else found
-        text = value if pa.types.is_binary(value.type) else value.cast(pa.string())
+        text = value if _is_binary(value.type) else value.cast(pa.string())
         data = text.cast(pa.large_binary())
         # Each value is preceded by its length, so that different rows give different bytes.
         length = pc.binary_length(data).cast(pa.string()).cast(pa.large_binary())
         parts += [length, pa.scalar(b":", pa.large_binary()), data]
     return pc.binary_join_element_wise(*parts, empty)
+
+
+def _is_binary(data_type: pa.DataType) -> bool:
+    kinds = pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary
+    return any(is_kind(data_type) for is_kind in kinds)
 
 
 def _meets(commit: LiveFiles, covered: Sequence[Interval]) -> bool:

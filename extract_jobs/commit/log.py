@@ -211,8 +211,12 @@ class CommitLog:
         # It is not parsed again: a commit of many files would be there twice.
         return commit if held == raw else Commit.from_bytes(held, uri, commit.seq)
 
-    def publish(self, commit: Commit) -> Outcome:
+    def publish(self, commit: Commit, staged: Sequence[WrittenFile] = ()) -> Outcome:
         """Publish or void a prepared commit. Any number of processes may do so at once.
+
+        Args:
+            commit: The commit.
+            staged: Its files as this process has staged them, if it has: with their footers.
 
         Returns:
             ``published``: every file was seen in place, by this process or another one.
@@ -229,7 +233,7 @@ class CommitLog:
             if (
                 self._claims().stands(commit)
                 and all(each(self.target.complete, [f.staged for f in commit.files]))
-                and self._switch(commit)
+                and self._switch(commit, staged)
             ) or self._has_snapshot(commit):
                 wanted = "published"
             record = {"outcome": wanted, "commit_id": commit.commit_id}
@@ -253,7 +257,7 @@ class CommitLog:
             what = error if isinstance(error, ExtractError) else type(error).__name__
             logger.warning("the newest commit's number was not written down: %s", what)
 
-    def _switch(self, commit: Commit) -> bool:
+    def _switch(self, commit: Commit, staged: Sequence[WrittenFile] = ()) -> bool:
         """Make readers see a commit whose files are in place, instead of what it retires.
 
         Returns:
@@ -265,6 +269,7 @@ class CommitLog:
             self.target.delete_all(commit.retire)
             return True
         assert commit.iceberg is not None
+        footers = {file.staged.token: file.footer for file in staged}
         # Retired files belong to older snapshots.
         return self.table.publish(
             TableCommit(
@@ -272,9 +277,12 @@ class CommitLog:
                 commit_id=commit.commit_id,
                 parent=commit.parent,
                 overwrite=commit.overwrites,
-                files=commit.files,
+                files=tuple(
+                    replace(file, footer=footers.get(file.staged.token)) for file in commit.files
+                ),
                 replaces=commit.replaces,
                 layout=Layout.from_json(commit.iceberg),
+                removes=commit.retire if commit.merges else (),
                 summary={
                     "extract-jobs.run-id": commit.run_id,
                     "extract-jobs.source": commit.table_id,
@@ -420,6 +428,7 @@ def next_commit(
     overwrite: bool,
     log: CommitLog,
     within: Sequence[Interval] | None = None,
+    removes: Sequence[str] = (),
     **fields: Any,
 ) -> Commit:
     """Return a commit on top of ``base``; what it retires comes from the log, never from a listing.
@@ -430,6 +439,7 @@ def next_commit(
         overwrite: Whether it replaces every live file, whatever ``replaces`` says.
         log: Where the live files are read from.
         within: If given, only files whose commits may hold rows in these intervals are replaced.
+        removes: Files of the table that it replaces besides, whoever wrote them.
         **fields: The remaining fields of `Commit`.
     """
     seq = base.seq + 1
@@ -438,7 +448,7 @@ def next_commit(
         seq=seq,
         parent=parent.seq if parent else 0,
         live_since=seq if overwrite or parent is None else parent.live_since,
-        retire=(),
+        retire=tuple(removes),
         **fields,
     )
     if parent and (overwrite or replaces):

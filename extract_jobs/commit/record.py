@@ -75,6 +75,9 @@ class Commit:
         iceberg: JSON of the `Layout` of its Iceberg table; None if the target is a folder of
             Parquet files.
         replaces: Partitions of an Iceberg table that the commit replaces.
+        key: Columns of an Iceberg table that no two of its rows share the values of; empty if that
+            is not known. Unless it replaces all files, the commit merges: it removes the files
+            that it retires, by their locations.
     """
 
     commit_id: str
@@ -103,6 +106,7 @@ class Commit:
     keeps_retired: bool = False
     iceberg: dict[str, Any] | None = None
     replaces: tuple[dict[str, str | None], ...] = ()
+    key: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Return the record as it is stored: JSON, by gzip if it is large."""
@@ -112,6 +116,8 @@ class Commit:
             del data["keeps_retired"]  # versions that do not know it can read the record
         if self.iceberg is None:  # older versions refuse keys that they do not know
             del data["iceberg"], data["replaces"]
+        if not self.key:
+            del data["key"]
         raw = json.dumps(data, ensure_ascii=False, default=list).encode()
         return raw if len(raw) < _COMPRESSED_FROM else gzip.compress(raw, 6, mtime=0)
 
@@ -135,23 +141,30 @@ class Commit:
         return self.live_since == self.seq
 
     @property
+    def merges(self) -> bool:
+        """Whether it replaces some rows by their key."""
+        return bool(self.key) and not self.overwrites
+
+    @property
     def rows(self) -> int:
-        """Rows of its files, and of files of earlier commits that it kept as unchanged."""
-        return sum(file.rows for file in self.files) + self._kept("kept_rows")
+        """Rows that its run read or kept as unchanged; not those that it rewrote beside others."""
+        return sum(file.rows for file in self.files) + self._more("rows")
 
     @property
     def size(self) -> int:
         """Bytes of the same files."""
-        return sum(file.staged.size for file in self.files) + self._kept("kept_bytes")
+        return sum(file.staged.size for file in self.files) + self._more("bytes")
 
     @property
     def file_count(self) -> int:
         """Number of the same files."""
-        return len(self.files) + self._kept("kept_files")
+        return len(self.files) + self._more("files")
 
-    def _kept(self, name: str) -> int:
-        found = self.report.get(name)
-        return found if isinstance(found, int) else 0
+    def _more(self, of: str) -> int:
+        kept, rewritten = self.report.get(f"kept_{of}"), self.report.get(f"rewritten_{of}")
+        return (kept if isinstance(kept, int) else 0) - (
+            rewritten if isinstance(rewritten, int) else 0
+        )
 
     @property
     def holds_increments(self) -> bool:

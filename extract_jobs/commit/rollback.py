@@ -108,10 +108,21 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
 
 _TAKEN = (
     "table_id", "target_uri", "fingerprint", "watermark", "schema", "watermark_column", "covered",
-    "increments", "partition_by", "columns", "objects", "source_columns", "position",
+    "increments", "partition_by", "columns", "objects", "source_columns", "position", "key",
 )  # fmt: skip
 """What the new commit takes from the earlier one."""
-_KEPT_NOTHING = dict.fromkeys(("kept_rows", "kept_bytes", "kept_files", "kept_ranges"), 0)
+_KEPT_NOTHING = dict.fromkeys(
+    (
+        "kept_rows",
+        "kept_bytes",
+        "kept_files",
+        "kept_ranges",
+        "rewritten_rows",
+        "rewritten_bytes",
+        "rewritten_files",
+    ),
+    0,
+)
 """Every file of the new commit is its own, also those that the earlier one kept as unchanged."""
 
 

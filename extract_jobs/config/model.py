@@ -19,9 +19,11 @@ from extract_jobs.config.worker_sizes import (
 )
 from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.parts import (
+    DELETES_ABOUT,
     ENGINE_ABOUT,
     REUSE_ABOUT,
     ColumnsSpec,
+    Deletes,
     JobType,
     LossyTypes,
     Reuse,
@@ -202,6 +204,7 @@ class TableConfig(SpecPart):
         "evolve", description="For every kind of change, or for each."
     )
     reuse: Reuse = Field("never", description=REUSE_ABOUT)
+    deletes: Deletes = Field("ignore", description=DELETES_ABOUT)
     keep_retired: Duration | None = Field(
         None,
         description="How long files that a run replaces are kept for extract-jobs rollback, and "

@@ -39,7 +39,12 @@ def scratch_overrides(place: str) -> dict[str, Any]:
 
 def sample_overrides() -> dict[str, Any]:
     """Return the overrides for a sample of a table's rows: each run replaces the last one."""
-    return {"mode": "full", "watermark": None, "target": {"write_mode": "overwrite"}}
+    return {
+        "mode": "full",
+        "watermark": None,
+        "deletes": "ignore",
+        "target": {"write_mode": "overwrite"},
+    }
 
 
 def shared_rows(overrides: Mapping[str, Any], tables: Sequence[str]) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from extract_jobs import errors
 from extract_jobs.commit.deduplication import CommittedRows
+from extract_jobs.commit.merge_keys import KeyCollector, Keys, MergeKey
 from extract_jobs.engine.value_limit import ValueLimit
 from extract_jobs.errors import ExtractError
 from extract_jobs.parquet.writer import PartitionedWriter
@@ -49,6 +50,7 @@ class SplitResult:
         rejected_rows: Rows that did not parse and that the source set aside; not in ``rows``.
         greatest: Greatest value of the watermark column, where the task follows it.
         truncated: Number of timestamps that lost their digits below microseconds, by column.
+        keys: Of the rows, where they are merged.
     """
 
     index: int
@@ -60,6 +62,7 @@ class SplitResult:
     rejected_rows: int = 0
     greatest: WatermarkValue | None = None
     truncated: dict[str, int] = field(default_factory=dict)
+    keys: Keys | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class SplitTask:
         committed: Rows that are already committed and are not written again; None for none.
         spill_folder: Where rows wait on a worker's disk; None is its folder for temporary files.
         value_limit: Maximum size of a value; None for any size.
+        key: What rows are merged by; None if they are not.
     """
 
     reader: Reader | DataFrameReader | None
@@ -110,6 +114,7 @@ class SplitTask:
     committed: CommittedRows | None = None
     spill_folder: str | None = None
     value_limit: ValueLimit | None = None
+    key: MergeKey | None = None
 
     def stage(
         self,
@@ -155,6 +160,7 @@ class SplitTask:
         """
         rows = nulls = repeated = 0
         greatest: Any = None
+        collector = KeyCollector(self.key) if self.key else None
         for batch in batches:
             if self.value_limit:
                 self.value_limit.check(batch, split)
@@ -162,6 +168,8 @@ class SplitTask:
             if self.committed:
                 fresh = self.committed.without(batch, self.transform)
                 repeated += batch.num_rows - fresh.num_rows
+            if collector:
+                collector.add(batch, self.transform)
             writer.write(fresh)
             rows += batch.num_rows
             if self.watermark_column:
@@ -172,7 +180,10 @@ class SplitTask:
         value = None
         if self.follows and greatest is not None:
             value = watermark_value(self.follows, greatest)
-        return SplitResult(split.index, rows, (), dict(nulled()), nulls, repeated, greatest=value)
+        return SplitResult(
+            split.index, rows, (), dict(nulled()), nulls, repeated,
+            greatest=value, keys=collector.keys() if collector else None,
+        )  # fmt: skip
 
     @contextmanager
     def open_writer(self, index: int) -> Iterator[PartitionedWriter]:

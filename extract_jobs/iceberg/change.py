@@ -11,6 +11,8 @@ DATA_FOLDER = "data"
 """Folder of a table's Parquet files, below its location."""
 METADATA_FOLDER = "metadata"
 """Folder of what describes them, below the table's location."""
+FIELD_ID = b"PARQUET:field_id"
+"""Key of an Arrow field's metadata that pyarrow writes as the Parquet field's id."""
 
 _TRANSFORMS = ("identity", "year", "month", "day", "hour")
 
@@ -67,6 +69,7 @@ class TableCommit:
         files: The files that it adds; all are in place.
         replaces: The partitions that it replaces, as `WrittenFile.partition` has them.
         layout: Columns and partitions.
+        removes: Files that it removes besides.
         summary: What the snapshot's summary says besides.
     """
 
@@ -78,3 +81,4 @@ class TableCommit:
     replaces: tuple[dict[str, str | None], ...]
     layout: Layout
     summary: dict[str, str]
+    removes: tuple[str, ...] = ()

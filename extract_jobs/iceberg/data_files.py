@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from pyiceberg.io.pyarrow import (
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
+from pyiceberg.types import StringType
 
 from extract_jobs.errors import WriteFailed
-from extract_jobs.iceberg.change import Layout
+from extract_jobs.iceberg.change import FIELD_ID, Layout
 from extract_jobs.iceberg.partitions import record_of
 from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import OpenStorage, WrittenFile
@@ -43,7 +44,7 @@ def data_files(
     properties: dict[str, str],
     open_storage: OpenStorage,
 ) -> Iterator[DataFile]:
-    """Yield the entry of each file; footers are read, several at a time.
+    """Yield the entry of each file; footers that are not known are read, several at a time.
 
     Args:
         files: Files that are in place.
@@ -59,7 +60,7 @@ def data_files(
     plan, paths = compute_statistics_plan(schema, properties), parquet_path_to_id_mapping(schema)
 
     def entry(file: WrittenFile) -> DataFile:
-        footer = _footer(file.staged.uri, open_storage)
+        footer = file.footer or _footer(file.staged.uri, open_storage)
         return DataFile.from_args(
             content=DataFileContent.DATA,
             file_path=location(file.staged.uri),
@@ -97,6 +98,11 @@ def _statistics(
 
     A column without statistics in some row group (floats, and wide values) has its sizes alone.
     """
+    paths = _ids(footer) or paths
+    none = MetricsMode(MetricModeTypes.NONE)
+    # Files that are written again may have columns that have left the table.
+    gone = {i: StatisticsCollector(i, StringType(), none, "") for i in paths.values()}
+    plan = {**gone, **plan}
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     unknown = {
         paths[column.path_in_schema]
@@ -104,7 +110,6 @@ def _statistics(
         for column in map(group.column, range(group.num_columns))
         if not column.is_stats_set
     }
-    none = MetricsMode(MetricModeTypes.NONE)
     modes = {i: _with_mode(c, none) if i in unknown else c for i, c in plan.items()}
     try:
         found = data_file_statistics_from_parquet_metadata(footer, modes, paths)
@@ -113,6 +118,28 @@ def _statistics(
         modes = {i: c if i in unknown else _with_mode(c, counts) for i, c in modes.items()}
         found = data_file_statistics_from_parquet_metadata(footer, modes, paths)
     return dict(found.to_serialized_dict())
+
+
+def _ids(footer: pq.FileMetaData) -> dict[str, int] | None:
+    """Return the id of each Parquet column by its path; None if the file has no ids."""
+    found = list(_leaf_ids(footer.schema.to_arrow_schema()))
+    paths = [footer.schema.column(number).path for number in range(footer.num_columns)]
+    if len(found) != len(paths) or None in found:
+        return None
+    return {path: int(number) for path, number in zip(paths, found, strict=True) if number}
+
+
+def _leaf_ids(fields: Iterable[pa.Field]) -> Iterator[bytes | None]:
+    for field in fields:
+        kind = field.type
+        if pa.types.is_struct(kind):
+            yield from _leaf_ids(kind)
+        elif pa.types.is_map(kind):
+            yield from _leaf_ids([kind.key_field, kind.item_field])
+        elif pa.types.is_nested(kind):
+            yield from _leaf_ids([kind.value_field])
+        else:
+            yield (field.metadata or {}).get(FIELD_ID)
 
 
 def _with_mode(collector: StatisticsCollector, mode: MetricsMode) -> StatisticsCollector:

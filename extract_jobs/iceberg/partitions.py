@@ -100,3 +100,31 @@ def _value(text: str, transform: str, kind: IcebergType) -> Any:
 
 def _since_epoch(text: str, unit: str) -> int:
     return int(np.array(text, f"datetime64[{unit}]").astype(np.int64))
+
+
+def partition_of(record: Record, layout: Layout, schema: Schema) -> dict[str, str | None]:
+    """Return the partition of a file of another tool, as `record_of` reads it."""
+    return {
+        field["name"]: None
+        if record[position] is None
+        else _text(
+            record[position], field["transform"], schema.find_field(field["source-id"]).field_type
+        )
+        for position, field in enumerate(layout.partitions)
+    }
+
+
+def _text(value: Any, transform: str, kind: IcebergType) -> str:
+    if transform != "identity":
+        return _since(value, _UNITS[transform]).replace("T", "-")
+    if isinstance(kind, DateType):
+        return _since(value, "D")
+    if isinstance(kind, TimestampType | TimestamptzType):
+        return _since(value, "us").replace("T", " ")
+    if isinstance(kind, BooleanType):
+        return "true" if value else "false"
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+
+
+def _since(value: int, unit: str) -> str:
+    return str(np.array(value, np.int64).astype(f"datetime64[{unit}]"))

@@ -21,9 +21,7 @@ from pyiceberg.types import (
 )
 
 from extract_jobs.errors import ConfigError
-
-FIELD_ID = b"PARQUET:field_id"
-"""Key of an Arrow field's metadata that pyarrow writes as the Parquet field's id."""
+from extract_jobs.iceberg.change import FIELD_ID
 
 
 def schema_with_ids(

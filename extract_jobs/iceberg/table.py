@@ -97,7 +97,7 @@ class IcebergTable:
         source_names: dict[str, str],
         parent: int,
         overwrite: bool,
-        replaces_partitions: bool,
+        replaces_some: bool,
         known: Collection[str],
         last: Layout | None,
         is_in_log: Callable[[int], bool],
@@ -110,7 +110,7 @@ class IcebergTable:
             source_names: For each source column, its name in the files.
             parent: The last published commit; 0 for none.
             overwrite: Whether the run replaces every row.
-            replaces_partitions: Whether it replaces whole partitions.
+            replaces_some: Whether it replaces some partitions or rows.
             known: Columns of the last commit's files.
             last: Columns and partitions after the last commit; None before the first.
             is_in_log: Returns whether the log has a commit with that position.
@@ -143,7 +143,7 @@ class IcebergTable:
         )
         if table is not None and not overwrite:
             self._check_altered(table, layout, known, last or layout)
-            if replaces_partitions:
+            if replaces_some:
                 self._check_specs(table)
         return layout
 
@@ -168,7 +168,9 @@ class IcebergTable:
             self._check(table, parent=commit.parent, overwrite=commit.overwrite)
             if table is not None and _has(table, commit.seq, commit.commit_id):
                 return True
-            if table is not None and not _fits(table, commit):
+            with catalog_errors(self.catalog, "reading"):
+                fits = table is None or _fits(table, commit)
+            if not fits:
                 return False
             if self._commit(catalog, table, commit):
                 return True
@@ -270,7 +272,7 @@ class IcebergTable:
             there = {file.file_path for _, files in live for file in files}
         if (
             _file_count(manifests) != len(there)
-            or _has_deletes(manifests)
+            or has_delete_files(manifests)
             or there != {location(file.staged.uri) for file in files}
         ):
             raise ConfigError(
@@ -535,7 +537,7 @@ class IcebergTable:
     def _add_snapshot(self, transaction: Transaction, commit: TableCommit) -> None:
         from pyiceberg.table.snapshots import Operation
 
-        from extract_jobs.iceberg.data_files import data_files
+        from extract_jobs.iceberg.data_files import data_files, location
         from extract_jobs.iceberg.partitions import record_of
         from extract_jobs.iceberg.snapshots import Append, Replacement
 
@@ -547,13 +549,14 @@ class IcebergTable:
             SEQ: str(commit.seq),
         }
         goes = []
-        if commit.overwrite or commit.replaces:
+        if commit.overwrite or commit.replaces or commit.removes:
             records = {record_of(p, commit.layout, schema) for p in commit.replaces}
+            removed = set(map(location, commit.removes))
             goes = [
                 (file, manifest)
                 for manifest, files in _live(transaction._table)  # noqa: SLF001
                 for file in files
-                if commit.overwrite or file.partition in records
+                if commit.overwrite or file.partition in records or file.file_path in removed
             ]
         kind, name = (Replacement, "OVERWRITE") if goes else (Append, "APPEND")
         with kind(
@@ -645,9 +648,23 @@ def _fits(table: Table, commit: TableCommit) -> bool:
     fields = table.metadata.spec().fields
     found = [(f.source_id, str(f.transform), f.name) for f in fields]
     wanted = [(p["source-id"], p["transform"], p["name"]) for p in commit.layout.partitions]
-    if commit.replaces and _other_specs(table):
+    if (commit.replaces or commit.removes) and _other_specs(table):
+        return False
+    if commit.removes and not _holds(table, commit.removes):
         return False
     return schema_fits and (commit.overwrite or found == wanted)
+
+
+def _holds(table: Table, wanted: Iterable[str]) -> bool:
+    """Return whether a table still has some files, and all of their rows."""
+    from extract_jobs.iceberg.data_files import location
+
+    snapshot = table.current_snapshot()
+    manifests = [] if snapshot is None else snapshot.manifests(table.io)
+    if has_delete_files(manifests):
+        return False
+    there = {file.file_path for _, files in live_files(manifests, table.io) for file in files}
+    return there.issuperset(map(location, wanted))
 
 
 def _is_unaltered(table: Table, commit: TableCommit) -> bool:
@@ -716,7 +733,8 @@ def _file_count(manifests: Iterable[ManifestFile]) -> int:
     )
 
 
-def _has_deletes(manifests: Iterable[ManifestFile]) -> bool:
+def has_delete_files(manifests: Iterable[ManifestFile]) -> bool:
+    """Return whether some of the rows of data files are deleted by other files."""
     from pyiceberg.manifest import ManifestContent
 
     return any(manifest.content == ManifestContent.DELETES for manifest in manifests)

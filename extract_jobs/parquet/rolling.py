@@ -280,5 +280,6 @@ class RollingFiles:
         self._add(staged, file, values)
 
     def _add(self, staged: StagedFile, file: ParquetFile, values: Values) -> None:
-        self.finished.append(WrittenFile(staged, file.rows, values))
+        footer = file.footers[0] if self._target.is_iceberg else None
+        self.finished.append(WrittenFile(staged, file.rows, values, footer))
         self._finished_bytes += staged.size

@@ -200,7 +200,9 @@ class Comparison:
         spec, found = self.spec, dict[str, str]()
         if spec.target.write_mode == "overwrite_partitions":
             found = {f.column: "target.partition_by" for f in partition_fields(spec) if f.column}
-        elif self.beside and spec.watermark and spec.watermark.duplicates == "refuse":
+        elif spec.target.write_mode == "merge" or (
+            self.beside and spec.watermark and spec.watermark.duplicates == "refuse"
+        ):
             found = dict.fromkeys(spec.columns.key, "columns.key")
         return {spec.columns.rename.get(name, name): where for name, where in found.items()}
 

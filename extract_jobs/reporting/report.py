@@ -77,6 +77,9 @@ class Report(BaseModel):
     and ``kept_files`` are what a full extract kept of the last commit because it has not changed
     (``reuse: auto``), in ``kept_ranges`` beside the ``splits`` that were read, and ``not_reused``
     is why it kept nothing; ``resumed_splits`` of the ``splits`` were read by an earlier attempt;
+    of merged ``rows``, ``inserted_rows`` have new keys and ``updated_rows`` replaced a row;
+    ``deleted_rows`` were gone from the source; rows beside those were written again, which
+    ``rewritten_rows``, ``rewritten_bytes`` and ``rewritten_files`` count alone;
     ``repeated_rows`` were read and not written, because they are committed already;
     ``rejected_rows`` did not parse and were set aside below the state's ``rejected`` folder;
     ``null_watermark_rows`` were extracted by a full extract or a first run, and are what an
@@ -132,6 +135,12 @@ class Report(BaseModel):
     kept_ranges: int = 0
     resumed_splits: int = 0
     not_reused: str = ""
+    inserted_rows: int = 0
+    updated_rows: int = 0
+    deleted_rows: int = 0
+    rewritten_files: int = 0
+    rewritten_rows: int = 0
+    rewritten_bytes: int = 0
     cut_to_microseconds: dict[str, int] = {}
     timings: dict[str, float] = {}
     commit_seq: int | None = None
@@ -157,6 +166,17 @@ class Report(BaseModel):
     def table_files(self) -> int:
         """Number of the same files."""
         return self.files + self.kept_files
+
+    @property
+    def merged_text(self) -> str:
+        """What was merged, in words; empty if nothing was."""
+        counts = [
+            (self.inserted_rows, "inserted"),
+            (self.updated_rows, "updated"),
+            (self.deleted_rows, "deleted"),
+            (self.rewritten_rows, "written again beside them"),
+        ]
+        return ", ".join(f"{count:,} {what}" for count, what in counts if count)
 
     @field_validator("schema_changes", mode="before")
     @classmethod
@@ -192,6 +212,7 @@ class Report(BaseModel):
                 ("rows", f"{self.rows:,}"),
                 ("rows kept", f"{self.kept_rows:,}" if self.kept_rows else None),
                 ("nothing kept", self.not_reused or None),
+                ("merged", self.merged_text or None),
                 ("bytes", f"{self.bytes:,}"),
                 ("files", self.files),
                 ("source rows", None if self.source_rows is None else f"{self.source_rows:,}"),

@@ -190,6 +190,20 @@ class JointSnapshot(Snapshot, Protocol):
         """
 
 
+@runtime_checkable
+class KeyedSnapshot(Snapshot, Protocol):
+    """A snapshot in which some columns of all rows can be read besides the request."""
+
+    def every_row(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield some of the request's columns of all rows, whatever its interval is.
+
+        In one statement, on one connection.
+
+        Raises:
+            ExtractError: As `Reader.read`.
+        """
+
+
 @dataclass(frozen=True, order=True)
 class PageSpan:
     """A range of pages.

@@ -38,7 +38,8 @@ class ExtractSpec(SpecFields):
     def _default_write_mode(cls, data: Any) -> Any:
         """Set the default: running a full extract twice must not store the table twice.
 
-        With partitions from the run it is a series of snapshots, and earlier ones stay.
+        With partitions from the run it is a series of snapshots, and earlier ones stay. Of an
+        Iceberg table, to merge all rows of the source is to replace the table.
         """
         if not isinstance(data, dict) or not isinstance(data.get("target"), dict | TargetSpec):
             return data
@@ -48,6 +49,9 @@ class ExtractSpec(SpecFields):
         if target.get("write_mode") is None:
             chosen = default_write_mode(data.get("mode", "full"), target.get("partition_by") or ())
             target = {**target, "write_mode": chosen}
+        merges = (target.get("write_mode"), target.get("format")) == ("merge", "iceberg")
+        if merges and data.get("mode", "full") == "full":
+            target = {**target, "write_mode": "overwrite"}
         return {**data, "target": target}
 
     @model_validator(mode="after")

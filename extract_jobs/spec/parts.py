@@ -203,10 +203,11 @@ class TargetSpec(SpecPart):
         "extract-jobs[iceberg].",
     )
     partition_by: tuple[Name, ...] = ()
-    write_mode: Literal["append", "overwrite", "overwrite_partitions"] | None = Field(
+    write_mode: Literal["append", "overwrite", "overwrite_partitions", "merge"] | None = Field(
         None,
         description="append adds to what is there; overwrite replaces it when published; "
-        "overwrite_partitions replaces the partitions that the run covers. Default: append in mode "
+        "overwrite_partitions replaces the partitions that the run covers; merge, of an Iceberg "
+        "table, replaces rows by columns.key, and all rows in mode full. Default: append in mode "
         "incremental; in mode full overwrite_partitions where partition_by has extract_date or "
         "run_id, so that earlier runs stay, and overwrite elsewhere.",
     )
@@ -268,6 +269,12 @@ REUSE_ABOUT = (
 LossyTypes = Literal["refuse", "null", "string"]
 """What becomes of values that have no faithful form."""
 
+Deletes = Literal["ignore", "detect"]
+DELETES_ABOUT = (
+    "detect: a run with write_mode merge reads the keys of all rows of the source too, and deletes "
+    "the rows whose keys are gone. PostgreSQL and SQLite."
+)
+
 
 class SpecFields(SpecPart):
     """Every field of `ExtractSpec`, before the rules between them are checked."""
@@ -293,6 +300,7 @@ class SpecFields(SpecPart):
     target: TargetSpec
     on_schema_change: SchemaChangeSpec | SchemaPolicy = "evolve"
     reuse: Reuse = Field("never", description=REUSE_ABOUT)
+    deletes: Deletes = Field("ignore", description=DELETES_ABOUT)
     keep_retired: Duration | None = None
     spill_folder: Name | None = None
     on_empty: Literal["schema_file", "nothing"] = "schema_file"

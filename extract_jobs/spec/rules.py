@@ -35,6 +35,7 @@ def broken_rules(spec: SpecFields) -> Iterator[str]:
     yield from _catalog_problems(spec)
     yield from _keeping_problems(spec)
     yield from _iceberg_problems(spec)
+    yield from _merge_problems(spec)
     wrong = connection_problem(spec.source_type, spec.connection)
     if wrong:
         yield f"connection: {wrong}"
@@ -81,6 +82,37 @@ def _iceberg_problems(spec: SpecFields) -> Iterator[str]:
                 f"target.partition_by has {other} and {text}: in an Iceberg table, one of them is "
                 "enough, since readers derive the coarser one"
             )
+
+
+_KEYED = ("postgres", "sqlite")
+"""Types of sources that can read the keys of all rows in the snapshot of an increment."""
+
+
+def _merge_problems(spec: SpecFields) -> Iterator[str]:
+    """Yield what rows cannot be merged by, and where deletes cannot be found."""
+    merges, detects = spec.target.write_mode == "merge", spec.deletes == "detect"
+    if merges and not spec.target.is_iceberg:
+        yield (
+            "target.write_mode merge needs target.format: iceberg: rows of a folder of Parquet "
+            "files cannot be replaced at one instant"
+        )
+    if merges and not spec.columns.key:
+        yield "target.write_mode merge needs columns.key, the source's own key"
+    if merges and spec.source_type == "files":
+        yield "target.write_mode merge is not for files: nothing orders the versions of a row"
+    if not detects:
+        return
+    if not spec.target.is_iceberg:
+        yield "deletes: detect needs target.format: iceberg"
+    elif spec.mode == "incremental" and not merges:
+        yield "deletes: detect needs target.write_mode: merge"
+    elif spec.mode == "full" and spec.target.write_mode != "overwrite":
+        yield "deletes: detect needs target.write_mode: merge, or overwrite with mode full"
+    if spec.source_type not in _KEYED:
+        yield (
+            f"deletes: detect is for sources of type {' and '.join(_KEYED)}, where keys are read "
+            f"in the snapshot of the increment; this one is of type {spec.source_type}"
+        )
 
 
 def _mode_problems(spec: SpecFields) -> Iterator[str]:

@@ -7,7 +7,7 @@ target and state may live in different places.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import IO, Any, Protocol
 from urllib.parse import quote
@@ -72,11 +72,13 @@ class WrittenFile:
         staged: The file.
         rows: Rows in its footer.
         partition: Partition field to value, in path order; None is the NULL partition.
+        footer: Parquet's own, as the writer left it; not in records.
     """
 
     staged: StagedFile
     rows: int
     partition: dict[str, str | None]
+    footer: Any = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form kept in a commit record."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 from uuid import uuid4
 
 import pytest
@@ -16,7 +17,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 
 from infra.local.emulator import Emulator
-from tests.support.crash import ROWS, Driver, Lake, Story, killable
+from tests.support.crash import ROWS, Driver, Ended, Lake, Story, killable
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.iceberg import glue_catalog
 from tests.support.postgres import Server
@@ -33,8 +34,14 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
         yield driver
 
 
+GONE = 5
+"""The second of two runs that merge does not see this row."""
+
+
 class IcebergStory(Story):
     """One Iceberg table, extracted through the proxy or directly."""
+
+    rows: ClassVar = ROWS
 
     def __init__(
         self, driver: Driver, server: Server, lake: Lake, write_mode: str, proxy: FaultProxy | None
@@ -45,6 +52,10 @@ class IcebergStory(Story):
             where |= {"type": "sqlite", "path": f"{lake.uri}/catalog.db"}
         self.where = where
         self.target |= {"format": "iceberg", "catalog": where}
+
+    def every_state(self) -> list[list[int]]:
+        """Return the rows that a reader may see."""
+        return [self.rows]
 
     def catalog(self) -> Catalog:
         if not self.lake.environment:
@@ -57,15 +68,14 @@ class IcebergStory(Story):
         # In a folder everything but Parquet counts as staged; Iceberg's metadata is checked below.
         assert [uri for uri in self.lake.staged() if "/metadata/" not in uri] == [], context
         table = self.catalog().load_table((self.where["database"], "t"))
-        assert sorted(table.scan().to_arrow().column("id").to_pylist()) == ROWS, context
+        assert sorted(table.scan().to_arrow().column("id").to_pylist()) == self.rows, context
         named = {
             table.metadata_location,
             *(one.metadata_file for one in table.metadata.metadata_log),
         }
         for snapshot in table.metadata.snapshots:
-            assert len(table.scan(snapshot_id=snapshot.snapshot_id).to_arrow()) == len(ROWS), (
-                context
-            )
+            found = table.scan(snapshot_id=snapshot.snapshot_id).to_arrow()
+            assert sorted(found.column("id").to_pylist()) in self.every_state(), context
             named.add(snapshot.manifest_list)
             for manifest in snapshot.manifests(table.io):
                 named.add(manifest.manifest_path)
@@ -75,23 +85,47 @@ class IcebergStory(Story):
         assert there == named, context
 
 
+class MergeStory(IcebergStory):
+    """Two runs: the second adds rows, replaces some, and deletes one."""
+
+    rows: ClassVar = [row for row in ROWS if row != GONE]
+
+    def every_state(self) -> list[list[int]]:
+        return [self.rows, [row for row in ROWS if row <= 30]]
+
+    def extract(
+        self, run_id: str, attempt: int = 1, *, faulty: bool = False, **more: object
+    ) -> Ended:
+        first = run_id == "first"
+        self.more = {
+            "mode": "incremental", "columns": {"key": ["id"]}, "deletes": "detect",
+            "watermark": {"column": "id", "lag": 5} | ({"upper": 30} if first else {}),
+            "where": None if first else f"id <> {GONE}",
+        }  # fmt: skip
+        return super().extract(run_id, attempt, faulty=faulty, **more)
+
+
 def stories(
     driver: Driver, server: Server, base: str, environment: dict[str, str], write_mode: str,
     proxy: FaultProxy | None,
 ) -> Iterator[IcebergStory]:  # fmt: skip
-    """Yield fresh tables; where they are overwritten, one that holds a commit already."""
+    """Yield fresh tables; where rows are replaced, one that holds a commit already."""
     while True:
-        story = IcebergStory(
+        kind = MergeStory if write_mode == "merge" else IcebergStory
+        story = kind(
             driver, server, Lake(f"{base}/t{uuid4().hex[:12]}", environment), write_mode, proxy
         )
-        if write_mode == "overwrite":
+        if write_mode != "append":
             assert story.extract("first").exit == 0
         yield story
 
 
 @pytest.mark.parametrize(
     ("fault", "write_mode"),
-    [("kill_after", "overwrite"), *([("kill_before", "append")] if EXHAUSTIVE else [])],
+    [
+        ("kill_after", "overwrite"),
+        *([("kill_before", "append"), ("kill_after", "merge")] if EXHAUSTIVE else []),
+    ],
 )
 def test_s3_and_glue_every_call(
     driver: Driver, database: Server, ministack: Emulator, proxy: FaultProxy, bucket: str,
@@ -116,7 +150,7 @@ def test_s3_and_glue_every_call(
         story.assert_whole(context)
 
 
-@pytest.mark.parametrize(("sign", "write_mode"), [(-1, "append"), (1, "overwrite")])
+@pytest.mark.parametrize(("sign", "write_mode"), [(-1, "append"), (1, "overwrite"), (1, "merge")])
 def test_local_every_call(
     driver: Driver, database: Server, tmp_path: Path, write_mode: str, sign: int
 ) -> None:
@@ -124,7 +158,7 @@ def test_local_every_call(
     count = tmp_path / "count"
     assert next(fresh).extract("r", kill_call=0, count_to=str(count)).exit == 0
     calls = int(count.read_text())
-    for number in sample(range(1, calls + 1), 4):
+    for number in sample(range(1, calls + 1), 3):
         context = f"killed {'before' if sign > 0 else 'after'} call {number} of {calls}"
         story = next(fresh)
         ended = story.extract("r", kill_call=number * sign)

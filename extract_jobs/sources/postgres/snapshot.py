@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import psycopg
+import pyarrow as pa
 
 from extract_jobs.errors import (
     ConfigError,
@@ -166,6 +168,10 @@ class PostgresSnapshot:
             return PostgresPages(self._opened, self.reader, key, parts, key.tables)
         # Not from within the handler: the original may quote rows.
         raise failure
+
+    def every_row(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Read all rows. See `extract_jobs.sources.KeyedSnapshot.every_row`."""
+        return replace(self.reader.only(columns), interval=None).read(Split(0))
 
     def count(self) -> int:
         """Count the request's rows with exactly the same predicate.

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
 
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources.splits import Split, split_count
@@ -106,6 +110,10 @@ class SqliteSnapshot:
         if found.rowid is not None:
             return found.rowid
         return found.relation.column(found.key[0]) if found.key else None
+
+    def every_row(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Read all rows. See `extract_jobs.sources.KeyedSnapshot.every_row`."""
+        return replace(self.reader.only(columns), interval=None).read(Split(0))
 
     def count(self) -> int:
         """Count the request's rows in this snapshot, under the same predicate."""
