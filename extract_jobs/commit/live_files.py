@@ -151,7 +151,7 @@ class LiveFilesLog:
         return _LiveParts(
             span,
             {self._absolute(uri, commit.target_uri) for uri in retired},
-            (LiveFiles(commit.seq, commit.interval, files),),
+            (LiveFiles(commit.seq, commit.held_interval, files),),
         )
 
     def of_list(self, seq: int, commit: Commit) -> Part | None:

@@ -146,6 +146,11 @@ class Commit:
         return bool(self.key) and not self.overwrites
 
     @property
+    def held_interval(self) -> dict[str, Any] | None:
+        """JSON of the interval that its files hold rows of; None if they may hold any."""
+        return None if self.merges else self.interval
+
+    @property
     def rows(self) -> int:
         """Rows that its run read or kept as unchanged; not those that it rewrote beside others."""
         return sum(file.rows for file in self.files) + self._more("rows")

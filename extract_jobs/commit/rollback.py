@@ -72,7 +72,7 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
     log.check_target(wanted)
     live = list(log.live(wanted))
     for at, files in ((wanted, live), (base.published, list(log.live(base.published)))):
-        if len({str(one.interval) for one in files}) > 1:
+        if len({str(one.interval) for one in files}) > 1 or (at and at.merges):
             raise ConfigError(
                 f"the files of commit {at.seq if at else 0} hold several intervals, of increments: "
                 "only a table whose runs replace it, or its partitions, can be rolled back. To "

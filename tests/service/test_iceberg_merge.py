@@ -18,6 +18,7 @@ from extract_jobs.attempt import merge
 from extract_jobs.attempt.dry_run import planned
 from extract_jobs.cli.plan import plan_text
 from extract_jobs.commit import merge_keys
+from extract_jobs.commit.rollback import roll_back
 from extract_jobs.commit.verification import verify_files
 from extract_jobs.errors import ConfigError, SchemaChanged
 from extract_jobs.iceberg.table import IcebergTable
@@ -188,6 +189,19 @@ def test_a_lag_reads_rows_again_and_replaces_them(lake: IcebergLake) -> None:
     lake.source("insert into t values (3, 'a', 4)")  # late
     assert counts(run(lake, "b", **lagging)) == (1, 1, 0)
     assert rows(lake) == [(1, "a", 1), (2, "a", 5), (3, "a", 4)]
+
+
+def test_rows_that_were_written_again_are_recognized_by_appends(lake: IcebergLake) -> None:
+    lake.source(TABLE, *(f"insert into t values ({n}, 'a', {n})" for n in range(1, 7)))
+    run(lake, "a", watermark={"column": "v", "upper": 4})
+    lake.source("update t set v = 7 where id = 1")
+    assert counts(run(lake, "b", watermark={"column": "v", "upper": 7})) == (2, 1, 0)
+    appending = {"target": {"write_mode": "append"}, "deletes": "ignore"}
+    report = run(lake, "c", watermark={"column": "v", "lower": 0, "upper": 3}, **appending)
+    assert (report.rows, report.repeated_rows) == (0, 2)
+    assert [row[0] for row in rows(lake)] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(ConfigError, match="only a table whose runs replace it"):
+        roll_back(lake.log(), 1, run_id="back", keep=False)
 
 
 def test_rows_that_another_tool_moved_are_merged(lake: IcebergLake) -> None:
