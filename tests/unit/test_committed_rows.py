@@ -29,7 +29,7 @@ class Stored:
 @example([], [b"a"])
 @example([b"\0"], [b"", b"\0", b"\0\0"])
 def test_exactly_the_committed_rows_are_left_out(old: list[bytes], new: list[bytes]) -> None:
-    values = deduplication._joined([pa.array(old, pa.binary())])
+    values = deduplication.joined([pa.array(old, pa.binary())])
     found = pickle.loads(pickle.dumps(CommittedRows.of(KEY, [values[:3], values[3:]])))
     batch = pa.record_batch([pa.array(new, pa.binary())], ["k"])
     left = found.without(batch, Stored()).column("k").to_pylist()
@@ -55,5 +55,5 @@ def test_a_key_is_the_same_in_files_of_either_width(
     narrow: pa.DataType, wide: pa.DataType, value: Any
 ) -> None:
     old = pa.array([value], narrow)
-    known = CommittedRows.of(KEY, [deduplication._joined([old])])
+    known = CommittedRows.of(KEY, [deduplication.joined([old])])
     assert len(known.without(pa.record_batch([old.cast(wide)], ["k"]), Stored())) == 0
