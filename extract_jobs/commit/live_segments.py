@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +83,11 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def _checksum(meta: dict[str, Any]) -> int:
+    """Return the checksum of what a segment says about itself: a footer has none of its own."""
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+
+
 def live_of(table: pa.Table) -> Iterator[LiveFiles]:
     """Return the live files of a table, by commit. Their ``upload`` is empty."""
     partitions = {text: json.loads(text) for text in table["partition"].unique().to_pylist()}
@@ -144,6 +150,7 @@ class SegmentWriter:
             table = pa.table({**nulls, **names}).select(SCHEMA.names).cast(SCHEMA)
             self._writer.write_table(table, row_group_size=_GROUP_ROWS)
         meta = {**span.__dict__, "retired": len(parts), "version": _VERSION}
+        meta["checksum"] = _checksum(meta)
         self._writer.add_key_value_metadata({_META: json.dumps(meta).encode()})
         self._writer.close()
         return self._buffer.getvalue()
@@ -172,6 +179,7 @@ class Segment:
             file = pq.ParquetFile(stream, page_checksum_verification=True)
             require(file.schema_arrow.equals(SCHEMA), "its columns are others")
             meta = json.loads((file.metadata.metadata or {})[_META])
+            require(meta.pop("checksum") == _checksum(meta), "it is damaged")
             require(meta.pop("version") == _VERSION, "another version wrote it")
             span = Span(**{**meta, "covered": tuple(meta["covered"])})
             numbers = (span.first, span.last, span.parent, span.retired)

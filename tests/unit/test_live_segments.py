@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.commit import live_files
-from extract_jobs.commit.live_segments import SCHEMA
+from extract_jobs.commit.live_segments import SCHEMA, Segment
 from extract_jobs.commit.record import Commit
 from extract_jobs.errors import WriteFailed
 from extract_jobs.storage import ObjectInfo, WrittenFile
@@ -366,3 +366,18 @@ def test_a_large_segment_that_is_deleted_while_it_is_read_in_parts_is_not_used(
     assert len({f.staged.uri for one in found for f in one.files}) == 9
     assert streams
     assert all(stream.closed for stream in streams)
+
+
+def test_no_changed_digit_of_what_a_segment_says_about_itself_is_believed() -> None:
+    """Pages have checksums, and a footer has none."""
+    history = History(columns=1).hourly(5)
+    raw = history.storage.objects[segments(history.storage)[-1]]
+    at = raw.index(b'{"first"')
+    digits = [
+        n for n in range(at, raw.index(b"}", raw.index(b'"version"'))) if raw[n] in b"0123456789"
+    ]
+    assert len(digits) > 5
+    for n in digits:
+        changed = raw[:n] + bytes([raw[n] ^ 1]) + raw[n + 1 :]
+        with pytest.raises(ValueError, match=r".+"):
+            Segment.open(io.BytesIO(changed), TARGET)
