@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -222,6 +223,26 @@ def test_split_strategies_that_cannot_be(pg_database, monkeypatch):
             snapshot.splits(found.spec)
 
 
+def test_what_a_view_or_parent_reads_may_be_in_a_schema_without_usage(pg_database, monkeypatch):
+    pg_database.execute(
+        "create schema hidden",
+        "create table hidden.rows (id int, note text)",
+        "insert into hidden.rows select i, 'n' from generate_series(1, 9) i",
+        "create view v as table hidden.rows",
+        "create table p (id int, note text) partition by list (id)",
+        "create table hidden.p1 partition of p default",
+        "insert into p table hidden.rows",
+        "create role seer login password 'x'",
+        "grant select on v, p to seer",
+    )
+    seer = replace(pg_database, user="seer", password="x")
+    try:
+        for name in ("public.v", "public.p"):
+            assert len(read_ids(source(seer, monkeypatch, extract_table=name))) == 9
+    finally:
+        pg_database.execute("drop owned by seer", "drop role seer")
+
+
 def test_behind_a_pooler_there_is_one_split_and_no_shared_snapshot(pg_database, monkeypatch):
     filled(pg_database)
     pooled = {"pooled": True}
@@ -401,7 +422,10 @@ def test_rows_that_statistics_do_not_know_are_cut_all_the_same(pg_database, monk
     st.integers(8192, 10**7),
 )
 def test_pages_are_cut_disjoint_exhaustive_and_even(tables, target):
-    leaves = [Leaf(pages * 8192, toast if pages else 0, None, True) for pages, toast, _ in tables]
+    leaves = [
+        Leaf(1, "s", "t", pages * 8192, toast if pages else 0, None, is_heap=True)
+        for pages, toast, _ in tables
+    ]
     splits = by_page(leaves, 8192, target)
     assert [s.index for s in splits] == list(range(len(splits)))
     # One split reads every page, and asks for none.

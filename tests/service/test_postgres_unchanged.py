@@ -442,6 +442,29 @@ def test_each_partition_has_its_own_ranges(
     assert sorted(names[span.part] for span in kept.ranges) == sorted(kept_in)
 
 
+def test_a_partitions_own_entries_are_compared_and_must_be_older(
+    server: Server, table: PostgresSource
+) -> None:
+    server.execute(*PARTITIONED)
+    with server.connect() as connection:
+        row = connection.execute("select pg_current_xact_id()::text").fetchone()
+        (oid,) = connection.execute("select 'low'::regclass::oid::text").fetchone() or ("",)
+    assert row is not None
+    server.execute("vacuum full low")  # its entry is younger than that
+    before, _ = look(table)
+    assert before.moment is not None
+    assert oid in [span.part for span in look(table, before)[1].ranges]
+    earlier = replace(before.moment, snapshot={**before.moment.snapshot, "xmin": row[0]})
+    _, kept = look(table, replace(before, moment=earlier))
+    assert kept.reason == ""
+    assert kept.ranges
+    assert oid not in [span.part for span in kept.ranges]
+    parts = {**before.moment.parts, oid: "another"}
+    _, kept = look(table, replace(before, moment=replace(before.moment, parts=parts)))
+    assert kept.ranges
+    assert oid not in [span.part for span in kept.ranges]
+
+
 def test_children_have_ranges_of_their_own(server: Server, table: PostgresSource) -> None:
     server.execute(
         "create table child (c int) inherits (t)",
@@ -464,8 +487,17 @@ def test_a_partition_that_may_not_be_read_by_itself(
     seer = replace(server, user="seer", password="x")
     try:
         seen, _ = look(source(seer, monkeypatch, extract_table="public.t"))
-        assert seen.reason == "the user may not lock high, which needs SELECT on all of it"
-        server.execute("grant select on high to seer", "alter table high enable row level security")
+        assert "the user may not lock high" in seen.reason
+        server.execute(
+            "grant select on high to seer",
+            "create schema apart",
+            "alter table high set schema apart",
+        )
+        seen, _ = look(source(seer, monkeypatch, extract_table="public.t"))
+        assert "the user may not lock apart.high" in seen.reason
+        server.execute(
+            "alter table apart.high set schema public", "alter table high enable row level security"
+        )
         seen, _ = look(source(seer, monkeypatch, extract_table="public.t"))
         assert seen.reason == "row-level security of high applies to the reader"
     finally:

@@ -256,17 +256,23 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def toast_below(opened: Connection, plan: dict[str, Any]) -> int:
     """Return the size of out-of-line values of all tables that a plan reads, in bytes."""
-    names = {
-        f"{quote_name(node['Schema'])}.{quote_name(node['Relation Name'])}"
-        for node in nodes(plan)
-        if "Relation Name" in node and "Schema" in node
-    }
+    names = sorted(
+        {
+            (node["Schema"], node["Relation Name"])
+            for node in nodes(plan)
+            if "Relation Name" in node and "Schema" in node
+        }
+    )
     rows = execute(
         opened,
-        "select coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(reltoastrelid)), 0)"
-        f"::pg_catalog.int8 from pg_catalog.pg_class where oid {EQUALS}"
-        " any (%s::pg_catalog.text[]::pg_catalog.regclass[]::pg_catalog.oid[])",
-        sorted(names),
+        "select coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(c.reltoastrelid)), 0)"
+        "::pg_catalog.int8 from pg_catalog.pg_class c"
+        f" join pg_catalog.pg_namespace n on n.oid {EQUALS} c.relnamespace"
+        # Not by regclass, which needs USAGE on the schema of what a view or parent reads.
+        " join unnest(%s::pg_catalog.text[], %s::pg_catalog.text[]) as t(s, r)"
+        f" on n.nspname {EQUALS} t.s and c.relname {EQUALS} t.r",
+        [schema for schema, _ in names],
+        [name for _, name in names],
     )
     return int(rows[0][0])
 

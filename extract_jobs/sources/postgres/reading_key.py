@@ -109,8 +109,7 @@ def reading_key(
         ),
         **_tables(rows, [oid])[oid],
     }  # fmt: skip
-    names = {c.name for c in reader.columns}
-    types = _types(rows, topics[_COLUMNS], names)
+    types = _types(rows, topics[_COLUMNS], {c.name for c in reader.columns})
     if isinstance(types, str):
         return types
     topics |= types
@@ -127,9 +126,6 @@ def reading_key(
     leaves = {leaf.oid: leaf for leaf in found.leaves}
     own = _Rows(opened)
     entries = _tables(own, leaves)
-    for entry in entries.values():
-        if computed := _computed(entry[_COLUMNS], names):
-            return computed
     xmin, xmax = execute(
         opened,
         "select pg_catalog.pg_snapshot_xmin(s)::pg_catalog.text::pg_catalog.int8,"
@@ -233,7 +229,8 @@ def _unreadable(opened: Connection, oids: set[int]) -> str:
     rows = execute(
         opened,
         "select c.oid::pg_catalog.regclass::pg_catalog.text,"
-        " pg_catalog.has_table_privilege(c.oid, 'select'),"
+        " pg_catalog.has_table_privilege(c.oid, 'select')"
+        " and pg_catalog.has_schema_privilege(c.relnamespace, 'usage'),"
         " pg_catalog.row_security_active(c.oid), c.relpersistence::pg_catalog.text"
         f" from pg_catalog.pg_class c where c.oid {EQUALS}"
         f" any ('{_listed(sorted(oids))}'::pg_catalog.oid[]) order by 1",
@@ -242,7 +239,10 @@ def _unreadable(opened: Connection, oids: set[int]) -> str:
         return "a partition is gone"
     for name, granted, hides, persistence in rows:
         if not granted:
-            return f"the user may not lock {name}, which needs SELECT on all of it"
+            return (
+                f"the user may not lock {name}, which needs SELECT on all of it, and USAGE on its "
+                "schema"
+            )
         if hides:
             return f"row-level security of {name} applies to the reader"
         if persistence != "p":
@@ -312,13 +312,13 @@ def _types(rows: _Rows, attributes: list[list[Any]], read: set[str]) -> dict[str
 
     Domains and arrays are followed down to the types below them.
     """
-    if computed := _computed(attributes, read):
-        return computed
-    wanted = {
-        type_oid: name
-        for _, _, name, type_oid, _, _, _, is_dropped, _ in attributes
-        if not is_dropped and name in read
-    }
+    wanted: dict[int, str] = {}
+    for _, _, name, type_oid, _, _, generated, is_dropped, _ in attributes:
+        if is_dropped or name not in read:
+            continue
+        if generated == "v":  # in a partition too, then
+            return f"column {name} is computed when it is read"
+        wanted[type_oid] = name
     known: dict[int, list[Any]] = {}
     while missing := sorted(wanted.keys() - known.keys()):
         found = rows.of(
@@ -345,14 +345,6 @@ def _types(rows: _Rows, attributes: list[list[Any]], read: set[str]) -> dict[str
         "pg_catalog.pg_enum", f"enumtypid {EQUALS} any ('{_listed(enums)}'::pg_catalog.oid[])",
     )  # fmt: skip
     return {"the columns' types": [known[oid] for oid in sorted(known)], "enum labels": labels}
-
-
-def _computed(attributes: list[list[Any]], read: set[str]) -> str:
-    """Return that a column has no stored values; empty if all have."""
-    for _, _, name, _, _, _, generated, is_dropped, _ in attributes:
-        if name in read and not is_dropped and generated == "v":
-            return f"column {name} is computed when it is read"
-    return ""
 
 
 def _oid(number: int) -> str:
