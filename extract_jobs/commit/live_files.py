@@ -411,7 +411,7 @@ class _Walk:
             least = max(
                 seq - some, _end_of_range(seq, LIVE_EVERY) - LIVE_EVERY, self.top.live_since - 1, 0
             )
-            wanted = range(seq, least, -1)
+            wanted = range(seq, min(seq - 1, least), -1)
             self._commits = dict(zip(wanted, each(self._read, wanted), strict=True))
             self._reads += len(wanted)
         found = self._commits.pop(seq)

@@ -30,7 +30,7 @@ _META = b"extract_jobs.live"
 _VERSION = 1
 _GROUP_ROWS = 16_384
 _GROUP_BYTES = 256 * 2**20
-"""No row group that a run writes is as large, uncompressed."""
+"""No row group that a run writes is as large, uncompressed or in memory."""
 _TEXTS = ("interval", "partition", "folder", "name", "token")
 SCHEMA = pa.schema(
     [
@@ -42,6 +42,13 @@ SCHEMA = pa.schema(
 )
 """Columns of live files: ``interval`` and ``partition`` are JSON; ``folder`` and ``name``, the URI.
 In a row that names a retired file all others are NULL."""
+_STORED = pa.schema(
+    [
+        field.with_type(pa.dictionary(pa.int32(), field.type)) if field.name in _TEXTS else field
+        for field in SCHEMA
+    ]
+)
+"""How a segment is read: as dictionaries, which take no more memory than their pages."""
 _PLAIN_NAME = r"^[A-Za-z0-9_=-][A-Za-z0-9_.=-]*$"
 
 
@@ -176,8 +183,10 @@ class Segment:
             ValueError: It is damaged, or another version wrote it.
         """
         with _damage():
-            file = pq.ParquetFile(stream, page_checksum_verification=True)
-            require(file.schema_arrow.equals(SCHEMA), "its columns are others")
+            file = pq.ParquetFile(
+                stream, read_dictionary=list(_TEXTS), page_checksum_verification=True
+            )
+            require(file.schema_arrow.equals(_STORED), "its columns are others")
             meta = json.loads((file.metadata.metadata or {})[_META])
             require(meta.pop("checksum") == _checksum(meta), "it is damaged")
             require(meta.pop("version") == _VERSION, "another version wrote it")
@@ -209,7 +218,7 @@ class Segment:
                 wanted = None if meets is None else self._wanted(number, meets)
                 if wanted is not None and not len(wanted):
                     continue
-                table = self._file.read_row_group(number)
+                table = _decoded(self._file.read_row_group(number))
                 self._check_files(table)
                 if wanted is not None:
                     table = table.filter(pc.is_in(table["interval"], value_set=wanted))
@@ -224,7 +233,7 @@ class Segment:
         found: set[str] = set()
         with _damage():
             for number in range(self._retired_from(), self._file.num_row_groups):
-                table = self._file.read_row_group(number, columns=["folder", "name"])
+                table = _decoded(self._file.read_row_group(number, columns=["folder", "name"]))
                 found.update(uris_of(table).to_pylist())
         return found
 
@@ -238,8 +247,9 @@ class Segment:
         return number
 
     def _wanted(self, number: int, meets: Callable[[Interval | None], bool]) -> pa.Array:
-        found = self._file.read_row_group(number, columns=["interval"])["interval"].unique()
-        texts = [text for text in found.to_pylist() if meets(Interval.from_json(json.loads(text)))]
+        found = self._file.read_row_group(number, columns=["interval"])["interval"]
+        distinct = {text for chunk in found.chunks for text in chunk.dictionary.to_pylist()}
+        texts = [text for text in distinct if meets(Interval.from_json(json.loads(text)))]
         return pa.array(texts, pa.string())
 
     def _check_files(self, table: pa.Table) -> None:
@@ -262,6 +272,15 @@ class Segment:
             Interval.from_json(json.loads(text))
         for text in table["partition"].unique().to_pylist():
             _check_partition(json.loads(text))
+
+
+def _decoded(table: pa.Table) -> pa.Table:
+    """Return a row group without dictionaries, in which one long text may stand for every row."""
+    size = 0
+    for chunk in (c for name in table.column_names if name in _TEXTS for c in table[name].chunks):
+        size += pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
+    require(size <= _GROUP_BYTES, "its size is not valid")
+    return table.cast(pa.schema([SCHEMA.field(name) for name in table.column_names]))
 
 
 def _check_partition(partition: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract_jobs.commit import live_files
-from extract_jobs.commit.live_segments import SCHEMA, Segment
+from extract_jobs.commit import live_files, live_segments
+from extract_jobs.commit.live_segments import SCHEMA, Segment, SegmentWriter, Span
 from extract_jobs.commit.record import Commit
 from extract_jobs.errors import WriteFailed
 from extract_jobs.storage import ObjectInfo, WrittenFile
@@ -381,3 +382,25 @@ def test_no_changed_digit_of_what_a_segment_says_about_itself_is_believed() -> N
         changed = raw[:n] + bytes([raw[n] ^ 1]) + raw[n + 1 :]
         with pytest.raises(ValueError, match=r".+"):
             Segment.open(io.BytesIO(changed), TARGET)
+
+
+def test_a_text_that_stands_for_every_row_is_not_spelled_out_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live_segments, "_GROUP_BYTES", 2**20)
+    long, rows = "x" * 2**10, 2**12
+    files = {"seq": 1, "interval": "null", "partition": "{}", "folder": f"{TARGET}/{long}",
+             "name": "a", "token": "t", "size": 1, "rows": 1}  # fmt: skip
+    writer = SegmentWriter()
+    writer.add(pa.table({name: [value] * rows for name, value in files.items()}, schema=SCHEMA))
+    raw = writer.close(Span(1, 1, 0, ()), [])
+    with pytest.raises(ValueError, match="its size is not valid"):
+        list(Segment.open(io.BytesIO(raw), TARGET).tables())
+
+
+def test_commits_say_what_is_live_even_if_a_record_names_an_overwrite_that_is_none() -> None:
+    history = History(columns=1).hourly(3)
+    history.storage.delete_all(segments(history.storage))
+    assert history.last is not None
+    wrong = replace(history.last, live_since=3, seq=4, parent=3, files=())
+    assert len(list(history.log.live(wrong))) == 3
