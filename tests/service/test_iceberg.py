@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
@@ -20,7 +21,8 @@ from pyiceberg.types import StringType
 from extract_jobs.attempt.dry_run import planned
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.verification import verify_files
-from extract_jobs.errors import ConfigError, SchemaChanged, TypeNotRepresentable
+from extract_jobs.errors import ConfigError, SchemaChanged, TypeNotRepresentable, WriteFailed
+from extract_jobs.iceberg import data_files
 from extract_jobs.iceberg.table import COMMIT_ID, SEQ, IcebergTable
 from extract_jobs.run import run_extract
 from tests.support.iceberg import IcebergLake
@@ -227,6 +229,29 @@ def test_one_commit_published_by_several_processes_is_there_once(
     ).commit()
     assert other._switch(seen[0])
     assert [row["id"] for row in lake.rows()] == [1, 2, 3, 4]
+
+
+def test_footers_are_read_by_publishers_that_have_not_staged_the_files(
+    lake: IcebergLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.source(ID, "insert into t values (1, 'a'), (2, 'b')")
+    read, footer = list[str](), data_files._footer
+
+    def noted(uri: str, *more: Any) -> Any:
+        read.append(uri)
+        return footer(uri, *more)
+
+    monkeypatch.setattr(data_files, "_footer", noted)
+    lake.run("a", **BY_KIND)
+    assert read == []
+    lake.source("insert into t values (3, 'a')")
+    with monkeypatch.context() as patch:
+        patch.setattr(IcebergTable, "publish", Mock(side_effect=WriteFailed("the answer was lost")))
+        with pytest.raises(WriteFailed):
+            lake.run("b", **BY_KIND)
+    lake.log().finish_last()
+    assert len(read) == 2
+    assert lake.rows() == lake.rows_by_duckdb() == [pair(1, "a"), pair(2, "b"), pair(3, "a")]
 
 
 def test_a_publisher_that_finds_files_gone_keeps_what_readers_see(lake: IcebergLake) -> None:
