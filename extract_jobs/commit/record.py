@@ -109,7 +109,11 @@ class Commit:
     key: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """Return the record as it is stored: JSON, by gzip if it is large."""
+        """Return the record as it is stored: JSON, by gzip if it is large.
+
+        Raises:
+            ConfigError: It is larger than a reader takes, so nothing may be committed with it.
+        """
         data = {**self.__dict__, "version": 1, "files": [f.to_json() for f in self.files]}
         data[_COVERED] = data.pop("covered")
         if not self.keeps_retired:
@@ -119,6 +123,12 @@ class Commit:
         if not self.key:
             del data["key"]
         raw = json.dumps(data, ensure_ascii=False, default=list).encode()
+        if len(raw) >= _MAX_BYTES:
+            raise ConfigError(
+                f"commit {self.seq} writes {len(self.files):,} files and retires "
+                f"{len(self.retire):,}: a record of so many cannot be read back, so nothing was "
+                "committed; write fewer and larger files"
+            )
         return raw if len(raw) < _COMPRESSED_FROM else gzip.compress(raw, 6, mtime=0)
 
     def check(self) -> None:

@@ -72,6 +72,15 @@ def test_a_record_is_decompressed_up_to_a_limit(monkeypatch: pytest.MonkeyPatch)
         Commit.from_bytes(bomb, "x")
 
 
+def test_a_record_that_would_be_too_large_to_read_is_not_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = wide(1_000)
+    monkeypatch.setattr(record, "_MAX_BYTES", 2**16)
+    with pytest.raises(ConfigError, match="cannot be read back, so nothing was committed"):
+        whole.to_bytes()
+
+
 @pytest.mark.parametrize("wrong", [
     {"retire": ("/elsewhere/x",)}, {"attempt": "1"}, {"schema": [{"name": 5}]}, {"parent": 7},
 ])  # fmt: skip
