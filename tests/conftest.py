@@ -15,6 +15,7 @@ from hypothesis import settings
 
 from extract_jobs.engine.pandas_free import skip_pandas
 from tests.support.java import QUICK_JAVA
+from tests.support.memory_folder import parent_folder
 from tests.support.sampling import EXHAUSTIVE
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ os.environ.update(
     TZ="UTC",
 )
 
+# Where pytest makes folders of tests.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", parent_folder())
 skip_pandas()  # as the command line and workers do
 # Each extract has sessions of its own, and a session reads the descriptions of services anew.
 botocore.session.create_loader = cache(botocore.session.create_loader)

@@ -1,7 +1,7 @@
-"""Where servers of tests keep their data: in memory, if the machine has enough.
+"""Where tests and their servers keep files: in memory, if the machine has enough.
 
-Nothing there outlives its server, and creating a database on a disk's file system takes ten times
-the CPU time.
+Nothing there is needed after the test. On a disk's file system, creating a database takes up to ten
+times the CPU time, and tests that write many files a seventh more.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _BYTES = 4 << 30
 
 def make_folder(prefix: str) -> Path:
     """Create a folder that its caller removes, with a path short enough for a socket's."""
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=_parent()))
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent_folder()))
 
 
 @cache
-def _parent() -> str:
+def parent_folder() -> str:
     """Return shared memory, unless it is small, as in a container, or not writable."""
     try:
         state = os.statvfs(_SHARED_MEMORY)
