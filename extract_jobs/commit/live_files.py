@@ -377,6 +377,7 @@ class _Walk:
                 if span.last > self.top.seq:
                     return None  # it is about later commits too, for a rollback
                 require(span.first <= seq <= span.last, "it is not about its commits")
+                self._is_below(span)  # raises where an interval's values do not compare
                 # All of it is read and checked before any of it is used.
                 retired = segment.retired()
                 tables = [table for table in segment.tables(meets) if keeps]

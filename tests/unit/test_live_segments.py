@@ -21,7 +21,7 @@ from extract_jobs.commit.live_segments import SCHEMA, Segment, SegmentWriter, Sp
 from extract_jobs.commit.record import Commit
 from extract_jobs.errors import WriteFailed
 from extract_jobs.storage import ObjectInfo, WrittenFile
-from extract_jobs.watermark import Interval, may_meet
+from extract_jobs.watermark import Interval, WatermarkValue, may_meet
 from tests.support.long_history import STATE, TARGET, CountedStorage, History, hours, written
 from tests.support.memory_storage import Killed
 from tests.support.sampling import examples, pairs, sample
@@ -404,3 +404,24 @@ def test_commits_say_what_is_live_even_if_a_record_names_an_overwrite_that_is_no
     assert history.last is not None
     wrong = replace(history.last, live_since=3, seq=4, parent=3, files=())
     assert len(list(history.log.live(wrong))) == 3
+
+
+@pytest.mark.parametrize("text", ["9" * 5_000, "2026-99-99"])
+def test_a_segment_whose_intervals_do_not_compare_is_not_used(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_files, "_COMMITS_BEFORE_SEGMENTS", 0)
+    kind = "date" if "-" in text else "integer"
+    history = History(columns=1).hourly(9)
+    for uri in segments(history.storage):
+        segment = Segment.open(io.BytesIO(history.storage.objects[uri]), TARGET)
+        writer = SegmentWriter()
+        for table in segment.tables():
+            writer.add(table)
+        covered = {"lower": None, "upper": {"type": kind, "text": text}}
+        raw = writer.close(replace(segment.span, covered=(covered,)), [])
+        history.storage.objects[uri] = raw
+    lower = WatermarkValue("date", "2026-01-01") if kind == "date" else None
+    wanted = Interval(lower, None) if lower else hours(0, 3)
+    found = history.log.live(history.last, [wanted])
+    assert {one.seq for one in found} >= {1, 2, 3}
