@@ -82,6 +82,21 @@ def test_every_topic_of_the_key_is_compared(table: PostgresSource) -> None:
         assert kept.reason == f"{topic} changed"
 
 
+def test_the_tables_own_entry_must_be_older(server: Server, table: PostgresSource) -> None:
+    """It may be as old as the oldest transaction that was open: that one is not below it."""
+    before, _ = look(table)
+    assert before.moment is not None
+    with server.connect() as connection:
+        row = connection.execute(
+            "select xmin::text::int8 from pg_class where oid = 't'::regclass"
+        ).fetchone()
+    assert row is not None
+    for xmin, is_older in ((row[0] + 1, True), (row[0], False)):
+        snapshot = {**before.moment.snapshot, "xmin": str(xmin)}
+        _, kept = look(table, replace(before, moment=replace(before.moment, snapshot=snapshot)))
+        assert ("younger" in kept.reason) != is_older
+
+
 def test_the_servers_history_is_what_the_server_says(server: Server, table: PostgresSource) -> None:
     """A restart changes its start time, a promotion its timeline, another cluster all of it."""
     before, _ = look(table)
