@@ -30,12 +30,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from extract_jobs.commit.at_once import each
 from extract_jobs.commit.claims import Claims
 from extract_jobs.commit.kept_files import KeptFiles
-from extract_jobs.commit.live_files import LiveFilesLog
 from extract_jobs.commit.plans import Plans
 from extract_jobs.commit.reads import ReadsLog
 from extract_jobs.commit.record import Base, Commit, LiveFiles
@@ -54,6 +53,9 @@ from extract_jobs.storage import (
     join,
 )
 from extract_jobs.watermark import Interval
+
+if TYPE_CHECKING:
+    from extract_jobs.commit.live_files import LiveFilesLog
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +135,9 @@ class CommitLog:
         return self._live_log().at(commit, within)
 
     def _live_log(self) -> LiveFilesLog:
+        # Not at the top: Lambda functions have no pyarrow.
+        from extract_jobs.commit.live_files import LiveFilesLog
+
         return LiveFilesLog(self.state, self.state_uri, self.target_uri, self._known)
 
     @property
@@ -244,9 +249,16 @@ class CommitLog:
         if outcome == "voided":
             self._discard_files(commit)
         else:
-            self._live_log().record(commit)
+            self._record_live(commit)
         self._leave_hint(commit)
         return outcome
+
+    def _record_live(self, commit: Commit) -> None:
+        try:
+            log = self._live_log()
+        except ImportError:
+            return  # a Lambda function, which has no pyarrow; it only saves later runs time
+        log.record(commit)
 
     def _leave_hint(self, commit: Commit) -> None:
         """Say where the newest commit is. A failure is logged: the hint just saves time."""
