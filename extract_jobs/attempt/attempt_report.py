@@ -93,6 +93,7 @@ def attempt_report(
         inserted_rows=merged.inserted,
         updated_rows=merged.updated,
         deleted_rows=merged.deleted,
+        missing_rows=merged.missing,
         rewritten_files=len(merged.files),
         rewritten_rows=sum(f.rows for f in merged.files),
         rewritten_bytes=sum(f.staged.size for f in merged.files),

@@ -63,6 +63,8 @@ class Merged:
         inserted: Rows with keys that the table does not have.
         updated: Rows that replace one.
         deleted: Rows whose keys are gone from the source.
+        missing: Rows of the source whose keys the table lacks afterwards; 0 unless deletes are
+            detected.
     """
 
     files: tuple[WrittenFile, ...] = ()
@@ -70,6 +72,7 @@ class Merged:
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
+    missing: int = 0
 
 
 def check_merge(spec: ExtractSpec, last: Commit | None, columns: pa.Schema) -> None:
@@ -208,13 +211,13 @@ def merge(
 
     with ThreadPoolExecutor(_CONCURRENT_FILES, thread_name_prefix="extract-merge") as pool:
         done = [one for one in pool.map(rewritten, enumerate(found)) if one]
-    doubled = int((rewriting.hits > 1).sum())
+    doubled = max(int((rewriting.hits > 1).sum()), rewriting.surplus)
     if doubled:
         raise ConfigError(
-            f"{spec.extract_table}: the table has several rows for {doubled:,} of the keys that "
-            "were read, so columns.key is not the row's key in the source, or another tool added "
-            "rows; nothing was committed. Name the columns that are, or replace all rows once: "
-            "extract-jobs run --set mode=full"
+            f"{spec.extract_table}: the table has several rows for up to {doubled:,} of the keys "
+            "that were read, so columns.key is not the row's key in the source, or another tool "
+            "added rows; nothing was committed. Name the columns that are, or replace all rows "
+            "once: extract-jobs run --set mode=full"
         )
     updated = int((rewriting.hits > 0).sum())
     removes = tuple(
@@ -233,6 +236,7 @@ def merge(
         len(changed.digests) - updated,
         updated,
         rewriting.deleted,
+        rewriting.missing,
     )
 
 
@@ -259,6 +263,8 @@ class _Rewriting:
     Attributes:
         hits: For each changed key, how many rows of the table have it.
         deleted: Number of rows that are gone from the source.
+        surplus: Number of rows with a key of the source that another row of the table has too;
+            counted where deletes are detected.
     """
 
     def __init__(
@@ -274,6 +280,27 @@ class _Rewriting:
         self._lock, self._writes = threading.Lock(), threading.Semaphore(_CONCURRENT_WRITES)
         self.hits: npt.NDArray[np.int64] = np.zeros(len(changed.digests), np.int64)
         self.deleted = 0
+        self.surplus = 0
+        self._held = np.zeros(0 if source is None else len(source), np.bool_)
+
+    @property
+    def missing(self) -> int:
+        """Number of the source's keys that were neither read nor found in files."""
+        if self._source is None:
+            return 0
+        at = places(self._changed, self._source)
+        return int(np.count_nonzero(~self._held) - np.count_nonzero(~self._held[at[at >= 0]]))
+
+    def _unknown(self, keys: Digests) -> npt.NDArray[np.bool_]:
+        """Note the keys of a file's rows; return of each whether the source lacks it."""
+        if self._source is None:
+            return np.zeros(len(keys), np.bool_)
+        at = places(keys, self._source)
+        found = np.unique(at[at >= 0])
+        with self._lock:
+            self.surplus += np.count_nonzero(at >= 0) - np.count_nonzero(~self._held[found])
+            self._held[found] = True
+        return at < 0
 
     def without_changed(
         self, file: Content, number: int, partition: dict[str, str | None] | None
@@ -330,11 +357,9 @@ class _Rewriting:
         keys = keys_of_rows([table.column(name).combine_chunks() for name in names])
         at = places(keys, self._changed)
         goes = at >= 0
-        gone = 0
-        if self._source is not None:
-            unknown = (places(keys, self._source) < 0) & ~goes
-            gone = int(unknown.sum())
-            goes = goes | unknown
+        unknown = self._unknown(keys) & ~goes
+        gone = int(unknown.sum())
+        goes = goes | unknown
         if not goes.any():
             return None
         with self._lock:

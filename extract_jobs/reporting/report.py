@@ -78,8 +78,10 @@ class Report(BaseModel):
     (``reuse: auto``), in ``kept_ranges`` beside the ``splits`` that were read, and ``not_reused``
     is why it kept nothing; ``resumed_splits`` of the ``splits`` were read by an earlier attempt;
     of merged ``rows``, ``inserted_rows`` have new keys and ``updated_rows`` replaced a row;
-    ``deleted_rows`` were gone from the source; rows beside those were written again, which
-    ``rewritten_rows``, ``rewritten_bytes`` and ``rewritten_files`` count alone;
+    ``deleted_rows`` were gone from the source, and ``missing_rows`` of the source are not in the
+    table, because no interval has had them yet (``deletes: detect``); rows beside those were
+    written again, which ``rewritten_rows``, ``rewritten_bytes`` and ``rewritten_files`` count
+    alone;
     ``repeated_rows`` were read and not written, because they are committed already;
     ``rejected_rows`` did not parse and were set aside below the state's ``rejected`` folder;
     ``null_watermark_rows`` were extracted by a full extract or a first run, and are what an
@@ -138,6 +140,7 @@ class Report(BaseModel):
     inserted_rows: int = 0
     updated_rows: int = 0
     deleted_rows: int = 0
+    missing_rows: int = 0
     rewritten_files: int = 0
     rewritten_rows: int = 0
     rewritten_bytes: int = 0
@@ -174,6 +177,7 @@ class Report(BaseModel):
             (self.inserted_rows, "inserted"),
             (self.updated_rows, "updated"),
             (self.deleted_rows, "deleted"),
+            (self.missing_rows, "of the source not in the table"),
             (self.rewritten_rows, "written again beside them"),
         ]
         return ", ".join(f"{count:,} {what}" for count, what in counts if count)
