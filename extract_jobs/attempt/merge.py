@@ -298,7 +298,7 @@ class _Rewriting:
         at = places(keys, self._source)
         found = np.unique(at[at >= 0])
         with self._lock:
-            self.surplus += np.count_nonzero(at >= 0) - np.count_nonzero(~self._held[found])
+            self.surplus += int((at >= 0).sum() - (~self._held[found]).sum())
             self._held[found] = True
         return at < 0
 
