@@ -135,7 +135,8 @@ def changed_keys(some: Sequence[Keys], *, one_moment: bool) -> Keys:
         ConfigError: Two rows have the same key.
         SourceMoved: They do, and may be one row of the source.
     """
-    found = np.sort(joined_digests([keys.digests for keys in some]))
+    found = joined_digests([keys.digests for keys in some])
+    found.sort()  # in place: there may be many
     doubled = int((found[1:] == found[:-1]).sum())
     if doubled:
         text = (
@@ -177,7 +178,9 @@ def source_keys(batches: Iterable[pa.RecordBatch], key: MergeKey, transform: Tra
                 "table from time to time: extract-jobs run --set mode=full"
             )
         found.append(digests_of(joined(key.values(batch, transform))))
-    merged = np.sort(joined_digests(found))
+    merged = joined_digests(found)
+    found.clear()
+    merged.sort()
     doubled = int((merged[1:] == merged[:-1]).sum())
     if doubled:
         raise ConfigError(

@@ -177,8 +177,8 @@ class Report(BaseModel):
             (self.inserted_rows, "inserted"),
             (self.updated_rows, "updated"),
             (self.deleted_rows, "deleted"),
-            (self.missing_rows, "of the source not in the table"),
             (self.rewritten_rows, "written again beside them"),
+            (self.missing_rows, "of the source not in the table"),
         ]
         return ", ".join(f"{count:,} {what}" for count, what in counts if count)
 
