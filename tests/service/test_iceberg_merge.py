@@ -330,7 +330,7 @@ def test_a_full_extract_replaces_the_table_and_runs_merge_on(lake: IcebergLake) 
     lake.run("a", mode="incremental", watermark={"column": "v"}, target={"partition_by": ["kind"]})
     lake.source("update t set v = 3 where id = 1")
     lake.run("b", mode="incremental", watermark={"column": "v"}, target={"partition_by": ["kind"]})
-    assert [row[0] for row in rows(lake)] == [1, 1, 2]
+    assert [row["id"] for row in lake.rows()] == [1, 1, 2]  # readers order equal ids as they like
     message = "made without write_mode merge, so several rows of the table may have the same id"
     with pytest.raises(ConfigError, match=message):
         run(lake, "c")
