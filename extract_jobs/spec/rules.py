@@ -129,6 +129,8 @@ def _mode_problems(spec: SpecFields) -> Iterator[str]:
         yield "mode incremental needs watermark.column"
     if mode == "incremental" and target.write_mode == "overwrite":
         yield "write_mode overwrite needs mode full: an increment would replace the whole table"
+    if mode == "incremental" and spec.limit is not None:
+        yield "limit needs mode full: the watermark would pass the rows that are left out"
     if mode == "full" and watermark and (watermark.lower, watermark.upper) != (None, None):
         yield "watermark.lower and upper need mode incremental: in mode full all rows are extracted"
     yield from _split_problems(spec)

@@ -268,6 +268,10 @@ def described(kind: WatermarkType | None, nullable: bool = True) -> TableDescrip
     [
         ({"mode": "incremental"}, ["mode incremental needs watermark.column"]),
         (
+            {"mode": "incremental", "watermark": {"column": "id"}, "limit": 5},
+            ["limit needs mode full"],
+        ),
+        (
             {"mode": "incremental", "watermark": {"lag": 1}, "target": {"write_mode": "overwrite"}},
             ["mode incremental needs watermark.column", "write_mode overwrite needs mode full"],
         ),
