@@ -195,6 +195,7 @@ def merge(
     key = task.key
     assert key is not None
     changed = changed_keys([one.keys for one in results if one.keys], one_moment=one_moment)
+    assert len(changed.digests) == sum(one.rows for one in results)
     rewriting = _Rewriting(task, key, changed, source, _ids_of(layout, key.file_columns))
     found = [
         file
@@ -399,9 +400,10 @@ class _Rewriting:
         [footer] = writer.footers
         if not footer.schema.equals(opened.metadata.schema):
             raise ConfigError(
-                f"{file.location} was written by another tool in a form in which its rows are not "
-                "written again: compact the table with a tool that writes Parquet's own lists, or "
-                "replace all rows once, with extract-jobs run --set mode=full"
+                f"{file.location} was written by another tool, and its columns would be written "
+                "again in another form: replace all rows once, with extract-jobs run --set "
+                "mode=full, or compact the table with a tool that writes lists of three levels, "
+                "and decimals of up to 18 digits as integers"
             )
         return WrittenFile(staged, rows, partition, footer)
 

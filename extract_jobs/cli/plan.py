@@ -200,10 +200,11 @@ def _retired_facts(spec: ExtractSpec, retired: Retired) -> list[tuple[str, str]]
         facts = [("merges", f"rows by {key}; rows of the table with the same key are replaced")]
         if spec.deletes == "detect":
             facts.append(
-                ("deletes", f"rows whose {key} is gone from the source, all keys are read")
+                ("deletes", f"rows whose {key} is gone from the source; all keys are read")
             )
-        which = "those that hold such rows, of" if retired.depends else ""
-        return [*facts, ("rewrites", f"{which} {_amount_text(retired.goes)}".strip())]
+        amount = _amount_text(retired.goes)
+        which = f"those of {amount} that hold such rows" if retired.depends else amount
+        return [*facts, ("rewrites", which)]
     if retired.depends:
         text = f"those of {_amount_text(retired.goes)} whose partitions the run writes"
         return [("retires", text)]

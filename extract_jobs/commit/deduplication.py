@@ -140,9 +140,9 @@ def digests_of(keys: pa.Array) -> npt.NDArray[np.bytes_]:
 
 def digests(keys: Sequence[bytes]) -> npt.NDArray[np.bytes_]:
     """Return the digest of each of some binary keys."""
-    joined = b"".join(blake2b(key, digest_size=_DIGEST_BYTES).digest() for key in keys)
+    raw = b"".join(blake2b(key, digest_size=_DIGEST_BYTES).digest() for key in keys)
     # NumPy ignores trailing zeros in comparisons: for digests of equal length that is exact.
-    return np.frombuffer(joined, f"S{_DIGEST_BYTES}")
+    return np.frombuffer(raw, f"S{_DIGEST_BYTES}")
 
 
 def files_on(live: Iterable[LiveFiles], covered: Sequence[Interval]) -> list[WrittenFile]:

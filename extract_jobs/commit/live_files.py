@@ -110,7 +110,7 @@ class LiveFilesLog:
                 self._write(commit.parent, last - size + 1, last)
         except Exception as error:  # noqa: BLE001 - nothing may fail a run that is published
             what = error if isinstance(error, ExtractError) else type(error).__name__
-            logger.warning("the live files were not recorded, which saves time only: %s", what)
+            logger.warning("live files were not listed, which costs later runs time only: %s", what)
 
     def _write(self, newest: int, first: int, last: int) -> None:
         """Write the segment of a range whose last published commit is given."""

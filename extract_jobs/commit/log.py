@@ -267,7 +267,7 @@ class CommitLog:
             self.state.put(join(self.state_uri, "hint.json"), record)
         except (ExtractError, MemoryError) as error:
             what = error if isinstance(error, ExtractError) else type(error).__name__
-            logger.warning("the newest commit's number was not written down: %s", what)
+            logger.warning("hint.json was not written, which costs later runs time only: %s", what)
 
     def _switch(self, commit: Commit, staged: Sequence[WrittenFile] = ()) -> bool:
         """Make readers see a commit whose files are in place, instead of what it retires.

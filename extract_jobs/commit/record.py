@@ -238,7 +238,8 @@ class LiveFiles:
 
     Attributes:
         seq: The commit's.
-        interval: JSON of the `Interval` it holds; None for a full extract.
+        interval: JSON of the `Interval` that they hold rows of; None if they may hold any, as those
+            of a full extract or a merge.
         files: The files that a reader should see.
     """
 

@@ -77,11 +77,11 @@ class Report(BaseModel):
     and ``kept_files`` are what a full extract kept of the last commit because it has not changed
     (``reuse: auto``), in ``kept_ranges`` beside the ``splits`` that were read, and ``not_reused``
     is why it kept nothing; ``resumed_splits`` of the ``splits`` were read by an earlier attempt;
-    of merged ``rows``, ``inserted_rows`` have new keys and ``updated_rows`` replaced a row;
-    ``deleted_rows`` were gone from the source, and ``missing_rows`` of the source are not in the
-    table, because no interval has had them yet (``deletes: detect``); rows beside those were
-    written again, which ``rewritten_rows``, ``rewritten_bytes`` and ``rewritten_files`` count
-    alone;
+    with ``write_mode: merge``, ``inserted_rows`` of the ``rows`` had new keys and ``updated_rows``
+    replaced a row; with ``deletes: detect``, ``deleted_rows`` were gone from the source, and
+    ``missing_rows`` of the source are not in the table, because no interval has had them yet;
+    ``rewritten_rows``, ``rewritten_bytes`` and ``rewritten_files``, which ``rows``, ``bytes`` and
+    ``files`` do not include, are the other rows of files that were written again;
     ``repeated_rows`` were read and not written, because they are committed already;
     ``rejected_rows`` did not parse and were set aside below the state's ``rejected`` folder;
     ``null_watermark_rows`` were extracted by a full extract or a first run, and are what an
@@ -177,7 +177,7 @@ class Report(BaseModel):
             (self.inserted_rows, "inserted"),
             (self.updated_rows, "updated"),
             (self.deleted_rows, "deleted"),
-            (self.rewritten_rows, "written again beside them"),
+            (self.rewritten_rows, "unchanged but rewritten"),
             (self.missing_rows, "of the source not in the table"),
         ]
         return ", ".join(f"{count:,} {what}" for count, what in counts if count)

@@ -408,8 +408,8 @@ def test_a_plan_says_what_is_merged(lake: IcebergLake) -> None:
     spec = lake.spec("b", **merging())
     text = plan_text(spec, planned(spec, datetime.now(UTC)))
     assert "merges:      rows by id; rows of the table with the same key are replaced" in text
-    assert "deletes:     rows whose id is gone from the source, all keys are read" in text
-    assert "rewrites:    those that hold such rows, of 1 file" in text
+    assert "deletes:     rows whose id is gone from the source; all keys are read" in text
+    assert "rewrites:    those of 1 file" in text
 
 
 @pytest.mark.parametrize(
