@@ -727,10 +727,10 @@ def test_attempts_that_overlap(
     real = getattr(CommitLog, when)
     reports: list[Report] = []
 
-    def other_first(log: CommitLog, commit: Commit) -> Any:
+    def other_first(log: CommitLog, commit: Commit, *more: Any) -> Any:
         monkeypatch.setattr(CommitLog, when, real)
         reports.append(run_extract(attempt(spec, 3)))
-        return real(log, commit)
+        return real(log, commit, *more)
 
     monkeypatch.setattr(CommitLog, when, other_first)
     second = run_extract(attempt(spec, 2))
@@ -749,12 +749,12 @@ def test_an_attempt_that_fails_takes_its_ranges_from_the_next_one(
         run_extract(attempt(spec, 1), progress=Stopping(SourceUnavailable("lost"), 2))
     real = CommitLog.publish
 
-    def without_files(log: CommitLog, commit: Commit) -> Any:
+    def without_files(log: CommitLog, commit: Commit, *more: Any) -> Any:
         for upload in log.target.abandoned(spec.target.uri):
             if upload.uri.rsplit("/", 1)[-1].startswith("r-1-"):
                 log.target.abort(spec.target.uri, upload)
         monkeypatch.setattr(CommitLog, "publish", real)
-        return real(log, commit)
+        return real(log, commit, *more)
 
     monkeypatch.setattr(CommitLog, "publish", without_files)
     with pytest.raises(WriteFailed, match="voided"):

@@ -29,6 +29,7 @@ REUSE = {
     "reuse": "auto",
     "write_mode": "overwrite",
     "split": {"target_bytes": 8192, "max_connections": 1},
+    "engine": "processes",  # a Spark of other tests would take its splits elsewhere
 }
 
 
