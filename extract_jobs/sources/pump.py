@@ -10,6 +10,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from extract_jobs.errors import SourceUnavailable
 
 Item = TypeVar("Item")
 
+_LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 1.0
 """How long a reader may take to stop on request before its connection is shut down."""
 _END_SECONDS = 2.0
@@ -115,7 +117,14 @@ class _Reading(Generic[Item]):
     def next(self, seconds: float) -> Item | _Failure | None:
         """Return the next item, None at the end; raises `queue.Empty` if it takes longer."""
         self._asked.release()
-        return self._given.get(timeout=seconds)
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                return self._given.get(timeout=min(seconds, _LOOK_SECONDS))
+            except queue.Empty:
+                # The system may hand a signal to any thread: this one sees it when it wakes up.
+                if time.monotonic() >= until:
+                    raise
 
     def end(self, sockets: Sockets, *, at_once: bool) -> None:
         """Stop the thread; shut its connections down if it does not react."""

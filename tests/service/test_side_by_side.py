@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from extract_jobs.cli.side_by_side import DEFAULT_JOBS, tables_at_once
+from extract_jobs.cli.process import stoppable
+from extract_jobs.cli.side_by_side import DEFAULT_JOBS, _Tables, tables_at_once
 from extract_jobs.engine import placement
 from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import Interrupted, StopRequested
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.run import run_extract
+from extract_jobs.sources.pump import Sockets, pumped
 from extract_jobs.spec.extract_spec import ExtractSpec
 from tests.support.postgres import Server
 from tests.support.specs import make_description, make_spec
@@ -109,6 +111,30 @@ def test_large_and_small_tables_share_processes_and_one_that_fails_stops_no_othe
     assert summary == [t for t in tables if t != "bad"], "in the order of the config"
 
 
+def test_a_signal_that_another_thread_was_given_is_noticed() -> None:
+    """The system chooses the thread, and does not wake the one that waits."""
+    over, not_noticed = threading.Event(), list[str]()
+
+    def signalled() -> Generator[int]:
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        if not over.wait(20):
+            not_noticed.append("for 20 s")
+        yield 1
+
+    def for_tables() -> object:
+        threading.Thread(target=lambda: next(signalled()), daemon=True).start()
+        return _Tables([], lambda _: Progress(), WorkerProcesses((), most=1), trace=False).next()
+
+    def for_a_reader() -> object:
+        return next(pumped(signalled, Sockets(0), stall_seconds=60, what="reading"))
+
+    for wait in (for_tables, for_a_reader):
+        with pytest.raises(Interrupted, match="stopped by SIGTERM"), stoppable():
+            wait()
+    over.set()
+    assert not_noticed == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_tables(pg_database: Server, tmp_path: Path, number: int) -> None:
     """One is between batches, two wait for a lock, another for a worker process; two not begun."""
@@ -147,7 +173,7 @@ def test_a_signal_ends_all_tables(pg_database: Server, tmp_path: Path, number: i
                 _, stderr = process.communicate(timeout=60)
             finally:
                 process.kill()
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 25, stderr
     assert process.returncode == 75, stderr
     by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     dropped = "staged files are dropped unless a commit names them"
