@@ -24,13 +24,13 @@ from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import Interrupted, StopRequested, printable
 from extract_jobs.reporting.progress import ENDS, Progress
 from extract_jobs.reporting.report import Report, failed_report, reported
+from extract_jobs.sources.pump import received
 from extract_jobs.spec.extract_spec import ExtractSpec
 
 DEFAULT_JOBS = 4
 """Tables at a time, unless a person says otherwise: waits for a source overlap, and the machine's
 memory and Python's one lock do not become the next bottleneck."""
 
-_LOOK_SECONDS = 0.5
 _END_SECONDS = 2.0
 """How long a thread that has no table left may take to end."""
 
@@ -125,14 +125,7 @@ class _Tables:
 
     def next(self, seconds: float | None = None) -> Ended:
         """Wait for the next table to end; raises `queue.Empty` if it takes longer."""
-        while True:
-            try:
-                found = self._ended.get(timeout=_LOOK_SECONDS if seconds is None else seconds)
-                break
-            except queue.Empty:
-                # The system may hand a signal to any thread: this one sees it when it wakes up.
-                if seconds is not None:
-                    raise
+        found = received(self._ended, seconds)
         if isinstance(found, BaseException):
             raise found
         with self._lock:

@@ -22,6 +22,7 @@ from extract_jobs.errors import SourceUnavailable
 Item = TypeVar("Item")
 
 _LOOK_SECONDS = 0.5
+"""How long a thread waits for an item at a time: a signal is noticed as late as that."""
 _GRACE_SECONDS = 1.0
 """How long a reader may take to stop on request before its connection is shut down."""
 _END_SECONDS = 2.0
@@ -98,6 +99,28 @@ def _sockets() -> dict[int, str]:
     return found
 
 
+def received(given: queue.SimpleQueue[Item], seconds: float | None = None) -> Item:
+    """Return the next item of a queue, and let signal handlers run while it is awaited.
+
+    The system may hand a signal to any thread: the main thread sees it when it wakes up.
+
+    Args:
+        given: The queue.
+        seconds: How long to wait; None for as long as it takes.
+
+    Raises:
+        queue.Empty: It took longer.
+    """
+    until = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = _LOOK_SECONDS if until is None else until - time.monotonic()
+        try:
+            return given.get(timeout=max(0.0, min(left, _LOOK_SECONDS)))
+        except queue.Empty:
+            if until is not None and time.monotonic() >= until:
+                raise
+
+
 @dataclass(frozen=True)
 class _Failure:
     error: BaseException
@@ -117,14 +140,7 @@ class _Reading(Generic[Item]):
     def next(self, seconds: float) -> Item | _Failure | None:
         """Return the next item, None at the end; raises `queue.Empty` if it takes longer."""
         self._asked.release()
-        until = time.monotonic() + seconds
-        while True:
-            try:
-                return self._given.get(timeout=min(seconds, _LOOK_SECONDS))
-            except queue.Empty:
-                # The system may hand a signal to any thread: this one sees it when it wakes up.
-                if time.monotonic() >= until:
-                    raise
+        return received(self._given, seconds)
 
     def end(self, sockets: Sockets, *, at_once: bool) -> None:
         """Stop the thread; shut its connections down if it does not react."""

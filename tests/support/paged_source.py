@@ -11,7 +11,7 @@ import pyarrow as pa
 from extract_jobs.sources import Moment, PagedPart, PageSpan, ReadRequest
 from extract_jobs.sources.splits import Split
 from extract_jobs.spec.extract_spec import ExtractSpec
-from tests.support.memory_source import MemorySource
+from tests.support.memory_source import MemoryReader, MemorySource
 
 PAGE_ROWS = 2
 PART = "t"
@@ -22,14 +22,8 @@ def _rows(rows: Sequence[int], start: int, end: int | None) -> list[int]:
 
 
 @dataclass(frozen=True)
-class PagedReader:
+class PagedReader(MemoryReader):
     """Reads ranges of pages, which a split's predicate names as ``start:end``."""
-
-    rows: tuple[int, ...]
-    nulled: dict[str, int] = field(default_factory=dict)
-
-    def only(self, columns: Sequence[str]) -> PagedReader:
-        return self
 
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         start, end = (split.predicate or "0:").split(":")

@@ -13,6 +13,7 @@ frozen by a server before 9.4 has no number any more and the greatest age; its r
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,10 @@ class PostgresPages:
     parts: tuple[PagedPart, ...]
     tables: Mapping[str, str | None]
 
+    @functools.cached_property
+    def _by_name(self) -> dict[str, PagedPart]:
+        return {part.name: part for part in self.parts}
+
     @property
     def keeps_order(self) -> bool:
         """Whether rows are read in the order of their pages."""
@@ -76,7 +81,7 @@ class PostgresPages:
 
     def split(self, index: int, span: PageSpan) -> Split:
         """See `extract_jobs.sources.ComparablePages`."""
-        part = next(part for part in self.parts if part.name == span.part)
+        part = self._by_name[span.part]
         pages = (part.count if span.end is None else span.end) - span.start
         condition = ctid_condition(span.start, span.end)
         size = max(0, pages) * part.page_bytes
