@@ -7,7 +7,8 @@ execution runs::
       "error": "Glue.ConcurrentRunsExceededException", "times": 2}]
 
 ``call`` and ``about`` are searched for in the call's resource and in its input; ``s3:getObject`` is
-the Map's reading of its list. ``times`` is the number of calls that fail, by default 1.
+the Map's reading of its list. ``times`` is the number of calls that fail, by default 1. Each call
+that has failed is a line of ``faults.log``, beside that file.
 """
 
 # ruff: noqa: SLF001
@@ -42,6 +43,8 @@ def inject(path: Path) -> None:
                 matches = fault["call"] in call and fault.get("about", "") in text
                 if matches and used[key] < fault.get("times", 1):
                     used[key] += 1
+                    with path.with_suffix(".log").open("a") as struck:
+                        struck.write(f"{call}: {fault['error']}\n")
                     raise task_failed(fault["error"], fault.get("cause", "on purpose"))
 
     interpreter._invoke_resource = _checked(interpreter._invoke_resource, check)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
@@ -25,23 +22,6 @@ from tests.support.java import QUICK_JAVA_ENVIRONMENT
 
 STUB = (sys.executable, "-S", "-E", str(Path(__file__).with_name("stub_worker.py")))
 SECONDS = 120.0
-
-
-def forked_workers(members: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Return those of a session's processes that are forked workers, each a group's leader."""
-    prepared = {}
-    for process in members:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "infra.local.prepared" in process.cmdline():
-                prepared[process.pid] = process
-    found = []
-    for pid, process in prepared.items():
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(pid) == pid and process.ppid() in prepared:
-                found.append(process)
-    return found
-
-
 _paths: Counter[tuple[str, str]] = Counter()
 
 

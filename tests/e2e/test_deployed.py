@@ -23,11 +23,11 @@ from infra.local.emulator import aws_environment, start_emulator
 from infra.local.permissions import ACCOUNT, REGION
 from infra.local.postgres import run_postgres
 from infra.local.stack import Stack
-from tests.e2e.conftest import forked_workers
 from tests.support.artifacts import ROOT, WHEELS
 from tests.support.java import QUICK_JAVA_ENVIRONMENT
 from tests.support.permissions import SEEN, WORKER, WORKER_ROLES
 from tests.support.warm_aws import warm_aws
+from tests.support.worker_processes import forked_workers
 
 pytestmark = pytest.mark.e2e
 DEMO = ROOT / "infra" / "local" / "demo"

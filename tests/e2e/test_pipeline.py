@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.local.emulator import session_members
-from tests.e2e.conftest import forked_workers, runs_of
+from tests.e2e.conftest import runs_of
 from tests.support.sampling import sample
+from tests.support.worker_processes import forked_workers
 
 pytestmark = pytest.mark.e2e
 KINDS = {

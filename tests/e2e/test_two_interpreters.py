@@ -41,8 +41,8 @@ def test_both_interpreters_bring_every_table_to_the_same_end(stubbed, monkeypatc
     stubbed.configure("agreed", tables, defaults={"retry": {"backoff_seconds": 0}})
     event = {"source_name": "agreed", "extract_tables": "*"}
     ours = answer_of(stubbed.run(event))
-    machine = start_machine(stubbed.stack, monkeypatch, dict.fromkeys(SERVICES, STUB))
-    assert answer_of(machine.run(event)) == ours
+    with start_machine(stubbed.stack, monkeypatch, dict.fromkeys(SERVICES, STUB)) as machine:
+        assert answer_of(machine.run(event)) == ours
     assert ours[0] == "FAILED"
     assert {kind for kind, _ in machine.services.asked} == set(SERVICES)
     alone = ours[2].keys() - {"none.ok_1", *shared}
@@ -55,7 +55,8 @@ def test_both_interpreters_bring_every_table_to_the_same_end(stubbed, monkeypatc
 def test_both_interpreters_fail_the_same_bad_input_at_the_first_state(stubbed, monkeypatch):
     event = {"source_name": "nowhere", "extract_tables": "*"}
     ours = stubbed.run(event)
-    theirs = start_machine(stubbed.stack, monkeypatch).run(event)
+    with start_machine(stubbed.stack, monkeypatch) as machine:
+        theirs = machine.run(event)
     assert (theirs.status, theirs.error) == (ours.status, ours.error) == ("FAILED", "ConfigError")
     assert "nowhere.yml" in theirs.cause
 
@@ -75,8 +76,8 @@ def test_real_workers_extract_under_the_second_interpreter(stubbed, monkeypatch,
         defaults={"target": {"uri": "s3://lake/{source_name}/{table}"}},
     )  # fmt: skip
     stubbed.committed("files", "small_1", "small_2")
-    machine = start_machine(stubbed.stack, monkeypatch)
-    outcome = machine.run({"source_name": "files", "extract_tables": "*"})
+    with start_machine(stubbed.stack, monkeypatch) as machine:
+        outcome = machine.run({"source_name": "files", "extract_tables": "*"})
     runs = runs_of(outcome)
     assert len(machine.services.asked) == 4, "two tables are small and share a job"
     for table in ("small_1", "small_2"):

@@ -1,7 +1,8 @@
 """The whole pipeline under chaos, and after each round the account: is every verdict true?
 
 ``python -m tests.support.chaos --minutes 30 --seed 7`` runs executions of the real state machine on
-the emulator, with real workers and functions. Meanwhile it
+the emulator, with real workers and functions; with ``--interpreter moto``, moto's interpreter runs
+the state machine (tests/support/moto_machine.py says what that cannot do). Meanwhile it
 
 - kills, stops and pauses workers at random moments,
 - breaks requests of workers and functions to S3 and DynamoDB,
@@ -10,8 +11,8 @@ the emulator, with real workers and functions. Meanwhile it
 - calls the reaper, and starts reruns of what failed.
 
 Once all is quiet, each table's rows are in the lake as often as they should be, every run is called
-what the commit log says, `LATEST` is the newest commit, and nothing is staged. What a seed does
-depends on how fast the machine is; the account does not.
+what the commit log says, `LATEST` is the newest commit, nothing is staged, and each rerun took
+exactly what had failed. What a seed does depends on how fast the machine is; the account does not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import argparse
 import contextlib
 import io
 import json
+import logging
 import os
 import random
 import signal
@@ -27,15 +29,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import pyarrow.fs
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 from entrypoints.reap_extract_job_runs import Settings, reap
@@ -47,8 +50,10 @@ from infra.local.emulator import aws_environment, session_members
 from infra.local.stack import TRACKING_TABLE, Stack, start_stack
 from tests.support.fault_proxy import FaultProxy
 from tests.support.java import QUICK_JAVA_ENVIRONMENT
+from tests.support.moto_machine import start_machine
 from tests.support.ports import free_port
 from tests.support.sqlite_source import write
+from tests.support.worker_processes import worker_processes
 
 ROWS = 300
 TABLES: dict[str, dict[str, Any]] = {
@@ -75,12 +80,70 @@ MOST_SECONDS = 300.0
 """What an execution may take: one that hangs is a finding."""
 
 
+WAIT_SCALE = 0.05
+"""How long the state machine waits before it tries again, in proportion."""
+INTERPRETERS: dict[str, Sequence[str]] = {
+    "ministack": tuple(KINDS),
+    "moto": ("ecs", "glue"),
+}
+"""What can run the state machine, with the job types that it can run."""
+
+
+class Machine(Protocol):
+    """The state machine on one of the interpreters."""
+
+    @property
+    def arn(self) -> str: ...
+    def start(self, event: Mapping[str, Any]) -> str: ...
+    def status(self, arn: str) -> str: ...
+    def stop(self, arn: str) -> None: ...
+    def fail(self, faults: Sequence[Mapping[str, Any]]) -> None: ...
+    def failed_calls(self) -> int: ...
+    def workers(self) -> list[psutil.Process]: ...
+    def client(self, service: str) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """The state machine on the emulator's own interpreter."""
+
+    stack: Stack
+
+    @property
+    def arn(self) -> str:
+        return self.stack.state_machine_arn
+
+    def start(self, event: Mapping[str, Any]) -> str:
+        return self.stack.start(event)
+
+    def status(self, arn: str) -> str:
+        described = self.client("stepfunctions").describe_execution(executionArn=arn)
+        return str(described["status"])
+
+    def stop(self, arn: str) -> None:
+        self.client("stepfunctions").stop_execution(executionArn=arn)
+
+    def fail(self, faults: Sequence[Mapping[str, Any]]) -> None:
+        (self.stack.directory / "faults.json").write_text(json.dumps(faults))
+
+    def failed_calls(self) -> int:
+        log = self.stack.directory / "faults.log"
+        return log.read_text().count("\n") if log.exists() else 0
+
+    def workers(self) -> list[psutil.Process]:
+        return worker_processes(session_members(self.stack.pid))
+
+    def client(self, service: str) -> Any:
+        return self.stack.client(service)
+
+
 @dataclass
 class Chaos:
     """A stack, and everything that goes wrong with it.
 
     Attributes:
         stack: The pipeline.
+        machine: Its state machine.
         proxy: Between workers and functions, and S3 and DynamoDB.
         dice: Decides what goes wrong, and when.
         database: The source.
@@ -89,6 +152,7 @@ class Chaos:
     """
 
     stack: Stack
+    machine: Machine
     proxy: FaultProxy
     dice: random.Random
     database: Path
@@ -96,6 +160,7 @@ class Chaos:
     faults: Counter[str] = field(default_factory=Counter)
     executions: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
+    reruns: dict[str, tuple[str, set[str]]] = field(default_factory=dict)
 
     # --- what happens --------------------------------------------------------------------------
 
@@ -115,7 +180,11 @@ class Chaos:
                 self._reap()
             if attempt == 2:
                 self._calm()
-            chain.append(self._execute(self._again(chain, event), wild=attempt < 2))
+            again = self._again(chain, event)
+            before = self._not_succeeded(again)
+            chain.append(self._execute(again, wild=attempt < 2))
+            if "rerun_failed_of" in again:
+                self.reruns[chain[-1]] = (again["rerun_failed_of"], before)
         self._calm()
         self._wait_for_workers()
         self._reap()
@@ -154,9 +223,8 @@ class Chaos:
                 times = self.dice.choice((1, 2, 15))
                 faults.append({"call": call, "error": error, "times": times,
                                "cause": f"on purpose {self.dice.random()}"})  # fmt: skip
-                self.faults["states"] += 1
-        (self.stack.directory / "faults.json").write_text(json.dumps(faults))
-        arn = self.stack.start(event)
+        self.machine.fail(faults)
+        arn = self.machine.start(event)
         self.executions.append(arn)
         stop_at = time.monotonic() + self.dice.uniform(1, 15)
         stops = wild and self.dice.random() < 0.25
@@ -168,7 +236,7 @@ class Chaos:
             if self.dice.random() < rate:
                 self._harm()
             if stops and time.monotonic() > stop_at:
-                self.stack.client("stepfunctions").stop_execution(executionArn=arn)
+                self.machine.stop(arn)
                 self.faults["stopped executions"] += 1
                 stops = False
         self.outcomes[self._status(arn)] += 1
@@ -176,7 +244,7 @@ class Chaos:
 
     def _harm(self) -> None:
         """Kill, stop or pause a worker."""
-        workers = self._workers()
+        workers = self.machine.workers()
         if not workers:
             return
         how = self.dice.choice(("SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP"))
@@ -187,36 +255,29 @@ class Chaos:
             time.sleep(self.dice.uniform(0.5, 3))
             self._wake()
 
-    def _workers(self) -> list[psutil.Process]:
-        found = []
-        for process in session_members(self.stack.pid):
-            with contextlib.suppress(psutil.Error):
-                if any(f"entrypoints/{n}.py" in x for n in KINDS for x in process.cmdline()):
-                    found.append(process)
-        return found
-
     def _wake(self) -> None:
-        for process in self._workers():
+        for process in self.machine.workers():
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGCONT)
 
     def _calm(self) -> None:
         self.faults["requests"] += sum(bool(r.fault) for r in self.proxy.requests)
         self.proxy.clear()
-        (self.stack.directory / "faults.json").write_text("[]")
+        self.machine.fail([])
+        self.faults["failed calls"] = self.machine.failed_calls()
         self._wake()
 
     def _wait_for_workers(self) -> None:
         deadline = time.monotonic() + MOST_SECONDS
-        while self._workers():
+        while self.machine.workers():
             assert time.monotonic() < deadline, "a worker does not end"
             self._wake()
             time.sleep(0.2)
 
     def _reap(self) -> None:
-        settings = Settings(self.stack.state_machine_arn, "s3://extract-config", timedelta(hours=9))
+        settings = Settings(self.machine.arn, "s3://extract-config", timedelta(hours=9))
         with contextlib.redirect_stdout(io.StringIO()):  # its metrics
-            reap(settings, tracking=self._tracking(), client=self.stack.client,
+            reap(settings, tracking=self._tracking(), client=self.machine.client,
                  open_storage=open_storage)  # fmt: skip
 
     # --- what is true then ---------------------------------------------------------------------
@@ -232,6 +293,19 @@ class Chaos:
             statuses = {run.status for run in runs if run.execution_id == arn}
             if self._status(arn) == "SUCCEEDED":
                 assert statuses == {"SUCCEEDED"}, f"{arn} succeeded with {statuses}"
+            if arn in self.reruns:
+                self._account_rerun(arn, runs)
+
+    def _account_rerun(self, arn: str, runs: Sequence[TrackedRun]) -> None:
+        """A rerun takes all that had not succeeded, but for what was found published after all."""
+        rerun_of, failed = self.reruns[arn]
+        taken = {run.extract_table for run in runs if run.execution_id == arn}
+        if not taken:
+            return  # it ended before it had a list, or there was nothing left to do
+        found = {r.extract_table for r in runs if r.execution_id == rerun_of and r.ended
+                 and r.status == "SUCCEEDED"}  # fmt: skip
+        assert taken <= failed, f"{arn} took {taken} again, and {failed} had failed"
+        assert failed - taken <= found, f"{arn} left {failed - taken} out, though they had failed"
 
     def _account_table(self, name: str, table: str, runs: Sequence[TrackedRun]) -> None:
         what = f"{name}/{table}: " + "; ".join(
@@ -266,8 +340,7 @@ class Chaos:
         return sorted(pq.read_table(folder, filesystem=s3).column("n").to_pylist())
 
     def _status(self, arn: str) -> str:
-        states = self.stack.client("stepfunctions")
-        return str(states.describe_execution(executionArn=arn)["status"])
+        return self.machine.status(arn)
 
     def _statuses(self, chain: Sequence[str]) -> str:
         return " ".join(map(self._status, chain))
@@ -278,6 +351,12 @@ class Chaos:
         if not known:
             return event  # no execution got as far as its tables
         return {"rerun_failed_of": known[-1], "include_unfinished": True}
+
+    def _not_succeeded(self, event: Mapping[str, Any]) -> set[str]:
+        """Return the tables that a rerun would take by what the tracking table says now."""
+        of = event.get("rerun_failed_of", "")
+        return {r.extract_table for r in self._tracking().by_execution(of)
+                if r.status != "SUCCEEDED"} if of else set()  # fmt: skip
 
     def _tracking(self) -> Tracking:
         return Tracking(self.stack.client("dynamodb"), TRACKING_TABLE, utc_now)
@@ -292,8 +371,23 @@ class Chaos:
         return f"s3://lake/{name}/{table}"
 
 
+@contextlib.contextmanager
+def _machine(stack: Stack, interpreter: str, environment: Mapping[str, str]) -> Iterator[Machine]:
+    if interpreter == "ministack":
+        yield Emulated(stack)
+        return
+    with pytest.MonkeyPatch.context() as patch, start_machine(
+        stack, patch, environment=environment, wait_scale=WAIT_SCALE
+    ) as machine:  # fmt: skip
+        yield machine
+
+
 def chaos(
-    folder: Path, seed: int, goes_on: Callable[[int], bool], kinds: Sequence[str] = ("ecs",)
+    folder: Path,
+    seed: int,
+    goes_on: Callable[[int], bool],
+    kinds: Sequence[str] = ("ecs",),
+    interpreter: str = "ministack",
 ) -> Chaos:
     """Run rounds, and return what was done.
 
@@ -301,7 +395,8 @@ def chaos(
         folder: An empty one.
         seed: Of what goes wrong.
         goes_on: Given the number of rounds so far, whether there is another.
-        kinds: Of `KINDS`.
+        kinds: Of `KINDS`, as far as the interpreter can run them.
+        interpreter: Of `INTERPRETERS`.
 
     Raises:
         AssertionError: Something is not true after a round.
@@ -316,16 +411,18 @@ def chaos(
         through = {f"AWS_ENDPOINT_URL_{name}": proxy.endpoint_url for name in ("S3", "DYNAMODB")}
         stack = start_stack(
             folder / "stack", port=port, workers=3,
-            environment={"SFN_WAIT_SCALE": "0.05", **QUICK_JAVA_ENVIRONMENT, **through},
+            environment={"SFN_WAIT_SCALE": str(WAIT_SCALE), **QUICK_JAVA_ENVIRONMENT, **through},
         )  # fmt: skip
         try:
             os.environ.update(aws_environment(stack.endpoint_url))
-            made = Chaos(stack, proxy, random.Random(seed), database, kinds)
-            number = 0
-            while goes_on(number):
-                made.round(number)
-                number += 1
-            return made
+            of_workers = {**QUICK_JAVA_ENVIRONMENT, **through}
+            with _machine(stack, interpreter, of_workers) as machine:
+                made = Chaos(stack, machine, proxy, random.Random(seed), database, kinds)
+                number = 0
+                while goes_on(number):
+                    made.round(number)
+                    number += 1
+                return made
         finally:
             stack.stop()
 
@@ -336,12 +433,17 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", default="ecs", help=f"of {','.join(KINDS)}")
+    parser.add_argument("--interpreter", choices=INTERPRETERS, default="ministack")
     options = parser.parse_args()
+    kinds = options.kinds.split(",")
+    if not set(kinds) <= set(INTERPRETERS[options.interpreter]):
+        parser.error(f"{options.interpreter} runs {','.join(INTERPRETERS[options.interpreter])}")
+    logging.getLogger("moto").setLevel(logging.CRITICAL)  # it warns of what it cannot do
     deadline = time.monotonic() + options.minutes * 60
     with tempfile.TemporaryDirectory() as folder:
         made = chaos(
             Path(folder), options.seed, lambda _: time.monotonic() < deadline,
-            options.kinds.split(","),
+            kinds, options.interpreter,
         )  # fmt: skip
     print(f"{len(made.executions)} executions: {dict(made.outcomes)}")
     print(f"{sum(made.faults.values())} faults: {dict(made.faults)}")
