@@ -34,10 +34,10 @@ from extract_jobs.commit.deduplication import (
     committed_rows,
     files_on,
 )
-from extract_jobs.commit.expiry import expire_snapshots
+from extract_jobs.commit.expiry import expire_most, expire_snapshots
 from extract_jobs.commit.log import CommitLog, Replaces, next_commit
 from extract_jobs.commit.merge_keys import Digests, MergeKey
-from extract_jobs.commit.reconcile import reconcile, refuse_fewer
+from extract_jobs.commit.reconcile import reconcile, refuse_emptying, refuse_fewer
 from extract_jobs.commit.record import Base, Commit
 from extract_jobs.connections.secrets import secret_text
 from extract_jobs.engine.placement import Placement, place_splits
@@ -295,7 +295,7 @@ class Attempt:
             The source's count, None if it is not wanted, and whether it was compared.
 
         Raises:
-            ReconcileFailed: They differ.
+            ReconcileFailed: They differ, or the table would be emptied unasked.
             SourceMoved: The splits may have read different states of the table.
         """
         if isinstance(self.snapshot, VerifiedSnapshot):
@@ -313,6 +313,10 @@ class Attempt:
         )
         if same_rows and self.reads_interval_once():
             refuse_fewer(self.spec.extract_table, rows, source_rows)
+        if not rows and self.spec.target.write_mode == "overwrite":
+            live = self.log.live_files(self.plan.base.published)
+            held = sum(file.rows for file in live)
+            refuse_emptying(self.spec.extract_table, self.spec.empty_source, held)
         return source_rows, comparable is not None
 
     def prepare(self, commit: Commit, task: SplitTask, noted: Noted) -> Commit:
@@ -680,7 +684,7 @@ def finish(
             "the commit was voided, nothing of it is visible, and the next attempt extracts its "
             "rows"
         )
-    _drop_kept(spec, log, context)
+    _drop_kept(spec, log, commit, context)
     if spec.reuse != "never":
         log.reads.drop_before(commit)
         for run_id in (spec.run_id, *spec.reruns):  # none of them can commit any more
@@ -690,12 +694,14 @@ def finish(
     return with_catalog(report, spec, log, commit, context)
 
 
-def _drop_kept(spec: ExtractSpec, log: CommitLog, context: RunContext) -> None:
+def _drop_kept(spec: ExtractSpec, log: CommitLog, commit: Commit, context: RunContext) -> None:
     """Delete the files that earlier commits retired and whose time is over."""
-    if spec.keep_retired is None:
-        return  # `recover` drops what is left of a time when they were kept
     try:
-        if log.table is None:
+        if spec.keep_retired is None:
+            if log.table is not None:
+                expire_most(log, commit)
+            # Of a folder, `recover` drops what is left of a time when files were kept.
+        elif log.table is None:
             log.kept.drop(spec.keep_retired, context.clock())
         else:
             expire_snapshots(log, spec.keep_retired, context.clock())

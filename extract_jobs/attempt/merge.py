@@ -35,6 +35,7 @@ from extract_jobs.commit.merge_keys import (
     refuse_too_many,
     source_keys,
 )
+from extract_jobs.commit.reconcile import refuse_emptying
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.record_check import is_below
 from extract_jobs.engine.run_splits import SplitResult, SplitTask
@@ -188,6 +189,7 @@ def merge(
 
     Raises:
         ConfigError: The key does not identify rows, or a file cannot be written again.
+        ReconcileFailed: The source is empty, and the table would be emptied unasked.
         CommitConflict: Another tool has taken a file away meanwhile.
         ExtractError: As storage raises.
     """
@@ -202,6 +204,8 @@ def merge(
         for file in contents(log.table, layout, key.file_columns, parent=last.seq)
         if file.rows and (source is not None or _meets(file, changed))
     ]
+    if source is not None and not len(source):
+        refuse_emptying(spec.extract_table, spec.empty_source, sum(file.rows for file in found))
     live = {normal_uri(file.staged.uri): file for file in log.live_files(last)}
 
     def rewritten(numbered: tuple[int, Content]) -> tuple[Content, WrittenFile | None] | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.record import Commit
 from extract_jobs.commit.record_check import is_below, json_object
 from extract_jobs.commit.table_log import last_published
 from extract_jobs.errors import ConfigError
@@ -36,6 +37,29 @@ class Expired:
     files: tuple[str, ...]
 
 
+MOST_SNAPSHOTS = 1000
+"""Snapshots that a table keeps at most, but for a few, if no time is given for which they stay."""
+_EVERY = 100
+"""Commits after which a table is looked through for more."""
+
+
+def expire_most(log: CommitLog, commit: Commit) -> None:
+    """Expire the oldest snapshots of an Iceberg table beyond `MOST_SNAPSHOTS`, now and then.
+
+    Every reader and writer of the table reads the list of all of its snapshots.
+
+    Args:
+        log: The table's.
+        commit: The last published commit.
+
+    Raises:
+        ConfigError: The table is not this log's.
+        WriteFailed: The catalog or storage failed; the next expiry does the rest.
+    """
+    if commit.seq % _EVERY == 0:
+        _expire(log, MOST_SNAPSHOTS)
+
+
 def expire_snapshots(
     log: CommitLog, older_than: timedelta, now: datetime, *, dry_run: bool = False
 ) -> Expired:
@@ -53,6 +77,10 @@ def expire_snapshots(
         ConfigError: The target is a folder of Parquet files, or the table is not this log's.
         WriteFailed: The catalog or storage failed; the next expiry does the rest.
     """
+    return _expire(log, now - older_than, dry_run=dry_run)
+
+
+def _expire(log: CommitLog, before: datetime | int, *, dry_run: bool = False) -> Expired:
     table = log.table
     if table is None:
         raise ConfigError(
@@ -63,7 +91,7 @@ def expire_snapshots(
     parent = last.seq if last else 0
     if not dry_run:
         _finish(log, table, parent)
-    found = expirable(table, now - older_than, parent=parent)
+    found = expirable(table, before, parent=parent)
     # Other tools may have added files from anywhere.
     files = tuple(uri for uri in found.files if is_below(uri, table.target_uri))
     if found.snapshot_ids and not dry_run:

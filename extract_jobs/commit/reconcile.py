@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from extract_jobs.errors import ReconcileFailed
+from extract_jobs.spec.parts import EmptySource
 
 
 def reconcile(
@@ -68,4 +69,27 @@ def refuse_fewer(table: str, read: int, counted: int | None) -> None:
             "nothing was committed, because the watermark would move past the missing ones. The "
             "count and the rows may come from different nodes, or rows were added below the upper "
             "bound meanwhile (watermark.delay leaves those to the next run); run again"
+        )
+
+
+def refuse_emptying(table: str, policy: EmptySource, before: int) -> None:
+    """Refuse to leave a table without rows because its source has none.
+
+    A source that is being loaded again, or a condition that matches nothing, looks the same as one
+    whose rows were all deleted.
+
+    Args:
+        table: For the message.
+        policy: Whether that is wanted.
+        before: Rows that the table has.
+
+    Raises:
+        ReconcileFailed: The table has rows, and the policy refuses.
+    """
+    if before and policy == "refuse":
+        raise ReconcileFailed(
+            f"{table}: the source has no row, and the table has {before:,}, all of which would go; "
+            "nothing was committed. Run again once the source has rows. If it is meant to be "
+            "empty, allow it once, with extract-jobs run --set empty_source=accept, or always, "
+            "with empty_source: accept in the config"
         )

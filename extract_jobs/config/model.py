@@ -20,10 +20,12 @@ from extract_jobs.config.worker_sizes import (
 from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.parts import (
     DELETES_ABOUT,
+    EMPTY_SOURCE_ABOUT,
     ENGINE_ABOUT,
     REUSE_ABOUT,
     ColumnsSpec,
     Deletes,
+    EmptySource,
     JobType,
     LossyTypes,
     Reuse,
@@ -214,6 +216,7 @@ class TableConfig(SpecPart):
         None, description="Where rows wait on the worker's disk; default: its temporary folder."
     )
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
+    empty_source: EmptySource = Field("refuse", description=EMPTY_SOURCE_ABOUT)
     lossy_types: LossyTypes | dict[Name, LossyTypes] = Field(
         "refuse", description="For all columns, or by column; one that is not named refuses."
     )

@@ -73,7 +73,7 @@ def referenced(table: IcebergTable, *, parent: int, required: bool = False) -> R
         return _references(found)
 
 
-def expirable(table: IcebergTable, before: datetime, *, parent: int) -> Expirable:
+def expirable(table: IcebergTable, before: datetime | int, *, parent: int) -> Expirable:
     """Return the snapshots that readers have had no reason to use for some time. Read-only.
 
     A snapshot's time starts when another one replaces it. The current one stays, and so do those
@@ -81,7 +81,8 @@ def expirable(table: IcebergTable, before: datetime, *, parent: int) -> Expirabl
 
     Args:
         table: The table.
-        before: Snapshots that were replaced later are kept.
+        before: Snapshots that were replaced later are kept; a number: this many are kept, the
+            newest.
         parent: The last published commit; 0 for none.
 
     Raises:
@@ -90,7 +91,7 @@ def expirable(table: IcebergTable, before: datetime, *, parent: int) -> Expirabl
     found = table.read(parent=parent)
     if found is None:
         return Expirable((), ())
-    going = _replaced_before(found, before)
+    going = _all_but(found, before) if isinstance(before, int) else _replaced_before(found, before)
     if not going:
         return Expirable((), ())
     with catalog_errors(table.catalog, "reading"):
@@ -149,17 +150,25 @@ def _name(location: str) -> str:
 
 def _replaced_before(table: Table, before: datetime) -> list[Snapshot]:
     """Return the snapshots that were replaced before some time, and that no branch or tag needs."""
-    metadata = table.metadata
-    log = metadata.snapshot_log
+    log = table.metadata.snapshot_log
     # The last time counts at which a snapshot was current: it may have been rolled back to.
     replaced = {one.snapshot_id: after.timestamp_ms for one, after in itertools.pairwise(log)}
-    needed = {metadata.current_snapshot_id, *(r.snapshot_id for r in metadata.refs.values())}
     limit = before.timestamp() * 1000
-    return [
-        s
-        for s in metadata.snapshots
-        if s.snapshot_id not in needed and replaced.get(s.snapshot_id, s.timestamp_ms) <= limit
-    ]
+    return [s for s in _replaced(table) if replaced.get(s.snapshot_id, s.timestamp_ms) <= limit]
+
+
+def _all_but(table: Table, count: int) -> list[Snapshot]:
+    """Return all snapshots but the newest, and but those that a branch or tag needs."""
+    newest = sorted(table.metadata.snapshots, key=lambda one: one.sequence_number or 0)[-count:]
+    kept = {one.snapshot_id for one in newest}
+    return [one for one in _replaced(table) if one.snapshot_id not in kept]
+
+
+def _replaced(table: Table) -> list[Snapshot]:
+    """Return the snapshots that are not current, and that no branch or tag needs."""
+    metadata = table.metadata
+    needed = {metadata.current_snapshot_id, *(r.snapshot_id for r in metadata.refs.values())}
+    return [one for one in metadata.snapshots if one.snapshot_id not in needed]
 
 
 def _named_by(table: Table, going: Collection[Snapshot]) -> set[str]:

@@ -478,9 +478,10 @@ class IcebergTable:
                 else:
                     # Not `commit_transaction`: on a conflict it would add the files again without
                     # looking for `SEQ`, and delete manifests of a commit whose answer was lost.
-                    uuid = AssertTableUUID(uuid=transaction.table_metadata.table_uuid)
+                    assert table is not None
+                    uuid = AssertTableUUID(uuid=table.metadata.table_uuid)
                     requirements = (*transaction._requirements, uuid)  # noqa: SLF001
-                    transaction._table._do_commit(transaction._updates, requirements)  # noqa: SLF001
+                    table._do_commit(transaction._updates, requirements)  # noqa: SLF001
             except (CommitFailedException, TableAlreadyExistsError, NoSuchTableError):
                 return False
         return True
@@ -521,7 +522,7 @@ class IcebergTable:
                 if same_columns(made.table_metadata.schema(), schema)
                 else _with_ids(made, schema, spec_of(commit.layout, (), FIRST_FIELD_ID - 1))
             )
-        transaction = Transaction(table)
+        transaction = Transaction(_without_history(table))
         transaction._stage(*_alterations(table, commit, schema))  # noqa: SLF001
         return transaction
 
@@ -576,6 +577,29 @@ class IcebergTable:
                 open_storage=self.open_storage,
             ):
                 snapshot.append_data_file(file)
+
+
+def _without_history(table: Table) -> Table:
+    """Return a table as it is now, without its earlier snapshots.
+
+    pyiceberg copies a transaction's metadata some 20 times, with every snapshot in it.
+    """
+    from pyiceberg.table import Table
+    from pyiceberg.table.refs import MAIN_BRANCH
+
+    metadata = table.metadata
+    now = metadata.current_snapshot_id
+    slim = metadata.model_copy(
+        update={
+            "snapshots": [one for one in metadata.snapshots if one.snapshot_id == now],
+            "refs": {name: ref for name, ref in metadata.refs.items() if name == MAIN_BRANCH},
+            "snapshot_log": [],
+            "metadata_log": [],
+            "statistics": [],
+            "partition_statistics": [],
+        }
+    )
+    return Table(table.name(), slim, table.metadata_location, table.io, table.catalog)
 
 
 def _with_ids(made: CreateTableTransaction, columns: Schema, spec: PartitionSpec) -> Transaction:

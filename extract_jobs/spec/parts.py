@@ -275,6 +275,13 @@ DELETES_ABOUT = (
     "the rows whose keys are gone. PostgreSQL and SQLite."
 )
 
+EmptySource = Literal["refuse", "accept"]
+EMPTY_SOURCE_ABOUT = (
+    "What a run does that finds no row in the source and would leave the table without any, though "
+    "it has some: refuse fails, accept empties the table. Of write_mode overwrite and deletes: "
+    "detect."
+)
+
 
 class SpecFields(SpecPart):
     """Every field of `ExtractSpec`, before the rules between them are checked."""
@@ -304,6 +311,7 @@ class SpecFields(SpecPart):
     keep_retired: Duration | None = None
     spill_folder: Name | None = None
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
+    empty_source: EmptySource = Field("refuse", description=EMPTY_SOURCE_ABOUT)
     lossy_types: LossyTypes | dict[Name, LossyTypes] = Field(
         "refuse", description="For all columns, or by column; one that is not named refuses."
     )

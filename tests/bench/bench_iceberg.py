@@ -10,7 +10,6 @@ history is copies of one snapshot in the table's metadata. No test asserts these
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -21,13 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-from uuid import uuid4
 
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.run import run_extract
 from infra.local.emulator import Emulator, start_emulator
 from tests.support.crash import bucket_of
-from tests.support.iceberg import IcebergLake
+from tests.support.iceberg import IcebergLake, lengthen
 from tests.support.specs import make_spec
 from tests.support.sqlite_source import write
 
@@ -96,24 +94,6 @@ def after(count: int, folder: Path, rounds: int) -> None:
     size = Path(lake.table().metadata_location).stat().st_size
     taken = statistics.median(spent)
     print(f"a run after {count + 1} snapshots: {taken:.2f} s, metadata of {size / 1e6:.1f} MB")
-
-
-def lengthen(lake: IcebergLake, count: int) -> None:
-    """Give a table earlier snapshots, each like the one that it has."""
-    old = Path(lake.table().metadata_location)
-    metadata = json.loads(old.read_text())
-    [last] = metadata["snapshots"]
-    earlier = [
-        {**last, "snapshot-id": n + 1, "timestamp-ms": last["timestamp-ms"] - count + n}
-        for n in range(count)
-    ]
-    metadata["snapshots"][:0] = earlier
-    keys = ("snapshot-id", "timestamp-ms")
-    metadata["snapshot-log"][:0] = [{key: one[key] for key in keys} for one in earlier]
-    new = old.with_name(f"00099-{uuid4()}.metadata.json")
-    new.write_text(json.dumps(metadata))
-    write(lake.folder / "catalog.db",
-          f"update iceberg_tables set metadata_location = '{new}'")  # fmt: skip
 
 
 @contextmanager

@@ -21,7 +21,13 @@ from pyiceberg.types import StringType
 from extract_jobs.attempt.dry_run import planned
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.verification import verify_files
-from extract_jobs.errors import ConfigError, SchemaChanged, TypeNotRepresentable, WriteFailed
+from extract_jobs.errors import (
+    ConfigError,
+    ReconcileFailed,
+    SchemaChanged,
+    TypeNotRepresentable,
+    WriteFailed,
+)
 from extract_jobs.iceberg import data_files
 from extract_jobs.iceberg.table import COMMIT_ID, SEQ, IcebergTable
 from extract_jobs.run import run_extract
@@ -113,8 +119,12 @@ def test_full_extracts_replace_and_older_snapshots_stay_readable(lake: IcebergLa
     assert sorted(before.column("id").to_pylist()) == [1, 2]
     assert verify_files(lake.log(), lake.spec("any").target.uri, pages=True).faults == ()
     lake.source("delete from t")
-    lake.run("c")
+    with pytest.raises(ReconcileFailed, match="no row, and the table has 2, all of which would go"):
+        lake.run("c")
+    assert lake.rows() == [pair(2, "b"), pair(3, "c")]
+    lake.run("c", empty_source="accept")
     assert lake.rows() == []
+    lake.run("d")  # there is nothing to lose
 
 
 def test_an_empty_table_is_a_table_without_rows(lake: IcebergLake) -> None:

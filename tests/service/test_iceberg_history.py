@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyiceberg.table.metadata import TableMetadataUtil
+from pyiceberg.table.snapshots import Snapshot
 
 from extract_jobs.cli import main
+from extract_jobs.commit import expiry
 from extract_jobs.commit.expiry import expire_snapshots
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.rollback import roll_back
 from extract_jobs.commit.verification import verify_files
 from extract_jobs.errors import ConfigError, WriteFailed
 from extract_jobs.iceberg.table import IcebergTable
-from tests.support.iceberg import IcebergLake
+from tests.support.iceberg import IcebergLake, lengthen
 
 ID = "create table t (id integer primary key, kind text)"
 DAY = timedelta(days=1)
@@ -310,6 +313,55 @@ def test_runs_and_recover_expire_what_is_older_than_keep_retired(
     monkeypatch.setattr(IcebergTable, "remove_snapshots", fail)
     lake.run("d", keep_retired="0s")
     assert ids(lake) == [1, 2]
+
+
+def test_the_oldest_of_many_snapshots_are_expired_now_and_then(
+    lake: IcebergLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "MOST_SNAPSHOTS", 3)
+    monkeypatch.setattr(expiry, "_EVERY", 4)
+    counts = []
+    for number in range(1, 9):
+        lake.run(f"r{number}")
+        if number == 2:
+            table = lake.table()
+            with table.manage_snapshots() as manage:
+                manage.create_tag(table.metadata.snapshots[0].snapshot_id, "first")
+        counts.append(len(lake.table().metadata.snapshots))
+    assert counts == [1, 2, 3, 4, 5, 6, 7, 4]
+    newest = lake.table().metadata.snapshots
+    assert sorted(s.sequence_number or 0 for s in newest) == [1, 6, 7, 8]
+    assert there(lake) == named(lake)
+    assert ids(lake) == [1, 2]
+    for number in range(9, 13):  # keep_retired is another rule, in place of this one
+        lake.run(f"r{number}", keep_retired="7d")
+    assert len(lake.table().metadata.snapshots) == 8
+
+
+def test_a_run_reads_a_long_history_three_times_and_copies_it_once(
+    lake: IcebergLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pyiceberg copies a transaction's metadata some 20 times; these have one snapshot."""
+    lake.run("a")
+    lengthen(lake, 200)
+    made = {"read": 0, "copied": 0}
+    parse, copy = TableMetadataUtil.parse_raw, Snapshot.__deepcopy__
+
+    def read(data: str) -> Any:
+        made["read"] += 1
+        return parse(data)
+
+    def copied(self: Snapshot, memo: dict[int, Any] | None = None) -> Snapshot:
+        made["copied"] += 1
+        return copy(self, memo)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TableMetadataUtil, "parse_raw", staticmethod(read))
+        patched.setattr(Snapshot, "__deepcopy__", copied)
+        lake.run("b")
+    assert len(lake.table().metadata.snapshots) == 202
+    assert made["read"] == 3  # to plan, to publish, and by the catalog's conditional write
+    assert 202 <= made["copied"] <= 202 + 50
 
 
 def test_expire_from_the_command_line(

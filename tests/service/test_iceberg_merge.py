@@ -20,7 +20,7 @@ from extract_jobs.cli.plan import plan_text
 from extract_jobs.commit import merge_keys
 from extract_jobs.commit.rollback import roll_back
 from extract_jobs.commit.verification import verify_files
-from extract_jobs.errors import ConfigError, SchemaChanged
+from extract_jobs.errors import ConfigError, ReconcileFailed, SchemaChanged
 from extract_jobs.iceberg.table import IcebergTable
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
@@ -181,6 +181,21 @@ def test_columns_come_go_and_widen_in_a_run_that_merges(lake: IcebergLake) -> No
         (1, 1, None), (2, 4, "x"), (3, 5, None),
     ]  # fmt: skip
     assert lake.rows() == lake.rows_by_duckdb()
+
+
+def test_an_empty_source_does_not_empty_the_table_unasked(lake: IcebergLake) -> None:
+    lake.source(TABLE, "insert into t values (1, 'a', 1), (2, 'b', 2)")
+    run(lake, "a")
+    lake.source("delete from t")
+    with pytest.raises(ReconcileFailed, match="no row, and the table has 2, all of which would go"):
+        run(lake, "b")
+    assert [row[0] for row in rows(lake)] == [1, 2]
+    assert counts(run(lake, "b", empty_source="accept")) == (0, 0, 2)
+    assert rows(lake) == []
+    assert run(lake, "c").commit_seq is None  # there is nothing to lose
+    lake.source("insert into t values (3, 'a', 3)")
+    run(lake, "d")
+    assert [row[0] for row in rows(lake)] == [3]
 
 
 def test_a_lag_reads_rows_again_and_replaces_them(lake: IcebergLake) -> None:

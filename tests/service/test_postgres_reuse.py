@@ -66,6 +66,7 @@ def spec(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ext
         | dict.fromkeys(("host", "database", "user")),
         extract_table="public.t",
         reuse="auto",
+        empty_source="accept",
         engine="processes",  # a Spark of other tests was started in another folder
         split={"target_bytes": 3 * 8192, "max_connections": 1},
     )

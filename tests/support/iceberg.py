@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 import duckdb_extension_avro
@@ -71,6 +73,24 @@ class IcebergLake:
     def rows_by_duckdb(self) -> list[dict[str, Any]]:
         """Return the rows as DuckDB's iceberg extension reads them."""
         return ordered(by_duckdb(self.table().metadata_location))
+
+
+def lengthen(lake: IcebergLake, count: int) -> None:
+    """Give a table earlier snapshots, each like the one that it has."""
+    old = Path(lake.table().metadata_location)
+    metadata = json.loads(old.read_text())
+    [last] = metadata["snapshots"]
+    earlier = [
+        {**last, "snapshot-id": n + 1, "timestamp-ms": last["timestamp-ms"] - count + n}
+        for n in range(count)
+    ]
+    metadata["snapshots"][:0] = earlier
+    keys = ("snapshot-id", "timestamp-ms")
+    metadata["snapshot-log"][:0] = [{key: one[key] for key in keys} for one in earlier]
+    new = old.with_name(f"00099-{uuid4()}.metadata.json")
+    new.write_text(json.dumps(metadata))
+    write(lake.folder / "catalog.db",
+          f"update iceberg_tables set metadata_location = '{new}'")  # fmt: skip
 
 
 def glue_catalog(environment: dict[str, str]) -> GlueCatalog:

@@ -85,6 +85,7 @@ class Story:
             self.folder, run_id=f"r{self.runs}", source_type="sqlite", extract_table="t",
             connection={"path": str(self.folder / "shop.db")}, mode="incremental",
             watermark={"column": "v"}, deletes="detect", state_uri=STATE,
+            empty_source="accept",
             columns={"key": ["id"], "cast": {"kind": "string"}},
             target={"uri": TARGET, "format": "iceberg", "catalog": {**where, "table": "t"},
                     "write_mode": "merge", "partition_by": ["kind"]},
