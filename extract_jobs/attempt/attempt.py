@@ -347,7 +347,7 @@ class Attempt:
         Raises:
             ConfigError: Deletes are to be detected, and the source cannot.
         """
-        if (self.spec.deletes, self.spec.target.write_mode) == ("detect", "merge"):
+        if self.spec.deletes == "detect" and self.spec.target.merges:
             refuse_unkeyed(self.spec, self.snapshot)
         spec, now = self.spec, self.context.clock()
         planned = datetime.combine(self.plan.extract_date, datetime.min.time(), UTC)
@@ -377,9 +377,7 @@ class Attempt:
             follows=self.followed(),
             spill_folder=spec.spill_folder,
             value_limit=ValueLimit(spec.extract_table, spec.max_value_bytes),
-            key=MergeKey.of(spec, collects=not self.plan.is_first)
-            if spec.target.write_mode == "merge"
-            else None,
+            key=MergeKey.of(spec, collects=not self.plan.is_first) if spec.target.merges else None,
         )
 
     def followed(self) -> WatermarkType | None:
@@ -663,26 +661,20 @@ def finish(
 
     Raises:
         Outdated: The run was given up on before its commit was claimed: the commit was voided.
-        WriteFailed: A staged file was gone before it could be published: the commit was voided.
-        CommitConflict: The same of a commit that merges rows, perhaps because another tool replaced
-            files whose rows it had merged.
+        WriteFailed: The commit was voided, because a staged file was gone, or another tool altered
+            the Iceberg table.
+        CommitConflict: The same of a commit that merges rows.
     """
     with context.phase("publish"):
         outcome = log.publish(commit, staged)
     if outcome == "voided":
         refuse_fenced(spec, log)
-        altered = (
-            ", or another tool altered the Iceberg table meanwhile so that they do not fit"
-            if log.table
-            else ""
-        )
         # A merge is repeated with the files that the table has now.
         kind = CommitConflict if commit.merges else WriteFailed
         raise kind(
-            f"{spec.extract_table}: staged files of commit {commit.seq} were gone before they "
-            f"could be published (deleted, or expired by a lifecycle rule below 14 days){altered}; "
-            "the commit was voided, nothing of it is visible, and the next attempt extracts its "
-            "rows"
+            f"{spec.extract_table}: commit {commit.seq} was voided, because "
+            f"{log.why_voided(commit)}; nothing of it is visible, and the next attempt extracts "
+            "its rows"
         )
     _drop_kept(spec, log, commit, context)
     if spec.reuse != "never":

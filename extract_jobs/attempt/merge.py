@@ -88,7 +88,7 @@ def check_merge(spec: ExtractSpec, last: Commit | None, columns: pa.Schema) -> N
         ConfigError: A column has a type that is not compared, or the table may have several rows
             with one key.
     """
-    if spec.target.write_mode != "merge":
+    if not spec.target.merges:
         return
     key = MergeKey.of(spec, collects=False).file_columns
     problems = list(key_problems(key, columns))

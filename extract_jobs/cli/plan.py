@@ -195,7 +195,7 @@ def _read_from_facts(read_from: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _retired_facts(spec: ExtractSpec, retired: Retired) -> list[tuple[str, str]]:
-    if spec.target.write_mode == "merge":
+    if spec.target.merges:
         key = ", ".join(spec.columns.key)
         facts = [("merges", f"rows by {key}; rows of the table with the same key are replaced")]
         if spec.deletes == "detect":

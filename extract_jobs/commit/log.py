@@ -61,6 +61,10 @@ logger = logging.getLogger(__name__)
 
 Outcome = Literal["published", "voided"]
 ABANDON_AFTER = timedelta(hours=48)
+_GONE = (
+    "staged files were gone before they could be published (deleted, or expired by a lifecycle "
+    "rule below 14 days)"
+)
 Replaces = Callable[[WrittenFile], bool] | None
 
 
@@ -234,14 +238,12 @@ class CommitLog:
         outcome = self.outcome(commit)
         self.check_target(commit)
         if outcome is None:
-            wanted: Outcome = "voided"
-            if (
-                self._claims().stands(commit)
-                and all(each(self.target.complete, [f.staged for f in commit.files]))
-                and self._switch(commit, staged)
-            ) or self._has_snapshot(commit):
-                wanted = "published"
+            why = self._obstacle(commit, staged)
+            if why and self._has_snapshot(commit):
+                why = ""
+            wanted: Outcome = "voided" if why else "published"
             record = {"outcome": wanted, "commit_id": commit.commit_id}
+            record |= {"why": why} if why else {}
             uri = self._uri("outcomes", commit.seq)
             outcome = _outcome_of(
                 self.state.put_if_absent(uri, json.dumps(record).encode()), uri, commit
@@ -269,17 +271,32 @@ class CommitLog:
             what = error if isinstance(error, ExtractError) else type(error).__name__
             logger.warning("hint.json was not written, which costs later runs time only: %s", what)
 
-    def _switch(self, commit: Commit, staged: Sequence[WrittenFile] = ()) -> bool:
+    def why_voided(self, commit: Commit) -> str:
+        """Return why a voided commit was not published, as the end of a sentence."""
+        uri = self._uri("outcomes", commit.seq)
+        raw = self.state.read(uri)
+        found = json_object(raw, uri).get("why") if raw is not None else None
+        return found if isinstance(found, str) and found else _GONE
+
+    def _obstacle(self, commit: Commit, staged: Sequence[WrittenFile]) -> str:
+        """Make readers see a commit; return why that is impossible for good, or nothing."""
+        if not self._claims().stands(commit):
+            return "its run was given up on"
+        if not all(each(self.target.complete, [f.staged for f in commit.files])):
+            return _GONE
+        return self._switch(commit, staged)
+
+    def _switch(self, commit: Commit, staged: Sequence[WrittenFile] = ()) -> str:
         """Make readers see a commit whose files are in place, instead of what it retires.
 
         Returns:
-            False if an Iceberg table cannot take the files.
+            Why an Iceberg table cannot take the files; empty if it has them.
         """
         if self.table is None:
             if commit.keeps_retired:
                 self.kept.keep(self.target, commit)
             self.target.delete_all(commit.retire)
-            return True
+            return ""
         assert commit.iceberg is not None
         footers = {file.staged.token: file.footer for file in staged}
         # Retired files belong to older snapshots.

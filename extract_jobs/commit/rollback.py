@@ -102,7 +102,8 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
             f"another run committed {commit.seq} meanwhile; nothing was changed: run it again"
         )
     if log.publish(commit) != "published":
-        raise WriteFailed(f"commit {commit.seq} was voided: its staged files were lost; run again")
+        why = log.why_voided(commit)
+        raise WriteFailed(f"commit {commit.seq} was voided, because {why}; run again")
     return commit
 
 

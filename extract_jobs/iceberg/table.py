@@ -147,14 +147,14 @@ class IcebergTable:
                 self._check_specs(table)
         return layout
 
-    def publish(self, commit: TableCommit) -> bool:
+    def publish(self, commit: TableCommit) -> str:
         """Make a commit's snapshot, unless the table has it already.
 
         Any number of processes may do so at once, while others write to the table.
 
         Returns:
-            Whether the table has the commit. False if another tool altered the table's columns or
-            partitions since the commit was planned, so that its files do not fit.
+            Empty if the table has the commit; otherwise what another tool did to the table since
+            the commit was planned, so that its files do not fit.
 
         Raises:
             ConfigError: The table is gone or belongs to another log.
@@ -167,13 +167,13 @@ class IcebergTable:
             table = self._load(catalog)
             self._check(table, parent=commit.parent, overwrite=commit.overwrite)
             if table is not None and _has(table, commit.seq, commit.commit_id):
-                return True
+                return ""
             with catalog_errors(self.catalog, "reading"):
-                fits = table is None or _fits(table, commit)
-            if not fits:
-                return False
+                misfit = "" if table is None else _misfit(table, commit)
+            if misfit:
+                return f"another tool {misfit}"
             if self._commit(catalog, table, commit):
-                return True
+                return ""
             logger.info("%s: another writer was faster; publishing on top of it", self.name)
         raise WriteFailed(
             f"Iceberg table {self.name}: other writers were faster {_TRIES} times in a row, so "
@@ -661,8 +661,8 @@ def _snapshot_of(table: Table, commit_id: str) -> Snapshot | None:
     )
 
 
-def _fits(table: Table, commit: TableCommit) -> bool:
-    """Return whether the commit's files may be added to the table as it is now."""
+def _misfit(table: Table, commit: TableCommit) -> str:
+    """Return what was done to a table so that a commit does not fit it; empty if nothing."""
     from pyiceberg.schema import Schema
 
     from extract_jobs.iceberg.schema import is_readable
@@ -672,23 +672,31 @@ def _fits(table: Table, commit: TableCommit) -> bool:
     fields = table.metadata.spec().fields
     found = [(f.source_id, str(f.transform), f.name) for f in fields]
     wanted = [(p["source-id"], p["transform"], p["name"]) for p in commit.layout.partitions]
+    if not schema_fits:
+        return "altered the columns of the Iceberg table"
+    if not commit.overwrite and found != wanted:
+        return "partitioned the Iceberg table in another way"
     if (commit.replaces or commit.removes) and _other_specs(table):
-        return False
-    if commit.removes and not _holds(table, commit.removes):
-        return False
-    return schema_fits and (commit.overwrite or found == wanted)
+        return "added files to the Iceberg table that are partitioned in another way"
+    return _lost(table, commit.removes) if commit.removes else ""
 
 
-def _holds(table: Table, wanted: Iterable[str]) -> bool:
-    """Return whether a table still has some files, and all of their rows."""
+def _lost(table: Table, wanted: Collection[str]) -> str:
+    """Return what was done to some files of a table, or to their rows; empty if nothing."""
     from extract_jobs.iceberg.data_files import location
 
     snapshot = table.current_snapshot()
     manifests = [] if snapshot is None else snapshot.manifests(table.io)
     if has_delete_files(manifests):
-        return False
+        return "wrote delete files to the Iceberg table while its rows were merged"
     there = {file.file_path for _, files in live_files(manifests, table.io) for file in files}
-    return there.issuperset(map(location, wanted))
+    lost = len(set(map(location, wanted)) - there)
+    if not lost:
+        return ""
+    return (
+        f"replaced {lost:,} of the {len(wanted):,} files of the Iceberg table that hold the merged "
+        "rows, as a compaction does"
+    )
 
 
 def _is_unaltered(table: Table, commit: TableCommit) -> bool:

@@ -109,7 +109,7 @@ def _replaces(
     spec: ExtractSpec, plan: Plan, description: TableDescription
 ) -> Callable[[WrittenFile], bool] | None:
     """Return a test for live files that are retired; None if it depends on the rows."""
-    if spec.target.write_mode == "merge" and not plan.is_first:
+    if spec.target.merges and not plan.is_first:
         return None if spec.deletes == "detect" or not plan.is_empty else lambda _: False
     if plan.is_empty or spec.target.write_mode in ("append", "merge"):
         return lambda _: False

@@ -200,7 +200,7 @@ class Comparison:
         spec, found = self.spec, dict[str, str]()
         if spec.target.write_mode == "overwrite_partitions":
             found = {f.column: "target.partition_by" for f in partition_fields(spec) if f.column}
-        elif spec.target.write_mode == "merge" or (
+        elif spec.target.merges or (
             self.beside and spec.watermark and spec.watermark.duplicates == "refuse"
         ):
             found = dict.fromkeys(spec.columns.key, "columns.key")

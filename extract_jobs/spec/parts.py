@@ -247,6 +247,11 @@ class TargetSpec(SpecPart):
         return f"{self.uri.rstrip('/')}/data" if self.is_iceberg else self.uri
 
     @property
+    def merges(self) -> bool:
+        """Whether rows are replaced by their key."""
+        return self.write_mode == "merge"
+
+    @property
     def is_iceberg(self) -> bool:
         """Whether the target is an Iceberg table."""
         return self.format == "iceberg"

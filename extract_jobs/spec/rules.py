@@ -90,7 +90,7 @@ _KEYED = ("postgres", "sqlite")
 
 def _merge_problems(spec: SpecFields) -> Iterator[str]:
     """Yield what rows cannot be merged by, and where deletes cannot be found."""
-    merges, detects = spec.target.write_mode == "merge", spec.deletes == "detect"
+    merges, detects = spec.target.merges, spec.deletes == "detect"
     if merges and not spec.target.is_iceberg:
         yield (
             "target.write_mode merge needs target.format: iceberg: rows of a folder of Parquet "

@@ -288,7 +288,7 @@ def late(monkeypatch: pytest.MonkeyPatch, lake: IcebergLake, act: Callable[[], N
     """Let something happen to the table when its commit is about to be published."""
     publish, left = IcebergTable.publish, [1]
 
-    def publish_late(self: IcebergTable, commit: Any) -> bool:
+    def publish_late(self: IcebergTable, commit: Any) -> str:
         if left[0] and commit.removes:
             left[0] -= 1
             act()
@@ -316,6 +316,10 @@ def test_a_compaction_in_the_last_moment_makes_the_run_merge_again(
     voided = log.read(2)
     assert voided is not None
     assert log.outcome(voided) == "voided"
+    assert log.why_voided(voided) == (
+        "another tool replaced 1 of the 1 files of the Iceberg table that hold the merged rows, as "
+        "a compaction does"
+    )
     assert [one for one in voided.files if Path(one.staged.uri).exists()] == []
     assert verify_files(log, voided.target_uri).faults == ()
 
