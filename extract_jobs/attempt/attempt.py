@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from extract_jobs.attempt.attempt_report import attempt_report
 from extract_jobs.attempt.context import RunContext
+from extract_jobs.attempt.kept_sample import verify_kept
 from extract_jobs.attempt.merge import (
     Counter,
     Merged,
@@ -25,7 +26,7 @@ from extract_jobs.attempt.merge import (
     refuse_unkeyed,
 )
 from extract_jobs.attempt.resume import Noted
-from extract_jobs.attempt.reuse import Reuse, all_but, plan_reuse, verify_kept
+from extract_jobs.attempt.reuse import Reuse, all_but, plan_reuse
 from extract_jobs.catalog import update_catalog
 from extract_jobs.commit.deduplication import (
     MAX_IN_MEMORY,
@@ -85,6 +86,10 @@ from extract_jobs.transform.transform import Transform
 from extract_jobs.watermark import Interval, WatermarkType
 
 logger = logging.getLogger(__name__)
+
+_MANY_FILES = 16
+"""Files of a range. More, and small ones, are worth a warning."""
+_SMALL_FILE = 2**20
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,7 @@ class Attempt:
             placement=placement,
             progress=self.context.progress,
             committed=self.committed(task, splits),
+            own_files=noted.reuse is not None,
             workers=self.context.workers,
             check=self.give_way,
             finished=finished,
@@ -265,6 +271,14 @@ class Attempt:
         """Keep what was read for the next run, if no crash of the source can undo it."""
         if reuse is None:
             return
+        files = [file for result in results for file in result.files]
+        size = sum(file.staged.size for file in files)
+        if len(files) > _MANY_FILES * len(results) and size < _SMALL_FILE * len(files):
+            logger.warning(
+                "%s: %d files of %d KB on average were written, because with reuse each range has "
+                "its own in every partition; a larger split.target_bytes makes fewer",
+                self.spec.extract_table, len(files), size // len(files) // 1000,
+            )  # fmt: skip
         if reuse.pages.is_durable():
             self.log.reads.write(commit, reuse.reads(results))
         else:

@@ -2,23 +2,16 @@
 
 What must hold: the last commit says which files hold which range of pages, in which snapshot; the
 source recognizes the range (`extract_jobs.sources.ComparablePages`); and everything else that the
-files depend on is as it was. Nobody can prove such a list complete, so each run that keeps ranges
-reads a sample of them all the same and compares it with the files, row by row.
+files depend on is as it was. A sample of what is kept is read all the same (`kept_sample`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from typing import Any
 
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.reads import VERSION, RangeRead, Reads
@@ -26,35 +19,26 @@ from extract_jobs.commit.record import Base, Commit
 from extract_jobs.commit.staged_ranges import VERSION as STAGED_VERSION
 from extract_jobs.commit.staged_ranges import StagedRange
 from extract_jobs.engine.run_splits import SplitResult
-from extract_jobs.errors import CommitConflict, ExtractError, FilesDamaged
 from extract_jobs.reporting.report import FIRST_RUN, versions
 from extract_jobs.sources import (
     ComparablePages,
     ComparableSnapshot,
     Moment,
     PageSpan,
-    Reader,
     Snapshot,
-    VerifiedSnapshot,
 )
 from extract_jobs.sources.splits import Split
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.rules import RUN_PARTITIONS
 from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import Storage, WrittenFile, join
-from extract_jobs.transform.columns import audit_fields
 from extract_jobs.transform.masks import MaskKey
 from extract_jobs.transform.transform import Transform
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 READING_VERSION = "1"
 """Raised with every change of ours that gives other values for the same rows: a test of the values
 of all types fails until it is. Kept files of another version are read again."""
 
-_VERIFIED_SHARE = 100
-"""Of so many kept ranges, one is read and compared."""
-_VERIFIED_PAGES = 1024
 _MOST_RANGES = 20_000
 _MOST_PAGES = 2**30
 """Of a range: its end is the number of a page too, and sources count pages in 32 bits."""
@@ -132,7 +116,7 @@ class Reuse:
 
     def count(self, spec: ExtractSpec) -> int:
         """Return the source's count of all rows: of what is read, and of all beyond it."""
-        ends = _ends([*map(_span, self.found), *self.spans])
+        ends = _ends([*map(span_of, self.found), *self.spans])
         beyond = [PageSpan(p.name, ends.get(p.name, 0), None) for p in self.pages.parts]
         read = self.pages.rows_in(
             [*self.spans, *beyond], connections=spec.split.max_connections, check=lambda: None
@@ -146,7 +130,7 @@ class Reuse:
             VERSION,
             self._moment(),
             self.writing,
-            tuple(sorted([*self.found, *read], key=_span)),
+            tuple(sorted([*self.found, *read], key=span_of)),
         )
 
     def _moment(self, part: str | None = None) -> dict[str, dict[str, Any]]:
@@ -164,7 +148,8 @@ def _range_read(span: PageSpan, result: SplitResult) -> RangeRead:
     )
 
 
-def _span(one: RangeRead) -> PageSpan:
+def span_of(one: RangeRead) -> PageSpan:
+    """Return the pages of a range that was read."""
     return PageSpan(one.part, one.start, one.end)
 
 
@@ -232,15 +217,15 @@ def plan_reuse(
     unchanged = _unchanged(spec, pages, reads.moment, reads.ranges, check)
     if isinstance(unchanged, str):
         return _whole(everything, unchanged, staged)
-    kept = tuple(one for one in reads.ranges if _span(one) in unchanged)
+    kept = tuple(one for one in reads.ranges if span_of(one) in unchanged)
     if not any(one.rows for one in kept):
         return _whole(everything, "no range that has rows is unchanged", staged)
     # A part of which nothing is kept may be shorter than it was: it is cut anew.
     cut = {one.part for one in kept}
     before_cut = [one for one in reads.ranges if one.part in cut]
     widths = widths | {one.part: one.end - one.start for one in before_cut if not one.start}
-    changed = [span for one in before_cut if (span := _span(one)) not in unchanged]
-    ends = _ends(map(_span, before_cut))
+    changed = [span for one in before_cut if (span := span_of(one)) not in unchanged]
+    ends = _ends(map(span_of, before_cut))
     wanted = sorted([*changed, *_grid(pages, ends, widths)])
     if len(kept) + len(wanted) > _MOST_RANGES + len(pages.parts):
         return _whole(everything, "the table has grown to too many ranges", staged)
@@ -261,7 +246,9 @@ def _too_small(spec: ExtractSpec, pages: ComparablePages) -> str:
 def _widths(spec: ExtractSpec, pages: ComparablePages, least: int) -> dict[str, int]:
     """Return how many pages a range has, by part."""
     size = sum(part.count * part.page_bytes for part in pages.parts)
-    target = min(spec.split.target_bytes, max(_SMALLEST_BYTES, size // _SMALL_TABLE_RANGES))
+    target = spec.split.target_bytes
+    if not spec.target.partition_by:  # each range has a file in each partition
+        target = min(target, max(_SMALLEST_BYTES, size // _SMALL_TABLE_RANGES))
     return {
         part.name: min(max(1, target // part.page_bytes, least), _MOST_PAGES)
         for part in pages.parts
@@ -277,7 +264,7 @@ def _unchanged(
 ) -> frozenset[PageSpan] | str:
     return pages.unchanged(
         Moment(moment["key"], moment["parts"], moment["snapshot"]),
-        {_span(one): one.rows for one in ranges},
+        {span_of(one): one.rows for one in ranges},
         connections=spec.split.max_connections,
         check=check,
     )
@@ -305,7 +292,7 @@ def _staged(
             spec, pages, {**some[0].moment, "parts": parts}, [one.range for one in some], check
         )
         if not isinstance(same, str):
-            found += [one for one in some if _span(one.range) in same]
+            found += [one for one in some if span_of(one.range) in same]
     return found
 
 
@@ -322,8 +309,8 @@ def _not_for(spec: ExtractSpec) -> str:
         return f"target.write_mode is {spec.target.write_mode}, and only overwrite keeps files"
     if spec.target.is_iceberg:
         return "files of an Iceberg table are not kept yet"
-    if spec.target.partition_by:
-        return "a partition's files hold rows of many ranges"
+    if any(name in RUN_PARTITIONS for name in spec.target.partition_by):
+        return "each run has folders of its own"
     if spec.watermark is not None:
         return "the watermark's greatest value is in the rows"
     if spec.split.strategy not in ("auto", "ctid"):
@@ -396,9 +383,9 @@ def _reading(reuse: Reuse, wanted: Sequence[PageSpan], staged: Sequence[StagedRa
 
     The last range of a part, if it is read, has all pages that follow.
     """
-    by_span = {_span(one.range): one for one in staged}
+    by_span = {span_of(one.range): one for one in staged}
     spans = tuple(span for span in wanted if span not in by_span)
-    ends = _ends([*map(_span, reuse.kept), *wanted])
+    ends = _ends([*map(span_of, reuse.kept), *wanted])
     splits = tuple(
         reuse.pages.split(index, replace(span, end=None) if span.end == ends[span.part] else span)
         for index, span in enumerate(spans)
@@ -411,167 +398,3 @@ def all_but(kept: Sequence[WrittenFile]) -> Callable[[WrittenFile], bool]:
     """Return a predicate for the live files that a commit replaces when it keeps some."""
     uris = {file.staged.uri for file in kept}
     return lambda file: file.staged.uri not in uris
-
-
-# --- the sample -----------------------------------------------------------------------------------
-
-
-def verify_kept(
-    reuse: Reuse,
-    spec: ExtractSpec,
-    log: CommitLog,
-    base: Base,
-    *,
-    snapshot: Snapshot,
-    transform: Transform,
-    check: Callable[[], None],
-) -> int:
-    """Read a sample of the kept ranges and compare it with their files.
-
-    Args:
-        reuse: What is kept.
-        spec: The run's.
-        log: The table's.
-        base: What the run builds on.
-        snapshot: What is read.
-        transform: Of the run.
-        check: Called after each batch; what it raises ends the comparison.
-
-    Returns:
-        How many rows were compared.
-
-    Raises:
-        FilesDamaged: They differ. From now on every run reads everything.
-        CommitConflict: Another run has replaced them meanwhile.
-        SourceMoved: The table was given children meanwhile, whose rows were read too.
-        ExtractError: As the source and storage raise.
-    """
-    filled = [one for one in reuse.kept if one.rows]
-    chosen = random.sample(filled, -(-len(filled) // _VERIFIED_SHARE))
-    files = {file.staged.uri: file for file in reuse.files}
-    names = [f.name for f in transform.schema if f not in audit_fields(spec)]
-    compared = 0
-    for one in chosen:
-        span = _window(reuse, one)
-        skipped = 0
-        if span.start > one.start:
-            earlier = PageSpan(one.part, one.start, span.start)
-            skipped = reuse.pages.rows_in([earlier], connections=1, check=check)
-        split = reuse.pages.split(0, span)
-        reader = cast("Reader", snapshot.reader)
-        with closing(cast("Generator[pa.RecordBatch]", reader.read(split))) as batches:
-            read = (transform.apply(batch).select(names) for batch in _checked(batches, check))
-            stored = _stored(log.target, [files[uri] for uri in one.files], names, skipped)
-            rows = _same_rows(read, stored)
-        if rows is None or (span == _span(one) and rows != one.rows):
-            if isinstance(snapshot, VerifiedSnapshot):
-                snapshot.verify()
-            raise _difference(spec, log, base, one, _named(span, split))
-        compared += rows
-    return compared
-
-
-def _checked(
-    batches: Iterator[pa.RecordBatch], check: Callable[[], None]
-) -> Iterator[pa.RecordBatch]:
-    """Yield batches, and call ``check`` after each."""
-    for batch in batches:
-        yield batch
-        check()
-
-
-def _difference(
-    spec: ExtractSpec, log: CommitLog, base: Base, one: RangeRead, pages: str
-) -> ExtractError:
-    """Return the error for rows that differ from those of their file; keep nothing from now on.
-
-    If another run has committed meanwhile, the file was its to delete.
-    """
-    newest = log.newest()
-    if newest is None or newest.seq != base.seq or not all(map(log.target.head, one.files)):
-        return CommitConflict(
-            f"{spec.extract_table}: files that were to be kept were replaced or deleted meanwhile"
-        )
-    log.reads.mistrust({"run_id": spec.run_id, "pages": pages, "files": list(one.files)})
-    return FilesDamaged(
-        f"{spec.extract_table}: {pages} were to be kept as unchanged, but "
-        f"rows in {', '.join(one.files)} differ from the source's; nothing was committed. Either "
-        "the file was changed, or a change of the table went unnoticed: please report it. From now "
-        f"on every run reads everything, until {log.reads.mistrusted} is deleted"
-    )
-
-
-def _named(span: PageSpan, split: Split) -> str:
-    return f"pages {span.start} to {span.end}{f' of {split.table}' if split.table else ''}"
-
-
-def _window(reuse: Reuse, one: RangeRead) -> PageSpan:
-    """Return the pages of a range to compare: some at random, or all if their order is not kept."""
-    count = next(part.count for part in reuse.pages.parts if part.name == one.part)
-    end = min(one.end, max(count, one.start + 1))
-    if not reuse.pages.keeps_order or end - one.start <= _VERIFIED_PAGES:
-        return _span(one)
-    start = random.randrange(one.start, end - _VERIFIED_PAGES + 1)  # noqa: S311 - not a secret
-    return PageSpan(one.part, start, start + _VERIFIED_PAGES)
-
-
-def _stored(
-    storage: Storage, files: Sequence[WrittenFile], names: list[str], skipped: int
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of files after the first ones, reading only the row groups that hold them."""
-    for file in files:
-        if skipped >= file.rows:
-            skipped -= file.rows
-            continue
-        stream = storage.open(file.staged.uri)
-        if stream is None:
-            return
-        try:
-            with stream, pq.ParquetFile(stream, page_checksum_verification=True) as found:
-                groups: list[int] = []
-                for number in range(found.metadata.num_row_groups):
-                    rows = found.metadata.row_group(number).num_rows
-                    if not groups and skipped >= rows:
-                        skipped -= rows
-                    else:
-                        groups.append(number)
-                for batch in found.iter_batches(row_groups=groups, columns=names):
-                    yield batch.slice(skipped)
-                    skipped = max(0, skipped - batch.num_rows)
-        except (pa.ArrowException, OSError, UnicodeDecodeError):  # it is damaged
-            return
-
-
-def _same_rows(read: Iterator[pa.RecordBatch], stored: Iterator[pa.RecordBatch]) -> int | None:
-    """Return how many rows were read, if stored ones begin with the very same; else None."""
-    rows, rest = 0, None
-    for batch in read:
-        done = 0
-        while done < batch.num_rows:
-            while rest is None or rest.num_rows == 0:
-                rest = next(stored, None)
-                if rest is None:
-                    return None
-            count = min(batch.num_rows - done, rest.num_rows)
-            for left, right in zip(
-                batch.slice(done, count).columns, rest.slice(0, count).columns, strict=True
-            ):
-                if not same_values(left, right):
-                    return None
-            done += count
-            rest = rest.slice(count)
-        rows += batch.num_rows
-    return rows
-
-
-def same_values(left: pa.Array, right: pa.Array) -> bool:
-    """Return whether two arrays have the same values, bit for bit: NaN is itself, 0 is not -0."""
-    if left.type != right.type or not left.is_valid().equals(right.is_valid()):
-        return False
-    if pa.types.is_floating(left.type):
-        whole = pa.int32() if left.type == pa.float32() else pa.int64()
-        return bool(left.drop_null().view(whole).equals(right.drop_null().view(whole)))
-    if pa.types.is_list(left.type):
-        lengths = pc.list_value_length(left).equals(pc.list_value_length(right))
-        return bool(lengths and same_values(left.flatten(), right.flatten()))
-    return bool(left.equals(right))

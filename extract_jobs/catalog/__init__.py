@@ -179,7 +179,7 @@ def _update(catalog: CatalogSpec, spec: ExtractSpec, log: CommitLog, commit: Com
             return  # complete already, or a later run was faster and has added these files
         if folders:
             if known and known == commit.parent:
-                added, dropped = touched(spec.target.uri, commit)
+                added, dropped = touched(spec.target.uri, log, commit)
             else:
                 added, dropped = difference(catalog, spec.target.uri, log, commit)
             drop(glue, catalog, dropped)

@@ -17,16 +17,15 @@ Partitions = dict[str, list[str]]
 """Values by location, in awswrangler's form."""
 
 
-def touched(target_uri: str, commit: Commit) -> tuple[Partitions, list[list[str]]]:
-    """Return the partitions that a commit has files in, and those that it emptied.
-
-    A commit that retires files replaces either all of the table or whole partitions.
-    """
+def touched(target_uri: str, log: CommitLog, commit: Commit) -> tuple[Partitions, list[list[str]]]:
+    """Return the partitions that a commit has files in, and those that it emptied."""
     base = join(target_uri, "")
     added = {
         _location(f.staged.uri): _values(f.partition.values()) for f in commit.files if f.partition
     }
     left = {_location(uri) for uri in commit.retire} - added.keys() - {base}
+    if left:  # a full extract that reads only what changed leaves files
+        left -= {_location(file.staged.uri) for file in log.live_files(commit)}
     return added, [_values(values_of(location.removeprefix(base))) for location in sorted(left)]
 
 

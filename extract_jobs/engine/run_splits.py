@@ -10,6 +10,7 @@ worker process (`process_splits`), unless only one task runs at a time.
 If partitions depend on the row, one task per split would write files of every partition for every
 split. Then each connection has one task instead: a slice of the splits, which share one set of
 files. A lost task then costs a slice, and a connection with fast splits does not help a slow one.
+A caller that needs to know which file holds which split's rows turns this off.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def run_splits(
     placement: Placement,
     progress: Progress,
     committed: Callable[[Split], CommittedRows | None] | None = None,
+    own_files: bool = False,
     workers: WorkerProcesses | None = None,
     check: Callable[[], None] = lambda: None,
     finished: Callable[[Results], None] = lambda _: None,
@@ -83,6 +85,7 @@ def run_splits(
         progress: Notified of every split.
         committed: Returns the rows of a split that are already committed. Called in this process
             when the split's turn comes; each split then has its own task. None if there are none.
+        own_files: Whether splits share no files, whatever partitions their rows are in.
         workers: Worker processes, which the caller closes; None starts others.
         check: Called after each batch or each second; what it raises stops every split.
         finished: Called with the results of a task as soon as its files are staged, in any thread.
@@ -96,8 +99,8 @@ def run_splits(
     reader = task.reader
     assert reader is not None
     connections, context = placement.connections, placement.context
-    scattered = task.transform.fixed_partition() is None and committed is None
-    units = slices(splits, connections if scattered else len(splits))
+    shares = task.transform.fixed_partition() is None and committed is None and not own_files
+    units = slices(splits, connections if shares else len(splits))
     of_split = committed or (lambda _: None)
     if placement.on == "here":
         assert not isinstance(reader, DataFrameReader)

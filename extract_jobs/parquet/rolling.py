@@ -85,7 +85,7 @@ class RollingFiles:
         self.held_bytes = 0
         """Arrow bytes that are buffered for their row group."""
         self.finished: list[WrittenFile] = []
-        """Staged files, in the order they were finished."""
+        """Staged files; those of a partition in the order of their rows."""
 
     @property
     def bytes(self) -> int:
@@ -256,6 +256,7 @@ class RollingFiles:
         file = partition.file
         if file is None:
             return
+        self.wait_until_staged()  # an earlier file of the partition may be among them
         staged = file.finish()
         partition.file = None
         del self._open[key]

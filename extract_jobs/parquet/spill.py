@@ -128,7 +128,7 @@ class Spill:
 
 
 class Shelf:
-    """Buffered rows of many partitions, in no order within a partition. Not thread-safe.
+    """Buffered rows of many partitions, those of each in the order they came. Not thread-safe.
 
     A partition is identified by a number, see `extract_jobs.transform.partitions.PartitionIds`.
     """

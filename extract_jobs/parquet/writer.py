@@ -176,8 +176,9 @@ class PartitionedWriter:
                 find the schema. If partitions depend on the row, it is at the target's root.
 
         Returns:
-            Staged files in the order they were finished; from here on the caller's to commit or
-            abort: `abort` no longer touches them.
+            Staged files, those of a partition in the order of its rows as they were handed in,
+            outside of `whole`; from here on the caller's to commit or abort: `abort` no longer
+            touches them.
 
         Raises:
             ReconcileFailed: The footers' row counts differ from the rows handed in.

@@ -120,6 +120,32 @@ def test_partitions_that_an_overwrite_leaves_no_file_in_are_dropped(scene: Scene
     assert scene.partitions() == [["de"]]
 
 
+def test_a_partition_with_kept_files_stays_when_it_loses_others(scene: Scene) -> None:
+    scene.server.execute(  # four rows a page
+        "insert into t (id, country, tags) select i, case when i < 6 then 'de' else 'fr' end,"
+        " array[repeat('x', 1900)] from generate_series(1, 8) i"
+    )
+
+    def run(run_id: str) -> Report:
+        split = {"target_bytes": 8192, "max_connections": 1}
+        fields = scene.spec(run_id, write_mode="overwrite").model_dump()
+        return run_extract(
+            ExtractSpec.model_validate(
+                fields | {"split": split, "reuse": "auto", "engine": "processes"}
+            )
+        )
+
+    run("a")
+    scene.server.execute("delete from t where id = 5")
+    report = run("b")
+    assert not report.not_reused
+    assert (report.kept_ranges, report.rows, report.catalog) == (1, 3, "updated")
+    assert scene.partitions() == [["de"], ["fr"]]
+    scene.server.execute("delete from t where id < 6")
+    assert run("c").kept_ranges == 1
+    assert scene.partitions() == [["fr"]]
+
+
 def test_a_failure_is_reported_the_data_published_and_the_next_run_mends_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

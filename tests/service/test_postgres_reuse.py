@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from extract_jobs.attempt import reuse
+from extract_jobs.attempt import kept_sample, reuse
 from extract_jobs.attempt.context import utc_now
-from extract_jobs.attempt.reuse import same_values
+from extract_jobs.attempt.kept_sample import same_values
 from extract_jobs.cli.views import result_line
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
@@ -222,8 +222,11 @@ def test_another_version_of_the_code_needs_all_rows(
 
 
 UNSUITED = {
-    "partitions": ({"target": {"partition_by": ["id"]}}, "many ranges"),
     "extract_date": ({"target": {"partition_by": ["extract_date"]}}, "write_mode is overwrite_"),
+    "folders of a run": (
+        {"target": {"partition_by": ["extract_date"], "write_mode": "overwrite"}},
+        "folders of its own",
+    ),
     "append": ({"target": {"write_mode": "append"}}, "write_mode is append"),
     "a watermark": ({"watermark": {"column": "id"}}, "greatest value"),
     "split by range": ({"split": {"strategy": "range", "column": "id"}}, "by page"),
@@ -392,11 +395,81 @@ def test_wide_rows_are_compared_in_their_own_order(
 def test_a_window_of_a_large_range_is_compared(
     server: Server, run: Run, spec: ExtractSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reuse, "_VERIFIED_PAGES", 2)
+    monkeypatch.setattr(kept_sample, "_PAGES", 2)
     whole = {"split": spec.split.model_dump() | {"target_bytes": 10**6}}
     run(**whole)
     for _ in range(5):
         assert run(**whole).kept_rows == 48
+
+
+def by_letter(spec: ExtractSpec) -> dict[str, Any]:
+    return {"target": spec.target.model_dump() | {"partition_by": ["letter"]}}
+
+
+@pytest.fixture
+def lettered(server: Server) -> Server:
+    """Rows of each range in the partitions a, b and NULL, which take turns."""
+    server.execute(
+        "alter table t add letter text",
+        "update t set letter = (array['a', 'b', null])[1 + id % 3]",
+        "vacuum full t",
+    )
+    return server
+
+
+def test_ranges_are_kept_in_partitions_of_the_target(
+    lettered: Server, run: Run, spec: ExtractSpec, tmp_path: Path
+) -> None:
+    partitioned = by_letter(spec)
+    first = run(**partitioned)
+    assert (first.splits, first.files) == (4, 12)
+    second = run(**partitioned)
+    assert (second.kept_ranges, second.kept_files, second.splits) == (4, 12, 0)
+    lettered.execute("update t set letter = 'new' where id = 20")
+    third = run(**partitioned)
+    assert third.kept_ranges in {2, 3}  # the new version of the row may be in another range
+    found = pq.read_table(tmp_path / "target").select(["id", "letter"]).to_pydict()
+    letters = dict(zip(found["id"], found["letter"], strict=True))
+    expected = {n: ("b", None, "a")[n % 3 - 1] for n in range(1, 49)} | {20: "new"}
+    assert letters == expected
+
+
+def test_many_small_files_are_worth_a_warning(
+    run: Run, spec: ExtractSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = spec.target.model_dump() | {"partition_by": ["id"]}
+    split = spec.split.model_dump() | {"target_bytes": 10**6}
+    report = run(target=target, split=split)
+    assert (report.files, report.kept_files) == (48, 0)
+    assert "48 files of " in caplog.text
+    assert run(target=target, split=split).kept_files == 48
+
+
+@pytest.mark.parametrize("wrong", ["a value", "the partition"])
+def test_a_partition_that_differs_stops_the_run(
+    lettered: Server, run: Run, spec: ExtractSpec, tmp_path: Path, wrong: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    partitioned = by_letter(spec) | {"split": spec.split.model_dump() | {"target_bytes": 10**6}}
+    run(**partitioned)
+    found = sorted((tmp_path / "target").rglob("*.parquet"))
+    assert len(found) == 3
+    if wrong == "a value":
+        table = pq.ParquetFile(found[0]).read()
+        ids = pa.array([99, *table.column("id").to_pylist()[1:]], pa.int32())
+        pq.write_table(table.set_column(0, table.schema.field("id"), ids), found[0])
+        monkeypatch.setattr(reuse, "_has_all", lambda *_: True)
+    else:
+        # Of partitions beyond some, the rows are counted.
+        monkeypatch.setattr(kept_sample, "_PARTITIONS", 0)
+        real = kept_sample.PartitionIds.of
+        monkeypatch.setattr(
+            kept_sample.PartitionIds,
+            "of",
+            lambda ids, keys: real(ids, [keys[0][:1].take([0] * len(keys[0]))]),
+        )
+    with pytest.raises(FilesDamaged, match="pages 0 to"):
+        run(**partitioned)
 
 
 def test_a_run_that_commits_meanwhile_is_noticed(
@@ -404,7 +477,7 @@ def test_a_run_that_commits_meanwhile_is_noticed(
 ) -> None:
     """The other run replaces every file; this one plans again on its commit."""
     run()
-    real, others = reuse.verify_kept, []
+    real, others = kept_sample.verify_kept, []
 
     def other_run(*arguments: Any, **named: Any) -> int:
         if not others:
@@ -487,7 +560,7 @@ def test_children_that_came_meanwhile_are_no_damage(
     server: Server, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
-    real = reuse.verify_kept
+    real = kept_sample.verify_kept
 
     def with_child(*arguments: Any, **more: Any) -> int:
         server.execute("create table c () inherits (t)", "insert into c select * from only t")
