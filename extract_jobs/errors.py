@@ -184,7 +184,15 @@ class StopRequested(BaseException):
     treat an `Exception` as a failure of their own and retry (botocore does, in the middle of a
     request), and so do we. It never escapes `run_extract`, a worker or the command line: they raise
     `Interrupted` for it.
+
+    Attributes:
+        grace_seconds: How long what has begun may go on if a later attempt can use it.
     """
+
+    def __init__(self, message: str, *, grace_seconds: float = 0.0) -> None:
+        """Store both."""
+        super().__init__(message)
+        self.grace_seconds = grace_seconds
 
 
 def as_reported(error: BaseException) -> BaseException:

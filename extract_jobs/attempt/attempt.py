@@ -212,7 +212,7 @@ class Attempt:
             placement=placement,
             progress=self.context.progress,
             committed=self.committed(task, splits),
-            own_files=noted.reuse is not None,
+            resumable=noted.reuse is not None,
             workers=self.context.workers,
             check=self.give_way,
             finished=finished,

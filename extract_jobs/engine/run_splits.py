@@ -10,7 +10,8 @@ worker process (`process_splits`), unless only one task runs at a time.
 If partitions depend on the row, one task per split would write files of every partition for every
 split. Then each connection has one task instead: a slice of the splits, which share one set of
 files. A lost task then costs a slice, and a connection with fast splits does not help a slow one.
-A caller that needs to know which file holds which split's rows turns this off.
+Not so if a later attempt takes over splits that are staged (``resumable``). Then the splits that
+are under way when the process is asked to stop are also finished, as far as there is time.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from extract_jobs.engine.split_task import (
     described,
 )
 from extract_jobs.engine.worker_processes import WorkerProcesses
-from extract_jobs.errors import Interrupted
+from extract_jobs.errors import Interrupted, StopRequested
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.sources import DataFrameReader, Reader
 from extract_jobs.sources.splits import Split, slices
@@ -71,7 +72,7 @@ def run_splits(
     placement: Placement,
     progress: Progress,
     committed: Callable[[Split], CommittedRows | None] | None = None,
-    own_files: bool = False,
+    resumable: bool = False,
     workers: WorkerProcesses | None = None,
     check: Callable[[], None] = lambda: None,
     finished: Callable[[Results], None] = lambda _: None,
@@ -85,7 +86,7 @@ def run_splits(
         progress: Notified of every split.
         committed: Returns the rows of a split that are already committed. Called in this process
             when the split's turn comes; each split then has its own task. None if there are none.
-        own_files: Whether splits share no files, whatever partitions their rows are in.
+        resumable: Whether a later attempt takes over what is staged, split by split.
         workers: Worker processes, which the caller closes; None starts others.
         check: Called after each batch or each second; what it raises stops every split.
         finished: Called with the results of a task as soon as its files are staged, in any thread.
@@ -99,7 +100,7 @@ def run_splits(
     reader = task.reader
     assert reader is not None
     connections, context = placement.connections, placement.context
-    shares = task.transform.fixed_partition() is None and committed is None and not own_files
+    shares = task.transform.fixed_partition() is None and committed is None and not resumable
     units = slices(splits, connections if shares else len(splits))
     of_split = committed or (lambda _: None)
     if placement.on == "here":
@@ -110,11 +111,15 @@ def run_splits(
         with nullcontext(workers) if workers else WorkerProcesses() as processes:
             on_processes = _OnProcesses(task, of_split, progress, processes)
             return _side_by_side(
-                on_processes, units, connections, progress, check=check, finished=finished
-            )
+                on_processes, units, connections, progress,
+                check=check, finished=finished, resumable=resumable,
+            )  # fmt: skip
     assert context is not None
     on_spark = _OnSpark(task, reader, of_split, context, lambda: spark_session(placement.session))
-    return _side_by_side(on_spark, units, connections, progress, check=check, finished=finished)
+    return _side_by_side(
+        on_spark, units, connections, progress,
+        check=check, finished=finished, resumable=resumable,
+    )  # fmt: skip
 
 
 OfSplit = Callable[[Split], CommittedRows | None]
@@ -218,6 +223,7 @@ def _side_by_side(
     *,
     check: Callable[[], None],
     finished: Callable[[Results], None],
+    resumable: bool,
 ) -> list[SplitResult]:
     """Run units in parallel; the first that fails stops the others.
 
@@ -249,6 +255,13 @@ def _side_by_side(
         if failed:
             raise failed[0].exception() or AssertionError("no error")
         return sorted((r for f in futures for r in f.result()), key=lambda r: r.index)
+    except StopRequested as error:
+        stop.set()
+        under_way = {f for f in futures if not f.cancel()}
+        if resumable and error.grace_seconds and not all(f.done() for f in under_way):
+            logger.warning("stopped: splits under way have %g s to end", error.grace_seconds)
+            wait(under_way, error.grace_seconds)
+        raise
     finally:
         stop.set()
         for future in futures:

@@ -32,6 +32,9 @@ NOTICE_SECONDS = 5.0
 """How long the main thread may stay inside a foreign call after a SIGTERM."""
 CLEAN_UP_SECONDS = 15.0
 """How long it may clean up; together they leave some of ECS's 30 seconds for the rest."""
+GRACE_SECONDS = 8.0
+"""How much of that may pass until splits under way are staged, if a later attempt takes them
+over."""
 _ORPHAN_CHECK_SECONDS = 1.0
 _MESSAGE = "stopped by SIGTERM; staged files are dropped unless a commit names them"
 
@@ -75,7 +78,7 @@ def interrupt_on_sigterm() -> Stop:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         stop.noticed.set()
-        raise StopRequested(_MESSAGE)
+        raise StopRequested(_MESSAGE, grace_seconds=GRACE_SECONDS)
 
     signal.signal(signal.SIGTERM, interrupt)
     reader, writer = socket.socketpair()

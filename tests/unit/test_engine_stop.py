@@ -10,8 +10,8 @@ import pytest
 
 from extract_jobs.engine import run_splits as engine
 from extract_jobs.engine.placement import Placement
-from extract_jobs.engine.split_task import Progress, SplitFailure
-from extract_jobs.errors import Interrupted, SourceQueryFailed
+from extract_jobs.engine.split_task import Progress, SplitFailure, SplitResult
+from extract_jobs.errors import Interrupted, SourceQueryFailed, StopRequested
 from extract_jobs.sources.splits import Split
 from tests.support.scattered import ScatteredReader, scattered_task
 
@@ -58,3 +58,40 @@ def test_a_job_that_begins_just_after_the_others_were_cancelled_is_cancelled_too
             progress=Progress(),
         )  # fmt: skip
     assert len(ended) == 1
+
+
+@pytest.mark.parametrize(
+    ("resumable", "grace", "staged"), [(True, 20.0, [0, 1]), (True, 0.0, []), (False, 20.0, [])]
+)
+def test_splits_under_way_are_finished_before_a_stop_if_they_are_of_use(
+    tmp_path, monkeypatch, resumable, grace, staged
+):
+    begun, go_on, ended = threading.Barrier(3), threading.Event(), threading.Event()
+
+    def run(_task, _reader, unit, _context, _stop):
+        begun.wait(20)
+        while not go_on.wait(0.01):
+            if ended.is_set():
+                raise Interrupted("cancelled")
+        return tuple(SplitResult(split.index, 0, ()) for split in unit)
+
+    def check():
+        begun.wait(20)
+        if grace and resumable:
+            threading.Timer(0.05, go_on.set).start()
+        raise StopRequested("stopped", grace_seconds=grace)
+
+    found: list[int] = []
+    monkeypatch.setattr(engine, "run_on_spark", run)
+    monkeypatch.setattr(engine, "_CHECK_SECONDS", 0.01)
+    context = Context()
+    monkeypatch.setattr(context, "cancelJobGroup", lambda _: ended.set())
+    task = replace(scattered_task(tmp_path), reader=ScatteredReader(rows=1, partitions=1))
+    with pytest.raises(StopRequested):
+        engine.run_splits(
+            task, [Split(n) for n in range(4)],
+            placement=Placement("spark", 2, cast("Any", context)), progress=Progress(),
+            check=check, finished=lambda some: found.extend(one.index for one in some),
+            resumable=resumable,
+        )  # fmt: skip
+    assert sorted(found) == staged
