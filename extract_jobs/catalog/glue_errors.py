@@ -46,9 +46,13 @@ def patiently(update: Callable[[], None], seconds: float) -> None:
 
 def is_passing(error: Exception) -> bool:
     """Return whether the same call may succeed later without any change."""
+    from botocore.exceptions import ClientError, HTTPClientError
     from botocore.exceptions import ConnectionError as NotConnected
-    from botocore.exceptions import HTTPClientError
 
+    from extract_jobs.storage.aws_errors import passes
+
+    if isinstance(error, ClientError) and passes(error):
+        return True
     if isinstance(error, HTTPClientError | NotConnected):
         return True
     # awswrangler and `NotDropped` give the codes of single partitions as text.

@@ -16,8 +16,7 @@ from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
 _PASSING = {
     "InternalServiceError", "InternalServerError", "InternalFailure", "InternalError",
     "ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException",
-    "ServiceUnavailable", "RequestTimeout", "ExpiredToken", "ExpiredTokenException",
-    "RequestExpired",
+    "ServiceUnavailable", "RequestTimeout",
 }  # fmt: skip
 _ABSENT = {
     "ResourceNotFoundException", "ParameterNotFound", "ParameterVersionNotFound",
@@ -138,7 +137,8 @@ def aws_errors(what: str, service: str, *, absent: str, rights: str) -> Iterator
 
     Raises:
         ConfigError: Missing, denied, or AWS is not configured.
-        SourceUnavailable: AWS cannot be reached, is throttling, or the role's session has expired.
+        SourceUnavailable: AWS cannot be reached, is throttling, or the role's session has expired;
+            or this machine's clock is wrong.
     """
     from botocore.exceptions import (
         BotoCoreError,
@@ -149,9 +149,13 @@ def aws_errors(what: str, service: str, *, absent: str, rights: str) -> Iterator
     )
     from botocore.exceptions import ConnectionError as NoConnectionError
 
+    from extract_jobs.storage.aws_errors import PASSES, passes
+
     try:
         yield
     except ClientError as error:
+        if passes(error):
+            raise SourceUnavailable(f"{what}: {service} refused the call: {PASSES}") from error
         code = str(error.response["Error"].get("Code"))
         raise _refused(code, what, service, absent, rights) from error
     except NoRegionError as error:

@@ -16,7 +16,7 @@ from extract_jobs import errors
 from extract_jobs.commit.deduplication import CommittedRows
 from extract_jobs.commit.merge_keys import KeyCollector, Keys, MergeKey
 from extract_jobs.engine.value_limit import ValueLimit
-from extract_jobs.errors import ExtractError
+from extract_jobs.errors import ExtractError, WorkerOutOfMemory, as_reported
 from extract_jobs.parquet.writer import PartitionedWriter
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.sources import DataFrameReader, Reader
@@ -228,12 +228,13 @@ def outcome_of(run: Callable[[], Results], unit: Sequence[Split]) -> Results | S
     """Run a task on an executor; return what it raises as data."""
     try:
         return run()
-    except MemoryError:
-        text = f"{described(unit)}: a Python worker ran out of memory"
-        return SplitFailure("WorkerOutOfMemory", text)
-    except ExtractError as error:
-        return SplitFailure(type(error).__name__, str(error))
     except Exception as error:  # noqa: BLE001 - Spark would try a defect again, and call it a death
+        found = as_reported(error)
+        if isinstance(found, WorkerOutOfMemory) and found is not error:
+            text = f"{described(unit)}: a Python worker ran out of memory"
+            return SplitFailure("WorkerOutOfMemory", text)
+        if isinstance(found, ExtractError):
+            return SplitFailure(type(found).__name__, str(found))
         traceback.print_exc()
         name = type(error).__name__
         return SplitFailure(

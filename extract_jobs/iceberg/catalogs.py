@@ -117,13 +117,15 @@ def catalog_errors(spec: CatalogSpec, action: str) -> Iterator[None]:
 def _glue_errors(what: str) -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from extract_jobs.storage.aws_errors import unanswered
+    from extract_jobs.storage.aws_errors import PASSES, passes, unanswered
 
     try:
         yield
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", "?"))
         what += f": Glue refused {error.operation_name} ({code})"
+        if passes(error):
+            raise WriteFailed(f"{what}: {PASSES}") from error
         if any(word in code for word in _PASSING):
             raise WriteFailed(f"{what}; a retry is safe") from error
         raise ConfigError(f"{what}; the role needs glue:{error.operation_name}") from error

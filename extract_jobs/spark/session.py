@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract_jobs.errors import ConfigError, ExtractError, Interrupted, WorkerOutOfMemory
+from extract_jobs.reporting.memory_errors import is_out_of_memory
 from extract_jobs.spark.java import bundled_java_home
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def spark_error(error: Exception, context: SparkContext) -> Exception:
     if isinstance(error, ExtractError) or not _is_sparks(error):
         return error
     text = str(error)
-    if "OutOfMemory" in text or "exit code 137" in text or "Exit status: 137" in text:
+    if is_out_of_memory(text):
         mapped: ExtractError = WorkerOutOfMemory("a Spark worker ran out of memory")
     elif _stopped(context):
         mapped = Interrupted("Spark stopped while splits were being read")

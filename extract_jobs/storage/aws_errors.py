@@ -7,6 +7,7 @@ from typing import Any
 
 from botocore.exceptions import (
     BotoCoreError,
+    ClientError,
     ConfigNotFound,
     ConfigParseError,
     EndpointConnectionError,
@@ -39,7 +40,7 @@ BAD_CONFIGURATION = (
     NoRegionError,
     ParamValidationError,
 )
-PASSING_CODES = frozenset(
+_PASSING_CODES = frozenset(
     {
         "ExpiredToken",
         "ExpiredTokenException",
@@ -48,7 +49,10 @@ PASSING_CODES = frozenset(
         "TokenRefreshRequired",
     }
 )
-"""Expired credentials and a wrong clock may be fixed by the next attempt."""
+_SIGNATURE_CODES = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})
+"""Codes for a wrong clock, if the message says so, and for a wrong key."""
+PASSES = "credentials have expired, or this machine's clock is wrong; the next attempt signs again"
+"""What a message says of an error that `passes`."""
 
 
 class ForeignAnswer(HTTPClientError):  # type: ignore[misc]
@@ -58,6 +62,17 @@ class ForeignAnswer(HTTPClientError):  # type: ignore[misc]
         "{operation} was answered with HTML, which AWS never sends: there is a proxy or login "
         "page between this job and AWS"
     )
+
+
+def passes(error: ClientError) -> bool:
+    """Return whether a call was refused for its moment: by expired credentials, or a wrong clock.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
+    """
+    answer = error.response.get("Error", {})
+    code, said = str(answer.get("Code")), str(answer.get("Message")).lower()
+    timed = "expired" in said or "not yet current" in said
+    return code in _PASSING_CODES or (code in _SIGNATURE_CODES and timed)
 
 
 default_session_lock = threading.RLock()

@@ -16,7 +16,8 @@ from extract_jobs.errors import ConfigError, ExtractError, WriteFailed
 from extract_jobs.storage.aws_errors import (
     BAD_CONFIGURATION,
     NO_CREDENTIALS,
-    PASSING_CODES,
+    PASSES,
+    passes,
     refuse_foreign_answers,
     unanswered,
 )
@@ -151,8 +152,8 @@ def _client_error(error: ClientError, action: str, uri: str) -> ExtractError:
     bucket = split_uri(uri)[0]
     if code == "NoSuchBucket":
         return ConfigError(f"{what}; expected bucket {bucket} to exist: create it or fix the URI")
-    if code in PASSING_CODES:
-        return WriteFailed(f"{what}; the next attempt gets fresh credentials")
+    if passes(error):
+        return WriteFailed(f"{what}: {PASSES}")
     if code == "NotImplemented":
         return ConfigError(f"{what}; this storage lacks what the commit protocol needs")
     if status in {401, 403}:

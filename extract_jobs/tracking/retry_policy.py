@@ -22,9 +22,9 @@ from extract_jobs.errors import (
     Interrupted,
     WorkerOutOfMemory,
 )
+from extract_jobs.reporting.memory_errors import is_out_of_memory, is_taken_away
 from extract_jobs.reporting.report import Report, catalog_failure
 from extract_jobs.tracking.map_item import Item
-from extract_jobs.tracking.memory_errors import is_out_of_memory, is_taken_away
 from extract_jobs.tracking.service_errors import no_retry_helps
 
 Outcome = Literal["succeeded", "retry", "failed"]

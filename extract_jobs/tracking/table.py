@@ -426,7 +426,7 @@ def _mapped(table: str) -> Iterator[None]:
     """Map botocore's errors to those of this package."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from extract_jobs.storage.aws_errors import PASSING_CODES, unanswered
+    from extract_jobs.storage.aws_errors import PASSES, passes, unanswered
 
     try:
         yield
@@ -434,11 +434,8 @@ def _mapped(table: str) -> Iterator[None]:
         raise
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        skewed = code == "InvalidSignatureException" and "expired" in str(error).lower()
-        if code in PASSING_CODES or skewed or "not yet current" in str(error).lower():
-            raise WriteFailed(
-                f"tracking table {table}: {code}; the next attempt gets fresh credentials"
-            ) from error
+        if passes(error):
+            raise WriteFailed(f"tracking table {table}: {code}: {PASSES}") from error
         if code in _CONFIGURATION_CODES:
             raise ConfigError(
                 f"tracking table {table}: {code}; give its name, and dynamodb:GetItem, PutItem, "

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from botocore.exceptions import HTTPClientError
+from pyspark.errors import PySparkException
 
-from extract_jobs.tracking.memory_errors import (
+from extract_jobs.engine.split_task import Results, SplitFailure, outcome_of
+from extract_jobs.errors import Interrupted, WorkerOutOfMemory, WriteFailed
+from extract_jobs.reporting.memory_errors import (
     KILLED,
     TAKEN_AWAY,
     WORDINGS,
@@ -15,7 +21,14 @@ from extract_jobs.tracking.memory_errors import (
     is_out_of_memory,
     is_taken_away,
 )
+from extract_jobs.sources.splits import Split
+from extract_jobs.spark.session import spark_error
 from extract_jobs.tracking.retry_policy import decide
+
+RUNNING: Any = SimpleNamespace(
+    _jsc=SimpleNamespace(sc=lambda: SimpleNamespace(isStopped=lambda: False))
+)
+"""A Spark context that runs."""
 
 
 def decided(cause: str) -> tuple[str, str, bool]:
@@ -59,3 +72,37 @@ def test_memory_that_ran_out_before_the_capacity_was_taken_back_counts() -> None
 )  # fmt: skip
 def test_other_ends_are_not_taken_for_too_little_memory(text: str) -> None:
     assert not is_out_of_memory(text)
+
+
+def _wrapped_by_a_library() -> None:
+    """Fail as a callback of a library does that wraps what it raises: botocore, DuckDB, Arrow."""
+    try:
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise HTTPClientError(error=error) from error
+    except HTTPClientError as error:
+        raise WriteFailed("PutObject on s3://b/k") from error
+
+
+def test_memory_that_ran_out_in_a_library_of_an_executor_counts() -> None:
+    def run() -> Results:
+        _wrapped_by_a_library()
+        raise AssertionError
+
+    outcome = outcome_of(run, (Split(0, None),))
+    assert isinstance(outcome, SplitFailure)
+    assert outcome.class_name == "WorkerOutOfMemory"
+
+
+@pytest.mark.parametrize("wording", [*WORDINGS, KILLED], ids=lambda w: w.pattern)
+def test_a_driver_knows_the_same_wordings_of_its_executors(wording: Wording) -> None:
+    error = PySparkException(f"Job aborted due to stage failure: {wording.example}")
+    assert isinstance(spark_error(error, RUNNING), WorkerOutOfMemory)
+
+
+def test_a_driver_takes_no_other_loss_for_it() -> None:
+    lost = PySparkException("ExecutorLostFailure (executor 1 exited): Executor decommission")
+    assert isinstance(spark_error(lost, RUNNING), Interrupted)
+    spot = "Exit status: 137. Your Spot Task was interrupted."
+    assert isinstance(spark_error(PySparkException(spot), RUNNING), Interrupted)

@@ -23,6 +23,7 @@ from tests.support.histories import Choices, histories, random_history
 from tests.support.pipeline_model import MODES, Model
 from tests.support.sampling import EXHAUSTIVE, examples
 
+pytestmark = pytest.mark.timeout(4 * 3600 if EXHAUSTIVE else 900)
 WRITES = r"^(?!.* at (read|list|head|get_item|query|batch_get_item)\b)"
 """A process that is killed before it reads might as well be killed before its next write."""
 
@@ -43,7 +44,7 @@ def play(model: Model, choices: Choices, mode: str) -> None:
 def test_whatever_goes_wrong_every_verdict_is_true_and_every_row_is_there_once(
     model: Model, mode: str
 ) -> None:
-    """One fault at every write; in an exhaustive run two at any call, which takes minutes."""
+    """One fault at every write; in an exhaustive run two at any call: 30,000 histories."""
     kinds, faults = ("", 2) if EXHAUSTIVE else (WRITES, 1)
     played = sum(1 for _ in histories(lambda c: play(model, c, mode), faults, kinds))
     assert played > 40

@@ -1,7 +1,7 @@
 """The messages of services, Spark and operating systems for a worker that ran out of memory.
 
-They are only used for a worker that left no report; one that could still report says
-`WorkerOutOfMemory` itself.
+They are used where a worker left no report, and where Spark's driver lost an executor; who could
+still report says `WorkerOutOfMemory` itself.
 """
 
 from __future__ import annotations
