@@ -198,8 +198,8 @@ def collisions(locations: Mapping[str, TableLocation]) -> Iterator[tuple[str, st
     targets = {name: _comparable(at.target.uri) for name, at in locations.items()}
     states = {name: _comparable(at.state_uri) for name, at in locations.items()}
     catalogs = {
-        name: "{path}{database}.{table}".format(
-            **{**at.target.catalog.model_dump(), "path": at.target.catalog.path or ""}
+        name: "{path}{url}{warehouse}{database}.{table}".format(
+            **{key: value or "" for key, value in at.target.catalog.model_dump().items()}
         ).lower()
         for name, at in locations.items()
         if at.target.catalog

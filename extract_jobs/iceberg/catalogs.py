@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from extract_jobs.spec.parts import CatalogSpec
 from extract_jobs.storage import OpenStorage
 
 if TYPE_CHECKING:
-    from pyiceberg.catalog import Catalog, MetastoreCatalog
+    from pyiceberg.catalog import Catalog
 
 CATALOG_NAME = "default"
 """The catalog's name, by which a SQLite catalog tells the tables of several catalogs apart."""
@@ -37,7 +37,9 @@ def open_catalog(spec: CatalogSpec, open_storage: OpenStorage, *, create: bool) 
         The catalog; None if it does not exist.
 
     Raises:
-        ConfigError: pyiceberg is not installed, or lacks what the catalog needs.
+        ConfigError: pyiceberg is not installed, or lacks what the catalog needs; or the catalog
+            refused.
+        WriteFailed: The catalog cannot be reached.
     """
     try:
         import pyiceberg.io.pyarrow
@@ -57,18 +59,23 @@ def open_catalog(spec: CatalogSpec, open_storage: OpenStorage, *, create: bool) 
     def our_files(*_: Any, **__: Any) -> StorageFiles:
         return StorageFiles({OPEN_STORAGE: open_storage})
 
-    catalog = _connect(
-        spec,
-        {
-            "py-io-impl": f"{StorageFiles.__module__}.{StorageFiles.__qualname__}",
-            OPEN_STORAGE: open_storage,
-        },
-    )
+    with catalog_errors(spec, "opening"):
+        catalog = _connect(
+            spec,
+            {
+                "py-io-impl": f"{StorageFiles.__module__}.{StorageFiles.__qualname__}",
+                OPEN_STORAGE: open_storage,
+            },
+        )
     catalog._load_file_io = our_files  # type: ignore[method-assign]  # noqa: SLF001
     return catalog
 
 
-def _connect(spec: CatalogSpec, properties: dict[str, Any]) -> MetastoreCatalog:
+def _connect(spec: CatalogSpec, properties: dict[str, Any]) -> Catalog:
+    if spec.url is not None:
+        from extract_jobs.iceberg.rest import connect
+
+        return connect(CATALOG_NAME, spec, properties)
     if spec.path is None:
         from pyiceberg.catalog.glue import GlueCatalog
 
@@ -103,7 +110,7 @@ def catalog_errors(spec: CatalogSpec, action: str) -> Iterator[None]:
         WriteFailed: A retry may help.
     """
     what = f"{action} {spec.database}.{spec.table} in the {spec.type} catalog"
-    with _glue_errors(what) if spec.path is None else _sqlite_errors(what, spec.path):
+    with _errors(spec, what):
         try:
             yield
         except FileNotFoundError as error:
@@ -111,6 +118,14 @@ def catalog_errors(spec: CatalogSpec, action: str) -> Iterator[None]:
                 f"{what}: {error.args[0] if error.args else 'a file'} is gone, which the table "
                 "names: restore it"
             ) from error
+
+
+def _errors(spec: CatalogSpec, what: str) -> AbstractContextManager[None]:
+    if spec.url is not None:
+        from extract_jobs.iceberg.rest import rest_errors
+
+        return rest_errors(what)
+    return _glue_errors(what) if spec.path is None else _sqlite_errors(what, spec.path)
 
 
 @contextmanager

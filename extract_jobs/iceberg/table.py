@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -296,6 +297,7 @@ class IcebergTable:
         """Take snapshots out of the table's history, but none that a branch or tag names.
 
         Raises:
+            ConfigError: The catalog does not remove snapshots.
             WriteFailed: The catalog failed, or others changed the table all the time.
         """
         from pyiceberg.exceptions import CommitFailedException
@@ -327,6 +329,11 @@ class IcebergTable:
                     )
             except CommitFailedException:
                 continue
+            if going & {one.snapshot_id for one in table.metadata.snapshots}:
+                raise ConfigError(
+                    f"Iceberg table {self.name}: the catalog took the removal of snapshots and did "
+                    "not do it: expire them with a tool of its own. No file was deleted"
+                )
             return
         raise WriteFailed(
             f"Iceberg table {self.name}: other writers were faster {_TRIES} times in a row, so no "
@@ -468,6 +475,9 @@ class IcebergTable:
 
         if table is not None:
             self._check_clock(table)
+        elif self.catalog.type == "rest":
+            self._create(catalog, commit)
+            return False  # it is read, and the commit made on top
         with catalog_errors(self.catalog, "publishing to"):
             transaction = self._begin(catalog, table, commit)
             transaction.set_properties({SEQ: str(commit.seq)})
@@ -485,6 +495,26 @@ class IcebergTable:
             except (CommitFailedException, TableAlreadyExistsError, NoSuchTableError):
                 return False
         return True
+
+    def _create(self, catalog: Catalog, commit: TableCommit) -> None:
+        """Create the table without rows: not every REST catalog creates one with its first commit.
+
+        Killed afterwards, it is a table of this log that has no commit yet.
+        """
+        from pyiceberg.exceptions import TableAlreadyExistsError
+        from pyiceberg.schema import Schema
+
+        from extract_jobs.iceberg.data_files import location
+        from extract_jobs.iceberg.partitions import FIRST_FIELD_ID, spec_of
+
+        with catalog_errors(self.catalog, "creating"), suppress(TableAlreadyExistsError):
+            catalog.create_table(
+                (self.catalog.database, self.catalog.table),
+                Schema.model_validate(commit.layout.schema),
+                location=location(self.target_uri),
+                partition_spec=spec_of(commit.layout, (), FIRST_FIELD_ID - 1),
+                properties=self._properties(),
+            )
 
     def _check_clock(self, table: Table) -> None:
         """Refuse to make a snapshot that is older than the one before it.

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from extract_jobs.spec.engines import Engine
 from extract_jobs.spec.source import ConnectionSpec, FilesSpec
 from extract_jobs.spec.source_types import SourceType
-from extract_jobs.spec.uris import scheme_problem
+from extract_jobs.spec.uris import address_problem, scheme_problem
 from extract_jobs.spec.values import Bytes, Duration, Lag, Name, SpecPart
 
 JobType = Literal["glue", "emr", "ecs"]
@@ -64,8 +64,8 @@ class WatermarkSpec(SpecPart):
 Mask = Literal["hash", "redact", "null"]
 
 
-class MaskKeySpec(SpecPart):
-    """Where the key of the mask ``hash`` is; never the key. Exactly one is given."""
+class SecretSpec(SpecPart):
+    """Where a secret is; never the secret. Exactly one is given."""
 
     secret_id: Name | None = None
     ssm_parameter: Name | None = None
@@ -76,6 +76,10 @@ class MaskKeySpec(SpecPart):
         if sum(map(bool, (self.secret_id, self.ssm_parameter, self.env))) != 1:
             raise ValueError("exactly one of secret_id, ssm_parameter and env is needed")
         return self
+
+
+class MaskKeySpec(SecretSpec):
+    """Where the key of the mask ``hash`` is; never the key. Exactly one is given."""
 
 
 class ColumnsSpec(SpecPart):
@@ -168,12 +172,29 @@ class SchemaChangeSpec(SpecPart):
 class CatalogSpec(SpecPart):
     """The catalog's table that points at the target."""
 
-    type: Literal["glue", "sqlite"] = Field(
+    type: Literal["glue", "sqlite", "rest"] = Field(
         "glue",
-        description="glue: the Glue Data Catalog; sqlite: a local file, for Iceberg tables on one "
-        "machine.",
+        description="glue: the Glue Data Catalog; of Iceberg tables also sqlite: a local file, for "
+        "one machine; rest: a catalog that speaks Iceberg's REST protocol.",
     )
     path: Name | None = Field(None, description="The file of a catalog of type sqlite.")
+    url: Name | None = Field(
+        None, description="Address of a catalog of type rest, https unless it is on this machine."
+    )
+    warehouse: Name | None = Field(
+        None, description="Which of its warehouses; of Glue's own endpoint the account's number."
+    )
+    sign: Literal["glue", "execute-api"] | None = Field(
+        None, description="The AWS service that requests are signed for, with the worker's role."
+    )
+    token: SecretSpec | None = Field(None, description="A bearer token for a catalog of type rest.")
+    credential: SecretSpec | None = Field(
+        None, description="client_id:client_secret, which OAuth 2 exchanges for a token."
+    )
+    oauth_url: Name | None = Field(
+        None, description="Where credential is exchanged; default: the catalog's own."
+    )
+    scope: Name | None = Field(None, description="Scope of that token; default: catalog.")
     database: Name
     table: Name
 
@@ -181,6 +202,28 @@ class CatalogSpec(SpecPart):
     def _has_its_place(self) -> Self:
         if (self.type == "sqlite") != (self.path is not None):
             raise ValueError("path is for type sqlite, which needs it")
+        if (self.type == "rest") != (self.url is not None):
+            raise ValueError("url is for type rest, which needs it")
+        ways = [name for name in ("sign", "token", "credential") if getattr(self, name)]
+        given = [
+            *ways,
+            *(name for name in ("warehouse", "oauth_url", "scope") if getattr(self, name)),
+        ]
+        if given and self.type != "rest":
+            raise ValueError(f"{given[0]} is for type rest")
+        if len(ways) > 1:
+            raise ValueError(f"{' and '.join(ways)} exclude each other")
+        if self.credential is None and (self.oauth_url or self.scope):
+            raise ValueError("oauth_url and scope are for credential")
+        if "s3tables" in f"{self.url} {self.warehouse}":
+            raise ValueError(
+                "S3 Tables cannot be written: it decides where a table lies, and allows neither to "
+                "list nor to delete objects, which recovery from a crash needs. Take a table of "
+                "the Glue Data Catalog, or of a REST catalog over a bucket of your own"
+            )
+        for name in ("url", "oauth_url"):
+            if problem := address_problem(getattr(self, name)):
+                raise ValueError(f"{name} {problem}")
         return self
 
 

@@ -8,7 +8,27 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def address_problem(url: str | None) -> str | None:
+    """Return what is wrong with an address that credentials are sent to; None if nothing is."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return "is not a URL"
+    if parts.username or parts.password:
+        return "must not contain a user or password"
+    if not host or parts.scheme not in ("http", "https"):
+        return "must begin with https://"
+    if parts.scheme == "http" and host not in _LOOPBACK:
+        return "must begin with https://, since credentials are sent there"
+    return None
 
 
 def normal_uri(uri: str) -> str:
