@@ -22,7 +22,7 @@ MOST_TABLES = 25
 """Maximum tables of a batch: a lost worker costs the others a start each, and items stay small."""
 
 _OWN = ("run_id", "generation", "failures", "waited", "extract_table", "spec_uri", "report_uri",
-        "state_uri", "retry")  # fmt: skip
+        "state_uri", "retry", "catalog")  # fmt: skip
 """Keys whose values differ between the tables of a batch."""
 
 
@@ -106,5 +106,6 @@ def _item_of(tables: Sequence[Item], folder: str) -> Item:
 def _tables(tables: Sequence[Item]) -> Item:
     return {
         "extract_table": f"a batch of {len(tables)} tables",
-        "batch": [{name: table[name] for name in _OWN} for table in tables],
+        # Items of executions that began under an older version lack some.
+        "batch": [{name: table[name] for name in _OWN if name in table} for table in tables],
     }

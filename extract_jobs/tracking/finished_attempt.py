@@ -24,7 +24,7 @@ from extract_jobs.reporting.report import Report
 from extract_jobs.spec.attempt_names import report_of
 from extract_jobs.storage import OpenStorage
 from extract_jobs.tracking.map_item import Item, run_of
-from extract_jobs.tracking.retry_policy import Decision, decide
+from extract_jobs.tracking.retry_policy import CATALOG_UNKNOWN, Decision, decide
 from extract_jobs.tracking.table import Status, TrackedRun, Tracking
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ _METRICS = {"succeeded": "TablesSucceeded", "retry": "TablesRetried", "failed": 
 _SUCCEEDED: dict[str, Any] = {
     "outcome": "succeeded", "wait_seconds": 0, "error_class": "", "error_message": ""
 }  # fmt: skip
+_FAILED: dict[str, Any] = {"outcome": "failed", "wait_seconds": 0}
 _STATUS: dict[str, Status] = {"succeeded": "SUCCEEDED", "retry": "RETRYING", "failed": "FAILED"}
 
 
@@ -54,14 +55,12 @@ def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decis
     """
     report, note = _read_report(item, open_storage)
     if report is not None and report.status == "succeeded":
-        decision = decide(item, report, None, published=False)
-        # Only the catalog would be retried.
-        return replace(decision, **_SUCCEEDED) if last else decision
+        return _as_last(decide(item, report, None, published=False), published=True, last=last)
     log = _log_of(item, open_storage)
     commit, published = _read_commit(log, item)
     decision = decide(item, report, commit, published=published, note=note)
-    if decision.outcome == "succeeded" or (decision.outcome == "retry" and not last):
-        return decision
+    if published or (decision.outcome == "retry" and not last):
+        return _as_last(decision, published=published, last=last)
     if commit is None and (nothing_new := _earlier_success(item, open_storage)) is not None:
         return replace(decide(item, nothing_new, None, published=False), **_SUCCEEDED)
     try:
@@ -73,11 +72,20 @@ def judge(item: Item, open_storage: OpenStorage, *, last: bool = False) -> Decis
         return replace(failed, final=False)
     if commit is not None:
         decision = decide(item, report, commit, published=published, note=note)
-    if decision.outcome == "retry" and last:
-        decision = replace(decision, outcome="failed", wait_seconds=0)
+    decision = _as_last(decision, published=published, last=last)
     if decision.outcome == "failed" and commit is not None:
         decision = replace(decision, commit_seq=commit.seq, final=False)
     return decision
+
+
+def _as_last(decision: Decision, *, published: bool, last: bool) -> Decision:
+    """Return a decision without a further attempt, if it is the last one.
+
+    Of a published run only the catalog would be tried again.
+    """
+    if not last or decision.outcome != "retry":
+        return decision
+    return replace(decision, **(_SUCCEEDED if published else _FAILED))
 
 
 def with_turns(
@@ -273,8 +281,11 @@ def fields_of(run: TrackedRun) -> dict[str, Any]:
 
 def count_outcome(decision: Decision, run: TrackedRun, tracking: Tracking) -> None:
     """Emit an outcome's metric. The writer of the outcome calls this, so it is counted once."""
+    counts = {_METRICS[decision.outcome]: 1}
+    if decision.outcome == "succeeded" and decision.catalog_error == CATALOG_UNKNOWN:
+        counts["CatalogFailed"] = 1  # otherwise its worker has counted it
     line = metrics_line(
-        {_METRICS[decision.outcome]: 1},
+        counts,
         pipeline=tracking.table,
         now=tracking.clock(),
         error_class=decision.error_class,

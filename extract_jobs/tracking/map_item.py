@@ -2,6 +2,7 @@
 
 An item is flat JSON: the worker's arguments, the sections of every job type, and fields for the
 job's result. ``batch`` and ``waited`` are of use to batches (`extract_jobs.tracking.batch_item`).
+``catalog`` says whether the worker updates a catalog after its commit.
 Every key is always present, because a missing JSONPath is an error that no Catch handles. The
 config manager makes the first item of a run; the status handler makes the next attempt's.
 """
@@ -93,6 +94,7 @@ def first_item(
             "report_uri": spec.report_uri,
             "state_uri": spec.state_uri,
             "tracking_table": spec.tracking_table or "",
+            "catalog": bool(spec.target.catalog) and not spec.target.is_iceberg,
             "glue": _section("glue", settings.glue, job_defaults),
             "emr": emr,
             "ecs": _section("ecs", settings.ecs, job_defaults),

@@ -30,6 +30,8 @@ from extract_jobs.tracking.service_errors import no_retry_helps
 Outcome = Literal["succeeded", "retry", "failed"]
 ROLL_FORWARD_LIMIT = 5
 """Attempts beyond ``max_attempts`` that only finish a commit, before the table fails."""
+CATALOG_UNKNOWN = "the worker ended before it said whether the catalog is up to date"
+"""The ``catalog_error`` of a table that is published, and whose worker left no report of that."""
 _MOST_WAIT_SECONDS = 6 * 3600
 _ROLL_FORWARD_WAIT_SECONDS = 10
 _MOST_CAUSE = 500
@@ -114,13 +116,7 @@ def decide(
     if report is not None and report.status == "succeeded":
         return _succeeded(item, report)
     if commit is not None and published:
-        return Decision(
-            "succeeded",
-            rows=commit.rows,
-            bytes=sum(f.staged.size for f in commit.files),
-            files=len(commit.files),
-            commit_seq=commit.seq,
-        )
+        return _published(item, commit)
     failure = _reported(report) or _seen_from_outside(item, note)
     if commit is not None:
         return _roll_forward(item, failure, commit)
@@ -142,14 +138,34 @@ def _succeeded(item: Item, report: Report) -> Decision:
         return Decision("succeeded", **figures, catalog_error="")
     error = report.catalog_error or "the worker gave no reason"
     decision = Decision("succeeded", **figures, catalog_error=error)
+    return _with_catalog(item, decision, catalog_failure(report)) \
+        if report.catalog_retryable else decision  # fmt: skip
+
+
+def _published(item: Item, commit: Commit) -> Decision:
+    """The data is published, and the worker did not get as far as its report."""
+    decision = Decision(
+        "succeeded",
+        rows=commit.rows,
+        bytes=sum(f.staged.size for f in commit.files),
+        files=len(commit.files),
+        commit_seq=commit.seq,
+    )
+    if not item.get("catalog"):
+        return decision
+    decision = replace(decision, catalog_error=CATALOG_UNKNOWN)
+    return _with_catalog(item, decision, f"the data is published; {CATALOG_UNKNOWN}")
+
+
+def _with_catalog(item: Item, decision: Decision, message: str) -> Decision:
+    """Return a retry that only updates the catalog; the decision itself after the last attempt."""
     failures = int(item["failures"]) + 1
-    if report.catalog_retryable and failures < int(item["retry"]["max_attempts"]):
-        wait = _backoff_seconds(item, failures)
-        name, message = CatalogFailed.__name__, catalog_failure(report)
-        return replace(
-            decision, outcome="retry", wait_seconds=wait, error_class=name, error_message=message
-        )
-    return decision
+    if failures >= int(item["retry"]["max_attempts"]):
+        return decision
+    return replace(
+        decision, outcome="retry", wait_seconds=_backoff_seconds(item, failures),
+        error_class=CatalogFailed.__name__, error_message=message,
+    )  # fmt: skip
 
 
 def _roll_forward(item: Item, failure: Failure, commit: Commit) -> Decision:

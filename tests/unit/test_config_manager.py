@@ -120,6 +120,18 @@ def test_every_item_has_the_same_keys_whatever_its_job_type(configured):
     assert [shape(item) for item in items[1:]] == [shape(items[0])] * 2
 
 
+def test_an_item_says_whether_a_catalog_is_updated_after_the_commit(configured):
+    config = yaml.safe_load(configured.config.read_text())
+    glue = {"database": "lake"}
+    config["tables"]["public.orders"]["target"] = {"catalog": {**glue, "table": "orders"}}
+    config["tables"]["public.lines"]["target"] = {
+        "catalog": {**glue, "table": "lines"}, "format": "iceberg",
+    }  # fmt: skip
+    configured.config.write_text(yaml.safe_dump(config))
+    items = items_of(configured(ALL))
+    assert {item["extract_table"] for item in items if item["catalog"]} == {"public.orders"}
+
+
 def test_an_item_holds_no_null_because_paths_to_null_surprise(configured):
     def nulls(value, path=""):
         if isinstance(value, dict):

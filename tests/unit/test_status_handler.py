@@ -66,9 +66,8 @@ class Job:
             generation=1,
             job_defaults={},
         )
-        open_storage(str(folder)).put(
-            f"{folder}/tables_to_extract.json", json.dumps([self.item]).encode()
-        )
+        self.folder = folder
+        self.listed()
         self.run = TrackedRun(
             table_id=spec.table_id,
             run_id=run_id,
@@ -79,6 +78,10 @@ class Job:
             report_uri=self.item["report_uri"],
         )
         tracking.announce([self.run])
+
+    def listed(self):
+        uri = f"{self.folder}/tables_to_extract.json"
+        open_storage(uri).put(uri, json.dumps([self.item]).encode())
 
     def start(self):
         now = {"attempt": self.item["attempt"], "report_uri": self.item["report_uri"]}
@@ -215,6 +218,39 @@ def test_the_summary_names_the_catalog_of_a_worker_that_died(job):
     answer = asked(job.tracking, job.item["execution_id"], 1)
     assert (answer["outcome"], answer["catalog_failed"]) == ("succeeded", 1)
     assert job.tracked().catalog_error == "Glue is throttling"
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_catalog_that_nobody_said_anything_of_is_updated_by_another_attempt(
+    tmp_path, table, capsys, reported
+):
+    """A worker that is killed, or stopped while Glue is throttling, leaves readers behind."""
+    job = Job(tmp_path, table, retry={"max_attempts": 2})
+    job.item["catalog"] = True
+    job.commit("published")
+    if reported:
+        job.report(errors.Interrupted("stopped by SIGTERM"))
+    answer = job.handle("States.TaskFailed", ECS_KILLED)
+    assert answer["outcome"] == "retry"
+    assert answer["item"]["glue"]["worker_type"] == job.item["glue"]["worker_type"]
+    run = job.tracked()
+    assert (run.status, run.error_class, run.commit_seq) == ("RETRYING", "CatalogFailed", 1)
+    job.go_on(answer)
+    assert job.handle("States.TaskFailed", ECS_KILLED)["outcome"] == "succeeded"
+    run = job.tracked()
+    assert (run.status, run.error_class, run.rows) == ("SUCCEEDED", "", 14)
+    assert "the worker ended before it said" in run.catalog_error
+    assert capsys.readouterr().out.count('"CatalogFailed": 1') == 1
+
+
+def test_a_summary_does_not_wait_for_a_catalog_that_nobody_said_anything_of(job):
+    job.item["catalog"] = True
+    job.listed()
+    job.commit("published")
+    job.start()
+    answer = asked(job.tracking, job.item["execution_id"], 1)
+    assert (answer["outcome"], answer["rows"], answer["catalog_failed"]) == ("succeeded", 14, 1)
+    assert (job.tracked().status, job.tracked().error_class) == ("SUCCEEDED", "")
 
 
 NOTHING_NEW = {"catalog": "failed", "catalog_error": "Glue is throttling"}
