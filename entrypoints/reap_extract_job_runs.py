@@ -209,17 +209,20 @@ def _stop(run: TrackedRun, item: Item, jobs: RunningJobs, tracking: Tracking) ->
 
 
 def _count_progress(runs: Sequence[TrackedRun], tracking: Tracking) -> None:
-    """Emit how far a running execution is."""
+    """Emit how far a running execution is, and each of its running tables."""
     if not runs:
         return
     counted = {
         "TablesPending": sum(run.status in {"PENDING", "RETRYING"} for run in runs),
         "TablesRunning": sum(run.status == "RUNNING" for run in runs),
         "TablesEnded": sum(run.ended for run in runs),
-        "RowsInProgress": sum(int(progress_of(run).get("rows", 0)) for run in runs),
     }
     source, now = runs[0].source_name, tracking.clock()
     print(metrics_line(counted, pipeline=tracking.table, source_name=source, now=now))
+    for run in runs:
+        if progress := progress_of(run):
+            figures = {"RowsInProgress": progress["rows"], "BytesInProgress": progress["bytes"]}
+            print(metrics_line(figures, pipeline=tracking.table, now=now, **fields_of(run)))
 
 
 def count_overdue(

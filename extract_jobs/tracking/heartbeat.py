@@ -29,17 +29,18 @@ BEAT_SECONDS = 60.0
 SILENT_AFTER = timedelta(minutes=10)
 """An attempt that has not written for this long is stopped."""
 _STOP_SECONDS = 1.0
+_NUMBERS = ("splits", "splits_done", "rows", "bytes")
 
 
 @dataclass
 class _Figures:
-    phase: str = ""
+    moved_at: str
+    phase: str = "start"
     splits: int = 0
     estimated_rows: int | None = None
     done: set[int] = field(default_factory=set)
     rows: dict[int, int] = field(default_factory=dict)
     bytes: dict[int, int] = field(default_factory=dict)
-    moved_at: str = ""
 
 
 class Heartbeat(Progress):
@@ -60,7 +61,7 @@ class Heartbeat(Progress):
             seconds: Time between two writes.
         """
         self._run, self._tracking, self._shown, self._seconds = run, tracking, shown, seconds
-        self._figures, self._lock = _Figures(), threading.Lock()
+        self._figures, self._lock = _Figures(self._now()), threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -128,7 +129,10 @@ class Heartbeat(Progress):
     def _note(self, change: Callable[[_Figures], Any]) -> None:
         with self._lock:
             change(self._figures)
-            self._figures.moved_at = self._tracking.clock().isoformat(timespec="seconds")
+            self._figures.moved_at = self._now()
+
+    def _now(self) -> str:
+        return self._tracking.clock().isoformat(timespec="seconds")
 
     def _beat(self) -> None:
         while not self._ended.wait(self._seconds):
@@ -151,9 +155,11 @@ def is_silent(run: TrackedRun, now: datetime) -> bool:
 
 
 def progress_of(run: TrackedRun) -> dict[str, Any]:
-    """Return the last progress of a running attempt; empty in its first minute."""
+    """Return the last progress of a running attempt; empty in its first minute, or if damaged."""
     try:
         found = json.loads(run.progress) if run.status == "RUNNING" and run.progress else {}
-    except ValueError:
+        whole = all(type(found[name]) is int for name in _NUMBERS)
+        datetime.fromisoformat(found["moved_at"])
+    except (ValueError, KeyError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if whole and isinstance(found.get("phase"), str) else {}

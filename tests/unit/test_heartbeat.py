@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -119,6 +120,27 @@ def test_all_progress_is_passed_on(tracking: Tracking) -> None:
     beat.planned(1, None, None)
     beat.split(0, 1, 2, done=True)
     assert seen == [("extract",), (1, None, None), (0, 1, 2, True)]
+
+
+def test_an_attempt_that_hangs_before_its_first_phase_has_progress_too(tracking: Tracking) -> None:
+    assert tracking.start(RUN)
+    with Heartbeat(RUN, tracking, Progress(), 0.01):
+        until(lambda: progress_of(read(tracking)))
+    assert datetime.fromisoformat(progress_of(read(tracking))["moved_at"]) == NOW
+
+
+WHOLE = {"phase": "p", "splits": 1, "splits_done": 0, "rows": 1, "bytes": 2,
+         "moved_at": "2026-03-01T12:00:00+00:00"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["", "{", "[]", "null", *(json.dumps({**WHOLE, **change}) for change in (
+        {"rows": "1"}, {"moved_at": "yesterday"}, {"moved_at": None}, {"phase": None}))],
+)  # fmt: skip
+def test_progress_that_cannot_be_read_counts_as_none(damaged: str) -> None:
+    assert progress_of(replace(RUN, status="RUNNING", progress=damaged)) == {}
+    assert progress_of(replace(RUN, status="RUNNING", progress=json.dumps(WHOLE))) == WHOLE
 
 
 @pytest.mark.parametrize(

@@ -472,10 +472,25 @@ def test_an_attempt_that_writes_its_progress_is_left_alone(tmp_path, tracking, c
     assert running.stop_silent() == {"running": 1, "silent": 0, "stopped": 0}
     counted = json.loads(capsys.readouterr().out)
     figures = {k: v for k, v in counted.items() if k.startswith(("Tables", "Rows"))}
-    assert figures == {
-        "TablesPending": 0, "TablesRunning": 1, "TablesEnded": 0, "RowsInProgress": 0,
-    }  # fmt: skip
+    assert figures == {"TablesPending": 0, "TablesRunning": 1, "TablesEnded": 0}
     assert counted["source_name"] == "sales"
+
+
+def test_progress_is_counted_for_the_execution_and_for_each_running_table(
+    tmp_path, tracking, capsys
+):
+    running = Running(tmp_path, tracking, silent=timedelta(minutes=9))
+    progress = {"phase": "extract", "splits": 8, "splits_done": 3, "rows": 1_200, "bytes": 5_000,
+                "estimated_rows": None, "moved_at": "2025-03-01T00:00:00+00:00"}  # fmt: skip
+    assert tracking.beat(running.run, json.dumps(progress))
+    running.stop_silent()
+    execution, table = map(json.loads, capsys.readouterr().out.splitlines())
+    assert execution["TablesRunning"] == 1
+    shown = {"RowsInProgress": 1_200, "BytesInProgress": 5_000, "source_name": "sales",
+             "extract_table": running.run.extract_table, "run_id": running.run.run_id}  # fmt: skip
+    assert table.items() >= shown.items()
+    [directive] = table["_aws"]["CloudWatchMetrics"]
+    assert directive["Dimensions"] == [["Pipeline"], ["Pipeline", "source_name"]], "billed"
 
 
 def test_an_attempt_of_a_version_without_heartbeats_is_left_alone(tmp_path, tracking):
