@@ -82,8 +82,8 @@ $(SPARK4)/.ready: pyproject.toml uv.lock | $(READY)
 %/spark.jsa: tests/support/java.py uv.lock | %/.ready
 	@$*/bin/python -m tests.support.java
 
-demo: $(READY)  ## Run the pipeline on this machine and show what it did
-	@$(BIN)/python -m infra.local demo
+demo: $(READY)  ## Run the pipeline on this machine and show what it did; ARGS=--keep leaves its files
+	@$(BIN)/python -m infra.local demo $(ARGS)
 
 # See docs/testing.md for what runs where. A worker waits for servers and processes a third of its
 # time: three keep two cores busy.

@@ -110,28 +110,7 @@ def argument_parser() -> argparse.ArgumentParser:
     _config_arguments(spec, tables="1")
     _target_argument(spec)
     _config_arguments(_command(commands, "validate", "find every error of a config; offline"))
-    init = _command(commands, "init", "write a config, an example or from a database")
-    init.add_argument("path", metavar="FILE", nargs="?", default="sales.yml", help="%(default)s")
-    init.add_argument(
-        "--from",
-        dest="source",
-        metavar="PLACE",
-        help="write it from what a database or folder holds: a URL without a password, a SQLite "
-        "file, a folder or s3:// URI, or secret:NAME, ssm:NAME, env:NAME",
-    )
-    init.add_argument(
-        "--update", action="store_true", help="add tables that are new to a config that exists"
-    )
-    init.add_argument("--password-env", metavar="VAR", help="variable with the URL's password")
-    init.add_argument(
-        "--select", action="append", default=[], metavar="GLOB", help="only such tables"
-    )
-    init.add_argument(
-        "--exclude", action="append", default=[], metavar="GLOB", help="no such tables"
-    )
-    init.add_argument(
-        "--target", metavar="BASE", help="folder or s3:// URI that files go below; default: lake"
-    )
+    _init_command(commands)
     _command(commands, "schema", "print the JSON Schema of configs, for editors")
     _commands_on_commits(commands)
     _recover_command(commands)
@@ -178,6 +157,38 @@ def _recover_command(commands: Any) -> None:
         help="how long ago a snapshot was replaced, such as 7d; default: keep_retired",
     )
     expire.add_argument("--dry-run", action="store_true", help="only print what would be done")
+
+
+def _init_command(commands: Any) -> None:
+    init = _command(commands, "init", "write a config, an example or from a database")
+    init.add_argument("path", metavar="FILE", nargs="?", default="sales.yml", help="%(default)s")
+    init.add_argument(
+        "--from",
+        dest="source",
+        metavar="PLACE",
+        help="write it from what a database or folder holds: a URL without a password, a SQLite "
+        "file, a folder or s3:// URI, or secret:NAME, ssm:NAME, env:NAME; a URL of another "
+        "database, or jdbc:…, with --driver",
+    )
+    init.add_argument(
+        "--update", action="store_true", help="add tables that are new to a config that exists"
+    )
+    init.add_argument("--password-env", metavar="VAR", help="variable with the URL's password")
+    init.add_argument("--user", metavar="NAME", help="who connects, where the URL does not say")
+    init.add_argument(
+        "--driver",
+        metavar="PLACE",
+        help="the JDBC driver: its jar, a folder with it, or its Maven coordinate",
+    )
+    init.add_argument(
+        "--select", action="append", default=[], metavar="GLOB", help="only such tables"
+    )
+    init.add_argument(
+        "--exclude", action="append", default=[], metavar="GLOB", help="no such tables"
+    )
+    init.add_argument(
+        "--target", metavar="BASE", help="folder or s3:// URI that files go below; default: lake"
+    )
 
 
 def _commands_on_commits(commands: Any) -> None:

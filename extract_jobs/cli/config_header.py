@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from extract_jobs.cli.suggest import quoted
 from extract_jobs.connections import secret_text
@@ -47,7 +49,15 @@ def config_header(path: Path, arguments: argparse.Namespace) -> str:
         SourceUnavailable: AWS cannot be reached for a secret.
     """
     place = arguments.source
-    kind, connection = _connection(place, arguments.password_env)
+    kind, connection = _connection(place)
+    if arguments.user:
+        connection["user"] = arguments.user
+    if arguments.password_env:
+        connection["password_env"] = arguments.password_env
+    if arguments.driver:
+        is_maven = re.fullmatch(r"[^:/\\\s]+:[^:/\\\s]+:[^:/\\\s]+", arguments.driver)
+        driver = arguments.driver if is_maven else absolute(arguments.driver, str(Path.cwd()))
+        connection["packages" if is_maven else "jars"] = [driver]
     folder = path.absolute().parent
     base = (arguments.target or "lake").rstrip("/") or "/"
     if kind == "files" and is_inside(absolute(base, str(folder)), connection["uri"]):
@@ -58,17 +68,22 @@ def config_header(path: Path, arguments: argparse.Namespace) -> str:
         "{source_name}/{table}" if kind in ("files", "sqlite") else "{source_name}/{schema}/{table}"
     )
     connection = {
-        key: _relative(text, folder) if key in ("uri", "path") else text
-        for key, text in connection.items()
+        key: _relative(value, folder) if key in ("uri", "path") else value
+        for key, value in connection.items()
     }
     return _HEADER.format(
         place=" ".join(place.split()) if place.isprintable() else "a source",
         file=path,
         name=quoted(path.stem),
         type=kind,
-        connection="".join(f"    {key}: {quoted(text)}\n" for key, text in connection.items()),
+        connection="".join(f"    {key}: {_scalar(it)}\n" for key, it in connection.items()),
         uri=quoted(f"{base}/{inner}"),
     )
+
+
+def _scalar(value: str | list[str]) -> str:
+    """Return YAML of a text or a list of texts."""
+    return quoted(value) if isinstance(value, str) else f"[{', '.join(map(quoted, value))}]"
 
 
 def _relative(place: str, folder: Path) -> str:
@@ -80,9 +95,8 @@ def _relative(place: str, folder: Path) -> str:
     return below if below == "." else f"./{below}"
 
 
-def _connection(place: str, password_env: str | None) -> tuple[str, dict[str, str]]:
+def _connection(place: str) -> tuple[str, dict[str, Any]]:
     """Return the source's type and its connection's keys."""
-    password = {"password_env": password_env} if password_env else {}
     prefix, _, name = place.partition(":")
     if prefix in _SECRETS and name and not name.startswith("//"):
         key = _SECRETS[prefix]
@@ -92,14 +106,15 @@ def _connection(place: str, password_env: str | None) -> tuple[str, dict[str, st
             env=name if key == "url_env" else None,
             key="--from",
         )
-        return _engine(text, place), {key: name, **password}
-    if "://" in place and holds_password(place):
+        return _engine(text, place), {key: name}
+    is_url = "://" in place or prefix == "jdbc"
+    if is_url and holds_password(place):
         raise ConfigError(
             f"--from {prefix}://…: the URL holds a password; leave it out, put it into an "
             "environment variable, and name that in --password-env"
         )
-    if "://" in place and prefix not in ("s3", "file"):
-        return _engine(place, place), {"url": place, **password}
+    if is_url and prefix not in ("s3", "file"):
+        return _engine(place, place), {"url": place}
     local = absolute(place, str(Path.cwd()))
     if place.startswith("s3://") or Path(local.removeprefix("file://")).is_dir():
         return "files", {"uri": local}
@@ -116,18 +131,21 @@ _SECRETS = {"secret": "secret_id", "ssm": "ssm_parameter", "env": "url_env"}
 
 def _engine(text: str, place: str) -> str:
     """Return the type of source that a URL or a secret is of; the text is in no message."""
-    word = text.strip().partition("://")[0].lower()
+    word = text.strip().removeprefix("jdbc:").partition(":")[0].lower()
     if text.lstrip().startswith("{"):
         try:
             word = str(json.loads(text).get("engine") or "postgres")
         except (ValueError, AttributeError):
             word = ""
-    listing = {name: kind for name, kind in ENGINES.items() if name in ("postgres", "mysql")}
-    for name, kind in listing.items():
-        if word in kind.schemes or any(word.startswith(w) for w in kind.secret_words):
+    is_jdbc = text.lstrip().startswith("jdbc:")
+    for name, kind in ENGINES.items():
+        known = word in kind.schemes or any(word.startswith(w) for w in kind.secret_words)
+        if known and (kind.takes_jdbc or not is_jdbc):
             return name
+    if is_jdbc:
+        return "jdbc"
     shown = place if place.partition(":")[0] in _SECRETS else f"{place.partition('://')[0]}://…"
     raise ConfigError(
-        f"--from {shown}: tables of PostgreSQL, MySQL, SQLite and of folders of files can be "
-        "listed; for another source write the config by hand (extract-jobs init shows an example)"
+        f"--from {shown}: no type of source has such a URL; a database with a JDBC driver takes "
+        "jdbc:…, other sources a config written by hand (extract-jobs init shows an example)"
     )

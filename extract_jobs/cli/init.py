@@ -31,7 +31,6 @@ from extract_jobs.sources.files.csv_rows import OtherDelimiter
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.globs import bracket_hint, matches
 from extract_jobs.spec.listed_table import ListedTable
-from extract_jobs.spec.source_types import registration
 
 _ANY_TABLE = "any"
 _MOST_REASONS = 3
@@ -173,8 +172,7 @@ def _suggestions(
         return spec
 
     spec = spec_of(head)
-    # What Spark reads would start a JVM first.
-    source = None if registration(spec.source_type).on_spark else open_source(spec)
+    source = open_source(spec)
     if not isinstance(source, ListingSource):
         raise ConfigError(f"{path}: tables of this type of source cannot be listed")
     everything = list(source.tables())

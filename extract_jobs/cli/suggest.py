@@ -17,6 +17,8 @@ from extract_jobs.spec.listed_table import ListedTable
 
 SMALL_BYTES = 128 * 2**20
 """Smaller tables are read whole: an increment would save nothing noticeable."""
+LARGE_BYTES = 256 * 2**30
+"""One machine needs a quarter of an hour for a table of that size, or more."""
 
 _CHANGED = re.compile(
     r"(?:.*_)?(?:updated|modified|changed|last_?(?:update|modified|change)|(?:sys)?mod(?:ify)?)"
@@ -76,7 +78,12 @@ def suggest(listed: ListedTable, found: TableDescription) -> Suggestion:
     parts.append(f"key {', '.join(found.key)}" if found.key else "")
     watermark = _watermark(listed, found)
     keyed = watermark is not None and bool(found.key)
-    lines = [*_files(listed), *_mode(listed, found, watermark), *_columns(found, keyed=keyed)]
+    lines = [
+        *_files(listed),
+        *_job_type(found),
+        *_mode(listed, found, watermark),
+        *_columns(found, keyed=keyed),
+    ]
     return Suggestion(listed.name, ", ".join(filter(None, parts)), tuple(lines))
 
 
@@ -97,6 +104,11 @@ def _files(listed: ListedTable) -> Iterator[str]:
         values = (f"{key}: {quoted(text)}" for key, text in _files_values(listed).items())
         yield f"files: {{{', '.join(values)}}}"
         yield "# mode: incremental        # only files that are new or were replaced"
+
+
+def _job_type(found: TableDescription) -> Iterator[str]:
+    if (found.estimated_bytes or 0) >= LARGE_BYTES:
+        yield "# job_type: glue           # on AWS, where several machines read it at the same time"
 
 
 def _mode(listed: ListedTable, found: TableDescription, watermark: Column | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from extract_jobs.errors import ExtractError, error_line
 from infra.local.board import show, tracking, watch
-from infra.local.demo.story import run_demo
+from infra.local.demo.story import KEPT, run_demo
 from infra.local.emulator import EmulatorFailed, aws_environment
 from infra.local.messages import (
     DEFAULT_DIRECTORY,
@@ -82,7 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     down = commands.add_parser("down", help="stop the emulator and everything it has started")
     down.set_defaults(run=_down)
     demo = commands.add_parser("demo", help="run the pipeline on a shop database, and check it")
-    demo.set_defaults(run=lambda _, console: run_demo(console))
+    demo.add_argument(
+        "--keep", action="store_true", help=f"leave the lake's files in {KEPT}, to look at them"
+    )
+    demo.set_defaults(run=lambda options, console: run_demo(console, keep=options.keep))
     for command in (up, run, status, down):
         command.add_argument(
             "--dir", type=Path, default=DEFAULT_DIRECTORY, dest="directory",

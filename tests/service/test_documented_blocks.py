@@ -30,6 +30,7 @@ NOT_RUN = {
     "python -m infra.local ": "takes a minute; tests/e2e/test_local.py runs these commands",
     ". .venv/bin/activate": "changes the shell",
     "extract-jobs init sales.yml --from secret:": "needs Secrets Manager",
+    "extract-jobs init erp.yml --from jdbc:": "needs that database, as in tests/spark/test_jdbc.py",
     "extract-jobs init drop.yml --from s3://": "needs a bucket",
 }
 """Beginnings of commands that are not run here, and why."""

@@ -256,7 +256,7 @@ def a_new_config(desk: Desk) -> None:
         ("a config that is there already", "init shop.yml --from shop.db"),
         ("a place that there is not", "init new.yml --from nowhere.db"),
         ("a URL with a password", "init new.yml --from postgresql://me:hunter2@db/x"),
-        ("a source whose tables cannot be listed", "init new.yml --from oracle://db/x"),
+        ("a source of no type", "init new.yml --from mongodb://db/x"),
         ("no table that is wanted", "init new.yml --from shop.db --select hr.*"),
         ("a folder that there is not", "init no/such/new.yml"),
         ("a variable that is not set", "init new.yml --from env:NO_SUCH_URL"),

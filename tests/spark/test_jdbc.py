@@ -15,10 +15,13 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
 import extract_jobs.attempt.attempt
+from extract_jobs.cli import main
+from extract_jobs.config import load_config
 from extract_jobs.errors import (
     ConfigError,
     SourceQueryFailed,
@@ -511,3 +514,31 @@ def test_the_password_is_nowhere(
     shown += [*capfd.readouterr(), (tmp_path / "report.json").read_text()]
     shown += [file.read_text() for file in (tmp_path / "state").rglob("*.json")]
     assert not [text for text in shown if PASSWORD in text]
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_init_writes_a_config_that_runs_without_an_edit(
+    spark: SparkSession, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    database = make(spark)
+    database.execute(
+        'create table "Ord.ers" ("id" int not null primary key, "email" varchar(20))',
+        'create index "by_email" on "Ord.ers" ("email")',
+        "insert into \"Ord.ers\" values (1, 'a@b')",
+        'create view "all_orders" as select * from "Ord.ers"',
+    )
+    monkeypatch.chdir(tmp_path)
+    jars = database.connection.get("jars", [])
+    driver = ["--driver", *jars] if jars else []
+    command = ["init", "s.yml", "--from", database.url, "--user", "sa", *driver]
+    assert main([*command, "--password-env", "JDBC_PASSWORD"]) == 0, capsys.readouterr().err
+    config = load_config(Path("s.yml").read_text(), "s.yml", str(tmp_path))
+    assert [name.partition(".")[2] for name in config.tables] == ["Ord.ers"]
+    text = Path("s.yml").read_text()
+    assert "all_orders:  # a view" in text
+    assert "mask: {email: redact}" in text
+    assert main(["run", "s.yml", "-q"]) == 0, capsys.readouterr().err
+    assert pq.read_table(tmp_path / "lake").column("id").to_pylist() == [1]
+    assert main(["init", "s.yml", "--update"]) == 0
+    assert "no table is new" in capsys.readouterr().out

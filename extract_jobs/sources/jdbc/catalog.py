@@ -15,9 +15,10 @@ from extract_jobs.sources.jdbc.rules import JDBC_NAMES
 from extract_jobs.sources.jdbc.sql import Relation, query_relation, quote_text
 from extract_jobs.sources.jdbc.types import Typed, quote_name, typed
 from extract_jobs.sources.sql.columns import no_such_column
-from extract_jobs.sources.sql.names import nearest, readings
+from extract_jobs.sources.sql.names import nearest, readings, spelled
 from extract_jobs.sources.sql.statements import where_clause
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.listed_table import ListedTable
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,15 @@ class Table:
         schema: Its schema; None if the database has none.
         name: Its name.
         is_view: Whether it is a view.
+        is_plain: Whether users made it and rows can be selected from it: neither the database's
+            own, nor a synonym or a temporary table.
     """
 
     catalog: str | None
     schema: str | None
     name: str
     is_view: bool
+    is_plain: bool = True
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,41 @@ def find_table(opened: Opened, name: str, dialect: Dialect) -> Table:
     )
 
 
+def list_tables(opened: Opened, dialect: Dialect) -> list[ListedTable]:
+    """Return every table and view of a user. See `extract_jobs.sources.ListingSource`."""
+    made = _made_schemas(opened, dialect)
+    own = opened.java.getCatalog() if dialect.schemas_are_catalogs else opened.java.getSchema()
+    return [
+        ListedTable(
+            spelled(found.schema, found.name),
+            found.is_view,
+            frozenset() if found.is_view else _leading(opened, found),
+            bare=spelled(None, found.name) if found.schema == own else None,
+            schema=found.schema,
+            table=found.name,
+        )
+        for found in sorted(_all(opened, "%", dialect), key=lambda t: (t.schema or "", t.name))
+        if found.is_plain and found.schema not in made
+    ]
+
+
+def _made_schemas(opened: Opened, dialect: Dialect) -> set[str | None]:
+    """Return schemas that the database made itself; none if it fails to say."""
+    try:
+        statement = dialect.made_schemas
+        return {row[0] for row in opened.rows(statement)} if statement else set()
+    except Exception:  # noqa: BLE001 - a right that the user lacks, or an older version
+        return set()
+
+
+def _leading(opened: Opened, table: Table) -> frozenset[str]:
+    """Return the columns that are first in an index; none if the driver fails to say."""
+    try:
+        return opened.leading_columns(table.catalog, table.schema, table.name)
+    except Exception:  # noqa: BLE001 - a right that the user lacks costs the suggestion alone
+        return frozenset()
+
+
 def _preferred(
     opened: Opened, hits: list[Table], catalog: str | None, dialect: Dialect
 ) -> list[Table]:
@@ -153,7 +192,8 @@ def _all(opened: Opened, pattern: str, dialect: Dialect) -> list[Table]:
         what = str(kind or "").upper()
         if held_by in dialect.system_schemas or "INDEX" in what or "SEQUENCE" in what:
             continue
-        found.append(Table(in_catalog, held_by, name, "VIEW" in what))
+        is_plain = ("TABLE" in what or "VIEW" in what) and "SYSTEM" not in what
+        found.append(Table(in_catalog, held_by, name, "VIEW" in what, is_plain))
     return found
 
 

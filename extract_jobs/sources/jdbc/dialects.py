@@ -73,6 +73,7 @@ class Dialect:
         estimate: A query for a table's rows and bytes from its statistics.
         schemas_are_catalogs: Whether JDBC's catalogs are what users call schemas.
         system_schemas: Schemas whose tables are never suggested.
+        made_schemas: A query for more of them, where their names depend on what is installed.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Dialect:
     estimate: str | None = None
     schemas_are_catalogs: bool = False
     system_schemas: tuple[str, ...] = ("INFORMATION_SCHEMA", "information_schema")
+    made_schemas: str | None = None
 
 
 PLAIN = Dialect("plain", PLAIN_RULES, backslashes="unknown")
@@ -201,6 +203,7 @@ ORACLE = Dialect(
     estimate="select num_rows, num_rows * avg_row_len from all_tables"
     " where owner = {schema} and table_name = {table}",
     system_schemas=("SYS", "SYSTEM", "XDB", "MDSYS", "CTXSYS", "INFORMATION_SCHEMA"),
+    made_schemas="select username from all_users where oracle_maintained = 'Y'",
 )
 
 SQLSERVER = Dialect(

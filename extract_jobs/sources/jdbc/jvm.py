@@ -174,6 +174,18 @@ class Opened:
         found.close()
         return tuple(column for _, column in sorted(columns))
 
+    def leading_columns(self, catalog: str | None, schema: str | None, name: str) -> frozenset[str]:
+        """Return the columns that are first in one of a table's indexes over all of its rows."""
+        # The last argument keeps Oracle's driver from computing statistics.
+        found = self.java.getMetaData().getIndexInfo(catalog, schema, name, False, True)
+        columns = set()
+        while found.next():
+            is_whole = not found.getString("FILTER_CONDITION")
+            if found.getShort("ORDINAL_POSITION") == 1 and is_whole:
+                columns.add(found.getString("COLUMN_NAME"))
+        found.close()
+        return frozenset(columns - {None})
+
 
 def _fetched(result: Any) -> list[tuple[str | None, ...]]:
     width = result.getMetaData().getColumnCount()

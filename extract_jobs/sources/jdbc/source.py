@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from extract_jobs.connections import DatabaseConnection, resolve_connection
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import Features, ReadRequest
-from extract_jobs.sources.jdbc.catalog import JdbcTable, look_up
+from extract_jobs.sources.jdbc.catalog import JdbcTable, list_tables, look_up
 from extract_jobs.sources.jdbc.columns import JdbcColumn, latest_by_clock
 from extract_jobs.sources.jdbc.dialects import BY_SOURCE_TYPE, Dialect
 from extract_jobs.sources.jdbc.jvm import Jvm, Opened, open_jvm
@@ -30,6 +30,7 @@ from extract_jobs.sources.sql.columns import SqlColumn, interval_condition
 from extract_jobs.sources.sql.source import Rows, SqlSource
 from extract_jobs.sources.sql.statements import select
 from extract_jobs.spec.extract_spec import ExtractSpec
+from extract_jobs.spec.listed_table import ListedTable
 from extract_jobs.spec.predicates import check_where
 from extract_jobs.spec.source_types import registration
 from extract_jobs.transform.columns import is_chosen
@@ -91,6 +92,11 @@ class JdbcSource(SqlSource[Opened, JdbcTable]):
         connection = resolve_connection(spec.connection, engine=spec.source_type)
         jvm = open_jvm(spec, connection, spark)
         return cls(spec, connection, jvm, BY_SOURCE_TYPE.get(spec.source_type, jvm.driver.dialect))
+
+    def tables(self) -> list[ListedTable]:
+        """List the tables of users. See `extract_jobs.sources.ListingSource`."""
+        with self.jvm.connect("listing the tables of the database") as opened:
+            return list_tables(opened, self.dialect)
 
     @contextlib.contextmanager
     def _session(self, what: str) -> Iterator[tuple[Opened, JdbcTable]]:

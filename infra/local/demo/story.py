@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 import threading
 import time
@@ -22,6 +23,8 @@ from infra.local.stack import Stack, start_stack
 HERE = Path(__file__).parent
 PAGE = Path("build/demo.html")
 """What the demo leaves behind."""
+KEPT = Path("build/demo")
+"""Where its files stay on request."""
 SECRET_ID = "lake/sales"  # noqa: S105 - the name of a secret
 EXECUTION_SECONDS = 300.0
 GOOD = (
@@ -46,8 +49,12 @@ class Surprises:
             self.found.append(f"{what}: expected {expected!r}, found {actual!r}")
 
 
-def run_demo(console: Console) -> int:
+def run_demo(console: Console, *, keep: bool = False) -> int:
     """Run the demo in its own folder, and leave nothing behind but `PAGE`.
+
+    Args:
+        console: Shows what happens.
+        keep: Whether `KEPT` gets the files of the lake too, in place of those of another demo.
 
     Returns:
         0 if everything was as expected, else 1 after printing what was not.
@@ -77,6 +84,9 @@ def run_demo(console: Console) -> int:
             _show_files(stack, console, surprises)
             page = write_execution_page(PAGE, "the demo's shop", stack, runs)
             console.print(f"\nA page about these runs: {page}", highlight=False, soft_wrap=True)
+            if keep:
+                count = _keep_files(stack)
+                console.print(f"The lake's {count} files: {KEPT}", highlight=False, soft_wrap=True)
     return _verdict(console, surprises, time.monotonic() - started)
 
 
@@ -178,6 +188,19 @@ def _show_files(stack: Stack, console: Console, surprises: Surprises) -> None:
     if len(files) > SHOWN_FILES:
         console.print(f"  and {len(files) - SHOWN_FILES} more", highlight=False)
     surprises.expect("shop.events has files", bool(files), True)
+
+
+def _keep_files(stack: Stack) -> int:
+    """Copy the lake's bucket to `KEPT`, and return how many files it has."""
+    shutil.rmtree(KEPT, ignore_errors=True)
+    client, count = stack.client("s3"), 0
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="lake"):
+        for found in page.get("Contents", ()):
+            path = KEPT / found["Key"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file("lake", found["Key"], str(path))
+            count += 1
+    return count
 
 
 @contextlib.contextmanager
