@@ -5,7 +5,7 @@ the emulator, with real workers and functions; with ``--interpreter moto``, moto
 the state machine (tests/support/moto_machine.py says what that cannot do). Meanwhile it
 
 - kills, stops and pauses workers at random moments,
-- breaks requests of workers and functions to S3 and DynamoDB,
+- breaks requests of workers and functions to S3 and DynamoDB, or answers them with HTML,
 - lets calls of Lambda and of the job services fail as Step Functions would see it,
 - stops executions, so that their workers go on without them,
 - calls the reaper, and starts reruns of what failed.
@@ -48,7 +48,7 @@ from extract_jobs.tracking.item import TrackedRun
 from extract_jobs.tracking.table import Tracking, utc_now
 from infra.local.emulator import aws_environment, session_members
 from infra.local.stack import TRACKING_TABLE, Stack, start_stack
-from tests.support.fault_proxy import FaultProxy
+from tests.support.fault_proxy import PASSING_FAULTS, FaultProxy
 from tests.support.java import QUICK_JAVA_ENVIRONMENT
 from tests.support.moto_machine import start_machine
 from tests.support.ports import free_port
@@ -169,8 +169,9 @@ class Chaos:
         name = f"s{number}"
         self._configure(name)
         self.proxy.fail_at_random(
-            self.dice.randrange(2**32), self.dice.choice((0.0, 0.01, 0.03, 0.08))
-        )
+            self.dice.randrange(2**32), self.dice.choice((0.0, 0.01, 0.03, 0.08)),
+            (*PASSING_FAULTS, "html"),
+        )  # fmt: skip
         event = {"source_name": name, "extract_tables": "*"}
         chain = [self._execute(event, wild=True)]
         for attempt in range(4):

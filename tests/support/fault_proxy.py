@@ -16,6 +16,7 @@ What can be done to a request:
 - ``reset_after``: the server has done it, the caller gets a connection reset;
 - ``cut``: the server has done it, the caller gets half of the answer, then a reset;
 - ``status_403``, ``status_500``, ``status_503``: the server never sees it, S3's XML error;
+- ``html``: the server never sees it, a proxy's page with status 200;
 - ``hold``: the server never sees it, and the caller waits for its answer until it gives up;
 - ``kill_before``: the callback is called, such as ``lambda: os.kill(pid, SIGKILL)``; not forwarded;
 - ``kill_after``: forwarded, answered by the server, then the callback; the answer is dropped.
@@ -47,6 +48,7 @@ Fault = Literal[
     "status_403",
     "status_500",
     "status_503",
+    "html",
     "hold",
     "kill_before",
     "kill_after",
@@ -66,6 +68,7 @@ _ERRORS = {
     "status_500": (500, "InternalError", "We encountered an internal error. Please try again."),
     "status_503": (503, "SlowDown", "Please reduce your request rate."),
 }
+_PAGE = b"<html><body>Please log in to the network</body></html>"
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 _PUT = {"partNumber": "UploadPart", "": "PutObject"}
 _GET = {
@@ -226,6 +229,9 @@ class FaultProxy(Listener):
         if fault in _ERRORS:
             caller.sendall(_error(message, *_ERRORS[str(fault)]))
             return message.keep_alive
+        if fault == "html":
+            caller.sendall(_answer(message, "200 OK", "text/html", _PAGE))
+            return message.keep_alive
         if fault == "hold":
             caller.recv(1)  # only the end can come: nobody sends more before the answer
             return False
@@ -345,8 +351,13 @@ def _error(message: _Message, status: int, code: str, text: str) -> bytes:
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{code}</Code><Message>{text}</Message><RequestId>0</RequestId></Error>"
     ).encode()
+    return _answer(message, f"{status} {code}", "application/xml", body)
+
+
+def _answer(message: _Message, status: str, kind: str, body: bytes) -> bytes:
+    """Return an answer of this proxy's own."""
     head = (
-        f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n"
         f"Content-Length: {0 if message.method == 'HEAD' else len(body)}\r\n"
         f"Connection: {'keep-alive' if message.keep_alive else 'close'}\r\n\r\n"
     ).encode()
