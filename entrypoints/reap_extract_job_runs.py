@@ -29,7 +29,7 @@ from typing import Any
 
 from extract_jobs.config import SourceConfig, load_config
 from extract_jobs.config.known_tables import KnownTables, known_tables_uri
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.reporting.logs import in_every_line, log_json_lines
 from extract_jobs.reporting.metrics import metrics_line
 from extract_jobs.storage import OpenStorage, join, open_storage
@@ -112,33 +112,54 @@ def reap(
     Returns:
         How many runs became ``succeeded`` and ``failed``, and how many were left as ``running``
         because their job still runs or its state is unknown; the next call checks those again.
+
+    Raises:
+        ExtractError: Of the first execution that could not be resolved, after all others were.
     """
     counts = {"succeeded": 0, "failed": 0, "running": 0}
     since = tracking.clock() - timedelta(days=DAYS) - LONGEST_JOB
-    jobs = RunningJobs(client, since)
+    jobs, failures = RunningJobs(client, since), []
     for execution in _left_behind(settings.state_machine_arn, client, tracking.clock()):
-        arn, status = execution["executionArn"], execution["status"]
-        again = json.dumps({"rerun_failed_of": arn})
-        # A new one per execution: a list may have thousands of items.
-        items = ListedItems(open_storage)
-        for run in [run for run in tracking.by_execution(arn) if is_unresolved(run)]:
-            in_every_line(**fields_of(run))
-            item = items.of(run)
-            if not run.ended and item is not None and jobs.may_run(run, item):
-                counts["running"] += 1
-                continue
-            resolved = resolve_run(
-                run,
-                item,
-                name=f"Execution{status.title().replace('_', '')}",
-                cause=f"the execution is {status} and the run's job is no longer running; start "
-                f"the state machine with {again}",
-                tracking=tracking,
-                open_storage=open_storage,
-            )
-            if resolved is not None:
-                counts[resolved.status.lower()] += 1
+        try:
+            _resolve(execution, counts, jobs, tracking=tracking, open_storage=open_storage)
+        except ExtractError as error:
+            logger.warning("%s is left to the next call: %s", execution["executionArn"], error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return counts
+
+
+def _resolve(
+    execution: Mapping[str, Any],
+    counts: dict[str, int],
+    jobs: RunningJobs,
+    *,
+    tracking: Tracking,
+    open_storage: OpenStorage,
+) -> None:
+    """Resolve the runs that one ended execution has left, and count them."""
+    arn, status = execution["executionArn"], execution["status"]
+    again = json.dumps({"rerun_failed_of": arn})
+    # A new one per execution: a list may have thousands of items.
+    items = ListedItems(open_storage)
+    for run in [run for run in tracking.by_execution(arn) if is_unresolved(run)]:
+        in_every_line(**fields_of(run))
+        item = items.of(run)
+        if not run.ended and item is not None and jobs.may_run(run, item):
+            counts["running"] += 1
+            continue
+        resolved = resolve_run(
+            run,
+            item,
+            name=f"Execution{status.title().replace('_', '')}",
+            cause=f"the execution is {status} and the run's job is no longer running; start "
+            f"the state machine with {again}",
+            tracking=tracking,
+            open_storage=open_storage,
+        )
+        if resolved is not None:
+            counts[resolved.status.lower()] += 1
 
 
 def stop_silent(
@@ -151,10 +172,14 @@ def stop_silent(
 
     Returns:
         How many attempts are ``running`` and ``silent``, and how many jobs were ``stopped``.
+
+    Raises:
+        ExtractError: Of the first attempt that could not be looked at, after all others were.
     """
     now = tracking.clock()
     jobs = RunningJobs(client, now - timedelta(days=DAYS) - LONGEST_JOB)
     counts = {"running": 0, "silent": 0, "stopped": 0}
+    failures = []
     for execution in _executions(settings.state_machine_arn, client, "RUNNING"):
         runs = list(tracking.by_execution(execution["executionArn"]))
         _count_progress(runs, tracking)
@@ -162,12 +187,18 @@ def stop_silent(
         items = ListedItems(open_storage)
         for run in [run for run in runs if is_silent(run, now)]:
             in_every_line(**fields_of(run))
-            item = items.of(run)
-            if item is not None and _is_done_with(item, open_storage):
-                continue
-            counts["silent"] += 1
-            if item is not None:
-                counts["stopped"] += _stop(run, item, jobs, tracking)
+            try:
+                item = items.of(run)
+                if item is not None and _is_done_with(item, open_storage):
+                    continue
+                counts["silent"] += 1
+                if item is not None:
+                    counts["stopped"] += _stop(run, item, jobs, tracking)
+            except ExtractError as error:
+                logger.warning("a silent attempt is left to the next call: %s", error)
+                failures.append(error)
+    if failures:
+        raise failures[0]
     return counts
 
 

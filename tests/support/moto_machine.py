@@ -79,9 +79,10 @@ class JobServices:
         """Return the processes of the jobs that run, and theirs."""
         found = []
         for job in list(self.jobs.values()):
-            if job.code() is None:
-                leader = psutil.Process(job.process.pid)
-                found += [leader, *leader.children(recursive=True)]
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end meanwhile
+                if job.code() is None:
+                    leader = psutil.Process(job.process.pid)
+                    found += [leader, *leader.children(recursive=True)]
         return found
 
     def end(self) -> None:

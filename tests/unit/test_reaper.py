@@ -24,7 +24,7 @@ from extract_jobs.commit.record import Commit
 from extract_jobs.config import load_config, with_listed
 from extract_jobs.config.known_tables import KnownTables, as_listed, known_tables_uri, news
 from extract_jobs.config.model import JobSettings
-from extract_jobs.errors import ConfigError, SourceUnavailable
+from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
 from extract_jobs.reporting.report import Report, ReportedError
 from extract_jobs.storage import join, open_storage
 from extract_jobs.tracking.map_item import WORKER_ARGUMENTS, first_item, worker_arguments
@@ -135,8 +135,9 @@ class Left:
         uri = self.run.report_uri
         open_storage(uri).put(uri, report.to_json().encode())
 
-    def reap(self, **clients):
-        clients["stepfunctions"] = Pages(list_executions={"executions": [self.listed]})
+    def reap(self, *older, **clients):
+        listed = [one.listed for one in (self, *older)]
+        clients["stepfunctions"] = Pages(list_executions={"executions": listed})
         settings = Settings(MACHINE, "", timedelta(hours=26))
         return reap(
             settings, tracking=self.tracking, client=clients.__getitem__, open_storage=open_storage
@@ -302,6 +303,20 @@ def test_a_service_is_asked_once_for_all_that_an_execution_left(tmp_path, tracki
     jobs = glue("STOPPED")
     assert left.reap(glue=jobs)["failed"] == 6
     assert len(jobs.asked) == 1
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", "[1]", '[{"run_id": []}]', '[{"batch": 1}]'])
+def test_an_execution_that_cannot_be_resolved_keeps_no_other_from_it(
+    tmp_path, tracking, caplog, damage
+):
+    for name in ("newer", "older"):
+        (tmp_path / name).mkdir()
+    newer, older = (Left(tmp_path / name, tracking) for name in ("newer", "older"))
+    (tmp_path / "newer" / "tables_to_extract.json").write_text(damage)
+    with pytest.raises(ExtractError, match=r"tables_to_extract\.json"):
+        newer.reap(older)
+    assert (newer.tracked().status, older.tracked().status) == ("PENDING", "FAILED")
+    assert "is left to the next call" in caplog.text
 
 
 def commit(left, *outcomes):
