@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from extract_jobs.commit.at_once import each
 from extract_jobs.commit.log import CommitLog, next_commit
@@ -71,13 +72,15 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
     wanted = _wanted(log, seq, base.published)
     log.check_target(wanted)
     live = list(log.live(wanted))
-    for at, files in ((wanted, live), (base.published, list(log.live(base.published)))):
-        if len({str(one.interval) for one in files}) > 1 or (at and at.merges):
-            raise ConfigError(
-                f"the files of commit {at.seq if at else 0} hold several intervals, of increments: "
-                "only a table whose runs replace it, or its partitions, can be rolled back. To "
-                "read rows again, start the table over, or run a backfill"
-            )
+    if not _merges(log, wanted, base.published):
+        for at, files in ((wanted, live), (base.published, list(log.live(base.published)))):
+            if len({str(one.interval) for one in files}) > 1 or (at and at.merges):
+                raise ConfigError(
+                    f"the files of commit {at.seq if at else 0} hold several intervals, of "
+                    "increments: only a table whose runs replace it, its partitions, or its rows "
+                    "by a key, can be rolled back. To read rows again, start the table over, or "
+                    "run a backfill"
+                )
     layout = _layout(log, base.published, wanted, live)
     staged = _staged(log, base.published, live, wanted)
     commit = next_commit(
@@ -92,8 +95,7 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
         keeps_retired=keep,
         iceberg=layout and layout.to_json(),
         report={**wanted.report, **_KEPT_NOTHING, "run_id": run_id, "attempt": 1},
-        # That of the rows: the earlier commit may only have emptied partitions of another one.
-        interval=live[0].interval if live else wanted.interval,
+        interval=_interval(live, wanted),
         **{name: getattr(wanted, name) for name in _TAKEN},
     )
     if log.prepare(commit).commit_id != commit.commit_id:
@@ -105,6 +107,24 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
         why = log.why_voided(commit)
         raise WriteFailed(f"commit {commit.seq} was voided, because {why}; run again")
     return commit
+
+
+def _merges(log: CommitLog, wanted: Commit, last: Commit | None) -> bool:
+    """Return whether a table has every row once, by the same key, at both commits.
+
+    Then a run that merges from the earlier watermark on replaces what it reads again.
+    """
+    return (
+        log.table is not None and bool(wanted.key) and last is not None and (last.key == wanted.key)
+    )
+
+
+def _interval(live: Sequence[LiveFiles], wanted: Commit) -> dict[str, Any] | None:
+    """Return the interval of the rows: the earlier commit may only have emptied partitions."""
+    found = [one.interval for one in live]
+    if not found:
+        return wanted.interval
+    return found[0] if all(one == found[0] for one in found) else None  # any rows
 
 
 _TAKEN = (

@@ -31,6 +31,7 @@ def scratch_overrides(place: str) -> dict[str, Any]:
         "target": {
             "uri": f"{folder}/{{source_name}}/{{schema}}/{{table}}",
             "catalog": None,
+            "properties": None,
             "format": "parquet",
         },
         "state_uri": f"{folder}/{STATE_FOLDER}",

@@ -28,6 +28,7 @@ from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import OpenStorage, WrittenFile
 
 _CONCURRENT_FOOTERS = 16
+_NONE = MetricsMode(MetricModeTypes.NONE)
 
 
 def location(uri: str) -> str:
@@ -58,9 +59,9 @@ def data_files(
         WriteFailed: A footer cannot be read.
     """
     plan, paths = compute_statistics_plan(schema, properties), parquet_path_to_id_mapping(schema)
+    statistics = _Statistics(plan, paths)
 
-    def entry(file: WrittenFile) -> DataFile:
-        footer = file.footer or _footer(file.staged.uri, open_storage)
+    def entry(file: WrittenFile, footer: pq.FileMetaData) -> DataFile:
         return DataFile.from_args(
             content=DataFileContent.DATA,
             file_path=location(file.staged.uri),
@@ -71,11 +72,14 @@ def data_files(
             spec_id=spec_id,
             equality_ids=None,
             key_metadata=None,
-            **_statistics(footer, plan, paths),
+            **statistics.of(footer),
         )
 
     with ThreadPoolExecutor(_CONCURRENT_FOOTERS) as pool:
-        yield from pool.map(entry, files)
+        unknown = [file.staged.uri for file in files if file.footer is None]
+        read = pool.map(lambda uri: _footer(uri, open_storage), unknown)
+        for file in files:
+            yield entry(file, next(read) if file.footer is None else file.footer)
 
 
 def _footer(uri: str, open_storage: OpenStorage) -> pq.FileMetaData:
@@ -91,33 +95,40 @@ def _footer(uri: str, open_storage: OpenStorage) -> pq.FileMetaData:
         ) from None
 
 
-def _statistics(
-    footer: pq.FileMetaData, plan: dict[int, StatisticsCollector], paths: dict[str, int]
-) -> dict[str, Any]:
-    """Return sizes, counts and bounds by column id.
+class _Statistics:
+    """Sizes, counts and bounds of files by column id. Files of one schema in a row cost less."""
 
-    A column without statistics in some row group (floats, and wide values) has its sizes alone.
-    """
-    paths = _ids(footer) or paths
-    none = MetricsMode(MetricModeTypes.NONE)
-    # Files that are written again may have columns that have left the table.
-    gone = {i: StatisticsCollector(i, StringType(), none, "") for i in paths.values()}
-    plan = {**gone, **plan}
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    unknown = {
-        paths[column.path_in_schema]
-        for group in groups
-        for column in map(group.column, range(group.num_columns))
-        if not column.is_stats_set
-    }
-    modes = {i: _with_mode(c, none) if i in unknown else c for i, c in plan.items()}
-    try:
-        found = data_file_statistics_from_parquet_metadata(footer, modes, paths)
-    except (ValueError, OverflowError):  # a date that Python has none for
-        counts = MetricsMode(MetricModeTypes.COUNTS)
-        modes = {i: c if i in unknown else _with_mode(c, counts) for i, c in modes.items()}
-        found = data_file_statistics_from_parquet_metadata(footer, modes, paths)
-    return dict(found.to_serialized_dict())
+    def __init__(self, plan: dict[int, StatisticsCollector], paths: dict[str, int]) -> None:
+        self._plan, self._paths = plan, paths
+        self._schema: pq.ParquetSchema | None = None
+        self._of_schema: tuple[dict[int, StatisticsCollector], dict[str, int]] = plan, paths
+
+    def of(self, footer: pq.FileMetaData) -> dict[str, Any]:
+        """Return those of a file.
+
+        A column without statistics in some row group (floats, and wide values) has its sizes alone.
+        """
+        if self._schema is None or not self._schema.equals(footer.schema):
+            paths = _ids(footer) or self._paths
+            # Files that are written again may have columns that have left the table.
+            gone = {i: StatisticsCollector(i, StringType(), _NONE, "") for i in paths.values()}
+            self._schema, self._of_schema = footer.schema, ({**gone, **self._plan}, paths)
+        plan, paths = self._of_schema
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        unknown = {
+            paths[column.path_in_schema]
+            for group in groups
+            for column in map(group.column, range(group.num_columns))
+            if not column.is_stats_set
+        }
+        modes = {i: _with_mode(c, _NONE) if i in unknown else c for i, c in plan.items()}
+        try:
+            found = data_file_statistics_from_parquet_metadata(footer, modes, paths)
+        except (ValueError, OverflowError):  # a date that Python has none for
+            counts = MetricsMode(MetricModeTypes.COUNTS)
+            modes = {i: c if i in unknown else _with_mode(c, counts) for i, c in modes.items()}
+            found = data_file_statistics_from_parquet_metadata(footer, modes, paths)
+        return dict(found.to_serialized_dict())
 
 
 def _ids(footer: pq.FileMetaData) -> dict[str, int] | None:

@@ -16,12 +16,14 @@ from pyiceberg.manifest import (
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import TableProperties
+from pyiceberg.table.snapshots import Summary, UpdateMetrics, update_snapshot_summaries
 from pyiceberg.table.update.snapshot import (
     _FastAppendFiles,
     _ManifestMergeManager,
     _OverwriteFiles,
     _SnapshotProducer,
 )
+from pyiceberg.typedef import EMPTY_DICT, Record
 from pyiceberg.utils.properties import property_as_bool, property_as_int
 
 _AVRO_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
@@ -65,6 +67,28 @@ class _Manifests(_SnapshotProducer):  # type: ignore[type-arg]
             if one.added_snapshot_id == self._snapshot_id or has_live_files(one):
                 of[one.content].append(one)
         return merging.merge_manifests(of[ManifestContent.DATA]) + of[ManifestContent.DELETES]
+
+    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
+        """Return the snapshot's summary; pyiceberg's own spells each file's partition for it."""
+        metadata = self._transaction.table_metadata
+        if property_as_int(metadata.properties, TableProperties.WRITE_PARTITION_SUMMARY_LIMIT):
+            return super()._summary(snapshot_properties)
+        changes = UpdateMetrics()
+        for file in self._added_data_files:
+            changes.add_file(file)
+        for file in self._deleted_data_files:
+            changes.remove_file(file)
+        changed = {file.partition for file in (*self._added_data_files, *self._deleted_data_files)}
+        changed.discard(Record())
+        counts = changes.to_dict()
+        if changed:
+            counts["changed-partition-count"] = str(len(changed))
+        parent = self._parent_snapshot_id
+        before = None if parent is None else metadata.snapshot_by_id(parent)
+        return update_snapshot_summaries(
+            summary=Summary(operation=self._operation, **counts, **snapshot_properties),
+            previous_summary=before.summary if before else None,
+        )
 
     def new_manifest_writer(self, spec: PartitionSpec) -> ManifestWriter:
         """Return a writer for entries of files with a partition spec."""

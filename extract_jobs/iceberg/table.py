@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,7 @@ class IcebergTable:
         state_uri: State folder of the log that it belongs to.
         file_bytes: Size of its files, for others that write to it.
         open_storage: Where its files and metadata are.
+        properties: Of the table, set by each commit.
     """
 
     catalog: CatalogSpec
@@ -76,6 +77,7 @@ class IcebergTable:
     state_uri: str
     file_bytes: int
     open_storage: OpenStorage = open_storage
+    properties: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec: ExtractSpec, open_storage: OpenStorage = open_storage) -> IcebergTable | None:
@@ -83,7 +85,10 @@ class IcebergTable:
         target = spec.target
         if not target.is_iceberg or target.catalog is None:
             return None
-        return cls(target.catalog, target.uri, spec.state_uri, target.file_bytes, open_storage)
+        return cls(
+            target.catalog, target.uri, spec.state_uri, target.file_bytes, open_storage,
+            target.properties or {},
+        )  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -286,10 +291,10 @@ class IcebergTable:
         metadata = table.metadata
         fields = list(layout.schema["fields"])
         ids = {field["id"] for field in fields}
-        for field in now["fields"]:
-            stays = field["name"] not in known or field["id"] in _partitioned_by(metadata)
-            if stays and field["name"] not in names and field["id"] not in ids:
-                fields.append(field)
+        for one in now["fields"]:
+            stays = one["name"] not in known or one["id"] in _partitioned_by(metadata)
+            if stays and one["name"] not in names and one["id"] not in ids:
+                fields.append(one)
         base = (metadata.current_schema_id, metadata.last_column_id)
         return Layout({**layout.schema, "fields": fields}, base, layout.partitions)
 
@@ -480,7 +485,7 @@ class IcebergTable:
             return False  # it is read, and the commit made on top
         with catalog_errors(self.catalog, "publishing to"):
             transaction = self._begin(catalog, table, commit)
-            transaction.set_properties({SEQ: str(commit.seq)})
+            transaction.set_properties({**self.properties, SEQ: str(commit.seq)})
             self._add_snapshot(transaction, commit)
             try:
                 if isinstance(transaction, CreateTableTransaction):

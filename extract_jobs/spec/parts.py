@@ -266,6 +266,11 @@ class TargetSpec(SpecPart):
         description="Partitions written at a time; rows of others wait in local files.",
     )
     catalog: CatalogSpec | None = None
+    properties: dict[Name, Name] | None = Field(
+        None,
+        description="Properties of an Iceberg table, such as write.metadata.metrics.default, set "
+        "by each commit.",
+    )
     catalog_wait_seconds: int = Field(
         300,
         ge=0,

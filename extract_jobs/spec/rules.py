@@ -70,10 +70,25 @@ def _keeping_problems(spec: SpecFields) -> Iterator[str]:
         yield "keep_retired: S3 copies files of 5 GiB at most; lower target.file_bytes"
 
 
+_PROPERTIES = (
+    "commit.manifest", "history.expire.", "read.", "write.delete.", "write.distribution-mode",
+    "write.merge.", "write.metadata.metrics.", "write.parquet.", "write.summary.", "write.update.",
+)  # fmt: skip
+"""How properties begin that neither name code to load nor where or in which form files are."""
+
+
 def _iceberg_problems(spec: SpecFields) -> Iterator[str]:
-    """Yield the partitions that Iceberg does not allow beside each other."""
+    """Yield partitions that Iceberg does not allow beside each other, and properties that fail."""
     if not spec.target.is_iceberg:
+        if spec.target.properties:
+            yield "target.properties are those of an Iceberg table: set target.format: iceberg"
         return
+    for name in spec.target.properties or ():
+        if not name.startswith(_PROPERTIES):
+            yield (
+                f"target.properties.{name}: only properties that begin with "
+                f"{', '.join(_PROPERTIES)} can be set"
+            )
     times: dict[str, str] = {}
     for text in spec.target.partition_by:
         found = _PARTITION_FUNCTION.fullmatch(text)
@@ -101,6 +116,9 @@ def _merge_problems(spec: SpecFields) -> Iterator[str]:
     if merges and spec.source_type == "files":
         yield "target.write_mode merge is not for files: nothing orders the versions of a row"
     if not detects:
+        return
+    if spec.limit is not None:
+        yield "limit and deletes: detect exclude each other: rows beyond a sample are not gone"
         return
     if not spec.target.is_iceberg:
         yield "deletes: detect needs target.format: iceberg"

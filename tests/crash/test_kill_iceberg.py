@@ -105,16 +105,50 @@ class MergeStory(IcebergStory):
         return super().extract(run_id, attempt, faulty=faulty, **more)
 
 
+class ExpireStory(IcebergStory):
+    """Two runs: the second replaces the rows, and expires the snapshot of the first."""
+
+    def extract(
+        self, run_id: str, attempt: int = 1, *, faulty: bool = False, **more: object
+    ) -> Ended:
+        self.more = {"keep_retired": "0s"}
+        return super().extract(run_id, attempt, faulty=faulty, **more)
+
+    def assert_whole(self, context: str, attempt: int = 2) -> None:
+        super().assert_whole(context, attempt)
+        table = self.catalog().load_table((self.where["database"], "t"))
+        assert len(table.metadata.snapshots) == 1, context
+
+
+class RollbackStory(IcebergStory):
+    """Two runs, of which the second loses a row, and a rollback to the first."""
+
+    def every_state(self) -> list[list[int]]:
+        return [ROWS, [row for row in ROWS if row != GONE]]
+
+    def extract(
+        self, run_id: str, attempt: int = 1, *, faulty: bool = False, **more: object
+    ) -> Ended:
+        if run_id == "first":
+            ended = super().extract(run_id, attempt)
+            assert ended.exit == 0, ended.stderr
+            self.more = {"where": f"id <> {GONE}"}
+            return super().extract("second", attempt)
+        return super().extract(run_id, attempt, faulty=faulty, back_to=1, **more)
+
+
+KINDS = {"merge": MergeStory, "expire": ExpireStory, "rollback": RollbackStory}
+
+
 def stories(
     driver: Driver, server: Server, base: str, environment: dict[str, str], write_mode: str,
     proxy: FaultProxy | None,
 ) -> Iterator[IcebergStory]:  # fmt: skip
     """Yield fresh tables; where rows are replaced, one that holds a commit already."""
     while True:
-        kind = MergeStory if write_mode == "merge" else IcebergStory
-        story = kind(
-            driver, server, Lake(f"{base}/t{uuid4().hex[:12]}", environment), write_mode, proxy
-        )
+        mode = "overwrite" if write_mode in ("expire", "rollback") else write_mode
+        lake = Lake(f"{base}/t{uuid4().hex[:12]}", environment)
+        story = KINDS.get(write_mode, IcebergStory)(driver, server, lake, mode, proxy)
         if write_mode != "append":
             assert story.extract("first").exit == 0
         yield story
@@ -124,7 +158,17 @@ def stories(
     ("fault", "write_mode"),
     [
         ("kill_after", "overwrite"),
-        *([("kill_before", "append"), ("kill_after", "merge")] if EXHAUSTIVE else []),
+        *(
+            [
+                ("kill_before", "append"),
+                ("kill_after", "merge"),
+                ("kill_before", "expire"),
+                ("kill_after", "expire"),
+                ("kill_after", "rollback"),
+            ]
+            if EXHAUSTIVE
+            else []
+        ),
     ],
 )
 def test_s3_and_glue_every_call(
@@ -150,7 +194,12 @@ def test_s3_and_glue_every_call(
         story.assert_whole(context)
 
 
-@pytest.mark.parametrize(("sign", "write_mode"), [(-1, "append"), (1, "overwrite"), (1, "merge")])
+STORIES = [(-1, "append"), (1, "overwrite"), (1, "merge")]
+if EXHAUSTIVE:
+    STORIES += [(1, "expire"), (-1, "expire"), (1, "rollback"), (-1, "rollback")]
+
+
+@pytest.mark.parametrize(("sign", "write_mode"), STORIES)
 def test_local_every_call(
     driver: Driver, database: Server, tmp_path: Path, write_mode: str, sign: int
 ) -> None:

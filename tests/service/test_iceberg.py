@@ -16,6 +16,8 @@ import pytest
 from pydantic import ValidationError
 from pyiceberg.schema import Schema
 from pyiceberg.table import Transaction
+from pyiceberg.table.snapshots import Summary
+from pyiceberg.table.update.snapshot import _SnapshotProducer
 from pyiceberg.types import StringType
 
 from extract_jobs.attempt.dry_run import planned
@@ -29,6 +31,7 @@ from extract_jobs.errors import (
     WriteFailed,
 )
 from extract_jobs.iceberg import data_files
+from extract_jobs.iceberg.snapshots import Append, Replacement
 from extract_jobs.iceberg.table import COMMIT_ID, SEQ, IcebergTable
 from extract_jobs.run import run_extract
 from tests.support.iceberg import IcebergLake
@@ -106,6 +109,47 @@ def test_a_commit_is_one_snapshot_whose_summary_names_it(lake: IcebergLake) -> N
     lake.run("c", **INCREMENTAL)
     lake.run("b", **INCREMENTAL)
     assert len(lake.table().metadata.snapshots) == 2
+
+
+@pytest.mark.parametrize("kind", [Append, Replacement])
+def test_summaries_are_those_of_pyiceberg(
+    lake: IcebergLake, monkeypatch: pytest.MonkeyPatch, kind: type[_SnapshotProducer[Any]]
+) -> None:
+    seen = []
+    ours = kind._summary
+
+    def both(self: Any, given: dict[str, str]) -> Summary:
+        found = ours(self, given)
+        seen.append((found, _SnapshotProducer._summary(self, given)))
+        return found
+
+    monkeypatch.setattr(kind, "_summary", both)
+    lake.source(ID, "insert into t values (1, 'a'), (2, 'b'), (3, 'b')")
+    lake.run("a", **BY_KIND)
+    lake.source("delete from t where id = 1", "insert into t values (4, 'c')")
+    lake.run("b", **BY_KIND)
+    [(found, theirs)] = seen
+    assert found == theirs
+    assert found["changed-partition-count"] == ("2" if kind is Append else "3")
+
+
+def test_properties_decide_which_bounds_columns_get(lake: IcebergLake) -> None:
+    properties = {"write.metadata.metrics.default": "none",
+                  "write.metadata.metrics.column.id": "full"}  # fmt: skip
+    lake.source(ID, "insert into t values (1, 'a'), (2, 'b')")
+    lake.run("a", target={"properties": properties})
+    table = lake.table()
+    [task] = table.scan().plan_files()
+    assert task.file.lower_bounds.keys() == {table.schema().find_field("id").field_id}
+    assert properties.items() <= table.properties.items()
+    lake.run("b", target={"properties": {"write.metadata.metrics.default": "counts"}})
+    table = lake.table()
+    assert table.properties["write.metadata.metrics.default"] == "counts"
+    assert table.properties["write.metadata.metrics.column.id"] == "full"  # it is not taken away
+    with pytest.raises(ValidationError, match=r"target\.properties\.write\.data\.path: only prop"):
+        lake.spec("c", target={"properties": {"write.data.path": "s3://elsewhere"}})
+    with pytest.raises(ValidationError, match=r"target\.properties are those of an Iceberg"):
+        lake.spec("c", target={"format": "parquet", "catalog": None, "properties": properties})
 
 
 def test_full_extracts_replace_and_older_snapshots_stay_readable(lake: IcebergLake) -> None:

@@ -243,8 +243,32 @@ def test_rows_that_were_written_again_are_recognized_by_appends(lake: IcebergLak
     report = run(lake, "c", watermark={"column": "v", "lower": 0, "upper": 3}, **appending)
     assert (report.rows, report.repeated_rows) == (0, 2)
     assert [row[0] for row in rows(lake)] == [1, 2, 3, 4, 5, 6]
+    lake.source("insert into t values (7, 'a', 8)")
+    run(lake, "d", **appending)
     with pytest.raises(ConfigError, match="only a table whose runs replace it"):
         roll_back(lake.log(), 1, run_id="back", keep=False)
+
+
+def test_a_merged_table_goes_back_and_merges_on(lake: IcebergLake) -> None:
+    lake.source(TABLE, "insert into t values (1, 'a', 1), (2, 'b', 2), (3, 'b', 3)")
+    run(lake, "a", deletes="ignore")
+    lake.source("update t set v = 4 where id = 1", "insert into t values (4, 'a', 5)")
+    run(lake, "b", deletes="ignore")
+    lake.source("update t set v = 6, kind = 'c' where id = 2", "delete from t where id = 3")
+    run(lake, "c")
+    assert rows(lake) == [(1, "a", 4), (2, "c", 6), (4, "a", 5)]
+    log = lake.log(**merging())
+    roll_back(log, 2, run_id="back", keep=False)
+    assert rows(lake) == [(1, "a", 4), (2, "b", 2), (3, "b", 3), (4, "a", 5)]
+    assert verify_files(log, lake.spec("any").target.uri, pages=True).faults == ()
+    # The next run goes on from the earlier watermark.
+    lake.source("insert into t values (5, 'd', 7)")
+    assert counts(run(lake, "d")) == (1, 1, 1)
+    assert rows(lake) == [(1, "a", 4), (2, "c", 6), (4, "a", 5), (5, "d", 7)]
+    roll_back(log, 1, run_id="further", keep=False)
+    assert rows(lake) == [(1, "a", 1), (2, "b", 2), (3, "b", 3)]
+    assert counts(run(lake, "e")) == (2, 2, 1)
+    assert rows(lake) == [(1, "a", 4), (2, "c", 6), (4, "a", 5), (5, "d", 7)]
 
 
 def test_rows_that_another_tool_moved_are_merged(lake: IcebergLake) -> None:
@@ -440,6 +464,7 @@ def test_a_plan_says_what_is_merged(lake: IcebergLake) -> None:
         ({"columns": {}}, "write_mode merge needs columns.key"),
         ({"target": {"format": "parquet"}, "mode": "full"}, "deletes: detect needs target.format"),
         ({"target": {"write_mode": "append"}}, "deletes: detect needs target.write_mode: merge"),
+        ({"mode": "full", "limit": 5}, "limit and deletes: detect exclude each other: rows bey"),
         ({"mode": "full", "target": {"write_mode": "append"}}, "or overwrite with mode full"),
         ({"source_type": "mysql", "connection": {"host": "h", "database": "d", "user": "u"}},
          "deletes: detect is for sources of type postgres and sqlite"),

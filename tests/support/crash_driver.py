@@ -1,10 +1,11 @@
 """A process that runs extracts in child processes, to be killed one after another.
 
 It imports everything once and forks for each extract, so that a child starts in milliseconds; it
-has no threads when it forks. Lines of JSON go in, with ``spec``, ``environment``, ``kill_call`` and
-``then_recover``; out come ``{"pid"}`` when the child is about to start, and ``{"exit", "signal"}``
-when it has ended. ``kill_call`` counts calls of the storage contract, for storage without a
-proxy: a positive n kills before the n-th call, a negative one after it.
+has no threads when it forks. Lines of JSON go in, with ``spec``, ``environment``, ``kill_call``,
+``then_recover``, and ``back_to`` for a rollback; out come ``{"pid"}`` when the child is about to
+start, and ``{"exit", "signal"}`` when it has ended. ``kill_call`` counts calls of the storage
+contract, for storage without a proxy: a positive n kills before the n-th call, a negative one
+after it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import pyarrow.parquet  # noqa: F401 - imported before forking
 
 from extract_jobs.attempt.context import utc_now
 from extract_jobs.commit import record
+from extract_jobs.commit.rollback import roll_back
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import ExtractError, error_line
@@ -89,7 +91,10 @@ def extract(request: dict[str, Any]) -> int:
     try:
         # Workers that read splits import it by its name, and count nothing.
         chosen = open_storage if request.get("kill_call") is None else open_counted
-        run_extract(spec, open_storage=chosen)
+        if back_to := request.get("back_to"):
+            roll_back(commit_log(spec, chosen), back_to, run_id=f"back-{os.getpid()}", keep=False)
+        else:
+            run_extract(spec, open_storage=chosen)
         if request.get("then_recover"):
             log = commit_log(spec, open_counted)
             log.recover(spec.target.uri, abandon_after=timedelta(0), now=utc_now())
