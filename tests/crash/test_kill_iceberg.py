@@ -23,7 +23,7 @@ from tests.support.iceberg import glue_catalog
 from tests.support.postgres import Server
 from tests.support.sampling import EXHAUSTIVE, sample
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(7200 if EXHAUSTIVE else 1800)]
 
 MODULES = ("pyiceberg.io.pyarrow", "pyiceberg.catalog.sql", "pyiceberg.catalog.glue")
 
