@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from extract_jobs.errors import ConfigError, SourceQueryFailed, SourceUnavailable
+from extract_jobs.errors import ConfigError, SourceQueryFailed, SourceUnavailable, StopRequested
 from extract_jobs.sources.splits import Split
+from extract_jobs.sources.sqlite import catalog
 from extract_jobs.sources.sqlite.errors import sqlite_error
 from extract_jobs.sources.sqlite.session import SqliteConnection
 from tests.support.postgres_source import everything_said
@@ -252,3 +254,18 @@ def test_an_old_sqlite_is_reported(path, monkeypatch):
 def test_a_connection_is_frozen_and_has_no_more_than_it_needs(path):
     connection = SqliteConnection.of(source(path).spec.connection)
     assert connection == SqliteConnection(str(path), 10)
+
+
+@pytest.mark.parametrize("raised", [StopRequested("SIGTERM"), KeyboardInterrupt(), MemoryError()])
+def test_what_is_raised_while_sqlite_asks_us_is_not_taken_for_a_refusal(monkeypatch, raised):
+    """SQLite drops what its authorizer raises, and says that the statement is not authorized."""
+
+    class Raising:
+        def __contains__(self, _):
+            raise raised
+
+    monkeypatch.setattr(catalog, "_READS", Raising())
+    before = sys.unraisablehook
+    with contextlib.closing(sqlite3.connect(":memory:")) as opened, pytest.raises(type(raised)):
+        catalog._check_text(opened, "select 1", "where")
+    assert sys.unraisablehook is before

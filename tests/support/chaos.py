@@ -389,6 +389,7 @@ def chaos(
     goes_on: Callable[[int], bool],
     kinds: Sequence[str] = ("ecs",),
     interpreter: str = "ministack",
+    made: list[Chaos] | None = None,
 ) -> Chaos:
     """Run rounds, and return what was done.
 
@@ -398,6 +399,7 @@ def chaos(
         goes_on: Given the number of rounds so far, whether there is another.
         kinds: Of `KINDS`, as far as the interpreter can run them.
         interpreter: Of `INTERPRETERS`.
+        made: Gets what is returned before the first round, for whoever wants it if one fails.
 
     Raises:
         AssertionError: Something is not true after a round.
@@ -418,12 +420,13 @@ def chaos(
             os.environ.update(aws_environment(stack.endpoint_url))
             of_workers = {**QUICK_JAVA_ENVIRONMENT, **through}
             with _machine(stack, interpreter, of_workers) as machine:
-                made = Chaos(stack, machine, proxy, random.Random(seed), database, kinds)
+                done = Chaos(stack, machine, proxy, random.Random(seed), database, kinds)
+                (made if made is not None else []).append(done)
                 number = 0
                 while goes_on(number):
-                    made.round(number)
+                    done.round(number)
                     number += 1
-                return made
+                return done
         finally:
             stack.stop()
 
@@ -441,13 +444,17 @@ def main() -> int:
         parser.error(f"{options.interpreter} runs {','.join(INTERPRETERS[options.interpreter])}")
     logging.getLogger("moto").setLevel(logging.CRITICAL)  # it warns of what it cannot do
     deadline = time.monotonic() + options.minutes * 60
-    with tempfile.TemporaryDirectory() as folder:
-        made = chaos(
-            Path(folder), options.seed, lambda _: time.monotonic() < deadline,
-            kinds, options.interpreter,
-        )  # fmt: skip
-    print(f"{len(made.executions)} executions: {dict(made.outcomes)}")
-    print(f"{sum(made.faults.values())} faults: {dict(made.faults)}")
+    made: list[Chaos] = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            chaos(
+                Path(folder), options.seed, lambda _: time.monotonic() < deadline, kinds,
+                options.interpreter, made,
+            )  # fmt: skip
+    finally:
+        for one in made:
+            print(f"{len(one.executions)} executions: {dict(one.outcomes)}")
+            print(f"{sum(one.faults.values())} faults: {dict(one.faults)}")
     return 0
 
 

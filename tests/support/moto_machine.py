@@ -224,6 +224,9 @@ class MotoMachine:
 
     def stop(self, arn: str) -> None:
         """Stop an execution; its jobs go on."""
+        worker = self.backend.describe_execution(arn).exec_worker
+        while worker.env is None:  # moto cannot stop one whose thread has not begun
+            time.sleep(0.01)
         self.backend.stop_execution(arn)
 
     def fail(self, faults: Sequence[Mapping[str, Any]]) -> None:

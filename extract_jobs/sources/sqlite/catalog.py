@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, StopRequested
 from extract_jobs.schema import Column
 from extract_jobs.sources.sql.columns import no_such_column
 from extract_jobs.sources.sql.names import nearest
@@ -274,13 +275,15 @@ def _check_text(opened: sqlite3.Connection, text: str, what: str) -> None:
     Raises:
         ConfigError: The statement is refused.
     """
-    with _reading_only(opened):
-        try:
+    try:
+        with _reading_only(opened):
             opened.execute(f"explain {text}").close()
-        except RAISED as error:
-            reason = refused_text(error)
-        else:
-            return
+    except RAISED as error:
+        if isinstance(error, MemoryError):
+            raise
+        reason = refused_text(error)
+    else:
+        return
     raise ConfigError(f"{what} is refused by SQLite: {reason}")
 
 
@@ -300,6 +303,34 @@ def _reading_only(opened: sqlite3.Connection) -> Iterator[None]:
 
     opened.set_authorizer(judge)
     try:
-        yield
+        with _heard():
+            yield
     finally:
         opened.set_authorizer(None)
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Raise what SQLite's callbacks raise in here: SQLite itself drops it, and refuses."""
+    raised: list[BaseException] = []
+    before = sys.unraisablehook
+
+    def keep(found: sys.UnraisableHookArgs) -> None:
+        if isinstance(found.exc_value, StopRequested | KeyboardInterrupt | MemoryError):
+            raised.append(found.exc_value)
+        else:
+            before(found)
+
+    sys.unraisablehook = keep
+    sqlite3.enable_callback_tracebacks(True)
+    try:
+        yield
+    except BaseException as error:
+        if raised:
+            raise raised[0] from error
+        raise
+    finally:
+        sqlite3.enable_callback_tracebacks(False)
+        sys.unraisablehook = before
+    if raised:
+        raise raised[0]
