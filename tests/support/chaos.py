@@ -389,9 +389,8 @@ def chaos(
     goes_on: Callable[[int], bool],
     kinds: Sequence[str] = ("ecs",),
     interpreter: str = "ministack",
-    made: list[Chaos] | None = None,
-) -> Chaos:
-    """Run rounds, and return what was done.
+) -> None:
+    """Run rounds, and print what was done, also when one fails.
 
     Args:
         folder: An empty one.
@@ -399,7 +398,6 @@ def chaos(
         goes_on: Given the number of rounds so far, whether there is another.
         kinds: Of `KINDS`, as far as the interpreter can run them.
         interpreter: Of `INTERPRETERS`.
-        made: Gets what is returned before the first round, for whoever wants it if one fails.
 
     Raises:
         AssertionError: Something is not true after a round.
@@ -421,18 +419,20 @@ def chaos(
             of_workers = {**QUICK_JAVA_ENVIRONMENT, **through}
             with _machine(stack, interpreter, of_workers) as machine:
                 done = Chaos(stack, machine, proxy, random.Random(seed), database, kinds)
-                (made if made is not None else []).append(done)
                 number = 0
-                while goes_on(number):
-                    done.round(number)
-                    number += 1
-                return done
+                try:
+                    while goes_on(number):
+                        done.round(number)
+                        number += 1
+                finally:
+                    print(f"{len(done.executions)} executions: {dict(done.outcomes)}")
+                    print(f"{sum(done.faults.values())} faults: {dict(done.faults)}")
         finally:
             stack.stop()
 
 
 def main() -> int:
-    """Run for some minutes, and print what was done."""
+    """Run for some minutes."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.chaos")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
@@ -444,17 +444,11 @@ def main() -> int:
         parser.error(f"{options.interpreter} runs {','.join(INTERPRETERS[options.interpreter])}")
     logging.getLogger("moto").setLevel(logging.CRITICAL)  # it warns of what it cannot do
     deadline = time.monotonic() + options.minutes * 60
-    made: list[Chaos] = []
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            chaos(
-                Path(folder), options.seed, lambda _: time.monotonic() < deadline, kinds,
-                options.interpreter, made,
-            )  # fmt: skip
-    finally:
-        for one in made:
-            print(f"{len(one.executions)} executions: {dict(one.outcomes)}")
-            print(f"{sum(one.faults.values())} faults: {dict(one.faults)}")
+    with tempfile.TemporaryDirectory() as folder:
+        chaos(
+            Path(folder), options.seed, lambda _: time.monotonic() < deadline, kinds,
+            options.interpreter,
+        )  # fmt: skip
     return 0
 
 
