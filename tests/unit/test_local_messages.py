@@ -26,7 +26,11 @@ def failed(message, error="TypeNotRepresentable", table="shop.cards"):
 
 
 def test_a_table_that_runs_shows_the_rows_that_it_has_read():
-    run = replace(failed(""), status="RUNNING", rows=0, progress='{"rows":1200}')
+    progress = (
+        '{"phase":"extract","rows":1200,"bytes":9,"splits":2,"splits_done":1,'
+        '"moved_at":"2026-11-29T00:00:00+00:00"}'
+    )
+    run = replace(failed(""), status="RUNNING", rows=0, progress=progress)
     assert Row("shop.cards", "", run).cells()[5] == "1,200"
     assert Row("shop.cards", "", replace(run, progress="")).cells()[5] == ""
     done = replace(run, status="SUCCEEDED", rows=7)
