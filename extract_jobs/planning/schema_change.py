@@ -39,10 +39,11 @@ def source_columns(
         key: Fingerprint of the key of the mask ``hash``.
     """
     found = []
+    in_files = dict(zip(schema.names, schema.types, strict=True))
     for column in columns:
         name = spec.columns.rename.get(column.name, column.name)
-        is_folder = name not in schema.names
-        data_type = file_type(column, spec) if is_folder else schema.field(name).type
+        is_folder = name not in in_files
+        data_type = file_type(column, spec) if is_folder else in_files[name]
         one = {"name": name, "type": str(data_type), "nullable": column.nullable}
         if is_folder:
             one["folder"] = True

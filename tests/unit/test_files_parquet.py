@@ -19,6 +19,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -33,6 +34,7 @@ from extract_jobs.sources.files.parquet_footer import Footer, read_footer
 from extract_jobs.sources.files.parquet_rows import group_bytes
 from extract_jobs.sources.files.parquet_types import unified
 from extract_jobs.sources.files.source import FilesSource
+from extract_jobs.transform.sizes import value_sizes
 from tests.support.files import batches_of, files_spec, read_all
 
 
@@ -350,6 +352,52 @@ def test_a_wide_value_of_many_rows_is_read_in_small_batches(tmp_path: Path) -> N
         assert batch.nbytes <= 17 * 2**20
     assert read == rows
     assert most < 64 * 2**20
+
+
+def bombs() -> dict[str, pa.Table]:
+    """Return tables that take little in a file, and about half a gigabyte as rows."""
+    rows, wide = 30_000, "x" * 17_000
+    # A NULL first, or an empty list: looking at the first row shows no value of the dictionary.
+    texts = pa.DictionaryArray.from_arrays(pa.array([None, *[0] * (rows - 1)], pa.int32()), [wide])
+    some = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows - 1, "int32")), [wide])
+    ends = pa.array([0, *range(rows)], pa.int32())
+    keys = pa.array(["k"] * (rows - 1))
+    fixed = pa.array([wide.encode()], pa.binary(len(wide)))
+    zeros = pa.array(np.zeros(100_000, "int64"))
+    return {
+        "texts": pa.table({"s": texts}),
+        "structs": pa.table({"s": pa.StructArray.from_arrays([texts], ["a.b"])}),
+        "lists": pa.table({"s": pa.ListArray.from_arrays(ends, some)}),
+        "maps": pa.table({"s": pa.MapArray.from_arrays(ends, keys, some)}),
+        "fixed": pa.table({"s": pa.DictionaryArray.from_arrays(some.indices, fixed)}),
+        "columns": pa.table([zeros] * 600, names=[f"c{n}" for n in range(600)]),
+    }
+
+
+@pytest.mark.parametrize("name", bombs())
+def test_few_bytes_that_stand_for_many_are_read_in_small_batches(tmp_path: Path, name: str) -> None:
+    table = bombs()[name]
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, store_schema=False, compression="zstd")
+    assert path.stat().st_size < 500_000
+    before, most, rows, filled = pa.total_allocated_bytes(), 0, 0, 0
+    for batch in batches_of(files_spec(tmp_path, "*.parquet")):
+        rows, filled = rows + batch.num_rows, filled + int(value_sizes(batch.column(0)).sum())
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert rows == table.num_rows
+    assert filled == value_sizes(table.column(0).combine_chunks()).sum()
+    assert most < 160 * 2**20
+
+
+def test_int96_is_read_in_small_batches_and_keeps_its_nanoseconds(tmp_path: Path) -> None:
+    rows = 250_000
+    times = pa.array(np.arange(rows, dtype="int64") * 1001, pa.timestamp("ns"))
+    pq.write_table(
+        pa.table({"t": times}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True
+    )
+    spec = files_spec(tmp_path, "*.parquet", columns={"cast": {"t": "int64"}})
+    found = [v for batch in batches_of(spec) for v in batch.column("t").to_pylist()]
+    assert found == [n * 1001 for n in range(rows)]
 
 
 def test_few_wide_rows_are_not_read_by_the_hundred(tmp_path: Path) -> None:

@@ -1,25 +1,35 @@
-"""Row groups of Parquet as batches of bounded bytes, even if a dictionary has wide values.
+"""Row groups of Parquet as batches of bounded bytes, whatever a file makes of few bytes.
 
-A dictionary stores a value once and each row as its number, so 900 bytes of a file may stand for
-gigabytes of rows, and no size in the footer shows that. So the dictionaries of a row group are
-read first. A column whose rows could be too wide is read as numbers and a dictionary, and only
-small enough parts of a batch are turned into values.
+A dictionary stores a value once and each row as its number, and a run of equal values takes a few
+bytes whatever its length, so 900 bytes of a file may stand for gigabytes of rows, and no size in
+the footer shows that. So batches are sized by what their types take in memory, and the
+dictionaries of a row group are read first. A column whose rows could be too wide is read as numbers
+and a dictionary, and only small enough parts of a batch are turned into values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from extract_jobs.transform.sizes import value_sizes
+
+BATCH_BYTES = 16 * 2**20
+"""Arrow bytes of a batch, estimated from the row group's uncompressed size."""
+_MOST_ROWS = 100_000
 _SURELY_SMALL = 32 * 2**20
 """If one column of a batch cannot take more, its dictionary is not examined."""
+_FIXED_BYTES = 64 * 2**20
+"""Of a batch, for values whose type says what they take. With many columns, small ones are slow."""
 _LOOKED_AT = 2**20
 """Bytes that are read at a time when a dictionary is examined."""
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4}
+"""Bytes of a value in Arrow by physical type; of others 8, that is, of text what locates it."""
 
 
 def open_parquet(
@@ -37,7 +47,7 @@ def open_parquet(
     Args:
         file: The file.
         metadata: Its footer.
-        dictionaries: Columns that are read as numbers and a dictionary.
+        dictionaries: Leaf columns that are read as numbers and a dictionary.
         buffer_bytes: Bytes of a column to read at a time; 0 reads all of them at once.
     """
     return pq.ParquetFile(
@@ -51,10 +61,32 @@ def open_parquet(
     )
 
 
+@dataclass(frozen=True)
+class _Leaf:
+    """A leaf column that is read.
+
+    Attributes:
+        path: As the file names it.
+        position: Among all leaf columns of the file.
+        a_row: Values a row, on average, and at least 1.
+        width: Bytes of a value besides its text.
+    """
+
+    path: str
+    position: int
+    a_row: float
+    width: int
+
+
 def bounded_batches(
-    file: IO[bytes], opened: pq.ParquetFile, group: int, names: Sequence[str], rows: int
+    file: IO[bytes],
+    opened: pq.ParquetFile,
+    group: int,
+    names: Sequence[str],
+    *,
+    absent_bytes: int = 0,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a row group, at most ``rows`` at a time, columns in the file's order.
+    """Yield the rows of a row group, columns in the file's order.
 
     Columns of wide values come as dictionaries: see `small_parts`.
 
@@ -63,9 +95,15 @@ def bounded_batches(
         opened: The same file, opened.
         group: The row group.
         names: Columns that are read.
-        rows: Maximum rows of a batch, if no dictionary has wide values.
+        absent_bytes: What a row takes in columns that the file lacks.
     """
-    wide = _wide_dictionaries(file, opened, group, names, rows)
+    about = opened.metadata.row_group(group)
+    leaves = list(_leaves(opened, about, names))
+    encoded = about.total_byte_size / max(1, about.num_rows)
+    fixed = sum(leaf.width * leaf.a_row for leaf in leaves) + absent_bytes
+    rows = int(min(_MOST_ROWS, BATCH_BYTES // max(1, encoded), _FIXED_BYTES // max(1, fixed)))
+    rows = max(1, rows)
+    wide = _wide_dictionaries(file, opened, group, leaves, rows)
     if not wide:
         yield from opened.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
         return
@@ -73,67 +111,116 @@ def bounded_batches(
         yield from again.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
 
 
-def small_parts(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
-    """Yield a batch in parts whose dictionary columns, once decoded, take at most ``most`` bytes.
+def small_parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield a batch in parts whose dictionaries, once decoded, take at most `BATCH_BYTES`.
 
     A single row may take more.
     """
     widths = np.zeros(batch.num_rows, np.int64)
     for values in batch.columns:
-        if pa.types.is_dictionary(values.type) and _has_length(values.type.value_type):
-            lengths = pc.binary_length(values.dictionary)
-            taken = lengths.take(values.indices).fill_null(0)
-            widths += taken.to_numpy(zero_copy_only=False)
-    if int(widths.sum()) <= most:
+        if _has_dictionary(values.type):
+            widths += value_sizes(values)
+    if int(widths.sum()) <= BATCH_BYTES:
         yield batch
         return
     ends, start = np.cumsum(widths), 0
     while start < batch.num_rows:
         before = int(ends[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        end = max(start + 1, int(np.searchsorted(ends, before + BATCH_BYTES, side="right")))
         yield batch.slice(start, end - start)
         start = end
 
 
+def _has_dictionary(data_type: pa.DataType) -> bool:
+    """Return whether a type has a dictionary at any depth."""
+    if pa.types.is_dictionary(data_type):
+        return True
+    nested = pa.types.is_nested(data_type)
+    return nested and any(_has_dictionary(field.type) for field in _fields(data_type))
+
+
+def _fields(data_type: pa.DataType) -> list[pa.Field]:
+    return [data_type.field(number) for number in range(data_type.num_fields)]
+
+
+def _leaves(
+    opened: pq.ParquetFile, about: pq.RowGroupMetaData, names: Collection[str]
+) -> Iterator[_Leaf]:
+    """Yield the leaves of some columns. Arrow must not be asked about those of encrypted ones."""
+    schema, wanted = opened.schema, frozenset(names)
+    for position in range(about.num_columns):
+        leaf = schema.column(position)
+        if not _is_of(leaf.path, wanted):
+            continue
+        values = about.column(position).num_values / max(1, about.num_rows)
+        width = leaf.length if leaf.length and leaf.length > 0 else 8
+        width = _WIDTHS.get(leaf.physical_type, width)
+        yield _Leaf(leaf.path, position, max(1.0, values), width)
+
+
+def _is_of(path: str, names: Collection[str]) -> bool:
+    """Return whether a leaf is of one of some columns, whose names may themselves have dots."""
+    while path not in names:
+        path, dot, _ = path.rpartition(".")
+        if not dot:
+            return False
+    return True
+
+
 def _wide_dictionaries(
-    file: IO[bytes], opened: pq.ParquetFile, group: int, names: Sequence[str], rows: int
+    file: IO[bytes], opened: pq.ParquetFile, group: int, leaves: Sequence[_Leaf], rows: int
 ) -> list[str]:
-    """Return the columns whose values could take too much memory in such a batch."""
-    about, wanted = opened.metadata.row_group(group), frozenset(names)
-    types = dict(zip(opened.schema_arrow.names, opened.schema_arrow.types, strict=True))
+    """Return the leaves whose values could take too much memory in such a batch."""
+    about = opened.metadata.row_group(group)
     rows = min(rows, about.num_rows)
     asked = []
-    leaves = opened.schema
-    for position in range(about.num_columns):
-        name = leaves.column(position).path
-        if name not in wanted or not _has_length(types[name]):
-            continue  # Arrow must not be asked about a chunk that is encrypted
-        chunk = about.column(position)
-        if chunk.has_dictionary_page and chunk.total_uncompressed_size * rows > _SURELY_SMALL:
-            asked.append(name)
+    for leaf in leaves:
+        chunk = about.column(leaf.position)
+        most = chunk.total_uncompressed_size * leaf.a_row * rows
+        if (
+            chunk.has_dictionary_page
+            and chunk.physical_type == "BYTE_ARRAY"
+            and (most > _SURELY_SMALL)
+        ):
+            asked.append(leaf)
     if not asked:
         return []
+    paths = [leaf.path for leaf in asked]
     metadata = opened.metadata
-    with open_parquet(file, metadata, dictionaries=asked, buffer_bytes=_LOOKED_AT) as looking:
-        batches = looking.iter_batches(1, row_groups=[group], columns=asked, use_threads=False)
+    with open_parquet(file, metadata, dictionaries=paths, buffer_bytes=_LOOKED_AT) as looking:
+        batches = looking.iter_batches(1, row_groups=[group], columns=paths, use_threads=False)
         first = next(batches, None)
-        if first is None:
-            return []
-        return [
-            name
-            for name, values in zip(first.schema.names, first.columns, strict=True)
-            if _longest(values) * rows > _SURELY_SMALL
-        ]
+    if first is None:
+        return []
+    found = [leaf for values in first.columns for leaf in _leaf_arrays(values)]
+    if len(found) != len(asked):
+        return paths  # two leaves have the same path
+    return [
+        leaf.path
+        for leaf, values in zip(asked, found, strict=True)
+        if _longest(values) * leaf.a_row * rows > _SURELY_SMALL
+    ]
 
 
-def _longest(values: pa.Array) -> int:
-    """Return the bytes of a dictionary's longest value."""
+def _leaf_arrays(values: pa.Array) -> Iterator[pa.Array]:
+    types, kind = pa.types, values.type
+    if isinstance(kind, pa.BaseExtensionType):
+        yield from _leaf_arrays(values.storage)
+    elif types.is_struct(kind):
+        for number in range(kind.num_fields):
+            yield from _leaf_arrays(values.field(number))
+    elif types.is_map(kind):
+        yield from _leaf_arrays(values.keys)
+        yield from _leaf_arrays(values.items)
+    elif types.is_nested(kind) and not types.is_union(kind):
+        yield from _leaf_arrays(values.values)
+    else:
+        yield values
+
+
+def _longest(values: pa.Array) -> float:
+    """Return the bytes of a dictionary's longest value; infinity if it was not read."""
     if not pa.types.is_dictionary(values.type):
-        return 0
-    return int(pc.max(pc.binary_length(values.dictionary)).as_py() or 0)
-
-
-def _has_length(data_type: pa.DataType) -> bool:
-    types = pa.types
-    texts = types.is_string(data_type) or types.is_large_string(data_type)
-    return bool(texts or types.is_binary(data_type) or types.is_large_binary(data_type))
+        return np.inf
+    sizes = value_sizes(values.dictionary)
+    return float(sizes.max()) if len(sizes) else np.inf

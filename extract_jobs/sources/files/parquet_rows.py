@@ -33,9 +33,10 @@ from extract_jobs.sources.files.parquet_types import (
 from extract_jobs.sources.files.parquet_values import Leaves, times, unwrapped, with_nanoseconds
 from extract_jobs.sources.files.parquet_variant import DamagedVariantError, variant_texts
 from extract_jobs.transform.nested import rebuilt
+from extract_jobs.transform.sizes import fixed_bytes
 
-BATCH_BYTES = 16 * 2**20
-"""Arrow bytes of a batch, estimated from the row group's uncompressed size."""
+_AT_A_TIME = 10_000
+"""Rows whose INT96 is read at a time."""
 
 
 def unify(
@@ -131,17 +132,15 @@ def read_groups(
         calendars = calendars_of(opened.metadata.metadata)
         variants = {name for name, found in file_types(opened).items() if found == VARIANT}
         metadata = opened.metadata
+        absent = sum(fixed_bytes(c.arrow_type) for c in columns if c.name not in names)
         for group in groups if groups is not None else range(metadata.num_row_groups):
-            about = metadata.row_group(group)
-            width = max(1, about.total_byte_size // max(1, about.num_rows))
-            size = max(1, min(100_000, BATCH_BYTES // width))
             nanoseconds = (
                 _Nanoseconds(file, metadata, group, old, uri, truncated=truncated) if old else None
             )
-            for batch in bounded_batches(file, opened, group, present, size):
+            for batch in bounded_batches(file, opened, group, present, absent_bytes=absent):
                 whole = nanoseconds.added_to(batch) if nanoseconds else batch
                 whole = _with_json(whole, variants, uri)
-                for part in small_parts(whole, BATCH_BYTES):
+                for part in small_parts(whole):
                     yield _conformed(part, columns, uri, calendars, int96=old, truncated=truncated)
 
 
@@ -195,10 +194,12 @@ class _Nanoseconds:
         *,
         truncated: dict[str, int] | None,
     ) -> None:
-        self._truncated = truncated
-        with pq.ParquetFile(file, metadata=metadata, pre_buffer=False) as opened:
-            self._table = opened.read_row_group(group, columns=sorted(names), use_threads=False)
-        self._at, self._uri = 0, uri
+        self._truncated, self._uri = truncated, uri
+        opened = pq.ParquetFile(file, metadata=metadata, pre_buffer=False)
+        self._batches = opened.iter_batches(
+            _AT_A_TIME, row_groups=[group], columns=sorted(names), use_threads=False
+        )
+        self._read = pa.table({})
 
     def added_to(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return a batch with the nanoseconds of INT96. Its rows follow those of the last call.
@@ -207,8 +208,11 @@ class _Nanoseconds:
             TypeNotRepresentable: INT96 inside of another column has such digits, and cutting them
                 off is not allowed.
         """
-        rows = self._table.slice(self._at, batch.num_rows)
-        self._at += batch.num_rows
+        while self._read.num_rows < batch.num_rows:
+            more = pa.Table.from_batches([next(self._batches)])
+            self._read = pa.concat_tables([self._read, more]) if self._read.num_rows else more
+        rows = self._read.slice(0, batch.num_rows)
+        self._read = self._read.slice(batch.num_rows)
         for name in rows.schema.names:
             found = rows.column(name).combine_chunks()
             if pa.types.is_timestamp(found.type):
