@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError, SourceQueryFailed, TypeNotRepresentable
 from extract_jobs.sources.files.blocks import BLOCK_BYTES
-from tests.support.files import files_spec, read_all
+from tests.support.files import batches_of, files_spec, read_all
 
 
 def rows(folder: Path, text: str, **given: Any) -> list[tuple[Any, ...]]:
@@ -368,3 +368,15 @@ def test_a_header_with_another_delimiter_is_refused(tmp_path: Path, text: str, s
 def test_one_column_may_be_named_like_several(tmp_path: Path) -> None:
     assert rows(tmp_path, '"id;name"\n1\n') == [(1,)]
     assert rows(tmp_path, "id;name\n1\n", types={"id;name": "int64"}) == [(1,)]
+
+
+def test_a_file_that_lacks_many_columns_makes_small_batches(tmp_path: Path) -> None:
+    """One header of 3,000 columns, and 20,000 rows of one: 60 million values that are missing."""
+    (tmp_path / "a.csv").write_text(",".join(f"c{n}" for n in range(3000)) + "\n")
+    (tmp_path / "b.csv").write_text("c7\n" + "1\n" * 20_000)
+    rows = 0
+    for batch in batches_of(files_spec(tmp_path, "*.csv")):
+        assert batch.nbytes < 32 * 2**20
+        assert batch.column("c7").to_pylist() == [1] * batch.num_rows
+        rows += batch.num_rows
+    assert rows == 20_000

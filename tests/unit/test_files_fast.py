@@ -308,8 +308,8 @@ def test_objects_alike_are_what_the_exact_way_finds(
     parser = JsonLines.of_this_thread()
     with pytest.MonkeyPatch.context() as exact:
         exact.setattr(jsonl_rows, "alike", lambda _: None)
-        profiles, texts = parser.observe(block, {}, {}, lenient=False)
-    assert parser.observe(block, {}, {}, lenient=False)[0] == profiles
+        profiles, texts = parser.observe(block, {}, {}, lenient=False, uri="u")
+    assert parser.observe(block, {}, {}, lenient=False, uri="u")[0] == profiles
     columns = [
         Column(name, "", profile.arrow_type(), True, "lossless", "", name)
         for name, profile in profiles.items()
@@ -321,7 +321,8 @@ def test_objects_alike_are_what_the_exact_way_finds(
         return
     found = same.batch(columns)
     names = [column.name for column in columns]
-    read = batch_of(parser.parse(block, names, lenient=False), columns, "u", None, forms={})
+    [texts] = parser.parse(block, names, lenient=False)
+    read = batch_of(texts, columns, "u", None, forms={})
     assert found is None or found.equals(read)
 
 

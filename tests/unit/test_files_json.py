@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from extract_jobs.errors import ConfigError, SourceQueryFailed
 from extract_jobs.sources.files.json_array import ArrayLines
-from tests.support.files import files_spec, read_all
+from tests.support.files import batches_of, files_spec, read_all
 
 NOT_STRICT = ['{"a": NaN}', '{"a": -Infinity}', '{"a": {"b": Infinity}}', '{"a": [1, NaN]}']
 NEVER = ['{"a": 1,}', '{"a": [1, ]}', '{"a": nan}', '{"a": -NaN}', '{"a": Inf}', '{"a": [-inf]}',
@@ -268,3 +269,44 @@ def test_memory_holds_one_element_at_a_time() -> None:
     tracemalloc.stop()
     assert read == count * len(element)
     assert most < 3 * 2**20
+
+
+def _objects(chance: random.Random) -> str:
+    values: list[Any] = [
+        None, True, 7, -1.5, 1e300, 10**30, "x", "", "7", 'a"b', [1, None], ["x"], {"y": [2]}, [],
+    ]  # fmt: skip
+    names = ["a", "b/c", "d~", "e'f", "\u00e9", 'g"', "h"]
+    found = {name: chance.choice(values) for name in chance.sample(names, chance.randrange(5))}
+    return json.dumps(found) + "\n"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_that_lack_most_keys_are_read_as_all_others(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(seed)
+    text = "".join(_objects(chance) for _ in range(30))
+    expected = rows(tmp_path, text)
+    monkeypatch.setattr("extract_jobs.sources.files.jsonl_rows._CELLS", 5)
+    assert rows(tmp_path, text) == expected
+
+
+def test_a_key_of_its_own_in_each_line_makes_small_batches(tmp_path: Path) -> None:
+    """1,500 lines stand for 2.25 million values."""
+    text = "".join(f'{{"k{n}": {n}}}\n' for n in range(1500))
+    (tmp_path / "x.jsonl").write_text(text)
+    filled = 0
+    for batch in batches_of(files_spec(tmp_path, "*.jsonl")):
+        assert batch.num_rows * batch.num_columns <= 2**21
+        filled += sum(len(column) - column.null_count for column in batch.columns)
+    assert filled == 1500
+
+
+def test_data_in_the_place_of_names_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extract_jobs.sources.files.texts.MOST_COLUMNS", 100)
+    text = "".join(f'{{"{n}": 1}}\n' for n in range(101))
+    with pytest.raises(ConfigError, match="101 columns, and a table may have 100"):
+        rows(tmp_path, text)
+    assert len(rows(tmp_path, text, types={"100": "int64"})) == 101

@@ -29,7 +29,7 @@ from extract_jobs.sources.files.blocks import (
     record_starts,
     without_comments,
 )
-from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
+from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text, check_columns
 from extract_jobs.spec.source import FilesSpec
 
 NAMELESS = "has a value after the last column that the header names"
@@ -95,6 +95,7 @@ def read_header(first: Block, files: FilesSpec, uri: str) -> Header:
         raise ConfigError(f"{uri}: its header is not UTF-8; set files.encoding") from None
     if len(fields) == 1 and fields[0] not in (files.types or ()):
         _check_delimiter(records[0], fields[0], dialect, uri)
+    check_columns(len(fields), uri)
     nameless_end = len(fields) > 1 and not fields[-1]
     if nameless_end:
         fields.pop()

@@ -38,7 +38,7 @@ from extract_jobs.sources.files.streams import (
     source_errors,
     text_streams,
 )
-from extract_jobs.sources.files.texts import Texts
+from extract_jobs.sources.files.texts import Texts, check_columns
 from extract_jobs.sources.files.type_inference import TEXT, TypeProfile, observe
 from extract_jobs.sources.splits import ObjectRange, cores
 from extract_jobs.spec.source import FilesSpec
@@ -181,10 +181,12 @@ class Inspector:
             types = unify(
                 known.types, schema, uri, self.chosen(schema.names), refused, as_json=self.as_json
             )
+            check_columns(len(types), uri)
             return replace(known, types=types)
         profiles = dict(known.profiles)
         for name, one in more.profiles.items():
             profiles[name] = profiles.get(name, TypeProfile()) | one
+        check_columns(len(profiles), uri)
         return replace(known, profiles=profiles)
 
     def _few(
@@ -289,13 +291,14 @@ class Inspector:
         ) -> tuple[dict[str, TypeProfile], Texts]:
             block, before = item
             parser = JsonLines.of_this_thread()
-            return parser.observe(block, before, known.profiles, lenient=lenient)
+            return parser.observe(block, before, known.profiles, lenient=lenient, uri=uri)
 
         seen = ((block, dict(found)) for block in blocks(stream, cut_lines, uri))
         for profiles, texts in crew.in_order(look, seen, lambda item: item[0]):
             self._check(texts, uri)
             rows += texts.rows
             _add(profiles, found)
+            check_columns(len(found), uri)
         return rows, Columns(found)
 
     def _scanned(self, info: ObjectInfo, stream: Stream, cuts: _Cuts) -> Listed:

@@ -10,7 +10,8 @@ import json
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ import pyarrow.compute as pc
 from extract_jobs.sources.files.blocks import Block
 from extract_jobs.sources.files.csv_rows import is_utf8_text
 from extract_jobs.sources.files.jsonl_alike import alike
-from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text
+from extract_jobs.sources.files.plain_texts import first_bytes
+from extract_jobs.sources.files.texts import CONTENT, Fault, Texts, as_text, check_columns
 from extract_jobs.sources.files.type_inference import (
     ARRAY,
     BOOLEAN,
@@ -44,10 +46,16 @@ NOT_STRICT = (
     "lenient accepts NaN, Infinity and -Infinity)"
 )
 SURROGATE = "has half of a surrogate pair, which is not valid text"
+_QUOTE, _LAST_DIGIT = b'"9'
 _BLANKS = re.compile(r"[ \t\r]*")
 _JOINED = re.compile(rb"}[ \t\r]*{")
 _SUSPECT = r"""(?i),\s*[}\]]|[:\[,]\s*-?(?:nan|inf)"""
 """What DuckDB accepts beyond JSON, if it is outside of a string."""
+
+
+_CELLS = 2**21
+"""Values of all keys in all rows that are extracted at a time, missing ones included. Those of rows
+that have all of their keys are fewer in a block."""
 
 
 _held = threading.local()
@@ -75,8 +83,10 @@ class JsonLines:
 
     def parse(
         self, block: Block, wanted: Sequence[str], *, lenient: bool, checked: bool = False
-    ) -> Texts:
-        """Return the rows of a block in some keys; a value that is not a string is its JSON.
+    ) -> Iterator[Texts]:
+        """Yield the rows of a block in some keys; a value that is not a string is its JSON.
+
+        They come in parts if they lack most of the keys: then a small block has many values.
 
         Args:
             block: Whole lines.
@@ -85,9 +95,16 @@ class JsonLines:
             checked: Whether `observe` found that all of its lines are objects.
         """
         lines, _, texts = self._objects(block, lenient=lenient, checked=checked)
-        found = self._extract("json_extract_string", lines, wanted)
-        texts.columns.extend(found)
-        return texts
+        most = rows_at_once(len(wanted))
+        for start in range(0, len(lines), most) or [0]:
+            part, records = lines.slice(start, most), texts.records
+            yield replace(
+                texts,
+                columns=self._extract("json_extract_string", part, wanted),
+                rows=len(part),
+                records=None if records is None else records.slice(start, most),
+                faults=[] if start else texts.faults,
+            )
 
     def observe(
         self,
@@ -96,6 +113,7 @@ class JsonLines:
         known: Mapping[str, TypeProfile],
         *,
         lenient: bool,
+        uri: str,
     ) -> tuple[dict[str, TypeProfile], Texts]:
         """Return what is known about every key after one more block, and the block's faults.
 
@@ -104,12 +122,17 @@ class JsonLines:
             before: What the file's earlier blocks showed.
             known: What earlier files showed about keys that it may have.
             lenient: As for `parse`.
+            uri: The file, for messages.
+
+        Raises:
+            ConfigError: There are too many keys.
         """
         found = dict(before)
         same = alike(block.data) if is_utf8_text(block.data) else None
         if same is not None:
             for key in same.keys:
                 found.setdefault(key, known.get(key, TypeProfile()))
+            check_columns(len(found), uri)
             if (profiles := same.profiles(found)) is not None:
                 return found | profiles, Texts([], same.rows, None, list)
             found = dict(before)
@@ -118,11 +141,28 @@ class JsonLines:
         shapes = sorted(shapes, key=lambda keys: (-len(keys), keys))
         for key in dict.fromkeys(key for keys in shapes for key in keys):
             found.setdefault(key, known.get(key, TypeProfile()))
+        check_columns(len(found), uri)
         open_keys = [key for key, profile in found.items() if not profile.is_settled]
-        values = self._extract("json_extract", lines, open_keys)
-        for key, column in zip(open_keys, values, strict=True):
+        if len(lines) > rows_at_once(len(open_keys)):
+            given = self._by_key(lines, frozenset(open_keys))
+        else:
+            given = zip(open_keys, self._extract("json_extract", lines, open_keys), strict=True)
+        for key, column in given:
             found[key] = self._observe(column, found[key])
         return found, texts
+
+    def _by_key(self, lines: pa.Array, keys: Collection[str]) -> Iterator[tuple[str, pa.Array]]:
+        """Yield the values of each key, as JSON and in no order, without rows that lack the key."""
+        self._database.register("texts", pa.table({"j": lines}))
+        query = """
+            select each.key as k, list(each.value::varchar) as v
+            from texts, json_each(texts.j) as each group by each.key"""
+        table = self._database.execute(query).to_arrow_table().combine_chunks()
+        lists = table.column("v").combine_chunks()
+        offsets, values = lists.offsets.to_pylist(), lists.values
+        for row, key in enumerate(table.column("k").to_pylist()):
+            if key in keys:
+                yield key, values.slice(offsets[row], offsets[row + 1] - offsets[row])
 
     def to_list(self, values: pa.Array, item: pa.DataType) -> pa.Array:
         """Return JSON arrays of scalars as lists.
@@ -231,7 +271,14 @@ class JsonLines:
 
         Elements of arrays (``inside``) are not inspected further: arrays of arrays arrive as JSON.
         """
-        values = values.drop_null()
+        values = values.drop_null() if values.null_count else values
+        first = first_bytes(values)
+        if (first <= _LAST_DIGIT).all():  # numbers, and texts, which begin with a quote
+            is_text = first == _QUOTE
+            if is_text.all():
+                return known | TypeProfile(frozenset({TEXT})) if len(values) else known
+            if not is_text.any():
+                return observe(values, known)
         values = values.filter(pc.not_equal(values, "null"))
         found = known
         for kind, begin in ((TEXT, '"'), (OBJECT, "{"), (ARRAY, "[")):
@@ -256,6 +303,11 @@ class JsonLines:
         self._database.register("texts", pa.table({"j": values}))
         query = """select unnest(json_transform(j, '["JSON"]')) as v from texts"""
         return self._column(query, pa.string())
+
+
+def rows_at_once(keys: int) -> int:
+    """Return how many rows are extracted at a time, if each of them is asked for so many keys."""
+    return max(1, _CELLS // max(1, keys))
 
 
 def _path(key: str) -> str:

@@ -18,6 +18,7 @@ from extract_jobs.schema import Column
 from extract_jobs.sources.files.blocks import Block
 from extract_jobs.sources.files.csv_rows import is_utf8_text
 from extract_jobs.sources.files.jsonl_alike import alike
+from extract_jobs.sources.files.jsonl_rows import rows_at_once
 from extract_jobs.sources.files.types import FOLDER_NAME
 
 _STRAIGHT = {pa.int64(), pa.float64(), pa.bool_(), pa.string()}
@@ -36,6 +37,8 @@ def typed_lines(block: Block, columns: Sequence[Column]) -> pa.RecordBatch | Non
         block: Whole lines of an object in which planning has found no bad row.
         columns: With the types that planning inferred.
     """
+    if block.data.count(b"{") > rows_at_once(len(columns)):
+        return None  # few bytes with many missing values
     same = alike(block.data) if is_utf8_text(block.data) else None
     if same is not None and (batch := same.batch(columns)) is not None:
         return batch

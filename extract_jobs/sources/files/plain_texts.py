@@ -165,16 +165,26 @@ def not_just_text(values: pa.StringArray) -> pa.Array:
     Args:
         values: Texts without NULL.
     """
-    data, offsets = _buffers(values)
-    filled = offsets[:-1] < offsets[1:]
-    first = np.zeros(len(values), np.uint8)
-    first[filled] = data[offsets[:-1][filled]]
+    first = first_bytes(values)
     found = _NUMBER_OR_DAY[first]
     letters = _WORD[first]
     if letters.any():
         words = pc.is_in(values.filter(pa.array(letters)), _WORDS)
         found[letters] = words.to_numpy(zero_copy_only=False)
     return pa.array(found)
+
+
+def first_bytes(values: pa.StringArray) -> _Bytes:
+    """Return the first byte of each text, 0 for an empty one.
+
+    Args:
+        values: Texts without NULL.
+    """
+    data, offsets = _buffers(values)
+    filled = offsets[:-1] < offsets[1:]
+    first = np.zeros(len(values), np.uint8)
+    first[filled] = data[offsets[:-1][filled]]
+    return first
 
 
 def _buffers(values: pa.StringArray) -> tuple[_Bytes, npt.NDArray[np.int32]]:

@@ -43,11 +43,14 @@ from extract_jobs.sources.files.texts import Texts
 from extract_jobs.sources.splits import ObjectRange, Split
 from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import ObjectInfo, OpenStorage, Storage
+from extract_jobs.transform.sizes import fixed_bytes
 
 NO_ROW = 10
 """If this many rows of a file are set aside and none parses, the file itself is wrong."""
 _JOINED_BYTES = 2**20
 """Arrow bytes of batches that are joined."""
+_ABSENT_BYTES = 16 * 2**20
+"""Of a batch, for columns that the file lacks."""
 _SCAN_BYTES = 64 * 2**10
 """Bytes read at a time in search of a line's end."""
 
@@ -151,14 +154,25 @@ class FilesReader:
             else:
                 batches = self._texts(storage, file, part, rejects)
             for batch in batches:
-                if batch.num_rows:
-                    yield self._with_folders(batch, folders, part.uri)
+                for rows in self._small_enough(batch):
+                    yield self._completed(rows, folders, part.uri)
 
-    def _with_folders(self, batch: pa.RecordBatch, folders: Folders, uri: str) -> pa.RecordBatch:
-        """Return the rows of a file with the columns that its folders name."""
+    def _small_enough(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """Yield a batch in parts that stay small once they have the columns that a file lacks."""
+        there = frozenset(batch.schema.names)
+        absent = sum(fixed_bytes(c.arrow_type) for c in self.columns if c.name not in there)
+        most = max(1, _ABSENT_BYTES // max(1, absent))
+        for start in range(0, batch.num_rows, most):
+            yield batch.slice(start, most)
+
+    def _completed(self, batch: pa.RecordBatch, folders: Folders, uri: str) -> pa.RecordBatch:
+        """Return the rows of a file with all columns: of other files, and those of its folders."""
         arrays = []
+        given = dict(zip(batch.schema.names, batch.columns, strict=True))
         for column in self.columns:
-            values = batch.column(column.name)
+            values = given.get(column.name)
+            if values is None:
+                values = pa.nulls(batch.num_rows, column.arrow_type)
             if column.name in folders:
                 if values.null_count < len(values):
                     refuse_both(folders, [column.name], uri)
@@ -193,13 +207,12 @@ class FilesReader:
         header: Header | None,
         rejects: Rejects | None,
     ) -> Iterator[pa.RecordBatch]:
-        names = [column.name for column in self.columns]
         found = row_blocks(stream, self.files, part.uri, header, offset=part.start)
         inferred = self.files.types is None
 
         def typed(item: tuple[Header, Block]) -> tuple[Header, Block, pa.RecordBatch | None]:
             header, block = item
-            return *item, typed_batch(block, self.columns, header=header, files=self.files)
+            return *item, typed_batch(block, self._of(header), header=header, files=self.files)
 
         with _parser(part, inferred) as (pool, ahead):
             for its_header, block, batch in in_order(
@@ -209,9 +222,16 @@ class FilesReader:
                 if batch is not None:
                     yield batch
                     continue
+                columns = self._of(its_header)
+                names = [column.name for column in columns]
                 texts = parse_csv(block, names, header=its_header, files=self.files)
                 texts = _placed(texts, file, part)
-                yield batch_of(texts, self.columns, part.uri, rejects, forms=self.forms)
+                yield batch_of(texts, columns, part.uri, rejects, forms=self.forms)
+
+    def _of(self, header: Header) -> Sequence[Column]:
+        """Return the columns that a file has, and at least one: a batch counts rows by its own."""
+        names = frozenset(header.names)
+        return [column for column in self.columns if column.name in names] or self.columns[:1]
 
     def _jsonl(
         self, file: IO[bytes], part: ObjectRange, stream: TextStream, rejects: Rejects | None
@@ -236,9 +256,11 @@ class FilesReader:
                     yield batch
                     continue
                 typed = False  # the next block is likely to be refused too
-                texts = parser.parse(block, names, lenient=lenient, checked=checked)
-                texts = _placed(texts, file, part)
-                yield batch_of(texts, self.columns, part.uri, rejects, parser, forms=self.forms)
+                for texts in parser.parse(block, names, lenient=lenient, checked=checked):
+                    placed = _placed(texts, file, part)
+                    yield batch_of(
+                        placed, self.columns, part.uri, rejects, parser, forms=self.forms
+                    )
 
 
 def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from extract_jobs.errors import ConfigError
 from extract_jobs.sources.files.blocks import Block
 from extract_jobs.sources.files.text_forms import usual_text
 from extract_jobs.spec.source import TextTypeSpec
 from extract_jobs.transform.exact_cast import exact_cast
 
 CONTENT = "is not valid UTF-8 (see files.encoding)"
+MOST_COLUMNS = 100_000
+"""More are taken for data in the place of names. Each costs time and memory in every batch."""
 Locate = Callable[[], Sequence[tuple[int, bytes]]]
 """Returns the line and the bytes of each record of a block."""
 
@@ -55,6 +58,20 @@ class Texts:
 
 
 Parse = Callable[[Block, Sequence[str]], Texts]
+
+
+def check_columns(count: int, uri: str) -> None:
+    """Check how many columns a file has, or several files together.
+
+    Raises:
+        ConfigError: They are more than `MOST_COLUMNS`.
+    """
+    if count > MOST_COLUMNS:
+        raise ConfigError(
+            f"{uri}: {count:,} columns, and a table may have {MOST_COLUMNS:,}. If keys of objects "
+            "are data, write them as values; otherwise name the columns that you want in "
+            "files.types"
+        )
 
 
 def as_text(values: pa.Array) -> tuple[pa.Array, list[int]]:
