@@ -93,6 +93,32 @@ def test_both_ways_to_cut_agree(block_bytes, text: str, size: int, escape: bool)
     assert starts <= {*whole, *blank, 0}
 
 
+@settings(max_examples=examples(400), deadline=None)
+@given(
+    text=st.text(st.sampled_from('a,"\\\\\n\n\r'), max_size=40),
+    quote=st.sampled_from(['"', ""]),
+    escape=st.sampled_from(["\\", None]),
+    final=st.booleans(),
+)
+def test_hostile_text_is_cut_where_the_exact_way_ends_a_record(
+    text: str, quote: str, escape: str | None, final: bool
+) -> None:
+    """The fast way may leave a record that ends in just a carriage return to the next block."""
+    data, dialect = text.encode(), Dialect(quote=quote, escape=escape)
+    found, ends = cut_csv(dialect)(data, final), [0]
+    while ends[-1] < len(data):
+        rest = data[ends[-1] :]
+        record = blocks_module._record(dialect).match(rest)
+        open_ended = record and record.end() == len(rest) and not record[0].endswith(b"\n")
+        if record is None or (not final and (open_ended or not record[1])):
+            break
+        ends.append(ends[-1] + record.end())
+    assert found in ends
+    if final:
+        assert found == ends[-1] or b"\n" not in data[found : ends[-1]]
+    assert all(end <= found or data[end - 1 : end] != b"\n" for end in ends)
+
+
 @many
 @given(text=texts, size=st.integers(1, 30), target=st.integers(1, 60))
 def test_ranges_of_csv_are_disjoint_and_exhaustive(

@@ -3,8 +3,9 @@
 Where a record of CSV ends depends on quotes: a newline within quotes is data. A quote opens a field
 only at its beginning; anywhere else in an unquoted field it is an ordinary character, as in Arrow's
 parser. As long as every quote that would open a field follows a delimiter, a line end or another
-quote, counting quotes shows what is inside: numpy does that. Any other block is cut with a regular
-expression for a record, which is exact and slower.
+quote, counting quotes shows what is inside: numpy does that, after it has left out characters that
+an escape precedes. Any other block is cut with a regular expression for a record, which is exact
+and slower.
 """
 
 from __future__ import annotations
@@ -209,16 +210,18 @@ def cut_lines(data: bytes, final: bool) -> int:
 @lru_cache
 def cut_csv(dialect: Dialect) -> Cut:
     """Return the `Cut` of a dialect of CSV."""
-    quote = dialect.quote.encode()
+    quote, escape = dialect.quote.encode(), (dialect.escape or "").encode()
     before = np.zeros(256, np.bool_)
     before[list(b"\r\n" + quote + dialect.delimiter.encode())] = True
 
     def cut(data: bytes, final: bool) -> int:
-        if dialect.escape is None and b"\n" in data:
-            if not quote or quote not in data:
+        escapes = bool(escape) and escape in data
+        if b"\n" in data:
+            if not escapes and (not quote or quote not in data):
                 return len(data) if final else data.rfind(b"\n") + 1
             if not _may_have_comments(data, dialect):
-                end = _cut_by_parity(data, quote, before, final=final)
+                escaped = _escaped(data, escape) if escapes else _NOWHERE
+                end = _cut_by_parity(data, quote, before, escaped, final=final)
                 if end is not None:
                     return end
         return _cut_by_record(data, dialect, final=final)
@@ -226,33 +229,57 @@ def cut_csv(dialect: Dialect) -> Cut:
     return cut
 
 
+_NOWHERE = np.zeros(0, np.intp)
+
+
+def _escaped(data: bytes, escape: bytes) -> npt.NDArray[np.intp]:
+    """Return where characters are that an escape precedes, in order. An escape may be one."""
+    places = np.flatnonzero(np.frombuffer(data, np.uint8) == escape[0])
+    numbers = np.arange(len(places))
+    begins = np.flatnonzero(np.diff(places, prepend=-2) > 1)
+    run = np.repeat(begins, np.diff(begins, append=len(places)))
+    found: npt.NDArray[np.intp] = places[(numbers - run) % 2 == 0] + 1
+    return found
+
+
 def _cut_by_parity(
-    data: bytes, quote: bytes, before: npt.NDArray[np.bool_], *, final: bool
+    data: bytes,
+    quote: bytes,
+    before: npt.NDArray[np.bool_],
+    escaped: npt.NDArray[np.intp],
+    *,
+    final: bool,
 ) -> int | None:
     """Return the end of the last whole record, or None if quotes are in unexpected places.
 
     Args:
         data: Begins with a record.
-        quote: The quote.
+        quote: The quote; empty if there is none.
         before: For each byte, whether a quote after it opens a field.
+        escaped: Where characters are that stand for themselves.
         final: Whether no more bytes follow.
     """
+    if len(escaped) and escaped[-1] == len(data):
+        return None
     view = np.frombuffer(data, np.uint8)
-    quotes = np.flatnonzero(view == quote[0])
+    quotes = np.flatnonzero(view == quote[0]) if quote else _NOWHERE
+    if len(escaped):
+        quotes = np.setdiff1d(quotes, escaped, assume_unique=True)
     opening = quotes[0::2]
     if opening.size and opening[0] == 0:
         opening = opening[1:]
-    if not before[view[opening - 1]].all():
+    if not before[view[opening - 1]].all() or np.isin(opening - 1, escaped).any():
         return None
     if final and len(quotes) % 2 == 0:
         return len(data)
     # At the end too: if the last quote stays open, the records before it are whole.
+    plain = frozenset(escaped.tolist())
     end = data.rfind(b"\n")
     while end >= 0:
         inside = int(np.searchsorted(quotes, end))
-        if inside % 2 == 0:
+        if inside % 2 == 0 and end not in plain:
             return end + 1
-        end = data.rfind(b"\n", 0, int(quotes[inside - 1]))
+        end = data.rfind(b"\n", 0, int(quotes[inside - 1]) if inside % 2 else end)
     return 0
 
 

@@ -171,7 +171,8 @@ def parse_options(dialect: Dialect, data: bytes) -> arrow_csv.ParseOptions:
     ``newlines_in_values`` makes Arrow look for the end of the last record before it parses, which
     takes a quarter of its time. A line end at the end of the data is that end.
     """
-    ends = data.endswith(b"\n") and not dialect.escape
+    escapes = dialect.escape is not None and dialect.escape.encode() in data
+    ends = data.endswith(b"\n") and not escapes
     return arrow_csv.ParseOptions(
         delimiter=dialect.delimiter,
         quote_char=dialect.quote or False,
