@@ -42,7 +42,7 @@ def value_sizes(values: pa.Array) -> Sizes:
 def fixed_bytes(data_type: pa.DataType) -> int:
     """Return the bytes of a value of a type, whatever it is; 8 if that depends on the value."""
     try:
-        return (data_type.bit_width + 7) // 8
+        return (int(data_type.bit_width) + 7) // 8
     except ValueError:
         return 8
 
