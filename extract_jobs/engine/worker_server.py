@@ -174,6 +174,7 @@ class _Worker(logging.Handler):
             logging.getLogger().setLevel(level)
             if sent is not None:
                 task = _loaded(sent)
+                self._shown = 0.0  # the first rows of a task are passed on at once
             if isinstance(task, SplitFailure):
                 self._send("outcome", task)
                 continue
