@@ -40,7 +40,7 @@ from extract_jobs.commit.log import CommitLog, Replaces, next_commit
 from extract_jobs.commit.merge_keys import Digests, MergeKey
 from extract_jobs.commit.reconcile import reconcile, refuse_emptying, refuse_fewer
 from extract_jobs.commit.record import Base, Commit
-from extract_jobs.connections.secrets import secret_text
+from extract_jobs.connections.secrets import secret_at
 from extract_jobs.engine.placement import Placement, place_splits
 from extract_jobs.engine.run_splits import (
     SplitResult,
@@ -271,6 +271,17 @@ class Attempt:
         """Keep what was read for the next run, if no crash of the source can undo it."""
         if reuse is None:
             return
+        self.warn_of_small_files(results)
+        if reuse.pages.is_durable():
+            self.log.reads.write(commit, reuse.reads(results))
+        else:
+            logger.warning(
+                "%s: the server has not flushed its WAL, so the next run reads everything",
+                self.spec.extract_table,
+            )
+
+    def warn_of_small_files(self, results: Sequence[SplitResult]) -> None:
+        """Warn if ranges have left many small files in the target's partitions."""
         files = [file for result in results for file in result.files]
         size = sum(file.staged.size for file in files)
         if len(files) > _MANY_FILES * len(results) and size < _SMALL_FILE * len(files):
@@ -279,13 +290,6 @@ class Attempt:
                 "its own in every partition; a larger split.target_bytes makes fewer",
                 self.spec.extract_table, len(files), size // len(files) // 1000,
             )  # fmt: skip
-        if reuse.pages.is_durable():
-            self.log.reads.write(commit, reuse.reads(results))
-        else:
-            logger.warning(
-                "%s: the server has not flushed its WAL, so the next run reads everything",
-                self.spec.extract_table,
-            )
 
     def reconcile(
         self,
@@ -576,12 +580,7 @@ def mask_key(spec: ExtractSpec) -> MaskKey | None:
     place = spec.columns.mask_key
     if place is None or "hash" not in spec.columns.mask.values():
         return None
-    text = secret_text(
-        secret_id=place.secret_id,
-        ssm_parameter=place.ssm_parameter,
-        env=place.env,
-        key="columns.mask_key",
-    )
+    text = secret_at(place, "columns.mask_key")
     name = place.secret_id or place.ssm_parameter or place.env
     return MaskKey.of(text, f"columns.mask_key {name}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
@@ -181,12 +181,10 @@ def _same_partitions(
             counts[key] += some.num_rows
             if key in stored and not stored[key].begin_with(some):
                 return None
-    expected = {key: sum(file.rows for file in some) for key, some in by_partition.items()}
-    return counts.total() if _filled(counts) == _filled(expected) else None
-
-
-def _filled(counts: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
-    return {key: count for key, count in counts.items() if count}
+    expected = Counter({
+        key: sum(file.rows for file in some) for key, some in by_partition.items()
+    })  # fmt: skip
+    return counts.total() if counts == expected else None
 
 
 class _StoredRows:

@@ -131,13 +131,14 @@ _SECRETS = {"secret": "secret_id", "ssm": "ssm_parameter", "env": "url_env"}
 
 def _engine(text: str, place: str) -> str:
     """Return the type of source that a URL or a secret is of; the text is in no message."""
-    word = text.strip().removeprefix("jdbc:").partition(":")[0].lower()
-    if text.lstrip().startswith("{"):
+    text = text.strip()
+    is_jdbc = text.startswith("jdbc:")
+    word = text.removeprefix("jdbc:").partition(":")[0].lower()
+    if text.startswith("{"):
         try:
             word = str(json.loads(text).get("engine") or "postgres")
         except (ValueError, AttributeError):
             word = ""
-    is_jdbc = text.lstrip().startswith("jdbc:")
     for name, kind in ENGINES.items():
         known = word in kind.schemes or any(word.startswith(w) for w in kind.secret_words)
         if known and (kind.takes_jdbc or not is_jdbc):

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
+from extract_jobs.spec.parts import SecretSpec
 
 _PASSING = {
     "InternalServiceError", "InternalServerError", "InternalFailure", "InternalError",
@@ -22,6 +23,13 @@ _ABSENT = {
     "ResourceNotFoundException", "ParameterNotFound", "ParameterVersionNotFound",
     "ClusterNotFound",
 }  # fmt: skip
+
+
+def secret_at(place: SecretSpec, key: str) -> str:
+    """Return the text of the secret at a place; arguments and errors as `secret_text`."""
+    return secret_text(
+        secret_id=place.secret_id, ssm_parameter=place.ssm_parameter, env=place.env, key=key
+    )
 
 
 def secret_text(

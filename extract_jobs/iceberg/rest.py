@@ -26,9 +26,9 @@ from pyiceberg.exceptions import (
     UnauthorizedError,
 )
 
-from extract_jobs.connections.secrets import secret_text
+from extract_jobs.connections.secrets import secret_at
 from extract_jobs.errors import ConfigError, WriteFailed
-from extract_jobs.spec.parts import CatalogSpec, SecretSpec
+from extract_jobs.spec.parts import CatalogSpec
 
 _TIMEOUT = (5, 60)
 """Seconds to connect, and to wait for the next bytes of an answer."""
@@ -66,9 +66,9 @@ def connect(name: str, spec: CatalogSpec, properties: dict[str, Any]) -> RestCat
     assert spec.url is not None
     given = {"uri": spec.url, "warehouse": spec.warehouse, "scope": spec.scope}
     if spec.token:
-        given["token"] = _secret(spec.token, "token")
+        given["token"] = secret_at(spec.token, "target.catalog.token")
     if spec.credential:
-        given["credential"] = _secret(spec.credential, "credential")
+        given["credential"] = secret_at(spec.credential, "target.catalog.credential")
         given["oauth2-server-uri"] = spec.oauth_url or f"{spec.url.rstrip('/')}/v1/oauth/tokens"
     if spec.sign:
         from extract_jobs.storage.aws_session import new_session
@@ -81,15 +81,6 @@ def connect(name: str, spec: CatalogSpec, properties: dict[str, Any]) -> RestCat
         }
     known = {key: value for key, value in given.items() if value is not None}
     return _BoundedCatalog(name, **known, **properties)
-
-
-def _secret(place: SecretSpec, key: str) -> str:
-    return secret_text(
-        secret_id=place.secret_id,
-        ssm_parameter=place.ssm_parameter,
-        env=place.env,
-        key=f"target.catalog.{key}",
-    )
 
 
 @contextmanager

@@ -507,19 +507,24 @@ class IcebergTable:
         Killed afterwards, it is a table of this log that has no commit yet.
         """
         from pyiceberg.exceptions import TableAlreadyExistsError
+
+        with catalog_errors(self.catalog, "creating"), suppress(TableAlreadyExistsError):
+            catalog.create_table(**self._new_table(commit))
+
+    def _new_table(self, commit: TableCommit) -> dict[str, Any]:
+        """Return what pyiceberg creates a table with, as arguments."""
         from pyiceberg.schema import Schema
 
         from extract_jobs.iceberg.data_files import location
         from extract_jobs.iceberg.partitions import FIRST_FIELD_ID, spec_of
 
-        with catalog_errors(self.catalog, "creating"), suppress(TableAlreadyExistsError):
-            catalog.create_table(
-                (self.catalog.database, self.catalog.table),
-                Schema.model_validate(commit.layout.schema),
-                location=location(self.target_uri),
-                partition_spec=spec_of(commit.layout, (), FIRST_FIELD_ID - 1),
-                properties=self._properties(),
-            )
+        return {
+            "identifier": (self.catalog.database, self.catalog.table),
+            "schema": Schema.model_validate(commit.layout.schema),
+            "location": location(self.target_uri),
+            "partition_spec": spec_of(commit.layout, (), FIRST_FIELD_ID - 1),
+            "properties": self._properties(),
+        }
 
     def _check_clock(self, table: Table) -> None:
         """Refuse to make a snapshot that is older than the one before it.
@@ -539,24 +544,15 @@ class IcebergTable:
         from pyiceberg.schema import Schema
         from pyiceberg.table import Transaction
 
-        from extract_jobs.iceberg.data_files import location
-        from extract_jobs.iceberg.partitions import FIRST_FIELD_ID, spec_of
         from extract_jobs.iceberg.schema import same_columns
 
-        schema = Schema.model_validate(commit.layout.schema)
         if table is None:
-            made = catalog.create_table_transaction(
-                (self.catalog.database, self.catalog.table),
-                schema,
-                location=location(self.target_uri),
-                partition_spec=spec_of(commit.layout, (), FIRST_FIELD_ID - 1),
-                properties=self._properties(),
-            )
-            return (
-                made
-                if same_columns(made.table_metadata.schema(), schema)
-                else _with_ids(made, schema, spec_of(commit.layout, (), FIRST_FIELD_ID - 1))
-            )
+            new = self._new_table(commit)
+            made = catalog.create_table_transaction(**new)
+            if same_columns(made.table_metadata.schema(), new["schema"]):
+                return made
+            return _with_ids(made, new["schema"], new["partition_spec"])
+        schema = Schema.model_validate(commit.layout.schema)
         transaction = Transaction(_without_history(table))
         transaction._stage(*_alterations(table, commit, schema))  # noqa: SLF001
         return transaction

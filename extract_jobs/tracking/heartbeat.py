@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Any, Self
 
 from extract_jobs.errors import ExtractError
@@ -70,12 +69,7 @@ class Heartbeat(Progress):
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop writing; waits at most a second for a write that is under way."""
         self._ended.set()
         self._thread.join(_STOP_SECONDS)

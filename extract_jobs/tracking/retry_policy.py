@@ -138,8 +138,9 @@ def _succeeded(item: Item, report: Report) -> Decision:
         return Decision("succeeded", **figures, catalog_error="")
     error = report.catalog_error or "the worker gave no reason"
     decision = Decision("succeeded", **figures, catalog_error=error)
-    return _with_catalog(item, decision, catalog_failure(report)) \
-        if report.catalog_retryable else decision  # fmt: skip
+    if not report.catalog_retryable:
+        return decision
+    return _with_catalog(item, decision, catalog_failure(report))
 
 
 def _published(item: Item, commit: Commit) -> Decision:
