@@ -42,6 +42,7 @@ def run_on_process(
 ) -> Results | SplitFailure:
     """Run some splits on a worker process; a lost worker costs one try.
 
+    The second try has a new process: what killed one worker may be about to kill idle ones too.
     `run_splits.abort_leftover_uploads` drops at the end what a lost worker had staged.
 
     Raises:
@@ -49,7 +50,7 @@ def run_on_process(
         WorkerOutOfMemory: A worker was killed because the machine ran out of memory.
     """
     for last in (False, True):
-        worker = workers.take(owner, stop)
+        worker = workers.take(owner, stop, new=last)
         try:
             outcome = worker.run(task, unit, progress)
         except Disconnected:

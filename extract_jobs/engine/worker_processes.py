@@ -164,12 +164,15 @@ class WorkerProcesses:
         with self._lock:
             self._start()
 
-    def take(self, owner: object = None, stop: threading.Event | None = None) -> Worker:
+    def take(
+        self, owner: object = None, stop: threading.Event | None = None, *, new: bool = False
+    ) -> Worker:
         """Return an idle worker or a new one; wait if the maximum is busy.
 
         Args:
             owner: Who uses it until it is given back; see `interrupt`.
             stop: Ends the wait when it is set.
+            new: Start one even if one is idle.
 
         Raises:
             Interrupted: The wait was ended.
@@ -180,7 +183,7 @@ class WorkerProcesses:
                 if self._closed or (stop is not None and stop.is_set()):
                     raise Interrupted("the extract was stopped before a worker process was free")
                 self._freed.wait(_LOOK_SECONDS)
-            worker = self._living_idle()
+            worker = None if new else self._living_idle()
             if worker is not None:
                 worker.owner = owner
                 return worker

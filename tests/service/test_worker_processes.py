@@ -170,6 +170,23 @@ def test_a_worker_killed_while_it_was_idle_costs_no_try(
     assert len(run(tmp_path, workers)) == 3
 
 
+def test_the_second_try_uses_no_worker_that_the_same_cause_may_be_killing(
+    workers: WorkerProcesses, tmp_path: Path
+) -> None:
+    """What kills workers kills several, one after the other: an idle one looks well until then."""
+    first, other = workers.take(), workers.take(new=True)
+    workers.give_back(other)
+    workers.give_back(first)
+    doomed = psutil.Process(other.pid)
+    doomed.suspend()
+    killer = threading.Timer(1, doomed.kill)
+    killer.start()
+    try:
+        assert [r.rows for r in run(tmp_path, workers, "kill", splits=1, at=0)] == [300]
+    finally:
+        killer.join()
+
+
 def test_an_allocation_that_the_system_refuses_is_an_error_of_memory(tmp_path: Path) -> None:
     with pytest.raises(WorkerOutOfMemory, match="0 to 1: a Python worker ran out of memory"):
         run(tmp_path, None, "exhaust")
