@@ -30,6 +30,8 @@ class Column:
         rule: One sentence for the report: why this type arrives this way.
         expression: SQL of the source's dialect that reads it, identifiers quoted.
         watermark: Its kind as a watermark; None where its type does not order rows.
+        nulls_odd_values: Whether values without a faithful form become NULL, as ``lossy_types``
+            allows.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Column:
     rule: str
     expression: str
     watermark: WatermarkType | None = None
+    nulls_odd_values: bool = False
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,9 @@ def _init_command(commands: Any) -> None:
         "database, or jdbc:…, with --driver",
     )
     init.add_argument(
-        "--update", action="store_true", help="add tables that are new to a config that exists"
+        "--update",
+        action="store_true",
+        help="add tables that a config lacks; a line `# NAME:` among its tables keeps one out",
     )
     init.add_argument("--password-env", metavar="VAR", help="variable with the URL's password")
     init.add_argument("--user", metavar="NAME", help="who connects, where the URL does not say")
@@ -184,7 +186,7 @@ def _init_command(commands: Any) -> None:
         "--select", action="append", default=[], metavar="GLOB", help="only such tables"
     )
     init.add_argument(
-        "--exclude", action="append", default=[], metavar="GLOB", help="no such tables"
+        "--exclude", action="append", default=[], metavar="GLOB", help="leave such tables out"
     )
     init.add_argument(
         "--target", metavar="BASE", help="folder or s3:// URI that files go below; default: lake"

@@ -24,9 +24,9 @@ from extract_jobs.cli.suggest import Suggestion, own_values, plain_or_quoted, su
 from extract_jobs.config import SourceConfig, load_config, specs_for, with_table
 from extract_jobs.config.file import YamlFile, parse_yaml
 from extract_jobs.config.locations import collisions
-from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.errors import ConfigError, ExtractError, printable
 from extract_jobs.reporting.figures import counted
-from extract_jobs.sources import ListingSource, open_source
+from extract_jobs.sources import ListingSource, Source, open_source
 from extract_jobs.sources.files.csv_rows import OtherDelimiter
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.globs import bracket_hint, matches
@@ -34,6 +34,7 @@ from extract_jobs.spec.listed_table import ListedTable
 
 _ANY_TABLE = "any"
 _MOST_REASONS = 3
+_MOST_NAMES = 5
 _IS_VIEW = "a view, which may be slow to read: remove this comment's # to extract it"
 _FILE_ENTRY = 'files: {glob: "**"}'
 
@@ -80,6 +81,8 @@ def update_config(arguments: argparse.Namespace) -> str:
         ConfigError: The config is wrong or cannot be extended, or the source cannot be listed.
         SourceUnavailable: The source cannot be reached.
     """
+    if arguments.source is not None:
+        raise ConfigError("--update lists the source that the config names; leave --from out")
     if "://" in arguments.path:
         raise ConfigError(f"{arguments.path}: --update changes files of this machine only")
     path = Path(arguments.path)
@@ -104,13 +107,16 @@ def update_config(arguments: argparse.Namespace) -> str:
         raise ConfigError(f"{path} was not changed; add these lines to tables by hand:\n{added}")
     encoding = "utf-8-sig" if before.startswith(codecs.BOM_UTF8) else "utf-8"
     _replace(path, before, changed.encode(encoding))
-    return f"{path}: added {_counts(suggestions)}"
+    names = [s.name for s in suggestions if s.problem is None]
+    shown = ", ".join(map(printable, names[:_MOST_NAMES]))
+    shown += ", …" if len(names) > _MOST_NAMES else ""
+    return f"{path}: added {_counts(suggestions)}" + (f": {shown}" if names else "")
 
 
 def _counts(suggestions: Sequence[Suggestion]) -> str:
     left = sum(s.problem is not None for s in suggestions)
     text = counted(len(suggestions) - left, "table")
-    return f"{text}, and {left} as comments with the reason" if left else text
+    return f"{text}, and {left} commented out with the reason for each" if left else text
 
 
 def _replace(path: Path, before: bytes, after: bytes) -> None:
@@ -171,8 +177,7 @@ def _suggestions(
         [spec] = specs_for(config, list(config.tables), run_id_for=lambda _: "none", confirmed=True)
         return spec
 
-    spec = spec_of(head)
-    source = open_source(spec)
+    source = _opened(spec_of(head), arguments)
     if not isinstance(source, ListingSource):
         raise ConfigError(f"{path}: tables of this type of source cannot be listed")
     everything = list(source.tables())
@@ -180,6 +185,8 @@ def _suggestions(
         if (hint := bracket_hint(glob)) and not any(matches(t.name, glob) for t in everything):
             raise ConfigError(f"no table matches {glob}{hint}")
     listed = [table for table in everything if _is_wanted(table.name, arguments)]
+    if known is None and not everything:
+        raise ConfigError("the source has no table that the user may read")
     if known is None and not listed:
         raise ConfigError("no table that the user may read fits --select and --exclude")
     suggestions: list[Suggestion] = []
@@ -203,6 +210,21 @@ def _suggestions(
         Suggestion(s.name, problem=collided[s.name]) if s.name in collided else s
         for s in suggestions
     ]
+
+
+def _opened(spec: ExtractSpec, arguments: argparse.Namespace) -> Source:
+    """Open the source; a person who has no config yet names the driver on the command line.
+
+    Raises:
+        ExtractError: As `open_source`.
+    """
+    try:
+        return open_source(spec)
+    except ConfigError as error:
+        if arguments.update:
+            raise
+        text = re.sub(r"\bin connection\.(jars|packages)\b", "in --driver", str(error))
+        raise ConfigError(text) from error
 
 
 def _suggested(

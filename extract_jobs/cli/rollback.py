@@ -25,12 +25,13 @@ def command(arguments: argparse.Namespace) -> int:
     run_id = run_id_of_rollback(arguments.to)
     done = roll_back(log, arguments.to, run_id=run_id, keep=spec.keep_retired is not None)
     rows, size = sum(f.rows for f in done.files), sum(f.staged.size for f in done.files)
-    kept = "kept" if done.keeps_retired or log.table is not None else "deleted"
+    is_kept = done.keeps_retired or log.table is not None
+    kept = "kept" if is_kept else "deleted (keep_retired keeps them)"
     print(
         printable(
             f"{spec.extract_table}: commit {done.seq} holds what commit {arguments.to} held: "
             f"{counted(len(done.files), 'file')}, {counted(rows, 'row')}, {size_text(size)}; "
-            f"{counted(len(done.retire), 'file')} replaced and {kept}"
+            f"{counted(len(done.retire), 'file')} of commit {done.parent} {kept}"
         ),
         flush=True,
     )

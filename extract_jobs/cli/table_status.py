@@ -11,7 +11,7 @@ from typing import Literal
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.record_check import number_in
-from extract_jobs.commit.rollback import is_rollback
+from extract_jobs.commit.rollback import is_rollback, rolled_back_to
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.errors import ConfigError
 from extract_jobs.reporting.figures import counted, rough_age, size_text
@@ -86,6 +86,8 @@ def table_status(
     if tried.state is None and newest is not None and outcome is None:
         state = "running"
         reason = "a commit has no outcome yet: a run is publishing it, or died"
+    if state == "ok" and last is not None and is_rollback(last):
+        reason = f"rolled back: as commit {rolled_back_to(last)} left it"
     mark = WatermarkValue.from_json(last.watermark) if last else None
     return TableStatus(
         spec.extract_table,

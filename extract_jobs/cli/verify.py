@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
 
 from extract_jobs.cli.each_table import each_table, error_of_all
 from extract_jobs.cli.selection import selected_specs
+from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
+from extract_jobs.commit.rollback import commits_to_return_to
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.commit.verification import Verification, verify_files
 from extract_jobs.engine.pandas_free import skip_pandas
@@ -18,11 +19,12 @@ from extract_jobs.planning.plan import check_identity, read_request
 from extract_jobs.reporting.figures import counted, size_text
 from extract_jobs.sources import known_at, open_source
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.storage import ObjectInfo
 from extract_jobs.transform.columns import choose_columns
 from extract_jobs.watermark import Interval, WatermarkValue
 
 _AT_ONCE = 4
+_MOST_COMMITS = 10
+"""Maximum commits named to roll back to."""
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -35,11 +37,11 @@ def command(arguments: argparse.Namespace) -> int:
     skip_pandas()
     specs = selected_specs(arguments)
 
-    def ask(spec: ExtractSpec) -> tuple[Verification, _Recount | None, _Kept]:
+    def ask(spec: ExtractSpec) -> tuple[Verification, _Recount | None, str]:
         log = commit_log(spec)
         found = verify_files(log, spec.target.uri, pages=arguments.deep)
         recount = _recount(spec, found) if arguments.deep and found.commit else None
-        return found, recount, log.kept.by_commit()
+        return found, recount, _kept_text(log, found.commit)
 
     failures: list[ExtractError] = []
     for spec, answer in each_table(specs, ask, at_once=1 if arguments.deep else _AT_ONCE):
@@ -56,9 +58,6 @@ def command(arguments: argparse.Namespace) -> int:
     if failures:
         raise error_of_all(failures, len(specs))
     return EXIT_DONE
-
-
-_Kept = Mapping[int, Sequence[ObjectInfo]]
 
 
 class _Recount:
@@ -118,7 +117,7 @@ def _pieces(spec: ExtractSpec, last: Commit) -> list[Interval | None]:
 
 
 def _lines(
-    spec: ExtractSpec, found: Verification, recount: _Recount | None, kept: _Kept
+    spec: ExtractSpec, found: Verification, recount: _Recount | None, kept: str
 ) -> list[str]:
     table = printable(spec.extract_table)
     if found.commit is None:
@@ -139,8 +138,16 @@ def _lines(
             "the next run or `extract-jobs recover` finishes it"
         )
     if kept:
-        files = [one for of_commit in kept.values() for one in of_commit]
-        commits = ", ".join(map(str, kept))
-        size = size_text(sum(one.size for one in files))
-        lines.append(f"  {counted(len(files), 'retired file')} kept, {size}, of commit {commits}")
+        lines.append(f"  {kept}")
     return lines + ([f"  {recount.text}"] if recount else [])
+
+
+def _kept_text(log: CommitLog, last: Commit | None) -> str:
+    """Return how many retired files are kept and what for; empty if none is."""
+    files = [one for of_commit in log.kept.by_commit().values() for one in of_commit]
+    if not files:
+        return ""
+    size = size_text(sum(one.size for one in files))
+    text = f"{counted(len(files), 'retired file')} kept, {size}"
+    commits = commits_to_return_to(log, last, _MOST_COMMITS) if last else []
+    return f"{text}: rollback --to {' or '.join(map(str, commits))}" if commits else text

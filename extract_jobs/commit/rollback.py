@@ -34,6 +34,11 @@ def is_rollback(commit: Commit) -> bool:
     return commit.run_id.startswith(_RUN_ID)
 
 
+def rolled_back_to(commit: Commit) -> str:
+    """Return the number of the commit that a rollback returned to."""
+    return commit.run_id.removeprefix(_RUN_ID).partition("-")[0]
+
+
 def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
     """Publish a commit whose files, columns and watermark are those of an earlier commit.
 
@@ -66,6 +71,34 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
             f"{error}. Before that, commit {base.finished.seq} of run {base.finished.run_id}, "
             f"which had no outcome, was {outcome}"
         ) from error
+
+
+def commits_to_return_to(log: CommitLog, last: Commit, most: int) -> list[int]:
+    """Return earlier commits all of whose files are live or kept, newest first. Read-only.
+
+    Args:
+        log: The table's.
+        last: The last published commit.
+        most: Maximum commits to look at.
+
+    Raises:
+        ConfigError: A record is damaged, or access was denied.
+        WriteFailed: Storage failed.
+    """
+    kept = log.kept.by_commit()
+    there = {_name(one.uri) for files in kept.values() for one in files}
+    there |= {_name(file.staged.uri) for file in log.live_files(last)}
+    found = []
+    for seq in sorted(kept, reverse=True)[:most]:
+        replaced_by = log.read(seq)
+        before = log.read(replaced_by.parent) if replaced_by and replaced_by.parent else None
+        if (
+            before
+            and before.seq != last.seq
+            and {_name(file.staged.uri) for file in log.live_files(before)} <= there
+        ):
+            found.append(before.seq)
+    return found
 
 
 def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: bool) -> Commit:
@@ -192,7 +225,7 @@ def _staged(
         for file in files
         if file.staged.uri in now
         or log.table is not None
-        or (name := file.staged.uri.rpartition("/")[2]) in kept
+        or (name := _name(file.staged.uri)) in kept
     }
     missing = [file for file in files if file.staged.uri not in sources]
     if missing:
@@ -240,6 +273,10 @@ def _copy(
         except BaseException:
             writer.abort()
             raise
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2]
 
 
 def _abort(log: CommitLog, staged: Sequence[WrittenFile], root: str) -> None:

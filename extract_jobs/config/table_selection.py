@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -11,6 +12,7 @@ from extract_jobs.config.source_config import SourceConfig
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.globs import bracket_hint, is_glob, matches
 
+_QUOTED = re.compile(r'"((?:[^"]|"")+)"')
 TAG = "tag:"
 """Begins what selects the tables that have a tag."""
 
@@ -67,7 +69,16 @@ def _matched(config: SourceConfig, entry: str) -> set[str]:
     """Return the tables that a tag or a glob selects."""
     if entry.startswith(TAG):
         return set(with_tags(config, [entry.removeprefix(TAG)]))
-    return {name for name in config.tables if matches(name, entry)}
+    return {
+        name
+        for name, table in config.tables.items()
+        if matches(name, entry) or matches(_plain(name, is_query=bool(table.config.query)), entry)
+    }
+
+
+def _plain(name: str, *, is_query: bool) -> str:
+    """Return an entry's name without the quotes of its parts, as patterns compare it."""
+    return name if is_query else _QUOTED.sub(lambda part: part[1].replace('""', '"'), name)
 
 
 def with_tags(config: SourceConfig, tags: Sequence[str]) -> list[str]:

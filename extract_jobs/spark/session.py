@@ -94,7 +94,6 @@ def spark_context(
     connections: int,
     *,
     jars: Sequence[str] = (),
-    packages: Sequence[str] = (),
 ) -> SparkContext:
     """Return the caller's, the active or a new Spark context.
 
@@ -103,8 +102,7 @@ def spark_context(
     Args:
         spark: The caller's session; None for the active one.
         connections: Maximum splits read at a time: the cores of a new one.
-        jars: Files, and
-        packages: Maven coordinates, which a new one starts with. A running one is not changed.
+        jars: Files that a new one starts with. A running one is not changed.
 
     Raises:
             ConfigError: Spark is not installed, or the session was stopped.
@@ -147,16 +145,15 @@ def spark_context(
         }
         for key, value in local.items():
             conf.setIfMissing(key, value)
-    for key, given in (("spark.jars", jars), ("spark.jars.packages", packages)):
-        if given:
-            conf.set(key, ",".join(filter(None, [conf.get(key, ""), *given])))
+    if jars:
+        conf.set("spark.jars", ",".join(filter(None, [conf.get("spark.jars", ""), *jars])))
     conf.setIfMissing("spark.speculation", "false")
     conf.setIfMissing("spark.ui.showConsoleProgress", "false")
     with _signals_deferred():
         try:
             return SparkContext.getOrCreate(conf)
         except Exception as error:
-            raise _start_error(error, packages) from error
+            raise _start_error(error) from error
 
 
 def running_context(spark: SparkSession | None) -> SparkContext | None:
@@ -173,7 +170,7 @@ def _refuse_stopped(context: SparkContext) -> None:
     check_driver(context)
 
 
-def _start_error(error: Exception, packages: Sequence[str]) -> Exception:
+def _start_error(error: Exception) -> Exception:
     """Return why Spark could not be started; our own defects pass through."""
     if not _is_sparks(error):
         return error
@@ -181,10 +178,10 @@ def _start_error(error: Exception, packages: Sequence[str]) -> Exception:
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return WorkerOutOfMemory("the worker has no memory left to start Java")
     if "JAVA_GATEWAY_EXITED" in text:
-        message = "Java ended before Spark was up; the log has its last messages"
-        if packages:
-            return Interrupted(f"{message}. It had to download {', '.join(packages)} first")
-        return WorkerOutOfMemory(f"{message}. Too little memory on the worker can cause that")
+        return WorkerOutOfMemory(
+            "Java ended before Spark was up; the log has its last messages. Too little memory on "
+            "the worker can cause that"
+        )
     if "OutOfMemory" in text or "System memory" in text:
         return WorkerOutOfMemory("Java has too little memory for Spark")
     # A Java error's text may quote settings; its class shows what kind of error it is.

@@ -28,6 +28,8 @@ def arrival(column: Column, spec: ExtractSpec) -> tuple[str, str]:
         one sentence.
     """
     fidelity, rule = _cast(column, spec)
+    if column.nulls_odd_values and fidelity == "lossless":
+        fidelity = "by_permission"
     if mask := spec.columns.mask.get(column.name):
         return "masked", f"{rule}, masked: {mask}"
     if inner := inner_masks(column, spec):

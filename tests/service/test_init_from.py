@@ -115,7 +115,7 @@ def test_update_adds_what_is_new_and_changes_no_other_byte(
         "create schema s", "create table s.b (id int)", "create table secret (id int)"
     )
     code, said, _ = cli("init", "shop.yml", "--update", "--exclude", "*.secret*")
-    assert (code, said) == (0, "shop.yml: added 1 table\n")
+    assert (code, said) == (0, "shop.yml: added 1 table: s.b\n")
     assert tables() == ["public.a", "s.b"]
     after = written()
     added = [line for line in after.splitlines() if line not in before.splitlines()]
@@ -162,7 +162,9 @@ def test_update_adds_other_tables_beside_one_that_would_share_a_target(
     pg_database.execute('create table "Orders" (id int)', "create table payments (id int)")
     code, said, err = cli("init", "shop.yml", "--update")
     assert code == 0, err
-    assert said == "shop.yml: added 1 table, and 1 as comments with the reason\n"
+    assert said == (
+        "shop.yml: added 1 table, and 1 commented out with the reason for each: public.payments\n"
+    )
     assert tables() == ["public.orders", "public.payments"]
     assert "# public.Orders:  # has the same" in written()
 
@@ -449,7 +451,7 @@ def test_every_file_of_a_folder_is_a_table_or_named_with_the_reason(
     (drop / "shop.db").write_text("a")
     code, out, err = cli("init", "drop.yml", "--from", "in")
     assert code == 0, err
-    assert "4 tables, and 3 as comments with the reason" in out
+    assert "4 tables, and 3 commented out with the reason for each" in out
     text = Path("drop.yml").read_text()
     assert r'files: {glob: "t.tsv", format: csv, delimiter: "\t"}' in text
     assert 'files: {glob: "array.json", format: json}' in text

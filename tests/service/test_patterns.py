@@ -180,6 +180,8 @@ def test_a_table_whose_name_looks_like_a_pattern_can_be_named(cli: Cli) -> None:
     text = Path("new.yml").read_text()
     assert '"\\"a*b\\"":' in text
     assert cli("run", "new.yml", '"a*b"')[0] == 0
+    planned = cli("plan", "new.yml", "a*b")[1]
+    assert ('"a*b"' in planned, "axb" in planned) == (True, True), "a pattern sees no quotes"
     config('  "a*b": {}\n')  # exactly a table's name, as configs had it before there were patterns
     code, out, _ = cli("plan", "shop.yml")
     assert (code, out.startswith("table:       shop/a*b (table")) == (0, True)
@@ -188,7 +190,7 @@ def test_a_table_whose_name_looks_like_a_pattern_can_be_named(cli: Cli) -> None:
 def test_init_update_leaves_what_a_pattern_covers(cli: Cli) -> None:
     config('  "o*": {exclude: ["*_old"]}\n  customers: {}\n')
     shop("create table orders_old (id int)")
-    assert cli("init", "shop.yml", "--update")[1] == "shop.yml: added 1 table\n"
+    assert cli("init", "shop.yml", "--update")[1] == "shop.yml: added 1 table: load_tmp\n"
     assert "load_tmp" in Path("shop.yml").read_text()
 
 

@@ -59,12 +59,12 @@ def test_a_table_goes_back_and_forth(cli: Cli) -> None:
     assert cli("run", "shop.yml")[0] == 0
     assert (rows("orders"), rows("days")) == ([(9,)], [(3,)])
     out = cli("verify", "shop.yml", "orders")[1]
-    assert re.search(r"as committed\n  1 retired file kept, [\d.]+ kB, of commit 2", out), out
+    assert re.search(r"as committed\n  1 retired file kept, [\d.]+ kB: rollback --to 1\n", out)
     code, out, err = cli("rollback", "shop.yml", "orders", "--to", "1")
     assert (code, out.split(": ", 1)[0]) == (0, "orders"), err
     assert re.fullmatch(
-        r"orders: commit 3 holds what commit 1 held: 1 file, 2 rows, [\d.]+ kB; 1 file replaced "
-        r"and kept\n", out,
+        r"orders: commit 3 holds what commit 1 held: 1 file, 2 rows, [\d.]+ kB; 1 file of "
+        r"commit 2 kept\n", out,
     ), out  # fmt: skip
     assert rows("orders") == [(1,), (2,)]
     assert cli("rollback", "shop.yml", "days", "--to", "1")[0] == 0
@@ -80,7 +80,11 @@ def test_a_table_goes_back_and_forth(cli: Cli) -> None:
     assert json.loads(cli("status", "shop.yml", "orders", "--json")[1]) == before, "nor succeeds"
     assert cli("rollback", "shop.yml", "orders", "--to", "2")[0] == 0
     assert rows("orders") == [(9,)]
+    assert "3 retired files kept" in (out := cli("verify", "shop.yml", "orders")[1])
+    assert out.endswith(": rollback --to 3 or 2 or 1\n"), out
+    assert "  rolled back: as commit 2 left it\n" in cli("status", "shop.yml", "orders")[1]
     assert cli("run", "shop.yml")[0] == 0, "runs go on from there"
+    assert "rolled back" not in cli("status", "shop.yml", "orders")[1]
     assert cli("verify", "shop.yml")[0] == 0
 
 

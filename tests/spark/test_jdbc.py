@@ -465,6 +465,9 @@ def test_a_driver_from_a_folder_and_one_from_nowhere(spark: SparkSession, tmp_pa
         open_source(h2(spark).spec(tmp_path, "t", connection=lacking), spark)
     with pytest.raises(ConfigError, match=r"connection\.driver is needed"):
         open_source(h2(spark).spec(tmp_path, "t", connection={"url": "jdbc:nix://h/d"}), spark)
+    absent = unknown | {"packages": ["no.such:package:1"]}
+    with pytest.raises(SourceUnavailable, match=r"packages: no\.such:package:1 could not be down"):
+        open_source(h2(spark).spec(tmp_path, "t", connection=absent), spark)
     missing = {"url": "jdbc:nix://h/d", "jars": ["/nowhere/x.jar"]}
     with pytest.raises(ConfigError, match=r"connection\.jars: .* is not there"):
         open_source(h2(spark).spec(tmp_path, "t", connection=missing), spark)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,11 @@ from tests.support.specs import make_spec
 
 def column(kind: pa.DataType) -> Column:
     return Column("c", "its type", kind, True, "lossless", "arrives as it is", "c")
+
+
+def test_values_that_become_null_are_a_loss_by_permission() -> None:
+    nulled = replace(column(pa.date32()), nulls_odd_values=True)
+    assert arrival(nulled, make_spec(lossy_types="null"))[0] == "by_permission"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from extract_jobs.connections import DatabaseConnection
-from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.errors import ConfigError, ExtractError, SourceUnavailable
 from extract_jobs.sources.jdbc.drivers import (
     Driver,
     driver_of,
@@ -211,16 +211,17 @@ def open_jvm(spec: ExtractSpec, connection: DatabaseConnection, spark: SparkSess
     """Return a session whose JVM has the driver: the caller's, the active one, or a new one.
 
     The driver is looked for on Spark's class path, then in ``connection.jars``, then among
-    ``connection.packages``, which Spark fetches from Maven. A new session starts with them.
+    ``connection.packages``, which Spark fetches from Maven. A new session starts with the jars.
 
     Raises:
         ConfigError: The driver was not found; the message names the classes and the places
             searched.
+        SourceUnavailable: A package could not be downloaded.
     """
     wanted = spec.connection
     url = url_of(connection)
     jars = jar_files(wanted.jars)
-    spark_context(spark, spec.split.max_connections, jars=jars, packages=wanted.packages)
+    spark_context(spark, spec.split.max_connections, jars=jars)
     session = spark_session(spark)
     driver = driver_of(url)
     classes = (wanted.driver,) if wanted.driver else driver.classes
@@ -249,12 +250,16 @@ def _load(
         try:
             loader.addJar(place)
         except Exception as error:  # noqa: BLE001 - whatever Hadoop or Ivy raised
-            name = type(error).__name__
-            key = "packages" if place.startswith("ivy://") else "jars"
-            # Maven's message is long: it lists every repository.
+            if place.startswith("ivy://"):
+                # Ivy prints every place that it has tried; its error only repeats that.
+                raise SourceUnavailable(
+                    f"connection.packages: {place.removeprefix('ivy://')} could not be downloaded; "
+                    "check the coordinate, and that Maven's repositories can be reached"
+                ) from None
             raise ConfigError(
-                f"connection.{key}: {place.removeprefix('ivy://')} could not be added to the Spark "
-                f"session ({name}); check that it exists and that Spark's driver can reach it"
+                f"connection.jars: {place} could not be added to the Spark session "
+                f"({type(error).__name__}); check that it exists and that Spark's driver can reach "
+                "it"
             ) from None
         found = _loaded(session, classes)
         if found is not None:

@@ -151,24 +151,25 @@ def make_column(found: Typed, dialect: Dialect, *, cast: str | None, lossy: str)
         )
     arrow = _arrow(found)
     as_text = kind in _BY_SERVER and kind not in _TEMPORAL
-    nullable, sentence = described.nullable, rule.reason
+    nulled, sentence = False, rule.reason
     if kind in _TEMPORAL and (cast in ("string", "text") or lossy == "string"):
         arrow, as_text, sentence = pa.string(), True, "Arrives as the database's own text."
     elif kind in _TEMPORAL:
         outcome = "become NULL and are counted" if lossy == "null" else "are refused"
         sentence = f"{sentence.rstrip('.')}; other values {outcome}."
-        nullable = nullable or lossy == "null"
+        nulled = lossy == "null"
     fidelity = "by_permission" if rule.permitted else "as_text" if as_text else "lossless"
     quoted = quote_name(described.name, dialect)
     return Column(
         described.name,
         described.printed,
         arrow,
-        nullable,
+        described.nullable or nulled,
         fidelity,  # type: ignore[arg-type]  # one of the three above
         sentence,
         (template or "{}").replace("{}", quoted),
         found.watermark,
+        nulled,
     )
 
 

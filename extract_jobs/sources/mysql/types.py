@@ -164,9 +164,10 @@ def make_column(
     fidelity: Literal["lossless", "as_text"] = "lossless"
     if pa.types.is_string(arrow) and found.base not in _TEXTS[:-2]:
         fidelity = "as_text"
+    nulled = lossy == "null" and can_fail(arrow)
     return Column(
-        name, found.printed, arrow, nullable or (lossy == "null" and can_fail(arrow)), fidelity,
-        _rule(found, arrow, lossy), expression, watermark,
+        name, found.printed, arrow, nullable or nulled, fidelity, _rule(found, arrow, lossy),
+        expression, watermark, nulled,
     )  # fmt: skip
 
 

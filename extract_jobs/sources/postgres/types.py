@@ -183,7 +183,10 @@ def make_column(
     def column(
         expression: str, fidelity: Fidelity, rule: str, arrow: pa.DataType, *, nulled: bool = False
     ) -> Column:
-        return Column(name, found.printed, arrow, nullable or nulled, fidelity, rule, expression)
+        return Column(
+            name, found.printed, arrow, nullable or nulled, fidelity, rule, expression,
+            nulls_odd_values=nulled,
+        )  # fmt: skip
 
     as_text = printed(quoted, found)
     if rule is MONEY:

@@ -151,7 +151,7 @@ def make_column(
         reason = f"{reason}; such values become NULL and are counted"
     return Column(
         name, declared, arrow, nullable or nulled, fidelity,  # type: ignore[arg-type]
-        reason, expression, _watermark(orders),
+        reason, expression, _watermark(orders), nulled,
     )  # fmt: skip
 
 
