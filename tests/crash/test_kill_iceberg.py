@@ -1,7 +1,9 @@
-"""The publisher of an Iceberg table killed before and after each call of S3, Glue and storage.
+"""The publisher of an Iceberg table killed before and after each call of storage and catalog.
 
-After each kill the next attempt and a recovery leave a table whose snapshots name files that are
-there, once, and no file that no snapshot names. A quick run fails one call of each operation.
+Storage is S3 or a folder; the catalog is Glue's, a SQLite file or a REST server. After each kill
+the next attempt and a recovery leave a table whose snapshots name files that are there, once, and
+no file that no snapshot names. A quick run fails one call of each operation on S3, and a few calls
+of some kinds of run elsewhere; `pytest -rP` shows how many.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
@@ -20,12 +22,16 @@ from infra.local.emulator import Emulator
 from tests.support.crash import ROWS, Driver, Ended, Lake, Story, killable
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.iceberg import glue_catalog
+from tests.support.iceberg_rest import TOKEN, RestServer
 from tests.support.postgres import Server
 from tests.support.sampling import EXHAUSTIVE, sample
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(7200 if EXHAUSTIVE else 1800)]
 
-MODULES = ("pyiceberg.io.pyarrow", "pyiceberg.catalog.sql", "pyiceberg.catalog.glue")
+MODULES = (
+    "pyiceberg.io.pyarrow", "pyiceberg.catalog.sql", "pyiceberg.catalog.glue",
+    "extract_jobs.iceberg.rest",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +48,36 @@ class IcebergStory(Story):
     """One Iceberg table, extracted through the proxy or directly."""
 
     rows: ClassVar = ROWS
+    write_mode: ClassVar = "overwrite"
 
     def __init__(
-        self, driver: Driver, server: Server, lake: Lake, write_mode: str, proxy: FaultProxy | None
-    ) -> None:
-        super().__init__(driver, server, lake, write_mode, proxy)
-        where: dict[str, str] = {"database": lake.uri.rpartition("/")[2], "table": "t"}
-        if not lake.environment:
+        self, driver: Driver, server: Server, lake: Lake, proxy: FaultProxy | None,
+        rest: RestServer | None,
+    ) -> None:  # fmt: skip
+        super().__init__(driver, server, lake, self.write_mode, proxy)
+        self.rest = rest
+        where: dict[str, Any] = {"database": lake.uri.rpartition("/")[2], "table": "t"}
+        if rest:
+            where |= {"type": "rest", "url": rest.url, "token": {"env": "CATALOG_TOKEN"}}
+        elif not lake.environment:
             where |= {"type": "sqlite", "path": f"{lake.uri}/catalog.db"}
         self.where = where
         self.target |= {"format": "iceberg", "catalog": where}
+
+    def environment(self, *, faulty: bool = False) -> dict[str, str]:
+        return super().environment(faulty=faulty) | {"CATALOG_TOKEN": TOKEN}
+
+    def prepare(self) -> None:
+        """Make the commit that the table has before the run that is killed."""
+        assert self.extract("first").exit == 0
 
     def every_state(self) -> list[list[int]]:
         """Return the rows that a reader may see."""
         return [self.rows]
 
     def catalog(self) -> Catalog:
+        if self.rest:
+            return self.rest.catalog
         if not self.lake.environment:
             return SqlCatalog("default", uri=f"sqlite:///{self.where['path']}")
         return glue_catalog(self.lake.environment)
@@ -85,10 +105,35 @@ class IcebergStory(Story):
         assert there == named, context
 
 
-class MergeStory(IcebergStory):
-    """Two runs: the second adds rows, replaces some, and deletes one."""
+class AppendStory(IcebergStory):
+    """The first run of a table."""
 
-    rows: ClassVar = [row for row in ROWS if row != GONE]
+    write_mode: ClassVar = "append"
+
+    def prepare(self) -> None:
+        pass
+
+
+class PartitionsStory(IcebergStory):
+    """Two runs: the second replaces all partitions, and has one row more."""
+
+    write_mode: ClassVar = "overwrite_partitions"
+
+    def every_state(self) -> list[list[int]]:
+        return [ROWS, [row for row in ROWS if row != GONE]]
+
+    def extract(
+        self, run_id: str, attempt: int = 1, *, faulty: bool = False, **more: object
+    ) -> Ended:
+        self.more = {"where": f"id <> {GONE}" if run_id == "first" else None}
+        return super().extract(run_id, attempt, faulty=faulty, **more)
+
+
+class MergeStory(IcebergStory):
+    """Two runs: the second adds rows and replaces some."""
+
+    write_mode: ClassVar = "merge"
+    deletes: ClassVar = "ignore"
 
     def every_state(self) -> list[list[int]]:
         return [self.rows, [row for row in ROWS if row <= 30]]
@@ -98,11 +143,18 @@ class MergeStory(IcebergStory):
     ) -> Ended:
         first = run_id == "first"
         self.more = {
-            "mode": "incremental", "columns": {"key": ["id"]}, "deletes": "detect",
+            "mode": "incremental", "columns": {"key": ["id"]}, "deletes": self.deletes,
             "watermark": {"column": "id", "lag": 5} | ({"upper": 30} if first else {}),
-            "where": None if first else f"id <> {GONE}",
+            "where": f"id <> {GONE}" if self.deletes == "detect" and not first else None,
         }  # fmt: skip
         return super().extract(run_id, attempt, faulty=faulty, **more)
+
+
+class DetectStory(MergeStory):
+    """Two runs: the second adds rows, replaces some, and deletes one."""
+
+    rows: ClassVar = [row for row in ROWS if row != GONE]
+    deletes: ClassVar = "detect"
 
 
 class ExpireStory(IcebergStory):
@@ -137,34 +189,39 @@ class RollbackStory(IcebergStory):
         return super().extract(run_id, attempt, faulty=faulty, back_to=1, **more)
 
 
-KINDS = {"merge": MergeStory, "expire": ExpireStory, "rollback": RollbackStory}
+KINDS: dict[str, type[IcebergStory]] = {
+    "append": AppendStory, "overwrite": IcebergStory, "overwrite_partitions": PartitionsStory,
+    "merge": MergeStory, "detect": DetectStory, "expire": ExpireStory, "rollback": RollbackStory,
+}  # fmt: skip
 
 
 def stories(
-    driver: Driver, server: Server, base: str, environment: dict[str, str], write_mode: str,
-    proxy: FaultProxy | None,
+    driver: Driver, server: Server, base: str, environment: dict[str, str], kind: str,
+    proxy: FaultProxy | None = None, rest: RestServer | None = None,
 ) -> Iterator[IcebergStory]:  # fmt: skip
-    """Yield fresh tables; where rows are replaced, one that holds a commit already."""
+    """Yield fresh tables, all but those of the first run with a commit."""
     while True:
-        mode = "overwrite" if write_mode in ("expire", "rollback") else write_mode
         lake = Lake(f"{base}/t{uuid4().hex[:12]}", environment)
-        story = KINDS.get(write_mode, IcebergStory)(driver, server, lake, mode, proxy)
-        if write_mode != "append":
-            assert story.extract("first").exit == 0
+        story = KINDS[kind](driver, server, lake, proxy, rest)
+        story.prepare()
         yield story
 
 
+# What a process leaves that is killed before a call is what it leaves killed after the call before
+# it, so one of the two will do where each takes long.
 @pytest.mark.parametrize(
-    ("fault", "write_mode"),
+    ("kind", "fault"),
     [
-        ("kill_after", "overwrite"),
+        ("overwrite", "kill_after"),
         *(
             [
-                ("kill_before", "append"),
-                ("kill_after", "merge"),
-                ("kill_before", "expire"),
-                ("kill_after", "expire"),
-                ("kill_after", "rollback"),
+                ("append", "kill_before"),
+                ("overwrite_partitions", "kill_before"),
+                ("merge", "kill_before"),
+                ("detect", "kill_after"),
+                ("expire", "kill_before"),
+                ("expire", "kill_after"),
+                ("rollback", "kill_after"),
             ]
             if EXHAUSTIVE
             else []
@@ -173,10 +230,10 @@ def stories(
 )
 def test_s3_and_glue_every_call(
     driver: Driver, database: Server, ministack: Emulator, proxy: FaultProxy, bucket: str,
-    write_mode: str, fault: Fault,
+    kind: str, fault: Fault,
 ) -> None:  # fmt: skip
     """Takes over ten seconds: a process is killed at calls of every operation."""
-    fresh = stories(driver, database, bucket, ministack.environment(), write_mode, proxy)
+    fresh = stories(driver, database, bucket, ministack.environment(), kind, proxy)
     story = next(fresh)
     proxy.clear()
     ended = story.extract("r", faulty=True)
@@ -192,24 +249,39 @@ def test_s3_and_glue_every_call(
         ended = story.extract("r", faulty=True)
         assert ended.exit == -signal.SIGKILL, context
         story.assert_whole(context)
+    print(f"S3 and Glue, {kind}, {fault}: {len(chosen)} kills")
 
 
-STORIES = [(-1, "append"), (1, "overwrite"), (1, "merge")]
-if EXHAUSTIVE:
-    STORIES += [(1, "expire"), (-1, "expire"), (1, "rollback"), (-1, "rollback")]
+EVERY = [(kind, sign) for kind in KINDS for sign in (1, -1)]
+QUICK = [("overwrite", 1), ("detect", -1)]
 
 
-@pytest.mark.parametrize(("sign", "write_mode"), STORIES)
+@pytest.mark.parametrize(("kind", "sign"), EVERY if EXHAUSTIVE else QUICK)
 def test_local_every_call(
-    driver: Driver, database: Server, tmp_path: Path, write_mode: str, sign: int
+    driver: Driver, database: Server, tmp_path: Path, kind: str, sign: int
 ) -> None:
-    fresh = stories(driver, database, str(tmp_path), {}, write_mode, None)
-    count = tmp_path / "count"
+    kill_every_call(stories(driver, database, str(tmp_path), {}, kind), tmp_path, kind, sign)
+
+
+@pytest.mark.parametrize(("kind", "sign"), EVERY if EXHAUSTIVE else [("append", 1)])
+def test_rest_every_call(
+    driver: Driver, database: Server, tmp_path: Path, kind: str, sign: int
+) -> None:
+    with RestServer(tmp_path) as rest:
+        fresh = stories(driver, database, str(tmp_path), {}, kind, rest=rest)
+        kill_every_call(fresh, tmp_path, kind, sign)
+
+
+def kill_every_call(fresh: Iterator[IcebergStory], folder: Path, kind: str, sign: int) -> None:
+    """Kill runs of fresh tables before each call, or after each if the sign is negative."""
+    count = folder / "count"
     assert next(fresh).extract("r", kill_call=0, count_to=str(count)).exit == 0
     calls = int(count.read_text())
-    for number in sample(range(1, calls + 1), 3):
+    chosen = sample(range(1, calls + 1), 3)
+    for number in chosen:
         context = f"killed {'before' if sign > 0 else 'after'} call {number} of {calls}"
         story = next(fresh)
         ended = story.extract("r", kill_call=number * sign)
         assert ended.exit == -signal.SIGKILL, f"{context}: {ended.stderr}"
         story.assert_whole(context)
+    print(f"folder, {kind}, {'before' if sign > 0 else 'after'}: {len(chosen)} kills")

@@ -4,8 +4,8 @@ It imports everything once and forks for each extract, so that a child starts in
 has no threads when it forks. Lines of JSON go in, with ``spec``, ``environment``, ``kill_call``,
 ``then_recover``, and ``back_to`` for a rollback; out come ``{"pid"}`` when the child is about to
 start, and ``{"exit", "signal"}`` when it has ended. ``kill_call`` counts calls of the storage
-contract, for storage without a proxy: a positive n kills before the n-th call, a negative one
-after it.
+contract and of Iceberg catalogs, where there is no proxy: a positive n kills before the n-th call,
+a negative one after it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from extract_jobs.commit.rollback import roll_back
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.errors import ExtractError, error_line
+from extract_jobs.iceberg import catalogs
 from extract_jobs.run import run_extract
 from extract_jobs.sources.mysql import source as mysql_source  # noqa: F401 - before forking
 from extract_jobs.sources.postgres import duckdb_reader as reader
@@ -54,22 +55,47 @@ class KillingStorage:
         value = getattr(self._inner, name)
         if not callable(value):
             return value
+        if name in {"list", "abandoned"}:
+            counted = killing(lambda *a: iter(list(value(*a))), self._counter, self._kill_call)
+        else:
+            counted = killing(value, self._counter, self._kill_call)
+        if name == "stage":
+            return lambda *a: KillingStorage(counted(*a), self._counter, self._kill_call)
+        return counted
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._counter[0] += 1
-            number = self._counter[0]
-            if number == self._kill_call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = value(*args, **kwargs)
-            if name in {"list", "abandoned"}:
-                result = iter(list(result))
-            if number == -self._kill_call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if name == "stage":
-                return KillingStorage(result, self._counter, self._kill_call)
-            return result
 
-        return call
+def killing(function: Any, counter: list[int], kill_call: int) -> Any:
+    """Return a function that kills its own process before or after the n-th call that counts."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        counter[0] += 1
+        number = counter[0]
+        if number == kill_call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **kwargs)
+        if number == -kill_call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return call
+
+
+CATALOG_CALLS = (
+    "namespace_exists", "create_namespace", "create_table", "load_table", "commit_table",
+)  # fmt: skip
+
+
+def count_catalog_calls(counter: list[int], kill_call: int) -> None:
+    """Count the calls of every catalog that is opened from now on, and kill at one of them."""
+    connect = catalogs._connect
+
+    def connect_counted(*args: Any) -> Any:
+        catalog = connect(*args)
+        for name in CATALOG_CALLS:
+            setattr(catalog, name, killing(getattr(catalog, name), counter, kill_call))
+        return catalog
+
+    catalogs._connect = connect_counted
 
 
 def extract(request: dict[str, Any]) -> int:
@@ -88,6 +114,8 @@ def extract(request: dict[str, Any]) -> int:
             )
         return opened[remote]
 
+    if request.get("kill_call") is not None:
+        count_catalog_calls(counter, request["kill_call"])
     try:
         # Workers that read splits import it by its name, and count nothing.
         chosen = open_storage if request.get("kill_call") is None else open_counted
