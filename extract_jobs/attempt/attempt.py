@@ -140,7 +140,7 @@ class Attempt:
                     self.spec.engine, task.reader, splits=max(1, len(splits)),
                     connections=self.spec.split.max_connections, spark=self.context.spark,
                 )  # fmt: skip
-                read_from = self.take_snapshot(len(splits), placement)
+                read_from = self.take_snapshot(task, len(splits), placement)
                 task = replace(task, reader=self.snapshot.reader)
                 # There is no count from the same snapshot to compare with.
                 before = None if self.snapshot.shared else self.count()
@@ -218,9 +218,13 @@ class Attempt:
             finished=finished,
         )
 
+    def is_keyed(self, task: SplitTask) -> bool:
+        """Return whether the keys of all rows of the source are read too."""
+        return self.spec.deletes == "detect" and task.key is not None and task.key.collects
+
     def keys_in_source(self, task: SplitTask) -> Digests | None:
         """Return the keys of all rows of the source; None where deletes are not looked for."""
-        if self.spec.deletes == "ignore" or task.key is None or not task.key.collects:
+        if not self.is_keyed(task):
             return None
         return keys_in_source(self.snapshot, task, self.give_way)
 
@@ -352,12 +356,13 @@ class Attempt:
                 raise
             return self.log.prepare(commit)
 
-    def take_snapshot(self, splits: int, placement: Placement) -> dict[str, Any]:
+    def take_snapshot(self, task: SplitTask, splits: int, placement: Placement) -> dict[str, Any]:
         """Open the sessions of a joint snapshot, if it is one; return what is read from."""
         read_from = self.description.read_from
         if not isinstance(self.snapshot, JointSnapshot):
             return read_from
-        return read_from | self.snapshot.take(splits, placement.connections_here)
+        keyed = self.is_keyed(task)
+        return read_from | self.snapshot.take(splits, placement.connections_here, keyed=keyed)
 
     def task(self) -> SplitTask:
         """Return the task that is run for each split.

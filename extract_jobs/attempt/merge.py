@@ -43,7 +43,7 @@ from extract_jobs.errors import CommitConflict, ConfigError
 from extract_jobs.iceberg.change import FIELD_ID, Layout
 from extract_jobs.iceberg.contents import Content, contents
 from extract_jobs.parquet.file import ParquetFile, dictionary_columns, wide_columns
-from extract_jobs.sources import KeyedSnapshot, Snapshot
+from extract_jobs.sources import JointSnapshot, KeyedSnapshot, Snapshot
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.uris import normal_uri
 from extract_jobs.storage import WrittenFile, join
@@ -151,7 +151,8 @@ def refuse_unkeyed(spec: ExtractSpec, snapshot: Snapshot) -> None:
     Raises:
         ConfigError: The keys that are read later would be of another moment.
     """
-    if not (isinstance(snapshot, KeyedSnapshot) and snapshot.shared):
+    may_be_shared = snapshot.shared or isinstance(snapshot, JointSnapshot)
+    if not (isinstance(snapshot, KeyedSnapshot) and may_be_shared):
         raise ConfigError(
             f"{spec.extract_table}: deletes: detect reads all keys in the snapshot of the "
             "increment, and this source has no snapshot that several statements share: leave it "

@@ -96,7 +96,8 @@ class Report(BaseModel):
     describes the database: whether it was a standby (``in_recovery``, ``lag_seconds``), whether
     policies hid rows (``row_security``), what about the server was not verified (``unverified``),
     who waited behind the reader's locks (``waited_behind``), and for MySQL whether all rows come
-    from one snapshot (``one_snapshot``) and why not (``one_snapshot_missing``).
+    from one snapshot (``one_snapshot``) and why not (``one_snapshot_missing``), or why all splits
+    were read over one connection (``one_connection``).
 
     Example:
         >>> report = Report(

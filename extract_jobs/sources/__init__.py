@@ -171,7 +171,7 @@ class CourteousSnapshot(Snapshot, Protocol):
 class JointSnapshot(Snapshot, Protocol):
     """A snapshot whose sessions are opened together, once their number is known."""
 
-    def take(self, splits: int, connections_here: int) -> dict[str, Any]:
+    def take(self, splits: int, connections_here: int, *, keyed: bool = False) -> dict[str, Any]:
         """Take the snapshot before the first split is read, if that is possible and wanted.
 
         Afterwards `reader` and `shared` do not change.
@@ -180,6 +180,8 @@ class JointSnapshot(Snapshot, Protocol):
             splits: How many there are.
             connections_here: Maximum splits that processes of this machine read at a time; 0 if
                 other machines read them.
+            keyed: Whether `KeyedSnapshot.every_row` is going to be read, so that splits and keys
+                have to share a snapshot even if that takes longer.
 
         Returns:
             What the report says about it, as a part of ``read_from``.

@@ -325,7 +325,7 @@ LossyTypes = Literal["refuse", "null", "string"]
 Deletes = Literal["ignore", "detect"]
 DELETES_ABOUT = (
     "detect: a run with write_mode merge reads the keys of all rows of the source too, and deletes "
-    "the rows whose keys are gone. PostgreSQL and SQLite."
+    "the rows whose keys are gone. PostgreSQL, MySQL and SQLite."
 )
 
 EmptySource = Literal["refuse", "accept"]

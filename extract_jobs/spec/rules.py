@@ -99,7 +99,7 @@ def _iceberg_problems(spec: SpecFields) -> Iterator[str]:
             )
 
 
-_KEYED = ("postgres", "sqlite")
+_KEYED = ("postgres", "mysql", "sqlite")
 """Types of sources that can read the keys of all rows in the snapshot of an increment."""
 
 
@@ -128,7 +128,7 @@ def _merge_problems(spec: SpecFields) -> Iterator[str]:
         yield "deletes: detect needs target.write_mode: merge, or overwrite with mode full"
     if spec.source_type not in _KEYED:
         yield (
-            f"deletes: detect is for sources of type {' and '.join(_KEYED)}, where keys are read "
+            f"deletes: detect is for sources of type {', '.join(_KEYED)}, where keys are read "
             f"in the snapshot of the increment; this one is of type {spec.source_type}"
         )
 

@@ -342,8 +342,8 @@ def test_a_run_that_loses_all_sessions_fails_and_the_next_attempt_succeeds(
     first = source(server, monkeypatch, tmp_path, extract_table="t", split=SPLIT).spec
     take = MysqlSnapshot.take
 
-    def take_and_lose(snapshot: MysqlSnapshot, *given: int) -> dict[str, Any]:
-        shown = take(snapshot, *given)
+    def take_and_lose(snapshot: MysqlSnapshot, *given: int, keyed: bool) -> dict[str, Any]:
+        shown = take(snapshot, *given, keyed=keyed)
         end_all(server)
         return shown
 

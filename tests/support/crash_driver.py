@@ -72,10 +72,11 @@ def killing(function: Any, counter: list[int], kill_call: int) -> Any:
         number = counter[0]
         if number == kill_call:
             os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*args, **kwargs)
-        if number == -kill_call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+        try:
+            return function(*args, **kwargs)
+        finally:
+            if number == -kill_call:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     return call
 

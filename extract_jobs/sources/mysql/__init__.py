@@ -21,6 +21,11 @@ servers; executors on other machines than the driver, because sessions cannot be
 Glue, and on EMR with a cluster. ``require`` fails with the same reasons instead, and ``never``
 locks nothing. With ``split.strategy: none`` all rows are of one moment anyway.
 
+`deletes: detect` needs rows and keys of one moment. Where the table cannot be locked, one session
+reads all splits one after another, and then the keys; the report says why in ``one_connection``. A
+table of another engine than InnoDB is refused, and so are executors on other machines. A view or
+`query` must read InnoDB tables alone, which is not checked.
+
 A session that is lost is not replaced, since a new one would see another moment: the others read
 its split. When all are lost, the attempt fails and is retried. If a server or a proxy ends every
 long transaction, set ``never``.

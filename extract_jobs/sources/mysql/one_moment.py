@@ -22,7 +22,7 @@ from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ExtractError
 from extract_jobs.sources.mysql.driver import Connection, hang_up, release, server_version
 from extract_jobs.sources.mysql.errors import number
-from extract_jobs.sources.mysql.session import START, connect, execute
+from extract_jobs.sources.mysql.session import START, connect, execute, mapped_errors
 
 LOCK_SECONDS = 1
 """How long to wait for a lock. New writers queue behind the wait, so it is short."""
@@ -102,6 +102,26 @@ def open_together(connection: DatabaseConnection, table: str, count: int) -> lis
         release(coordinator)
         return sessions
     raise AssertionError("unreachable")
+
+
+def open_one(connection: DatabaseConnection, what: str) -> Connection:
+    """Open a session in its transaction, whose snapshot stays that of its first moment.
+
+    Args:
+        connection: The server.
+        what: What is being done, for the error message.
+
+    Raises:
+        ExtractError: What PyMySQL raised, mapped.
+    """
+    opened = connect(connection)
+    try:
+        with mapped_errors(what):
+            execute(opened, START)
+    except BaseException:
+        hang_up(opened)
+        raise
+    return opened
 
 
 def _prepare(coordinator: Connection) -> str:

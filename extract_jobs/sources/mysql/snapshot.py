@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
+
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources.mysql import splits as cutting
-from extract_jobs.sources.mysql.catalog import CatalogEntry
-from extract_jobs.sources.mysql.driver import hang_up
+from extract_jobs.sources.mysql.catalog import CatalogEntry, Table
+from extract_jobs.sources.mysql.driver import Connection, hang_up
 from extract_jobs.sources.mysql.lending import ALL_LOST, Lender
-from extract_jobs.sources.mysql.one_moment import NoCommonSnapshot, open_together
+from extract_jobs.sources.mysql.one_moment import NoCommonSnapshot, open_one, open_together
 from extract_jobs.sources.mysql.reader import MysqlReader
 from extract_jobs.sources.mysql.session import execute, session
 from extract_jobs.sources.splits import Split
@@ -25,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class MysqlSnapshot:
-    """Splits of one table. Meets `extract_jobs.sources.JointSnapshot`.
+    """Splits of one table. Meets `extract_jobs.sources.JointSnapshot` and `KeyedSnapshot`.
 
     If `take` got sessions of one moment, all splits and the count see it. Otherwise each reads in
     its own transaction: the count need not equal the rows read; rows that nobody changes while they
@@ -75,33 +78,62 @@ class MysqlSnapshot:
                 watermark_column=self._watermark_column,
             )
 
-    def take(self, splits: int, connections_here: int) -> dict[str, Any]:
-        """Open sessions of one moment. See `extract_jobs.sources.JointSnapshot.take`."""
-        if splits == 1:
+    def take(self, splits: int, connections_here: int, *, keyed: bool = False) -> dict[str, Any]:
+        """Open sessions of one moment. See `extract_jobs.sources.JointSnapshot.take`.
+
+        Where the table cannot be locked and keys are read too, one session reads everything.
+        """
+        if splits == 1 and not keyed:
             return {"one_snapshot": True}
-        if self._wanted == "never":
-            return {"one_snapshot": False, "one_snapshot_missing": "split.one_snapshot is never"}
+        why, passes = "split.one_snapshot is never", False
         try:
-            self._open(connections_here)
+            if splits > 1 and self._wanted != "never":
+                self._check_here(connections_here)
+                self._lend(
+                    open_together(self.reader.connection, self._lockable(), connections_here)
+                )
         except NoCommonSnapshot as error:
             why, passes = str(error), error.passes
-        else:
+            if self._wanted == "require":
+                kind = SourceUnavailable if passes else ConfigError
+                raise kind(
+                    f"{self.reader.what} failed: split.one_snapshot is require, and the splits "
+                    f"cannot share a snapshot: {why}"
+                ) from None
+        if self.shared:
             return {"one_snapshot": True}
-        if self._wanted == "require":
-            kind = SourceUnavailable if passes else ConfigError
-            raise kind(
-                f"{self.reader.what} failed: split.one_snapshot is require, and the splits cannot "
-                f"share a snapshot: {why}"
-            )
+        if keyed:
+            self._take_one(connections_here)
+            if splits == 1:
+                return {"one_snapshot": True}
+            logger.info("%s: over one connection: %s", self.reader.what, why)
+            return {"one_snapshot": True, "one_connection": why}
         logger.info("%s: each split has a snapshot of its own: %s", self.reader.what, why)
         return {"one_snapshot": False, "one_snapshot_missing": why}
 
-    def _open(self, count: int) -> None:
-        if not count:
-            why = "the splits are read on other machines, which cannot borrow this one's sessions"
-            raise NoCommonSnapshot(why, passes=False)
-        table = self._lockable()
-        sessions = open_together(self.reader.connection, table, count)
+    def _take_one(self, connections_here: int) -> None:
+        """Open one session that reads the splits one after another, and the keys after them."""
+        table = self._found.table
+        try:
+            self._check_here(connections_here)
+            if table is not None and not table.is_view and not _has_snapshots(table):
+                raise NoCommonSnapshot(_no_snapshots(table), passes=False)
+            self._lend([open_one(self.reader.connection, self.reader.what)])
+        except NoCommonSnapshot as error:
+            raise ConfigError(
+                f"{self.reader.what} failed: deletes: detect reads rows and keys in one snapshot: "
+                f"{error}"
+            ) from None
+
+    def _check_here(self, connections_here: int) -> None:
+        if not connections_here:
+            raise NoCommonSnapshot(
+                "the splits are read on other machines, which cannot borrow this one's sessions "
+                "(engine: processes reads them here)",
+                passes=False,
+            )
+
+    def _lend(self, sessions: Sequence[Connection]) -> None:
         try:
             self._lender = Lender(sessions)
         except (
@@ -122,13 +154,17 @@ class MysqlSnapshot:
         if table is None or table.is_view:
             what = "a query" if table is None else "a view"
             why = f"{what} may read other tables than the one that is locked by its name"
-        elif (table.engine or "").lower() != "innodb":
-            why = f"its engine, {table.engine}, has no snapshots"
+        elif not _has_snapshots(table):
+            why = _no_snapshots(table)
         elif where is not None and reads_other_rows(where, "mysql"):
             why = "where has a subquery or a stored function, which may read other tables"
         else:
             return table.quoted
         raise NoCommonSnapshot(why, passes=False)
+
+    def every_row(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Read all rows. See `extract_jobs.sources.KeyedSnapshot.every_row`."""
+        return replace(self.reader.only(columns), interval=None).read(Split(0))
 
     def count(self) -> int:
         """Count the request's rows with exactly the same predicate.
@@ -149,3 +185,11 @@ class MysqlSnapshot:
         """Close its sessions."""
         if self._lender is not None:
             self._lender.close()
+
+
+def _has_snapshots(table: Table) -> bool:
+    return (table.engine or "").lower() == "innodb"
+
+
+def _no_snapshots(table: Table) -> str:
+    return f"its engine, {table.engine}, has no snapshots"
