@@ -51,8 +51,17 @@ class WatermarkValue:
 
     @classmethod
     def from_json(cls, data: dict[str, Any] | None) -> WatermarkValue | None:
-        """Read what `to_json` wrote; None stays None."""
-        return None if data is None else cls(data["type"], data["text"])
+        """Read what `to_json` wrote; None stays None.
+
+        Raises:
+            ValueError: There is no such value, as of a 13th month.
+        """
+        if data is None:
+            return None
+        value = cls(data["type"], data["text"])
+        if value.type != "string":
+            python_value(value)
+        return value
 
 
 _DAY = r"\d{4}-\d\d-\d\d"
@@ -281,14 +290,18 @@ class Interval:
 
     @classmethod
     def from_json(cls, data: dict[str, Any] | None) -> Interval | None:
-        """Read what `to_json` wrote; None stays None."""
+        """Read what `to_json` wrote; None stays None.
+
+        Raises:
+            ValueError: It is damaged.
+        """
         if data is None:
             return None
-        return cls(
-            WatermarkValue.from_json(data["lower"]),
-            WatermarkValue.from_json(data["upper"]),
-            bool(data.get("empty", False)),
-        )
+        lower = WatermarkValue.from_json(data["lower"])
+        upper = WatermarkValue.from_json(data["upper"])
+        if lower and upper and lower.type != upper.type:
+            raise ValueError("its bounds are of different kinds")
+        return cls(lower, upper, bool(data.get("empty", False)))
 
 
 def may_meet(interval: Interval, others: Iterable[Interval]) -> bool:

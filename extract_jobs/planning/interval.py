@@ -185,6 +185,11 @@ def _bounds(
             f"{last.seq} is of type {last.watermark['type']}: start over with another state_uri "
             "and target"
         )
+    elif last and any(v.type != kind for i in covered_by(last) for v in (i.lower, i.upper) if v):
+        problems.append(
+            f"watermark column {column.name} is now of type {kind}, and commit {last.seq} holds "
+            "intervals of another type: start over with another state_uri and target"
+        )
     values: dict[str, WatermarkValue | None] = {}
     for name in ("initial", "lower", "upper"):
         value = getattr(wanted, name)

@@ -67,8 +67,9 @@ def choose_objects(
             if chosen.has_nothing_new():
                 # Attempts have nothing to agree on, and lists are never deleted.
                 return chosen, Objects(name, nothing_new=True)
-            # Another attempt may have pinned its list first; then that one applies.
             pinned = log.plans.pin_objects(name, found)
+            if pinned != found:
+                continue  # another attempt has pinned its list first; that one applies
         elif not source.is_current(pinned):
             number += 1
             continue

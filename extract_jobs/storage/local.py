@@ -324,7 +324,8 @@ def _staged_path(upload: AbandonedUpload | StagedFile) -> Path:
     Raises:
         ConfigError: The path is another file's, so the record was not written by a run.
     """
-    given, mark = upload.upload.get("path"), upload.upload.get("mtime_ns", 0)
+    given = upload.upload.get("path")
+    mark = upload.upload.get("mtime_ns", None if isinstance(upload, StagedFile) else 0)
     path = Path(given) if isinstance(given, str) and "\0" not in given else Path()
     target = to_path(upload.uri).absolute()
     for root in target.parents:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from extract_jobs.commit.log import CommitLog
 from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, SourceUnavailable
 from extract_jobs.reporting.report import Report
 from extract_jobs.sources import ObjectsBefore
+from extract_jobs.sources.files.inspection import Columns
 from extract_jobs.sources.files.objects import KnownObjects, Listed, ObjectList
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -327,9 +330,9 @@ def test_many_new_objects_make_a_list_whole_again() -> None:
 
 def test_a_whole_list_of_another_version_is_refused() -> None:
     """Read as this version's, files might be skipped or read twice."""
-    listed = ObjectList.of([], {"columns": []}, datetime(2026, 1, 1, tzinfo=UTC))
+    listed = ObjectList.of([], {"folders": []}, datetime(2026, 1, 1, tzinfo=UTC))
     raw = listed.to_bytes()
-    assert ObjectList.from_bytes(raw).about == {"columns": []}
+    assert ObjectList.from_bytes(raw).about == {"folders": []}
     table = pq.read_table(pa.BufferReader(raw))
     about = json.loads(table.schema.metadata[b"extract.objects"])
     later = json.dumps({**about, "version": 3})
@@ -337,6 +340,61 @@ def test_a_whole_list_of_another_version_is_refused() -> None:
     pq.write_table(table.replace_schema_metadata({"extract.objects": later}), sink)
     with pytest.raises(ConfigError, match="another version of extract-jobs"):
         ObjectList.from_bytes(sink.getvalue().to_pybytes())
+
+
+def a_list() -> ObjectList:
+    objects = [
+        Listed(ObjectInfo(f"{DROP}/{n}.csv", 100, NOW, etag=f"{n:032x}"), 3, (40, 70))
+        for n in range(50)
+    ]
+    return ObjectList.of(objects, {"format": "csv", "folders": ["day"]}, NOW)
+
+
+def test_no_flipped_bit_of_a_list_changes_what_is_read() -> None:
+    """A file whose ETag has changed counts as new: its rows would be there twice."""
+    whole = a_list()
+    raw, chance = whole.to_bytes(), random.Random(27)
+    refused = 0
+    for at in range(0, len(raw), 3):
+        damaged = bytearray(raw)
+        damaged[at] ^= 1 << chance.randrange(8)
+        try:
+            found = ObjectList.from_bytes(bytes(damaged))
+        except ConfigError:
+            refused += 1
+            continue
+        assert found.table.equals(whole.table), at
+        assert (found.about, found.adds_to) == (whole.about, None)
+    assert refused > len(raw) // 3 // 2
+
+
+@pytest.mark.parametrize(("column", "value"), [
+    ("uri", f"{DROP}/1.csv"), ("size", -1), ("size", None), ("rows", -1), ("read", None),
+    ("cuts", [70, 40]), ("cuts", [40, 100]), ("cuts", [0]), ("cuts", [None]),
+])  # fmt: skip
+def test_a_list_that_no_run_could_have_written_is_refused(column: str, value: Any) -> None:
+    whole = a_list()
+    rows = whole.table.to_pylist()
+    rows[7][column] = value
+    forged = replace(whole, table=pa.Table.from_pylist(rows, schema=whole.table.schema))
+    with pytest.raises(ConfigError, match="is damaged"):
+        ObjectList.from_bytes(forged.to_bytes())
+
+
+@pytest.mark.parametrize("about", [
+    {"format": "csv", "evidence": {"id": 5}}, {"format": "csv", "schema": "AAAA"},
+    {"format": "csv", "evidence": []}, {"format": "csv", "schema": 5},
+])  # fmt: skip
+def test_columns_that_no_run_could_have_found_are_refused(about: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="is damaged"):
+        Columns.from_json(about)
+
+
+def test_a_list_without_checksums_is_still_read() -> None:
+    table = a_list().table
+    sink, about = pa.BufferOutputStream(), json.dumps({"version": 1, "format": "csv"})
+    pq.write_table(table.replace_schema_metadata({"extract.objects": about}), sink)
+    assert ObjectList.from_bytes(sink.getvalue().to_pybytes()).table.equals(table)
 
 
 def test_a_commit_of_a_version_without_objects_is_still_read() -> None:

@@ -135,6 +135,21 @@ def test_a_record_that_stages_another_file_is_refused(table, path):
     }
 
 
+def test_a_staged_file_without_its_time_is_refused(table):
+    table.change(lambda record: record["files"][0]["staged"]["upload"].pop("mtime_ns"))
+    with pytest.raises(ConfigError, match="names a staged file that is not its own"):
+        table.log().finish_last()
+
+
+def test_intervals_of_another_kind_than_the_column_are_refused(table):
+    """Numbers do not compare with dates, and an interval says which rows are there already."""
+    days = {name: {"type": "date", "text": f"2026-01-0{n}"} for n, name in
+            enumerate(("lower", "upper"), start=1)}  # fmt: skip
+    table.change(put("ground", value=[days]))
+    with pytest.raises(ConfigError, match=r"commit 2 holds intervals of another type"):
+        table.extract("third", mode="incremental", watermark={"column": "id"})
+
+
 def test_a_record_of_another_target_is_not_published(table, tmp_path):
     other = str(tmp_path / "elsewhere")
 
@@ -150,17 +165,21 @@ def test_a_record_of_another_target_is_not_published(table, tmp_path):
     assert table.files() == before
 
 
+MIXED = {"lower": {"type": "integer", "text": "1"}, "upper": {"type": "date", "text": "2026-01-01"}}
 WRONG = {
     "version": 2, "seq": [0, 1, 3, -1, "2", 2.5, None, True, 10**30], "parent": [2, 3, -1, "1"],
     "live_since": [0, 2**70, "1", -5], "run_id": ["", "a/b", "x" * 200, 5, ".\n"],
     "attempt": [0, -1, "1", 1.5], "commit_id": [5, None], "table_id": [5],
     "target_uri": [5, None],
-    "fingerprint": ["x", {"a": 1}, []], "interval": ["x", {}, {"lower": 5, "upper": None}, 3],
-    "watermark": ["x", {"type": "integer", "text": "x"}, {"type": "x", "text": "1"}, {"text": "1"}],
+    "fingerprint": ["x", {"a": 1}, []], "interval": ["x", {}, {"lower": 5, "upper": None}, MIXED],
+    "watermark": ["x", {"type": "integer", "text": "x"}, {"type": "x", "text": "1"}, {"text": "1"},
+                  {"type": "integer", "text": "9" * 5_000}, {"type": "date", "text": "2026-13-45"},
+                  {"type": "timestamptz", "text": "2026-01-01 25:00:00+00"}],
     "schema": ["x", [5], [{}], [{"name": "id"}], [{"name": 1, "type": "int64", "nullable": True}],
                [{"name": "id", "type": "int64", "nullable": "no"}]],
     "files": ["x", [5], [{}], {}], "retire": ["x", [5], {}], "report": ["x", None, []],
-    "watermark_column": [5], "ground": ["x", [5], [{"lower": 5}]], "partition_by": ["x", [5]],
+    "watermark_column": [5], "ground": ["x", [5], [{"lower": 5}], [MIXED]],
+    "partition_by": ["x", [5]],
     "columns": ["x", [], {"id": 5}], "objects": [5, "../../secrets.json", "objects/x/y", ""],
     "source_columns": ["x", [{}], [{"name": "id", "type": "int64", "nullable": True, "mask": 5}]],
     "position": ["x", {"lsn": 5}, []],

@@ -26,7 +26,7 @@ from extract_jobs.sources.files.folders import folders_of, refuse_both
 from extract_jobs.sources.files.json_array import json_lines
 from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
-from extract_jobs.sources.files.objects import Listed
+from extract_jobs.sources.files.objects import DAMAGE, Listed, damaged_objects
 from extract_jobs.sources.files.parquet_batches import open_parquet
 from extract_jobs.sources.files.parquet_footer import read_footer
 from extract_jobs.sources.files.parquet_rows import group_bytes, refuse_types, unify
@@ -80,15 +80,22 @@ class Columns:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Columns:
-        """Read what `to_json` wrote; a list without it has no columns."""
+        """Read what `to_json` wrote; a list without it has no columns.
+
+        Raises:
+            ConfigError: It is damaged.
+        """
         found = data.get("evidence", {})
-        profiles = {name: TypeProfile.from_json(item) for name, item in found.items()}
-        folders = tuple(data.get("folders", ()))
-        if not data.get("schema"):
-            return cls(profiles, folders=folders)
-        schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(data["schema"])))
-        pairs = zip(schema.types, data["files"], strict=True)
-        return cls(profiles, dict(zip(schema.names, pairs, strict=True)), folders)
+        try:
+            profiles = {name: TypeProfile.from_json(item) for name, item in found.items()}
+            folders = tuple(data.get("folders", ()))
+            if not data.get("schema"):
+                return cls(profiles, folders=folders)
+            schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(data["schema"])))
+            pairs = zip(schema.types, data["files"], strict=True)
+            return cls(profiles, dict(zip(schema.names, pairs, strict=True)), folders)
+        except DAMAGE as error:
+            raise damaged_objects() from error
 
 
 @dataclass(frozen=True)

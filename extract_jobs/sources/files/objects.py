@@ -13,9 +13,11 @@ the last whole one is a day old.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -37,6 +39,9 @@ _PARTIAL_ROWS, _PARTIAL_SHARE = 1000, 8
 
 _VERSION, _PARTIAL_VERSION = 1, 2
 """Versions without partial lists refuse them by their number."""
+_ABOUT = b"extract.objects"
+_KEYS = {"format", "evidence", "schema", "files", "folders"}
+"""What is said about the columns."""
 _SCHEMA = pa.schema(
     [
         ("uri", pa.string()),
@@ -153,10 +158,11 @@ class ObjectList:
         version: dict[str, Any] = {"version": _VERSION}
         if self.adds_to is not None:
             version = {"version": _PARTIAL_VERSION, "adds_to": self.adds_to}
-        about = json.dumps(version | self.about)
+        about = version | self.about | {"objects": self.table.num_rows}
+        about["checksum"] = _checksum(about)
         sink = pa.BufferOutputStream()
-        schema = _SCHEMA.with_metadata({b"extract.objects": about.encode()})
-        pq.write_table(self.table.cast(schema), sink, compression="zstd")
+        schema = _SCHEMA.with_metadata({_ABOUT: json.dumps(about).encode()})
+        pq.write_table(self.table.cast(schema), sink, compression="zstd", write_page_checksum=True)
         return bytes(sink.getvalue().to_pybytes())
 
     @classmethod
@@ -167,17 +173,21 @@ class ObjectList:
             ConfigError: It is damaged.
         """
         try:
-            table = pq.read_table(pa.BufferReader(raw))
-            about = json.loads(table.schema.metadata[b"extract.objects"])
+            with pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True) as file:
+                table = file.read()
+            about = json.loads(table.schema.metadata[_ABOUT])
+            if "checksum" in about:  # versions before it wrote none
+                _require(about.pop("checksum") == _checksum(about), "it is damaged")
+                _require(about.pop("objects") == table.num_rows, "it lacks objects")
             version = about.pop("version")
-            if version not in (_VERSION, _PARTIAL_VERSION):
-                raise ValueError("unknown version")
+            _require(version in (_VERSION, _PARTIAL_VERSION), "another version wrote it")
             adds_to = about.pop("adds_to") if version == _PARTIAL_VERSION else None
-            if not isinstance(adds_to, str | None):
-                raise TypeError("adds_to is not a name")
+            _require(adds_to is None or isinstance(adds_to, str), "adds_to is not a name")
+            _require(about.keys() <= _KEYS, "another version wrote it")
+            _check(table, about.get("format"))
             return cls(table.cast(_SCHEMA), about, adds_to)
-        except (pa.ArrowInvalid, OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged() from error
+        except DAMAGE as error:
+            raise damaged_objects() from error
 
 
 @dataclass(frozen=True)
@@ -205,10 +215,10 @@ class KnownObjects:
         if last.adds_to is None:
             return cls(last, last, before.name)
         if before.whole is None:
-            raise _damaged()
+            raise damaged_objects()
         whole = ObjectList.from_bytes(before.whole)
         if whole.adds_to is not None:
-            raise _damaged()
+            raise damaged_objects()
         return cls(last, whole, last.adds_to)
 
     def etags(self) -> dict[str, str]:
@@ -235,7 +245,48 @@ class KnownObjects:
         return self.last is self.whole
 
 
-def _damaged() -> ConfigError:
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _checksum(about: dict[str, Any]) -> int:
+    """Return the checksum of what a list says about itself: a footer has none of its own."""
+    return zlib.crc32(json.dumps(about, sort_keys=True).encode())
+
+
+def _check(table: pa.Table, form: str | None) -> None:
+    """Refuse a list that no run could have written: it would read an object twice, or skip rows.
+
+    Raises:
+        ValueError: It is one.
+        pa.ArrowInvalid: Text is not UTF-8.
+    """
+    table.validate(full=True)
+    for name in ("uri", "size", "listed_at", "read"):
+        _require(table.column(name).null_count == 0, f"{name} is missing")
+    _require(pc.count_distinct(table.column("uri")).as_py() == table.num_rows, "it names one twice")
+    for name in ("size", "rows"):
+        least = pc.min(table.column(name)).as_py()
+        _require(least is None or least >= 0, f"{name} is out of range")
+    cut = table.filter(pc.greater(pc.list_value_length(table.column("cuts")), 0))
+    for size, cuts in zip(cut["size"].to_pylist(), cut["cuts"].to_pylist(), strict=True):
+        if form == "parquet":
+            _require(min(cuts) >= 0, "cuts are out of range")
+        else:
+            ordered = all(a < b for a, b in pairwise([0, *cuts, size]))
+            _require(ordered, "cuts are out of order")
+
+
+DAMAGE = (
+    pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+    RecursionError,
+)  # fmt: skip
+"""What reading a damaged list may raise."""
+
+
+def damaged_objects() -> ConfigError:
+    """Return the error for a stored list that is not what a run wrote."""
     return ConfigError(
         "the list of objects read, which the last commit or the plan names, is damaged or of "
         "another version of extract-jobs: restore it, or start the table over with another "
