@@ -9,8 +9,6 @@ from typing import Any
 from uuid import uuid4
 
 import duckdb
-import duckdb_extension_avro
-import duckdb_extension_iceberg
 import pyarrow as pa
 from pyiceberg.catalog.glue import GlueCatalog
 from pyiceberg.catalog.sql import SqlCatalog
@@ -21,6 +19,7 @@ from extract_jobs.commit.table_log import commit_log
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.spec.extract_spec import ExtractSpec
+from infra.local.demo.iceberg import load_extensions
 from tests.support.specs import make_spec
 from tests.support.sqlite_source import write
 
@@ -120,12 +119,7 @@ def by_duckdb(metadata: str, query: str = "select * from t") -> list[dict[str, A
 def table_by_duckdb(metadata: str, query: str) -> pa.Table:
     """Query table ``t`` as `by_duckdb` does, with moments in UTC."""
     with duckdb.connect() as connection:
-        connection.execute("set autoinstall_known_extensions = false; set timezone = 'UTC'")
-        for package, name in (
-            (duckdb_extension_avro, "avro"), (duckdb_extension_iceberg, "iceberg"),
-        ):  # fmt: skip
-            [file] = Path(package.__path__[0]).rglob(f"{name}.duckdb_extension")
-            connection.execute(f"load '{file}'")
+        load_extensions(connection, "avro", "iceberg")
         connection.execute(f"create view t as from iceberg_scan('{metadata}')")
         return connection.execute(query).to_arrow_table()
 
