@@ -354,8 +354,8 @@ class CommitLog:
 
         After finishing, no staged file belongs to a commit. Files younger than ``abandon_after``
         may belong to a running extract and are left alone. A run that takes longer than that has
-        its commit voided, and the next run extracts its rows again. Records of staged ranges
-        are deleted at the same age.
+        its commit voided, and the next run extracts its rows again. Records of staged ranges, and
+        what was being written to a local folder, are deleted at the same age.
 
         Args:
             target_uri: The table's folder.
@@ -381,6 +381,8 @@ class CommitLog:
             probes = self.target.list(join(target_uri, PROBE))
             self.target.delete_all(probe.uri for probe in probes)
             self.staged.forget(now - abandon_after)
+            self.target.delete_drafts(target_uri, now - abandon_after)
+            self.state.delete_drafts(self.state_uri, now - abandon_after)
             if self.table is not None:
                 sweep(self.table, now - abandon_after, parent=parent.seq if parent else 0)
         return found

@@ -211,6 +211,12 @@ class Storage(Protocol):
     def abandoned(self, root: str) -> Iterator[AbandonedUpload]:
         """Yield every staged, uncompleted file below ``root``."""
 
+    def delete_drafts(self, root: str, before: datetime) -> None:
+        """Delete what killed calls of `put` and `copy` left below ``root``, if it is older.
+
+        No listing shows it.
+        """
+
     def probe(self, root: str) -> None:
         """Check that files can be staged, completed, deleted and aborted below ``root``.
 

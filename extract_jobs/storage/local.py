@@ -33,6 +33,7 @@ from extract_jobs.storage.local_files import (
     SUFFIX,
     TEMPORARY,
     ListedFile,
+    drafts,
     files,
     info_of,
     local_errors,
@@ -209,6 +210,14 @@ class LocalStorage:
                 except FileNotFoundError:
                     continue  # completed or aborted since it was listed
                 yield AbandonedUpload(join(root, segments), began, {"path": str(path)})
+
+    def delete_drafts(self, root: str, before: datetime) -> None:
+        with local_errors("delete what a killed process left in", root):
+            for path in drafts(to_path(root)):
+                with suppress(FileNotFoundError):  # its process is alive, or another one was faster
+                    # Not the time of change: a draft may be a second name of an old file.
+                    if path.stat().st_ctime <= before.timestamp():
+                        path.unlink()
 
     def probe(self, root: str) -> None:
         """Try it. What may be moved from the staging folder may be deleted there."""

@@ -186,6 +186,12 @@ def files(folder: Path, begin: str) -> Iterator[str]:
                 yield path
 
 
+def drafts(folder: Path) -> Iterator[Path]:
+    """Yield the unfinished files below a folder, of running and of killed processes."""
+    for here, _, names in os.walk(folder):
+        yield from (Path(here, name) for name in names if name.startswith(TEMPORARY))
+
+
 def staged_below(staging: Path) -> Iterator[Path]:
     """Yield the staged files in a staging folder, whose folders other processes may remove."""
 

@@ -13,7 +13,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import IO, Any, cast
 from urllib.parse import unquote_plus
 
@@ -279,6 +279,9 @@ class S3Storage:
                 return
             request["KeyMarker"] = decode(page["NextKeyMarker"])
             request["UploadIdMarker"] = page["NextUploadIdMarker"]
+
+    def delete_drafts(self, root: str, before: datetime) -> None:
+        """Do nothing: an object exists only once it is whole."""
 
     def probe(self, root: str) -> None:
         """Try every operation on objects ``_extract_probe-…``, a name that Spark ignores."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,20 @@ def test_a_listing_leaves_out_only_staging_and_drafts(tmp_path: Path) -> None:
     (tmp_path / ".extract_tmp-123").write_bytes(b"half")
     (tmp_path / ".hidden").write_bytes(b"1")
     assert [f.uri for f in STORAGE.list(f"{tmp_path}/")] == [f"{tmp_path}/.hidden"]
+
+
+def test_drafts_of_killed_processes_are_deleted_by_their_age(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    os.utime(tmp_path / "a", (0, 0))
+    (tmp_path / "sub").mkdir()
+    os.link(tmp_path / "a", tmp_path / "sub" / ".extract_tmp-1")  # as a copy begins
+    (tmp_path / ".extract_tmp-2").write_bytes(b"half")
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    STORAGE.delete_drafts(str(tmp_path), now - timedelta(hours=1))
+    assert len(everything(tmp_path)) == 4
+    STORAGE.delete_drafts(tmp_path.as_uri(), now)
+    STORAGE.delete_drafts(str(tmp_path / "absent"), now)
+    assert everything(tmp_path) == {"a", "sub"}
 
 
 def test_relative_paths_are_of_the_working_directory(

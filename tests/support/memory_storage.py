@@ -188,5 +188,8 @@ class ProcessStorage:
 
         yield from self.call("abandoned", root, effect)
 
+    def delete_drafts(self, root: str, before: datetime) -> None:
+        pass
+
     def probe(self, root: str) -> None:
         self.call("probe", root, lambda: None)

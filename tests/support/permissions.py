@@ -128,6 +128,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         "dynamodb:GetItem": "an attempt that is outdated says what took its place",
         "ssm:GetParameter": "connection.ssm_parameter",
         "glue:UpdateTable": "a column is added, or a table written again",
+        "glue:GetCatalog": f"REST endpoint: {GUIDE}/glue/latest/dg/iceberg-rest-apis.html",
         "glue:BatchDeletePartition": "an overwrite drops partitions that are gone",
         "rds-db:connect": "auth: iam",
         "redshift:GetClusterCredentials": "auth: iam",

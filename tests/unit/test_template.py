@@ -403,6 +403,54 @@ def test_every_action_exists_and_one_of_its_resources_is_of_its_kind():
     assert [m for m in misfits if not m[1].startswith("states:")] == []
 
 
+def test_workers_may_use_glues_rest_endpoint_and_read_the_secret_of_another_catalog():
+    on = "arn:aws:glue:eu-central-1:123456789012:"
+    for action in ("GetCatalog", "GetDatabase", "GetTable", "CreateTable", "UpdateTable"):
+        assert allows(WORKER, f"glue:{action}", f"{on}catalog")
+    secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:lake/{}-a1b2c3"
+    read = "secretsmanager:GetSecretValue"
+    assert allows(WORKER, read, secret.format("catalog"))
+    alone = {"OnlySource": "hr"}
+    assert allows(WORKER, read, secret.format("hr/catalog"), alone)
+    assert not allows(WORKER, read, secret.format("catalog"), alone)
+
+
+GRANTED_FOR = {
+    "glue:GetDatabase": ("database", "DESCRIBE"),
+    "glue:CreateTable": ("database", "CREATE_TABLE"),
+    "glue:GetTable": ("tables", "DESCRIBE"),
+    "glue:UpdateTable": ("tables", "ALTER"),
+    "glue:GetPartitions": ("tables", "SELECT"),
+    "glue:BatchCreatePartition": ("tables", "INSERT"),
+    "glue:BatchDeletePartition": ("tables", "DELETE"),
+}
+"""What Lake Formation asks for each call, and of what."""
+
+
+@pytest.mark.parametrize("location", ["", "arn:aws:s3:::lake"])
+def test_lake_formation_grants_what_workers_call_in_a_database_that_exists(location):
+    role = "arn:aws:iam::123456789012:role/extract-jobs-GlueRole-x"
+    given = {"Role": role, "Database": "lake_shop", "Location": location}
+    granted = {}
+    for properties in Resolver(given, ROOT / "infra" / "lake_formation.yaml").resources().values():
+        assert properties["Principal"] == {"DataLakePrincipalIdentifier": role}
+        assert properties["PermissionsWithGrantOption"] == []
+        ((kind, of),) = properties["Resource"].items()
+        assert of.pop("CatalogId") == "123456789012"
+        granted[kind] = (of, set(properties["Permissions"]))
+    assert granted.pop("Database") == (
+        {"Name": "lake_shop"}, {what for of, what in GRANTED_FOR.values() if of == "database"}
+    )  # fmt: skip
+    assert granted.pop("Table") == (
+        {"DatabaseName": "lake_shop", "TableWildcard": {}},
+        {what for of, what in GRANTED_FOR.values() if of == "tables"},
+    )
+    expected = {"DataLocation": ({"ResourceArn": location}, {"DATA_LOCATION_ACCESS"})}
+    assert granted == (expected if location else {})
+    calls = {action for action in allowed()[WORKER] if action.startswith("glue:")}
+    assert calls - {"glue:GetCatalog", "glue:CreateDatabase"} == set(GRANTED_FOR)
+
+
 def test_workers_may_make_every_call_that_storage_makes():
     needed = {part.strip() for text in PERMISSIONS.values() for part in text.split(" and ")}
     assert needed <= allowed()[WORKER]
