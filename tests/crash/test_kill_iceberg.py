@@ -252,36 +252,36 @@ def test_s3_and_glue_every_call(
     print(f"S3 and Glue, {kind}, {fault}: {len(chosen)} kills")
 
 
-EVERY = [(kind, sign) for kind in KINDS for sign in (1, -1)]
-QUICK = [("overwrite", 1), ("detect", -1)]
+EVERY = [(kind, when) for kind in KINDS for when in ("before", "after")]
+QUICK = [("overwrite", "before"), ("detect", "after")]
 
 
-@pytest.mark.parametrize(("kind", "sign"), EVERY if EXHAUSTIVE else QUICK)
+@pytest.mark.parametrize(("kind", "when"), EVERY if EXHAUSTIVE else QUICK)
 def test_local_every_call(
-    driver: Driver, database: Server, tmp_path: Path, kind: str, sign: int
+    driver: Driver, database: Server, tmp_path: Path, kind: str, when: str
 ) -> None:
-    kill_every_call(stories(driver, database, str(tmp_path), {}, kind), tmp_path, kind, sign)
+    kill_every_call(stories(driver, database, str(tmp_path), {}, kind), tmp_path, kind, when)
 
 
-@pytest.mark.parametrize(("kind", "sign"), EVERY if EXHAUSTIVE else [("append", 1)])
+@pytest.mark.parametrize(("kind", "when"), EVERY if EXHAUSTIVE else [("append", "before")])
 def test_rest_every_call(
-    driver: Driver, database: Server, tmp_path: Path, kind: str, sign: int
+    driver: Driver, database: Server, tmp_path: Path, kind: str, when: str
 ) -> None:
     with RestServer(tmp_path) as rest:
         fresh = stories(driver, database, str(tmp_path), {}, kind, rest=rest)
-        kill_every_call(fresh, tmp_path, kind, sign)
+        kill_every_call(fresh, tmp_path, kind, when)
 
 
-def kill_every_call(fresh: Iterator[IcebergStory], folder: Path, kind: str, sign: int) -> None:
-    """Kill runs of fresh tables before each call, or after each if the sign is negative."""
+def kill_every_call(fresh: Iterator[IcebergStory], folder: Path, kind: str, when: str) -> None:
+    """Kill runs of fresh tables before or after each call."""
     count = folder / "count"
     assert next(fresh).extract("r", kill_call=0, count_to=str(count)).exit == 0
     calls = int(count.read_text())
     chosen = sample(range(1, calls + 1), 3)
     for number in chosen:
-        context = f"killed {'before' if sign > 0 else 'after'} call {number} of {calls}"
+        context = f"killed {when} call {number} of {calls}"
         story = next(fresh)
-        ended = story.extract("r", kill_call=number * sign)
+        ended = story.extract("r", kill_call=number if when == "before" else -number)
         assert ended.exit == -signal.SIGKILL, f"{context}: {ended.stderr}"
         story.assert_whole(context)
-    print(f"folder, {kind}, {'before' if sign > 0 else 'after'}: {len(chosen)} kills")
+    print(f"folder, {kind}, {when}: {len(chosen)} kills")
