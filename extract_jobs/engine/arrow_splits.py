@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from extract_jobs.engine.unchanged_archives import keep_unchanged_archives
 from extract_jobs.errors import Interrupted, SourceUnavailable
 from extract_jobs.parquet.writer import PartitionedWriter
 from extract_jobs.reporting.progress import Progress
-from extract_jobs.sources import Reader
+from extract_jobs.sources import Reader, SessionReader
 from extract_jobs.sources.splits import Split
 from extract_jobs.spark.session import spark_error
 
@@ -61,6 +61,11 @@ def run_in_process(
             _tried(split, partial(_whole, task, reader, writer, split, progress)) for split in unit
         ]
         return (*results[:-1], replace(results[-1], files=tuple(writer.close())))
+
+
+def one_session(reader: object) -> AbstractContextManager[None]:
+    """Return a context in which a reader reads its splits over one connection, if it can."""
+    return reader.one_session() if isinstance(reader, SessionReader) else nullcontext()
 
 
 def _whole(

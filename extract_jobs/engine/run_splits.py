@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from extract_jobs.commit.deduplication import CommittedRows
-from extract_jobs.engine.arrow_splits import run_in_process, run_on_spark
+from extract_jobs.engine.arrow_splits import one_session, run_in_process, run_on_spark
 from extract_jobs.engine.dataframe_splits import run_dataframe
 from extract_jobs.engine.placement import Placement
 from extract_jobs.engine.process_splits import pickled, run_on_process
@@ -106,14 +106,18 @@ def run_splits(
     if placement.on == "here":
         assert not isinstance(reader, DataFrameReader)
         here = _InProcess(task, reader, of_split, _Checked(progress, check))
-        return [result for unit in units for result in here.run(unit, finished)]
+        with one_session(reader):
+            return [result for unit in units for result in here.run(unit, finished)]
     if placement.on == "processes":
         with nullcontext(workers) if workers else WorkerProcesses() as processes:
             on_processes = _OnProcesses(task, of_split, progress, processes)
-            return _side_by_side(
-                on_processes, units, connections, progress,
-                check=check, finished=finished, resumable=resumable,
-            )  # fmt: skip
+            try:
+                return _side_by_side(
+                    on_processes, units, connections, progress,
+                    check=check, finished=finished, resumable=resumable,
+                )  # fmt: skip
+            finally:
+                processes.release(on_processes)
     assert context is not None
     on_spark = _OnSpark(task, reader, of_split, context, lambda: spark_session(placement.session))
     return _side_by_side(

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _END_SECONDS = 2.0
 """How long the server may take to end after its socket is closed, before it is killed."""
 _LOOK_SECONDS = 0.5
 """How often a thread that waits for a free worker checks whether its extract was stopped."""
+_RELEASE_SECONDS = 5.0
+"""How long idle workers may take to end their sessions: more than with a server that hangs."""
 _VMSTAT = Path("/proc/vmstat")
 
 
@@ -70,7 +73,7 @@ class Worker:
     Attributes:
         pid: Its process id.
         connection: The socket to it.
-        owner: Who uses it; None while it is idle.
+        owner: Who uses it, or used it last.
         task: The pickled task that was sent to it last.
         stopping: Whether it was asked to end.
     """
@@ -116,6 +119,20 @@ class Worker:
             else:
                 name, level, message = what
                 logging.getLogger(name).log(level, "%s", message)
+
+    def ask_to_release(self) -> None:
+        """Have it forget its task, and end the session that it keeps for the task's next units."""
+        self.task = None
+        with suppress(OSError):  # what it is asked, it has then done by ending
+            self.connection.send((logging.WARNING, None, None))
+
+    def has_released(self, until: float) -> bool:
+        """Return whether it has done so by a moment of the monotonic clock."""
+        with suppress(EOFError, OSError):
+            while self.connection.poll(max(0.0, until - time.monotonic())):
+                if self.connection.recv()[0] == "outcome":
+                    return True
+        return False
 
 
 @contextmanager
@@ -165,12 +182,18 @@ class WorkerProcesses:
             self._start()
 
     def take(
-        self, owner: object = None, stop: threading.Event | None = None, *, new: bool = False
+        self,
+        owner: object = None,
+        stop: threading.Event | None = None,
+        *,
+        new: bool = False,
     ) -> Worker:
         """Return an idle worker or a new one; wait if the maximum is busy.
 
         Args:
-            owner: Who uses it until it is given back; see `interrupt`.
+            owner: Who uses it until it is given back; see `interrupt`. A worker that it has used
+                last is preferred, because that may have a session open: an owner has no more
+                sessions than workers at a time.
             stop: Ends the wait when it is set.
             new: Start one even if one is idle.
 
@@ -183,7 +206,7 @@ class WorkerProcesses:
                 if self._closed or (stop is not None and stop.is_set()):
                     raise Interrupted("the extract was stopped before a worker process was free")
                 self._freed.wait(_LOOK_SECONDS)
-            worker = None if new else self._living_idle()
+            worker = None if new else self._living_idle(owner)
             if worker is not None:
                 worker.owner = owner
                 return worker
@@ -202,10 +225,11 @@ class WorkerProcesses:
             self._workers.add(worker)
             return worker
 
-    def _living_idle(self) -> Worker | None:
+    def _living_idle(self, owner: object) -> Worker | None:
         """Return an idle worker; those that were killed meanwhile are no loss to anybody."""
         while self._idle and not self._closed:
-            worker = self._idle.pop()
+            its_own = (i for i, one in enumerate(self._idle) if one.owner is owner)
+            worker = self._idle.pop(next(its_own, -1))
             if not worker.connection.poll():  # an idle worker sends nothing, but its end shows
                 return worker
             worker.connection.close()
@@ -219,9 +243,23 @@ class WorkerProcesses:
         """Keep a worker that has returned its outcome for the next unit, unless it is ending."""
         with self._lock:
             if worker in self._workers and not worker.stopping:
-                worker.owner = None
                 self._idle.append(worker)
                 self._freed.notify()
+
+    def release(self, owner: object) -> None:
+        """End the sessions of an owner's idle workers; a worker that does not in time is killed."""
+        with self._lock:
+            holding = [worker for worker in self._idle if worker.owner is owner]
+            self._idle = [worker for worker in self._idle if worker.owner is not owner]
+        for worker in holding:
+            worker.ask_to_release()
+        until = time.monotonic() + _RELEASE_SECONDS
+        for worker in holding:
+            if worker.has_released(until):
+                self.give_back(worker)
+            else:
+                with suppress(ExtractError):  # the server is gone too, and all workers with it
+                    self.lost(worker)
 
     def lost(self, worker: Worker) -> WorkerLost:
         """Kill a worker, unless it has already ended, and return how it ended.

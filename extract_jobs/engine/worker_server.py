@@ -24,6 +24,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from multiprocessing.connection import Connection
 from types import FrameType
@@ -158,7 +159,7 @@ class _Worker(logging.Handler):
     def serve(self) -> None:
         """Run units of splits until the driver closes the connection."""
         skip_pandas()
-        from extract_jobs.engine.arrow_splits import run_in_process
+        from extract_jobs.engine.arrow_splits import one_session, run_in_process
         from extract_jobs.engine.split_task import SplitFailure, outcome_of
         from extract_jobs.reporting.progress import Progress
 
@@ -169,12 +170,21 @@ class _Worker(logging.Handler):
                 worker.progress(index, rows, size, done=done)
 
         task: SplitTask | SplitFailure | None = None
+        session = ExitStack()  # stays open between the units of a task
         while True:
             level, sent, unit = self._connection.recv()
             logging.getLogger().setLevel(level)
+            if sent is not None or unit is None:
+                session.close()
+            if unit is None:
+                task = None
+                self._send("outcome", ())
+                continue
             if sent is not None:
                 task = _loaded(sent)
                 self._shown = 0.0  # the first rows of a task are passed on at once
+                if not isinstance(task, SplitFailure):
+                    session.enter_context(one_session(task.reader))
             if isinstance(task, SplitFailure):
                 self._send("outcome", task)
                 continue

@@ -44,7 +44,7 @@ class ReadRequest:
 
 
 class Reader(Protocol):
-    """Reads splits. Opens one connection per split.
+    """Reads splits. Opens one connection per split; see `SessionReader`.
 
     Picklable, and made of importable classes: it is sent to worker processes and Spark executors.
 
@@ -71,6 +71,17 @@ class Reader(Protocol):
             SourceUnavailable: The connection broke, or the snapshot is gone.
             SourceQueryFailed: The source failed the statement.
             TypeNotRepresentable: A value has no faithful form and ``lossy_types`` is ``refuse``.
+        """
+
+
+@runtime_checkable
+class SessionReader(Protocol):
+    """A reader that can read several splits over one connection."""
+
+    def one_session(self) -> AbstractContextManager[None]:
+        """Keep the connection open between reads inside, and close it at the end.
+
+        A read that fails or is closed early closes it; the next read opens another.
         """
 
 

@@ -121,6 +121,22 @@ def received(given: queue.SimpleQueue[Item], seconds: float | None = None) -> It
                 raise
 
 
+def ended_within_seconds(end: Callable[[], None], sockets: Sockets) -> None:
+    """Call what ends connections, in a thread; shut them down if it does not return in time."""
+    thread = threading.Thread(target=end, name="source-end", daemon=True)
+    thread.start()
+    _join(thread, sockets, _GRACE_SECONDS)
+
+
+def _join(thread: threading.Thread, sockets: Sockets, seconds: float) -> None:
+    """Wait for a thread; shut its connections down if it does not end in time."""
+    if seconds:
+        thread.join(seconds)
+    if thread.is_alive():
+        sockets.shut_down()
+        thread.join(_END_SECONDS)
+
+
 @dataclass(frozen=True)
 class _Failure:
     error: BaseException
@@ -146,11 +162,7 @@ class _Reading(Generic[Item]):
         """Stop the thread; shut its connections down if it does not react."""
         self._stop.set()
         self._asked.release()
-        if not at_once:
-            self._thread.join(_GRACE_SECONDS)
-        if self._thread.is_alive():
-            sockets.shut_down()
-            self._thread.join(_END_SECONDS)
+        _join(self._thread, sockets, 0 if at_once else _GRACE_SECONDS)
 
     def _run(self) -> None:
         # Nothing is read ahead: one item may be as large as memory allows.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.run import run_extract
+from extract_jobs.sources import ReadRequest
 from extract_jobs.sources.postgres.snapshot import PostgresSnapshot
+from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.sources.postgres.sql import quote_text
 from tests.support.postgres import Server
 from tests.support.postgres_nodes import Nodes, nodes_since, run_pooler
@@ -79,20 +82,36 @@ def test_a_pool_of_one_connection_says_that_two_are_needed(
             ids(snapshot, snapshot.splits(found.spec)[0])
 
 
+@contextmanager
+def only_snapshot_of(found: PostgresSource) -> Iterator[PostgresSnapshot]:
+    """Hold a snapshot where one connection is allowed: its predecessor ends a moment later."""
+    request = ReadRequest(found.describe().columns)
+    deadline = time.monotonic() + 30
+    with ExitStack() as held:
+        while True:
+            try:
+                snapshot = held.enter_context(found.snapshot(request))
+                break
+            except SourceUnavailable:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        yield snapshot
+
+
 def test_no_room_left_keeps_the_words_of_server_and_pooler(
     reader: Server, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes.primary.execute("grant select on t to reader", "alter role reader connection limit 1")
     found = source(reader, monkeypatch, tmp_path, extract_table="t")
     with (
-        snapshot_of(found) as snapshot,
+        only_snapshot_of(found) as snapshot,
         pytest.raises(SourceUnavailable, match='too many connections for role "reader"'),
     ):
         ids(snapshot, snapshot.splits(found.spec)[0])
     with run_pooler(nodes.primary, "transaction", max_client_conn="1") as pooler:
         found = source(pooler, monkeypatch, tmp_path, extract_table="t")
         with (
-            snapshot_of(found) as snapshot,
+            only_snapshot_of(found) as snapshot,
             pytest.raises(SourceUnavailable, match="no more connections allowed"),
         ):
             ids(snapshot, snapshot.splits(found.spec)[0])

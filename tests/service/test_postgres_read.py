@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections import Counter
 from dataclasses import replace
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extract_jobs.errors import ConfigError, TypeNotRepresentable
+from extract_jobs.errors import ConfigError, SourceUnavailable, TypeNotRepresentable
+from extract_jobs.run import run_extract
 from extract_jobs.sources.postgres.catalog import Leaf
 from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.sources.postgres.splits import by_page
@@ -96,6 +98,86 @@ def wait_for_sessions(server: Server, wanted: int) -> None:
     while sessions(server) != wanted:
         assert time.monotonic() < deadline, f"{sessions(server)} sessions, not {wanted}"
         time.sleep(0.02)
+
+
+@since(14)
+def test_splits_share_a_session_inside_one_session(pg_database, monkeypatch):
+    filled(pg_database)
+    found = source(pg_database, monkeypatch, extract_table="t", split=SMALL)
+    with snapshot_of(found) as snapshot:
+        splits = snapshot.splits(found.spec)
+        assert len(splits) > 5
+        reader = snapshot.reader
+        read, backends = [], set()
+        with reader.one_session():
+            for split in splits:
+                read += [v for b in reader.read(split) for v in b.column("id").to_pylist()]
+                backends |= set(reading_backends(pg_database))
+                assert pickle.loads(pickle.dumps(reader)).nulled == {}, "a copy has no session"
+            assert len(backends) == 1
+            batches = reader.read(splits[0])
+            next(batches)
+            batches.close()  # given up early: its session is of no use any more
+            wait_for_sessions(pg_database, 1)
+            pg_database.execute("delete from t")
+            for split in splits:
+                read += [v for b in reader.read(split) for v in b.column("id").to_pylist()]
+            [after] = reading_backends(pg_database)
+            assert after not in backends
+        wait_for_sessions(pg_database, 1)
+        assert sorted(read) == sorted([*range(1, 5001)] * 2), "of one moment, again and again"
+        list(reader.read(splits[0]))
+        wait_for_sessions(pg_database, 1)
+
+
+@since(14)
+def test_a_session_that_is_lost_between_two_splits_costs_one_try(pg_database, monkeypatch):
+    filled(pg_database)
+    found = source(pg_database, monkeypatch, extract_table="t", split=SMALL)
+    with snapshot_of(found) as snapshot:
+        first, second, *_ = snapshot.splits(found.spec)
+        with snapshot.reader.one_session():
+            list(snapshot.reader.read(first))
+            [backend] = reading_backends(pg_database)
+            pg_database.execute(f"select pg_terminate_backend({backend})")
+            with pytest.raises(SourceUnavailable):
+                list(snapshot.reader.read(second))
+            assert sum(b.num_rows for b in snapshot.reader.read(second)) > 0
+            [backend] = reading_backends(pg_database)
+            pg_database.execute(f"select pg_terminate_backend({backend})")
+        assert sum(b.num_rows for b in snapshot.reader.read(second)) > 0
+
+
+@since(15)  # counts sessions at once
+def test_many_splits_are_read_by_as_many_sessions_as_workers(pg_database, monkeypatch, tmp_path):
+    filled(pg_database)
+    found = source(
+        pg_database, monkeypatch, tmp_path, extract_table="t", engine="processes",
+        split={"target_bytes": 16384, "max_connections": 2},
+    )  # fmt: skip
+
+    def sessions_so_far() -> int:
+        wait_for_sessions(pg_database, 0)
+        with pg_database.connect() as connection:
+            return connection.execute(
+                "select sessions from pg_stat_database where datname = current_database()"
+            ).fetchone()[0]
+
+    before, ours = sessions_so_far(), 2  # each look has a session of its own
+    report = run_extract(found.spec)
+    assert (report.rows, report.splits > 20) == (5000, True)
+    used = sessions_so_far() - before - ours
+    assert used <= 10, f"{used} sessions for {report.splits} splits"
+
+
+def reading_backends(server: Server) -> list[int]:
+    """Return the processes of our sessions, without the one that holds the snapshot."""
+    with server.connect() as connection:
+        rows = connection.execute(
+            "select pid from pg_stat_activity where application_name = 'extract-jobs'"
+            " and datname = current_database() and query like '%c0%'"
+        ).fetchall()
+    return [pid for (pid,) in rows]
 
 
 @since(14)

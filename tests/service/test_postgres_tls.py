@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from extract_jobs.errors import ConfigError
-from extract_jobs.sources.postgres.duckdb_reader import stream
+from extract_jobs.sources.postgres.duckdb_reader import ReadSession
 from extract_jobs.sources.postgres.source import PostgresSource
-from extract_jobs.sources.pump import Sockets
 from tests.support.certificates import make_certificate
 from tests.support.ports import free_port
 from tests.support.postgres import PASSWORD, Server, make_cluster
@@ -146,10 +145,10 @@ def test_other_logins_fail_with_their_reason(
     found = source(server, monkeypatch, extract_table="public.t", connection={"sslmode": sslmode})
     with pytest.raises(ConfigError, match=message):
         found.describe()
-    reading = stream(
-        found.connection, "select 1", server_version=150000, snapshot_id=None, rows_per_batch=2048,
-        what="reading t", sockets=Sockets(server.port),
-    )  # fmt: skip
+    session = ReadSession(
+        found.connection, server_version=150000, snapshot_id=None, what="reading t"
+    )
+    reading = session.stream("select 1", rows_per_batch=2048)
     with pytest.raises(ConfigError, match=message):
         next(reading)
 

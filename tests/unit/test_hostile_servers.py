@@ -13,9 +13,8 @@ import pytest
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import ConfigError, SourceUnavailable
 from extract_jobs.sources.mysql.session import connect as connect_mysql
-from extract_jobs.sources.postgres.duckdb_reader import stream
+from extract_jobs.sources.postgres.duckdb_reader import ReadSession
 from extract_jobs.sources.postgres.session import connect
-from extract_jobs.sources.pump import Sockets
 from tests.support.listener import Listener
 
 PASSWORD = "s3cr3t-of-the-database"
@@ -90,15 +89,8 @@ def test_postgres_gets_no_password_in_clear_text(sslmode: str) -> None:
         with pytest.raises(ConfigError, match=r"in clear text.*connection\.sslmode") as caught:
             connect(connection)
         assert PASSWORD not in str(caught.value)
-        rows = stream(
-            connection,
-            "select 1",
-            server_version=160000,
-            snapshot_id=None,
-            rows_per_batch=2048,
-            what="reading t",
-            sockets=Sockets(server.port),
-        )
+        session = ReadSession(connection, server_version=160000, snapshot_id=None, what="reading t")
+        rows = session.stream("select 1", rows_per_batch=2048)
         with pytest.raises(ConfigError, match=r"in clear text.*connection\.sslmode"):
             next(rows)
         assert server.heard

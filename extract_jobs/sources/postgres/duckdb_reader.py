@@ -1,4 +1,4 @@
-"""DuckDB as the reader of PostgreSQL: one attached session per read, streamed as Arrow.
+"""DuckDB as the reader of PostgreSQL: an attached session whose rows are streamed as Arrow.
 
 DuckDB turns the binary COPY protocol into Arrow about three times as fast as any Python client.
 The extension comes as a wheel, is signed by DuckDB, and is loaded from its file: no network, no
@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Generator, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from extract_jobs.sources.postgres.errors import before_any_row, reading_error
 from extract_jobs.sources.postgres.node import POSITION, Position, wait_until_reached
 from extract_jobs.sources.postgres.session import connect, execute
 from extract_jobs.sources.postgres.sql import EQUALS, quote_text, set_local
-from extract_jobs.sources.pump import Sockets
+from extract_jobs.sources.pump import Sockets, ended_within_seconds
 
 VECTOR_ROWS = 2_048
 """DuckDB's step: the fewest rows that it passes on."""
@@ -105,88 +106,170 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def stream(
-    connection: DatabaseConnection,
-    statement: str,
-    *,
-    server_version: int,
-    snapshot_id: str | None,
-    rows_per_batch: int,
-    bytes_per_batch: int | None = None,
-    what: str,
-    sockets: Sockets,
-    reached: Position | None = None,
-) -> Generator[pa.RecordBatch]:
-    """Stream a SELECT as record batches, over one connection that closes at the end.
+class ReadSession:
+    """A session that reads one statement after the other, in one transaction. Read-only.
 
-    Closing the generator early closes the connection. Read-only.
+    The first read opens it. It closes with a read that fails or is not read to its end, or by
+    `close`; the next read then opens another. One thread uses it at a time.
 
-    Args:
-        connection: The database.
-        statement: One SELECT.
-        server_version: Such as 160002.
-        snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
-        rows_per_batch: Rows in a batch; DuckDB itself works in steps of `VECTOR_ROWS`.
-        bytes_per_batch: Where nobody knows how large rows are: a batch ends after the step of
-            DuckDB in which it reaches this size.
-        what: What is being read, for error messages.
-        sockets: Registers the connection.
-        reached: Position that the node must have reached; the transaction that reads waits for it.
-
-    Raises:
-        SourceUnavailable: The connection broke, or the snapshot is gone.
-        SourceQueryFailed: The server failed the statement.
-        Interrupted: A signal handler raised while DuckDB was working.
+    Attributes:
+        sockets: Its connections.
     """
-    cursor = _database_cursor()
-    name = f"s{uuid4().hex}"
-    text: str | None = None
-    reader_made = False
-    reader: pa.RecordBatchReader | None = None
-    backend: tuple[Any, ...] | None = None
 
-    try:
-        sockets.opened_by(partial(_attach, cursor, name, connection))
-        _begin(
-            cursor,
-            name,
-            connection,
-            server_version=server_version,
-            snapshot_id=snapshot_id,
-            reached=reached,
-            what=what,
+    def __init__(
+        self,
+        connection: DatabaseConnection,
+        *,
+        server_version: int,
+        snapshot_id: str | None,
+        what: str,
+        reached: Position | None = None,
+    ) -> None:
+        """Store what to connect to.
+
+        Args:
+            connection: The database.
+            server_version: Such as 160002.
+            snapshot_id: Exported snapshot to join; None reads in a snapshot of its own.
+            what: What is being read, for error messages.
+            reached: Position that the node must have reached; the transaction waits for it.
+        """
+        self.sockets = Sockets(connection.port)
+        self._connection = connection
+        self._server_version = server_version
+        self._snapshot_id = snapshot_id
+        self._what = what
+        self._reached = reached
+        self._opened: _Opened | None = None
+
+    def stream(
+        self,
+        statement: str,
+        *,
+        rows_per_batch: int,
+        bytes_per_batch: int | None = None,
+        keep: bool = False,
+    ) -> Generator[pa.RecordBatch]:
+        """Stream a SELECT as record batches.
+
+        Closing the generator early closes the session.
+
+        Args:
+            statement: One SELECT.
+            rows_per_batch: Rows in a batch; DuckDB itself works in steps of `VECTOR_ROWS`.
+            bytes_per_batch: Where nobody knows how large rows are: a batch ends after the step of
+                DuckDB in which it reaches this size.
+            keep: Whether the session stays open after the last row.
+
+        Raises:
+            SourceUnavailable: The connection broke, or the snapshot is gone.
+            SourceQueryFailed: The server failed the statement.
+            Interrupted: A signal handler raised while DuckDB was working.
+        """
+        text: str | None = None
+        reader: pa.RecordBatchReader | None = None
+        reader_made = is_whole = False
+        try:
+            opened = self._open()
+            query = f"from postgres_query('{opened.name}', {_literal(statement)})"
+            step = rows_per_batch if bytes_per_batch is None else VECTOR_ROWS
+            reader = opened.cursor.sql(query).to_arrow_reader(step)
+            reader_made = True
+            yield from _gathered(reader, rows_per_batch, bytes_per_batch)
+            is_whole = True
+        except (duckdb.OutOfMemoryException, MemoryError):
+            raise WorkerOutOfMemory(f"{self._what} took more memory than the worker has") from None
+        except RuntimeError:
+            # An exception from a signal handler inside DuckDB arrives as this one, without its
+            # text.
+            raise Interrupted("stopped while rows were being read") from None
+        except (duckdb.Error, OSError, pa.ArrowException) as error:
+            # Not chained and not kept: the original quotes the connection string and the statement,
+            # and would otherwise be the context of the new error.
+            text = str(error)
+        finally:
+            # In this order. If the server has gone, DuckDB's destructor throws when a connection is
+            # destroyed with an open stream or transaction, and that ends the process.
+            reader = None
+            if not (is_whole and keep):
+                # After an error the statement is over, or the server cannot be reached.
+                self._close(cancel=not is_whole and text is None)
+        if text is not None:
+            failure = reading_error(text, self._what, statement)
+            raise failure if reader_made else before_any_row(failure)
+
+    def close(self) -> None:
+        """Close the session if it is open, within seconds, whatever the server does."""
+        if self._opened is not None:
+            ended_within_seconds(partial(self._close, cancel=False), self.sockets)
+
+    def _open(self) -> _Opened:
+        """Return the session, with its transaction begun."""
+        if self._opened is not None:
+            return self._opened
+        self._opened = opened = _Opened(_database_cursor(), f"s{uuid4().hex}")
+        self.sockets.opened_by(partial(_attach, opened.cursor, opened.name, self._connection))
+        opened.begin(
+            self._connection,
+            server_version=self._server_version,
+            snapshot_id=self._snapshot_id,
+            reached=self._reached,
+            what=self._what,
         )
-        backend = _ask(cursor, name, _BACKEND)
-        query = f"from postgres_query('{name}', {_literal(statement)})"
-        step = rows_per_batch if bytes_per_batch is None else VECTOR_ROWS
-        reader = cursor.sql(query).to_arrow_reader(step)
-        reader_made = True
-        yield from _gathered(reader, rows_per_batch, bytes_per_batch)
-        backend = None
-    except (duckdb.OutOfMemoryException, MemoryError):
-        raise WorkerOutOfMemory(f"{what} took more memory than the worker has") from None
-    except RuntimeError:
-        # An exception from a signal handler inside DuckDB arrives as this one, without its text.
-        raise Interrupted("stopped while rows were being read") from None
-    except (duckdb.Error, OSError, pa.ArrowException) as error:
-        # Not chained and not kept: the original quotes the connection string and the statement, and
-        # would otherwise be the context of the new error.
-        text = str(error)
-        backend = None  # the statement is over, or the server cannot be reached
-    finally:
-        # In this order. If the server has gone, DuckDB's destructor throws when a connection is
-        # destroyed with an open stream or transaction, and that ends the process.
-        reader = None
-        if backend is not None:
-            _cancel(connection, *backend)
+        opened.backend = opened.ask(_BACKEND)
+        return opened
+
+    def _close(self, *, cancel: bool) -> None:
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        if cancel and opened.backend:
+            _cancel(self._connection, *opened.backend)
         with contextlib.suppress(duckdb.Error, OSError):
-            cursor.execute("rollback")
+            opened.cursor.execute("rollback")
         with contextlib.suppress(duckdb.Error, OSError):
-            cursor.execute(f"detach {name}")
-        cursor.close()
-    if text is not None:
-        failure = reading_error(text, what, statement)
-        raise failure if reader_made else before_any_row(failure)
+            opened.cursor.execute(f"detach {opened.name}")
+        opened.cursor.close()
+
+
+@dataclass
+class _Opened:
+    """A server that is attached to DuckDB.
+
+    Attributes:
+        cursor: DuckDB's, in a transaction.
+        name: The attached server's.
+        backend: The server's process id, and when it started; empty while nobody has asked.
+    """
+
+    cursor: duckdb.DuckDBPyConnection
+    name: str
+    backend: tuple[Any, ...] = ()
+
+    def begin(
+        self,
+        connection: DatabaseConnection,
+        *,
+        server_version: int,
+        snapshot_id: str | None,
+        reached: Position | None,
+        what: str,
+    ) -> None:
+        """Begin the reading transaction, as described at `ReadSession`."""
+        self.cursor.execute("begin")
+        setup = [f"set transaction snapshot {quote_text(snapshot_id)}"] if snapshot_id else []
+        if reached is not None:
+            # The statement that reads is then younger than the position that was waited for.
+            setup = ["set transaction isolation level read committed"]
+        setup.append(set_local(server_version, connection.settings))
+        self.cursor.execute(f"call postgres_execute('{self.name}', {_literal('; '.join(setup))})")
+        if reached is not None:
+            wait_until_reached(partial(self.ask, POSITION), reached, what)
+
+    def ask(self, question: str) -> tuple[Any, ...]:
+        """Return the first row of a question to the server, within the transaction."""
+        query = f"from postgres_query('{self.name}', {_literal(question)})"
+        return self.cursor.execute(query).fetchone() or ()
 
 
 def _cancel(connection: DatabaseConnection, pid: int, since: str) -> None:
@@ -239,34 +322,6 @@ def _attach(cursor: duckdb.DuckDBPyConnection, name: str, connection: DatabaseCo
         cursor.execute(f"attach {attached} as {name} (type postgres, read_only, secret {name})")
     finally:
         cursor.execute(f"drop secret {name}")
-
-
-def _begin(
-    cursor: duckdb.DuckDBPyConnection,
-    name: str,
-    connection: DatabaseConnection,
-    *,
-    server_version: int,
-    snapshot_id: str | None,
-    reached: Position | None,
-    what: str,
-) -> None:
-    """Begin the reading transaction, as described at `stream`."""
-    cursor.execute("begin")
-    setup = [f"set transaction snapshot {quote_text(snapshot_id)}"] if snapshot_id else []
-    if reached is not None:
-        # The statement that reads is then younger than the position that was waited for.
-        setup = ["set transaction isolation level read committed"]
-    setup.append(set_local(server_version, connection.settings))
-    cursor.execute(f"call postgres_execute('{name}', {_literal('; '.join(setup))})")
-    if reached is not None:
-        wait_until_reached(partial(_ask, cursor, name, POSITION), reached, what)
-
-
-def _ask(cursor: duckdb.DuckDBPyConnection, name: str, question: str) -> tuple[Any, ...]:
-    """Return the first row of a question to the server, within the cursor's transaction."""
-    row = cursor.execute(f"from postgres_query('{name}', {_literal(question)})").fetchone()
-    return row or ()
 
 
 def _literal(text: str) -> str:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from extract_jobs.connections import DatabaseConnection
 from extract_jobs.errors import TypeNotRepresentable
 from extract_jobs.schema import Column
-from extract_jobs.sources.postgres.duckdb_reader import stream
+from extract_jobs.sources.postgres.duckdb_reader import ReadSession
 from extract_jobs.sources.postgres.node import Position
 from extract_jobs.sources.postgres.rows import stream_rows
 from extract_jobs.sources.postgres.sql import operator, quote_name
@@ -42,7 +42,7 @@ _FLAGS_PER_COLUMN = 60
 
 @dataclass(frozen=True)
 class PostgresReader:
-    """Reads splits of one snapshot. Picklable; one connection per split, closed at its end.
+    """Reads splits of one snapshot. Picklable; one connection at a time, for a split or several.
 
     Attributes:
         connection: The database, pinned to the address that the snapshot is on.
@@ -82,10 +82,11 @@ class PostgresReader:
     most_bytes: int = 2**30
     reads_foreign_tables: bool = False
     nulled: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+    _kept: list[ReadSession] = field(default_factory=list, init=False, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Drop the counts: they belong to this copy's last read."""
-        return self.__dict__ | {"nulled": {}}
+        """Drop the counts and the session: they belong to this copy."""
+        return self.__dict__ | {"nulled": {}, "_kept": []}
 
     @property
     def schema(self) -> pa.Schema:
@@ -97,25 +98,44 @@ class PostgresReader:
         chosen = tuple(column for column in self.columns if column.name in columns)
         return replace(self, columns=chosen, nulled={})
 
+    @contextlib.contextmanager
+    def one_session(self) -> Iterator[None]:
+        """Read with one session inside. See `extract_jobs.sources.SessionReader`.
+
+        Not where reads have snapshots of their own, or need another connection for wide rows.
+        """
+        if self.snapshot_id is None or self.width != "narrow" or self._kept:
+            yield
+            return
+        self._kept.append(self._session())
+        try:
+            yield
+        finally:
+            self._kept.pop().close()
+
+    def _session(self) -> ReadSession:
+        return ReadSession(
+            self.connection,
+            server_version=self.server_version,
+            snapshot_id=self.snapshot_id,
+            what=self.what,
+            reached=self.reached,
+        )
+
     def read(self, split: Split) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows. See `extract_jobs.sources.Reader.read`."""
         self.nulled.clear()
         schema, done = self.schema, 0
         if self.width != "wide":
-            statement = self._narrow_rows(split)
+            session = self._kept[-1] if self._kept else self._session()
             narrow = partial(
-                stream,
-                self.connection,
-                statement,
-                server_version=self.server_version,
-                snapshot_id=self.snapshot_id,
+                session.stream,
+                self._narrow_rows(split),
                 rows_per_batch=self.batch_rows,
                 bytes_per_batch=self.batch_bytes,
-                what=self.what,
-                sockets=(sockets := Sockets(self.connection.port)),
-                reached=self.reached,
+                keep=bool(self._kept),
             )
-            with contextlib.closing(self._pumped(narrow, sockets)) as batches:
+            with contextlib.closing(self._pumped(narrow, session.sockets)) as batches:
                 for batch in batches:
                     yield self._finished(batch, schema, split, done)
                     done += batch.num_rows
