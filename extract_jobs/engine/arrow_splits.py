@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from extract_jobs.engine.split_task import (
     outcome_of,
 )
 from extract_jobs.engine.unchanged_archives import keep_unchanged_archives
-from extract_jobs.errors import Interrupted, SourceUnavailable
+from extract_jobs.errors import ExtractError, Interrupted, SourceUnavailable
 from extract_jobs.parquet.writer import PartitionedWriter
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.sources import Reader, SessionReader
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 def run_in_process(
     task: SplitTask, reader: Reader, unit: Sequence[Split], progress: Progress
 ) -> Results:
-    """Extract some splits, one after the other; several share one set of files.
+    """Extract some splits, one after the other; see `SplitTask.shares_files`.
 
     A split whose connection breaks is read again in the same snapshot: its rows so far are
     discarded, those of earlier splits stay. Nothing stays staged when this raises.
@@ -48,14 +48,17 @@ def run_in_process(
     Raises:
         ExtractError: As `Reader.read` and `PartitionedWriter` raise.
     """
-    if len(unit) == 1:
-        [split] = unit
-
-        def stage() -> SplitResult:
-            with closing(reader.read(split)) as batches:  # type: ignore[type-var]
-                return _counted(task.stage(split, batches, lambda: reader.nulled, progress), reader)
-
-        return (_tried(split, stage),)
+    if not task.shares_files or len(unit) == 1:
+        staged: list[SplitResult] = []
+        try:
+            for split in unit:
+                result = _tried(split, partial(_staged, task, reader, split, progress))
+                staged.append(result)
+        except BaseException:
+            with suppress(ExtractError):  # `abort_leftover_uploads` drops what is left
+                task.abort(staged)
+            raise
+        return tuple(staged)
     with task.open_writer(unit[0].index) as writer:
         results = [
             _tried(split, partial(_whole, task, reader, writer, split, progress)) for split in unit
@@ -66,6 +69,11 @@ def run_in_process(
 def one_session(reader: object) -> AbstractContextManager[None]:
     """Return a context in which a reader reads its splits over one connection, if it can."""
     return reader.one_session() if isinstance(reader, SessionReader) else nullcontext()
+
+
+def _staged(task: SplitTask, reader: Reader, split: Split, progress: Progress) -> SplitResult:
+    with closing(reader.read(split)) as batches:  # type: ignore[type-var]
+        return _counted(task.stage(split, batches, lambda: reader.nulled, progress), reader)
 
 
 def _whole(
@@ -141,4 +149,5 @@ def _run_on_executor(
     if without_pandas:
         skip_pandas()
     os.environ.update(addressing)
-    return outcome_of(lambda: run_in_process(task, reader, unit, Progress()), unit)
+    with one_session(reader):
+        return outcome_of(lambda: run_in_process(task, reader, unit, Progress()), unit)

@@ -5,7 +5,9 @@ connections is exact, a free connection takes the next split whatever its size, 
 by split, a lost worker costs one split, and the first error that no retry can fix stops the rest at
 once. `engine.placement` decides where splits run. On Spark a task is a job of its own: see
 `arrow_splits` if Python reads the rows, `dataframe_splits` if Spark does. Otherwise it goes to a
-worker process (`process_splits`), unless only one task runs at a time.
+worker process (`process_splits`), unless only one task runs at a time. A Spark task takes several
+small splits, because starting one costs more than reading them; a worker process keeps its
+connection from task to task.
 
 If partitions depend on the row, one task per split would write files of every partition for every
 split. Then each connection has one task instead: a slice of the splits, which share one set of
@@ -41,7 +43,7 @@ from extract_jobs.engine.worker_processes import WorkerProcesses
 from extract_jobs.errors import Interrupted, StopRequested
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.sources import DataFrameReader, Reader
-from extract_jobs.sources.splits import Split, slices
+from extract_jobs.sources.splits import Split, handfuls, slices
 from extract_jobs.spark.session import check_driver, spark_session
 from extract_jobs.storage import WrittenFile, join
 
@@ -101,7 +103,8 @@ def run_splits(
     assert reader is not None
     connections, context = placement.connections, placement.context
     shares = task.transform.fixed_partition() is None and committed is None and not resumable
-    units = slices(splits, connections if shares else len(splits))
+    task = replace(task, shares_files=shares)
+    units = slices(splits, connections) if shares else [(split,) for split in splits]
     of_split = committed or (lambda _: None)
     if placement.on == "here":
         assert not isinstance(reader, DataFrameReader)
@@ -119,6 +122,8 @@ def run_splits(
             finally:
                 processes.release(on_processes)
     assert context is not None
+    if not shares and committed is None and not isinstance(reader, DataFrameReader):
+        units = handfuls(splits, connections)
     on_spark = _OnSpark(task, reader, of_split, context, lambda: spark_session(placement.session))
     return _side_by_side(
         on_spark, units, connections, progress,

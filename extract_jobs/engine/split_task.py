@@ -101,6 +101,7 @@ class SplitTask:
         spill_folder: Where rows wait on a worker's disk; None is its folder for temporary files.
         value_limit: Maximum size of a value; None for any size.
         key: What rows are merged by; None if they are not.
+        shares_files: Whether the splits that are run together share one set of files.
     """
 
     reader: Reader | DataFrameReader | None
@@ -115,6 +116,7 @@ class SplitTask:
     spill_folder: str | None = None
     value_limit: ValueLimit | None = None
     key: MergeKey | None = None
+    shares_files: bool = False
 
     def stage(
         self,
@@ -194,6 +196,13 @@ class SplitTask:
         except BaseException:
             writer.abort()
             raise
+
+    def abort(self, results: Iterable[SplitResult]) -> None:
+        """Abort the files of some splits."""
+        storage = self.open_storage(self.target.uri)
+        for result in results:
+            for file in result.files:
+                storage.abort(self.target.uri, file.staged)
 
     def writer(self, index: int) -> PartitionedWriter:
         """Return a writer whose files are named after a split: its own, or the first of a slice."""

@@ -17,6 +17,10 @@ SMALLEST_BYTES = 32 * 2**20
 SMALLEST_PARQUET_BYTES = 12 * 2**20
 """The same for Parquet, which is compressed: a byte of it is several bytes of rows."""
 
+HANDFUL_BYTES = 128 * 2**20
+"""Maximum size of several splits that one task reads. Reading it takes seconds, and a task of Spark
+a quarter of one to start; what a lost task has read is read again."""
+
 
 @dataclass(frozen=True)
 class ObjectRange:
@@ -87,6 +91,33 @@ def slices(splits: Sequence[Split], count: int) -> list[tuple[Split, ...]]:
         end = taken if left > 1 else len(rest)
         found.append(tuple(rest[:end]))
         rest = rest[end:]
+    return found
+
+
+def handfuls(splits: Sequence[Split], connections: int) -> list[tuple[Split, ...]]:
+    """Group small splits into runs of neighbours, where starting a task costs as much as reading.
+
+    Args:
+        splits: At least one.
+        connections: How many are read at a time.
+
+    Returns:
+        All splits in their order, in groups of at most `HANDFUL_BYTES`, and of at most half of a
+        connection's share; a larger split is alone. If a size is unknown, every split is.
+    """
+    if not all(split.estimated_bytes for split in splits):
+        return [(split,) for split in splits]
+    total = sum(split.estimated_bytes for split in splits)
+    most = min(HANDFUL_BYTES, total // (2 * connections))
+    found: list[tuple[Split, ...]] = []
+    size = 0
+    for split in splits:
+        if found and size + split.estimated_bytes <= most:
+            found[-1] += (split,)
+            size += split.estimated_bytes
+        else:
+            found.append((split,))
+            size = split.estimated_bytes
     return found
 
 

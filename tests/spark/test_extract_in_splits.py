@@ -13,6 +13,8 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
+from extract_jobs.engine import run_splits
+from extract_jobs.engine.arrow_splits import run_on_spark
 from extract_jobs.errors import ExtractError, SourceUnavailable
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report
@@ -86,6 +88,26 @@ def test_all_splits_see_one_snapshot(scene: Scene) -> None:
     assert (report.rows, report.source_rows, report.reconciled) == (ROWS, ROWS, True)
     assert scene.lake.read() == list(range(1, ROWS + 1))
     assert set(scene.lake.read("version")) == {1}
+    assert scene.lake.staged() == []
+
+
+@pytest.mark.parametrize("spark_or_none", [True], indirect=True)
+@pytest.mark.spark
+def test_small_splits_go_to_spark_in_handfuls(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units: list[int] = []
+
+    def counted(task: Any, reader: Any, unit: Any, *more: Any) -> Any:
+        units.append(len(unit))
+        return run_on_spark(task, reader, unit, *more)
+
+    monkeypatch.setattr(run_splits, "run_on_spark", counted)
+    report = scene.extract(split={"target_bytes": 100_000})
+    assert (sum(units), report.splits > 30) == (report.splits, True)
+    assert 4 <= len(units) <= 6, "two for each connection, and what is left over"
+    assert (report.rows, report.files) == (ROWS, report.splits)
+    assert scene.lake.read() == list(range(1, ROWS + 1))
     assert scene.lake.staged() == []
 
 

@@ -82,5 +82,6 @@ def scattered_task(folder: Path, spill_folder: Path | None = None, **target: obj
         file_prefix="run-1-1",
         metadata={},
         open_storage=open_storage,
+        shares_files=True,
         spill_folder=str(spill_folder) if spill_folder else None,
     )

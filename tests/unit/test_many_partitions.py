@@ -27,7 +27,7 @@ from extract_jobs.errors import SourceUnavailable, WriteFailed
 from extract_jobs.parquet import spill
 from extract_jobs.parquet import writer as parquet
 from extract_jobs.parquet.writer import PartitionedWriter
-from extract_jobs.sources.splits import Split, slices
+from extract_jobs.sources.splits import HANDFUL_BYTES, Split, handfuls, slices
 from extract_jobs.storage import WrittenFile
 from extract_jobs.storage.local import LocalStorage
 from tests.support.sampling import EXHAUSTIVE, examples
@@ -83,6 +83,20 @@ def test_slices_are_all_splits_in_order_and_none_is_much_larger(sizes, count):
     largest = max(sum(max(s.estimated_bytes, 1) for s in unit) for unit in found)
     fair = sum(max(size, 1) for size in sizes) / count
     assert largest <= 2 * fair + max([*sizes, 1])
+
+
+@given(
+    sizes=st.lists(st.integers(1, 2 * HANDFUL_BYTES), min_size=1, max_size=60),
+    connections=st.integers(1, 20),
+)
+def test_handfuls_are_all_splits_in_order_and_no_connection_gets_much_more(sizes, connections):
+    splits = [Split(i, estimated_bytes=size) for i, size in enumerate(sizes)]
+    found = handfuls(splits, connections)
+    assert [split for unit in found for split in unit] == splits
+    most = min(HANDFUL_BYTES, sum(sizes) / connections / 2)
+    assert all(len(unit) == 1 or sum(s.estimated_bytes for s in unit) <= most for unit in found)
+    unknown = [*splits, Split(len(splits))]
+    assert len(handfuls(unknown, connections)) == len(unknown)
 
 
 def test_rows_in_no_order_make_one_file_a_partition(tmp_path, monkeypatch):
@@ -190,6 +204,19 @@ def test_a_split_whose_connection_breaks_is_read_again_within_its_slice(tmp_path
     assert sorted(n for rows in found.values() for n in rows) == list(range(3000))
     broken = ScatteredReader(rows=1000, partitions=20, batch_rows=100, breaks={2: 3})
     shutil.rmtree(tmp_path)
+    with pytest.raises(SourceUnavailable):
+        run_in_process(task, broken, [Split(i) for i in range(3)], Progress())
+    assert below(tmp_path) == []
+
+
+def test_splits_with_files_of_their_own_leave_none_staged_when_one_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_arrow.time, "sleep", lambda _: None)
+    task = replace(scattered_task(tmp_path), shares_files=False)
+    reader = ScatteredReader(rows=1000, partitions=3, batch_rows=100)
+    results = run_in_process(task, reader, [Split(i) for i in range(3)], Progress())
+    assert [len(result.files) for result in results] == [3, 3, 3]
+    shutil.rmtree(tmp_path)
+    broken = ScatteredReader(rows=1000, partitions=3, batch_rows=100, breaks={2: 3})
     with pytest.raises(SourceUnavailable):
         run_in_process(task, broken, [Split(i) for i in range(3)], Progress())
     assert below(tmp_path) == []
@@ -315,7 +342,7 @@ from extract_jobs.engine.pandas_free import skip_pandas
 from extract_jobs.parquet import rolling, writer
 from extract_jobs.engine.arrow_splits import run_in_process
 from extract_jobs.engine.split_task import Progress
-from extract_jobs.sources.splits import Split, slices
+from extract_jobs.sources.splits import HANDFUL_BYTES, Split, handfuls, slices
 from tests.support.scattered import ScatteredReader, open_storage, scattered_task
 
 skip_pandas()
