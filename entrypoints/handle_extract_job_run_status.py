@@ -231,7 +231,7 @@ def _resolve_all(
             run,
             items.of(run),
             name=NEVER_REPORTED,
-            cause=f"still {run.status} when the Map had ended{why and f'; {why}'}",
+            cause=f"still {run.status} when the Map ended{why and f'; {why}'}",
             tracking=tracking,
             open_storage=open_storage,
         )

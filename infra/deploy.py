@@ -244,7 +244,7 @@ def _confirm(yes: bool) -> Callable[[Sequence[str]], bool]:
         if yes:
             return True
         if not sys.stdin.isatty():
-            print("Nothing was changed: nobody is there to confirm. Use --yes to continue.")
+            print("Nothing was changed: there is no terminal to confirm on. Use --yes to continue.")
             return False
         return input("Continue? [y/N] ").strip().lower() in {"y", "yes"}
 

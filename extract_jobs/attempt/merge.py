@@ -222,8 +222,8 @@ def merge(
         raise ConfigError(
             f"{spec.extract_table}: the table has several rows for up to {doubled:,} of the keys "
             "that were read, so columns.key is not the row's key in the source, or another tool "
-            "added rows; nothing was committed. Name the columns that are, or replace all rows "
-            "once: extract-jobs run --set mode=full"
+            "added rows; nothing was committed. Name the columns that identify a row, or replace "
+            "all rows once: extract-jobs run --set mode=full"
         )
     updated = int((rewriting.hits > 0).sum())
     removes = tuple(

@@ -66,8 +66,8 @@ class Noted:
             return []
         if self._ranges:
             logger.warning(
-                "%s: %d staged ranges are kept, and the next attempt of run %s goes on from there; "
-                "on a command line, run it again with --run-id %s",
+                "%s: %d staged ranges are kept, and the next attempt of run %s resumes from them; "
+                "on the command line, run it again with --run-id %s",
                 self._spec.extract_table, self._ranges, self._spec.run_id, self._spec.run_id,
             )  # fmt: skip
         return self._files

@@ -209,7 +209,7 @@ def plan_reuse(
     }
     everything = Reuse(pages, writing, widths)
     if spec.reuse == "reread":
-        return _whole(everything, "the run was to read everything", staged)
+        return _whole(everything, "reuse: reread reads everything", staged)
     before = _before(log, base.published, writing)
     if isinstance(before, str):
         return _whole(everything, before, staged)
@@ -219,7 +219,7 @@ def plan_reuse(
         return _whole(everything, unchanged, staged)
     kept = tuple(one for one in reads.ranges if span_of(one) in unchanged)
     if not any(one.rows for one in kept):
-        return _whole(everything, "no range that has rows is unchanged", staged)
+        return _whole(everything, "every range that has rows has changed", staged)
     # A part of which nothing is kept may be shorter than it was: it is cut anew.
     cut = {one.part for one in kept}
     before_cut = [one for one in reads.ranges if one.part in cut]
@@ -239,7 +239,7 @@ def _too_small(spec: ExtractSpec, pages: ComparablePages) -> str:
     filled = [part for part in pages.parts if part.count]
     size = sum(part.count * part.page_bytes for part in filled)
     if len(filled) > _MANY_PARTS and size * _SMALL_PART < len(filled) * spec.split.target_bytes:
-        return f"each of the table's {len(filled)} partitions would have a small file of its own"
+        return f"each of the table's {len(filled)} partitions would have its own small file"
     return ""
 
 
@@ -296,23 +296,23 @@ def _staged(
     return found
 
 
-_NO_PAGES = "only tables of PostgreSQL are compared with what was read"
+_NO_PAGES = "only PostgreSQL tables can be compared with the last run"
 
 
 def _not_for(spec: ExtractSpec) -> str:
     """Return why a spec's files do not show by range what was read; empty if they do."""
     if spec.limit is not None:
-        return "a sample is read"
+        return "the run reads a sample (limit)"
     if spec.mode != "full":
-        return "increments read new rows only"
+        return "increments read only new rows"
     if spec.target.write_mode != "overwrite":
         return f"target.write_mode is {spec.target.write_mode}, and only overwrite keeps files"
     if spec.target.is_iceberg:
         return "files of an Iceberg table are not kept yet"
     if any(name in RUN_PARTITIONS for name in spec.target.partition_by):
-        return "each run has folders of its own"
+        return "each run writes its own partitions"
     if spec.watermark is not None:
-        return "the watermark's greatest value is in the rows"
+        return "watermark is set, and its greatest value is found by reading all rows"
     if spec.split.strategy not in ("auto", "ctid"):
         return f"split.strategy {spec.split.strategy} does not read by page"
     if spec.split.column is not None:

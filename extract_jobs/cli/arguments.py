@@ -71,7 +71,7 @@ def argument_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--yes",
         action="store_true",
-        help="let overrides that narrow or alter what is read replace a table's own files",
+        help="allow overrides that change which rows or values are read to replace a table's files",
     )
     run.add_argument(
         "--engine",
@@ -82,13 +82,13 @@ def argument_parser() -> argparse.ArgumentParser:
         "--jobs",
         type=_count,
         metavar="N",
-        help="tables to run at a time, default 4; fewer where the source's max_connections allow "
-        "no more, and one where Spark reads them",
+        help="tables to run at a time; default: 4, or fewer if the source's max_connections allows "
+        "no more. Tables that Spark reads run one at a time",
     )
     run.add_argument(
         "--reread",
         action="store_true",
-        help="read all of tables with reuse: auto, and keep none of their files",
+        help="read tables with reuse: auto completely, and keep none of their files",
     )
     run.add_argument("--run-id", help="name the run; a committed run is not repeated")
     _target_argument(run)
@@ -101,12 +101,14 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     _config_arguments(preview, tables="1")
     preview.add_argument(
-        "--rows", type=_count, default=10, metavar="N", help="most rows; default: %(default)s"
+        "--rows",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="maximum number of rows; default: %(default)s",
     )
     _target_argument(preview)
-    spec = _command(
-        commands, "spec", "print one table's spec, for a worker started by hand; offline"
-    )
+    spec = _command(commands, "spec", "print one table's spec, to start a worker by hand; offline")
     _config_arguments(spec, tables="1")
     _target_argument(spec)
     _config_arguments(_command(commands, "validate", "find every error of a config; offline"))
@@ -114,7 +116,7 @@ def argument_parser() -> argparse.ArgumentParser:
     _command(commands, "schema", "print the JSON Schema of configs, for editors")
     _commands_on_commits(commands)
     _recover_command(commands)
-    completion = _command(commands, "completion", "print what lets a shell complete commands")
+    completion = _command(commands, "completion", "print a completion script for a shell")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
 
@@ -124,14 +126,14 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
         "--overdue",
         type=_duration,
         metavar="AGE",
-        help="age of the last success from which a table is overdue, such as 26h; default: twice "
-        "the usual time between its last commits",
+        help="a table is overdue if its last success is older than this, such as 26h; default: "
+        "twice the usual time between its last commits",
     )
     parser.add_argument(
         "--tracking-table",
         metavar="NAME",
-        help="the deployment's table of runs, in DynamoDB; default: the variable TRACKING_TABLE. "
-        "Without one, reports and staged files tell of runs",
+        help="the deployment's tracking table in DynamoDB; default: the variable TRACKING_TABLE. "
+        "Without one, runs are inferred from reports and staged files",
     )
 
 
@@ -145,83 +147,89 @@ def _recover_command(commands: Any) -> None:
         "--abandon-after",
         type=_duration,
         metavar="AGE",
-        help="age from which a staged file is abandoned, such as 30m or 2d; default 48h",
+        help="staged files older than this are abandoned, such as 30m or 2d; default: 48h",
     )
     recover.add_argument("--dry-run", action="store_true", help="only print what would be done")
-    expire = _command(commands, "expire", "delete old snapshots of Iceberg tables with their files")
+    expire = _command(commands, "expire", "delete old snapshots of Iceberg tables and their files")
     _config_arguments(expire, tables="*")
     expire.add_argument(
         "--older-than",
         type=_duration,
         metavar="AGE",
-        help="how long ago a snapshot was replaced, such as 7d; default: keep_retired",
+        help="expire snapshots replaced longer ago than this, such as 7d; default: keep_retired",
     )
     expire.add_argument("--dry-run", action="store_true", help="only print what would be done")
 
 
 def _init_command(commands: Any) -> None:
-    init = _command(commands, "init", "write a config, an example or from a database")
+    init = _command(commands, "init", "write a config: an example, or for a given source")
     init.add_argument("path", metavar="FILE", nargs="?", default="sales.yml", help="%(default)s")
     init.add_argument(
         "--from",
         dest="source",
         metavar="PLACE",
-        help="write it from what a database or folder holds: a URL without a password, a SQLite "
-        "file, a folder or s3:// URI, or secret:NAME, ssm:NAME, env:NAME; a URL of another "
-        "database, or jdbc:…, with --driver",
+        help="the source to write a config for: a database URL without a password, a SQLite file, "
+        "a folder or s3:// URI, or secret:NAME, ssm:NAME, env:NAME; for other databases a URL "
+        "or jdbc:…, with --driver",
     )
     init.add_argument(
         "--update",
         action="store_true",
-        help="add tables that a config lacks; a line `# NAME:` among its tables keeps one out",
+        help="add tables that the config lacks, except those commented out as `# NAME:`",
     )
-    init.add_argument("--password-env", metavar="VAR", help="variable with the URL's password")
-    init.add_argument("--user", metavar="NAME", help="who connects, where the URL does not say")
+    init.add_argument(
+        "--password-env", metavar="VAR", help="environment variable with the password"
+    )
+    init.add_argument("--user", metavar="NAME", help="database user, if the URL has none")
     init.add_argument(
         "--driver",
         metavar="PLACE",
         help="the JDBC driver: its jar, a folder with it, or its Maven coordinate",
     )
     init.add_argument(
-        "--select", action="append", default=[], metavar="GLOB", help="only such tables"
+        "--select", action="append", default=[], metavar="GLOB", help="only matching tables"
     )
     init.add_argument(
-        "--exclude", action="append", default=[], metavar="GLOB", help="leave such tables out"
+        "--exclude", action="append", default=[], metavar="GLOB", help="leave out matching tables"
     )
     init.add_argument(
-        "--target", metavar="BASE", help="folder or s3:// URI that files go below; default: lake"
+        "--target", metavar="BASE", help="folder or s3:// URI to write below; default: lake"
     )
 
 
 def _commands_on_commits(commands: Any) -> None:
-    status = _command(commands, "status", "show how tables are doing, those in trouble first")
+    status = _command(commands, "status", "show the state of tables, problems first")
     _config_arguments(status, tables="*")
-    status.add_argument("--json", action="store_true", help="one object per table and line")
+    status.add_argument(
+        "--json", action="store_true", help="one JSON object per line for each table"
+    )
     status.add_argument(
         "--watch",
         nargs="?",
         type=_count,
         const=10,
         metavar="SECONDS",
-        help="show it again and again, until Ctrl-C; default: every 10 seconds",
+        help="repeat every SECONDS until Ctrl-C; default: 10",
     )
     _status_arguments(status)
     _target_argument(status)
     history = _command(commands, "history", "show the commits of a table, newest first")
     _config_arguments(history, tables="1")
     history.add_argument(
-        "--commits", type=_count, default=20, metavar="N", help="most commits; default: %(default)s"
+        "--commits",
+        type=_count,
+        default=20,
+        metavar="N",
+        help="maximum number of commits; default: %(default)s",
     )
     _target_argument(history)
-    rollback = _command(
-        commands, "rollback", "make a table what it was after an earlier commit, by a new one"
-    )
+    rollback = _command(commands, "rollback", "restore a table to an earlier commit")
     _config_arguments(rollback, tables="1")
     rollback.add_argument(
-        "--to", type=_count, metavar="SEQ", required=True, help="the commit, from history"
+        "--to", type=_count, metavar="SEQ", required=True, help="number of the commit, from history"
     )
     _target_argument(rollback)
-    report = _command(commands, "report", "write a page of HTML about the newest runs of tables")
+    report = _command(commands, "report", "write an HTML page about the newest runs of tables")
     _config_arguments(report, tables="*")
     report.add_argument("--html", metavar="FILE", required=True, help="where to write it")
     _status_arguments(report)
@@ -250,15 +258,15 @@ def _version() -> str:
 _EXIT_CODES = """\
 exit codes:
   0  done
-  1  failed; the same again will probably fail the same way
+  1  failed; running it again will probably fail the same way
   73 published, but the catalog is not up to date
   75 failed; a retry may help
   78 something in the configuration must be changed first
 """
 _EXAMPLES = {
     "run": (
-        "run sales.yml                                   every table, some at a time",
-        "run sales.yml public.orders 'hr.*'              a table, and all of a schema",
+        "run sales.yml                                   every table, several at a time",
+        "run sales.yml public.orders 'hr.*'              one table, and all of a schema",
         "run sales.yml crm.yml --tag nightly             tables with a tag, of two sources",
         "run sales.yml --limit 100 --target /tmp/try     a sample, away from live data",
         "run sales.yml public.orders --set mode=full     with a key of the config overridden",
@@ -314,7 +322,7 @@ def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
     loudness.add_argument(
-        "-q", "--quiet", action="store_true", help="no warnings, and of a run nothing but failures"
+        "-q", "--quiet", action="store_true", help="no warnings; for run, print only failures"
     )
     return parser
 
@@ -350,7 +358,7 @@ def _target_argument(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
 
 

@@ -121,8 +121,8 @@ def _connection(place: str) -> tuple[str, dict[str, Any]]:
     if Path(local.removeprefix("file://")).is_file():
         return "sqlite", {"path": local}
     raise ConfigError(
-        f"--from {place}: there is no such file or folder, and it is none of a database's URL, "
-        "secret:NAME, ssm:NAME and env:NAME"
+        f"--from {place}: there is no such file or folder; expected a path, a database's URL, "
+        "secret:NAME, ssm:NAME or env:NAME"
     )
 
 
@@ -147,6 +147,7 @@ def _engine(text: str, place: str) -> str:
         return "jdbc"
     shown = place if place.partition(":")[0] in _SECRETS else f"{place.partition('://')[0]}://…"
     raise ConfigError(
-        f"--from {shown}: no type of source has such a URL; a database with a JDBC driver takes "
-        "jdbc:…, other sources a config written by hand (extract-jobs init shows an example)"
+        f"--from {shown}: this kind of URL is not supported. For a database with a JDBC driver "
+        "give jdbc:…; for other sources write the config by hand (extract-jobs init shows an "
+        "example)"
     )

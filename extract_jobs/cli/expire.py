@@ -36,7 +36,9 @@ def _expire(spec: ExtractSpec, arguments: argparse.Namespace) -> None:
     if older_than is None:
         older_than = spec.keep_retired
     if older_than is None:
-        raise ConfigError("how old is old? Give --older-than 7d, or set keep_retired")
+        raise ConfigError(
+            "give the age of snapshots to expire, such as --older-than 7d, or set keep_retired"
+        )
     print_expired(
         commit_log(spec), older_than, datetime.now(UTC),
         dry_run=arguments.dry_run, prefix=f"{spec.extract_table}: ",

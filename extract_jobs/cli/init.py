@@ -188,7 +188,7 @@ def _suggestions(
     if known is None and not everything:
         raise ConfigError("the source has no table that the user may read")
     if known is None and not listed:
-        raise ConfigError("no table that the user may read fits --select and --exclude")
+        raise ConfigError("no table that the user may read matches --select and --exclude")
     suggestions: list[Suggestion] = []
     locations = dict(known.locations) if known else {}
     for table in _shown([one for one in listed if known is None or one not in known]):

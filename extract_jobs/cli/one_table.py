@@ -132,7 +132,7 @@ def worst(failed: Sequence[tuple[Report, int]], of: int, run_id: str) -> tuple[s
     ]
     name = classes.pop() if len(classes) == 1 else "ExtractRunFailed"
     more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
-    again = f"; the same again with --run-id {run_id}" if code == EXIT_RETRY else ""
+    again = f"; to repeat this run, add --run-id {run_id}" if code == EXIT_RETRY else ""
     return f"{name}: {len(failed)} of {of} tables failed: {', '.join(shown)}{more}{again}", code
 
 

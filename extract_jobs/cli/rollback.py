@@ -29,7 +29,7 @@ def command(arguments: argparse.Namespace) -> int:
     kept = "kept" if is_kept else "deleted (keep_retired keeps them)"
     print(
         printable(
-            f"{spec.extract_table}: commit {done.seq} holds what commit {arguments.to} held: "
+            f"{spec.extract_table}: commit {done.seq} restores commit {arguments.to}: "
             f"{counted(len(done.files), 'file')}, {counted(rows, 'row')}, {size_text(size)}; "
             f"{counted(len(done.retire), 'file')} of commit {done.parent} {kept}"
         ),

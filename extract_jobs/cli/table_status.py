@@ -138,7 +138,7 @@ def _tracked(runs: Sequence[TrackedRun], now: datetime) -> Attempted:
         return Attempted("failed", error or newest.handler_error, success)
     if newest.status == "RETRYING":
         return Attempted("retrying", f"after attempt {newest.attempt}: {error}", success)
-    begun = "waits to be started" if newest.status == "PENDING" else "started"
+    begun = "waiting to start" if newest.status == "PENDING" else "started"
     reason = f"run {newest.run_id} {begun}, {newest.updated_at[:16]}"
     return Attempted("running", f"{reason}{_progress_text(newest, now)}", success)
 
@@ -173,8 +173,8 @@ def _traces(
     ended = max((_written_at(newest), *times[-1:])) if newest else max(times, default=None)
     if staged and (ended is None or max(staged) > ended):
         age = now - max(staged)
-        return Attempted("running", f"its newest file was staged {rough_age(age)} ago, or the run "
-                         "died (extract-jobs recover drops what it left)", None)  # fmt: skip
+        return Attempted("running", f"its newest file was staged {rough_age(age)} ago; the run may "
+                         "have died (extract-jobs recover drops what it left)", None)  # fmt: skip
     raw = log.state.read(newest.uri) if newest else None
     report = Report.parse(raw, newest.uri) if raw and newest else None
     if report is None or newest is None:

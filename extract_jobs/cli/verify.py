@@ -54,7 +54,9 @@ def command(arguments: argparse.Namespace) -> int:
         for line in _lines(spec, found, recount, kept):
             print(line, flush=True)
         if found.faults or (recount and recount.is_short):
-            failures.append(FilesDamaged(f"{spec.extract_table} is not as it was committed"))
+            failures.append(
+                FilesDamaged(f"{spec.extract_table}: files or rows differ from the commits")
+            )
     if failures:
         raise error_of_all(failures, len(specs))
     return EXIT_DONE

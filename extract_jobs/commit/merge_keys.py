@@ -24,6 +24,8 @@ from extract_jobs.transform.transform import Transform
 MAX_KEYS = 16_000_000
 """Number of keys, of 16 bytes each, that a run may change, and that it may compare for deletes."""
 
+_NAME_THEM = "Name the columns that identify a row"
+
 Digests = npt.NDArray[np.bytes_]
 Range = tuple[Any, Any] | None
 """Least and greatest value of a column, as Iceberg's bounds have it; None if that is not known."""
@@ -140,14 +142,14 @@ def changed_keys(some: Sequence[Keys], *, one_moment: bool) -> Keys:
     doubled = int((found[1:] == found[:-1]).sum())
     if doubled:
         text = (
-            f"columns.key: {doubled:,} of the {len(found):,} rows that were read have the key of "
-            "another one, so it is not the row's key in the source"
+            f"columns.key: {doubled:,} of the {len(found):,} rows that were read have the same key "
+            "as another row, so it is not the row's key in the source"
         )
         if one_moment:
-            raise ConfigError(f"{text}; nothing was committed. Name the columns that are")
+            raise ConfigError(f"{text}; nothing was committed. {_NAME_THEM}")
         raise SourceMoved(
             f"{text}, or rows moved from one split to another while they were read; nothing was "
-            "committed. Run again, or name the columns that are"
+            f"committed. Run again. If it repeats: {_NAME_THEM}"
         )
     ranges: list[Range] | None = None
     for keys in some:
@@ -184,9 +186,8 @@ def source_keys(batches: Iterable[pa.RecordBatch], key: MergeKey, transform: Tra
     doubled = int((merged[1:] == merged[:-1]).sum())
     if doubled:
         raise ConfigError(
-            f"columns.key: {doubled:,} of the source's {len(merged):,} rows have the key of "
-            "another one, so it is not the row's key; nothing was committed. Name the columns "
-            "that are"
+            f"columns.key: {doubled:,} of the source's {len(merged):,} rows have the same key as "
+            f"another row, so it is not the row's key; nothing was committed. {_NAME_THEM}"
         )
     return merged
 

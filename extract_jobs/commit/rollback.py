@@ -186,7 +186,7 @@ def _wanted(log: CommitLog, seq: int, last: Commit | None) -> Commit:
     if last is None or found is None:
         raise ConfigError(f"the table has no commit {seq}; extract-jobs history shows its commits")
     if found.seq == last.seq:
-        raise ConfigError(f"commit {seq} is the last one: the table is as it left it")
+        raise ConfigError(f"commit {seq} is the latest one: there is nothing to roll back")
     if log.outcome(found) != "published":
         raise ConfigError(f"commit {seq} was voided: none of its rows was ever published")
     return found

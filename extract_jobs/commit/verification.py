@@ -142,11 +142,11 @@ def _fault_of(
     # The listing has no token.
     found = storage.head(uri) if listed else None
     if found is None:
-        return Fault(uri, f"is missing, and with it {_rows(file.rows)}")
+        return Fault(uri, f"is missing, with {_rows(file.rows)}")
     if found.size != staged.size:
         return Fault(
-            uri, f"has {found.size:,} bytes, and {staged.size:,} were committed: it was cut, or "
-            "replaced by another file",
+            uri, f"has {found.size:,} bytes, but {staged.size:,} were committed: it was cut short, "
+            "or replaced by another file",
         )  # fmt: skip
     if found.token is not None and found.token != staged.token:
         return Fault(uri, "was replaced by another file of the same size")
@@ -158,7 +158,7 @@ def _content_problem(storage: Storage, file: WrittenFile, *, pages: bool) -> str
     uri = file.staged.uri
     stream = storage.open(uri)
     if stream is None:
-        return f"is missing, and with it {_rows(file.rows)}"
+        return f"is missing, with {_rows(file.rows)}"
     try:
         with stream:
             opened = pq.ParquetFile(stream, page_checksum_verification=pages)
@@ -170,7 +170,7 @@ def _content_problem(storage: Storage, file: WrittenFile, *, pages: bool) -> str
         part = "one of its pages" if pages else "its footer"
         return f"is damaged: {part} cannot be read as Parquet"
     if rows != file.rows:
-        return f"has {_rows(rows)}, and {file.rows:,} were committed"
+        return f"has {_rows(rows)}, but {file.rows:,} were committed"
     name = uri.rsplit("/", 1)[-1]
     if run_id is not None and not name.startswith(f"{run_id.decode(errors='replace')}-"):
         return "was replaced by a file of another run"
@@ -186,7 +186,7 @@ def _foreign(
         is_folder = one.uri.endswith("/")
         ignored = is_folder or (hidden and not one.uri.endswith(".parquet"))
         if not ignored and not is_probe(one) and not is_inside(one.uri, state_uri):
-            yield Fault(one.uri, f"is of no live commit: {seen}")
+            yield Fault(one.uri, f"belongs to no live commit: {seen}")
 
 
 def _rows(count: int) -> str:

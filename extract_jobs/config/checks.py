@@ -25,7 +25,7 @@ def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:
         if "" in tables:
             problems.append(Problem("tables", "a table with no name", file.line(("tables", ""))))
     if "tables" in data and not tables:
-        problems.append(Problem("tables", "names no table", file.line(("tables",))))
+        problems.append(Problem("tables", "lists no tables", file.line(("tables",))))
         data["tables"] = {}
     if not isinstance(file.data.get("defaults", {}), dict | Unfilled | None):
         problems.append(Problem("defaults", "expected a mapping", file.line(("defaults",))))
@@ -38,7 +38,7 @@ def check_frame(file: YamlFile) -> tuple[SourceSettings | None, list[Problem]]:
                 continue
             text = one.text
             if one.path == ("version",) and not one.partial:
-                text = f"{text}: the version that this extract-jobs reads"
+                text = f"{text}, the only version that this extract-jobs reads"
             problems.append(Problem(dotted(one.path), text, file.line(one.path)))
     return source, problems
 

@@ -72,9 +72,9 @@ def replaced_by_less(old: ResolvedTable, new: ResolvedTable) -> Iterator[Problem
     if changed:
         yield Problem(
             dotted(("tables", old.name)),
-            f"with the overrides, {' and '.join(changed)} would decide what replaces all rows in "
-            f"the table's own target {old.location.target.uri}. Try it in a scratch folder "
-            "(extract-jobs run --target FOLDER), or confirm that you mean it (--yes)",
+            f"the overridden {' and '.join(changed)} would change which rows or values replace the "
+            f"table's own target {old.location.target.uri}. Try it in a scratch folder "
+            "(extract-jobs run --target FOLDER), or confirm it with --yes",
             old.line,
         )
 

@@ -67,11 +67,11 @@ class Drift:
                 else ""
             )
             raise SchemaChanged(
-                f"{spec.extract_table}: {'; '.join(self.refused)}, since commit {last.seq}. "
-                "Nothing was written. Accept it with on_schema_change if that refuses it; give a "
-                "column its old type or name with columns.cast and columns.rename, replace the "
-                "table with mode full and write_mode overwrite, or start over with another "
-                f"state_uri and target{files}"
+                f"{spec.extract_table}: since commit {last.seq}: {'; '.join(self.refused)}. "
+                "Nothing was written. If on_schema_change refuses the change, you can allow it "
+                "there. Otherwise restore the column's old type or name with columns.cast or "
+                "columns.rename, replace the table with mode full and write_mode overwrite, or "
+                f"start over with another state_uri and target{files}"
             )
 
 

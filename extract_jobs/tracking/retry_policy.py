@@ -181,7 +181,7 @@ def _roll_forward(item: Item, failure: Failure, commit: Commit) -> Decision:
 
 def _still_waiting(failure: Failure) -> Decision:
     """The worker ended over another table of the batch: this one has failed at nothing."""
-    message = f"its turn in its batch had not come when the worker ended: {failure.message}"
+    message = f"the worker ended before the table's turn in its batch: {failure.message}"
     return Decision(
         "retry", counted=False, waited=True, error_class=failure.name, error_message=message
     )

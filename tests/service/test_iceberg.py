@@ -553,8 +553,8 @@ def test_verify_names_files_that_differ(lake: IcebergLake) -> None:
     stray.write_bytes(b"x")
     faults = {Path(fault.uri): fault.problem for fault in verify_files(log, uri).faults}
     assert faults == {
-        Path(commit.files[0].staged.uri): "is missing, and with it 1 row",
-        stray: "is of no live commit: no reader sees it",
+        Path(commit.files[0].staged.uri): "is missing, with 1 row",
+        stray: "belongs to no live commit: no reader sees it",
     }
 
 

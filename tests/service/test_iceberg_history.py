@@ -381,7 +381,7 @@ tables:
         assert main(["run", "c.yml"]) == 0
     capsys.readouterr()
     assert main(["expire", "c.yml"]) == 78
-    assert "t: ConfigError: how old is old?" in capsys.readouterr().err
+    assert "t: ConfigError: give the age of snapshots" in capsys.readouterr().err
     assert main(["expire", "c.yml", "u", "--older-than", "0s"]) == 78
     assert "none of the tables is an Iceberg table" in capsys.readouterr().err
     assert main(["expire", "c.yml", "--older-than", "0s", "--dry-run"]) == 0

@@ -391,9 +391,9 @@ def test_a_full_extract_replaces_the_table_and_runs_merge_on(lake: IcebergLake) 
     ("columns", "change", "message"),
     [
         ({"key": ["kind"]}, "insert into t values (5, 'a', 6), (6, 'a', 7)",
-         "1 of the 2 rows that were read have the key of another one"),
+         "1 of the 2 rows that were read have the same key as another row"),
         ({"key": ["kind"]}, "update t set v = 9 where id = 3",
-         "2 of the source's 4 rows have the key of another one"),
+         "2 of the source's 4 rows have the same key as another row"),
         ({"key": ["kind"]}, "insert into t values (5, null, 6)",
          "columns.key: kind holds NULL in 1 rows of a batch"),
         ({"key": ["v"], "cast": {"v": "float64"}}, "insert into t values (5, 'a', 6)",

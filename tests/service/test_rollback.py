@@ -63,7 +63,7 @@ def test_a_table_goes_back_and_forth(cli: Cli) -> None:
     code, out, err = cli("rollback", "shop.yml", "orders", "--to", "1")
     assert (code, out.split(": ", 1)[0]) == (0, "orders"), err
     assert re.fullmatch(
-        r"orders: commit 3 holds what commit 1 held: 1 file, 2 rows, [\d.]+ kB; 1 file of "
+        r"orders: commit 3 restores commit 1: 1 file, 2 rows, [\d.]+ kB; 1 file of "
         r"commit 2 kept\n", out,
     ), out  # fmt: skip
     assert rows("orders") == [(1,), (2,)]

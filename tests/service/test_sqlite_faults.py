@@ -58,14 +58,16 @@ def test_what_is_no_database(path, tmp_path):
 
 def test_an_empty_file_is_an_empty_database(tmp_path):
     (tmp_path / "empty.db").touch()
-    with pytest.raises(ConfigError, match=r"no table 't' in .*empty\.db \(0 can be seen\)"):
+    with pytest.raises(
+        ConfigError, match=r"no table 't' in .*empty\.db \(tables that the user can see: 0\)"
+    ):
         source(tmp_path / "empty.db").describe()
 
 
 def test_a_missing_table_names_the_nearest(path):
     write(path, "create table orders (a)", "create view order_lines as select * from orders")
     for wrong in ("order", "ORDERS", "main.orderz"):
-        with pytest.raises(ConfigError, match=rf"{wrong}.*the nearest are orders"):
+        with pytest.raises(ConfigError, match=rf"{wrong}.*did you mean orders"):
             source(path, extract_table=wrong).describe()
     for right in ("orders", "main.orders", '"orders"', '"main"."orders"', "order_lines"):
         assert source(path, extract_table=right).describe().columns[0].name == "a"

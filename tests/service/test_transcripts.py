@@ -86,7 +86,7 @@ class Desk:
             (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", "TIME "),
             (r"_extract_probe-[0-9a-f]{32}", "_extract_probe-ID"),
             (r"-1-[0-9a-f]{8}-(\d{5})-[0-9a-f]{8}", r"-1-ID-\1-ID"),
-            (r"has [\d,]+ bytes, and [\d,]+ were", "has N bytes, and M were"),
+            (r"has [\d,]+ bytes, but [\d,]+ were", "has N bytes, but M were"),
             (r", \d+\.\d kB(,|:)", r", SIZE\1"),
             (r", \d+\.\d s, commit", ", SECONDS, commit"),
         ):

@@ -104,10 +104,10 @@ def replace_by_other_rows(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (Path.unlink, "is missing, and with it 20 rows"),
-        (cut, "bytes, and "),
+        (Path.unlink, "is missing, with 20 rows"),
+        (cut, "bytes, but "),
         (overwrite_footer, "is damaged: its footer cannot be read as Parquet"),
-        (replace_by_other_rows, "has 3 rows, and 20 were committed"),
+        (replace_by_other_rows, "has 3 rows, but 20 were committed"),
     ],
 )
 def test_a_file_that_is_not_as_committed(
@@ -122,7 +122,9 @@ def test_a_file_that_is_not_as_committed(
     assert told in stdout[1]
     assert stdout[2].endswith("as committed"), "the other table"
     assert stderr == ["FilesDamaged: 1 of 2 tables failed"]
-    assert cli("verify", "shop.yml", "t")[2] == ["FilesDamaged: t is not as it was committed"]
+    assert cli("verify", "shop.yml", "t")[2] == [
+        "FilesDamaged: t: files or rows differ from the commits"
+    ]
 
 
 def test_files_that_no_commit_wrote(cli: Cli, tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_files_that_no_commit_wrote(cli: Cli, tmp_path: Path) -> None:
     assert [line.split()[0].rsplit("/", 1)[-1] for line in stdout[1:]] == [
         "_copy.parquet", "copy.parquet", "notes.txt",
     ]  # fmt: skip
-    assert "is of no live commit" in stdout[1]
+    assert "belongs to no live commit" in stdout[1]
 
 
 def test_two_files_that_were_exchanged(cli: Cli, tmp_path: Path) -> None:

@@ -316,10 +316,10 @@ def test_the_worst_failure_gives_the_exit_code() -> None:
     assert code == 75
     assert line == (
         "ExtractRunFailed: 2 of 5 tables failed: o (SourceQueryFailed), r (SourceUnavailable); "
-        "the same again with --run-id run"
+        "to repeat this run, add --run-id run"
     )
     assert worst([retry, retry], 5, "run") == (
-        "SourceUnavailable: 2 of 5 tables failed: r, r; the same again with --run-id run", 75,
+        "SourceUnavailable: 2 of 5 tables failed: r, r; to repeat this run, add --run-id run", 75,
     )  # fmt: skip
     assert worst([other], 5, "run") == ("SourceQueryFailed: 1 of 5 tables failed: o", 1)
     many = worst([other] * 12, 12, "run")[0]

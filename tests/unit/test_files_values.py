@@ -229,7 +229,7 @@ WRONG = [
     ({"a.csv": b"id\n1\n"}, {"encoding": "klingon"}, ConfigError, "'klingon' is not a text enc"),
     ({"a.csv": b"id\n1\n"}, {"encoding": "rot13"}, ConfigError, "'rot13' is not a text encoding"),
     ({"orders.csv": b"id\n1\n"}, {"glob": "oders.csv"}, ConfigError, r"no object.*'orders\.csv'"),
-    ({}, {}, ConfigError, r"no object matches .*there is nothing in the folder at all"),
+    ({}, {}, ConfigError, r"no object matches .*there are no files in the folder"),
 ]  # fmt: skip
 
 

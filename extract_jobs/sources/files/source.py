@@ -181,8 +181,8 @@ class FilesSource:
         names = [info.uri.removeprefix(self.folder) for info in some]
         near = get_close_matches(self.files.glob, names) or names[:3]
         if not near:
-            return ": there is nothing in the folder at all"
-        return f" (there are {', '.join(map(repr, near))})"
+            return ": there are no files in the folder"
+        return f" (found {', '.join(map(repr, near))})"
 
     def _format(self, objects: Sequence[ObjectInfo]) -> Format:
         first = format_of(objects[0].uri, self.files.format)

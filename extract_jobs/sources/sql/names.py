@@ -57,4 +57,8 @@ def nearest(wanted: Iterable[str], known: Mapping[str, str], visible: int) -> st
         for match in difflib.get_close_matches(text.lower(), known, n=3, cutoff=0.6):
             close[known[match]] = None
     names = list(close)[:3]
-    return f"; the nearest are {', '.join(names)}" if names else f" ({visible} can be seen)"
+    return (
+        f"; did you mean {' or '.join(names)}?"
+        if names
+        else f" (tables that the user can see: {visible})"
+    )

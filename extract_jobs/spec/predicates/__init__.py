@@ -77,9 +77,9 @@ def where_problem(text: str, dialect: str) -> str | None:
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
         at = f", at line {first['line']}, column {first['col']}" if first.get("line") else ""
-        return f"is not one expression of the dialect {dialect}{at}; {_WAY_OUT}"
+        return f"is not one expression in the {dialect} dialect{at}; {_WAY_OUT}"
     except SqlglotError:
-        return f"cannot be read in the dialect {dialect}; {_WAY_OUT}"
+        return f"cannot be parsed as {dialect}; {_WAY_OUT}"
     except RecursionError:
         return "is nested too deeply; write long chains of OR as IN, or use a query"
     return _tree_problem(tree, dialect)

@@ -179,7 +179,9 @@ def _check_between(text: str, spans: list[tuple[int, int, str]], quoting: _Quoti
                 raise _Refused("closes a parenthesis that it did not open", at)
             opened.pop()
         elif sign in quoting.refused:
-            what = "a semicolon: one expression, no statements" if sign == ";" else f"a {sign}"
+            what = (
+                "a semicolon; write one expression, not statements" if sign == ";" else f"a {sign}"
+            )
             raise _Refused(f"holds {what}", at)
         elif sign == "$" and not _WORD.match(text[at - 1 : at]):
             raise _Refused("holds a parameter or a dollar quote; write its value as '…'", at)
