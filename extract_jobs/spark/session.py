@@ -13,7 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extract_jobs.errors import ConfigError, ExtractError, Interrupted, WorkerOutOfMemory
+from extract_jobs.errors import (
+    ConfigError,
+    ExtractError,
+    Interrupted,
+    SourceUnavailable,
+    WorkerOutOfMemory,
+)
 from extract_jobs.reporting.memory_errors import is_out_of_memory
 from extract_jobs.spark.java import bundled_java_home
 
@@ -94,6 +100,7 @@ def spark_context(
     connections: int,
     *,
     jars: Sequence[str] = (),
+    packages: Sequence[str] = (),
 ) -> SparkContext:
     """Return the caller's, the active or a new Spark context.
 
@@ -102,12 +109,14 @@ def spark_context(
     Args:
         spark: The caller's session; None for the active one.
         connections: Maximum splits read at a time: the cores of a new one.
-        jars: Files that a new one starts with. A running one is not changed.
+        jars: Files, and
+        packages: Maven coordinates, which a new one starts with. A running one is not changed.
 
     Raises:
-            ConfigError: Spark is not installed, or the session was stopped.
+        ConfigError: Spark is not installed, or the session was stopped.
         WorkerOutOfMemory: There is not enough memory to start Java.
-            Interrupted: Spark could not be started for another reason.
+        SourceUnavailable: The packages could not be downloaded.
+        Interrupted: Spark could not be started for another reason.
     """
     active = spark.sparkContext if spark else _active_context()
     if active is not None:
@@ -145,15 +154,16 @@ def spark_context(
         }
         for key, value in local.items():
             conf.setIfMissing(key, value)
-    if jars:
-        conf.set("spark.jars", ",".join(filter(None, [conf.get("spark.jars", ""), *jars])))
+    for key, given in (("spark.jars", jars), ("spark.jars.packages", packages)):
+        if given:
+            conf.set(key, ",".join(filter(None, [conf.get(key, ""), *given])))
     conf.setIfMissing("spark.speculation", "false")
     conf.setIfMissing("spark.ui.showConsoleProgress", "false")
     with _signals_deferred():
         try:
             return SparkContext.getOrCreate(conf)
         except Exception as error:
-            raise _start_error(error) from error
+            raise _start_error(error, packages) from error
 
 
 def running_context(spark: SparkSession | None) -> SparkContext | None:
@@ -170,7 +180,7 @@ def _refuse_stopped(context: SparkContext) -> None:
     check_driver(context)
 
 
-def _start_error(error: Exception) -> Exception:
+def _start_error(error: Exception, packages: Sequence[str]) -> Exception:
     """Return why Spark could not be started; our own defects pass through."""
     if not _is_sparks(error):
         return error
@@ -178,6 +188,12 @@ def _start_error(error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return WorkerOutOfMemory("the worker has no memory left to start Java")
     if "JAVA_GATEWAY_EXITED" in text:
+        if packages:
+            return SourceUnavailable(
+                f"connection.packages: {', '.join(packages)} could not be downloaded, or Java "
+                "failed before Spark was up: standard error says which. Check the coordinate, and "
+                "that Maven's repositories can be reached"
+            )
         return WorkerOutOfMemory(
             "Java ended before Spark was up; the log has its last messages. Too little memory on "
             "the worker can cause that"

@@ -211,7 +211,7 @@ def open_jvm(spec: ExtractSpec, connection: DatabaseConnection, spark: SparkSess
     """Return a session whose JVM has the driver: the caller's, the active one, or a new one.
 
     The driver is looked for on Spark's class path, then in ``connection.jars``, then among
-    ``connection.packages``, which Spark fetches from Maven. A new session starts with the jars.
+    ``connection.packages``, which Spark fetches from Maven. A new session starts with them.
 
     Raises:
         ConfigError: The driver was not found; the message names the classes and the places
@@ -221,7 +221,7 @@ def open_jvm(spec: ExtractSpec, connection: DatabaseConnection, spark: SparkSess
     wanted = spec.connection
     url = url_of(connection)
     jars = jar_files(wanted.jars)
-    spark_context(spark, spec.split.max_connections, jars=jars)
+    spark_context(spark, spec.split.max_connections, jars=jars, packages=wanted.packages)
     session = spark_session(spark)
     driver = driver_of(url)
     classes = (wanted.driver,) if wanted.driver else driver.classes
