@@ -107,7 +107,7 @@ class Settings:
             raise ConfigError(f"the function's environment lacks {', '.join(missing)}")
         try:
             defaults = json.loads(environment.get("JOB_DEFAULTS") or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"JOB_DEFAULTS of the deployment is not JSON: {error}") from error
         keys = [key.strip() for key in environment.get("EVENT_OVERRIDES", "").split(",")]
         listed = tuple(filter(None, keys)) or None

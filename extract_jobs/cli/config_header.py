@@ -137,7 +137,7 @@ def _engine(text: str, place: str) -> str:
     if text.startswith("{"):
         try:
             word = str(json.loads(text).get("engine") or "postgres")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             word = ""
     for name, kind in ENGINES.items():
         known = word in kind.schemes or any(word.startswith(w) for w in kind.secret_words)

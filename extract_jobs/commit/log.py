@@ -238,6 +238,7 @@ class CommitLog:
         outcome = self.outcome(commit)
         self.check_target(commit)
         if outcome is None:
+            self._check_layout(commit)
             why = self._obstacle(commit, staged)
             if why and self._has_snapshot(commit):
                 why = ""
@@ -319,6 +320,25 @@ class CommitLog:
                 },
             )
         )
+
+    def _check_layout(self, commit: Commit) -> None:
+        """Refuse a record whose columns or partitions no Iceberg table can have.
+
+        Raises:
+            ConfigError: It is damaged.
+        """
+        if self.table is None or commit.iceberg is None:
+            return
+        from extract_jobs.iceberg.partitions import check_layout
+
+        partitions = [*(file.partition for file in commit.files), *commit.replaces]
+        try:
+            check_layout(Layout.from_json(commit.iceberg), partitions)
+        except ValueError as error:
+            raise ConfigError(
+                f"{self._uri('commits', commit.seq)} was damaged: {error}. Nothing was touched; "
+                "restore it from the bucket's earlier versions"
+            ) from error
 
     def _has_snapshot(self, commit: Commit) -> bool:
         """Return whether readers of an Iceberg table see a commit already.

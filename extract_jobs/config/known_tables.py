@@ -144,7 +144,7 @@ def listed_from(raw: bytes, where: str) -> list[ListedTable]:
             )
             for row in json.loads(raw)["tables"]
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{where} is damaged; start a new execution") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -117,6 +118,7 @@ def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> li
         One problem per path: the branches of a union are one problem.
     """
     messages: dict[tuple[Path, bool, bool], list[str]] = {}
+    unknown = 0
     errors = [(_as_given(one["loc"], data), one) for one in error.errors(include_url=False)]
     given = {loc for loc, _ in errors if exists(data, loc)}
     for loc, one in errors:
@@ -131,7 +133,10 @@ def problems_in(error: ValidationError, data: Any, model: type[BaseModel]) -> li
         if kind == "missing":
             key, text = (loc, True, False), "is required"
         elif kind == "extra_forbidden":
-            key, text = (loc, False, True), unknown_key(model, loc)
+            unknown += 1
+            # No message lists more, and a hint takes longer than all else.
+            text = unknown_key(model, loc) if unknown <= MAX_SHOWN else "unknown key"
+            key = (loc, False, True)
         else:
             path = loc[: depth_reached(data, loc)]
             between = kind == "value_error" and isinstance(one["input"], Mapping)
@@ -201,9 +206,9 @@ def unknown_key(model: type[BaseModel], path: Path) -> str:
     here = model_at(model, path[:-1])
     fields = list(here.model_fields) if here else []
     hint = nearest(key, fields)
-    elsewhere = [p for p in key_paths(model) if p.rsplit(".", 1)[-1] == key]
+    elsewhere = _first_paths(model).get(key)
     if elsewhere and not (hint and len(key) > 3 and key[:3] in hint):
-        hint = f"; did you mean {elsewhere[0]}?"
+        hint = f"; did you mean {elsewhere}?"
     return f"unknown key{hint or '; known here: ' + ', '.join(fields)}"
 
 
@@ -225,6 +230,15 @@ def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         for part in _models(field.annotation):
             yield from key_paths(part, f"{prefix}{name}.")
+
+
+@cache
+def _first_paths(model: type[BaseModel]) -> dict[str, str]:
+    """Return the first dotted path of each key of a model, by the key alone."""
+    found: dict[str, str] = {}
+    for path in key_paths(model):
+        found.setdefault(path.rsplit(".", 1)[-1], path)
+    return found
 
 
 def _models_by_key(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -6,7 +6,7 @@ the built-in default.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,9 +205,7 @@ def _other_problems(
     A key that does not exist may be meant for any other, so nothing is said then about values that
     are missing or conflict; the same holds for `_OTHERS_DEPEND_ON`.
     """
-    rest: Any = dict(values)
-    for one in known:
-        rest = _without(rest, one.path)
+    rest = _without(values, (one.path for one in known))
     try:
         TableConfig.model_validate(rest)
     except ValidationError:
@@ -217,13 +215,19 @@ def _other_problems(
     yield from (one for one in found if not (unsure and one.partial))
 
 
-def _without(data: Any, path: Path) -> Any:
-    """Return data without the value at a path; unchanged if there is none."""
-    if not path or not isinstance(data, Mapping) or path[0] not in data:
-        return data
-    if len(path) == 1 or not isinstance(data[path[0]], Mapping):
-        return {key: value for key, value in data.items() if key != path[0]}
-    return {**data, path[0]: _without(data[path[0]], path[1:])}
+def _without(data: Mapping[str, Any], paths: Iterable[Path]) -> dict[str, Any]:
+    """Return data without the values at some paths, as far as they are there."""
+    below: dict[Any, list[Path]] = {}
+    for path in paths:
+        if path:
+            below.setdefault(path[0], []).append(path[1:])
+    kept: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in below:
+            kept[key] = value
+        elif isinstance(value, Mapping) and all(below[key]):
+            kept[key] = _without(value, below[key])
+    return kept
 
 
 def located(source: SourceSettings, folder: str) -> SourceSettings:

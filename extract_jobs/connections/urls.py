@@ -110,7 +110,7 @@ def from_secret(text: str, where: str, engine: Engine) -> dict[str, Any]:
     expected = "a JSON object with the keys username, password, host, port, dbname"
     try:
         secret = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         secret = None
     if not isinstance(secret, dict):
         raise ConfigError(f"{where} is not {expected}")

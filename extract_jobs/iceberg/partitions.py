@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from pyiceberg.exceptions import ValidationError
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import parse_transform
@@ -64,6 +65,21 @@ def _parts(field: PartitionField) -> tuple[int, str, str]:
     return field.source_id, str(field.transform), field.name
 
 
+def check_layout(layout: Layout, partitions: Iterable[Mapping[str, str | None]]) -> None:
+    """Refuse a stored layout that no run could have written, and partitions that do not fit it.
+
+    Raises:
+        ValueError: It is damaged. The message has no value of it.
+    """
+    try:
+        schema = Schema.model_validate(layout.schema)
+        spec_of(layout, (), 999).check_compatible(schema)
+        for partition in {tuple(one.items()): one for one in partitions}.values():
+            record_of(partition, layout, schema)
+    except _DAMAGE as error:
+        raise ValueError("iceberg is not valid") from error
+
+
 def record_of(partition: Mapping[str, str | None], layout: Layout, schema: Schema) -> Record:
     """Return the values of a file's partition as Iceberg keeps them.
 
@@ -78,6 +94,12 @@ def record_of(partition: Mapping[str, str | None], layout: Layout, schema: Schem
         kind = schema.find_field(field["source-id"]).field_type
         values.append(None if text is None else _value(text, field["transform"], kind))
     return Record(*values)
+
+
+_DAMAGE = (
+    ValidationError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
 
 
 def _value(text: str, transform: str, kind: IcebergType) -> Any:

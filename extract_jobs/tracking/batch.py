@@ -51,7 +51,7 @@ def parse_batch(text: str | bytes, where: str) -> tuple[BatchedTable, ...] | Non
     """
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or _KEY not in found:
         return None

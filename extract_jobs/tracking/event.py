@@ -182,7 +182,7 @@ def _selection_in(raw: bytes, uri: str) -> Selection | None:
 def _kept_event(raw: bytes, uri: str) -> dict[str, Any]:
     try:
         kept = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         kept = None
     if not isinstance(kept, dict):
         raise ConfigError(f"{uri} is damaged: expected a JSON object; start a new execution")

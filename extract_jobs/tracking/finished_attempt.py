@@ -204,9 +204,9 @@ def _error_in(caught: str) -> str:
     try:
         found = json.loads(caught)
         name, cause = found["Error"], found.get("Cause", "")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return caught[:_MOST_HANDLER_ERROR]
-    with contextlib.suppress(ValueError, KeyError, TypeError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         cause = json.loads(cause)["errorMessage"]
     return f"{name}: {cause}"[:_MOST_HANDLER_ERROR]
 

@@ -154,6 +154,6 @@ def progress_of(run: TrackedRun) -> dict[str, Any]:
         found = json.loads(run.progress) if run.status == "RUNNING" and run.progress else {}
         whole = all(type(found[name]) is int for name in _NUMBERS)
         datetime.fromisoformat(found["moved_at"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return found if whole and isinstance(found.get("phase"), str) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -318,6 +319,31 @@ def test_a_publisher_that_finds_files_gone_keeps_what_readers_see(lake: IcebergL
     (lake.folder / "state" / "outcomes" / f"{1:020d}.json").unlink()
     assert log.publish(commit) == "published"
     assert Path(commit.files[1].staged.uri).exists()
+
+
+@pytest.mark.parametrize(("where", "value"), [
+    (("schema", "type"), "list"), (("schema", "fields", 0, "type"), {"type": "list"}),
+    (("schema", "fields", 0, "id"), "x"), (("schema", "identifier-field-ids"), [99]),
+    (("partitions", 0, "source-id"), 99), (("partitions", 0, "name"), "other"),
+])  # fmt: skip
+def test_a_damaged_layout_touches_nothing(
+    lake: IcebergLake, where: tuple[str | int, ...], value: Any
+) -> None:
+    lake.source(ID, "insert into t values (1, 'a'), (2, 'b')")
+    lake.run("a", **BY_KIND)
+    (lake.folder / "state" / "outcomes" / f"{1:020d}.json").unlink()
+    path = lake.folder / "state" / "commits" / f"{1:020d}.json"
+    record = json.loads(path.read_text())
+    place = record["iceberg"]
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = value
+    path.write_text(json.dumps(record))
+    before = sorted(lake.folder.rglob("*"))
+    with pytest.raises(ConfigError, match=rf"commits/{1:020d}\.json was damaged: iceberg"):
+        lake.log(**BY_KIND).finish_last()
+    assert sorted(lake.folder.rglob("*")) == before
+    assert lake.rows() == [pair(1, "a"), pair(2, "b")]
 
 
 ALTERATIONS: list[tuple[str, str, str, str]] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -191,3 +192,24 @@ def test_a_file_above_ten_megabytes_is_refused_before_it_is_read() -> None:
     for document in (text, text.encode()):
         with pytest.raises(ConfigError, match=r"c\.yml: is 10,485,7\d\d .*10,485,760 at most"):
             parse_yaml(document, "c.yml")
+
+
+@pytest.mark.parametrize("place", ["", "    "], ids=["at the top", "in a table"])
+def test_many_unknown_keys_take_little_time(place: str) -> None:
+    """Looking for the likeliest name, and for other problems, of each took minutes for 100,000."""
+    keys = "".join(f"{place}k{number}: 1\n" for number in range(10_000))
+    text = """\
+version: 1
+source: {name: s, type: postgres, connection: {secret_id: a}}
+tables:
+  t:
+    target: {uri: s3://lake/t}
+"""
+    began = time.process_time()
+    with pytest.raises(ConfigError) as refused:
+        load_config(text + keys, "f")
+    assert time.process_time() - began < 4
+    lines = str(refused.value).splitlines()
+    assert lines[0] == "f: 10000 problems"
+    assert lines[-1] == "… and 9900 more"
+    assert all("known here: " in line for line in lines[1:-1])

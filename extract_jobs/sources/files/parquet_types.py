@@ -117,7 +117,7 @@ def _geometries(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
     try:
         columns = json.loads((metadata or {})[b"geo"])["columns"]
         return {name: _crs_name(about.get("crs", {})) for name, about in columns.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return {}
 
 
