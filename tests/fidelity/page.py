@@ -21,24 +21,24 @@ _CELLS = {
     Verdict.WRONG: "**wrong**",
 }
 _INTRO = """\
-# Beside other tools
+# Compared with other tools
 
-`make fidelity` writes this page. It extracts one table per database, which holds every type at
-its extremes, by extract-jobs and by other tools. Each tool has an environment of its own with
-pinned packages, and works in the way that its documentation recommends. Every value of the
-Parquet files is compared with what the database's own client prints.
+`make fidelity` writes this page. For each database it extracts one table, which has every type with
+its extreme values, with extract-jobs and with other tools. Each tool has its own environment with
+pinned packages, and is used as its documentation recommends. Every value in the Parquet files is
+compared with what the database's own client prints.
 
-- `=` equal: the printed value, in a type of its kind.
-- `≈` equal by another type: everything printed can be told from it, for example a number in text,
+- `=` equal: the printed value, in a type of the same kind.
+- `≈` equal in another type: the printed value can be derived from it, for example a number as text,
   an instant in UTC without its zone, or the bytes of the server's binary protocol.
 - refused: the extract fails with an error. An error that stops a whole extract counts for the
   columns that cause it.
-- crashed: the process ends or hangs without an answer.
-- **wrong**: another value, a NULL or no row, and no word about it.
+- crashed: the process ends or hangs without a result.
+- **wrong**: another value, a NULL or no row, without any error.
 
-A column counts by the worst of its values. A refusal is honest, but the column is not extracted.
-extract-jobs names the column that it refuses, and takes its values as text
-(`lossy_types: string`) or as counted NULLs (`lossy_types: "null"`) if the config says so.
+The worst of its values decides a column's result. A refusal is honest, but the column is not
+extracted. extract-jobs names the column that it refuses. If the config says so, it extracts the
+column as text (`lossy_types: string`) or with counted NULLs (`lossy_types: "null"`).
 """
 
 

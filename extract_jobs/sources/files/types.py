@@ -92,8 +92,8 @@ TYPE_RULES: tuple[TypeRule, ...] = (
     ),
     TypeRule("parquet: boolean, string, binary", "the same", "lossless", "dictionaries decoded"),
     TypeRule("parquet: fixed-length binary", "binary", "lossless", "as stored"),
-    TypeRule("parquet: uuid", "string", "lossless", "in its 36 letters, lower case"),
-    TypeRule("parquet: json", "string", "lossless", "letter by letter"),
+    TypeRule("parquet: uuid", "string", "lossless", "36 characters, lower case"),
+    TypeRule("parquet: json", "string", "lossless", "unchanged"),
     TypeRule("parquet: date", "date", "lossless", "as stored; years 1 to 9999, others are refused"),
     TypeRule(
         "parquet: timestamp",

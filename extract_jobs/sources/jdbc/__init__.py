@@ -10,11 +10,11 @@ lacks has never run: ``rowid`` splits, hashes of texts on SQL Server and Redshif
 the servers' clocks for ``watermark.delay`` on SQL Server, and everything on Redshift.
 
 **The driver** is searched for on Spark's class path, then in ``connection.jars`` (files, folders or
-URIs that Spark can read), then among ``connection.packages``, which Spark fetches from Maven. A
-Spark session that the extract itself starts has them from the start. They are added to a session
-that is already running, but then Spark cannot return a driver's exceptions from its executors; so
-on Glue prefer ``--extra-jars``, on EMR ``spark.jars``. ``connection.driver`` names the class if the
-URL does not imply it, and ``connection.properties`` override the driver's default properties.
+URIs that Spark can read), then among ``connection.packages``, which Spark fetches from Maven. If
+Spark is already running, they are added to its session, but then Spark cannot return a driver's
+exceptions from its executors; so on Glue prefer ``--extra-jars``, on EMR ``spark.jars``.
+``connection.driver`` names the class if the URL does not imply it, and ``connection.properties``
+override the driver's default properties.
 
 **Rows.** ``split.fetch_rows`` rows are fetched at a time, fewer if rows are wide. Each driver is
 configured to respect that: PostgreSQL's runs without autocommit (Spark does that),
@@ -27,15 +27,15 @@ example by an isolation level.
 unless ``row_security: apply`` allows it. The row policies of SQL Server, Oracle (VPD) and Redshift
 are not detected, and the rows that they hide are missing: read as a user exempt from them.
 
-**No snapshot** is shared: each split reads when its turn comes. A row whose split column changes
+**No shared snapshot:** each split reads when its turn comes. A row whose split column changes
 meanwhile may arrive twice or not at all. The source counts before and after; the run fails only if
 it read fewer rows than both counts. Split by a column that never changes, or set
 ``split.strategy: none``.
 
 **Splits.** ``range`` has the database compute quantiles of ``split.column`` (``ntile``), which
-reads the column once, ideally through an index; Derby and HSQLDB have no ``ntile``, so there the
-range of integers, dates and timestamps is cut evenly. ``hash`` takes integers, and texts where the
-database has a hash; each split scans the table. So does ``rowid``, which only Oracle has.
+reads the column once, ideally through an index. Derby and HSQLDB have no ``ntile``, so there the
+range of integers, dates and timestamps is cut evenly. ``hash`` takes integers, and texts if the
+database has a hash function; each split scans the table. So does ``rowid``, which only Oracle has.
 ``auto`` takes the first column of the primary key, if the table is larger than one split. The
 bounds are part of the statements, which Spark shows in its UI and event log: do not split by a
 sensitive column.

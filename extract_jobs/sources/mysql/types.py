@@ -59,7 +59,7 @@ _ONE_LETTER = {"sjis": "x'815f', x'5c'", "ujis": "x'a1c0', x'5c'"}
 _TWICE = ("cp932", "eucjpms", "armscii8")
 """Character sets in which many letters have two encodings of the same length."""
 
-_ZERO = "zero dates, and days that no calendar has, are refused, become NULL or arrive as text"
+_ZERO = "zero dates and impossible dates (30 February) are refused, become NULL or arrive as text"
 _TEXT = "bytes that are not valid in the column's character set are refused, or become NULL"
 
 TYPE_RULES: tuple[TypeRule, ...] = (
@@ -286,7 +286,7 @@ def _rule(found: MysqlType, arrow: pa.DataType, lossy: LossyTypes) -> str:
     outcome = "become NULL and are counted" if lossy == "null" else "are refused"
     if pa.types.is_temporal(arrow):
         zone = ", in UTC" if found.base == "timestamp" else ""
-        return f"arrives as it is{zone}; zero dates and days that no calendar has {outcome}"
+        return f"arrives as it is{zone}; zero dates and impossible dates (30 February) {outcome}"
     if pa.types.is_string(arrow) and found.base in _TEXTS:
         return f"arrives in UTF-8; bytes that are not valid text {outcome}"
     if pa.types.is_string(arrow):

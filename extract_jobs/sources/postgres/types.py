@@ -91,7 +91,7 @@ RULES = (
           f"microseconds, as UTC; {_YEARS}"),
     _text("time timetz", "time, timetz", "with 24:00 and the zone, which Arrow's times lack"),
     _text("interval", "interval", "in the style postgres: months, days and time stay apart"),
-    _text("uuid", "uuid", "in its 36 letters, lower case"),
+    _text("uuid", "uuid", "36 characters, lower case"),
     _text("json jsonb xml", "json, jsonb, xml", "json and xml letter by letter, jsonb as the "
           "server rewrites it"),
     _text("bit varbit", "bit(n), varbit(n)", "digits 0 and 1"),

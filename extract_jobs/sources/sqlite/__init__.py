@@ -1,21 +1,21 @@
 """SQLite: one local file, read in place.
 
-`connection.path` is a file on the worker's own disk, or a `file://` URL. It is opened read-only,
-and in one process through one copy of SQLite at a time, so that locks hold.
+`connection.path` is a file on the worker's own disk, or a `file://` URL. It is opened read-only. A
+process uses only one copy of the SQLite library at a time, so that locks hold.
 
-If a table with rowids has several splits, they are read with less CPU time if
-`extract-jobs[sqlite]` is installed, which brings ADBC's driver. A split is read value by value from
-the first value of another storage class or the first row of more than 8 KiB, and from its beginning
-if the table has generated columns or the spec has a `where`. The rows are the same in each case.
+With `extract-jobs[sqlite]`, which installs ADBC's driver, a table with rowids and several splits is
+read with less CPU time. A split is read value by value from the first value of another storage
+class or the first row of more than 8 KiB on, and from its beginning if the table has generated
+columns or the spec has a `where`. The rows are the same in each case.
 
 A database with a rollback journal is locked while a table is extracted: its writers wait or get
 "database is locked", and all splits share one snapshot. If a writer holds the lock first, the
 extract waits for up to `connection.connect_timeout_seconds`.
 
-In WAL mode writers continue. Then one connection holds the snapshot, and `split.strategy: auto`
-reads the whole table through it. With `rowid` or `range` each split has its own connection, and the
-run fails, to be retried, if anybody commits before the last one has joined: use these for databases
-that do not change while they are extracted.
+In WAL mode writers continue. One connection then holds the snapshot, and `split.strategy: auto`
+reads the whole table through it. With `rowid` or `range` each split has its own connection. If
+anybody commits before the last connection has joined, the run fails and may be retried: use these
+for databases that do not change while they are extracted.
 
 In a `query`, put text in single quotes: before Python 3.12, SQLite treats a name in double quotes
 that matches no column as text instead of an error. In `where` it is refused.
