@@ -22,7 +22,8 @@ MAX_VALUES = 2_000_000
 MAX_BYTES = 10 * 2**20
 """Of one file; 10,000 large tables need a fifth."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_CORE_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_CORE_INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,999})")
+"""No more digits than a watermark's bound may have; what is longer stays text."""
 _TRUE = frozenset({"yes", "true", "on"})
 
 

@@ -15,6 +15,9 @@ from extract_jobs.errors import ConfigError
 MAX_SHOWN = 100
 """Maximum problems that one message lists; it also says how many more there are."""
 
+_MAX_TEXT = 4_000
+"""Characters of a problem: a value that is wrong may be megabytes."""
+
 Path = tuple[str | int, ...]
 _PRIVATE = frozenset({"connection", "query", "where"})
 """Parts whose values no message repeats."""
@@ -69,7 +72,11 @@ def refusal(where: str, problems: Iterable[Problem]) -> ConfigError:
 
 def _described(where: str, problem: Problem) -> str:
     place = f"{where}:{problem.line}" if problem.line else where
-    return ": ".join(filter(None, (place, problem.path, problem.text)))
+    return ": ".join(filter(None, (place, *map(_cut, (problem.path, problem.text)))))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 200]} … {text[-200:]}"
 
 
 def dotted(path: Path) -> str:

@@ -45,11 +45,7 @@ def broken_rules(spec: SpecFields) -> Iterator[str]:
         yield "source.max_lag is for sources of type postgres"
     if spec.on_waiting_ddl != "wait" and spec.source_type != "postgres":
         yield "source.on_waiting_ddl is for sources of type postgres"
-    if spec.statement_timeout is not None:
-        if spec.source_type not in ("postgres", "mysql"):
-            yield "source.statement_timeout is for sources of type postgres and mysql"
-        if spec.statement_timeout < timedelta(seconds=1):
-            yield "source.statement_timeout must be 1s or more; leave it out for no limit"
+    yield from _statement_problems(spec)
     if spec.engine == "processes" and registration(spec.source_type).on_spark:
         yield (
             f"engine processes: sources of type {spec.source_type} are read by Spark; leave it out"
@@ -131,6 +127,18 @@ def _merge_problems(spec: SpecFields) -> Iterator[str]:
             f"deletes: detect is for sources of type {', '.join(_KEYED)}, where keys are read "
             f"in the snapshot of the increment; this one is of type {spec.source_type}"
         )
+
+
+def _statement_problems(spec: SpecFields) -> Iterator[str]:
+    limit = spec.statement_timeout
+    if limit is None:
+        return
+    if spec.source_type not in ("postgres", "mysql"):
+        yield "source.statement_timeout is for sources of type postgres and mysql"
+    if limit < timedelta(seconds=1):
+        yield "source.statement_timeout must be 1s or more; leave it out for no limit"
+    if limit > timedelta(days=24):
+        yield "source.statement_timeout must be 24d or less, which is what PostgreSQL can count"
 
 
 def _mode_problems(spec: SpecFields) -> Iterator[str]:

@@ -21,12 +21,20 @@ _BYTE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+_LONGEST = timedelta(days=36_500)
+"""So that no date from which it is subtracted is out of range."""
+
+
+def _shown(value: str) -> str:
+    return repr(value) if len(value) <= 60 else f"a text of {len(value):,} characters"
+
+
 def parse_bytes(value: Any) -> Any:
     """Turn ``"256MB"`` or ``"64 MiB"`` into bytes; other values pass through."""
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+)\s*([a-z]*)\s*", value.lower())
+        match = re.fullmatch(r"\s*(\d{1,18})\s*([a-z]*)\s*", value.lower(), re.ASCII)
         if not match or match[2] not in _BYTE_UNITS:
-            raise ValueError(f"{value!r} is not a size such as 268435456, 256MB or 256MiB")
+            raise ValueError(f"{_shown(value)} is not a size such as 268435456, 256MB or 256MiB")
         return int(match[1]) * _BYTE_UNITS[match[2]]
     return value
 
@@ -34,10 +42,15 @@ def parse_bytes(value: Any) -> Any:
 def parse_duration(value: Any) -> Any:
     """Turn ``"90s"``, ``"1m"``, ``"2h"`` or ``"1d"`` into a timedelta; others pass through."""
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+)\s*([smhd])\s*", value.lower())
+        match = re.fullmatch(r"\s*(\d{1,12})\s*([smhd])\s*", value.lower(), re.ASCII)
         if not match:
-            raise ValueError(f"{value!r} is not a duration such as 90s, 1m, 2h or 1d")
-        return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+            raise ValueError(f"{_shown(value)} is not a duration such as 90s, 1m, 2h or 1d")
+        seconds = int(match[1]) * _SECONDS[match[2]]
+        if seconds > _LONGEST.total_seconds():
+            raise ValueError(
+                f"{_shown(value)} is longer than {_LONGEST.days}d, the longest duration"
+            )
+        return timedelta(seconds=seconds)
     return value
 
 

@@ -213,3 +213,39 @@ tables:
     assert lines[0] == "f: 10000 problems"
     assert lines[-1] == "… and 9900 more"
     assert all("known here: " in line for line in lines[1:-1])
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ("mode: incremental, watermark: {column: u, delay: 99999999999d}", "longer than 36500d"),
+    (f"mode: incremental, watermark: {{column: u, delay: {'9' * 5_000}d}}", "a text of 5,001 char"),
+    (f"mode: incremental, watermark: {{column: u, lag: {'9' * 5_000}}}", "lag: "),
+    (f"split: {{max_connections: {'9' * 5_000}}}", "max_connections: "),
+    (f"split: {{target_bytes: {'9' * 5_000}MiB}}", "a text of 5,003 characters is not a size"),
+    (f"split: {{target_bytes: {':'.join(['59'] * 50_000)}}}", "a text of 149,999 characters"),
+    (f"target: {{uri: s3://b/t, partition_by: ['{'day(' * 50_000}']}}", "partition_by"),
+    ("keep_retired: 999999999999d", "longer than 36500d"),
+    ("statement_timeout: 25d", "24d or less"),
+])  # fmt: skip
+def test_numbers_without_bounds_are_refused_and_not_repeated(given: str, said: str) -> None:
+    text = f"""\
+version: 1
+source: {{name: s, type: postgres, connection: {{secret_id: a}}}}
+defaults: {{target: {{uri: "s3://lake/{{table}}"}}}}
+tables:
+  t: {{{given}}}
+"""
+    with pytest.raises(ConfigError) as refused:
+        load_config(text, "f")
+    assert said in str(refused.value)
+    assert len(str(refused.value)) < 10_000
+
+
+def test_a_number_of_many_digits_is_a_bound_of_a_watermark() -> None:
+    text = f"""\
+version: 1
+source: {{name: s, type: postgres, connection: {{secret_id: a}}}}
+defaults: {{target: {{uri: "s3://lake/{{table}}"}}}}
+tables:
+  t: {{mode: incremental, watermark: {{column: u, initial: {"9" * 1_000}}}}}
+"""
+    load_config(text, "f")
