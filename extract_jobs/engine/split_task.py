@@ -165,7 +165,7 @@ class SplitTask:
         collector = KeyCollector(self.key) if self.key else None
         for batch in batches:
             if self.value_limit:
-                self.value_limit.check(batch, split)
+                self.value_limit.check(batch, split, rows)
             fresh = batch
             if self.committed:
                 fresh = self.committed.without(batch, self.transform)

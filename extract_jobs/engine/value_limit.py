@@ -23,8 +23,13 @@ class ValueLimit:
     table: str
     most: int
 
-    def check(self, batch: pa.RecordBatch, split: Split) -> None:
+    def check(self, batch: pa.RecordBatch, split: Split, before: int = 0) -> None:
         """Check a batch. Columns that are smaller than the limit as a whole are not examined.
+
+        Args:
+            batch: The rows.
+            split: What they are read from.
+            before: Number of the split's rows before them.
 
         Raises:
             TypeNotRepresentable: A value is too large. More memory would not help, so the attempt
@@ -33,11 +38,24 @@ class ValueLimit:
         for name, values in zip(batch.schema.names, batch.columns, strict=True):
             if values.nbytes <= self.most:
                 continue
-            longest = int(value_sizes(values).max(initial=0))
+            sizes = value_sizes(values)
+            longest = int(sizes.max(initial=0))
             if longest > self.most:
-                where = f", in {split.objects[0].uri}" if len(split.objects) == 1 else ""
+                where = _place(split, before + int(sizes.argmax()) + 1)
                 raise TypeNotRepresentable(
                     f"{self.table}{where}: column {name!r} has a value of {longest:,} bytes, and "
                     f"max_value_bytes allows {self.most:,}. Leave the column out with "
                     "columns.exclude, or raise max_value_bytes"
                 )
+
+
+def _place(split: Split, row: int) -> str:
+    """Return where a row of a split is; rows of a database have no place."""
+    if not split.objects:
+        return ""
+    first, last = split.objects[0], split.objects[-1]
+    if len(split.objects) > 1:
+        named = f"{len(split.objects)} files from {first.uri} to {last.uri}"
+        return f", in row {row:,} of {named}"
+    begins = f", counted from byte or row group {first.start:,}" if first.start else ""
+    return f", in {first.uri}, row {row:,}{begins}"

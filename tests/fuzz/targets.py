@@ -13,9 +13,10 @@ import json
 import lzma
 import random
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +24,17 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from extract_jobs.commit.record import Commit
+from extract_jobs.commit.live_segments import Segment, SegmentWriter, Span, live_of, table_of
+from extract_jobs.commit.reads import RangeRead, Reads
+from extract_jobs.commit.record import Commit, LiveFiles
+from extract_jobs.commit.staged_ranges import StagedRange
 from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for
 from extract_jobs.config.event_overrides import check_event_overrides
-from extract_jobs.errors import ExtractError
-from extract_jobs.storage import StagedFile, WrittenFile, open_storage
+from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.sources.files.inspection import Columns
+from extract_jobs.sources.files.objects import Listed, ObjectList
+from extract_jobs.sources.files.type_inference import TypeProfile
+from extract_jobs.storage import ObjectInfo, StagedFile, WrittenFile, open_storage
 from extract_jobs.tracking.event import read_selection
 from tests.fuzz.mutations import mutated_bytes, mutated_json
 from tests.support.files import batches_of, files_spec
@@ -186,6 +193,75 @@ def _read_record(data: bytes, _: Path) -> None:
     Commit.from_bytes(data, "s3://lake/state/commits/3.json", 3)
 
 
+def _segment() -> bytes:
+    uri = "s3://lake/raw/t"
+    files = tuple(
+        WrittenFile(StagedFile(f"{uri}/day={n}/r.parquet", "0" * 32, 10, {}), 3, {"day": str(n)})
+        for n in range(3)
+    )
+    interval = {"lower": None, "upper": {"type": "integer", "text": "5"}}
+    writer = SegmentWriter()
+    writer.add(table_of([LiveFiles(2, interval, files)]))
+    return writer.close(Span(1, 64, 0, (interval,)), [f"{uri}/day=0/gone.parquet"])
+
+
+def _read_segment(data: bytes, _: Path) -> None:
+    with _other_refusals():
+        segment = Segment.open(io.BytesIO(data), "s3://lake/raw/t")
+        segment.retired()
+        for table in segment.tables(lambda _: True):
+            list(live_of(table))
+
+
+def _objects() -> bytes:
+    now = datetime(2026, 11, 29, tzinfo=UTC)
+    listed = [
+        Listed(ObjectInfo(f"s3://drop/{n}.csv", 100, now, etag=str(n)), 3, (40, 70))
+        for n in range(5)
+    ]
+    columns = Columns({"id": TypeProfile()}, {"n": (pa.int64(), "s3://drop/1.csv")}, ("day",))
+    return ObjectList.of(listed, {"format": "csv", **columns.to_json()}, now).to_bytes()
+
+
+def _read_objects(data: bytes, _: Path) -> None:
+    found = ObjectList.from_bytes(data)
+    Columns.from_json(found.about)
+    found.etags(read=True)
+    list(found.to_read())
+
+
+def _kept() -> tuple[bytes, bytes]:
+    uri = "s3://lake/raw/t/r-1-00000-0.parquet"
+    moment: dict[str, dict[str, Any]] = {
+        "key": {"a": 1},
+        "parts": {"t": {"b": 2}},
+        "snapshot": {"a": "7"},
+    }
+    one = RangeRead("t", 0, 100, 3, (uri,), {"a": 1})
+    file = WrittenFile(StagedFile(uri, "0" * 32, 10, {"kind": "s3"}), 3, {"day": "1"})
+    return (
+        Reads(2, moment, {"types": "x"}, (one,)).to_bytes(),
+        StagedRange(2, moment, {"types": "x"}, one, (file,)).to_bytes(),
+    )
+
+
+def _read_kept(data: bytes, _: Path) -> None:
+    with _other_refusals():
+        if b'"ranges"' in data:
+            Reads.from_bytes(data)
+        else:
+            StagedRange.from_bytes(data, "s3://lake/raw/t")
+
+
+@contextmanager
+def _other_refusals() -> Iterator[None]:
+    """Turn what readers of such a record expect besides `ExtractError` into one."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("it is damaged") from error
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 _CSV = (
@@ -195,6 +271,10 @@ _CSV = (
 _JSONL = (
     f'{{"id": 1, "note": "{SECRET}", "tags": ["a", null], "o": {{"x": [1, 2.5]}}}}\n'
     '{"id": 2.0, "note": "\\u00e9\\ud83d\\ude00", "tags": []}\n\n{"id": null, "t": true}{"id": 3}\n'
+).encode()
+_JSON = (
+    f' [{{"id": 1, "note": "{SECRET}", "tags": ["a", null], "o": {{"x": [1, 2.5]}}}},\n'
+    '{"id": 2.0, "note": "\\u00e9\\ud83d\\ude00", "tags": []}, {}, {"id": null, "t": true}]\n'
 ).encode()
 
 
@@ -228,7 +308,8 @@ def _zip(*members: bytes) -> bytes:
 
 def _read_file(suffix: str, data: bytes, folder: Path) -> None:
     (folder / f"in{suffix}").write_bytes(data)
-    for _ in batches_of(files_spec(folder, f"in{suffix}")):
+    more = {"format": "json"} if suffix == ".json" else {}
+    for _ in batches_of(files_spec(folder, f"in{suffix}", **more)):
         pass
 
 
@@ -268,8 +349,12 @@ def targets() -> dict[str, Target]:
         "config": Target((_CONFIG, _FILES_CONFIG), mutated_bytes, _read_config),
         "event": Target(_EVENTS, mutated_json, _read_event),
         "record": Target((_record(),), mutated_json, _read_record),
+        "segment": Target((_segment(),), mutated_bytes, _read_segment, 40),
+        "objects": Target((_objects(),), mutated_bytes, _read_objects, 40),
+        "kept": Target(_kept(), mutated_json, _read_kept),
         "csv": _files(".csv", _CSV, _CSV.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + _CSV),
         "jsonl": _files(".jsonl", _JSONL, quick=6),
+        "json": _files(".json", _JSON, quick=6),
         "parquet": _files(
             ".parquet", _parquet(), _parquet(compression="zstd", write_page_checksum=True),
             _parquet(use_dictionary=False, data_page_version="2.0", store_schema=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,16 @@ def test_many_values_within_it_are_not(values: pa.Array) -> None:
     check(values)
 
 
-def test_the_message_names_the_file() -> None:
-    part = ObjectRange("s3://drop/a.parquet", "e", 1)
-    with pytest.raises(TypeNotRepresentable, match=r"public\.t, in s3://drop/a\.parquet: column"):
-        check(LARGE[0], Split(0, objects=(part,)))
+def test_the_message_names_file_row_and_column() -> None:
+    first, second = (ObjectRange(f"s3://drop/{name}.parquet", "e", 1) for name in "ab")
+    for parts, said in (
+        ((first,), r"in s3://drop/a\.parquet, row 1,003"),
+        ((replace(second, start=7),), r"in s3://drop/b\.parquet, row 1,003, counted from .* 7"),
+        ((first, second), r"in row 1,003 of 2 files from s3://drop/a\.parquet to s3://drop/b"),
+    ):
+        batch = pa.record_batch({"n": LARGE[0]})
+        with pytest.raises(TypeNotRepresentable, match=rf"^public\.t, {said}.*: column 'n'"):
+            ValueLimit("public.t", MOST).check(batch, Split(0, objects=parts), 1_000)
 
 
 @pytest.mark.parametrize("given", [{}, {"max_value_bytes": MOST}])
@@ -72,6 +79,8 @@ def test_a_run_refuses_it_and_publishes_nothing(tmp_path: Path, given: dict[str,
     if not given:
         assert run_extract(spec).rows == 2
         return
-    with pytest.raises(TypeNotRepresentable, match=r"t, in .*a\.parquet: column 's'.*4,097 bytes"):
+    with pytest.raises(
+        TypeNotRepresentable, match=r"t, in .*a\.parquet, row 2: column 's'.*4,097 b"
+    ):
         run_extract(spec)
     assert not list((tmp_path / "_out/t").glob("*.parquet"))
