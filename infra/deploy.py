@@ -208,7 +208,7 @@ def _taken_over(kept: Kept, given: Mapping[str, str]) -> dict[str, str]:
         names = ", ".join(kept.names.values())
         print(f"Left by an earlier stack, and taken over: {names}")
     for text in kept.unlike(parameters):
-        print(f"Not as the template would make it, and left so: {text}")
+        print(f"Differs from the template, and left unchanged: {text}")
     return parameters
 
 
@@ -283,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     clock.set_defaults(command=schedule)
     outputs = commands.add_parser("outputs", help="print the stack's outputs")
     outputs.set_defaults(command=show)
-    rights = commands.add_parser("policy", help="print what whoever deploys may do, as a policy")
+    rights = commands.add_parser("policy", help="print the policies for whoever deploys")
     rights.add_argument(
         "part", choices=list(PARTS), help="one policy cannot hold both parts: attach both"
     )

@@ -186,7 +186,7 @@ class Segment:
             file = pq.ParquetFile(
                 stream, read_dictionary=list(_TEXTS), page_checksum_verification=True
             )
-            require(file.schema_arrow.equals(_STORED), "its columns are others")
+            require(file.schema_arrow.equals(_STORED), "its columns differ")
             meta = json.loads((file.metadata.metadata or {})[_META])
             require(meta.pop("checksum") == _checksum(meta), "it is damaged")
             require(meta.pop("version") == _VERSION, "another version wrote it")
@@ -257,7 +257,7 @@ class Segment:
         seqs = pc.min_max(table["seq"]).as_py()
         require(
             self.span.first <= seqs["min"] and seqs["max"] <= self.span.last,
-            "a file is of another commit",
+            "a file belongs to another commit",
         )
         least = min(pc.min(table["size"]).as_py(), pc.min(table["rows"]).as_py())
         require(least >= 0, "a file's size or rows are out of range")

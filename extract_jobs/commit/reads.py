@@ -121,10 +121,10 @@ class ReadsLog:
         """
         mistrusted = self.state.read(self.mistrusted)
         if mistrusted is not None:
-            return f"rows that were kept once differed from the source's ({self.mistrusted})"
+            return f"kept rows have differed from the source's before ({self.mistrusted})"
         raw = self.state.read(self._uri(commit))
         if raw is None:
-            return "the last commit does not say what it has read"
+            return "the last commit has no record of what it read"
         try:
             found = Reads.from_bytes(raw)
         except (ValidationError, ValueError, RecursionError):

@@ -126,8 +126,8 @@ class Commit:
         if len(raw) >= _MAX_BYTES:
             raise ConfigError(
                 f"commit {self.seq} writes {len(self.files):,} files and retires "
-                f"{len(self.retire):,}: a record of so many cannot be read back, so nothing was "
-                "committed; write fewer and larger files"
+                f"{len(self.retire):,}: a record of so many files cannot be read back, so nothing "
+                "was committed; write fewer and larger files"
             )
         return raw if len(raw) < _COMPRESSED_FROM else gzip.compress(raw, 6, mtime=0)
 

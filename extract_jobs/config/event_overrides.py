@@ -56,7 +56,7 @@ def event_key_problem(key: str) -> str | None:
         if f"{key}.".startswith(f"{never}."):
             return f"{key} {why}: no event can override it"
         if never.startswith(f"{key}."):
-            return f"{key} contains {never}, which {why}: list the keys below it that events may"
+            return f"{key} contains {never}, which {why}: list the keys that events may override"
     return None
 
 

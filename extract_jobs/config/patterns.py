@@ -106,7 +106,7 @@ def read_pattern(
             found.append(DataProblem(("target", "uri"), text))
         catalog = one.location.target.catalog
         if catalog and catalog == two.location.target.catalog:
-            text = "all tables would be this catalog table: add {table} to its name"
+            text = "all tables would share this catalog table: add {table} to its name"
             found.append(DataProblem(("target", "catalog", "table"), text))
     return (None if found else Pattern(name, tuple(exclude), values, line)), found
 

@@ -31,7 +31,7 @@ _OTHERS_DEPEND_ON: Container[Path] = (
 """Values without which it is not known what else a table needs."""
 _SHORTHAND: Path = ("max_connections",)
 _NO_PATTERN = (
-    'only an entry whose name is a pattern, such as "public.*", leaves tables out; remove exclude'
+    'only an entry whose name is a pattern, such as "public.*", can have exclude; remove it'
 )
 _DRAFT = "draft"
 """The run_id of a spec that is only made to be validated."""

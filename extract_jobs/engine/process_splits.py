@@ -79,6 +79,7 @@ def _loss_error(lost: WorkerLost, unit: Sequence[Split], *, last: bool) -> Extra
     if lost.memory or (last and lost.killed):
         return WorkerOutOfMemory(
             f"{described(unit)}: a worker process was killed, as the system does when memory "
-            "runs out; give the worker more, or read fewer splits at a time (max_connections)"
+            "runs out; give the worker more memory, or read fewer splits at a time "
+            "(max_connections)"
         )
     return Interrupted(f"{described(unit)}: {lost}; its own messages are on standard error")

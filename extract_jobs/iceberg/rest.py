@@ -103,7 +103,7 @@ def rest_errors(what: str) -> Iterator[None]:
             "credential in target.catalog, and what they may do"
         ) from error
     except NotImplementedError as error:
-        raise ConfigError(f"{what}: the catalog does not do this: {_said(error)}") from error
+        raise ConfigError(f"{what}: the catalog does not support this: {_said(error)}") from error
     except RESTError as error:
         raise ConfigError(f"{what}: the catalog refused: {_said(error)}") from error
     except (requests.RequestException, ValidationError) as error:

@@ -275,7 +275,7 @@ def test_the_line_of_a_run_says_what_was_kept_and_why_not(run: Run) -> None:
 def test_nothing_is_said_where_nothing_was_asked_for(run: Run) -> None:
     report = run(reuse="never")
     assert (report.not_reused, report.kept_rows) == ("", 0)
-    assert run().not_reused == "the last commit does not say what it has read"
+    assert run().not_reused == "the last commit has no record of what it read"
 
 
 # --- files and records ----------------------------------------------------------------------------
@@ -501,7 +501,7 @@ def test_a_rollback_and_a_full_run_after_it(
     roll_back(log, 1, run_id="back", keep=True)
     assert set(lake(tmp_path).column("id").to_pylist()) == set(range(1, 49))
     assert "n" not in lake(tmp_path).column("note").to_pylist()
-    assert run(keep_retired="7d").not_reused == "the last commit does not say what it has read"
+    assert run(keep_retired="7d").not_reused == "the last commit has no record of what it read"
     assert run(keep_retired="7d").kept_rows == 48
 
 
@@ -622,7 +622,7 @@ def test_a_lost_connection_is_an_error_of_the_source(
                 run()
             return
         assert run().kept_rows == 48
-    assert run().not_reused == "the last commit does not say what it has read"
+    assert run().not_reused == "the last commit has no record of what it read"
 
 
 @pytest.mark.parametrize("kind", ["relative", "file"])

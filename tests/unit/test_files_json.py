@@ -221,7 +221,7 @@ def test_what_is_no_array_is_refused(tmp_path: Path, text: str, problem: str) ->
     ("text", "problem"),
     [
         ('{"b": []}', "there is no key 'a' of files.path"),
-        ('{"a": {"b": []}, "a": {"b": []}}', "the key 'a' is there twice"),
+        ('{"a": {"b": []}, "a": {"b": []}}', "the key 'a' appears twice"),
         ('{"a": {"c": []}}', "there is no key 'b'"),
         ('{"a": {"b": {}}}', r"\[ is expected"),
         ('{"a": {"b": []}', ", or } is expected, and the file ends"),

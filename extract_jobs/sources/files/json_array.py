@@ -83,7 +83,7 @@ class _Document:
                 if key != path[0]:
                     self._value(keep=False)
                 elif found:
-                    raise self._error(f"the key {key!r} is there twice")
+                    raise self._error(f"the key {key!r} appears twice")
                 else:
                     found = True
                     yield from self.lines(path[1:]) if path[1:] else self._elements()

@@ -93,7 +93,7 @@ def refuse_types(refused: dict[str, str]) -> None:
     if refused:
         raise TypeNotRepresentable(
             f"{'; '.join(refused.values())}. Leave such columns out with columns.exclude, narrow "
-            "files.glob, or write the files anew"
+            "files.glob, or rewrite the files"
         )
 
 
@@ -158,11 +158,11 @@ def _with_json(batch: pa.RecordBatch, variants: Collection[str], uri: str) -> pa
         try:
             texts = variant_texts(batch.column(position))
         except DamagedVariantError as error:
-            raise SourceQueryFailed(f"{where} is damaged ({error}); write the file anew") from None
+            raise SourceQueryFailed(f"{where} is damaged ({error}); rewrite the file") from None
         except OverflowError:
             raise TypeNotRepresentable(
                 f"{where} holds a date or time outside years 1 to 9999; leave the column out, or "
-                "write the file anew"
+                "rewrite the file"
             ) from None
         batch = batch.set_column(position, name, texts)
     return batch

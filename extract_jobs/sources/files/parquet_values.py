@@ -15,7 +15,7 @@ from extract_jobs.transform.date_range import out_of_range
 from extract_jobs.transform.exact_cast import exact_cast
 from extract_jobs.transform.nested import Path, listed
 
-_ADVICE = "leave the column out, or write the file anew"
+_ADVICE = "leave the column out, or rewrite the file"
 
 
 def times(values: pa.Array) -> Iterator[pa.Array]:

@@ -71,7 +71,7 @@ def _assembled(row: Mapping[str, Any], names: list[str]) -> str | None:
     fields = {name: text for name, text in given.items() if text is not None}
     rest = {} if encoded is None else _Decoder(names, encoded).fields()
     if fields.keys() & rest.keys():
-        raise DamagedVariantError("a field is there twice")
+        raise DamagedVariantError("a field appears twice")
     return _object(fields | rest)
 
 
@@ -117,7 +117,7 @@ class _Decoder:
         names = [self._names[number] for number in ids]
         self._names_left -= sum(map(len, names))
         if self._names_left < 0 or len(set(names)) < len(names):
-            raise DamagedVariantError("its names are too long, or one is there twice")
+            raise DamagedVariantError("its names are too long, or one appears twice")
         return {
             name: self.text(start, depth + 1) for name, start in zip(names, starts, strict=True)
         }

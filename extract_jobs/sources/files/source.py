@@ -108,7 +108,7 @@ class FilesSource:
             listed = list(islice(objects, MOST_LISTED))
             if next(objects, None) is not None:
                 logger.warning(
-                    "%s has more than %d files; those after the first are not looked at, so tables "
+                    "%s has more than %d files; the rest were not examined, so tables "
                     "may be missing",
                     uri, MOST_LISTED,
                 )  # fmt: skip

@@ -50,7 +50,7 @@ def check_nothing_cut(
     if len(known) < count and not is_own:
         first = f"{known[0][1]}, {scrub(str(known[0][2]))}" if known else "it keeps none"
         raise SourceQueryFailed(
-            f"{what} failed: the server gave {count} warnings and shows {len(known)} of them "
+            f"{what} failed: the server raised {count} warnings and shows {len(known)} of them "
             f"(the first: {first}), so a value that was cut would go unnoticed. Change the query "
             "or view so that it gives no warnings, or raise the server's max_error_count"
         )

@@ -92,7 +92,7 @@ RULES = (
     _text("time timetz", "time, timetz", "with 24:00 and the zone, which Arrow's times lack"),
     _text("interval", "interval", "in the style postgres: months, days and time stay apart"),
     _text("uuid", "uuid", "36 characters, lower case"),
-    _text("json jsonb xml", "json, jsonb, xml", "json and xml letter by letter, jsonb as the "
+    _text("json jsonb xml", "json, jsonb, xml", "json and xml unchanged, jsonb as the "
           "server rewrites it"),
     _text("bit varbit", "bit(n), varbit(n)", "digits 0 and 1"),
     _text("inet cidr macaddr macaddr8", "inet, cidr, macaddr, macaddr8", _AS_PRINTED),
