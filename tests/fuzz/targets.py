@@ -216,7 +216,7 @@ def _read_segment(data: bytes, _: Path) -> None:
 def _objects() -> bytes:
     now = datetime(2026, 11, 29, tzinfo=UTC)
     listed = [
-        Listed(ObjectInfo(f"s3://drop/{n}.csv", 100, now, etag=str(n)), 3, (40, 70))
+        Listed(ObjectInfo(f"s3://drop/{n}.csv", 100, etag=str(n), modified_at=now), 3, (40, 70))
         for n in range(5)
     ]
     columns = Columns({"id": TypeProfile()}, {"n": (pa.int64(), "s3://drop/1.csv")}, ("day",))
