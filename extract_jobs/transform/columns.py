@@ -98,7 +98,7 @@ def cast_type(column: Column, spec: ExtractSpec) -> pa.DataType | None:
 
 def inner_masks(column: Column, spec: ExtractSpec) -> dict[Path, Mask]:
     """Return the masks of fields inside of a column, by path: ``address.street`` is one."""
-    if not pa.types.is_nested(column.arrow_type):
+    if not spec.columns.mask or not pa.types.is_nested(column.arrow_type):
         return {}
     prefix = f"{column.name}."
     return {

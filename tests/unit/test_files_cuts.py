@@ -177,6 +177,14 @@ def test_a_quote_that_is_never_closed_is_reported_with_its_line(block_bytes) -> 
             list(blocks(stream, cut_csv(Dialect()), "f"))
 
 
+def test_a_record_without_a_quote_is_not_said_to_have_one_open(block_bytes, monkeypatch) -> None:
+    block_bytes(10)
+    monkeypatch.setattr(blocks_module, "MAX_RECORD_BYTES", 100)
+    stream = io.BytesIO(b"1,a\n2," + b"x" * 1_000)
+    with pytest.raises(SourceQueryFailed, match=r"f, line 2: .*a record may have 100 bytes\. If a"):
+        list(blocks(stream, cut_csv(Dialect()), "f"))
+
+
 def test_lines_that_end_in_just_carriage_returns_are_lines(block_bytes) -> None:
     block_bytes(3)
     found = list(row_blocks(io.BytesIO(b"x,y\r1,2\r3,4"), FILES, "f"))

@@ -116,12 +116,14 @@ def blocks(
             del data
             turn.needed(now=len(rest) > LONG_RECORD_BYTES)
             if rest and (not more or len(rest) > MAX_RECORD_BYTES):
-                why = (
-                    f"a line may have {MAX_RECORD_BYTES} bytes. Put each object on its own line"
-                    if cut is cut_lines
-                    else "a quote is not closed. Correct the file, or set files.quote and "
-                    "files.escape to what it uses"
-                )
+                why = f"a record may have {MAX_RECORD_BYTES} bytes. If a quote is not closed, "
+                if cut is cut_lines:
+                    why = (
+                        f"a line may have {MAX_RECORD_BYTES} bytes. Put each object on its own line"
+                    )
+                else:
+                    why = "a quote is not closed; " if not more else why
+                    why += "correct the file, or set files.quote and files.escape to what it uses"
                 raise SourceQueryFailed(
                     f"{uri}, line {line}: the record that begins here does not end within "
                     f"{len(rest)} bytes: {why}"
