@@ -276,6 +276,11 @@ def record_blocks(
         yield without_comments(rest_of_it, dialect)
 
 
+def names_delimiter(text: bytes) -> bool:
+    """Return whether a file begins with a line that only names the delimiter."""
+    return _DELIMITER_LINE.match(text) is not None
+
+
 def _behind_delimiter_line(block: Block, files: FilesSpec, uri: str) -> Block:
     """Return a file's first block without the line ``sep=;`` that Excel puts before the header."""
     found = _DELIMITER_LINE.match(block.data)

@@ -10,15 +10,16 @@ import base64
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, Any
 
 import pyarrow as pa
 
-from extract_jobs.errors import ConfigError
+from extract_jobs.errors import ConfigError, ExtractError
 from extract_jobs.sources.files.ahead import Item, Result, in_order
+from extract_jobs.sources.files.alike import can_be_joined, joined, runs
 from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_lines
 from extract_jobs.sources.files.convert import refuse
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, record_blocks, row_blocks
@@ -140,9 +141,8 @@ class Inspector:
         """
         found: list[Listed] = []
         refused: dict[str, str] = {}
-        # Many small files are inspected in groups: a task for each would cost more than the work.
         threads = FOOTERS if self.format == "parquet" else THREADS
-        handful = max(1, min(_HANDFUL, len(objects) // (4 * threads)))
+        handful = _handful(len(objects), threads)
         # There is little to wait for in a local folder, and more threads than cores are in the way.
         at_once = cores() if self.format != "parquet" and "://" not in self.folder else threads
         starts = range(0, len(objects), handful)
@@ -200,9 +200,44 @@ class Inspector:
         self, objects: Sequence[ObjectInfo], known: Columns, crew: _Crew
     ) -> tuple[list[tuple[Listed, Columns]], dict[str, TypeProfile]]:
         """Inspect some objects in turn; return what each shows, and what their values together."""
-        together = _Together(known.profiles) if len(objects) > 1 else None
-        found = [self._one(info, known, crew, together) for info in objects]
-        return found, together.profiles() if together else {}
+        if len(objects) == 1:
+            return [self._one(objects[0], known, crew, None)], {}
+        together = _Together(known.profiles)
+        found: list[tuple[Listed, Columns]] = []
+        for run in runs(objects, lambda info: info.size, self._joins_by):
+            alike = self._alike(run, known, together) if len(run) > 1 else None
+            found += alike or (self._one(info, known, crew, together) for info in run)
+        return found, together.profiles()
+
+    def _joins_by(self, info: ObjectInfo) -> str | None:
+        joins = self.files.types is None and can_be_joined(part_of(info), self.files, self.format)
+        return self.format if joins else None
+
+    def _alike(
+        self, objects: Sequence[ObjectInfo], known: Columns, together: _Together
+    ) -> list[tuple[Listed, Columns]] | None:
+        """Inspect small files as one; None if each has to be inspected by itself."""
+        whole = joined(self.storage, list(map(part_of, objects)), self.files)
+        if whole is None:
+            return None
+        rows, found = 0, dict[str, TypeProfile]()
+        seen: list[tuple[str, pa.Array]] = []
+        with suppress(ExtractError):  # inspecting them one by one says what is wrong, and where
+            for header, block in row_blocks(whole.stream(), self.files, objects[0].uri):
+                for name in header.names:
+                    found.setdefault(name, known.profiles.get(name, TypeProfile()))
+                wanted = [n for n in self.chosen(header.names) if not found[n].is_settled]
+                texts = parse_csv(block, wanted, header=header, files=self.files)
+                if texts.faults:
+                    return None
+                rows += texts.rows
+                seen += zip(wanted, texts.columns, strict=True)
+            if rows == sum(whole.rows):
+                for name, values in seen:
+                    together.add(name, values)
+                each = zip(objects, whole.rows, strict=True)
+                return [(Listed(info, count), Columns(found)) for info, count in each]
+        return None
 
     def _one(
         self, info: ObjectInfo, known: Columns, crew: _Crew, together: _Together | None
@@ -217,7 +252,7 @@ class Inspector:
         declared = self.files.types is not None
         if declared and not (large and self.format == "csv"):
             return Listed(info), Columns()  # planning needs nothing in it
-        part = ObjectRange(info.uri, info.etag or "", info.size)
+        part = part_of(info)
         with source_errors(info.uri), closing(open_object(self.storage, part)) as file:
             if self.format == "parquet":
                 return self._parquet(info, file)
@@ -320,6 +355,11 @@ class Inspector:
             refuse(texts, texts.faults, uri, None)
 
 
+def _handful(objects: int, threads: int) -> int:
+    """Return how many files a task inspects: a task for each would cost more than the work."""
+    return max(1, min(_HANDFUL, objects // (4 * threads)))
+
+
 @dataclass(frozen=True)
 class _Crew:
     """Threads that parse blocks. Few large files take several each, many files one each.
@@ -394,13 +434,18 @@ class _Cuts:
             self._last = offset
 
 
+def part_of(info: ObjectInfo) -> ObjectRange:
+    """Return all of an object as it was listed."""
+    return ObjectRange(info.uri, info.etag or "", info.size)
+
+
 def headers_of(storage: Storage, files: FilesSpec, info: ObjectInfo, form: Format) -> list[Header]:
     """Return the header of a CSV file, of each file in a zip; none for files without a record.
 
     Raises:
         ConfigError: As `read_header` raises.
     """
-    part = ObjectRange(info.uri, info.etag or "", info.size)
+    part = part_of(info)
     found = []
     with source_errors(info.uri), closing(open_object(storage, part)) as file:
         compression = compression_of(info.uri, files.compression)

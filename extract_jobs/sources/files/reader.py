@@ -14,6 +14,7 @@ import pyarrow as pa
 from extract_jobs.errors import SourceQueryFailed
 from extract_jobs.schema import Column
 from extract_jobs.sources.files.ahead import in_order
+from extract_jobs.sources.files.alike import can_be_joined, joined, runs
 from extract_jobs.sources.files.blocks import BLOCK_BYTES, Block, blocks, cut_lines, lines_in
 from extract_jobs.sources.files.convert import batch_of
 from extract_jobs.sources.files.csv_rows import Header, parse_csv, row_blocks
@@ -126,7 +127,37 @@ class FilesReader:
             self.rejected_rows = rejects.count
 
     def _batches(self, split: Split, rejects: Rejects | None) -> Iterator[pa.RecordBatch]:
-        for part in split.objects:
+        for run in runs(split.objects, lambda part: part.size, self._joins_by):
+            batch = self._alike(run) if len(run) > 1 else None
+            if batch is not None:
+                yield batch
+            else:
+                yield from self._one_by_one(run, rejects)
+
+    def _joins_by(self, part: ObjectRange) -> Folders | None:
+        joins = self.files.types is None and can_be_joined(part, self.files, self.format)
+        return self._folders(part) if joins else None
+
+    def _alike(self, parts: Sequence[ObjectRange]) -> pa.RecordBatch | None:
+        """Return the rows of small files, parsed as one; None if each has to be read alone."""
+        uri = parts[0].uri
+        whole = joined(self.open_storage(uri), parts, self.files)
+        if whole is None:
+            return None
+        found: list[pa.RecordBatch] = []
+        for header, block in row_blocks(whole.stream(), self.files, uri):
+            batch = typed_batch(block, self._of(header), header=header, files=self.files)
+            if batch is None:
+                return None
+            found.append(batch)
+        if sum(batch.num_rows for batch in found) != sum(whole.rows):
+            return None
+        return self._completed(pa.concat_batches(found), self._folders(parts[0]), uri)
+
+    def _one_by_one(
+        self, parts: Sequence[ObjectRange], rejects: Rejects | None
+    ) -> Iterator[pa.RecordBatch]:
+        for part in parts:
             before, rows = rejects.count if rejects else 0, 0
             for batch in self._read(part, rejects):
                 rows += batch.num_rows
@@ -142,9 +173,7 @@ class FilesReader:
         if part.size == 0:
             return
         storage = self.open_storage(part.uri)
-        folders: Folders = {}
-        if self.files.partitions == "columns":
-            folders = folders_of(part.uri, self.folder)
+        folders = self._folders(part)
         with source_errors(part.uri), closing(open_object(storage, part)) as file:
             if self.format == "parquet":
                 groups = None if part.end is None else range(part.start, part.end)
@@ -156,6 +185,10 @@ class FilesReader:
             for batch in batches:
                 for rows in self._small_enough(batch):
                     yield self._completed(rows, folders, part.uri)
+
+    def _folders(self, part: ObjectRange) -> Folders:
+        """Return the columns that a file's folders are."""
+        return folders_of(part.uri, self.folder) if self.files.partitions == "columns" else {}
 
     def _small_enough(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """Yield a batch in parts that stay small once they have the columns that a file lacks."""

@@ -20,7 +20,7 @@ from extract_jobs.sources.splits import (
 )
 from extract_jobs.spec.extract_spec import ExtractSpec
 
-OPENING_BYTES = 256 * 2**10
+OPENING_BYTES = 64 * 2**10
 """Cost of opening one more object, as bytes read: it limits the number of tiny objects in a
 split."""
 
