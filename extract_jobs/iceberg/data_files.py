@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -33,7 +32,7 @@ _NONE = MetricsMode(MetricModeTypes.NONE)
 
 def location(uri: str) -> str:
     """Return a URI as an Iceberg table names it: of a local file, its path, which all read."""
-    return uri if uri.startswith("s3://") else str(Path(normal_uri(uri)))
+    return uri if uri.startswith("s3://") else normal_uri(uri)
 
 
 def data_files(
