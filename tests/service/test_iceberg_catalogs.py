@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -272,6 +273,39 @@ def test_a_rest_catalog_that_fails_or_refuses(
     place.where = {**place.where, "url": "http://127.0.0.1:9"}
     with pytest.raises(WriteFailed, match="could not be reached"):
         place.run("a")
+
+
+GARBAGE = {
+    "a page": b"<html>Please log in</html>", "nothing": b"", "null": b"null", "a list": b"[1]",
+    "an object": b"{}", "text": b'"text"', "not UTF-8": b'{"a": "\xff"}', "cut": b'{"metadata": {',
+    "deep": b"[" * 100_000, "a number": b"1" * 5000,
+    "a table of nothing": b'{"metadata-location": "x", "metadata": {}, "config": {}}',
+    "a wrong table": b'{"metadata-location": 7, "metadata": {"format-version": 9}, "config": 1}',
+}  # fmt: skip
+"""What a proxy, or a broken catalog, answers with status 200."""
+
+
+@pytest.mark.parametrize("what", GARBAGE if EXHAUSTIVE else ["a page", "a table of nothing"])
+def test_garbage_ends_a_run_with_an_error_of_ours_and_doubles_nothing(
+    rest_place: Place, server: RestServer, what: str
+) -> None:
+    place = rest_place
+    place.source("create table t (id integer primary key)", "insert into t values (1)")
+    place.run("r0", **INCREMENTAL)
+    rows, number = [1], 0
+    while True:
+        number += 1
+        rows.append(number + 1)
+        place.source(f"insert into t values ({number + 1})")
+        server.calls, server.garbage = 0, {number: GARBAGE[what]}
+        with suppress(ConfigError, WriteFailed):
+            place.run(f"r{number}", **INCREMENTAL)
+        called, server.garbage = server.calls, {}
+        place.run(f"r{number}", **INCREMENTAL)
+        assert [row["id"] for row in place.rows()] == rows, number
+        if called < number:
+            break
+    assert number > 5
 
 
 def test_a_credential_is_exchanged_for_a_token(rest_place: Place) -> None:

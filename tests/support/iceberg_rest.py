@@ -39,11 +39,14 @@ class RestServer:
         refuse: Status to answer with instead of doing anything; 0 for none.
         lose: Whether the answer to the next commit is lost after it is done.
         hang: Answer nothing until the server ends.
+        calls: How many requests were answered.
+        garbage: What to answer instead, by the number of the request, from 1.
     """
 
     def __init__(self, folder: Path) -> None:
         self.catalog = SqlCatalog("default", uri=f"sqlite:///{folder}/rest.db")
         self.refuse, self.lose, self.hang = 0, False, False
+        self.calls, self.garbage = 0, dict[int, bytes]()
         self.ended = Event()
         server = self
 
@@ -56,6 +59,9 @@ class RestServer:
                 authorized = self.headers.get("Authorization") == f"Bearer {TOKEN}"
                 status, found = server.answer(self.command, self.path, raw, authorized=authorized)
                 data = json.dumps(found).encode() if not isinstance(found, str) else found.encode()
+                server.calls += 1
+                if server.calls in server.garbage:
+                    status, data = 200, server.garbage[server.calls]
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
