@@ -1,4 +1,4 @@
-"""Pull tables from databases, files and APIs into an S3 data lake as partitioned Parquet.
+"""Pull tables from databases and files into an S3 data lake as partitioned Parquet.
 
 What this module exports is the public API (docs/api.md); every other name of the package may change
 with any version. Names are imported when they are first used: importing `extract_jobs` is quick.

@@ -88,7 +88,7 @@ class SourceMoved(SourceUnavailable):
 
 
 class SourceQueryFailed(ExtractError):
-    """The source answered a statement with an error that is not about the connection.
+    """The source rejected a statement, for a reason other than the connection.
 
     Nothing is committed. A retry is safe but will probably fail the same way.
     """
@@ -124,8 +124,7 @@ class CommitConflict(ExtractError):
 class Outdated(ExtractError):
     """The run was given up on, or a later attempt has taken this one's place.
 
-    Nothing that this worker staged becomes visible. A retry cannot help: its
-    replacement counts.
+    Nothing that this worker staged becomes visible. A retry cannot help: the replacement decides.
     """
 
 
@@ -151,10 +150,10 @@ class Interrupted(ExtractError):
 
 
 class CatalogFailed(ExtractError):
-    """The data is published, and the Glue Data Catalog could not be updated.
+    """The data is published, but the Glue Data Catalog could not be updated.
 
-    Readers of the catalog do not see all of it. The next run of the table updates the catalog, also
-    if it finds no new rows, once what the message names is put right.
+    Readers of the catalog do not see all of it. Once the cause that the message names is fixed, the
+    next run of the table updates the catalog, even if it finds no new rows.
     """
 
     exit_code = EXIT_CATALOG

@@ -73,13 +73,13 @@ class SourceSettings(SpecPart):
     )
     statement_timeout: Duration | None = Field(
         None,
-        description="How long one statement may take in PostgreSQL or MySQL, the reading of a "
-        "split included; default: without end.",
+        description="How long one statement may take in PostgreSQL or MySQL, reading a split "
+        "included; default: no limit.",
     )
     on_waiting_ddl: WaitingDdl = Field(
         "wait",
         description="When ALTER TABLE and the like wait behind the reader of a PostgreSQL table: "
-        "let them wait, or yield, which ends the run to be tried again.",
+        "let them wait, or yield, which ends the attempt and retries it.",
     )
 
     @field_validator("connection")
@@ -108,7 +108,9 @@ class EmrSettings(SpecPart):
     """How a table's job runs on EMR: Serverless by application, or a step on a running cluster."""
 
     application_id: Name | None = Field(None, description="EMR Serverless application.")
-    cluster_id: Name | None = Field(None, description="Running cluster, for a step instead.")
+    cluster_id: Name | None = Field(
+        None, description="Running cluster, to run a step on it instead."
+    )
     execution_role_arn: Name | None = Field(None, description="Role of a Serverless job.")
     entry_point: CodeUri | None = Field(None, description="URI of emr.py.")
     archive: CodeUri | None = Field(None, description="URI of the packed Python environment.")
@@ -154,7 +156,7 @@ class EcsSettings(SpecPart):
 class RetrySettings(SpecPart):
     """How often a failed table is tried again, where its error says that trying again may help."""
 
-    max_attempts: int = Field(3, ge=1, le=20, description="All attempts, the first included.")
+    max_attempts: int = Field(3, ge=1, le=20, description="Number of attempts, the first included.")
     backoff_seconds: int = Field(
         60, ge=0, le=86_400, description="Wait before the second attempt; doubled each time."
     )
@@ -187,15 +189,17 @@ class TableConfig(SpecPart):
     job_type: JobType = Field("glue", description="Where the job runs on AWS.")
     batch: Batch = Field(
         "none",
-        description="With small, the table shares a worker of the pipeline with other such tables "
-        "of the source, while its commits are small.",
+        description="With small, the table shares a job of the pipeline with other tables of the "
+        "source while its commits are small.",
     )
     mode: Literal["full", "incremental"] = "full"
     watermark: WatermarkSpec | None = None
     columns: ColumnsSpec = ColumnsSpec()
     where: Name | None = Field(None, description="One boolean expression in the source's dialect.")
-    query: Name | None = Field(None, description="One SELECT that is extracted in a table's place.")
-    files: FilesSpec | None = Field(None, description="The table's files; sources of type files.")
+    query: Name | None = Field(None, description="One SELECT that is extracted instead of a table.")
+    files: FilesSpec | None = Field(
+        None, description="The table's files, for sources of type files."
+    )
     split: SplitSpec = SplitSpec()
     max_connections: int | None = Field(
         None, ge=1, le=1000, description="Short for split.max_connections."
@@ -203,7 +207,7 @@ class TableConfig(SpecPart):
     engine: Engine = Field("auto", description=ENGINE_ABOUT)
     target: TargetSpec
     on_schema_change: SchemaChangeSpec | SchemaPolicy = Field(
-        "evolve", description="For every kind of change, or for each."
+        "evolve", description="One policy for all kinds of change, or one for each."
     )
     reuse: Reuse = Field("never", description=REUSE_ABOUT)
     deletes: Deletes = Field("ignore", description=DELETES_ABOUT)
@@ -213,15 +217,15 @@ class TableConfig(SpecPart):
         "snapshots of an Iceberg table; default: files are deleted at once, and snapshots stay.",
     )
     spill_folder: Name | None = Field(
-        None, description="Where rows wait on the worker's disk; default: its temporary folder."
+        None, description="Folder where rows are buffered on disk; default: the temporary one."
     )
     on_empty: Literal["schema_file", "nothing"] = "schema_file"
     empty_source: EmptySource = Field("refuse", description=EMPTY_SOURCE_ABOUT)
     lossy_types: LossyTypes | dict[Name, LossyTypes] = Field(
-        "refuse", description="For all columns, or by column; one that is not named refuses."
+        "refuse", description="For all columns, or by column; columns not named refuse."
     )
     max_value_bytes: Bytes = Field(
-        256 * 2**20, ge=1024, description="Size of the largest value; a larger one fails the run."
+        256 * 2**20, ge=1024, description="Largest value in bytes; a larger one fails the run."
     )
     row_security: RowSecurity | None = Field(
         None, description="As source.row_security, which is the default."

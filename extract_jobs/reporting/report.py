@@ -73,31 +73,39 @@ class SchemaChange(BaseModel):
 class Report(BaseModel):
     """The result of one attempt.
 
-    ``rows``, ``bytes`` and ``files`` are what the run read and wrote; ``kept_rows``, ``kept_bytes``
-    and ``kept_files`` are what a full extract kept of the last commit because it has not changed
-    (``reuse: auto``), in ``kept_ranges`` beside the ``splits`` that were read, and ``not_reused``
-    is why it kept nothing; ``resumed_splits`` of the ``splits`` were read by an earlier attempt;
-    with ``write_mode: merge``, ``inserted_rows`` of the ``rows`` had new keys and ``updated_rows``
-    replaced a row; with ``deletes: detect``, ``deleted_rows`` were gone from the source, and
-    ``missing_rows`` of the source are not in the table, because no interval has had them yet;
-    ``rewritten_rows``, ``rewritten_bytes`` and ``rewritten_files``, which ``rows``, ``bytes`` and
-    ``files`` do not include, are the other rows of files that were written again;
-    ``repeated_rows`` were read and not written, because they are committed already;
-    ``rejected_rows`` did not parse and were set aside below the state's ``rejected`` folder;
-    ``null_watermark_rows`` were extracted by a full extract or a first run, and are what an
-    incremental one leaves out; ``source_rows`` is the source's own count in the same snapshot, None
-    if it was not requested; ``reconciled`` is whether both were compared; ``cut_to_microseconds``
-    counts by column the timestamps that lost their digits below microseconds, because
-    ``files.nanoseconds`` allowed it; ``nulled`` counts by column the values that became NULL, and
-    ``as_text`` names the columns that arrived as the source's own text, because ``lossy_types``
-    allowed it;
-    ``catalog_error`` is why the catalog ``failed`` although the data is published, and
-    ``catalog_retryable`` whether a retry may help; ``timings`` are seconds by phase; ``read_from``
-    describes the database: whether it was a standby (``in_recovery``, ``lag_seconds``), whether
-    policies hid rows (``row_security``), what about the server was not verified (``unverified``),
-    who waited behind the reader's locks (``waited_behind``), and for MySQL whether all rows come
-    from one snapshot (``one_snapshot``) and why not (``one_snapshot_missing``), or why all splits
-    were read over one connection (``one_connection``).
+    Attributes:
+        rows, bytes, files: What the run read and wrote.
+        kept_rows, kept_bytes, kept_files: What a full extract kept of the last commit because it
+            has not changed (``reuse: auto``), in ``kept_ranges`` beside the ``splits`` that were
+            read.
+        not_reused: Why such an extract kept nothing.
+        resumed_splits: How many of the ``splits`` an earlier attempt had read.
+        inserted_rows, updated_rows: With ``write_mode: merge``, how many of the ``rows`` had new
+            keys, and how many replaced a row.
+        deleted_rows, missing_rows: With ``deletes: detect``, rows that were gone from the source,
+            and rows of the source that are not in the table, because no interval has had them yet.
+        rewritten_rows, rewritten_bytes, rewritten_files: The unchanged rows of files that a merge
+            rewrote. ``rows``, ``bytes`` and ``files`` do not include them.
+        repeated_rows: Rows that were read and not written, because they are already committed.
+        rejected_rows: Rows that did not parse and were set aside below the state's ``rejected``
+            folder.
+        null_watermark_rows: Rows without a watermark: those extracted, in a full extract or a first
+            run; those left out, in other runs.
+        source_rows: The source's own count in the same snapshot; None if it was not requested.
+        reconciled: Whether both counts were compared.
+        cut_to_microseconds: By column, how many timestamps lost their digits below microseconds,
+            because ``files.nanoseconds`` allowed it.
+        nulled, as_text: By column, how many values became NULL, and which columns arrived as the
+            source's own text, because ``lossy_types`` allowed it.
+        catalog_error, catalog_retryable: Why the catalog ``failed`` although the data is published,
+            and whether a retry may help.
+        timings: Seconds by phase.
+        read_from: The database: whether it was a standby (``in_recovery``, ``lag_seconds``),
+            whether policies hid rows (``row_security``), what about the server was not verified
+            (``unverified``), who waited behind the reader's locks (``waited_behind``). For MySQL,
+            whether all rows come from one snapshot (``one_snapshot``) and why not
+            (``one_snapshot_missing``), or why all splits were read over one connection
+            (``one_connection``).
 
     Example:
         >>> report = Report(

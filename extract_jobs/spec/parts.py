@@ -34,7 +34,7 @@ class WatermarkSpec(SpecPart):
     column: Name | None = None
     snapshot: bool = Field(
         False,
-        description="No column: rows by the transaction that wrote them. PostgreSQL tables only.",
+        description="Uses no column: rows by the transaction that wrote them. PostgreSQL only.",
     )
     lag: Lag | None = Field(
         None, description="How far below the watermark the next interval starts."
@@ -47,12 +47,12 @@ class WatermarkSpec(SpecPart):
     upper: str | int | None = Field(None, description="Explicit upper bound, inclusive: backfill.")
     nulls: Literal["include", "exclude", "refuse"] = Field(
         "include",
-        description="Rows whose watermark is NULL; include extracts them in the first run.",
+        description="Rows whose watermark is NULL: include extracts them in the first run.",
     )
     duplicates: Literal["refuse", "accept"] = Field(
         "refuse",
-        description="Rows of intervals that are already committed: recognized by columns.key, or "
-        "accepted as duplicates.",
+        description="Rows of intervals that are already committed, if no columns.key identifies "
+        "them: refuse the run, or accept duplicates.",
     )
 
     @property
@@ -92,9 +92,9 @@ class ColumnsSpec(SpecPart):
 
     include: tuple[Name, ...] | None = None
     exclude: tuple[Name, ...] = ()
-    rename: dict[Name, Name] = Field({}, description="Column to its name in the files.")
+    rename: dict[Name, Name] = Field({}, description="New name by column.")
     cast: dict[Name, Name] = Field(
-        {}, description="Column to type: string, int32, int64, float64, decimal(p,s), …"
+        {}, description="Type by column: string, int32, int64, float64, decimal(p,s), …"
     )
     mask: dict[Name, Mask] = Field(
         {}, description="hash: keyed SHA-256; redact: the same text everywhere; null."
@@ -131,13 +131,13 @@ class SplitSpec(SpecPart):
     )
     column: Name | None = Field(None, description="Column for the strategies range and hash.")
     target_bytes: Bytes = Field(
-        128 * 2**20, ge=2**13, description="Size of one split; less if cores would be idle."
+        128 * 2**20, ge=2**13, description="Size of one split; smaller if cores would be idle."
     )
     max_connections: int = Field(8, ge=1, le=1000, description="Splits read at the same time.")
     one_snapshot: OneSnapshot = Field(
         "auto",
-        description="Of MySQL: whether the table is locked for a moment, so that all splits see it "
-        "at one moment. auto does where it can, and the report says why not; require fails.",
+        description="MySQL: whether the table is locked for a moment, so that all splits share one "
+        "snapshot. auto locks if it can, else the report says why not; require fails instead.",
     )
     fetch_rows: int = Field(
         10_000, ge=1, le=10**6, description="Rows that a JDBC driver fetches at a time."
@@ -174,15 +174,15 @@ class CatalogSpec(SpecPart):
 
     type: Literal["glue", "sqlite", "rest"] = Field(
         "glue",
-        description="glue: the Glue Data Catalog; of Iceberg tables also sqlite: a local file, for "
-        "one machine; rest: a catalog that speaks Iceberg's REST protocol.",
+        description="glue: the Glue Data Catalog. For Iceberg tables also sqlite: a local file, "
+        "for one machine; and rest: a catalog that speaks Iceberg's REST protocol.",
     )
     path: Name | None = Field(None, description="The file of a catalog of type sqlite.")
     url: Name | None = Field(
         None, description="Address of a catalog of type rest, https unless it is on this machine."
     )
     warehouse: Name | None = Field(
-        None, description="Which of its warehouses; of Glue's own endpoint the account's number."
+        None, description="Which of its warehouses; for Glue's own endpoint the account number."
     )
     sign: Literal["glue", "execute-api"] | None = Field(
         None, description="The AWS service that requests are signed for, with the worker's role."
@@ -248,8 +248,8 @@ class TargetSpec(SpecPart):
     partition_by: tuple[Name, ...] = ()
     write_mode: Literal["append", "overwrite", "overwrite_partitions", "merge"] | None = Field(
         None,
-        description="append adds to what is there; overwrite replaces it when published; "
-        "overwrite_partitions replaces the partitions that the run covers; merge, of an Iceberg "
+        description="append adds rows; overwrite replaces all files when it is published; "
+        "overwrite_partitions replaces the partitions that the run covers; merge, for an Iceberg "
         "table, replaces rows by columns.key, and all rows in mode full. Default: append in mode "
         "incremental; in mode full overwrite_partitions where partition_by has extract_date or "
         "run_id, so that earlier runs stay, and overwrite elsewhere.",
@@ -263,7 +263,7 @@ class TargetSpec(SpecPart):
         64,
         ge=1,
         le=1000,
-        description="Partitions written at a time; rows of others wait in local files.",
+        description="Partitions written at a time; rows of others are buffered on disk.",
     )
     catalog: CatalogSpec | None = None
     properties: dict[Name, Name] | None = Field(
@@ -276,7 +276,7 @@ class TargetSpec(SpecPart):
         ge=0,
         le=3600,
         description="How long a run keeps trying to update the catalog while Glue is throttling or "
-        "not reachable, after its data is published.",
+        "unreachable, after its data is published.",
     )
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ class ConnectionSpec(SpecPart):
     database: Name | None = None
     user: Name | None = None
     sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = Field(
-        None, description="Default: require, or prefer where the host is local."
+        None, description="Default: require, or prefer if the host is local."
     )
     sslrootcert: Name | None = Field(
         None, description="File of trusted certificates; rds takes the bundle of RDS and Redshift."
@@ -47,14 +47,16 @@ class ConnectionSpec(SpecPart):
     auth: Literal["password", "iam"] = Field(
         "password", description="iam: a token of RDS or Redshift, a new one for each connection."
     )
-    region: Name | None = Field(None, description="Of the token; default: the environment's.")
+    region: Name | None = Field(
+        None, description="Region of the token; default: the environment's."
+    )
     pooled: bool = Field(
         False, description="Behind a pooler or proxy that may switch node or session: one split."
     )
     connect_timeout_seconds: int = Field(10, ge=1, le=300)
     stall_timeout: Duration = Field(
         timedelta(hours=1),
-        description="How long a database may send nothing while it is waited for; not SQLite.",
+        description="How long a database may send nothing while a run waits for it; not SQLite.",
     )
     path: Name | None = Field(None, description="The file of a SQLite database.")
     uri: Name | None = Field(None, description="Folder that the globs of files start from.")
@@ -163,7 +165,7 @@ class TextTypeSpec(SpecPart):
     decimal: str | None = Field(None, description="Decimal separator of numbers.")
     thousands: str | None = Field(None, description="Separator between groups of three digits.")
     format: str | None = Field(
-        None, min_length=1, description="Of dates and timestamps, as in strftime: %d.%m.%Y."
+        None, min_length=1, description="Format of dates and timestamps, as in strftime: %d.%m.%Y."
     )
     true_values: tuple[str, ...] | None = Field(
         None, min_length=1, description="Texts that mean true; false_values must be given too."
@@ -179,7 +181,9 @@ class TextTypeSpec(SpecPart):
 class FilesSpec(SpecPart):
     """Which files of a file drop make a table, and how they are read."""
 
-    glob: Name = Field(description="Below connection.uri: * and ? within a folder, ** across.")
+    glob: Name = Field(
+        description="Below connection.uri: * and ? within a folder, ** across folders."
+    )
 
     @field_validator("glob")
     @classmethod
@@ -197,7 +201,7 @@ class FilesSpec(SpecPart):
         None, description="Default: by the names of the files."
     )
     partitions: Literal["columns", "ignore"] = Field(
-        "columns", description="What key=value in the names of folders is: a column, or nothing."
+        "columns", description="Whether key=value in the names of folders makes columns."
     )
     types: dict[Name, Name | TextTypeSpec] | None = Field(
         None,
@@ -205,12 +209,13 @@ class FilesSpec(SpecPart):
         "type and how values are written; None infers them.",
     )
     bad_rows: Literal["fail", "reject"] = Field(
-        "fail", description="Rows that do not parse: fail the run, or are put aside and counted."
+        "fail",
+        description="Rows that do not parse: fail the run, or set them aside and count them.",
     )
     header: bool = Field(True, description="Whether the first line of a CSV file names columns.")
     delimiter: str = Field(",", min_length=1, max_length=1)
     quote: str = Field(
-        '"', pattern=r"^([\s\S]|none)$", description="none: a quote is a character like any other."
+        '"', pattern=r"^([\s\S]|none)$", description="none: quotes have no special meaning."
     )
     skip_rows: int = Field(0, ge=0, le=1000, description="Lines before the header of a CSV file.")
     footer_rows: int = Field(
@@ -228,9 +233,10 @@ class FilesSpec(SpecPart):
         None, description="Keys that lead to the array of a JSON file, such as data.items."
     )
     json_dialect: Literal["strict", "lenient"] = Field(
-        "strict", description="lenient takes NaN, Infinity and -Infinity, as Python writes them."
+        "strict", description="lenient accepts NaN, Infinity and -Infinity, as Python writes them."
     )
     nanoseconds: Literal["refuse", "truncate"] = Field(
-        "refuse", description="What becomes of digits of Parquet's timestamps below microseconds."
+        "refuse",
+        description="Digits below microseconds in Parquet timestamps: refuse or truncate them.",
     )
     encoding: Name = "utf-8"
