@@ -28,7 +28,7 @@ from extract_jobs.sources.splits import ObjectRange
 from extract_jobs.spec.source import FilesSpec
 from extract_jobs.storage import Storage
 
-JOINED_BYTES = 2**20
+JOINED_BYTES = 2 * 2**20
 """Maximum bytes of files that are joined."""
 _SMALL_BYTES = 128 * 2**10
 """Larger files are read alone: parsing them costs much more than opening them."""
@@ -127,5 +127,6 @@ def _joined(texts: Sequence[bytes], *, has_header: bool) -> Joined | None:
         bodies.append(body)
         rows.append(body.count(b"\n"))
     whole = b"".join(bodies)
-    lone_returns = whole.count(b"\r") - whole.count(b"\r\n")
-    return None if lone_returns else Joined(whole, tuple(rows))
+    if b"\r" in whole and whole.count(b"\r") != whole.count(b"\r\n"):
+        return None
+    return Joined(whole, tuple(rows))

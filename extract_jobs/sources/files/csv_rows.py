@@ -311,7 +311,7 @@ def parse_csv(block: Block, wanted: Sequence[str], *, header: Header, files: Fil
     chosen = [position[name] for name in wanted if name in position]
     chosen += numbers[-1:] if header.unnamed else []
     wrong: list[Fault] = []
-    if not block.data.strip(b"\r\n"):
+    if is_blank(block.data):
         return Texts([pa.nulls(0, pa.string()) for _ in wanted], 0, None, locate)
     # Delimiters are ASCII, so fields of a block in UTF-8 are UTF-8, and are not checked again.
     valid = is_utf8_text(block.data)
@@ -382,6 +382,11 @@ def _read_csv(
             check_utf8=False,
         ),
     )
+
+
+def is_blank(data: bytes) -> bool:
+    """Return whether there are only blank lines."""
+    return data[:1] in (b"", b"\r", b"\n") and not data.strip(b"\r\n")
 
 
 def is_utf8_text(data: bytes) -> bool:

@@ -16,7 +16,13 @@ import pyarrow.csv as arrow_csv
 
 from extract_jobs.schema import Column
 from extract_jobs.sources.files.blocks import Block
-from extract_jobs.sources.files.csv_rows import Header, dialect_of, is_utf8_text, parse_options
+from extract_jobs.sources.files.csv_rows import (
+    Header,
+    dialect_of,
+    is_blank,
+    is_utf8_text,
+    parse_options,
+)
 from extract_jobs.sources.files.texts import to_type
 from extract_jobs.spec.source import FilesSpec
 
@@ -37,7 +43,7 @@ def typed_batch(
         files: How the file is written, without declared types.
     """
     data = block.data
-    if header.unnamed or not data.strip(b"\r\n") or not is_utf8_text(data):
+    if header.unnamed or is_blank(data) or not is_utf8_text(data):
         return None
     numbers = {name: f"{i}" for i, name in enumerate(header.names)}
     there = [column for column in columns if column.name in numbers]

@@ -151,11 +151,11 @@ class Inspector:
             ThreadPoolExecutor(min(threads, at_once), thread_name_prefix="look") as pool,
         ):
             crew = _Crew(parsers, min(cores() + 1, threads // len(objects)))
-            for first in range(0, len(starts), _AT_A_TIME):
-                # What earlier files have settled is not inspected again.
+            # What earlier files have settled is not inspected again; the first few settle most.
+            for group in (starts[:1], *_portions(starts[1:], _AT_A_TIME)):
                 looks = pool.map(
                     lambda start, k=known: self._few(objects[start : start + handful], k, crew),
-                    starts[first : first + _AT_A_TIME],
+                    group,
                 )
                 for few, together in looks:
                     for listed, columns in few:
@@ -190,8 +190,11 @@ class Inspector:
             )
             check_columns(len(types), uri)
             return replace(known, types=types)
+        shown = {n: one for n, one in more.profiles.items() if known.profiles.get(n) is not one}
+        if not shown:
+            return known
         profiles = dict(known.profiles)
-        for name, one in more.profiles.items():
+        for name, one in shown.items():
             profiles[name] = profiles.get(name, TypeProfile()) | one
         check_columns(len(profiles), uri)
         return replace(known, profiles=profiles)
@@ -353,6 +356,10 @@ class Inspector:
         """Fail for the first fault, unless faults are set aside when rows are read."""
         if texts.faults and self.files.bad_rows == "fail":
             refuse(texts, texts.faults, uri, None)
+
+
+def _portions(starts: range, most: int) -> Iterator[range]:
+    return (starts[first : first + most] for first in range(0, len(starts), most))
 
 
 def _handful(objects: int, threads: int) -> int:
