@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from extract_jobs.attempt.attempt import (
     Attempt,
+    draft_transform,
     finish,
-    make_transform,
     mask_key,
     refuse_fenced,
     table_layout,
@@ -37,7 +37,7 @@ from extract_jobs.planning.plan import (
     partition_names,
     read_request,
 )
-from extract_jobs.planning.schema_change import columns_after, find_drift, schema_json
+from extract_jobs.planning.schema_change import columns_after, schema_json
 from extract_jobs.reporting.notebook import notebook_progress
 from extract_jobs.reporting.progress import Progress
 from extract_jobs.reporting.report import Report, failed_report, reported
@@ -161,12 +161,8 @@ def _extract(spec: ExtractSpec, context: RunContext, *, replan: bool) -> Report:
         if will_need_workers(spec, description, context.spark, first=first):
             context.workers.start()
         chosen, key = choose_columns(description, spec), mask_key(spec)
-        wanted = make_transform(spec, chosen, now, now).schema
-        drift = find_drift(
-            spec, base.published, chosen, wanted, key=key.fingerprint if key else None
-        )
+        drift, draft = draft_transform(spec, base.published, chosen, now, key=key)
         columns = drift.columns
-        draft = make_transform(spec, columns, now, now, layout=drift.layout)
         log.target.probe(spec.target.uri)
         plan = make_plan(
             spec, log, base, description, draft.schema,

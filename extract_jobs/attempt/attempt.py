@@ -65,7 +65,8 @@ from extract_jobs.planning.full_watermark import after_reading, column_of, is_fo
 from extract_jobs.planning.interval import covered_after, watermark_column
 from extract_jobs.planning.overwrite_partitions import replaced_by_interval, replaced_by_snapshot
 from extract_jobs.planning.plan import Plan, partition_names
-from extract_jobs.planning.schema_change import columns_after, schema_json
+from extract_jobs.planning.schema_change import columns_after, find_drift, schema_json
+from extract_jobs.planning.schema_comparison import Drift, audit_names
 from extract_jobs.reporting.report import Report, identity, versions
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import (
@@ -609,6 +610,36 @@ def make_transform(
         layout=layout,
         mask_key=key,
     )
+
+
+def draft_transform(
+    spec: ExtractSpec,
+    last: Commit | None,
+    chosen: tuple[Column, ...],
+    now: datetime,
+    *,
+    key: MaskKey | None = None,
+) -> tuple[Drift, Transform]:
+    """Compare a table with its last commit; return that and a transform without the mask's key.
+
+    Args:
+        spec: The run's.
+        last: The last published commit.
+        chosen: Columns, as the source has them.
+        now: When the run is planned.
+        key: Of the mask ``hash``, if it is known.
+
+    Raises:
+        ConfigError: Columns cannot be written.
+    """
+    first = make_transform(spec, chosen, now, now)
+    drift = find_drift(spec, last, chosen, first.schema, key=key.fingerprint if key else None)
+    audit = audit_names(spec)
+    if drift.columns == chosen and list(drift.layout) == [
+        field for field in first.schema if field.name not in audit
+    ]:
+        return drift, first
+    return drift, make_transform(spec, drift.columns, now, now, layout=drift.layout)
 
 
 def table_layout(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from extract_jobs.attempt.attempt import make_transform, mask_key, table_layout
+from extract_jobs.attempt.attempt import draft_transform, mask_key, table_layout
 from extract_jobs.attempt.reuse import Reuse, plan_reuse
 from extract_jobs.catalog import check_catalog
 from extract_jobs.commit.record import Base
@@ -14,7 +14,7 @@ from extract_jobs.commit.table_log import commit_log, last_published
 from extract_jobs.planning.new_files import choose_objects
 from extract_jobs.planning.plan import Plan, make_plan, partition_names, read_request
 from extract_jobs.planning.retired_preview import Retired, retired_by
-from extract_jobs.planning.schema_change import columns_after, find_drift, schema_json
+from extract_jobs.planning.schema_change import columns_after, schema_json
 from extract_jobs.reporting.html import html_facts, html_table
 from extract_jobs.schema import Column, TableDescription
 from extract_jobs.sources import ReadRequest, Source, SqlReader, known_at, open_source
@@ -117,10 +117,8 @@ def planned(
     source, objects = choose_objects(spec, log, base, open_source(spec), now)
     description = source.describe()
     chosen = choose_columns(description, spec)
-    wanted = make_transform(spec, chosen, now, now).schema
-    drift = find_drift(spec, base.published, chosen, wanted)
+    drift, transform = draft_transform(spec, base.published, chosen, now)
     columns = drift.columns
-    transform = make_transform(spec, columns, now, now, layout=drift.layout)
     plan = make_plan(
         spec, log, base, description, transform.schema,
         drift=drift, source=source, now=now, objects=objects,

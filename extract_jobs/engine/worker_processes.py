@@ -73,7 +73,7 @@ class Worker:
     Attributes:
         pid: Its process id.
         connection: The socket to it.
-        owner: Who uses it, or used it last.
+        owner: Who uses it, or used it last and has not released it.
         task: The pickled task that was sent to it last.
         stopping: Whether it was asked to end.
     """
@@ -256,6 +256,7 @@ class WorkerProcesses:
         until = time.monotonic() + _RELEASE_SECONDS
         for worker in holding:
             if worker.has_released(until):
+                worker.owner = None
                 self.give_back(worker)
             else:
                 with suppress(ExtractError):  # the server is gone too, and all workers with it
