@@ -466,7 +466,7 @@ def test_every_file_of_a_folder_is_a_table_or_named_with_the_reason(
 
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["--from", "postgresql://a:hidden@h/db"], "name that in --password-env"),
-    (["--from", "mongodb://a@h/db"], "no type of source"),
+    (["--from", "mongodb://a@h/db"], "this kind of URL is not supported"),
     (["--from", "nowhere"], "no such file or folder"),
     (["--from", "env:ABSENT"], "ABSENT, which is not set"),
     (["--select", "a"], "go with --from"),

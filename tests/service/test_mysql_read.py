@@ -205,7 +205,7 @@ def test_errors_say_what_to_do(mysql_database: Server, monkeypatch: pytest.Monke
         "create user 'narrow'@'%' identified by 'x'",
         f"grant select (id) on `{name}`.orders to 'narrow'@'%'",
     )
-    with pytest.raises(ConfigError, match=r"no table 'order'.*nearest are .*\.orders"):
+    with pytest.raises(ConfigError, match=r"no table 'order'.*did you mean .*\.orders"):
         source(mysql_database, monkeypatch, extract_table="order").describe()
     for spelt in (f"{name}.orders", f"`{name}`.`orders`", "odd.name", f"{name}.odd.name"):
         source(mysql_database, monkeypatch, extract_table=spelt).describe()

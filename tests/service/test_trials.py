@@ -51,11 +51,11 @@ def ids(folder: Path) -> list[int]:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("where=id < 10", "where would decide"),
-        ("query=select 1 as id", "query would decide"),
-        ("columns.include=[id]", "columns.include would decide"),
-        ("columns.exclude=[note]", "columns.exclude would decide"),
-        ("columns.mask.note=redact", "columns.mask would decide"),
+        ("where=id < 10", "the overridden where would change"),
+        ("query=select 1 as id", "the overridden query would change"),
+        ("columns.include=[id]", "the overridden columns.include would change"),
+        ("columns.exclude=[note]", "the overridden columns.exclude would change"),
+        ("columns.mask.note=redact", "the overridden columns.mask would change"),
     ],
 )
 def test_a_trial_does_not_replace_live_data(
@@ -75,7 +75,7 @@ def test_a_trial_does_not_replace_live_data(
 def test_a_condition_would_let_the_watermark_pass_rows_too(cli: Cli, tmp_path: Path) -> None:
     code, text = cli("run", "shop.yml", "v", "--set", "where=id < 10 or id = 500")
     assert code == 78
-    assert "where would decide" in text
+    assert "the overridden where would change" in text
     assert not (tmp_path / "out").exists()
 
 

@@ -209,7 +209,7 @@ def test_a_damaged_kept_file_is_not_brought_back(bucket: Bucket) -> None:
 
 @pytest.mark.parametrize(
     ("seq", "said"),
-    [(3, "commit 3 is the last one"), (9, "the table has no commit 9"), (0, "no commit 0")],
+    [(3, "commit 3 is the latest one"), (9, "the table has no commit 9"), (0, "no commit 0")],
 )
 def test_where_a_table_cannot_go_back_to(bucket: Bucket, seq: int, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
