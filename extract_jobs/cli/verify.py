@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 
 from extract_jobs.cli.each_table import each_table, error_of_all
 from extract_jobs.cli.selection import selected_specs
@@ -151,5 +152,7 @@ def _kept_text(log: CommitLog, last: Commit | None) -> str:
         return ""
     size = size_text(sum(one.size for one in files))
     text = f"{counted(len(files), 'retired file')} kept, {size}"
-    commits = commits_to_return_to(log, last, _MOST_COMMITS) if last else []
+    commits: list[int] = []
+    with suppress(ExtractError):  # of older commits; what was verified stands
+        commits = commits_to_return_to(log, last, _MOST_COMMITS) if last else []
     return f"{text}: rollback --to {' or '.join(map(str, commits))}" if commits else text

@@ -192,8 +192,8 @@ class WorkerProcesses:
 
         Args:
             owner: Who uses it until it is given back; see `interrupt`. A worker that it has used
-                last is preferred, because that may have a session open: an owner has no more
-                sessions than workers at a time.
+                last is preferred, because that may have a session open, and another owner's ends
+                its session first: so nobody has more sessions than workers at a time.
             stop: Ends the wait when it is set.
             new: Start one even if one is idle.
 
@@ -207,23 +207,32 @@ class WorkerProcesses:
                     raise Interrupted("the extract was stopped before a worker process was free")
                 self._freed.wait(_LOOK_SECONDS)
             worker = None if new else self._living_idle(owner)
-            if worker is not None:
-                worker.owner = owner
-                return worker
-            self._start()
-            ours, theirs = Pipe()
-            try:
-                pid = self._ask(worker_server.FORK, descriptor=theirs.fileno())
-                if pid < 0:
-                    raise _not_started(-pid)
-            except BaseException:
-                ours.close()
-                raise
-            finally:
-                theirs.close()
-            worker = Worker(pid, ours, owner)
-            self._workers.add(worker)
+            if worker is None:
+                return self._fork(owner)
+            before, worker.owner = worker.owner, owner
+        if before is None or before is owner:
             return worker
+        worker.ask_to_release()
+        if worker.has_released(time.monotonic() + _RELEASE_SECONDS):
+            return worker
+        self.lost(worker)
+        return self.take(owner, stop, new=True)
+
+    def _fork(self, owner: object) -> Worker:
+        self._start()
+        ours, theirs = Pipe()
+        try:
+            pid = self._ask(worker_server.FORK, descriptor=theirs.fileno())
+            if pid < 0:
+                raise _not_started(-pid)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        worker = Worker(pid, ours, owner)
+        self._workers.add(worker)
+        return worker
 
     def _living_idle(self, owner: object) -> Worker | None:
         """Return an idle worker; those that were killed meanwhile are no loss to anybody."""
@@ -251,9 +260,9 @@ class WorkerProcesses:
         with self._lock:
             holding = [worker for worker in self._idle if worker.owner is owner]
             self._idle = [worker for worker in self._idle if worker.owner is not owner]
+        until = time.monotonic() + _RELEASE_SECONDS
         for worker in holding:
             worker.ask_to_release()
-        until = time.monotonic() + _RELEASE_SECONDS
         for worker in holding:
             if worker.has_released(until):
                 worker.owner = None

@@ -8,13 +8,20 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extract_jobs.errors import ConfigError, SourceUnavailable, TypeNotRepresentable
+from extract_jobs.errors import (
+    ConfigError,
+    ExtractError,
+    SourceUnavailable,
+    TypeNotRepresentable,
+)
 from extract_jobs.run import run_extract
+from extract_jobs.sources.postgres import duckdb_reader
 from extract_jobs.sources.postgres.catalog import Leaf
 from extract_jobs.sources.postgres.source import PostgresSource
 from extract_jobs.sources.postgres.splits import by_page
@@ -146,6 +153,30 @@ def test_a_session_that_is_lost_between_two_splits_costs_one_try(pg_database, mo
             [backend] = reading_backends(pg_database)
             pg_database.execute(f"select pg_terminate_backend({backend})")
         assert sum(b.num_rows for b in snapshot.reader.read(second)) > 0
+
+
+def test_a_read_that_failed_leaves_its_session_to_its_own_thread(pg_database, monkeypatch):
+    """One that stalled may still be connecting: the next read must not share its cursor."""
+    filled(pg_database)
+    found = source(pg_database, monkeypatch, extract_table="t", split=SMALL)
+    attach, failures = duckdb_reader._attach, [duckdb.IOException("no")]
+
+    def failing_once(*arguments):
+        if failures:
+            raise failures.pop()
+        attach(*arguments)
+
+    monkeypatch.setattr(duckdb_reader, "_attach", failing_once)
+    with snapshot_of(found) as snapshot:
+        first, *_ = snapshot.splits(found.spec)
+        with snapshot.reader.one_session():
+            [session] = snapshot.reader._kept
+            with pytest.raises(ExtractError):
+                list(snapshot.reader.read(first))
+            assert session._opened is None
+            assert snapshot.reader._kept != [session]
+            assert sum(b.num_rows for b in snapshot.reader.read(first)) > 0
+            assert snapshot.reader._kept[0]._opened is not None
 
 
 @since(15)  # counts sessions at once

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,48 @@ def test_the_second_try_uses_no_worker_that_the_same_cause_may_be_killing(
         assert [r.rows for r in run(tmp_path, workers, "kill", splits=1, at=0)] == [300]
     finally:
         killer.join()
+
+
+@dataclass
+class KeepingReader(ScatteredReader):
+    """Has a session, which is a file while it is open."""
+
+    folder: str = ""
+
+    @contextmanager
+    def one_session(self) -> Iterator[None]:
+        mark = Path(self.folder) / f"session-{os.getpid()}"
+        mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink()
+
+
+def test_a_session_ends_when_its_owner_releases_it_or_another_takes_the_worker(
+    tmp_path: Path,
+) -> None:
+    reader = KeepingReader(rows=100, partitions=1, batch_rows=100, folder=str(tmp_path))
+    task = pickled(replace(scattered_task(tmp_path / "lake"), reader=reader))
+
+    def sessions() -> int:
+        return len(list(tmp_path.glob("session-*")))
+
+    with WorkerProcesses() as processes:
+        worker = processes.take("a")
+        for index in range(2):
+            worker.run(task, [Split(index)], Progress())
+            assert sessions() == 1
+        processes.give_back(worker)
+        assert processes.take("b") is worker
+        assert sessions() == 0
+        worker.run(task, [Split(2)], Progress())
+        processes.give_back(worker)
+        processes.release("a")
+        assert sessions() == 1
+        processes.release("b")
+        assert sessions() == 0
+        assert processes.take("c") is worker
 
 
 def test_an_allocation_that_the_system_refuses_is_an_error_of_memory(tmp_path: Path) -> None:

@@ -12,16 +12,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from extract_jobs.errors import ExtractError
-from extract_jobs.sources.files import alike, csv_rows, inspection
+from extract_jobs.sources.files import alike, csv_rows, inspection, reader
 from extract_jobs.sources.files.alike import JOINED_BYTES, runs
 from extract_jobs.sources.splits import ObjectRange
 from extract_jobs.storage.local import LocalStorage
-from tests.support.files import files_spec, read_all
+from tests.support.files import batches_of, files_spec, read_all
 from tests.support.sampling import examples
 
-PIECES = ("1", "22", "-7", "x", "", "2026-01-01", "1.50", '"q"', '"a,b"', '"x\n1"', 'a"b', '"', "é")
+PIECES = ("1", "22", "-7", "x", "", "2026-01-01", "1.50", '"q"', '"a,b"', '"x\n1"', 'a"b', '"', "é",
+          "z\\")  # fmt: skip
 ENDS = ("\n", "\n", "\n", "\n", "\r\n", "\r", "", "\n\n", "\n \n", "\n\0\n")
 HEADERS = ("a,b\n",) * 4 + ("a,b\r\n", "\ufeffa,b\n", "b,a\n", "a\n", "sep=,\na,b\n", "")
+
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {}, {"bad_rows": "reject"}, {"header": False}, {"delimiter": ";"}, {"partitions": "columns"},
+    {"escape": "\\"},
+)  # fmt: skip
 
 
 def one_file() -> st.SearchStrategy[str]:
@@ -38,6 +44,7 @@ def result(read: Callable[[], pa.Table]) -> Any:
         return type(error), str(error)
 
 
+@example(texts=["a,b\n1,x\n", "a,b\n1,y\\"], given_files={"escape": "\\"})
 @example(texts=["a,b\n", "sep=,\na,b\n"], given_files={"header": False})
 @example(
     texts=['a,b\n1,"2\n', 'a,b\n3"\n5,6\n'], given_files={}
@@ -47,9 +54,7 @@ def result(read: Callable[[], pa.Table]) -> Any:
 )  # and as many rows as lines all the same
 @example(texts=['"a\nb",c\n1,2\n', '"a\nb",c\n3,4\n'], given_files={})
 @settings(max_examples=examples(60), deadline=None)
-@given(texts=st.lists(one_file(), min_size=2, max_size=5), given_files=st.sampled_from((
-    {}, {"bad_rows": "reject"}, {"header": False}, {"delimiter": ";"}, {"partitions": "columns"},
-)))  # fmt: skip
+@given(texts=st.lists(one_file(), min_size=2, max_size=5), given_files=st.sampled_from(SETTINGS))
 def test_joined_or_alone_files_give_the_same(
     texts: list[str], given_files: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -108,6 +113,19 @@ def test_a_file_that_changes_after_it_was_listed_is_named(tmp_path: Path) -> Non
     (tmp_path / "0001.csv").write_text("id,v\n2,b\n9,c\n")
     with pytest.raises(ExtractError, match=r"0001\.csv.*changed|0001\.csv.*replaced"):
         alike.joined(storage, parts, files_spec(tmp_path, "*.csv").files)
+
+
+def test_columns_that_files_lack_make_small_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files(tmp_path, 40, "c0\n" + "N\n" * 500)
+    (tmp_path / "wide.csv").write_text(
+        f"{','.join(f'c{i}' for i in range(100))}\n{','.join('1' * 100)}\n"
+    )
+    monkeypatch.setattr(reader, "_ABSENT_BYTES", 2**20)
+    batches = list(batches_of(files_spec(tmp_path, "*.csv")))
+    assert sum(batch.num_rows for batch in batches) == 20_001
+    assert max(batch.nbytes for batch in batches) < 3 * 2**20
 
 
 def test_runs_are_bounded_and_of_one_key() -> None:

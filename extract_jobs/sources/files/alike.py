@@ -32,8 +32,8 @@ JOINED_BYTES = 2 * 2**20
 """Maximum bytes of files that are joined."""
 _SMALL_BYTES = 128 * 2**10
 """Larger files are read alone: parsing them costs much more than opening them."""
-_AT_A_TIME = 8
-"""Objects of remote storage that are fetched at a time."""
+_AT_A_TIME = 4
+"""Objects of remote storage that are fetched at a time; several threads join files."""
 
 Item = TypeVar("Item")
 
@@ -64,7 +64,8 @@ def can_be_joined(part: ObjectRange, files: FilesSpec, form: Format) -> bool:
         and form == "csv"
         and is_utf8(files.encoding)
         and compression_of(part.uri, files.compression) == "none"
-        and not (files.skip_rows or files.footer_rows or files.comment)
+        # A line end that is added to the last line would be a part of it after an escape.
+        and not (files.skip_rows or files.footer_rows or files.comment or files.escape)
     )
 
 

@@ -11,7 +11,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from extract_jobs.errors import SourceQueryFailed
+from extract_jobs.errors import ConfigError, SourceQueryFailed
 from extract_jobs.schema import Column
 from extract_jobs.sources.files.ahead import in_order
 from extract_jobs.sources.files.alike import can_be_joined, joined, runs
@@ -128,31 +128,34 @@ class FilesReader:
 
     def _batches(self, split: Split, rejects: Rejects | None) -> Iterator[pa.RecordBatch]:
         for run in runs(split.objects, lambda part: part.size, self._joins_by):
-            batch = self._alike(run) if len(run) > 1 else None
-            if batch is not None:
-                yield batch
-            else:
+            alike = self._alike(run) if len(run) > 1 else None
+            if alike is None:
                 yield from self._one_by_one(run, rejects)
+                continue
+            for batch in alike:
+                for rows in self._small_enough(batch):
+                    yield self._completed(rows, self._folders(run[0]), run[0].uri)
 
     def _joins_by(self, part: ObjectRange) -> Folders | None:
         joins = self.files.types is None and can_be_joined(part, self.files, self.format)
         return self._folders(part) if joins else None
 
-    def _alike(self, parts: Sequence[ObjectRange]) -> pa.RecordBatch | None:
+    def _alike(self, parts: Sequence[ObjectRange]) -> list[pa.RecordBatch] | None:
         """Return the rows of small files, parsed as one; None if each has to be read alone."""
         uri = parts[0].uri
-        whole = joined(self.open_storage(uri), parts, self.files)
-        if whole is None:
-            return None
         found: list[pa.RecordBatch] = []
-        for header, block in row_blocks(whole.stream(), self.files, uri):
-            batch = typed_batch(block, self._of(header), header=header, files=self.files)
-            if batch is None:
+        try:
+            whole = joined(self.open_storage(uri), parts, self.files)
+            if whole is None:
                 return None
-            found.append(batch)
-        if sum(batch.num_rows for batch in found) != sum(whole.rows):
+            for header, block in row_blocks(whole.stream(), self.files, uri):
+                batch = typed_batch(block, self._of(header), header=header, files=self.files)
+                if batch is None:
+                    return None
+                found.append(batch)
+        except (ConfigError, SourceQueryFailed):  # reading them one by one says where
             return None
-        return self._completed(pa.concat_batches(found), self._folders(parts[0]), uri)
+        return found if sum(batch.num_rows for batch in found) == sum(whole.rows) else None
 
     def _one_by_one(
         self, parts: Sequence[ObjectRange], rejects: Rejects | None

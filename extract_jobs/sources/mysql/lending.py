@@ -34,6 +34,8 @@ _POLL_SECONDS = 0.5
 """How soon a waiting thread notices that the lender is closed."""
 _WAIT_SECONDS = 24 * 3600
 """Maximum wait for a session while others are reading."""
+_MOST_WAITING = 1024
+"""Readers that may wait for a session at a time; the system may allow fewer."""
 _CHUNK = 2**18
 _PREFIX = "extract-lent-"
 _NAME = "sessions"
@@ -72,7 +74,7 @@ class Lender:
             self.place = str(Path(self._folder, _NAME))
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(self.place)
-            self._listener.listen(2 * len(sessions) + 16)
+            self._listener.listen(_MOST_WAITING)
             self._listener.settimeout(_POLL_SECONDS)
         except BaseException:
             self._remove_folder()

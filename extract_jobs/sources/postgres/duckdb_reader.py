@@ -207,16 +207,21 @@ class ReadSession:
         """Return the session, with its transaction begun."""
         if self._opened is not None:
             return self._opened
-        self._opened = opened = _Opened(_database_cursor(), f"s{uuid4().hex}")
-        self.sockets.opened_by(partial(_attach, opened.cursor, opened.name, self._connection))
-        opened.begin(
-            self._connection,
-            server_version=self._server_version,
-            snapshot_id=self._snapshot_id,
-            reached=self._reached,
-            what=self._what,
-        )
-        opened.backend = opened.ask(_BACKEND)
+        opened = _Opened(_database_cursor(), f"s{uuid4().hex}")
+        try:
+            self.sockets.opened_by(partial(_attach, opened.cursor, opened.name, self._connection))
+            opened.begin(
+                self._connection,
+                server_version=self._server_version,
+                snapshot_id=self._snapshot_id,
+                reached=self._reached,
+                what=self._what,
+            )
+            opened.backend = opened.ask(_BACKEND)
+        except BaseException:
+            opened.close()
+            raise
+        self._opened = opened
         return opened
 
     def _close(self, *, cancel: bool) -> None:
@@ -225,11 +230,7 @@ class ReadSession:
             return
         if cancel and opened.backend:
             _cancel(self._connection, *opened.backend)
-        with contextlib.suppress(duckdb.Error, OSError):
-            opened.cursor.execute("rollback")
-        with contextlib.suppress(duckdb.Error, OSError):
-            opened.cursor.execute(f"detach {opened.name}")
-        opened.cursor.close()
+        opened.close()
 
 
 @dataclass
@@ -239,7 +240,7 @@ class _Opened:
     Attributes:
         cursor: DuckDB's, in a transaction.
         name: The attached server's.
-        backend: The server's process id, and when it started; empty while nobody has asked.
+        backend: The server's process id, and when it started; empty if it does not say.
     """
 
     cursor: duckdb.DuckDBPyConnection
@@ -265,6 +266,14 @@ class _Opened:
         self.cursor.execute(f"call postgres_execute('{self.name}', {_literal('; '.join(setup))})")
         if reached is not None:
             wait_until_reached(partial(self.ask, POSITION), reached, what)
+
+    def close(self) -> None:
+        """End the transaction and the connection."""
+        with contextlib.suppress(duckdb.Error, OSError):
+            self.cursor.execute("rollback")
+        with contextlib.suppress(duckdb.Error, OSError):
+            self.cursor.execute(f"detach {self.name}")
+        self.cursor.close()
 
     def ask(self, question: str) -> tuple[Any, ...]:
         """Return the first row of a question to the server, within the transaction."""

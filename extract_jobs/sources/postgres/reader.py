@@ -135,10 +135,15 @@ class PostgresReader:
                 bytes_per_batch=self.batch_bytes,
                 keep=bool(self._kept),
             )
-            with contextlib.closing(self._pumped(narrow, session.sockets)) as batches:
-                for batch in batches:
-                    yield self._finished(batch, schema, split, done)
-                    done += batch.num_rows
+            try:
+                with contextlib.closing(self._pumped(narrow, session.sockets)) as batches:
+                    for batch in batches:
+                        yield self._finished(batch, schema, split, done)
+                        done += batch.num_rows
+            except BaseException:
+                if self._kept:  # the thread of a read that stalled may still be using this one
+                    self._kept[-1] = self._session()
+                raise
         if self.width != "narrow":
             statement = self._wide_rows(split)
             types = [column.arrow_type for column in self.columns]
