@@ -61,9 +61,8 @@ def config_header(path: Path, arguments: argparse.Namespace) -> str:
     folder = path.absolute().parent
     base = (arguments.target or "lake").rstrip("/") or "/"
     if kind == "files" and is_inside(absolute(base, str(folder)), connection["uri"]):
-        raise ConfigError(
-            f"--target {base} lies in {place}, whose files are read: name a folder elsewhere"
-        )
+        given = f"--target {base}" if arguments.target else f"the default --target, {base},"
+        raise ConfigError(f"{given} lies in {place}, whose files are read: name a folder elsewhere")
     inner = (
         "{source_name}/{table}" if kind in ("files", "sqlite") else "{source_name}/{schema}/{table}"
     )

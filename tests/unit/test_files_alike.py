@@ -20,13 +20,14 @@ from tests.support.files import batches_of, files_spec, read_all
 from tests.support.sampling import examples
 
 PIECES = ("1", "22", "-7", "x", "", "2026-01-01", "1.50", '"q"', '"a,b"', '"x\n1"', 'a"b', '"', "é",
-          "z\\")  # fmt: skip
+          "z\\", "\0y")  # fmt: skip
 ENDS = ("\n", "\n", "\n", "\n", "\r\n", "\r", "", "\n\n", "\n \n", "\n\0\n")
 HEADERS = ("a,b\n",) * 4 + ("a,b\r\n", "\ufeffa,b\n", "b,a\n", "a\n", "sep=,\na,b\n", "")
 
 SETTINGS: tuple[dict[str, Any], ...] = (
     {}, {"bad_rows": "reject"}, {"header": False}, {"delimiter": ";"}, {"partitions": "columns"},
-    {"escape": "\\"},
+    {"escape": "\\"}, {"quote": "none", "header": False, "bad_rows": "reject"},
+    {"quote": "none", "footer_rows": 1},
 )  # fmt: skip
 
 
@@ -44,6 +45,11 @@ def result(read: Callable[[], pa.Table]) -> Any:
         return type(error), str(error)
 
 
+@example(
+    texts=["1,x,\n\0,y,\n", "2,z,b,\n3,c,\n"],
+    given_files={"quote": "none", "header": False, "bad_rows": "reject"},
+)
+@example(texts=["a,b\n1,2,\n1,2,\n1,2,\n", 'a,b\n7,x,""\n'], given_files={"bad_rows": "reject"})
 @example(texts=["a,b\n1,x\n", "a,b\n1,y\\"], given_files={"escape": "\\"})
 @example(texts=["a,b\n", "sep=,\na,b\n"], given_files={"header": False})
 @example(

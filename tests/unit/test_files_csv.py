@@ -29,7 +29,27 @@ def test_without_quotes_a_quote_is_a_character(tmp_path: Path) -> None:
     assert rows(tmp_path, text, delimiter="|", quote="none") == expected
 
 
-TEXTS = st.text(st.characters(exclude_characters="\x01\n\r\0", codec="utf-8"), min_size=1)
+def test_without_quotes_a_nul_at_the_start_of_a_field_is_a_character_too(tmp_path: Path) -> None:
+    """It once opened a quote, and the rows up to the footer were left out without a word."""
+    text = "a,b\n1,2\n\0x,3\n5,6\nTOTAL,9\n"
+    found = rows(tmp_path, text, quote="none", footer_rows=1)
+    assert found == [("1", 2), ("\0x", 3), ("5", 6)]
+    with pytest.raises(SourceQueryFailed, match=r"x\.csv, line 4"):
+        rows(tmp_path, "a,b\n1,2\n\0x,3\n5,6,7\n", quote="none")
+
+
+@pytest.mark.parametrize(("text", "given", "found"), [
+    ("a,b", {}, []),
+    ("1,2", {"header": False}, [(1, 2)]),
+    ("a;b", {"delimiter": ";"}, []),
+])  # fmt: skip
+def test_a_file_of_one_line_needs_no_line_end(
+    tmp_path: Path, text: str, given: dict[str, Any], found: list[tuple[int, int]]
+) -> None:
+    assert rows(tmp_path, text, **given) == found
+
+
+TEXTS = st.text(st.characters(exclude_characters="\x01\n\r", codec="utf-8"), min_size=1)
 
 
 @settings(max_examples=50, deadline=None)

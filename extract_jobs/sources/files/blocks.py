@@ -322,12 +322,12 @@ def record_starts(data: bytes, dialect: Dialect, most: int | None = None) -> lis
 @lru_cache
 def _record(dialect: Dialect) -> re.Pattern[bytes]:
     """Return the pattern of one record; group 1 is its line end, empty at the end of the data."""
-    quote, delimiter = (re.escape(c.encode()) for c in (dialect.quote or "\0", dialect.delimiter))
+    quote, delimiter = (re.escape(c.encode()) for c in (dialect.quote, dialect.delimiter))
     escape = re.escape(dialect.escape.encode()) if dialect.escape else b""
     escaped = rb"|%s(?s:.)" % escape if escape else b""
     bare = rb"(?:[^%s\r\n%s]%s)*+" % (delimiter, escape, escaped)
     quoted = rb"%s(?:[^%s%s]|%s%s%s)*+%s" % (quote, quote, escape, quote, quote, escaped, quote)
-    field = rb"(?:%s%s|(?!%s)%s)" % (quoted, bare, quote, bare)
+    field = rb"(?:%s%s|(?!%s)%s)" % (quoted, bare, quote, bare) if quote else bare
     fields = rb"%s(?:%s%s)*+" % (field, delimiter, field)
     if dialect.comment is not None:
         fields = rb"(?:%s[^\r\n]*+|%s)" % (re.escape(dialect.comment.encode()), fields)

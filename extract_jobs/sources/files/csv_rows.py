@@ -150,6 +150,8 @@ def _fields(record: bytes, dialect: Dialect) -> Sequence[bytes]:
     """Return the fields of a record; many small files have the same header."""
     # Quoted delimiters make this more than there are, which is harmless.
     most = record.count(dialect.delimiter.encode()) + 1
+    if not record.endswith((b"\n", b"\r", (dialect.escape or "\n").encode())):
+        record += b"\n"  # Arrow counts no columns in a single line without an end
     table = arrow_csv.read_csv(
         pa.BufferReader(record),
         read_options=arrow_csv.ReadOptions(

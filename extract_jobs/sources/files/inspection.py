@@ -225,8 +225,12 @@ class Inspector:
             return None
         rows, found = 0, dict[str, TypeProfile]()
         seen: list[tuple[str, pa.Array]] = []
-        with suppress(ExtractError):  # inspecting them one by one says what is wrong, and where
+        with suppress(
+            ExtractError, pa.ArrowException
+        ):  # inspecting them one by one says what is wrong, and where
             for header, block in row_blocks(whole.stream(), self.files, objects[0].uri):
+                if header.unnamed:  # which one file's first rows decide for that file
+                    return None
                 for name in header.names:
                     found.setdefault(name, known.profiles.get(name, TypeProfile()))
                 wanted = [n for n in self.chosen(header.names) if not found[n].is_settled]

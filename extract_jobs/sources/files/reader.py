@@ -153,7 +153,11 @@ class FilesReader:
                 if batch is None:
                     return None
                 found.append(batch)
-        except (ConfigError, SourceQueryFailed):  # reading them one by one says where
+        except (
+            ConfigError,
+            SourceQueryFailed,
+            pa.ArrowException,
+        ):  # reading them one by one says where
             return None
         return found if sum(batch.num_rows for batch in found) == sum(whole.rows) else None
 

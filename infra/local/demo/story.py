@@ -63,7 +63,7 @@ def run_demo(console: Console, *, keep: bool = False) -> int:
     with tempfile.TemporaryDirectory(prefix="extract-jobs-demo-") as folder:
         console.print(
             "Demo: extracts a shop's tables to Parquet and Iceberg in a minute or two; everything "
-            f"runs on this machine, and only a page about it stays behind, {PAGE}.\n"
+            f"runs on this machine, and a page about it stays behind, {PAGE}.\n"
             "Starting PostgreSQL and an embedded AWS …",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
