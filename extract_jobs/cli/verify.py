@@ -147,12 +147,13 @@ def _lines(
 
 def _kept_text(log: CommitLog, last: Commit | None) -> str:
     """Return how many retired files are kept and what for; empty if none is."""
-    files = [one for of_commit in log.kept.by_commit().values() for one in of_commit]
+    kept = log.kept.by_commit()
+    files = [one for of_commit in kept.values() for one in of_commit]
     if not files:
         return ""
     size = size_text(sum(one.size for one in files))
     text = f"{counted(len(files), 'retired file')} kept, {size}"
     commits: list[int] = []
     with suppress(ExtractError):  # of older commits; what was verified stands
-        commits = commits_to_return_to(log, last, _MOST_COMMITS) if last else []
+        commits = commits_to_return_to(log, last, kept, _MOST_COMMITS) if last else []
     return f"{text}: rollback --to {' or '.join(map(str, commits))}" if commits else text

@@ -47,7 +47,7 @@ class KeptFiles:
 
     def by_name(self) -> Mapping[str, ObjectInfo]:
         """Return the kept files by name."""
-        return {_name(one.uri): one for files in self.by_commit().values() for one in files}
+        return {name_of(one.uri): one for files in self.by_commit().values() for one in files}
 
     def drop(self, older_than: timedelta, now: datetime, *, dry_run: bool = False) -> list[str]:
         """Delete what was retired longer ago than a period.
@@ -88,8 +88,9 @@ class KeptFiles:
         }
 
     def _uri(self, seq: int, file: str) -> str:
-        return join(self.state_uri, "kept", f"{seq:0{_SEQ_DIGITS}d}", _name(file))
+        return join(self.state_uri, "kept", f"{seq:0{_SEQ_DIGITS}d}", name_of(file))
 
 
-def _name(uri: str) -> str:
+def name_of(uri: str) -> str:
+    """Return a file's name, which is unique in its table."""
     return uri.rpartition("/")[2]

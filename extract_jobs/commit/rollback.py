@@ -8,17 +8,18 @@ up late cannot delete them. Until it is published, the table is as it was.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from extract_jobs.commit.at_once import each
+from extract_jobs.commit.kept_files import name_of
 from extract_jobs.commit.log import CommitLog, next_commit
 from extract_jobs.commit.record import Base, Commit, LiveFiles
 from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, WriteFailed
 from extract_jobs.iceberg.change import Layout
-from extract_jobs.storage import Storage, WrittenFile
+from extract_jobs.storage import ObjectInfo, Storage, WrittenFile
 
 _CHUNK_BYTES = 8 * 2**20
 _RUN_ID = "rollback-to-"
@@ -73,21 +74,23 @@ def roll_back(log: CommitLog, seq: int, *, run_id: str, keep: bool) -> Commit:
         ) from error
 
 
-def commits_to_return_to(log: CommitLog, last: Commit, most: int) -> list[int]:
+def commits_to_return_to(
+    log: CommitLog, last: Commit, kept: Mapping[int, Sequence[ObjectInfo]], most: int
+) -> list[int]:
     """Return earlier commits all of whose files are live or kept, newest first. Read-only.
 
     Args:
         log: The table's.
         last: The last published commit.
+        kept: The kept files, as `KeptFiles.by_commit` returns them.
         most: Maximum commits to look at.
 
     Raises:
         ConfigError: A record is damaged, or access was denied.
         WriteFailed: Storage failed.
     """
-    kept = log.kept.by_commit()
-    there = {_name(one.uri) for files in kept.values() for one in files}
-    there |= {_name(file.staged.uri) for file in log.live_files(last)}
+    there = {name_of(one.uri) for files in kept.values() for one in files}
+    there |= {name_of(file.staged.uri) for file in log.live_files(last)}
     found = []
     for seq in sorted(kept, reverse=True)[:most]:
         replaced_by = log.read(seq)
@@ -95,7 +98,7 @@ def commits_to_return_to(log: CommitLog, last: Commit, most: int) -> list[int]:
         if (
             before
             and before.seq != last.seq
-            and {_name(file.staged.uri) for file in log.live_files(before)} <= there
+            and {name_of(file.staged.uri) for file in log.live_files(before)} <= there
         ):
             found.append(before.seq)
     return found
@@ -225,7 +228,7 @@ def _staged(
         for file in files
         if file.staged.uri in now
         or log.table is not None
-        or (name := _name(file.staged.uri)) in kept
+        or (name := name_of(file.staged.uri)) in kept
     }
     missing = [file for file in files if file.staged.uri not in sources]
     if missing:
@@ -273,10 +276,6 @@ def _copy(
         except BaseException:
             writer.abort()
             raise
-
-
-def _name(uri: str) -> str:
-    return uri.rpartition("/")[2]
 
 
 def _abort(log: CommitLog, staged: Sequence[WrittenFile], root: str) -> None:
