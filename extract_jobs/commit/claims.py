@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extract_jobs.commit.record import Commit
+from extract_jobs.commit.sealed import check_seal, seal
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import Storage, join
 
@@ -99,11 +100,12 @@ def _record(claim: Claim) -> bytes:
     record: dict[str, Any] = {"version": 1, "fenced_by": claim.fenced_by}
     if claim.seq is not None:
         record = {"version": 1, "seq": claim.seq, "commit_id": claim.commit_id}
-    return json.dumps(record).encode()
+    return seal(record)
 
 
 def _read(raw: bytes, uri: str) -> Claim:
     try:
+        check_seal(raw)
         found = json.loads(raw)
         if found["version"] == 1 and isinstance(found.get("fenced_by"), str):
             return Claim(fenced_by=found["fenced_by"])

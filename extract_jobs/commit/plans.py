@@ -6,12 +6,12 @@ list of objects. Both are written once, with put-if-absent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from extract_jobs.commit.record_check import is_objects_name, json_object, number_in
+from extract_jobs.commit.sealed import seal, without_seal
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import Storage, join
 
@@ -41,7 +41,7 @@ class Plans:
     def pin(self, run_id: str, base_seq: int, plan: dict[str, Any]) -> dict[str, Any]:
         """Write a run's plan for a base if it has none yet, and return the stored one."""
         uri = self.uri(run_id, base_seq)
-        data = json.dumps({"version": 1, **plan}).encode()
+        data = seal({"version": 1, **plan})
         return _plan_of(self.state.put_if_absent(uri, data), uri)
 
     def bases(self, run_id: str) -> Iterator[int]:
@@ -77,4 +77,4 @@ def _plan_of(raw: bytes, uri: str) -> dict[str, Any]:
             f"{uri} is not a plan of version 1: another version of extract-jobs wrote it, or it is "
             "damaged; start a new run"
         )
-    return found
+    return without_seal(found)

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from extract_jobs.commit.record import Commit
+from extract_jobs.commit.sealed import check_seal, seal
 from extract_jobs.errors import ExtractError
 from extract_jobs.storage import Storage, WrittenFile, join
 
@@ -70,7 +71,7 @@ class Reads:
     def to_bytes(self) -> bytes:
         """Return the record as it is stored."""
         data = {**self.__dict__, "ranges": [one.__dict__ for one in self.ranges]}
-        return json.dumps(data, ensure_ascii=False).encode()
+        return seal(data)
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Reads:
@@ -79,6 +80,7 @@ class Reads:
         Raises:
             ValueError: It is damaged, or another version wrote it.
         """
+        check_seal(raw, needed=True)
         found = _reads().validate_json(raw, strict=True)
         ends: dict[str, int] = {}
         for one in found.ranges:

@@ -20,6 +20,7 @@ from extract_jobs.commit.record_check import (
     is_objects_name,
     require,
 )
+from extract_jobs.commit.sealed import KEY, check_seal, seal
 from extract_jobs.errors import ConfigError
 from extract_jobs.iceberg.change import Layout
 from extract_jobs.storage import WrittenFile
@@ -109,7 +110,7 @@ class Commit:
     key: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """Return the record as it is stored: JSON, by gzip if it is large.
+        """Return the record as it is stored: JSON with a checksum, by gzip if it is large.
 
         Raises:
             ConfigError: It is larger than a reader takes, so nothing may be committed with it.
@@ -122,7 +123,7 @@ class Commit:
             del data["iceberg"], data["replaces"]
         if not self.key:
             del data["key"]
-        raw = json.dumps(data, ensure_ascii=False, default=list).encode()
+        raw = seal(data)
         if len(raw) >= _MAX_BYTES:
             raise ConfigError(
                 f"commit {self.seq} writes {len(self.files):,} files and retires "
@@ -201,6 +202,7 @@ class Commit:
         """
         try:
             raw = _json_of(raw)
+            check_seal(raw)
             _check_keys(json.loads(raw))  # which is gone before its files are there once more
             commit = _commits().validate_json(raw, strict=True)
             _check(commit, seq)
@@ -215,7 +217,7 @@ class Commit:
 
 def _check_keys(data: dict[str, Any]) -> None:
     require(data.get("version") == 1, "its version is not 1")
-    unknown = data.keys() - _names() - {"version"}
+    unknown = data.keys() - _names() - {"version", KEY}
     require(not unknown, f"it has {len(unknown)} keys that this version does not know")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from extract_jobs.commit.sealed import check_seal
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import WrittenFile
 from extract_jobs.storage.local_files import to_path
@@ -114,6 +115,7 @@ def json_object(raw: bytes, uri: str) -> dict[str, Any]:
         ConfigError: It is not one.
     """
     try:
+        check_seal(raw)
         found = json.loads(raw)
         if isinstance(found, dict):
             return found

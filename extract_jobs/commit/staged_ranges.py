@@ -8,7 +8,6 @@ are gone, or whose rows have changed since, is passed over.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import re
 import uuid
@@ -22,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from extract_jobs.commit.at_once import each
 from extract_jobs.commit.reads import MOMENT, RangeRead
 from extract_jobs.commit.record_check import check_files
+from extract_jobs.commit.sealed import check_seal, seal
 from extract_jobs.errors import ExtractError
 from extract_jobs.spec.attempt_names import is_of_attempt, is_of_run
 from extract_jobs.spec.uris import normal_uri
@@ -60,7 +60,7 @@ class StagedRange:
             "range": self.range.__dict__,
             "files": [file.to_json() for file in self.files],
         }
-        return json.dumps(data, ensure_ascii=False).encode()
+        return seal(data)
 
     @classmethod
     def from_bytes(cls, raw: bytes, target_uri: str) -> StagedRange:
@@ -69,6 +69,7 @@ class StagedRange:
         Raises:
             ValueError: It is damaged, names files outside the target, or is of another version.
         """
+        check_seal(raw, needed=True)
         found = _ranges().validate_json(raw, strict=True)
         check_files(found.files, target_uri)
         one = found.range

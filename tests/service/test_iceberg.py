@@ -23,6 +23,7 @@ from pyiceberg.types import StringType
 
 from extract_jobs.attempt.dry_run import planned
 from extract_jobs.commit.record import Commit
+from extract_jobs.commit.sealed import seal, without_seal
 from extract_jobs.commit.verification import verify_files
 from extract_jobs.errors import (
     ConfigError,
@@ -338,7 +339,7 @@ def test_a_damaged_layout_touches_nothing(
     for key in where[:-1]:
         place = place[key]
     place[where[-1]] = value
-    path.write_text(json.dumps(record))
+    path.write_bytes(seal(without_seal(record)))
     before = sorted(lake.folder.rglob("*"))
     with pytest.raises(ConfigError, match=rf"commits/{1:020d}\.json was damaged: iceberg"):
         lake.log(**BY_KIND).finish_last()

@@ -22,6 +22,7 @@ from extract_jobs.attempt.kept_sample import same_values
 from extract_jobs.cli.views import result_line
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
+from extract_jobs.commit.sealed import seal, without_seal
 from extract_jobs.commit.staged_ranges import StagedRange
 from extract_jobs.commit.table_log import commit_log
 from extract_jobs.engine.shutdown import drop_staged
@@ -333,7 +334,7 @@ def test_a_record_that_no_run_wrote_keeps_nothing(run: Run, tmp_path: Path, what
     run()
     found = json.loads(record(tmp_path).read_text())
     changed(found, what)
-    record(tmp_path).write_text(json.dumps(found))
+    record(tmp_path).write_bytes(seal(without_seal(found)))
     report = run()
     assert (report.kept_rows, report.rows) == (0, 48)
     assert report.not_reused
@@ -871,7 +872,7 @@ def test_forged_records_of_staged_ranges_are_passed_over(
     for record in broken_off(spec):
         found = json.loads(record.read_text())
         forged(found, spec.target.uri)
-        record.write_text(json.dumps(found))
+        record.write_bytes(seal(without_seal(found)))
     assert run_extract(attempt(spec, 2)).resumed_splits == 0
     assert_equal(server, tmp_path)
 

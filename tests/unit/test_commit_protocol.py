@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import extract_jobs.run
 from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.sealed import seal, without_seal
 from extract_jobs.errors import (
     CommitConflict,
     ConfigError,
@@ -530,7 +531,7 @@ def test_a_whole_plan_of_another_version_is_refused(source: MemorySource) -> Non
     uri = f"{STATE}/plans/r0/0.json"
     plan = json.loads(bucket.objects[uri][0])
     other = Bucket()
-    other.objects[uri] = (json.dumps({**plan, "version": 2}).encode(), None)
+    other.objects[uri] = (seal({**without_seal(plan), "version": 2}), None)
     with pytest.raises(ConfigError, match=r"plans/r0/0\.json is not a plan of version 1"):
         extract(other, spec_for("r0"))
     assert visible(other) == []

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import extract_jobs.run
 from extract_jobs.commit.log import CommitLog
+from extract_jobs.commit.sealed import without_seal
 from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, SourceUnavailable
 from extract_jobs.reporting.report import Report
 from extract_jobs.sources import ObjectsBefore
@@ -402,7 +403,7 @@ def test_a_commit_of_a_version_without_objects_is_still_read() -> None:
     [uri] = [u for u in bucket.objects if "/commits/" in u]
     record = json.loads(bucket.objects[uri][0])
     assert record.pop("objects") == "objects/first/0-0.parquet"
-    bucket.objects[uri] = (json.dumps(record).encode(), None)
+    bucket.objects[uri] = (json.dumps(without_seal(record)).encode(), None)
     storage = ProcessStorage(bucket, Process("judge"))
     published = CommitLog(storage, STATE, storage).finish_last().published
     assert published is not None

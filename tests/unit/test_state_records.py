@@ -17,6 +17,7 @@ from extract_jobs.commit.live_files import _Walk
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.record import Commit
 from extract_jobs.commit.record_check import is_below
+from extract_jobs.commit.sealed import seal, without_seal
 from extract_jobs.errors import ConfigError
 from extract_jobs.run import run_extract
 from extract_jobs.storage import open_storage
@@ -56,7 +57,7 @@ class Table:
         path = self.path("commits", seq)
         record = json.loads(path.read_text())
         change(record)
-        path.write_text(json.dumps(record))
+        path.write_bytes(seal(without_seal(record)))
 
     def log(self):
         state = f"{self.folder}/state"
@@ -224,7 +225,8 @@ def test_a_missing_field_is_refused(table):
         for f in fields(Commit)
         if f.default is not MISSING or f.default_factory is not MISSING
     }
-    needed = json.loads(table.path("commits", 2).read_text()).keys() - later - {"ground"}
+    stored = without_seal(json.loads(table.path("commits", 2).read_text()))
+    needed = stored.keys() - later - {"ground"}
     assert {"files", "retire", "target_uri", "seq"} <= needed
     for key in needed:  # the others are those that earlier versions did not write
         whole = table.path("commits", 2).read_bytes()
