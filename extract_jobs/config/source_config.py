@@ -12,7 +12,7 @@ from extract_jobs.config.file import read_yaml
 from extract_jobs.config.locations import collisions
 from extract_jobs.config.model import SourceSettings
 from extract_jobs.config.patterns import Pattern, is_pattern, read_pattern
-from extract_jobs.config.problems import Problem, dotted, refusal
+from extract_jobs.config.problems import DataProblem, Problem, dotted, refusal
 from extract_jobs.config.resolve import (
     ResolvedTable,
     located,
@@ -120,6 +120,7 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
         else:
             table, founds = resolve_table(source, name, values, line, folder)
             tables |= {name: table} if table else {}
+        founds = list(founds) or _without_mode(own or {}, values)
         problems += [trace(file, name, one) for one in founds if not may_vanish(one, values, given)]
     problems += [
         Problem(f"tables.{name}", text_, tables[name].line)
@@ -131,6 +132,16 @@ def load_config(text: str | bytes, where: str, folder: str | None = None) -> Sou
     if problems or source is None:
         raise refusal(where, problems)
     return SourceConfig(where, source, tables, folder, defaults, tuple(patterns))
+
+
+def _without_mode(own: Mapping[str, Any], values: Mapping[str, Any]) -> list[DataProblem]:
+    """Return what is wrong if a table has a watermark of its own that its mode does not use."""
+    if own.get("watermark") is None or "mode" in values:
+        return []
+    text = (
+        "the default mode, full, extracts all rows every time: add mode: incremental, or mode: full"
+    )
+    return [DataProblem(("watermark",), text)]
 
 
 def with_table(config: SourceConfig, name: str, values: Mapping[str, Any]) -> SourceConfig:

@@ -167,7 +167,7 @@ def test_overrides_go_over_everything() -> None:
 
 
 def test_problems_of_overrides_name_them_or_the_table_that_they_do_not_fit() -> None:
-    config = config_of("  public.a:\n  public.b: {watermark: {column: u}}\n")
+    config = config_of("  public.a:\n  public.b: {mode: full, watermark: {column: u}}\n")
     with pytest.raises(ConfigError) as caught:
         specs_of(config, {"mdoe": "full", "target": {"compression": "lz4"}})
     assert str(caught.value).splitlines()[1:] == [
@@ -533,6 +533,19 @@ def test_a_duplicate_key_hides_no_other_problem() -> None:
         "sales.yml:11: tables.b.mode: given twice; the first is on line 11",
         "sales.yml:12: tables.a: given twice; the first is on line 10",
     ]
+
+
+def test_a_table_says_what_its_watermark_is_for() -> None:
+    """Full is the default: who gives a table a watermark mostly means the other mode."""
+    tables = (
+        "tables:\n  a: {watermark: {column: u}}\n  b: {mode: full, watermark: {column: u}}\n  c:\n"
+    )
+    shared = HEAD + 'defaults: {target: {uri: "s3://lake/{table}"}, watermark: {column: u}}\n'
+    [line] = problems_of(shared + tables)
+    assert line == (
+        "sales.yml:9: tables.a.watermark: the default mode, full, extracts all rows every time: "
+        "add mode: incremental, or mode: full"
+    )
 
 
 def test_problems_of_filled_in_values_stand_where_the_values_came_from() -> None:
