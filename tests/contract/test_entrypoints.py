@@ -466,7 +466,9 @@ def test_a_worker_whose_spark_submit_is_ended_ends_too(bench, worker):
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("library", ["present", "absent"])
+@pytest.mark.parametrize(
+    "library", ["present", pytest.param("absent", marks=pytest.mark.any_spark)]
+)
 def test_glue_runs_with_and_without_its_library(bench, library):
     bench.spec()
     path = str(ROOT)

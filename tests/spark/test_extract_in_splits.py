@@ -176,6 +176,7 @@ def test_a_reading_connection_that_is_cut_is_read_again_in_the_same_snapshot(sce
     assert scene.lake.staged() == []
 
 
+@pytest.mark.any_spark
 def test_the_exporting_connection_cut_is_retryable_and_leaves_nothing(scene: Scene) -> None:
     def cut_exporter() -> None:
         assert terminate(scene.server, "state like 'idle in transaction%'") >= 1
@@ -212,6 +213,7 @@ def test_a_short_idle_in_transaction_timeout_of_the_server_does_no_harm(scene: S
     assert report.rows == ROWS
 
 
+@pytest.mark.any_spark
 @pytest.mark.parametrize("connections", [1, 2])
 def test_the_number_of_connections_is_never_above_what_is_allowed(
     scene: Scene, connections: int

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.spark
 
 
 # Where one process holds all keys, Spark runs splits as it does elsewhere.
-@pytest.mark.parametrize("limit", [pytest.param(1_000_000, marks=pytest.mark.any_spark), 1000])
+@pytest.mark.any_spark
+@pytest.mark.parametrize("limit", [1_000_000, 1000])
 def test_a_large_overlap(
     pg_database: Server,
     tmp_path: Any,

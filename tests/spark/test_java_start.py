@@ -57,6 +57,7 @@ def test_a_host_name_that_is_not_resolved_yet_is_tried_again():
 
 
 @pytest.mark.spark
+@pytest.mark.any_spark
 def test_a_network_on_which_spark_cannot_start_is_tried_again():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -270,6 +270,7 @@ def counts(database: Embedded, spec: Any) -> list[int]:
     return found
 
 
+@pytest.mark.any_spark
 @pytest.mark.parametrize("make", ALL)
 def test_every_strategy_puts_every_row_into_one_split(
     make: Make, spark: SparkSession, tmp_path: Path
@@ -331,6 +332,7 @@ def test_a_masked_key_cuts_nothing(spark: SparkSession, tmp_path: Path) -> None:
 # --- watermarks ----------------------------------------------------------------------------------
 
 
+@pytest.mark.any_spark
 @pytest.mark.usefixtures("_new_york")
 @pytest.mark.parametrize("make", [h2, oracle, sqlserver, hsqldb])
 def test_watermarks_are_exact_in_every_dialect(
@@ -381,6 +383,7 @@ def test_watermarks_are_exact_in_every_dialect(
         assert source.highest("TS", delay=timedelta(days=10**5)) is None
 
 
+@pytest.mark.any_spark
 def test_rows_are_deduplicated_by_key_and_refused_beyond_memory(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -519,6 +522,7 @@ def test_the_password_is_nowhere(
     assert not [text for text in shown if PASSWORD in text]
 
 
+@pytest.mark.any_spark
 @pytest.mark.parametrize("make", ALL)
 def test_init_writes_a_config_that_runs_without_an_edit(
     spark: SparkSession, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -91,6 +91,7 @@ def test_postgres(
         assert connection.execute("select count(*) from public.orders").fetchone() == (30_000,)
 
 
+@pytest.mark.any_spark
 def test_rows_that_were_read_before_a_failure_are_not_taken_for_all(
     pg_database: Server, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_rows_that_were_read_before_a_failure_are_not_taken_for_all(
     assert not [file for file in (tmp_path / "target").rglob("*") if file.is_file()]
 
 
+@pytest.mark.any_spark
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_a_server_that_sends_nothing_is_waited_for_for_a_time(
     pg_database: Server,
@@ -126,6 +128,7 @@ def test_a_server_that_sends_nothing_is_waited_for_for_a_time(
         run_extract(spec.model_copy(update={"connection": connection}), spark=spark)
 
 
+@pytest.mark.any_spark
 @pytest.mark.parametrize("init", [None, "set statement_timeout = '60s'"])
 def test_rows_that_policies_hide_are_not_left_out_unnoticed(
     pg_database: Server,
@@ -220,6 +223,7 @@ def test_mariadb(
         run_extract(spec(run_id="run-2"), spark=spark)
 
 
+@pytest.mark.any_spark
 def test_years_of_a_split_column_are_not_taken_for_two_digits(
     mariadb_database: MysqlServer,
     spark: SparkSession,

@@ -139,7 +139,9 @@ def test_success_and_failure(
     assert traces(tmp_path) == []
 
 
-@pytest.mark.parametrize("engine", ["processes", pytest.param("spark", marks=pytest.mark.spark)])
+@pytest.mark.parametrize(
+    "engine", ["processes", pytest.param("spark", marks=[pytest.mark.spark, pytest.mark.any_spark])]
+)
 def test_killed_before_its_commit(
     pg_database: Server, lake: Lake, tmp_path: Path, engine: str
 ) -> None:

@@ -165,7 +165,7 @@ def changes_of(report: Report) -> tuple[tuple[str, str | None, str | None, str |
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("policy", ["evolve", "freeze"])
+@pytest.mark.parametrize("policy", ["evolve", pytest.param("freeze", marks=pytest.mark.any_spark)])
 def test_after_each_alteration_everybody_reads_all_files(
     pg_database: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: SparkSession,
     policy: str,

@@ -130,6 +130,7 @@ def test_slices_that_spark_reads_share_files_too(tmp_path: Path, spark: SparkSes
     publish_and_count(files, tmp_path / "target", rows=5000, partitions=20)
 
 
+@pytest.mark.any_spark
 def test_a_table_of_many_splits_and_partitions_from_end_to_end(
     pg_database: Server,
     bucket_lake: Lake,
