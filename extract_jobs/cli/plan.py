@@ -161,8 +161,8 @@ def plan_text(spec: ExtractSpec, seen: Planned) -> str:
         kind = files.get(output, "in the path")
         shown = name if output == name else f"{name} → {output}"
         rows.append([shown, column.source_type, kind, *arrival(column, spec)])
-    outputs = {spec.columns.rename.get(name, name) for name in types}
-    gone = [n for n in files if n not in {*outputs, *audit_names(spec)}]
+    present = {spec.columns.rename.get(name, name) for name in types} | {*audit_names(spec)}
+    gone = [name for name in files if name not in present]
     rows += [[n, "-", files[n], "-", "gone from the source: NULL, as older files have it"]
              for n in gone]  # fmt: skip
     rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in audit_fields(spec)]

@@ -735,7 +735,8 @@ def test_the_next_attempt_reads_the_rest(
     assert "with --run-id r" in caplog.text
     server.execute("update t set note = 'n' where id = 1")
     report = run_extract(attempt(spec, 2, **split))
-    assert 1 <= report.resumed_splits <= 2
+    # The other connection may have finished a split as well.
+    assert 1 <= report.resumed_splits <= 1 + connections
     assert (report.splits, report.rows, report.source_rows) == (4, 48, 48)
     assert_equal(server, tmp_path)
     recover(spec, tmp_path)

@@ -24,8 +24,13 @@ _END_BYTES = 8
 """Length of the footer, and PAR1."""
 _ROW_GROUPS, _CHUNKS, _CRYPTO = 4, 1, 8
 """Fields of FileMetaData, RowGroup and ColumnChunk."""
-_COLUMN_KEY = re.compile(rb"\x2c\x19|\x0c\x10")
-"""Bytes by which a chunk says that it has a key of its own; other fields may hold the same."""
+_COLUMN_KEY = re.compile(
+    rb"[\x1c\x2c\x3c\x4c\x5c\x6c\x7c\x8c](?:\x1c\x00\x1c|\x2c)\x19[%s]|\x0c\x10[\x0c\x1c\x2c]"
+    % b"".join(b"\\x%02x" % (count << 4 | 8) for count in range(16))
+)
+"""Bytes by which a chunk says that it has a key of its own: the field, the kind of key, and the
+names of the column's path. Minima and maxima may hold the same by chance.
+"""
 _VARINT_BYTES = 10
 _STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = (
     0, 1, 2, 3, 7, 8, 9, 10, 11, 12,
