@@ -23,7 +23,7 @@ from extract_jobs.cli.selection import read_config
 from extract_jobs.cli.suggest import Suggestion, own_values, plain_or_quoted, suggest
 from extract_jobs.config import SourceConfig, load_config, specs_for, with_table
 from extract_jobs.config.file import YamlFile, parse_yaml
-from extract_jobs.config.locations import collisions
+from extract_jobs.config.places import Place, clashes
 from extract_jobs.errors import ConfigError, ExtractError, printable
 from extract_jobs.reporting.figures import counted
 from extract_jobs.sources import ListingSource, Source, open_source
@@ -149,7 +149,7 @@ class _Known:
     """Tables that a config has already, as entries or as comments."""
 
     def __init__(self, config: SourceConfig, text: str) -> None:
-        self.locations = {name: table.location for name, table in config.tables.items()}
+        self.places = config.tables.places
         self._names = set(config.tables)
         self._patterns = config.patterns
         self._globs = {t.config.files.glob for t in config.tables.values() if t.config.files}
@@ -190,14 +190,14 @@ def _suggestions(
     if known is None and not listed:
         raise ConfigError("no table that the user may read matches --select and --exclude")
     suggestions: list[Suggestion] = []
-    locations = dict(known.locations) if known else {}
+    places = dict(known.places) if known else {}
     for table in _shown([one for one in listed if known is None or one not in known]):
         if table.problem is not None:
             suggestions.append(Suggestion(table.name, problem=table.problem))
             continue
         try:
             found, config = _suggested(head, table, spec_of)
-            locations[table.name] = config.tables[table.name].location
+            places[table.name] = Place.of(config.tables[table.name].location)
         except ExtractError as error:
             if error.retryable:
                 raise
@@ -205,7 +205,7 @@ def _suggestions(
         if table.is_view and found.problem is None:
             found = replace(found, problem=_IS_VIEW)
         suggestions.append(found)
-    collided = dict(collisions(locations))
+    collided = {one.name: one.text for one in clashes(places)}
     return [
         Suggestion(s.name, problem=collided[s.name]) if s.name in collided else s
         for s in suggestions

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from extract_jobs.config import SourceConfig, load_config, resolve_tables, specs_for, with_tags
+from extract_jobs.config import (
+    SourceConfig,
+    load_config,
+    open_config,
+    resolve_tables,
+    specs_for,
+    with_tags,
+)
 from extract_jobs.config.file import parse_yaml
 from extract_jobs.config.problems import nearest
 from extract_jobs.config.resolve import overlaid
@@ -70,7 +78,9 @@ def selected_config(arguments: argparse.Namespace, where: str | None = None) -> 
         ConfigError: The config is wrong, or does not fit the source's tables.
         SourceUnavailable: The source cannot be reached.
     """
-    config = read_config(arguments.config if where is None else where)
+    checks_all = arguments.command == "validate"
+    config = read_config(arguments.config if where is None else where, checks_all=checks_all)
+    gc.freeze()  # the config stays until the end: no search for cycles need look at it again
     named = [name for name in arguments.tables if not name.endswith(_ENDINGS)]
     own = bool(named) and all(name in config.tables for name in named)
     if not config.patterns or own or arguments.command == "validate":
@@ -153,7 +163,10 @@ def _selected(config: SourceConfig, names: Sequence[str], tags: Sequence[str]) -
 
 def _check_tags(configs: Sequence[SourceConfig], tags: Sequence[str]) -> None:
     """Refuse a tag that no table has: it is probably misspelled, and its tables would not run."""
-    known = {tag for config in configs for t in config.tables.values() for tag in t.config.tags}
+    if not tags:
+        return
+    entries = (entry for config in configs for entry in config.tables.entries.values())
+    known = {tag for entry in entries for tag in entry.tags or ()}
     known.update(tag for config in configs for p in config.patterns for tag in p.tags)
     for tag in tags:
         if tag not in known:
@@ -186,7 +199,7 @@ def specs_of(config: SourceConfig, arguments: argparse.Namespace, run_id: str) -
         layers.append(sample_overrides())
     if place is not None:
         place = absolute(place, str(Path.cwd()))  # relative to the shell's folder
-        check_scratch(config.tables, place)
+        check_scratch(config.tables.places, place)
         layers.append(scratch_overrides(place))
     try:
         specs = specs_for(
@@ -208,12 +221,17 @@ def reread(spec: ExtractSpec) -> ExtractSpec:
     return spec.model_copy(update={"reuse": "reread"}) if spec.reuse == "auto" else spec
 
 
-def read_config(where: str) -> SourceConfig:
+def read_config(where: str, *, checks_all: bool = True) -> SourceConfig:
     """Read a source config from a path or an ``s3://`` URI.
+
+    Args:
+        where: The path or URI.
+        checks_all: Whether all tables are checked, or each when it is asked for.
 
     Raises:
         ConfigError: It cannot be read, or anything in it is wrong.
     """
+    load = load_config if checks_all else open_config
     text: bytes | None
     if "://" in where:
         from extract_jobs.storage import open_storage
@@ -221,7 +239,7 @@ def read_config(where: str) -> SourceConfig:
         text = open_storage(where).read(where)
         if text is None:
             raise ConfigError(f"{where}: there is no such object")
-        return load_config(text, where)
+        return load(text, where)
     path = Path(where)
     try:
         text = path.read_bytes()
@@ -230,4 +248,4 @@ def read_config(where: str) -> SourceConfig:
         raise ConfigError(f"{where}: there is no such file{nearest(path.name, beside)}") from error
     except OSError as error:
         raise ConfigError(f"{where}: cannot be read: {error.strerror}") from error
-    return load_config(text, where, str(path.absolute().parent))
+    return load(text, where, str(path.absolute().parent))

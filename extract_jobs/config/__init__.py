@@ -6,7 +6,7 @@ Every problem of a config is reported at once, with its line.
 
 from __future__ import annotations
 
-from extract_jobs.config.source_config import SourceConfig, load_config, with_table
+from extract_jobs.config.source_config import SourceConfig, load_config, open_config, with_table
 from extract_jobs.config.specs import (
     job_settings,
     map_concurrency,
@@ -21,6 +21,7 @@ __all__ = [
     "job_settings",
     "load_config",
     "map_concurrency",
+    "open_config",
     "resolve_tables",
     "specs_for",
     "tables_at_a_time",

@@ -1,4 +1,4 @@
-"""Where a table's data and state go: placeholders, path segments, and colliding locations.
+"""Where a table's data and state go: placeholders and path segments.
 
 ``{source_name}``, ``{schema}`` and ``{table}`` are placeholders. Names are percent-encoded in URIs,
 so that no name becomes two segments, a hidden folder or ``..``; in the catalog they become names
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from extract_jobs.config.model import SourceSettings, TableConfig
 from extract_jobs.config.problems import DataProblem, nearest, problems_in
 from extract_jobs.spec.parts import TargetSpec
-from extract_jobs.spec.uris import absolute, normal_uri
+from extract_jobs.spec.uris import absolute
 from extract_jobs.storage import encoded, join
 
 DEFAULT_SCHEMA = "public"
@@ -136,6 +136,40 @@ def default_state_base(target_uri: str) -> str:
     return posixpath.join(parent, STATE_FOLDER) if parent else STATE_FOLDER
 
 
+class Filling:
+    """Fills in the placeholders of one table."""
+
+    def __init__(
+        self, source: SourceSettings, name: str, *, is_query: bool, folder: str | None
+    ) -> None:
+        schema, bare = table_parts(name, is_query, default_schema(source))
+        self._names = {"source_name": source.name, "schema": schema, "table": bare}
+        self._name, self._folder = name, folder
+
+    def uri(self, template: str) -> str:
+        """Return a URI or path; raises ValueError, as `fill`."""
+        # A file:// URI is decoded when it is used; the segment must survive decoding.
+        encode = _segment_of_uri if template.startswith("file://") else segment
+        text = fill(template, self._names, encode)
+        if text.startswith("~") and not template.startswith("~"):
+            text = f"./{text}"  # the table's name begins with ~ and is not a home folder
+        return absolute(text, self._folder)
+
+    def catalog_name(self, template: str) -> str:
+        """Return a database's or table's name; raises ValueError, as `fill`."""
+        return fill(template, self._names, catalog_name)
+
+    def state(self, target_uri: str, template: str | None) -> str:
+        """Return the table's state folder; raises ValueError, as `fill`.
+
+        Args:
+            target_uri: The target, filled in.
+            template: The base of the state; None takes the default.
+        """
+        base = default_state_base(target_uri) if template is None else self.uri(template)
+        return join(base, segment(self._names["source_name"]), segment(self._name))
+
+
 def location_of(
     source: SourceSettings, name: str, table: TableConfig, folder: str | None = None
 ) -> tuple[TableLocation | None, list[DataProblem]]:
@@ -150,35 +184,30 @@ def location_of(
     Returns:
         The location and no problems, or None and every problem.
     """
-    schema, bare = table_parts(name, table.query is not None, default_schema(source))
-    names = {"source_name": source.name, "schema": schema, "table": bare}
+    filling = Filling(source, name, is_query=table.query is not None, folder=folder)
     found: list[DataProblem] = []
 
-    def filled(path: tuple[str, ...], template: str, encode: Callable[[str], str] = segment) -> str:
-        if template.startswith("file://") and encode is segment:
-            # Such a URI is decoded when it is used; the segment must survive decoding.
-            encode = _segment_of_uri
+    def filled(path: tuple[str, ...], template: str, fill: Callable[[str], str]) -> str:
         try:
-            text = fill(template, names, encode)
-            if text.startswith("~") and not template.startswith("~"):
-                text = f"./{text}"  # the table's name begins with ~ and is not a home folder
-            return absolute(text, folder) if encode is segment else text
+            return fill(template)
         except ValueError as error:
             found.append(DataProblem(path, str(error)))
             return template
 
     target = table.target.model_dump()
-    target["uri"] = filled(("target", "uri"), table.target.uri)
+    target["uri"] = filled(("target", "uri"), table.target.uri, filling.uri)
     if table.target.catalog:
         catalog = target["catalog"]
         for key in ("database", "table"):
-            catalog[key] = filled(("target", "catalog", key), catalog[key], catalog_name)
+            path = ("target", "catalog", key)
+            catalog[key] = filled(path, catalog[key], filling.catalog_name)
         if catalog["path"] is not None:
             catalog["path"] = absolute(catalog["path"], folder)
-    if table.state_uri is None:
-        base = default_state_base(target["uri"])
-    else:
-        base = filled(("state_uri",), table.state_uri)
+    state_uri = filled(
+        ("state_uri",),
+        table.state_uri or "",
+        lambda _: filling.state(target["uri"], table.state_uri),
+    )
     if found:
         return None, found
     try:
@@ -186,61 +215,4 @@ def location_of(
     except ValidationError as error:
         inner = problems_in(error, target, TargetSpec)
         return None, [replace(f, path=("target", *f.path)) for f in inner]
-    return TableLocation(checked, join(base, segment(source.name), segment(name))), []
-
-
-def collisions(locations: Mapping[str, TableLocation]) -> Iterator[tuple[str, str]]:
-    """Yield (table, what is wrong) for every table whose location another table uses.
-
-    Case is ignored, because file systems and catalogs may ignore it. A location inside another
-    table's target counts too: its readers would see both tables' files.
-    """
-    targets = {name: _comparable(at.target.uri) for name, at in locations.items()}
-    states = {name: _comparable(at.state_uri) for name, at in locations.items()}
-    catalogs = {
-        name: "{path}{url}{warehouse}{database}.{table}".format(
-            **{key: value or "" for key, value in at.target.catalog.model_dump().items()}
-        ).lower()
-        for name, at in locations.items()
-        if at.target.catalog
-    }
-    for what, taken in (
-        ("target.uri", targets),
-        ("state path", states),
-        ("target.catalog", catalogs),
-    ):
-        first: dict[str, str] = {}
-        for name, uri in taken.items():
-            other = first.setdefault(uri, name)
-            if other != name:
-                yield name, f"has the same {what} as {other}: {_printed(locations[name], what)}"
-    yield from _nested(targets, states)
-
-
-def _printed(at: TableLocation, what: str) -> str:
-    if what == "target.catalog" and at.target.catalog:
-        return f"{at.target.catalog.database}.{at.target.catalog.table}"
-    return at.target.uri if what == "target.uri" else at.state_uri
-
-
-def _nested(targets: Mapping[str, str], states: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    owners = {uri: name for name, uri in targets.items()}
-    for what, inner in (("target.uri", targets), ("state path", states)):
-        for name, uri in inner.items():
-            above = posixpath.dirname(uri)
-            while above and above != posixpath.dirname(above):
-                if above in owners and owners[above] != name:
-                    yield (
-                        name,
-                        (
-                            f"its {what} is inside the target of {owners[above]}, whose readers "
-                            "would see its files"
-                        ),
-                    )
-                    break
-                above = posixpath.dirname(above)
-
-
-def _comparable(uri: str) -> str:
-    """Return a URI in a form that can be compared without regard to case."""
-    return normal_uri(uri).casefold()
+    return TableLocation(checked, state_uri), []

@@ -64,6 +64,8 @@ def is_pattern(name: str, own: Any) -> bool:
         name: Its key. A ``*`` or ``?`` in quotes is a part of a table's name.
         own: Its own values. One that says itself which rows it has is one table, whatever its name.
     """
+    if not is_glob(name):
+        return False
     if isinstance(own, Mapping) and any(key in own for key in _ROWS_OF_ITS_OWN):
         return False
     return is_glob(_QUOTED.sub("", name))

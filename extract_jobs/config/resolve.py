@@ -17,10 +17,9 @@ from extract_jobs.config.model import SourceSettings, TableConfig
 from extract_jobs.config.problems import DataProblem, Path, exists, model_at, problems_in
 from extract_jobs.config.spellings import misspelled
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.globs import glob_reaches
 from extract_jobs.spec.predicates import where_problem
 from extract_jobs.spec.source_types import registration
-from extract_jobs.spec.uris import absolute, overlap
+from extract_jobs.spec.uris import absolute
 from extract_jobs.storage import join
 
 _SPLITS: Path = ("split", "max_connections")
@@ -241,26 +240,6 @@ def located(source: SourceSettings, folder: str) -> SourceSettings:
     jars = tuple(absolute(jar, folder) for jar in given.jars)
     connection = given.model_copy(update={**paths, "jars": jars})
     return source.model_copy(update={"connection": connection})
-
-
-def read_by_others(
-    source: SourceSettings | None, tables: Mapping[str, ResolvedTable]
-) -> Iterator[tuple[str, str]]:
-    """Yield (table, what is wrong) if a table's glob matches what another table writes."""
-    uri = source.connection.uri if source else None
-    if uri is None:
-        return
-    written = {
-        name: [p for p in (table.location.target.uri, table.location.state_uri) if overlap(p, uri)]
-        for name, table in tables.items()
-    }
-    owners = {name: places for name, places in written.items() if places}
-    for name, table in tables.items():
-        for other, places in owners.items():
-            files = table.config.files
-            if name != other and files and any(glob_reaches(uri, files.glob, p) for p in places):
-                yield name, f"its files.glob {files.glob} may match what is written for {other}"
-                break
 
 
 _OF_SOURCE = ("row_security", "max_lag", "statement_timeout", "on_waiting_ddl")

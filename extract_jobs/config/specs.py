@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from extract_jobs.config.locations import collisions, segment
+from extract_jobs.config.locations import segment
 from extract_jobs.config.model import JobSettings
 from extract_jobs.config.problems import DataProblem, Problem, dotted, exists, nearest, refusal
 from extract_jobs.config.resolve import (
@@ -15,11 +15,11 @@ from extract_jobs.config.resolve import (
     as_written,
     merge,
     normal,
-    read_by_others,
     resolve_table,
     spec_of,
 )
 from extract_jobs.config.source_config import SourceConfig
+from extract_jobs.config.tables import place_of
 from extract_jobs.config.trials import replaced_by_less, shared_rows
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.attempt_names import report_name
@@ -158,6 +158,7 @@ def _overridden(
     config: SourceConfig, tables: Sequence[str], overrides: Mapping[str, Any] | None
 ) -> list[ResolvedTable]:
     """Apply overrides to tables and validate again; report every problem at once."""
+    config.tables.check(tables)
     chosen = [config.tables[name] for name in tables]
     if not overrides:
         return chosen
@@ -173,13 +174,10 @@ def _overridden(
         if new:
             resolved[old.name] = new
         problems += _overridden_problems(overrides, old, found)
-    everywhere = {**config.tables, **resolved}
+    places = {name: place_of(table) for name, table in resolved.items()}
     problems += [
-        Problem("", f"with the overrides, {name} {text}")
-        for name, text in [
-            *collisions({n: t.location for n, t in everywhere.items()}),
-            *read_by_others(config.source, everywhere),
-        ]
+        Problem("", f"with the overrides, {one.name} {one.text}")
+        for one in config.tables.clashes(places)
     ]
     if problems:
         raise refusal(config.where, problems)

@@ -71,8 +71,9 @@ def _matched(config: SourceConfig, entry: str) -> set[str]:
         return set(with_tags(config, [entry.removeprefix(TAG)]))
     return {
         name
-        for name, table in config.tables.items()
-        if matches(name, entry) or matches(_plain(name, is_query=bool(table.config.query)), entry)
+        for name, table in config.tables.entries.items()
+        if matches(name, entry)
+        or matches(_plain(name, is_query=bool(table.own.get("query"))), entry)
     }
 
 
@@ -83,7 +84,12 @@ def _plain(name: str, *, is_query: bool) -> str:
 
 def with_tags(config: SourceConfig, tags: Sequence[str]) -> list[str]:
     """Return the tables that have at least one of some tags, in the config's order."""
-    return [name for name, table in config.tables.items() if {*tags} & {*table.config.tags}]
+    wanted = {*tags}
+    return [
+        name
+        for name, table in config.tables.entries.items()
+        if not wanted.isdisjoint(table.tags or ())
+    ]
 
 
 def _bare_names(entry: str, tables: Iterable[str]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
-from extract_jobs.config.locations import collisions
 from extract_jobs.config.patterns import MOST_TABLES, Pattern, taken, unmatched
 from extract_jobs.config.problems import Problem, dotted, nearest, refusal
 from extract_jobs.config.resolve import resolve_table
 from extract_jobs.config.source_config import SourceConfig
+from extract_jobs.config.tables import Checked, Entry, Tables
 from extract_jobs.errors import ConfigError
 from extract_jobs.spec.globs import bracket_hint, matches
 from extract_jobs.spec.listed_table import ListedTable
@@ -27,9 +28,9 @@ def with_listed(config: SourceConfig, listed: Sequence[ListedTable]) -> SourceCo
         listed: All tables of the source.
 
     Raises:
-        ConfigError: A pattern matches no table, or excludes all that it matches; a table that it
-            takes would be written where another one is; there are more than `MOST_TABLES`. Every
-            problem at once.
+        ConfigError: A pattern matches no table, or excludes all that it matches; there are more
+            than `MOST_TABLES`; a table that it takes would be written where another one is, unless
+            tables are only checked when they are asked for. Every problem at once.
     """
     problems = [
         Problem(
@@ -58,23 +59,14 @@ def with_listed(config: SourceConfig, listed: Sequence[ListedTable]) -> SourceCo
             f"{config.where}: its patterns take more than {MOST_TABLES:,} tables; exclude some, or "
             "split it into several sources"
         )
-    tables = dict(config.tables)
+    entries = dict(config.tables.entries)
     for pattern, name, _ in found:
-        table, wrong = resolve_table(
-            config.source, name, pattern.values, pattern.line, config.folder
+        entries[name] = Entry(
+            pattern.values, {}, partial(_check_taken, config, pattern, name), of_pattern=True
         )
-        problems += [
-            Problem(
-                dotted(("tables", pattern.name, *one.path)), f"{name}: {one.text}", pattern.line
-            )
-            for one in wrong
-        ]
-        if table:
-            tables[name] = table
-    problems += [
-        Problem(f"tables.{name}", f"{text}; exclude one of them", tables[name].line)
-        for name, text in collisions({n: t.location for n, t in tables.items()})
-    ]
+    tables = Tables(config.where, config.source, config.folder, entries)
+    if config.checks_all:
+        problems += tables.problems(tables)
     if problems:
         raise refusal(config.where, problems)
     return replace(
@@ -83,6 +75,15 @@ def with_listed(config: SourceConfig, listed: Sequence[ListedTable]) -> SourceCo
         listed=frozenset(name for table in listed for name in (table.name, table.plain)),
         taken=frozenset(name for _, name, _ in found),
     )
+
+
+def _check_taken(config: SourceConfig, pattern: Pattern, name: str) -> Checked:
+    """Check a table that a pattern takes."""
+    table, wrong = resolve_table(config.source, name, pattern.values, pattern.line, config.folder)
+    return table, [
+        Problem(dotted(("tables", pattern.name, *one.path)), f"{name}: {one.text}", pattern.line)
+        for one in wrong
+    ]
 
 
 def _bare_pattern(pattern: Pattern, listed: Sequence[ListedTable]) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from extract_jobs.config.locations import STATE_FOLDER
+from extract_jobs.config.places import Place
 from extract_jobs.config.problems import Path, Problem, dotted, exists
 from extract_jobs.config.resolve import ResolvedTable
 from extract_jobs.errors import ConfigError
-from extract_jobs.spec.uris import overlap
+from extract_jobs.spec.uris import NormalUris, overlap
 
 _OF_ONE_TABLE: tuple[Path, ...] = (("query",), ("files", "glob"))
 """Keys whose value decides the rows: with several tables, each would get the same rows."""
@@ -79,15 +80,16 @@ def replaced_by_less(old: ResolvedTable, new: ResolvedTable) -> Iterator[Problem
         )
 
 
-def check_scratch(tables: Mapping[str, ResolvedTable], place: str) -> None:
+def check_scratch(places: Mapping[str, Place], place: str) -> None:
     """Refuse a scratch folder that overlaps the config's tables or states.
 
     Raises:
         ConfigError: It is a table's own location, inside one, or contains one.
     """
-    for name, table in tables.items():
-        for uri in (table.location.target.uri, table.location.state_uri):
-            if overlap(place, uri):
+    normal = NormalUris()
+    for name, at in places.items():
+        for uri in (at.target_uri, at.state_uri):
+            if normal.overlap(place, uri):
                 raise ConfigError(
                     f"--target {place}: it overlaps {uri}, where table {name} has its own files or "
                     "state; choose a separate folder"

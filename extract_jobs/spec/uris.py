@@ -7,6 +7,7 @@ symbolic links are followed. A key in S3 is taken literally, as S3 does.
 from __future__ import annotations
 
 import os
+import posixpath
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -42,6 +43,39 @@ def normal_uri(uri: str) -> str:
     if "://" in uri:
         return uri.rstrip("/")
     return os.path.realpath(uri)
+
+
+class NormalUris:
+    """Returns the normal forms of many URIs, and looks at each folder once.
+
+    So it is for one look at folders that do not change meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, uri: str) -> str:
+        """Return what `normal_uri` returns."""
+        if "://" in uri and not uri.startswith("file://"):
+            return normal_uri(uri)
+        path = "/" + unquote(uri.removeprefix("file://").partition("/")[2]) if "://" in uri else uri
+        # What .. means depends on links before it.
+        return os.path.realpath(path) if ".." in path.split("/") else self._real(path)
+
+    def overlap(self, one: str, other: str) -> bool:
+        """Return what `overlap` returns."""
+        a, b = (f"{self(uri).rstrip('/')}/" for uri in (one, other))
+        return a.startswith(b) or b.startswith(a)
+
+    def _real(self, path: str) -> str:
+        path = "/" + os.path.abspath(path).lstrip("/")  # noqa: PTH100 - Path.absolute leaves /./
+        parent, name = posixpath.split(path)
+        if not name:
+            return path
+        if parent not in self._folders:
+            self._folders[parent] = self._real(parent)
+        found = posixpath.join(self._folders[parent], name)
+        return os.path.realpath(found) if posixpath.islink(found) else found
 
 
 def scheme_problem(uri: str) -> str | None:
