@@ -83,7 +83,9 @@ def verify_kept(
         skipped = 0
         if span.start > one.start:
             earlier = PageSpan(one.part, one.start, span.start)
-            skipped = reuse.pages.rows_in([earlier], connections=1, check=check)
+            counted = reuse.pages.rows_in([earlier], connections=1, check=check)
+            assert counted is not None
+            skipped = counted
         split = reuse.pages.split(0, span)
         stored = [files[uri] for uri in one.files]
         reader = cast("Reader", snapshot.reader)
@@ -133,6 +135,9 @@ def _difference(
 
 
 def _named(span: PageSpan, split: Split) -> str:
+    if split.objects:
+        first, last = split.objects[0].uri, split.objects[-1].uri
+        return first if first == last else f"{first} to {last}"
     return f"pages {span.start} to {span.end}{f' of {split.table}' if split.table else ''}"
 
 

@@ -21,13 +21,14 @@ from extract_jobs.commit.staged_ranges import StagedRange
 from extract_jobs.engine.run_splits import SplitResult
 from extract_jobs.reporting.report import FIRST_RUN, versions
 from extract_jobs.sources import (
+    READING_VERSION,
     ComparablePages,
     ComparableSnapshot,
     Moment,
     PageSpan,
     Snapshot,
 )
-from extract_jobs.sources.splits import Split
+from extract_jobs.sources.splits import RANGE_BYTES, SMALL_TABLE_RANGES, Split
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.spec.rules import RUN_PARTITIONS
 from extract_jobs.spec.uris import normal_uri
@@ -35,17 +36,9 @@ from extract_jobs.storage import Storage, WrittenFile, join
 from extract_jobs.transform.masks import MaskKey
 from extract_jobs.transform.transform import Transform
 
-READING_VERSION = "1"
-"""Raised with every change of ours that gives other values for the same rows: a test of the values
-of all types fails until it is. Kept files of another version are read again."""
-
 _MOST_RANGES = 20_000
 _MOST_PAGES = 2**30
 """Of a range: its end is the number of a page too, and sources count pages in 32 bits."""
-_SMALL_TABLE_RANGES = 32
-_SMALLEST_BYTES = 16 * 2**20
-"""A table that has fewer ranges of the size that the spec asks for has smaller ones, down to this,
-so that a change of a few rows does not make a run read a large part of it."""
 _MANY_PARTS = 64
 _SMALL_PART = 16
 """Of more parts than that which are, on average, so many times smaller than a split, each would
@@ -114,14 +107,17 @@ class Reuse:
             result.files,
         )
 
-    def count(self, spec: ExtractSpec) -> int:
-        """Return the source's count of all rows: of what is read, and of all beyond it."""
+    def count(self, spec: ExtractSpec) -> int | None:
+        """Return the source's count of all rows: of what is read, and of all beyond it.
+
+        None if the source can only count them by reading them.
+        """
         ends = _ends([*map(span_of, self.found), *self.spans])
         beyond = [PageSpan(p.name, ends.get(p.name, 0), None) for p in self.pages.parts]
         read = self.pages.rows_in(
             [*self.spans, *beyond], connections=spec.split.max_connections, check=lambda: None
         )
-        return sum(one.rows for one in self.found) + read
+        return None if read is None else sum(one.rows for one in self.found) + read
 
     def reads(self, results: Sequence[SplitResult]) -> Reads:
         """Return what there is to know about the ranges once the splits are read."""
@@ -248,7 +244,7 @@ def _widths(spec: ExtractSpec, pages: ComparablePages, least: int) -> dict[str, 
     size = sum(part.count * part.page_bytes for part in pages.parts)
     target = spec.split.target_bytes
     if not spec.target.partition_by:  # each range has a file in each partition
-        target = min(target, max(_SMALLEST_BYTES, size // _SMALL_TABLE_RANGES))
+        target = min(target, max(RANGE_BYTES, size // SMALL_TABLE_RANGES))
     return {
         part.name: min(max(1, target // part.page_bytes, least), _MOST_PAGES)
         for part in pages.parts
@@ -296,7 +292,9 @@ def _staged(
     return found
 
 
-_NO_PAGES = "only PostgreSQL tables can be compared with the last run"
+_NO_PAGES = (
+    "only tables of PostgreSQL and SQLite, and files in S3, can be compared with the last run"
+)
 
 
 def _not_for(spec: ExtractSpec) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from extract_jobs.commit.log import CommitLog
-from extract_jobs.commit.record import Base
+from extract_jobs.commit.record import Base, Commit
 from extract_jobs.errors import ConfigError
 from extract_jobs.sources import ObjectsBefore, ObjectSource, Source
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -80,10 +80,32 @@ def choose_objects(
 def _before(
     spec: ExtractSpec, log: CommitLog, base: Base, source: ObjectSource
 ) -> ObjectsBefore | None:
-    """Return the last commit's list; None if its files are replaced or it has no list."""
+    """Return the last commit's list; None if it has none, or its files are replaced.
+
+    A run that may keep some of them (`reuse`) needs to know what was found in their objects; if the
+    list is gone or damaged, it looks into all objects again.
+    """
     last = base.published
-    if last is None or last.objects is None or spec.target.write_mode == "overwrite":
+    if last is None or last.objects is None:
         return None
+    if spec.target.write_mode != "overwrite":
+        return _lists(spec, log, last, last.objects, source)
+    if spec.reuse != "auto":
+        return None
+    try:
+        return _lists(spec, log, last, last.objects, source)
+    except ConfigError:
+        return None
+
+
+def _lists(
+    spec: ExtractSpec, log: CommitLog, last: Commit, name: str, source: ObjectSource
+) -> ObjectsBefore:
+    """Return the stored lists of a commit.
+
+    Raises:
+        ConfigError: One is gone or damaged.
+    """
 
     def read(name: str) -> bytes:
         found = log.plans.read_objects(name)
@@ -94,6 +116,6 @@ def _before(
             )
         return found
 
-    newest = read(last.objects)
+    newest = read(name)
     whole = source.rests_on(newest)
-    return ObjectsBefore(last.objects, newest, None if whole is None else read(whole))
+    return ObjectsBefore(name, newest, None if whole is None else read(whole))

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
+READING_VERSION = "1"
+"""Raised with every change of ours that gives other values, or types, for the same rows: tests of
+the values of all types fail until it is. What another version has read is read again."""
+
+
 @dataclass(frozen=True)
 class ReadRequest:
     """Which columns and rows of the described table an attempt reads.
@@ -308,8 +313,11 @@ class ComparablePages(Protocol):
 
     def rows_in(
         self, spans: Sequence[PageSpan], *, connections: int, check: Callable[[], None]
-    ) -> int:
-        """Count the rows of some ranges in this snapshot. Arguments and errors as `unchanged`."""
+    ) -> int | None:
+        """Count the rows of some ranges in this snapshot. Arguments and errors as `unchanged`.
+
+        None if the source can only count them by reading them; never where `keeps_order`.
+        """
 
     def is_durable(self) -> bool:
         """Wait for a few seconds until no crash of the source can undo what the snapshot saw.
@@ -450,6 +458,8 @@ class ObjectSource(Source, Protocol):
 
         Args:
             before: What the last commit has read, if that still counts; None if the run reads all.
+                A run that replaces what the commit wrote, and may keep some of it (`reuse`), gets
+                it too; it reads all.
             now: The present, UTC.
 
         Raises:

@@ -17,6 +17,11 @@ SMALLEST_BYTES = 32 * 2**20
 SMALLEST_PARQUET_BYTES = 12 * 2**20
 """The same for Parquet, which is compressed: a byte of it is several bytes of rows."""
 
+RANGE_BYTES = 16 * 2**20
+SMALL_TABLE_RANGES = 32
+"""With `reuse`, a table of fewer ranges of the size that the spec asks for has so many smaller
+ones, down to `RANGE_BYTES`, so that a small change does not make a run read a large part of it."""
+
 HANDFUL_BYTES = 128 * 2**20
 """Maximum size of several splits that one task reads. Reading it takes seconds, and a task of Spark
 a quarter of one to start; what a lost task has read is read again."""

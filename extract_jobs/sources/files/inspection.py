@@ -63,14 +63,35 @@ class Columns:
         profiles: Type profiles of text formats by column, in the order in which files named them.
         types: For Parquet: each column's type, and a file that has it.
         folders: Columns that folders name.
+        witnesses: The files that showed anything that those before them had not: without the
+            others, as much is known.
+        untyped: Columns without any value in any file, which are text from now on.
     """
 
     profiles: dict[str, TypeProfile] = field(default_factory=dict)
     types: dict[str, tuple[pa.DataType, str]] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
+    witnesses: tuple[str, ...] = ()
+    untyped: tuple[str, ...] = ()
+
+    def without_guesses(self) -> Columns:
+        """Return what files have really shown: columns without values may have any type."""
+        profiles = self.profiles | dict.fromkeys(self.untyped, TypeProfile())
+        return replace(self, profiles=profiles, untyped=())
+
+    def shows_more(self, before: Columns) -> bool:
+        """Return whether more is known than before."""
+        if self is before:
+            return False
+        types = {name: kind for name, (kind, _) in self.types.items()}
+        return (
+            self.profiles != before.profiles
+            or self.folders != before.folders
+            or types != {name: kind for name, (kind, _) in before.types.items()}
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the JSON form of what is known, without how it came to be known."""
         schema = pa.schema([(name, kind) for name, (kind, _) in self.types.items()])
         return {
             "evidence": {name: profile.to_json() for name, profile in self.profiles.items()},
@@ -139,7 +160,10 @@ class Inspector:
                 be unified. The message names all of them.
             SourceUnavailable: An object is not what was listed.
         """
+        if not objects:
+            return [], self._settled(known)
         found: list[Listed] = []
+        witnesses: list[str] = []
         refused: dict[str, str] = {}
         threads = FOOTERS if self.format == "parquet" else THREADS
         handful = _handful(len(objects), threads)
@@ -160,20 +184,25 @@ class Inspector:
                 for few, together in looks:
                     for listed, columns in few:
                         found.append(listed)
+                        before = known
                         known = self._merged(known, columns, listed.info.uri, refused)
                         known = self._with_folders(known, columns, listed.info.uri)
+                        if known.shows_more(before):
+                            witnesses.append(listed.info.uri)
                     if together:
+                        before = known
                         known = self._merged(known, Columns(together), "", refused)
+                        if known.shows_more(before):
+                            witnesses += [listed.info.uri for listed, _ in few]
         refuse_types(refused)
+        known = replace(known, witnesses=tuple(dict.fromkeys([*known.witnesses, *witnesses])))
         return found, self._settled(known)
 
     def _settled(self, known: Columns) -> Columns:
         """Return the columns with all-NULL columns as text, which they are from now on."""
-        profiles = dict(known.profiles)
-        for name in self.chosen(list(profiles)):
-            if not profiles[name].kinds:
-                profiles[name] = TypeProfile(frozenset({TEXT}))
-        return replace(known, profiles=profiles)
+        untyped = [n for n in self.chosen(list(known.profiles)) if not known.profiles[n].kinds]
+        profiles = known.profiles | dict.fromkeys(untyped, TypeProfile(frozenset({TEXT})))
+        return replace(known, profiles=profiles, untyped=tuple(untyped))
 
     def _with_folders(self, known: Columns, its: Columns, uri: str) -> Columns:
         if self.files.partitions == "ignore":

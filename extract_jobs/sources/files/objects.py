@@ -40,7 +40,7 @@ _PARTIAL_ROWS, _PARTIAL_SHARE = 1000, 8
 _VERSION, _PARTIAL_VERSION = 1, 2
 """Versions without partial lists refuse them by their number."""
 _ABOUT = b"extract.objects"
-_KEYS = {"format", "evidence", "schema", "files", "folders"}
+_KEYS = {"format", "evidence", "schema", "files", "folders", "inspected"}
 """What is said about the columns."""
 _SCHEMA = pa.schema(
     [

@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 
 from extract_jobs.sources.files.listing import compression_of
 from extract_jobs.sources.files.objects import Listed, ObjectList
+from extract_jobs.sources.files.parts import FilesPages, part_bytes, parts_of
 from extract_jobs.sources.files.reader import FilesReader
 from extract_jobs.sources.files.streams import is_utf8
 from extract_jobs.sources.splits import (
@@ -27,11 +28,35 @@ split."""
 
 @dataclass(frozen=True)
 class FilesSnapshot:
-    """Objects as they were listed. Meets `extract_jobs.sources.Snapshot`."""
+    """Objects as they were listed. Meets `extract_jobs.sources.ComparableSnapshot`.
 
+    Attributes:
+        spec: What is extracted.
+        objects: They.
+        reader: Reads their splits.
+        shared: True: nothing but what was listed is read.
+    """
+
+    spec: ExtractSpec
     objects: ObjectList
     reader: FilesReader
     shared: bool = True
+
+    def pages(self) -> FilesPages | str:
+        """Return the objects by part. See `extract_jobs.sources.ComparableSnapshot`."""
+        if "://" not in self.reader.folder:
+            return "a local file's time and size do not prove that it is unchanged"
+        if self.reader.files.bad_rows == "reject":
+            return "rows that files.bad_rows sets aside are found by reading all"
+        listed = list(self.objects.to_read())
+        if not listed or not all(one.info.etag for one in listed):
+            return "the storage lists no ETags"
+        size = part_bytes(self.spec, sum(one.info.size for one in listed))
+        section = section_bytes(self.spec)
+        return FilesPages(
+            self.reader,
+            tuple(parts_of(listed, size, lambda one: list(self._parts(one, section)))),
+        )
 
     def splits(self, spec: ExtractSpec) -> Sequence[Split]:
         """Split the objects. See `extract_jobs.sources.Snapshot.splits`.
@@ -93,6 +118,11 @@ class FilesSnapshot:
 
     def check(self) -> None:
         """Do nothing: every read checks that its object is as it was listed."""
+
+
+def section_bytes(spec: ExtractSpec) -> int:
+    """Return the size of the parts of a large object, whatever else there is to read."""
+    return min(spec.split.target_bytes, SMALLEST_BYTES)
 
 
 def _groups(

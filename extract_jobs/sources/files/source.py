@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +14,12 @@ from functools import cached_property
 from itertools import islice
 
 from extract_jobs.errors import ConfigError
+from extract_jobs.reporting.report import versions
 from extract_jobs.schema import TableDescription
-from extract_jobs.sources import Features, ObjectsBefore, ReadRequest
+from extract_jobs.sources import READING_VERSION, Features, ObjectsBefore, ReadRequest
 from extract_jobs.sources.files.folders import folders_of
 from extract_jobs.sources.files.globs import MOST_LISTED, globs_of
+from extract_jobs.sources.files.inspected import Inspected, noted
 from extract_jobs.sources.files.inspection import Columns, Inspector, headers_of
 from extract_jobs.sources.files.listing import (
     Format,
@@ -25,7 +29,7 @@ from extract_jobs.sources.files.listing import (
 )
 from extract_jobs.sources.files.objects import KnownObjects, Listed, ObjectList
 from extract_jobs.sources.files.reader import FilesReader
-from extract_jobs.sources.files.snapshot import FilesSnapshot
+from extract_jobs.sources.files.snapshot import FilesSnapshot, section_bytes
 from extract_jobs.sources.files.streams import is_utf8, source_errors
 from extract_jobs.sources.files.types import declared_columns, folder_columns, found_columns
 from extract_jobs.sources.splits import split_bytes
@@ -140,6 +144,8 @@ class FilesSource:
 
     def _choose(self, before: ObjectsBefore | None, now: datetime) -> ObjectList:
         """Inspect every object that will be read, and no other."""
+        if self.spec.reuse != "never" and self.spec.target.write_mode == "overwrite":
+            return self._choose_all(before, now)
         read = None if before is None else KnownObjects.of(before)
         only_new = self.spec.mode == "incremental" and read is not None
         known = read.etags() if read else {}
@@ -149,11 +155,7 @@ class FilesSource:
             if not only_new or known.get(info.uri) != info.etag:
                 new.append(info)
         if not new and not only_new:
-            raise ConfigError(
-                f"{self.spec.extract_table}: no object matches {self.folder}{self.files.glob}; "
-                f"expected at least one{self._nearest()}. Check connection.uri and files.glob: * "
-                "stays within a folder, ** crosses folders, names that begin with _ or . are hidden"
-            )
+            raise self._no_object()
         if not listed:
             logger.warning(
                 "%s: no object matches %s%s any more, not even those that were read before: check "
@@ -163,13 +165,45 @@ class FilesSource:
         about = dict(read.last.about) if read and only_new else {}
         inspected: list[Listed] = []
         if new:
-            form = self._format(new)
-            self._check_path(form)
-            self._check_declared(new, form)
-            inspected, columns = self._inspector(form, new).inspect(new, Columns.from_json(about))
+            form = self._checked_format(new)
+            target = split_bytes(self.spec.split, sum(info.size for info in new))
+            inspected, columns = self._inspector(form, target).inspect(
+                new, Columns.from_json(about)
+            )
             about = {"format": form, **columns.to_json()}
         chosen = ObjectList.of(inspected, about, now)
         return read.and_new(chosen, listed, now) if read and new else chosen
+
+    def _choose_all(self, before: ObjectsBefore | None, now: datetime) -> ObjectList:
+        """Return all objects, of which those are inspected that an earlier run has not seen."""
+        listed = list(self._listing())
+        if not listed:
+            raise self._no_object()
+        form, by = self._checked_format(listed), self._inspected_by()
+        # A local file's time and size do not prove that it is the same.
+        known = Inspected.of(before if "://" in self.folder else None, listed, by)
+        new = [info for info in listed if info.uri not in known.objects]
+        inspector = self._inspector(form, section_bytes(self.spec))
+        inspected, columns = inspector.inspect(new, known.columns)
+        found = known.objects | {one.info.uri: one for one in inspected}
+        about = {"format": form, **columns.to_json(), "inspected": noted(columns, by)}
+        return ObjectList.of([found[info.uri] for info in listed], about, now)
+
+    def _inspected_by(self) -> str:
+        """Return a digest of all that inspection depends on besides the objects."""
+        fields = self.spec.model_dump(
+            mode="json", include={"connection": {"uri"}, "files": True, "columns": True}
+        )
+        found = {k: v for k, v in versions().items() if k not in ("python", "pyspark")}
+        used = [fields, section_bytes(self.spec), found, READING_VERSION]
+        return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
+
+    def _no_object(self) -> ConfigError:
+        return ConfigError(
+            f"{self.spec.extract_table}: no object matches {self.folder}{self.files.glob}; "
+            f"expected at least one{self._nearest()}. Check connection.uri and files.glob: * "
+            "stays within a folder, ** crosses folders, names that begin with _ or . are hidden"
+        )
 
     def _listing(self) -> Iterator[ObjectInfo]:
         with source_errors(self.folder):
@@ -183,6 +217,13 @@ class FilesSource:
         if not near:
             return ": there are no files in the folder"
         return f" (found {', '.join(map(repr, near))})"
+
+    def _checked_format(self, objects: Sequence[ObjectInfo]) -> Format:
+        """Return the format of all objects; the spec's keys for files must suit it."""
+        form = self._format(objects)
+        self._check_path(form)
+        self._check_declared(objects, form)
+        return form
 
     def _format(self, objects: Sequence[ObjectInfo]) -> Format:
         first = format_of(objects[0].uri, self.files.format)
@@ -201,8 +242,7 @@ class FilesSource:
                 f"{self.spec.extract_table}: files.path is for files.format json, not for {form}"
             )
 
-    def _inspector(self, form: Format, objects: Sequence[ObjectInfo]) -> Inspector:
-        target = split_bytes(self.spec.split, sum(info.size for info in objects))
+    def _inspector(self, form: Format, target: int) -> Inspector:
         as_json = frozenset(name for name, to in self.spec.columns.cast.items() if to == JSON)
         return Inspector(
             self._storage, self.files, form, target, self._is_read, self.folder, as_json
@@ -312,7 +352,7 @@ class FilesSource:
             self.files, form, request.columns, self.open_storage, self.folder, folder,
             rejected_text=every_column_as_it_is,
         )  # fmt: skip
-        yield FilesSnapshot(self._objects, reader)
+        yield FilesSnapshot(self.spec, self._objects, reader)
 
     # --- names -----------------------------------------------------------------------------
 
