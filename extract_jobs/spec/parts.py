@@ -314,9 +314,9 @@ Reuse = Annotated[
     BeforeValidator(lambda value: "never" if value is False or value == "off" else value),
 ]
 REUSE_ABOUT = (
-    "auto: a full extract with write_mode overwrite keeps the files of parts of a PostgreSQL table, "
-    "or of files in S3, that have not changed since the last commit, and reads the rest; reread "
-    "reads everything, and notes it for the next run with auto; never reads everything."
+    "auto: a full extract with write_mode overwrite keeps the files of parts of a PostgreSQL "
+    "table, or of files in S3, that have not changed since the last commit, and reads the rest; "
+    "reread reads everything, and notes it for the next run with auto; never reads everything."
 )
 
 LossyTypes = Literal["refuse", "null", "string"]
