@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -380,15 +381,15 @@ class _Walk:
                 self._is_below(span)  # raises where an interval's values do not compare
                 # All of it is read and checked before any of it is used.
                 retired = segment.retired()
-                tables = [table for table in segment.tables(meets) if keeps]
+                read = partial(segment.tables, meets) if self.floor is None else segment.stored
+                tables = [table for table in read() if keeps]
         except (ValueError, ExtractError) as error:
             # It only saves time: the commits before it hold the same.
             logger.warning("%s is not used: %s", one.uri, error)
             if isinstance(error, ExtractError):
                 self._list_again()  # it may have gone while it was read
             return None
-        read = (lambda: tables) if keeps else segment.tables
-        return _SegmentPart(span, retired, read, above)
+        return _SegmentPart(span, retired, (lambda: tables) if keeps else read, above)
 
     def _open(self, one: ObjectInfo) -> IO[bytes] | None:
         if one.size <= _READ_WHOLE or self.within is None:

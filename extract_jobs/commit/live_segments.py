@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -42,13 +42,23 @@ SCHEMA = pa.schema(
 )
 """Columns of live files: ``interval`` and ``partition`` are JSON; ``folder`` and ``name``, the URI.
 In a row that names a retired file all others are NULL."""
-_STORED = pa.schema(
-    [
-        field.with_type(pa.dictionary(pa.int32(), field.type)) if field.name in _TEXTS else field
-        for field in SCHEMA
-    ]
-)
-"""How a segment is read: as dictionaries, which take no more memory than their pages."""
+_REPEATED = ("interval", "partition", "folder")
+"""Columns whose texts repeat. A segment has them as dictionaries, in memory too."""
+_PLAIN = frozenset({"PLAIN", "RLE"})
+"""Encodings in which each value is stored by itself; RLE is that of NULLs."""
+
+
+def _with_dictionaries(names: Collection[str]) -> pa.Schema:
+    """Return `SCHEMA` with dictionaries in some columns."""
+    return pa.schema(
+        [
+            field.with_type(pa.dictionary(pa.int32(), field.type)) if field.name in names else field
+            for field in SCHEMA
+        ]
+    )
+
+
+_WRITTEN = _with_dictionaries(_REPEATED)
 _PLAIN_NAME = r"^[A-Za-z0-9_=-][A-Za-z0-9_.=-]*$"
 
 
@@ -111,7 +121,8 @@ def live_of(table: pa.Table) -> Iterator[LiveFiles]:
 
 def uris_of(table: pa.Table) -> pa.ChunkedArray:
     """Return the URIs of a table's files."""
-    return pc.binary_join_element_wise(table["folder"], table["name"], "/")
+    folder, name = (table[key].cast(pa.string()) for key in ("folder", "name"))
+    return pc.binary_join_element_wise(folder, name, "/")
 
 
 class SegmentWriter:
@@ -119,24 +130,25 @@ class SegmentWriter:
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
-        texts = [name for name in _TEXTS if name not in ("name", "token")]
         self._writer = pq.ParquetWriter(
-            self._buffer, SCHEMA, compression="zstd", use_dictionary=["seq", *texts],
-            write_statistics=False, write_page_checksum=True,
+            self._buffer, _WRITTEN, compression="zstd", use_dictionary=["seq", *_REPEATED],
+            write_statistics=False, write_page_checksum=True, store_schema=False,
         )  # fmt: skip
         self._pending: list[pa.Table] = []
         self._rows = 0
 
     def add(self, table: pa.Table) -> None:
-        """Add files, newest commits first."""
-        self._pending.append(table)
+        """Add files, newest commits first: of `table_of`, or of another segment."""
+        self._pending.append(_encoded(table))
         self._rows += table.num_rows
         while self._rows >= _GROUP_ROWS:
             self._flush()
 
     def _flush(self) -> None:
         joined = pa.concat_tables(self._pending)
-        self._writer.write_table(joined.slice(0, _GROUP_ROWS), row_group_size=_GROUP_ROWS)
+        # Parquet takes one dictionary as it is, and writes a column with several without any.
+        group = joined.slice(0, _GROUP_ROWS).unify_dictionaries()
+        self._writer.write_table(group, row_group_size=_GROUP_ROWS)
         left = joined.slice(_GROUP_ROWS)
         self._pending, self._rows = [left], left.num_rows
 
@@ -149,13 +161,14 @@ class SegmentWriter:
         """
         parts = [uri.rpartition("/") for uri in retired]
         names = {"folder": [part[0] for part in parts], "name": [part[2] for part in parts]}
-        nulls = {f.name: pa.nulls(len(parts), f.type) for f in SCHEMA if f.name not in names}
+        nulls = {f.name: pa.nulls(len(parts), f.type) for f in _WRITTEN if f.name not in names}
         # After the files, in row groups of their own.
         while self._rows:
             self._flush()
         if parts:
-            table = pa.table({**nulls, **names}).select(SCHEMA.names).cast(SCHEMA)
-            self._writer.write_table(table, row_group_size=_GROUP_ROWS)
+            table = _encoded(pa.table({**nulls, **names}).select(SCHEMA.names))
+            for start in range(0, len(parts), _GROUP_ROWS):
+                self._writer.write_table(table.slice(start, _GROUP_ROWS))
         meta = {**span.__dict__, "retired": len(parts), "version": _VERSION}
         meta["checksum"] = _checksum(meta)
         self._writer.add_key_value_metadata({_META: json.dumps(meta).encode()})
@@ -183,10 +196,13 @@ class Segment:
             ValueError: It is damaged, or another version wrote it.
         """
         with _damage():
+            footer = pq.ParquetFile(stream).metadata
+            # A dictionary takes no more memory than its pages; without one, neither does a column.
+            names = [name for name in _TEXTS if name not in _plain_columns(footer)]
             file = pq.ParquetFile(
-                stream, read_dictionary=list(_TEXTS), page_checksum_verification=True
+                stream, metadata=footer, read_dictionary=names, page_checksum_verification=True
             )
-            require(file.schema_arrow.equals(_STORED), "its columns differ")
+            require(file.schema_arrow.equals(_with_dictionaries(names)), "its columns differ")
             meta = json.loads((file.metadata.metadata or {})[_META])
             require(meta.pop("checksum") == _checksum(meta), "it is damaged")
             require(meta.pop("version") == _VERSION, "another version wrote it")
@@ -224,6 +240,20 @@ class Segment:
                     table = table.filter(pc.is_in(table["interval"], value_set=wanted))
                 yield table
 
+    def stored(self) -> Iterator[pa.Table]:
+        """Return its live files as they are stored, for a longer segment.
+
+        Only what would mix up commits is checked. Whoever reads the longer one checks its values.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        with _damage():
+            for number in range(self._retired_from()):
+                table = self._file.read_row_group(number)
+                self._check_commits(table)
+                yield table
+
     def retired(self) -> set[str]:
         """Return the URIs of the files of earlier commits that it retires.
 
@@ -248,17 +278,20 @@ class Segment:
 
     def _wanted(self, number: int, meets: Callable[[Interval | None], bool]) -> pa.Array:
         found = self._file.read_row_group(number, columns=["interval"])["interval"]
-        distinct = {text for chunk in found.chunks for text in chunk.dictionary.to_pylist()}
+        distinct = {text for chunk in found.chunks for text in chunk.unique().to_pylist()}
         texts = [text for text in distinct if meets(Interval.from_json(json.loads(text)))]
         return pa.array(texts, pa.string())
 
-    def _check_files(self, table: pa.Table) -> None:
+    def _check_commits(self, table: pa.Table) -> None:
         require(not any(column.null_count for column in table.columns), "a file has no value")
         seqs = pc.min_max(table["seq"]).as_py()
         require(
             self.span.first <= seqs["min"] and seqs["max"] <= self.span.last,
             "a file belongs to another commit",
         )
+
+    def _check_files(self, table: pa.Table) -> None:
+        self._check_commits(table)
         least = min(pc.min(table["size"]).as_py(), pc.min(table["rows"]).as_py())
         require(least >= 0, "a file's size or rows are out of range")
         require(pc.min(pc.binary_length(table["token"])).as_py() > 0, "a file has no token")
@@ -274,13 +307,38 @@ class Segment:
             _check_partition(json.loads(text))
 
 
+def _plain_columns(footer: pq.FileMetaData) -> set[str]:
+    """Return the columns in which no text stands for many: those of plain pages alone."""
+    found = set(SCHEMA.names)
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        for column in map(group.column, range(group.num_columns)):
+            if column.has_dictionary_page or not _PLAIN.issuperset(column.encodings):
+                found.discard(column.path_in_schema)
+    return found
+
+
 def _decoded(table: pa.Table) -> pa.Table:
     """Return a row group without dictionaries, in which one long text may stand for every row."""
     size = 0
-    for chunk in (c for name in table.column_names if name in _TEXTS for c in table[name].chunks):
-        size += pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
+    for column in table.columns:
+        for chunk in column.chunks if pa.types.is_dictionary(column.type) else ():
+            lengths = pc.binary_length(chunk.dictionary)
+            size += pc.sum(lengths.take(chunk.indices)).as_py() or 0
     require(size <= _GROUP_BYTES, "its size is not valid")
     return table.cast(pa.schema([SCHEMA.field(name) for name in table.column_names]))
+
+
+def _encoded(table: pa.Table) -> pa.Table:
+    """Return files of any form with dictionaries in those columns that repeat."""
+    for position, field in enumerate(_WRITTEN):
+        column = table.column(position)
+        if field.name in _REPEATED and not pa.types.is_dictionary(column.type):
+            table = table.set_column(position, field, column.dictionary_encode())
+    others = [name for name in SCHEMA.names if name not in _REPEATED]
+    plain = dict(zip(others, _decoded(table.select(others)).columns, strict=True))
+    columns = [plain.get(name, table[name]) for name in SCHEMA.names]
+    return pa.table(columns, schema=_WRITTEN)
 
 
 def _check_partition(partition: Any) -> None:

@@ -425,3 +425,21 @@ def test_a_segment_whose_intervals_do_not_compare_is_not_used(
     wanted = Interval(lower, None) if lower else hours(0, 3)
     found = history.log.live(history.last, [wanted])
     assert {one.seq for one in found} >= {1, 2, 3}
+
+
+def test_segments_are_merged_without_spelling_out_what_repeats() -> None:
+    """Each of two segments has a dictionary of its own, and Parquet would write out the texts."""
+    history = History(columns=1)
+    for _ in range(9):
+        partition = {"p": f"{history.seq % 3}" + "x" * 200}
+        history.commit([written(history.seq + 1, partition) for _ in range(200)])
+    merged = max(segments(history.storage), key=lambda uri: len(history.storage.objects[uri]))
+    footer = pq.ParquetFile(io.BytesIO(history.storage.objects[merged])).metadata
+    assert (footer.num_rows, footer.num_row_groups) == (1600, 1)
+    sizes = {
+        column.path_in_schema: column.total_uncompressed_size
+        for column in map(footer.row_group(0).column, range(footer.num_columns))
+    }
+    assert max(sizes[name] for name in ("interval", "partition", "folder")) < 3_000
+    assert {"name", "token"} <= live_segments._plain_columns(footer)
+    assert {"interval", "partition", "folder"}.isdisjoint(live_segments._plain_columns(footer))
