@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import json
 import re
 import zlib
@@ -20,7 +19,7 @@ from extract_jobs.commit.record_check import (
     is_objects_name,
     require,
 )
-from extract_jobs.commit.sealed import KEY, check_seal, seal
+from extract_jobs.commit.sealed import KEY, check_seal, sealed
 from extract_jobs.errors import ConfigError
 from extract_jobs.iceberg.change import Layout
 from extract_jobs.storage import WrittenFile
@@ -115,7 +114,8 @@ class Commit:
         Raises:
             ConfigError: It is larger than a reader takes, so nothing may be committed with it.
         """
-        data = {**self.__dict__, "version": 1, "files": [f.to_json() for f in self.files]}
+        data = {**self.__dict__, "version": 1}
+        del data["files"], data["retire"]
         data[_COVERED] = data.pop("covered")
         if not self.keeps_retired:
             del data["keeps_retired"]  # versions that do not know it can read the record
@@ -123,14 +123,25 @@ class Commit:
             del data["iceberg"], data["replaces"]
         if not self.key:
             del data["key"]
-        raw = seal(data)
-        if len(raw) >= _MAX_BYTES:
-            raise ConfigError(
-                f"commit {self.seq} writes {len(self.files):,} files and retires "
-                f"{len(self.retire):,}: a record of so many files cannot be read back, so nothing "
-                "was committed; write fewer and larger files"
-            )
-        return raw if len(raw) < _COMPRESSED_FROM else gzip.compress(raw, 6, mtime=0)
+        # Pieces of it are compressed as they come: there may be a million files.
+        start, rest, size = bytearray(), list[bytes](), 0
+        stream = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+        lists = {"files": (f.to_json() for f in self.files), "retire": self.retire}
+        for piece in sealed(data, lists):
+            size += len(piece)
+            if size >= _MAX_BYTES:
+                raise ConfigError(
+                    f"commit {self.seq} writes {len(self.files):,} files and retires "
+                    f"{len(self.retire):,}: a record of so many files cannot be read back, so "
+                    "nothing was committed; write fewer and larger files"
+                )
+            start += piece
+            if size >= _COMPRESSED_FROM:
+                rest.append(stream.compress(start))
+                start.clear()
+        if size < _COMPRESSED_FROM:
+            return bytes(start)
+        return b"".join([*rest, stream.compress(start), stream.flush()])
 
     def check(self) -> None:
         """Refuse to write a record that no run could read.

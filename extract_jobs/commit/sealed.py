@@ -10,19 +10,48 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 KEY = "checksum"
 _END = re.compile(rb', "checksum": "([0-9a-f]{8})"\}\Z')
+_PIECE = 256
+"""Items of a list that are encoded at a time."""
 _LONGEST = 64
 """Bytes in which a checksum is looked for."""
 
 
 def seal(record: Mapping[str, Any]) -> bytes:
     """Return a record that has at least one key as JSON whose last key is its checksum."""
-    start = json.dumps(record, ensure_ascii=False, default=list).encode()[:-1]
-    return start + b', "%s": "%08x"}' % (KEY.encode(), zlib.crc32(start))
+    return b"".join(sealed(record, {}))
+
+
+def sealed(record: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> Iterator[bytes]:
+    """Yield the pieces of a record as JSON whose last key is its checksum.
+
+    Args:
+        record: It has at least one key.
+        lists: Further keys, whose lists are never in memory as a whole.
+    """
+    checksum = 0
+    for text in _pieces(record, lists):
+        piece = text.encode()
+        checksum = zlib.crc32(piece, checksum)
+        yield piece
+    yield b', "%s": "%08x"}' % (KEY.encode(), checksum)
+
+
+def _pieces(record: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> Iterator[str]:
+    dumps = json.JSONEncoder(ensure_ascii=False, default=list).encode
+    yield dumps(record)[:-1]
+    for key, items in lists.items():
+        yield f", {dumps(key)}: ["
+        rest, comma = iter(items), ""
+        while some := list(islice(rest, _PIECE)):
+            yield comma + dumps(some)[1:-1]
+            comma = ", "
+        yield "]"
 
 
 def check_seal(raw: bytes, *, needed: bool = False) -> None:

@@ -144,6 +144,7 @@ class History:
         *,
         overwrite: bool = False,
         retire: Iterable[str] = (),
+        removes: Sequence[str] = (),
         void: bool = False,
     ) -> Commit:
         """Prepare and publish a commit, or void it; ``interval`` is the hour of its number."""
@@ -157,6 +158,7 @@ class History:
             replaces=(lambda file: file.staged.uri in gone) if gone else None,
             overwrite=overwrite,
             log=self.log,
+            removes=removes,
             commit_id=str(uuid.uuid4()),
             run_id=f"run-{self.seq}",
             attempt=1,

@@ -5,10 +5,14 @@ Counts, never times: `make bench BENCH=growth` has those.
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import pytest
 
+from extract_jobs.commit.at_once import each
 from extract_jobs.commit.live_files import LIVE_EVERY
-from tests.support.long_history import CountedStorage, History, hours
+from tests.support.long_history import TARGET, CountedStorage, History, hours, written
 
 DECADE = 10
 
@@ -74,3 +78,37 @@ def test_all_live_files_are_read_from_few_objects(short: History, long: History)
         assert storage.calls.total() <= 2 * LIVE_EVERY + 1
         bytes_read.append(storage.read_bytes)
     assert bytes_read[1] <= bytes_read[0] + 100 * 2 * long.seq
+
+
+def test_committing_takes_few_bytes_of_memory_a_file() -> None:
+    """Beside the files themselves, which the caller has."""
+    peaks = []
+    for count in (1_500, 6_000):
+        history = History(columns=1)
+        files = [written(1, {"day": str(n % 28)}) for n in range(count)]
+        gone = [f"{TARGET}/gone-{n}.parquet" for n in range(count)]
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            history.commit(files, removes=gone)
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] <= 200 * 4_500, peaks
+
+
+def test_each_makes_all_calls_in_order_and_raises_the_first_error() -> None:
+    """More calls than are in memory at a time, of which two fail, the later one first."""
+    begun: list[int] = []
+
+    def call(number: int) -> int:
+        begun.append(number)
+        if number in (700, 1_500):
+            raise ValueError(str(number))
+        return number
+
+    assert each(abs, range(-3_000, 0)) == list(range(3_000, 0, -1))
+    with pytest.raises(ValueError, match="700"):
+        each(call, range(3_000))
+    assert sorted(begun) == list(range(3_000))

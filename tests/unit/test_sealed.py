@@ -12,7 +12,7 @@ from extract_jobs.commit.claims import Claims
 from extract_jobs.commit.plans import Plans
 from extract_jobs.commit.reads import RangeRead, Reads
 from extract_jobs.commit.record import Commit
-from extract_jobs.commit.sealed import check_seal, seal, without_seal
+from extract_jobs.commit.sealed import check_seal, seal, sealed, without_seal
 from extract_jobs.commit.staged_ranges import StagedRange
 from extract_jobs.errors import ConfigError
 from extract_jobs.storage import StagedFile, WrittenFile, open_storage
@@ -91,6 +91,9 @@ def test_a_changed_plan_or_claim_is_refused(tmp_path: Any) -> None:
 
 
 def test_a_checksum_is_of_all_that_comes_before_it() -> None:
+    long = b"".join(sealed({"a": 1}, {"b": range(600), "c": ()}))
+    assert without_seal(json.loads(long)) == {"a": 1, "b": list(range(600)), "c": []}
+    check_seal(long, needed=True)
     raw = seal({"a": "é", "b": [1]})
     assert json.loads(raw).keys() == {"a", "b", "checksum"}
     check_seal(raw, needed=True)
