@@ -218,7 +218,7 @@ def test_bad_input_fails_at_the_first_state_with_the_reason(stubbed, event, says
 
 def test_hundreds_of_tables_nothing_lost_and_only_the_failed_ones_rerun(stubbed):
     """Takes over ten seconds: it is about more tables than run at once, a process each."""
-    count = 500 if EXHAUSTIVE else 100
+    count = 500 if EXHAUSTIVE else 60
     tables = {f"t.{'refused' if n % 50 == 7 else 'ok'}_{n}": {"job_type": "ecs"}
               for n in range(count)}  # fmt: skip
     stubbed.configure("many", tables, source={"max_connections": 40},
