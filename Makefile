@@ -89,7 +89,7 @@ demo: $(READY)  ## Run the pipeline on this machine and show what it did; ARGS=-
 # time: three keep two cores busy.
 WORKERS ?= 3
 SPARK4_WORKERS ?= 2
-PYTEST := $(BIN)/pytest -q -n $(WORKERS) -m
+PYTEST := $(BIN)/pytest -q -n $(WORKERS) --max-worker-restart 2 -m
 NOT_COVERED := bench or crash or e2e or image or spark
 
 test: $(READY) .venv/spark.jsa $(DEBIAN) $(AWSCLI) $(NODE_PACKAGES)  ## Run all tests, with samples of the long enumerations

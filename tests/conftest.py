@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 pytest_plugins = [
     "tests.support.artifacts",
     "tests.support.emulators",
+    "tests.support.failures",
     "tests.support.mysql_servers",
     "tests.support.postgres",
     "tests.support.postgres_nodes",

@@ -23,6 +23,7 @@ from extract_jobs.run import run_extract
 from extract_jobs.sources import ReadRequest, Source, open_source
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.watermark import WatermarkValue
+from tests.support.sampling import sample
 from tests.support.source_cases import (
     BEHAVIOURS,
     CASES,
@@ -287,7 +288,10 @@ def test_a_read_that_breaks_is_taken_up_again(
 
 @behaves("hostile names")
 def test_hostile_names(database: SourceDatabase, case: SourceCase, tmp_path: Path) -> None:
-    for number, name in enumerate(case.hostile):
+    assert len(case.hostile) > 5
+    # Each is a job of Spark's there.
+    names = sample(case.hostile, 4) if pytest.mark.spark in case.marks else case.hostile
+    for number, name in enumerate(names):
         folder = tmp_path / str(number)
         database.create(name, {"id": "integer", name: "text"}, [(1, "x"), (2, None)], key="id")
         given = {"target": {"uri": f"{folder}/target", "partition_by": [name]}}
@@ -298,7 +302,6 @@ def test_hostile_names(database: SourceDatabase, case: SourceCase, tmp_path: Pat
             source = source_of(database, database.spec(folder, name))
             assert source.highest(name) == WatermarkValue("string", "x")
             assert source.null_watermarks(name) == 1
-    assert len(case.hostile) > 5
 
 
 @behaves("no such table")

@@ -14,7 +14,7 @@ from infra.local.emulator import Emulator
 from tests.support.crash import ROWS, Driver, Lake, Story
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.postgres import Server
-from tests.support.sampling import sample
+from tests.support.sampling import pairs, sample
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
 
@@ -57,13 +57,13 @@ CASES: list[tuple[str, Fault]] = [
 ]
 
 
-@pytest.mark.parametrize(("operation", "fault"), sample(CASES, 2))
-@pytest.mark.parametrize("victim", [kill_driver, kill_workers])
+@pytest.mark.parametrize(("victim", "case"), pairs([kill_driver, kill_workers], sample(CASES, 2)))
 def test_no_row_is_lost_or_repeated(
     driver: Driver, database: Server, ministack: Emulator, proxy: FaultProxy, bucket: str,
     kill: list[Callable[[Driver], None]], victim: Callable[[Driver], None],
-    operation: str, fault: Fault,
+    case: tuple[str, Fault],
 ) -> None:  # fmt: skip
+    operation, fault = case
     killed = []
 
     def kill_and_note(of: Driver) -> None:

@@ -34,15 +34,15 @@ def test_a_large_overlap(
     pg_database.execute(
         "create table public.t (id int, w timestamptz, part text, padding text)",
         "insert into public.t select g, timestamptz '2026-01-01 00:00+00' + g * interval '1 s',"
-        " 'p' || g % 3, repeat(md5(g::text), 4) from generate_series(1, 20000) g where g % 7 <> 0",
+        " 'p' || g % 3, repeat(md5(g::text), 4) from generate_series(1, 6000) g where g % 7 <> 0",
     )
     lake = Lake(str(tmp_path))
 
     def run(run_id: str) -> Report:
         spec = lake.spec(
             pg_database, run_id, mode="incremental",
-            watermark={"column": "w", "lag": "4h"}, columns={"key": ["part", "id"]},
-            split={"target_bytes": 500_000, "max_connections": 2},
+            watermark={"column": "w", "lag": "1h"}, columns={"key": ["part", "id"]},
+            split={"target_bytes": 150_000, "max_connections": 2},
             target={"partition_by": ["part"]},
         )  # fmt: skip
         return run_extract(ExtractSpec.model_validate(spec), spark=spark)
@@ -50,17 +50,17 @@ def test_a_large_overlap(
     assert run("first").splits > 3
     pg_database.execute(
         "insert into public.t select g, timestamptz '2026-01-01 00:00+00' + g * interval '1 s',"
-        " 'p' || g % 3, repeat(md5(g::text), 4) from generate_series(1, 20100) g"
-        " where g % 7 = 0 or g > 20000",
-        "update public.t set w = '2026-01-02' where id = 19998",
+        " 'p' || g % 3, repeat(md5(g::text), 4) from generate_series(1, 6100) g"
+        " where g % 7 = 0 or g > 6000",
+        "update public.t set w = '2026-01-02' where id = 5998",
     )
     report = run("second")
-    within = range(20000 - 4 * 3600 + 1, 20001)
-    late = [g for g in range(1, 20101) if (g % 7 == 0 and g in within) or g > 20000]
+    within = range(6000 - 3600 + 1, 6001)
+    late = [g for g in range(1, 6101) if (g % 7 == 0 and g in within) or g > 6000]
     assert report.rows == len(late) + 1
-    assert report.repeated_rows == len([g for g in within if g % 7 and g != 19998])
-    before = [g for g in range(1, 20001) if g % 7]
-    assert lake.read() == sorted([*before, *late, 19998])
+    assert report.repeated_rows == len([g for g in within if g % 7 and g != 5998])
+    before = [g for g in range(1, 6001) if g % 7]
+    assert lake.read() == sorted([*before, *late, 5998])
     third = run("third")
     assert (third.rows, third.commit_seq) == (0, None)
     pg_database.execute("insert into public.t values (null, '2026-01-02', 'p1', '')")

@@ -49,7 +49,7 @@ def test_postgres(
         " t bool)",
         "insert into public.orders select g, 1e40, -0.5, '2021-03-14 02:30:00.123456+01',"
         " '0044-03-15', '2021-03-14 02:30:00.000001', '00000000-0000-0000-0000-00000000000a',"
-        " '{\"a\": 1}', array[1, null], '\\x00ff', 1.5, true from generate_series(1, 30000) g",
+        " '{\"a\": 1}', array[1, null], '\\x00ff', 1.5, true from generate_series(1, 5000) g",
         "analyze public.orders",
     )
 
@@ -59,12 +59,12 @@ def test_postgres(
     with pytest.raises(TypeNotRepresentable, match=r"m is money: .*locale"):
         open_source(spec(), spark).describe()
     cast = {"cast": {"m": "decimal(10,2)"}}
-    split = {"target_bytes": 1_000_000, "max_connections": 2, "fetch_rows": 100}
+    split = {"target_bytes": 160_000, "max_connections": 2, "fetch_rows": 100}
     report = run_extract(spec(columns=cast, split=split), spark=spark)
-    assert (report.rows, report.source_rows, report.reconciled) == (30_000, 30_000, False)
+    assert (report.rows, report.source_rows, report.reconciled) == (5_000, 5_000, False)
     assert report.splits > 2
     found = read_target(tmp_path)
-    assert found.column("id").to_pylist() == list(range(1, 30_001))
+    assert found.column("id").to_pylist() == list(range(1, 5_001))
     row = found.slice(0, 1).to_pylist()[0]
     assert row == {
         "id": 1, "n": "1" + 40 * "0", "n2": Decimal("-0.500"),
@@ -88,7 +88,7 @@ def test_postgres(
     with pytest.raises(SourceQueryFailed, match="25006"):
         run_extract(writing, spark=spark)
     with server.connect() as connection:
-        assert connection.execute("select count(*) from public.orders").fetchone() == (30_000,)
+        assert connection.execute("select count(*) from public.orders").fetchone() == (5_000,)
 
 
 @pytest.mark.any_spark

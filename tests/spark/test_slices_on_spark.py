@@ -139,22 +139,22 @@ def test_a_table_of_many_splits_and_partitions_from_end_to_end(
 ) -> None:
     pg_database.execute(
         "create table public.t (id int primary key, country text, padding text)",
-        "insert into public.t select g, 'c' || (g * 7919 % 90), repeat(md5(g::text), 4)"
-        " from generate_series(1, 30000) g",
+        "insert into public.t select g, 'c' || (g * 7919 % 30), repeat(md5(g::text), 4)"
+        " from generate_series(1, 10000) g",
         "analyze public.t",
     )
     spec = ExtractSpec.model_validate(
         bucket_lake.spec(
             pg_database, "r", 1,
             target={"partition_by": ["country"], "max_open_partitions": 10},
-            split={"target_bytes": 1_000_000, "max_connections": 2},
+            split={"target_bytes": 350_000, "max_connections": 2},
             spill_folder=str(tmp_path), engine="spark" if spark_or_none else "processes",
         )
     )  # fmt: skip
     report = run_extract(spec, spark=spark_or_none)
     assert report.splits > 4
-    assert (report.rows, report.source_rows, report.reconciled) == (30_000, 30_000, True)
-    assert report.files == 2 * 90
-    assert bucket_lake.read() == list(range(1, 30_001))
+    assert (report.rows, report.source_rows, report.reconciled) == (10_000, 10_000, True)
+    assert report.files == 2 * 30
+    assert bucket_lake.read() == list(range(1, 10_001))
     assert bucket_lake.staged() == []
     assert list(tmp_path.iterdir()) == []
