@@ -16,6 +16,7 @@ from rich.console import Console
 from extract_jobs.tracking.item import TrackedRun
 from infra.local.board import Outcome, show, watch
 from infra.local.demo.check import compare, rows_by_snapshot
+from infra.local.demo.kill import Killed, killed_midway, resumed
 from infra.local.pages import write_execution_page
 from infra.local.postgres import Database, run_postgres
 from infra.local.stack import Stack, start_stack
@@ -28,12 +29,14 @@ KEPT = Path("build/demo")
 SECRET_ID = "lake/sales"  # noqa: S105 - the name of a secret
 EXECUTION_SECONDS = 300.0
 GOOD = (
-    "shop.customers", "shop.products", "shop.orders", "shop.order_items", "shop.events",
-    "big_spenders",
+    "shop.customers", "shop.products", "shop.orders", "shop.events", "big_spenders",
 )  # fmt: skip
+KILLED = "shop.order_items"
 FLAKY = "shop.payments"
 BAD = "shop.gift_cards"
-ANNOUNCED = {FLAKY: "SourceUnavailable", BAD: "TypeNotRepresentable"}
+ANNOUNCED = {
+    KILLED: "WorkerOutOfMemory", FLAKY: "SourceUnavailable", BAD: "TypeNotRepresentable",
+}  # fmt: skip
 SHOWN_FILES = 6
 
 
@@ -104,42 +107,62 @@ def _first_execution(
     stack: Stack, database: Database, console: Console, surprises: Surprises
 ) -> tuple[TrackedRun, ...]:
     """Extract everything, while a migration holds one table and an administrator is impatient."""
-    tables = [*GOOD, FLAKY, BAD]
+    tables = [*GOOD, KILLED, FLAKY, BAD]
     console.print(
         f"Extracting {len(tables)} tables with Glue, EMR and ECS jobs.\n"
-        "Two failures are planned:\n"
+        "Three failures are planned:\n"
         f"  {BAD} has a type that is refused unless its config says how to cast it: it fails.\n"
         f"  A migration holds {FLAKY}: the session that waits for it is terminated once, and the "
-        "table is retried.\n",
+        "table is retried.\n"
+        f"  The worker of {KILLED} is killed midway: the retry reads only what it had not read.\n",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    with _held_once(database, FLAKY) as terminated:
+    with (
+        _held_once(database, FLAKY) as terminated,
+        killed_midway(stack, database, KILLED) as killed,
+    ):
         arn = stack.start({"source_name": "sales", "extract_tables": tables})
         outcome = watch(stack, arn, console, seconds=EXECUTION_SECONDS, announced=ANNOUNCED)
     show(outcome, console, announced=ANNOUNCED)
     surprises.expect("sessions terminated", terminated.is_set(), True)
+    surprises.expect("worker killed", killed.done.is_set(), True)
     surprises.expect("status of the execution", outcome.status, "FAILED")
     surprises.expect("error of the execution", outcome.error, "ExtractRunFailed")
     _expect_runs(outcome, surprises)
-    surprises.found += compare(stack, database, [*GOOD, FLAKY], console)
+    _show_resumed(stack, outcome, killed, console, surprises)
+    surprises.found += compare(stack, database, [*GOOD, KILLED, FLAKY], console)
     return outcome.runs
 
 
 def _expect_runs(outcome: Outcome, surprises: Surprises) -> None:
     """Check status and attempts of each table of the first execution."""
     runs = {run.extract_table: run for run in outcome.runs}
-    surprises.expect("tables tracked", sorted(runs), sorted([*GOOD, FLAKY, BAD]))
+    surprises.expect("tables tracked", sorted(runs), sorted([*GOOD, KILLED, FLAKY, BAD]))
     for table in GOOD:
         if table in runs:
             actual = (runs[table].status, runs[table].attempt)
             surprises.expect(f"{table}: status, attempt", actual, ("SUCCEEDED", 1))
-    if FLAKY in runs:
-        flaky = runs[FLAKY]
-        surprises.expect(f"{FLAKY}: status", flaky.status, "SUCCEEDED")
-        surprises.expect(f"{FLAKY}: retried", flaky.attempt >= 2, True)
+    for table in {KILLED, FLAKY} & runs.keys():
+        surprises.expect(f"{table}: status", runs[table].status, "SUCCEEDED")
+        surprises.expect(f"{table}: retried", runs[table].attempt >= 2, True)
     if BAD in runs:
         bad = (runs[BAD].status, runs[BAD].error_class)
         surprises.expect(f"{BAD}: status, error", bad, ("FAILED", "TypeNotRepresentable"))
+
+
+def _show_resumed(
+    stack: Stack, outcome: Outcome, killed: Killed, console: Console, surprises: Surprises
+) -> None:
+    """Show what the retry of the killed worker has taken over."""
+    for run in outcome.runs:
+        if run.extract_table == KILLED and run.status == "SUCCEEDED":
+            taken, splits = resumed(stack, run)
+            console.print(
+                f"\n{KILLED}: the worker was killed when it had staged {killed.staged} of {splits} "
+                f"ranges or a few more; the retry took over {taken} and read {splits - taken}.",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+            surprises.expect("ranges taken over", killed.staged <= taken < splits, True)
 
 
 def _repair_and_rerun(
