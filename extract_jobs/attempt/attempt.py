@@ -281,7 +281,8 @@ class Attempt:
             self.log.reads.write(commit, reuse.reads(results))
         else:
             logger.warning(
-                "%s: the server has not flushed its WAL, so the next run reads everything",
+                "%s: the source may still lose or change what was read, so the next run reads "
+                "everything",
                 self.spec.extract_table,
             )
 

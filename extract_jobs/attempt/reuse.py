@@ -292,7 +292,7 @@ def _staged(
     return found
 
 
-_NO_PAGES = "only PostgreSQL tables and files in S3 can be compared with the last run"
+_NO_PAGES = "only PostgreSQL and SQLite tables and files in S3 can be compared with the last run"
 
 
 def _not_for(spec: ExtractSpec) -> str:

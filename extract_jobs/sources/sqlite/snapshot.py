@@ -15,6 +15,8 @@ from extract_jobs.sources.sql.statements import select
 from extract_jobs.sources.sqlite import splits as cutting
 from extract_jobs.sources.sqlite.catalog import SqliteTable
 from extract_jobs.sources.sqlite.errors import RAISED, sqlite_error
+from extract_jobs.sources.sqlite.file_digest import file_digest
+from extract_jobs.sources.sqlite.pages import PAGE_BYTES, SMALL_SHARE, SqlitePages, stamp
 from extract_jobs.sources.sqlite.reader import SqliteReader
 from extract_jobs.sources.sqlite.session import execute, version
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -23,7 +25,7 @@ STRATEGIES = ("auto", "rowid", "range", "none")
 
 
 class SqliteSnapshot:
-    """A snapshot held by a read transaction. Meets `extract_jobs.sources.Snapshot`.
+    """A snapshot held by a read transaction. Meets `extract_jobs.sources.ComparableSnapshot`.
 
     Outside WAL mode its lock keeps writers from committing until it ends. In WAL mode writers
     continue, and every other connection that reads a split checks that none has committed since.
@@ -36,12 +38,52 @@ class SqliteSnapshot:
     shared = True
 
     def __init__(
-        self, opened: sqlite3.Connection, found: SqliteTable, reader: SqliteReader
+        self,
+        opened: sqlite3.Connection,
+        found: SqliteTable,
+        reader: SqliteReader,
+        spec: ExtractSpec,
+        file: tuple[int, int],
     ) -> None:
         """Created by `SqliteSource.snapshot` only."""
         self._opened = opened
         self._found = found
         self.reader = reader
+        self._spec = spec
+        self._file = file
+
+    def pages(self) -> SqlitePages | str:
+        """Return the table's rows by rowid. See `extract_jobs.sources.ComparableSnapshot`.
+
+        Raises:
+            SourceUnavailable: The file cannot be read.
+            ExtractError: As `splits`.
+        """
+        reader = self.reader
+        if self._found.rowid is None or not self._found.is_plain or self._spec.where is not None:
+            return "only plain SQLite tables with rowids, and without where, can be compared"
+        if reader.version is None or (reader.version.wal and reader.version.written[0]):
+            return "the database's -wal file is not empty: only a checkpoint empties it"
+        found, path = stamp(reader.connection), reader.connection.path
+        try:
+            run = cutting.runner(self._opened)
+            rows = int(run(select(["count(*)"], reader.relation))[0][0])
+            width = cutting.row_bytes(run, reader.relation, [c.expression for c in reader.columns])
+            size = rows * width
+            if cutting.file_bytes(run) > SMALL_SHARE * max(size, PAGE_BYTES):
+                return "the table is a small part of its database, whose digest would take longer"
+            bounds = cutting.by_rowid(
+                run, reader.relation, self._found.rowid, None,
+                rows=rows, count=min(max(1, size // PAGE_BYTES), max(1, rows)),
+            )  # fmt: skip
+        except RAISED as error:
+            failure = sqlite_error(error, f"comparing {self._spec.extract_table}", path)
+        else:
+            digest = file_digest(path)
+            if not digest.file == self._file == found[:2]:
+                return "the database's file was replaced meanwhile"
+            return SqlitePages(self._opened, reader, tuple(bounds), digest.sha256, found)
+        raise failure
 
     def splits(self, spec: ExtractSpec) -> list[Split]:
         """Split the request. See `extract_jobs.sources.Snapshot.splits`.

@@ -24,6 +24,7 @@ from extract_jobs.sources.sqlite.session import (
     begin,
     begin_version,
     connect,
+    version,
 )
 from extract_jobs.sources.sqlite.snapshot import STRATEGIES, SqliteSnapshot
 from extract_jobs.spec.extract_spec import ExtractSpec
@@ -109,24 +110,29 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
     def snapshot(self, request: ReadRequest) -> Iterator[SqliteSnapshot]:
         """Take a snapshot and hold it until the context ends."""
         what = f"taking a snapshot of {self.name}"
+        # The file that is opened next, unless it is another one by then.
+        file = version(self.connection, wal=False).file
         with contextlib.closing(connect(self.connection)) as opened:
-            version = begin_version(opened, self.connection, what)
+            seen = begin_version(opened, self.connection, what)
             found = find(opened, self.connection, self.spec)
             if request.interval is not None and request.watermark_column is not None:
                 column = found.column(request.watermark_column)
                 _refuse_mixed(Session(opened, what, self.connection.path), found, column)
+            rowid = found.rowid if found.is_plain and self.spec.where is None else None
+            in_order = rowid is not None and self.spec.reuse != "never"
             reader = SqliteReader(
                 connection=self.connection,
-                version=version,
-                relation=found.relation,
+                version=seen,
+                # Kept rows are compared in the order in which they were read.
+                relation=found.relation.unindexed() if in_order else found.relation,
                 interval=interval_condition(request, found.column),
                 columns=request.columns,
                 null_what_fails=self.spec.made_null(c.name for c in request.columns),
                 what=f"reading {self.name}",
-                rowid=found.rowid if found.is_plain and self.spec.where is None else None,
+                rowid=rowid,
                 held=opened,
             )
-            yield SqliteSnapshot(opened, found, reader)
+            yield SqliteSnapshot(opened, found, reader, self.spec, file)
 
 
 def _refuse_mixed(opened: Session, found: SqliteTable, column: SqlColumn) -> None:

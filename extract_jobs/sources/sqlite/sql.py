@@ -35,7 +35,8 @@ class Relation(statements.Relation):
 
     def unindexed(self) -> Relation:
         """Return this table, to be read in the order of its rowids."""
-        return replace(self, source=f"{self.source} not indexed")
+        hint = " not indexed"
+        return self if self.source.endswith(hint) else replace(self, source=self.source + hint)
 
 
 def quote_name(name: str) -> str:
