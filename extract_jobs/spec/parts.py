@@ -315,8 +315,9 @@ Reuse = Annotated[
 ]
 REUSE_ABOUT = (
     "auto: a full extract with write_mode overwrite keeps the files of parts of a PostgreSQL "
-    "table, or of files in S3, that have not changed since the last commit, and reads the rest; "
-    "reread reads everything, and notes it for the next run with auto; never reads everything."
+    "table, of files in S3 or of a SQLite database that have not changed since the last commit, "
+    "and reads the rest; reread reads everything, and notes it for the next run with auto; never "
+    "reads everything."
 )
 
 LossyTypes = Literal["refuse", "null", "string"]
