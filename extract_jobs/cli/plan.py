@@ -143,6 +143,7 @@ def plan_text(spec: ExtractSpec, seen: Planned) -> str:
         ("key", ", ".join(about.key) or "none"),
         ("estimated", f"{_rough(about.estimated_rows)}, {size_text(about.estimated_bytes)}"),
         ("rows", _interval_text(seen.plan.interval, seen.plan.objects)),
+        *_listing_facts(spec),
         ("splits", reads),
         *_kept_facts(seen),
         ("target", f"{spec.target.uri} ({spec.target.write_mode}, {spec.target.compression})"),
@@ -167,6 +168,14 @@ def plan_text(spec: ExtractSpec, seen: Planned) -> str:
              for n in gone]  # fmt: skip
     rows += [[f.name, "-", str(f.type), "-", "added to every row"] for f in audit_fields(spec)]
     return "\n".join([*lines, "", *aligned(rows)])
+
+
+def _listing_facts(spec: ExtractSpec) -> list[tuple[str, str]]:
+    """Return a note if not all files are listed."""
+    if spec.files is None or spec.files.listing == "all" or spec.mode == "full":
+        return []
+    text = "increments list from the files of the last day on, and all files once a day"
+    return [("listing", text)]
 
 
 def _guessed_facts(transform: Transform) -> list[tuple[str, str]]:

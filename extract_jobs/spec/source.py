@@ -194,6 +194,12 @@ class FilesSpec(SpecPart):
             )
         return glob
 
+    listing: Literal["all", "newest"] = Field(
+        "all",
+        description="newest, where the names of new files follow those of older ones: an increment "
+        "lists from the files of the last day on, and all files once a day. A file that comes "
+        "under an earlier name is read then, and not by the next increment.",
+    )
     format: Literal["csv", "jsonl", "json", "parquet"] | None = Field(
         None, description="Default: by the names of the files."
     )

@@ -49,7 +49,9 @@ def test_plan_run_and_status_of_files(tmp_path: Path) -> None:
     printed = cli("run", "drop.yml", "--json").splitlines()
     first = json.loads(next(line for line in printed if line.startswith("{")))
     assert (first["rows"], first["rejected_rows"]) == (1, 1)
-    assert "none: no file is new" in cli("plan", "drop.yml", "orders")
+    newest = cli("plan", "drop.yml", "orders", "--set", "files.listing=newest")
+    assert "none: no file is new" in newest
+    assert "listing:     increments list from the files of the last day on" in newest
     (tmp_path / "in/orders/2.csv").write_text("what,id\nz,2\n")
     assert "1 row" in cli("run", "drop.yml")
     assert "orders  2    published" in cli("history", "drop.yml", "orders")

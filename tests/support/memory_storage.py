@@ -33,9 +33,10 @@ class Killed(BaseException):
 
 @dataclass
 class Bucket:
-    """Objects and uploads, shared by all processes."""
+    """Objects and uploads, shared by all processes. What is not in ``modified`` is old."""
 
     objects: dict[str, tuple[bytes, str | None]] = field(default_factory=dict)
+    modified: dict[str, datetime] = field(default_factory=dict)
     uploads: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -138,8 +139,9 @@ class ProcessStorage:
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         def effect() -> list[ObjectInfo]:
+            modified = self.bucket.modified
             return [
-                ObjectInfo(uri, len(data), etag=etag(data), modified_at=BEGINNING)
+                ObjectInfo(uri, len(data), None, etag(data), modified.get(uri, BEGINNING))
                 for uri, (data, _) in sorted(self.bucket.objects.items())
                 if uri.startswith(prefix) and (start_after is None or uri > start_after)
             ]

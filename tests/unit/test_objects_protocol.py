@@ -10,6 +10,7 @@ import io
 import json
 import random
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import extract_jobs.run
+import extract_jobs.sources.files.objects as objects_module
 from extract_jobs.commit.log import CommitLog
 from extract_jobs.commit.sealed import without_seal
 from extract_jobs.errors import CommitConflict, ConfigError, ExtractError, SourceUnavailable
@@ -244,6 +246,88 @@ def test_the_lists_are_not_read_again_commit_by_commit() -> None:
     # The run's own, the last commit's, and the whole one that it adds to.
     assert len([c for c in process.calls if c.startswith("read") and "/objects/" in c]) == 3
     assert len([c for c in process.calls if c.startswith("open")]) == 2  # a look, and the read
+
+
+def drop_at(bucket: Bucket, name: str, number: int, modified: datetime) -> None:
+    drop(bucket, name, number)
+    bucket.modified[f"{DROP}/{name}"] = modified
+
+
+def dated(hour: int) -> str:
+    return f"{NOW + timedelta(hours=hour):%Y/%m/%d/%H}.csv"
+
+
+def before(hour: int) -> str:
+    return f"{DROP}/{dated(hour)}"[:-1]
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """What each listing of the drop folder starts after."""
+    found: list[str | None] = []
+    listing = ProcessStorage.list
+
+    def noted(
+        storage: ProcessStorage, prefix: str, start_after: str | None = None
+    ) -> Iterator[ObjectInfo]:
+        if prefix.startswith(DROP):
+            found.append(start_after)
+        return listing(storage, prefix, start_after)
+
+    monkeypatch.setattr(ProcessStorage, "list", noted)
+    return found
+
+
+def test_where_names_ascend_an_increment_lists_the_newest_files_and_all_once_a_day(
+    starts: list[str | None],
+) -> None:
+    """What comes late, or is replaced, under an earlier name is read a day later, once."""
+    bucket, numbers = Bucket(), set(range(-100, 1))
+    for hour in numbers:
+        drop_at(bucket, dated(hour), hour, NOW + timedelta(hours=hour))
+
+    def run(hour: int) -> tuple[int, str | None]:
+        """Return how many rows a run reads, and what its first listing starts after."""
+        starts.clear()
+        spec = spec_for(f"r{hour}", files={"glob": "**/*.csv", "listing": "newest"})
+        return extract(bucket, spec, now=NOW + timedelta(hours=hour)).rows, starts[0]
+
+    assert run(0) == (101, None)
+    drop_at(bucket, dated(1), 1, NOW + timedelta(hours=1))
+    drop_at(bucket, dated(-10), 1010, NOW + timedelta(hours=1))  # replaced, but one of the newest
+    assert run(1) == (2, before(-23))
+    drop_at(bucket, "2026/01/late.csv", 2, NOW + timedelta(hours=2))
+    drop_at(bucket, dated(-99), 1099, NOW + timedelta(hours=2))  # replaced
+    assert run(3) == (0, before(-22))
+    drop_at(bucket, dated(4), 4, NOW + timedelta(hours=4))
+    assert run(4) == (1, before(-22))
+    assert run(24) == (2, None)
+    drop_at(bucket, dated(25), 25, NOW + timedelta(hours=25))
+    assert run(25) == (1, f"{DROP}/2026/01/late.cs"), "one of those that came last"
+    assert visible(bucket) == sorted([*numbers, 1, 1010, 2, 1099, 4, 25])
+    assert_tidy(bucket)
+
+
+def test_so_many_new_files_that_their_list_is_whole_are_all_listed(
+    starts: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so are they where the newest are gone: else files that were read would be forgotten."""
+    monkeypatch.setattr(objects_module, "_PARTIAL_ROWS", 3)
+    bucket = Bucket()
+    for hour in range(-48, 0):
+        drop_at(bucket, dated(hour), hour, NOW + timedelta(hours=hour))
+    spec = {"glob": "**/*.csv", "listing": "newest"}
+    extract(bucket, spec_for("first", files=spec))
+    for hour in range(8):
+        drop_at(bucket, dated(hour), hour, NOW)
+    starts.clear()
+    assert extract(bucket, spec_for("second", files=spec)).rows == 8
+    assert starts[:2] == [before(-24), None]
+    for hour in range(-26, 8):
+        del bucket.objects[f"{DROP}/{dated(hour)}"]
+    starts.clear()
+    assert extract(bucket, spec_for("third", files=spec)).rows == 0
+    assert starts == [before(-23), None]
 
 
 def test_a_lost_list_and_a_glob_that_matches_nothing_are_refused() -> None:

@@ -54,7 +54,9 @@ def folder_of(uri: str) -> str:
     return plain.rstrip("/") + "/"
 
 
-def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInfo]:
+def list_objects(
+    storage: Storage, folder: str, glob: str, start_after: str | None = None
+) -> Iterator[ObjectInfo]:
     """Yield the objects that a glob matches, by name; memory does not grow with their number.
 
     Lists only what begins like the glob before its first wildcard.
@@ -63,6 +65,7 @@ def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInf
         storage: Where they are.
         folder: From `folder_of`.
         glob: As described above.
+        start_after: Whole URI; only later ones are yielded.
 
     Raises:
         ConfigError: A name is not UTF-8, a link leads out of the folder, or what it names is no
@@ -75,7 +78,7 @@ def list_objects(storage: Storage, folder: str, glob: str) -> Iterator[ObjectInf
     is_local = "://" not in folder
     if is_local:
         _check_inside(folder, folder + spelled[: spelled.rfind("/") + 1])
-    for found in storage.list(folder + spelled):
+    for found in storage.list(folder + spelled, start_after):
         if not pattern.fullmatch(found.uri, len(folder)) or is_probe(found):
             continue
         if not found.uri.endswith("/") and not _is_hidden(found.uri[depth:]):

@@ -225,24 +225,61 @@ class KnownObjects:
         """Return the ETag that each object had when it was read, by URI."""
         return self.whole.etags() if self._is_whole else self.whole.etags() | self.last.etags()
 
-    def and_new(self, new: ObjectList, listed: set[str], now: datetime) -> ObjectList:
+    def newest_after(self, new: int, now: datetime) -> str | None:
+        """Return a URI after which a listing finds the newest objects, instead of listing all.
+
+        Those are the objects that were modified within `WHOLE_EVERY` of the newest one, and all
+        whose URI is greater than that of one of these.
+
+        Args:
+            new: Number of objects that are new as far as that is known.
+            now: The present, UTC.
+
+        Returns:
+            None if all objects must be listed: a list of a run with so many new ones is whole.
+        """
+        known = len(self.last.table) if not self._is_whole else 0
+        if not self._stays_partial(known + new, now):
+            return None
+        tables = [self.whole.table] if self._is_whole else [self.whole.table, self.last.table]
+        table = pa.concat_tables([table.select(["uri", "modified_at"]) for table in tables])
+        modified = table.column("modified_at")
+        if not table.num_rows or modified.null_count:
+            return None
+        least = pc.max(modified).as_py() - WHOLE_EVERY
+        recent = table.filter(pc.greater(modified, pa.scalar(least, modified.type)))
+        first: str = pc.min(recent.column("uri")).as_py()
+        return just_before(first)
+
+    def and_new(self, new: ObjectList, listed: set[str] | None, now: datetime) -> ObjectList:
         """Return the list of a run that reads new objects.
 
         Args:
             new: What it reads.
-            listed: URIs of all objects that are there.
+            listed: URIs of all objects that are there; None if only the newest were listed, which
+                `newest_after` must allow for so many new ones.
             now: The present, UTC.
         """
         added = new if self._is_whole else new.over(self.last)
+        if self._stays_partial(added.table.num_rows, now):
+            return replace(added, adds_to=self.name)
+        assert listed is not None
+        return added.over(self.whole).seen(listed, now)
+
+    def _stays_partial(self, rows: int, now: datetime) -> bool:
+        """Return whether a list of so many objects may add to the whole one."""
         since = self.whole.written_at()
         limit = max(_PARTIAL_ROWS, self.whole.table.num_rows // _PARTIAL_SHARE)
-        if since is not None and now - since < WHOLE_EVERY and added.table.num_rows <= limit:
-            return replace(added, adds_to=self.name)
-        return added.over(self.whole).seen(listed, now)
+        return since is not None and now - since < WHOLE_EVERY and rows <= limit
 
     @property
     def _is_whole(self) -> bool:
         return self.last is self.whole
+
+
+def just_before(uri: str) -> str:
+    """Return a text that sorts before a URI, and after most that do."""
+    return uri[:-1]
 
 
 def _require(condition: bool, message: str) -> None:

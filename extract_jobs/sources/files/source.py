@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from extract_jobs.sources.files.listing import (
     format_of,
     list_objects,
 )
-from extract_jobs.sources.files.objects import KnownObjects, Listed, ObjectList
+from extract_jobs.sources.files.objects import KnownObjects, Listed, ObjectList, just_before
 from extract_jobs.sources.files.reader import FilesReader
 from extract_jobs.sources.files.snapshot import FilesSnapshot, section_bytes
 from extract_jobs.sources.files.streams import is_utf8, source_errors
@@ -131,7 +131,8 @@ class FilesSource:
     def is_current(self, chosen: bytes) -> bool:
         """Return whether all objects to be read are as listed. See `ObjectSource.is_current`."""
         wanted = ObjectList.from_bytes(chosen).etags(read=True)
-        there = sum(wanted.get(info.uri) == info.etag for info in self._listing())
+        first = just_before(min(wanted)) if wanted else None
+        there = sum(wanted.get(info.uri) == info.etag for info in self._listing(first))
         return there == len(wanted)
 
     def at(self, chosen: bytes) -> FilesSource:
@@ -148,15 +149,14 @@ class FilesSource:
             return self._choose_all(before, now)
         read = None if before is None else KnownObjects.of(before)
         only_new = self.spec.mode == "incremental" and read is not None
-        known = read.etags() if read else {}
-        listed, new = set[str](), list[ObjectInfo]()
-        for info in self._listing():
-            listed.add(info.uri)
-            if not only_new or known.get(info.uri) != info.etag:
-                new.append(info)
+        known = read.etags() if read and only_new else None
+        newest = None
+        if read and only_new and self.files.listing == "newest":
+            newest = self._newest(read, now)
+        listed, new = self._new(known) if newest is None else (None, newest)
         if not new and not only_new:
             raise self._no_object()
-        if not listed:
+        if listed is not None and not listed:
             logger.warning(
                 "%s: no object matches %s%s any more, not even those that were read before: check "
                 "connection.uri and files.glob, unless they were removed on purpose",
@@ -173,6 +173,30 @@ class FilesSource:
             about = {"format": form, **columns.to_json()}
         chosen = ObjectList.of(inspected, about, now)
         return read.and_new(chosen, listed, now) if read and new else chosen
+
+    def _new(
+        self, known: Mapping[str, str] | None, start_after: str | None = None
+    ) -> tuple[set[str], list[ObjectInfo]]:
+        """List objects; return their URIs, and those that are not known as they are."""
+        listed, new = set[str](), list[ObjectInfo]()
+        for info in self._listing(start_after):
+            listed.add(info.uri)
+            if known is None or known.get(info.uri) != info.etag:
+                new.append(info)
+        return listed, new
+
+    def _newest(self, read: KnownObjects, now: datetime) -> list[ObjectInfo] | None:
+        """Return the new objects among the newest; None if all objects have to be listed."""
+        start_after = read.newest_after(0, now)
+        if start_after is None:
+            return None
+        logger.info(
+            "%s: listing what comes after %s; all files are listed once a day",
+            self.spec.extract_table, start_after,
+        )  # fmt: skip
+        listed, new = self._new(read.etags(), start_after)
+        # If they are gone, so may be all; and a whole list needs all.
+        return new if listed and read.newest_after(len(new), now) else None
 
     def _choose_all(self, before: ObjectsBefore | None, now: datetime) -> ObjectList:
         """Return all objects, of which those are inspected that an earlier run has not seen."""
@@ -205,9 +229,9 @@ class FilesSource:
             "stays within a folder, ** crosses folders, names that begin with _ or . are hidden"
         )
 
-    def _listing(self) -> Iterator[ObjectInfo]:
+    def _listing(self, start_after: str | None = None) -> Iterator[ObjectInfo]:
         with source_errors(self.folder):
-            yield from list_objects(self._storage, self.folder, self.files.glob)
+            yield from list_objects(self._storage, self.folder, self.files.glob, start_after)
 
     def _nearest(self) -> str:
         """Return the first objects of the folder that are spelled like the glob."""
