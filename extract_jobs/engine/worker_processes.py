@@ -285,9 +285,9 @@ class WorkerProcesses:
                 self._workers.discard(worker)
                 self._freed.notify()
             elif not self._closed:  # it ended with its server, which was replaced
-                return WorkerLost(-signal.SIGKILL, memory=_oom_kills() > self._oom_kills)
+                return WorkerLost(-signal.SIGKILL, memory=oom_kills() > self._oom_kills)
             by = self._ask(worker_server.WAIT + b" %d" % worker.pid)
-            return WorkerLost(by, memory=_oom_kills() > self._oom_kills)
+            return WorkerLost(by, memory=oom_kills() > self._oom_kills)
 
     def interrupt(self, owner: object) -> None:
         """Ask an owner's workers to drop their work and end; kill those that were asked before."""
@@ -335,7 +335,7 @@ class WorkerProcesses:
             raise Interrupted("stopped before its splits were read")
         if self._control is not None:
             return
-        self._oom_kills = _oom_kills()
+        self._oom_kills = oom_kills()
         # Modules are found where this process finds them, whatever added their folders, and not in
         # the folder that ``-m`` would put first.
         path = os.pathsep.join(str(Path(p).absolute()) for p in sys.path)
@@ -386,7 +386,7 @@ class WorkerProcesses:
         self._freed.notify_all()
         if self._closed:
             return Interrupted("stopped before its splits were read")
-        if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
+        if code == -signal.SIGKILL and oom_kills() > self._oom_kills:
             return WorkerOutOfMemory(
                 "the worker processes were killed: the machine's memory is full"
             )
@@ -417,7 +417,7 @@ def _not_started(number: int) -> ExtractError:
     return Interrupted(f"the system starts no worker process: {os.strerror(number)}")
 
 
-def _oom_kills() -> int:
+def oom_kills() -> int:
     """Return how often the system has killed a process because memory was full; 0 if unknown."""
     with suppress(OSError):
         for line in _VMSTAT.read_text().splitlines():

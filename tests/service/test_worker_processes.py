@@ -239,8 +239,8 @@ def test_a_kill_for_want_of_memory_is_not_tried_again_on_the_same_machine(
     workers: WorkerProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workers.start()
-    count = worker_processes._oom_kills()
-    monkeypatch.setattr(worker_processes, "_oom_kills", lambda: count + 1)
+    count = worker_processes.oom_kills()
+    monkeypatch.setattr(worker_processes, "oom_kills", lambda: count + 1)
     with pytest.raises(WorkerOutOfMemory):
         run(tmp_path, workers, "kill")
     assert len([*tmp_path.glob("did-*")]) == 1
@@ -279,7 +279,7 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_told_as_such(
 
 def test_the_system_counts_such_kills() -> None:
     assert "\noom_kill " in Path("/proc/vmstat").read_text()
-    assert worker_processes._oom_kills() >= 0
+    assert worker_processes.oom_kills() >= 0
 
 
 def test_a_lost_server_is_retryable(tmp_path: Path) -> None:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import pytest
 
+from extract_jobs.engine.worker_processes import oom_kills
+
 
 class _AtOnce:
     def __init__(self, config: pytest.Config) -> None:
-        self._config = config
+        self._config, self._oom_kills = config, oom_kills()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if report.failed and terminal is not None:
             last = report.longreprtext.strip().rpartition("\n")[2]
-            terminal.write_line(f"\n{report.nodeid} failed: {last}")
+            killed = oom_kills() - self._oom_kills
+            memory = f" ({killed} processes were killed for want of memory)" if killed else ""
+            terminal.write_line(f"\n{report.nodeid} failed: {last}{memory}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

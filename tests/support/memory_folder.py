@@ -13,6 +13,8 @@ from pathlib import Path
 
 _SHARED_MEMORY = Path("/dev/shm")
 _BYTES = 4 << 30
+_AVAILABLE = 12 << 30
+"""With what the processes of a test run take, which is twice as much as their files."""
 
 
 def make_folder(prefix: str) -> Path:
@@ -27,7 +29,7 @@ def parent_folder() -> str:
         state = os.statvfs(_SHARED_MEMORY)
     except OSError:
         return "/tmp"
-    fits = state.f_bavail * state.f_frsize >= _BYTES and _available() >= _BYTES
+    fits = state.f_bavail * state.f_frsize >= _BYTES and _available() >= _AVAILABLE
     return str(_SHARED_MEMORY if fits and os.access(_SHARED_MEMORY, os.W_OK) else "/tmp")
 
 
