@@ -531,6 +531,7 @@ class Attempt:
             objects=plan.objects.name if plan.objects else None,
             keeps_retired=spec.keep_retired is not None and not spec.target.is_iceberg,
             iceberg=self.layout and self.layout.to_json(),
+            keeps=bool(kept) and self.layout is not None,
             report=report.model_dump(mode="json", by_alias=True, exclude={"timings"}),
             **covered_after(
                 spec,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from extract_jobs.attempt.reuse import Reuse, plan_reuse
 from extract_jobs.catalog import check_catalog
 from extract_jobs.commit.record import Base
 from extract_jobs.commit.table_log import commit_log, last_published
+from extract_jobs.iceberg.table import with_ids_of
 from extract_jobs.planning.new_files import choose_objects
 from extract_jobs.planning.plan import Plan, make_plan, partition_names, read_request
 from extract_jobs.planning.retired_preview import Retired, retired_by
@@ -131,7 +132,9 @@ def planned(
         partition_names(spec),
         first=plan.is_first,
     )
-    table_layout(spec, log, transform, plan.base)
+    layout = table_layout(spec, log, transform, plan.base)
+    if layout is not None:
+        transform = replace(transform, schema=with_ids_of(layout, transform.schema))
     request = read_request(spec, columns, plan.interval, base.published)
     source = known_at(source, plan.position)
     with source.snapshot(request) as snapshot:

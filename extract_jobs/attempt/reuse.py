@@ -303,8 +303,6 @@ def _not_for(spec: ExtractSpec) -> str:
         return "increments read only new rows"
     if spec.target.write_mode != "overwrite":
         return f"target.write_mode is {spec.target.write_mode}, and only overwrite keeps files"
-    if spec.target.is_iceberg:
-        return "files of an Iceberg table are not kept yet"
     if any(name in RUN_PARTITIONS for name in spec.target.partition_by):
         return "each run writes its own partitions"
     if spec.watermark is not None:
@@ -348,6 +346,10 @@ def _before(
             return f"{part} changed"
     if not _has_all(log.target, last.target_uri, live):
         return "a live file is missing or has another size"
+    if log.table is not None:
+        done = log.table.altered(last.seq, [file.staged.uri for file in live])
+        if done:
+            return f"another tool {done}"
     return reads, {file.staged.uri: file for file in live}
 
 

@@ -312,7 +312,8 @@ class CommitLog:
                 ),
                 replaces=commit.replaces,
                 layout=Layout.from_json(commit.iceberg),
-                removes=commit.retire if commit.merges else (),
+                removes=commit.retire if commit.merges or commit.keeps else (),
+                stands_on=self._before(commit) if commit.keeps else None,
                 summary={
                     "extract-jobs.run-id": commit.run_id,
                     "extract-jobs.source": commit.table_id,
@@ -320,6 +321,10 @@ class CommitLog:
                 },
             )
         )
+
+    def _before(self, commit: Commit) -> tuple[str, ...]:
+        """Return the files that are live before a commit."""
+        return tuple(file.staged.uri for file in self.live_files(self.read(commit.parent)))
 
     def _check_layout(self, commit: Commit) -> None:
         """Refuse a record whose columns or partitions no Iceberg table can have.
@@ -506,7 +511,7 @@ def next_commit(
         live = (file for one in log.live(parent, within) for file in one.files)
         goes = [f for f in live if overwrite or (replaces is not None and replaces(f))]
         commit = replace(commit, retire=tuple(f.staged.uri for f in goes))
-        if commit.iceberg is not None and not overwrite:
+        if commit.iceberg is not None and not overwrite and not commit.keeps:
             # By partition, not by file: another tool may have put the rows into other files.
             comes = commit.files if replaces else ()
             partitions = {tuple(f.partition.items()): f.partition for f in (*goes, *comes)}

@@ -78,6 +78,9 @@ class Commit:
         key: Columns of an Iceberg table that no two of its rows share the values of; empty if that
             is not known. Unless it replaces all files, the commit merges: it removes the files
             that it retires, by their locations.
+        keeps: Whether it keeps files of an Iceberg table that have not changed, in place of writing
+            all anew: it removes the files that it retires, and the table may have no others than
+            the log has.
     """
 
     commit_id: str
@@ -107,6 +110,7 @@ class Commit:
     iceberg: dict[str, Any] | None = None
     replaces: tuple[dict[str, str | None], ...] = ()
     key: tuple[str, ...] = ()
+    keeps: bool = False
 
     def to_bytes(self) -> bytes:
         """Return the record as it is stored: JSON with a checksum, by gzip if it is large.
@@ -123,6 +127,8 @@ class Commit:
             del data["iceberg"], data["replaces"]
         if not self.key:
             del data["key"]
+        if not self.keeps:
+            del data["keeps"]
         # Pieces of it are compressed as they come: there may be a million files.
         start, rest, size = bytearray(), list[bytes](), 0
         stream = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)

@@ -71,6 +71,8 @@ class TableCommit:
         layout: Columns and partitions.
         removes: Files that it removes besides.
         summary: What the snapshot's summary says besides.
+        stands_on: The files that the table has to have before it, and no others, because some of
+            them stay and all others go; None if that does not matter.
     """
 
     seq: int
@@ -82,3 +84,4 @@ class TableCommit:
     layout: Layout
     summary: dict[str, str]
     removes: tuple[str, ...] = ()
+    stands_on: tuple[str, ...] | None = None

@@ -171,11 +171,13 @@ class IcebergTable:
         for number in range(_TRIES):
             _wait(number)
             table = self._load(catalog)
-            self._check(table, parent=commit.parent, overwrite=commit.overwrite)
+            # A table that is not what a commit stands on takes the next one, which writes all anew.
+            anew = commit.overwrite or commit.stands_on is not None
+            self._check(table, parent=commit.parent, overwrite=anew)
             if table is not None and _has(table, commit.seq, commit.commit_id):
                 return ""
             with catalog_errors(self.catalog, "reading"):
-                misfit = "" if table is None else _misfit(table, commit)
+                misfit = _misfit(table, commit)
             if misfit:
                 return f"another tool {misfit}"
             if self._commit(catalog, table, commit):
@@ -220,6 +222,25 @@ class IcebergTable:
             if uri not in known
         ]
         return [f for f in wanted if location(f.staged.uri) in current] + foreign
+
+    def altered(self, parent: int, files: Collection[str]) -> str:
+        """Return what another tool did to the table since a commit; empty if nothing. Read-only.
+
+        Args:
+            parent: The last published commit.
+            files: The files that are live by the log.
+
+        Raises:
+            ConfigError: The table is not this log's.
+            WriteFailed: The catalog cannot be read.
+        """
+        catalog = self._open(create=False)
+        table = None if catalog is None else self._load(catalog)
+        self._check(table, parent=parent, overwrite=True)
+        if table is None or _last_seq(table) != parent:
+            return "dropped the Iceberg table, or put it back to an earlier time"
+        with catalog_errors(self.catalog, "reading"):
+            return _differs(table, files)
 
     def read(self, *, parent: int, required: bool = False) -> Table | None:
         """Return the table as it is now; None if the catalog does not have it. Read-only.
@@ -692,8 +713,10 @@ def _snapshot_of(table: Table, commit_id: str) -> Snapshot | None:
     )
 
 
-def _misfit(table: Table, commit: TableCommit) -> str:
+def _misfit(table: Table | None, commit: TableCommit) -> str:
     """Return what was done to a table so that a commit does not fit it; empty if nothing."""
+    if table is None:
+        return "" if commit.stands_on is None else "dropped the Iceberg table"
     from pyiceberg.schema import Schema
 
     from extract_jobs.iceberg.schema import is_readable
@@ -709,7 +732,23 @@ def _misfit(table: Table, commit: TableCommit) -> str:
         return "partitioned the Iceberg table in another way"
     if (commit.replaces or commit.removes) and _other_specs(table):
         return "added files to the Iceberg table that are partitioned in another way"
+    if commit.stands_on is not None:
+        return _differs(table, commit.stands_on)
     return _lost(table, commit.removes) if commit.removes else ""
+
+
+def _differs(table: Table, files: Collection[str]) -> str:
+    """Return what was done to a table of some files; empty if it has their rows and no others."""
+    from extract_jobs.iceberg.data_files import location
+
+    snapshot = table.current_snapshot()
+    manifests = [] if snapshot is None else snapshot.manifests(table.io)
+    if has_delete_files(manifests):
+        return "deleted rows of the Iceberg table"
+    there = [file.file_path for _, found in live_files(manifests, table.io) for file in found]
+    if len(there) != len(files) or set(there) != set(map(location, files)):
+        return "added or replaced files of the Iceberg table"
+    return "partitioned the Iceberg table in another way" if _other_specs(table) else ""
 
 
 def _lost(table: Table, wanted: Collection[str]) -> str:
