@@ -29,14 +29,15 @@ from extract_jobs.reporting.figures import counted
 from extract_jobs.sources import ListingSource, Source, open_source
 from extract_jobs.sources.files.csv_rows import OtherDelimiter
 from extract_jobs.spec.extract_spec import ExtractSpec
-from extract_jobs.spec.globs import bracket_hint, matches
+from extract_jobs.spec.globs import bracket_hint, glob_pattern, glob_reaches, matches
 from extract_jobs.spec.listed_table import ListedTable
 
 _ANY_TABLE = "any"
 _MOST_REASONS = 3
 _MOST_NAMES = 5
 _IS_VIEW = "a view, which may be slow to read: remove this comment's # to extract it"
-_FILE_ENTRY = 'files: {glob: "**"}'
+_FILE_ENTRY = 'files: {glob: "any"}'
+_ANY_LETTER = "\0"
 
 
 def write_config(arguments: argparse.Namespace) -> str:
@@ -152,17 +153,29 @@ class _Known:
         self.places = config.tables.places
         self._names = set(config.tables)
         self._patterns = config.patterns
-        self._globs = {t.config.files.glob for t in config.tables.values() if t.config.files}
+        self._uri = config.source.connection.uri or ""
+        self._read = [
+            glob_pattern(t.config.files.glob) for t in config.tables.values() if t.config.files
+        ]
         self._text = text
 
     def __contains__(self, listed: ListedTable) -> bool:
         return (
             listed.name in self._names
             or listed.bare in self._names
-            or listed.glob in self._globs
+            or (listed.glob is not None and self._reads_or_writes(listed.glob))
             or any(pattern.matches(listed) for pattern in self._patterns)
             or re.search(rf"(?m)^\s*#\s*{re.escape(plain_or_quoted(listed.name))}:", self._text)
             is not None
+        )
+
+    def _reads_or_writes(self, glob: str) -> bool:
+        """Return whether a table reads all that a glob matches, or writes some of it."""
+        path = glob.replace("*", 2 * _ANY_LETTER).replace("?", _ANY_LETTER)
+        return any(pattern.fullmatch(path) for pattern in self._read) or any(
+            glob_reaches(self._uri, glob, folder)
+            for place in self.places.values()
+            for folder in (place.target_uri, place.state_uri)
         )
 
 

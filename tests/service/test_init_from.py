@@ -169,6 +169,22 @@ def test_update_adds_other_tables_beside_one_that_would_share_a_target(
     assert "# public.Orders:  # has the same" in written()
 
 
+def test_update_adds_no_files_that_a_table_reads_or_writes(cli: Cli, tmp_path: Path) -> None:
+    """The target lies in the drop folder, and one table reads all CSV files of it."""
+    (tmp_path / "drop").mkdir()
+    for name in ("a.csv", "b.csv", "c.jsonl"):
+        (tmp_path / "drop" / name).write_text('{"id": 1}\n' if name == "c.jsonl" else "id\n1\n")
+    Path("drop.yml").write_text(
+        "version: 1\nsource: {name: drop, type: files, connection: {uri: drop}}\n"
+        'defaults: {target: {uri: "drop/lake/{table}"}}\n'
+        'tables:\n  all:\n    files: {glob: "*.csv"}\n'
+    )
+    assert cli("run", "drop.yml")[0] == 0
+    assert len(list((tmp_path / "drop/lake/all").glob("*.parquet"))) == 1
+    assert cli("init", "drop.yml", "--update")[:2] == (0, "drop.yml: added 1 table: c\n")
+    assert cli("validate", "drop.yml")[0] == 0
+
+
 def test_update_keeps_line_ends_byte_order_mark_and_link(cli: Cli) -> None:
     shop("create table a (x)")
     assert cli("init", "real.yml", "--from", "shop.db")[0] == 0
