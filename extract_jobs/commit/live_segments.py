@@ -84,12 +84,16 @@ class Span:
 def table_of(live: Iterable[LiveFiles]) -> pa.Table:
     """Return live files as a table; raises ValueError for a URI without a folder."""
     columns: dict[str, list[Any]] = {field.name: [] for field in SCHEMA}
+    partitions: dict[tuple[Any, ...], str] = {}
     for one in live:
         interval = _text(one.interval)
         for file in one.files:
             folder, _, name = file.staged.uri.rpartition("/")
             require(bool(folder), "a file has no folder")
-            values = (one.seq, interval, _text(file.partition), folder, name, file.staged.token,
+            key = tuple(file.partition.items())
+            if key not in partitions:
+                partitions[key] = _text(file.partition)
+            values = (one.seq, interval, partitions[key], folder, name, file.staged.token,
                       file.staged.size, file.rows)  # fmt: skip
             for column, value in zip(columns.values(), values, strict=True):
                 column.append(value)
@@ -250,7 +254,7 @@ class Segment:
         """
         with _damage():
             for number in range(self._retired_from()):
-                table = self._file.read_row_group(number)
+                table = self._file.read_row_group(number, use_threads=False)
                 self._check_commits(table)
                 yield table
 

@@ -56,11 +56,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What a long history costs.")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--only", action="append", choices=SIZES, default=[])
+    parser.add_argument("--json", type=Path, help="Where to write the figures, for growth_chart.")
     parser.add_argument("--sizes", type=lambda text: tuple(map(int, text.split(","))))
     given = parser.parse_args()
     packages = {OURS: REPOSITORY} | {
         name: Path(folder) for name, _, folder in (one.partition("=") for one in given.other)
     }
+    figures_of: list[dict[str, Any]] = []
     for curve in given.only or SIZES:
         title, sizes = SIZES[curve]
         print(f"\n{title} (`{curve}`)\n", flush=True)
@@ -70,6 +72,7 @@ def main() -> int:
             for build, package in packages.items():
                 found = figures(curve, size, package)
                 rows[build].append(found)
+                figures_of.append({"curve": curve, "size": size, "build": build, **found})
                 if not names:
                     names = list(found)
                     print("| size | | " + " | ".join(names) + " |")
@@ -81,6 +84,8 @@ def main() -> int:
                 last, before = of[-1], of[-2]
                 grown = (f"{last[n] / before[n]:.1f}" if before[n] else "" for n in names)
                 print(f"| grown by | {build} | {' | '.join(grown)} |")
+    if given.json:
+        given.json.write_text(json.dumps(figures_of, indent=1) + "\n")
     return 0
 
 

@@ -7,6 +7,7 @@ that they name do not exist.
 from __future__ import annotations
 
 import io
+import itertools
 import uuid
 from bisect import bisect_right, insort
 from collections import Counter
@@ -20,6 +21,7 @@ from extract_jobs.storage import ObjectInfo, StagedFile, WrittenFile
 from extract_jobs.watermark import Interval, WatermarkValue
 
 TARGET, STATE = "s3://lake/raw/s/t", "s3://lake/_extract/s/t"
+_NUMBERS = itertools.count()
 
 
 @dataclass
@@ -96,11 +98,12 @@ def _folder(uri: str) -> str:
 
 
 def written(seq: int, partition: dict[str, str | None]) -> WrittenFile:
-    """Return a file as a run of S3 names it; its upload has one part."""
+    """Return a file as a run of S3 names it; its upload has one part. No two have one name."""
     token = uuid.uuid4().hex
+    name = f"run-{seq}-{next(_NUMBERS):05}-{token[:8]}.parquet"
     path = "".join(f"/{name}={value}" for name, value in partition.items())
     upload = {"upload_id": token * 4, "parts": [[f'"{token}"', "AAAAAA=="]]}
-    staged = StagedFile(f"{TARGET}{path}/run-{seq}-0-{token[:8]}.parquet", token, 9 * seq, upload)
+    staged = StagedFile(f"{TARGET}{path}/{name}", token, 9 * seq, upload)
     return WrittenFile(staged, 1000, partition)
 
 
@@ -158,7 +161,7 @@ class History:
             replaces=(lambda file: file.staged.uri in gone) if gone else None,
             overwrite=overwrite,
             log=self.log,
-            removes=removes,
+            **({"removes": removes} if removes else {}),  # earlier versions do not have it
             commit_id=str(uuid.uuid4()),
             run_id=f"run-{self.seq}",
             attempt=1,
