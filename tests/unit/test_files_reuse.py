@@ -29,10 +29,17 @@ from extract_jobs.sources.files.parts import part_bytes, parts_of
 from extract_jobs.sources.splits import ObjectRange
 from extract_jobs.spec.extract_spec import ExtractSpec
 from extract_jobs.storage import ObjectInfo, open_storage
-from tests.support.memory_storage import Bucket, Process
-from tests.support.sampling import EXHAUSTIVE, MORE
+from tests.support.memory_storage import Bucket, Killed, Process
+from tests.support.sampling import EXHAUSTIVE, MORE, sample
 from tests.unit import test_objects_protocol
-from tests.unit.test_objects_protocol import DROP, STATE, TARGET, extract, spec_for
+from tests.unit.test_objects_protocol import (
+    DROP,
+    STATE,
+    TARGET,
+    assert_tidy,
+    extract,
+    spec_for,
+)
 
 _source_in_memory = test_objects_protocol._source_in_memory
 KIB = 2**10
@@ -337,6 +344,31 @@ def test_an_object_replaced_while_the_rest_is_kept_fails_the_attempt(
     assert lake(bucket)["id"].to_pylist() == [1, 2, 3, 5]
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_attempt_that_is_killed_around_any_call_is_made_good(moment: str) -> None:
+    large = "\n".join(["id,note", *(f"{n},{n:0100}" for n in range(600)), ""])
+    want = sorted([*range(600), *range(600), 4])
+    for at in sample(range(1, 50), 4):
+        bucket, process = filled(large=large, a="id,note\n-1,x\n"), Process("victim")
+        fields = {"split": {"target_bytes": 16 * KIB, "max_connections": 1}}
+        extract(bucket, spec("first", **fields))
+        put(bucket, "b.csv", large)
+        put(bucket, "a.csv", "id,note\n4,x\n")
+
+        def kill(call: str, process: Process = process, at: int = at) -> None:
+            process.dead = process.dead or len(process.calls) == at
+            process.check()
+
+        setattr(process, moment, kill)
+        with pytest.raises(Killed):
+            extract(bucket, spec("r", **fields), process)
+        extract(bucket, spec("r", attempt=2, **fields))
+        assert sorted(lake(bucket)["id"].to_pylist()) == want, process.calls[-1]
+        extract(bucket, spec("next", **fields))
+        assert sorted(lake(bucket)["id"].to_pylist()) == want, process.calls[-1]
+        assert_tidy(bucket)
+
+
 def test_random_histories() -> None:
     """Objects of several formats' worth of text come, go, move and change; groups hold several."""
     rng = random.Random(5)
@@ -448,7 +480,7 @@ def test_an_attempt_takes_over_the_pages_of_a_large_object() -> None:
             process.check()
 
     process.before = kill
-    with pytest.raises(test_objects_protocol.Killed):
+    with pytest.raises(Killed):
         extract(bucket, spec("r", **fields), process)
     report = extract(bucket, spec("r", attempt=2, **fields))
     assert (report.rows, report.resumed_splits) == (1000, 1)
