@@ -55,9 +55,11 @@ def command(arguments: argparse.Namespace) -> int:
         for line in _lines(spec, found, recount, kept):
             print(line, flush=True)
         if found.faults or (recount and recount.is_short):
-            failures.append(
-                FilesDamaged(f"{spec.extract_table}: files or rows differ from the commits")
-            )
+            what = (
+                "files differ from the commits" if found.faults
+                else "rows of the source are in no file"
+            )  # fmt: skip
+            failures.append(FilesDamaged(f"{spec.extract_table}: {what}"))
     if failures:
         raise error_of_all(failures, len(specs))
     return EXIT_DONE

@@ -122,9 +122,7 @@ def test_a_file_that_is_not_as_committed(
     assert told in stdout[1]
     assert stdout[2].endswith("as committed"), "the other table"
     assert stderr == ["FilesDamaged: 1 of 2 tables failed"]
-    assert cli("verify", "shop.yml", "t")[2] == [
-        "FilesDamaged: t: files or rows differ from the commits"
-    ]
+    assert cli("verify", "shop.yml", "t")[2] == ["FilesDamaged: t: files differ from the commits"]
 
 
 def test_files_that_no_commit_wrote(cli: Cli, tmp_path: Path) -> None:
