@@ -48,6 +48,7 @@ _SETTINGS = SETTINGS | {
     "max_connections": "60",
     "autovacuum": "off",
     "log_min_messages": "fatal",
+    "max_wal_size": "128MB",  # it may be in memory, and a worker has several servers
 }
 
 
