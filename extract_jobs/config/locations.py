@@ -25,6 +25,7 @@ DEFAULT_SCHEMA = "public"
 UNKNOWN_DATABASE = "default"
 QUERY_SCHEMA = "query"
 STATE_FOLDER = "_extract"
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"|([^."]+)')
 
 
@@ -112,20 +113,17 @@ def fill(template: str, names: Mapping[str, str], encode: Callable[[str], str]) 
     Raises:
         ValueError: A placeholder that is not one of ``names``, or a stray brace.
     """
-
-    def value(match: re.Match[str]) -> str:
-        name = match[1]
+    parts = _PLACEHOLDER.split(template)
+    for name in parts[1::2]:
         if name not in names:
             known = ", ".join(f"{{{n}}}" for n in names)
             raise ValueError(
                 f"unknown placeholder {{{name}}}{nearest(name, names)} (known: {known})"
             )
-        return encode(names[name])
-
-    filled = re.sub(r"\{([^{}]*)\}", value, template)
-    if re.search(r"[{}]", re.sub(r"\{([^{}]*)\}", "", template)):
+    if any("{" in literal or "}" in literal for literal in parts[::2]):
         raise ValueError("unbalanced brace")
-    return filled
+    parts[1::2] = [encode(names[name]) for name in parts[1::2]]
+    return "".join(parts)
 
 
 def default_state_base(target_uri: str) -> str:
