@@ -254,7 +254,12 @@ def same_values(left: pa.Array, right: pa.Array) -> bool:
     if pa.types.is_floating(left.type):
         whole = pa.int32() if left.type == pa.float32() else pa.int64()
         return bool(left.drop_null().view(whole).equals(right.drop_null().view(whole)))
-    if pa.types.is_list(left.type):
+    if pa.types.is_list(left.type) or pa.types.is_large_list(left.type):
         lengths = pc.list_value_length(left).equals(pc.list_value_length(right))
         return bool(lengths and same_values(left.flatten(), right.flatten()))
+    if pa.types.is_map(left.type):
+        inner = pa.list_(pa.struct([("key", left.type.key_type), ("item", left.type.item_type)]))
+        return same_values(left.cast(inner), right.cast(inner))
+    if pa.types.is_struct(left.type):
+        return all(map(same_values, left.flatten(), right.flatten()))
     return bool(left.equals(right))

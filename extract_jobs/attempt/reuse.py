@@ -276,20 +276,41 @@ def _staged(
     check: Callable[[], None],
 ) -> list[StagedRange]:
     """Return the unchanged ranges that earlier attempts of the run have staged."""
-    by_moment: dict[str, list[StagedRange]] = {}
-    for one in log.staged.of(spec.run_id, base.seq, spec.target.uri):
-        if one.writing == writing:
-            moment = {**one.moment, "parts": {}}
-            by_moment.setdefault(json.dumps(moment, sort_keys=True), []).append(one)
     found = []
-    for some in by_moment.values():
-        parts = {name: digest for one in some for name, digest in one.moment["parts"].items()}
-        same = _unchanged(
-            spec, pages, {**some[0].moment, "parts": parts}, [one.range for one in some], check
-        )
+    staged = log.staged.of(spec.run_id, base.seq, spec.target.uri)
+    for moment, some in _by_moment(one for one in staged if one.writing == writing):
+        same = _unchanged(spec, pages, moment, [one.range for one in some], check)
         if not isinstance(same, str):
             found += [one for one in some if span_of(one.range) in same]
     return found
+
+
+def _by_moment(
+    staged: Iterable[StagedRange],
+) -> Iterator[tuple[Mapping[str, Mapping[str, Any]], list[StagedRange]]]:
+    """Group ranges of one snapshot, whose parts are asked about together.
+
+    Only PostgreSQL's snapshots tell attempts apart. Ranges of one part that was another for each of
+    two attempts are never in one group: the part's moment would be that of either.
+    """
+    groups: dict[str, list[tuple[dict[str, Any], list[StagedRange]]]] = {}
+    for one in staged:
+        parts = one.moment["parts"]
+        key = json.dumps({**one.moment, "parts": {}}, sort_keys=True)
+        alike = groups.setdefault(key, [])
+        fitting = (
+            group
+            for group in alike
+            if all(group[0].get(name, moment) == moment for name, moment in parts.items())
+        )
+        group = next(fitting, None)
+        if group is None:
+            alike.append(group := ({}, []))
+        group[0].update(parts)
+        group[1].append(one)
+    for alike in groups.values():
+        for parts, some in alike:
+            yield {**some[0].moment, "parts": parts}, some
 
 
 _NO_PAGES = "only PostgreSQL and SQLite tables and files in S3 can be compared with the last run"

@@ -658,6 +658,9 @@ def test_targets_are_spelled_in_several_ways(
         (["a", None], ["a", None], True),
         (["a"], ["b"], False),
         ([1], ["1"], False),
+        ([{"a": float("nan"), "b": [1]}, None], [{"a": float("nan"), "b": [1]}, None], True),
+        ([[{"a": 0.0}]], [[{"a": -0.0}]], False),
+        ([{"a": None}, None], [None, {"a": None}], False),
     ],
 )
 def test_values_are_compared_bit_for_bit(left: list[Any], right: list[Any], *, same: bool) -> None:
@@ -665,6 +668,16 @@ def test_values_are_compared_bit_for_bit(left: list[Any], right: list[Any], *, s
     right_array = pa.array(right, kind)
     left_array = pa.array(left, right_array.type if left == [None] else None)
     assert same_values(left_array, right_array) is same
+
+
+def test_maps_and_large_lists_are_compared_likewise() -> None:
+    kind = pa.map_(pa.string(), pa.float64())
+    nan = pa.array([[("k", float("nan"))], [], None], kind)
+    assert same_values(nan, pa.array([[("k", float("nan"))], [], None], kind))
+    assert not same_values(nan, pa.array([[("k", 1.0)], [], None], kind))
+    assert not same_values(nan, pa.array([[("k", float("nan"))], None, []], kind))
+    large = pa.array([[float("nan")]], pa.large_list(pa.float64()))
+    assert same_values(large, pa.array([[float("nan")]], large.type))
 
 
 DIGESTS = {"1": "085d4aa46b2c864c6c355e340ac0e6e8521c5cddec557fad784a43a187d94a78"}

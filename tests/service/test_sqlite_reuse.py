@@ -131,6 +131,21 @@ def test_in_wal_mode_the_database_alone_says_nothing(path: Path, run: Run) -> No
         assert run().kept_rows == 0
 
 
+def test_the_log_of_a_linked_database_is_beside_the_database(path: Path, tmp_path: Path) -> None:
+    write(path, "pragma journal_mode = wal")
+    link = tmp_path / "link.sqlite"
+    link.symlink_to(path)
+    Path(f"{link}-wal").touch()  # left by somebody
+    run_extract(spec(link, "first"))
+    with contextlib.closing(sqlite3.connect(path)) as writer:
+        writer.execute("pragma wal_autocheckpoint = 0")
+        writer.execute("update t set v = 'x' where id = 7")
+        writer.commit()
+        report = run_extract(spec(link, "second"))
+    assert (report.kept_rows, report.rows) == (0, 300)
+    assert "-wal file is not empty" in report.not_reused
+
+
 def write_past_all_locks(path: Path) -> None:
     """Write another version of SQLite as the file's last writer, from a process of its own."""
     program = "import sys; f = open(sys.argv[1], 'r+b'); f.seek(96); f.write(bytes(4))"

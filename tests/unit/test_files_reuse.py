@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -468,24 +470,51 @@ def test_a_large_object_is_read_in_several_pages_and_kept_as_a_whole(form: str) 
     assert (third.rows, third.kept_rows) == (1000, 0)
 
 
-def test_an_attempt_takes_over_the_pages_of_a_large_object() -> None:
-    rows = [f"{n},{n:0100}" for n in range(1000)]
-    bucket = filled(large="\n".join(["id,note", *rows, ""]))
-    fields = {"split": {"target_bytes": 16 * KIB, "max_connections": 1}}
+def killed_with_pages(bucket: Bucket, attempt: int, pages: int, **fields: Any) -> None:
+    """Let an attempt be killed when it has staged some pages."""
     process = Process("victim")
 
     def kill(call: str) -> None:
         if call.startswith("put ") and "/staged/" in call:
-            process.dead = sum(c.startswith("put ") and "/staged/" in c for c in process.calls) > 1
+            notes = sum(c.startswith("put ") and "/staged/" in c for c in process.calls)
+            process.dead = notes > pages
             process.check()
 
     process.before = kill
     with pytest.raises(Killed):
-        extract(bucket, spec("r", **fields), process)
+        extract(bucket, spec("r", attempt=attempt, **fields), process)
+
+
+def test_an_attempt_takes_over_the_pages_of_a_large_object() -> None:
+    rows = [f"{n},{n:0100}" for n in range(1000)]
+    bucket = filled(large="\n".join(["id,note", *rows, ""]))
+    fields = {"split": {"target_bytes": 16 * KIB, "max_connections": 1}}
+    killed_with_pages(bucket, 1, 1, **fields)
     report = extract(bucket, spec("r", attempt=2, **fields))
     assert (report.rows, report.resumed_splits) == (1000, 1)
     assert lake(bucket)["id"].to_pylist() == list(range(1000))
     assert extract(bucket, spec("next", **fields)).kept_rows == 1000
+
+
+def test_pages_of_two_versions_of_an_object_are_not_taken_over_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The object was replaced between two attempts; records of both have names at random."""
+    fields = {"split": {"target_bytes": 16 * KIB, "max_connections": 1}}
+    numbers = itertools.count()  # records of the second attempt are listed last
+
+    def text(version: str) -> str:
+        return "\n".join(["id,note", *(f"{n},{version}{n:0100}" for n in range(1000)), ""])
+
+    bucket = filled(large=text("old"))
+    with monkeypatch.context() as patched:
+        patched.setattr(uuid, "uuid4", lambda: uuid.UUID(int=next(numbers)))
+        killed_with_pages(bucket, 1, 4, **fields)
+        put(bucket, "large.csv", text("new"))
+        killed_with_pages(bucket, 2, 2, **fields)
+    report = extract(bucket, spec("r", attempt=3, **fields))
+    assert report.resumed_splits == 2
+    assert all(note.startswith("new") for note in lake(bucket)["note"].to_pylist())
 
 
 # --- values ---------------------------------------------------------------------------------------

@@ -308,6 +308,20 @@ def test_where_names_ascend_an_increment_lists_the_newest_files_and_all_once_a_d
     assert_tidy(bucket)
 
 
+def test_a_clock_that_was_ahead_does_not_put_off_the_listing_of_all_files(
+    starts: list[str | None],
+) -> None:
+    bucket = Bucket()
+    for hour in range(-30, 1):
+        drop_at(bucket, dated(hour), hour, NOW + timedelta(hours=hour))
+    spec = {"glob": "**/*.csv", "listing": "newest"}
+    extract(bucket, spec_for("ahead", files=spec), now=NOW + timedelta(days=365))
+    drop_at(bucket, "2026/01/late.csv", 99, NOW + timedelta(hours=1))
+    starts.clear()
+    assert extract(bucket, spec_for("next", files=spec), now=NOW + timedelta(hours=2)).rows == 1
+    assert starts[0] is None
+
+
 def test_so_many_new_files_that_their_list_is_whole_are_all_listed(
     starts: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

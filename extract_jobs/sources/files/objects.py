@@ -270,7 +270,9 @@ class KnownObjects:
         """Return whether a list of so many objects may add to the whole one."""
         since = self.whole.written_at()
         limit = max(_PARTIAL_ROWS, self.whole.table.num_rows // _PARTIAL_SHARE)
-        return since is not None and now - since < WHOLE_EVERY and rows <= limit
+        # A clock that was ahead does not put the next whole list off.
+        is_recent = since is not None and abs(now - since) < WHOLE_EVERY
+        return is_recent and rows <= limit
 
     @property
     def _is_whole(self) -> bool:

@@ -34,10 +34,10 @@ Stamp = tuple[int, ...]
 def stamp(connection: SqliteConnection) -> Stamp:
     """Return what any write to the database's files would change, as far as ``stat`` shows it."""
     found: list[int] = []
-    for path in (connection.path, f"{connection.path}-wal"):
+    for path in (Path(connection.path), connection.wal):
         with suppress(FileNotFoundError):
-            about = Path(path).stat()
-            if path == connection.path or about.st_size:
+            about = path.stat()
+            if path != connection.wal or about.st_size:
                 found += [about.st_dev, about.st_ino, about.st_size]
                 found += [about.st_mtime_ns, about.st_ctime_ns]
     return tuple(found)

@@ -46,6 +46,11 @@ class SqliteConnection:
     path: str
     timeout_seconds: int
 
+    @property
+    def wal(self) -> Path:
+        """The ``-wal`` file. SQLite keeps it beside the database, not beside a link to it."""
+        return Path(f"{os.path.realpath(self.path)}-wal")
+
     @classmethod
     def of(cls, spec: ConnectionSpec) -> SqliteConnection:
         """Return a spec's connection; ``path`` may be a ``file://`` URL.
@@ -201,12 +206,17 @@ def begin_version(
 
 def version(connection: SqliteConnection, *, wal: bool) -> Version:
     """Return the version on disk, without opening anything."""
+    identity, written = _stat(Path(connection.path))
+    return Version(wal, identity, _stat(connection.wal)[1] if wal else written)
+
+
+def _stat(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return device and number, and size and modification time, of a file; zeros of none."""
     try:
-        file = Path(connection.path).stat()
-        written = Path(f"{connection.path}-wal").stat() if wal else file
+        found = path.stat()
     except FileNotFoundError:
-        file = written = os.stat_result((0,) * 10)
-    return Version(wal, (file.st_dev, file.st_ino), (written.st_size, written.st_mtime_ns))
+        return (0, 0), (0, 0)
+    return (found.st_dev, found.st_ino), (found.st_size, found.st_mtime_ns)
 
 
 def join(connection: SqliteConnection, wanted: Version | None, what: str) -> sqlite3.Connection:
