@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from extract_jobs.commit.record import LiveFiles
 from extract_jobs.commit.record_check import is_below, require
+from extract_jobs.parquet_footer import Footer, read_footer
 from extract_jobs.storage import StagedFile, WrittenFile
 from extract_jobs.watermark import Interval
 
@@ -44,8 +45,8 @@ SCHEMA = pa.schema(
 In a row that names a retired file all others are NULL."""
 _REPEATED = ("interval", "partition", "folder")
 """Columns whose texts repeat. A segment has them as dictionaries, in memory too."""
-_PLAIN = frozenset({"PLAIN", "RLE"})
-"""Encodings in which each value is stored by itself; RLE is that of NULLs."""
+_PLAIN = frozenset({0, 3})
+"""PLAIN, in which each value is stored by itself, and RLE, which is that of NULLs."""
 
 
 def _with_dictionaries(names: Collection[str]) -> pa.Schema:
@@ -200,12 +201,13 @@ class Segment:
             ValueError: It is damaged, or another version wrote it.
         """
         with _damage():
-            footer = pq.ParquetFile(stream).metadata
+            footer = read_footer(stream)
             # A dictionary takes no more memory than its pages; without one, neither does a column.
             names = [name for name in _TEXTS if name not in _plain_columns(footer)]
             file = pq.ParquetFile(
-                stream, metadata=footer, read_dictionary=names, page_checksum_verification=True
-            )
+                stream, metadata=footer.metadata, read_dictionary=names,
+                page_checksum_verification=True,
+            )  # fmt: skip
             require(file.schema_arrow.equals(_with_dictionaries(names)), "its columns differ")
             meta = json.loads((file.metadata.metadata or {})[_META])
             require(meta.pop("checksum") == _checksum(meta), "it is damaged")
@@ -311,15 +313,16 @@ class Segment:
             _check_partition(json.loads(text))
 
 
-def _plain_columns(footer: pq.FileMetaData) -> set[str]:
+def _plain_columns(footer: Footer) -> set[str]:
     """Return the columns in which no text stands for many: those of plain pages alone."""
-    found = set(SCHEMA.names)
-    for number in range(footer.num_row_groups):
-        group = footer.row_group(number)
-        for column in map(group.column, range(group.num_columns)):
-            if column.has_dictionary_page or not _PLAIN.issuperset(column.encodings):
-                found.discard(column.path_in_schema)
-    return found
+    schema = footer.metadata.schema
+    others = {
+        schema.column(position).path
+        for group in footer.groups
+        for position, chunk in enumerate(group)
+        if chunk.dictionary or not _PLAIN.issuperset(chunk.encodings)
+    }
+    return set(SCHEMA.names) - others
 
 
 def _decoded(table: pa.Table) -> pa.Table:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import struct
@@ -12,11 +11,8 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import date, datetime
-from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 import duckdb
 import numpy as np
@@ -29,9 +25,6 @@ from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
 from extract_jobs.reporting.report import Report
 from extract_jobs.run import run_extract
 from extract_jobs.sources import ReadRequest
-from extract_jobs.sources.files import parquet_footer
-from extract_jobs.sources.files.parquet_footer import Footer, read_footer
-from extract_jobs.sources.files.parquet_rows import group_bytes
 from extract_jobs.sources.files.parquet_types import unified
 from extract_jobs.sources.files.source import FilesSource
 from extract_jobs.transform.sizes import value_sizes
@@ -603,42 +596,3 @@ def test_an_encrypted_column_is_refused_by_its_name_and_others_are_read(
     with pytest.raises(TypeNotRepresentable, match=r"a\.parquet: column 'secret' is encrypted"):
         read_all(files_spec(tmp_path, "*.parquet"))
     assert without_secret(tmp_path).to_pydict() == {"id": [1, 2]}
-
-
-def test_arrow_is_not_asked_about_a_chunk_of_an_encrypted_column() -> None:
-    asked = []
-
-    def column(position: int) -> SimpleNamespace:
-        asked.append(position)
-        return SimpleNamespace(total_compressed_size=10)
-
-    metadata = SimpleNamespace(
-        num_columns=3, num_row_groups=1, row_group=lambda _: SimpleNamespace(column=column)
-    )
-    assert group_bytes(Footer(metadata, frozenset({1}))) == (20,)
-    assert asked == [0, 2]
-
-
-def test_a_footer_that_is_walked_has_no_encrypted_columns_unless_it_says_so(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A text that looks like a column's key has the footer read field by field."""
-    columns = {
-        "id": pa.array([1, 2]),
-        "looks like a key": pa.array([b"\x5c\x2c\x19\x18", b"\x0c\x10\x1c"]),
-        "deep": pa.array([{"a": [1, 2], "b": {"c": "x"}}, None]),
-        "map": pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int32())),
-        "price": pa.array([Decimal("1.10"), None], pa.decimal128(9, 2)),
-        "day": pa.array([date(2026, 1, 1), None]),
-    }
-    written = io.BytesIO()
-    writer = pq.ParquetWriter(written, (table := pa.table(columns)).schema)
-    for _ in range(20):
-        writer.write_table(table)
-    writer.close()
-    walk = Mock(wraps=parquet_footer._encrypted)
-    monkeypatch.setattr(parquet_footer, "_encrypted", walk)
-    footer = read_footer(written)
-    walk.assert_called_once()
-    assert footer.metadata.num_row_groups == 20
-    assert footer.encrypted == frozenset()

@@ -18,6 +18,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.parquet_footer import read_footer
 from extract_jobs.sources.files.ahead import Item, Result, in_order
 from extract_jobs.sources.files.alike import can_be_joined, joined, runs
 from extract_jobs.sources.files.blocks import Block, Stream, blocks, cut_lines
@@ -29,7 +30,6 @@ from extract_jobs.sources.files.jsonl_rows import JsonLines
 from extract_jobs.sources.files.listing import Format, compression_of
 from extract_jobs.sources.files.objects import DAMAGE, Listed, damaged_objects
 from extract_jobs.sources.files.parquet_batches import open_parquet
-from extract_jobs.sources.files.parquet_footer import read_footer
 from extract_jobs.sources.files.parquet_rows import group_bytes, refuse_types, unify
 from extract_jobs.sources.files.parquet_types import file_types
 from extract_jobs.sources.files.streams import (

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from extract_jobs.parquet_footer import Chunk, Footer
 from extract_jobs.transform.sizes import value_sizes
 
 BATCH_BYTES = 16 * 2**20
@@ -67,20 +68,21 @@ class _Leaf:
 
     Attributes:
         path: As the file names it.
-        position: Among all leaf columns of the file.
         a_row: Values a row, on average, and at least 1.
         width: Bytes of a value besides its text.
+        dictionary_bytes: Most that its dictionary of texts has; 0 if it has none.
     """
 
     path: str
-    position: int
     a_row: float
     width: int
+    dictionary_bytes: int
 
 
 def bounded_batches(
     file: IO[bytes],
     opened: pq.ParquetFile,
+    footer: Footer,
     group: int,
     names: Sequence[str],
     *,
@@ -93,12 +95,13 @@ def bounded_batches(
     Args:
         file: The file.
         opened: The same file, opened.
+        footer: Its footer.
         group: The row group.
         names: Columns that are read.
         absent_bytes: What a row takes in columns that the file lacks.
     """
     about = opened.metadata.row_group(group)
-    leaves = list(_leaves(opened, about, names))
+    leaves = list(_leaves(opened, footer.groups[group], about.num_rows, names))
     encoded = about.total_byte_size / max(1, about.num_rows)
     fixed = sum(leaf.width * leaf.a_row for leaf in leaves) + absent_bytes
     rows = int(min(_MOST_ROWS, BATCH_BYTES // max(1, encoded), _FIXED_BYTES // max(1, fixed)))
@@ -144,18 +147,20 @@ def _fields(data_type: pa.DataType) -> list[pa.Field]:
 
 
 def _leaves(
-    opened: pq.ParquetFile, about: pq.RowGroupMetaData, names: Collection[str]
+    opened: pq.ParquetFile, chunks: Sequence[Chunk], rows: int, names: Collection[str]
 ) -> Iterator[_Leaf]:
-    """Yield the leaves of some columns. Arrow must not be asked about those of encrypted ones."""
+    """Yield the leaves of some columns."""
     schema, wanted = opened.schema, frozenset(names)
-    for position in range(about.num_columns):
+    for position, chunk in enumerate(chunks):
         leaf = schema.column(position)
         if not _is_of(leaf.path, wanted):
             continue
-        values = about.column(position).num_values / max(1, about.num_rows)
+        values = chunk.values / max(1, rows)
         width = leaf.length if leaf.length and leaf.length > 0 else 8
         width = _WIDTHS.get(leaf.physical_type, width)
-        yield _Leaf(leaf.path, position, max(1.0, values), width)
+        has_texts = chunk.dictionary and leaf.physical_type == "BYTE_ARRAY"
+        most = chunk.uncompressed if has_texts else 0
+        yield _Leaf(leaf.path, max(1.0, values), width, most)
 
 
 def _is_of(path: str, names: Collection[str]) -> bool:
@@ -171,18 +176,8 @@ def _wide_dictionaries(
     file: IO[bytes], opened: pq.ParquetFile, group: int, leaves: Sequence[_Leaf], rows: int
 ) -> list[str]:
     """Return the leaves whose values could take too much memory in such a batch."""
-    about = opened.metadata.row_group(group)
-    rows = min(rows, about.num_rows)
-    asked = []
-    for leaf in leaves:
-        chunk = about.column(leaf.position)
-        most = chunk.total_uncompressed_size * leaf.a_row * rows
-        if (
-            chunk.has_dictionary_page
-            and chunk.physical_type == "BYTE_ARRAY"
-            and (most > _SURELY_SMALL)
-        ):
-            asked.append(leaf)
+    rows = min(rows, opened.metadata.row_group(group).num_rows)
+    asked = [leaf for leaf in leaves if leaf.dictionary_bytes * leaf.a_row * rows > _SURELY_SMALL]
     if not asked:
         return []
     paths = [leaf.path for leaf in asked]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from extract_jobs.errors import SourceQueryFailed, TypeNotRepresentable
+from extract_jobs.parquet_footer import Footer, read_footer
 from extract_jobs.schema import Column
 from extract_jobs.sources.files.parquet_batches import (
     bounded_batches,
@@ -20,7 +21,6 @@ from extract_jobs.sources.files.parquet_calendar import (
     Calendars,
     calendars_of,
 )
-from extract_jobs.sources.files.parquet_footer import Footer, read_footer
 from extract_jobs.sources.files.parquet_types import (
     VARIANT,
     arrives_as,
@@ -99,9 +99,11 @@ def refuse_types(refused: dict[str, str]) -> None:
 
 def group_bytes(footer: Footer) -> tuple[int, ...]:
     """Return the stored bytes of each row group, without those of encrypted columns."""
-    chosen = [c for c in range(footer.metadata.num_columns) if c not in footer.encrypted]
-    groups = map(footer.metadata.row_group, range(footer.metadata.num_row_groups))
-    return tuple(sum(g.column(c).total_compressed_size for c in chosen) for g in groups)
+    encrypted = footer.encrypted
+    return tuple(
+        sum(chunk.compressed for at, chunk in enumerate(group) if at not in encrypted)
+        for group in footer.groups
+    )
 
 
 def read_groups(
@@ -137,7 +139,7 @@ def read_groups(
             nanoseconds = (
                 _Nanoseconds(file, metadata, group, old, uri, truncated=truncated) if old else None
             )
-            for batch in bounded_batches(file, opened, group, present, absent_bytes=absent):
+            for batch in bounded_batches(file, opened, footer, group, present, absent_bytes=absent):
                 whole = nanoseconds.added_to(batch) if nanoseconds else batch
                 whole = _with_json(whole, variants, uri)
                 for part in small_parts(whole):
