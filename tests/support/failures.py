@@ -19,7 +19,7 @@ class _AtOnce:
         if report.failed and terminal is not None:
             last = report.longreprtext.strip().rpartition("\n")[2]
             killed = oom_kills() - self._oom_kills
-            memory = f" ({killed} processes were killed for want of memory)" if killed else ""
+            memory = f" (processes killed so far for want of memory: {killed})" if killed else ""
             terminal.write_line(f"\n{report.nodeid} failed: {last}{memory}")
 
 

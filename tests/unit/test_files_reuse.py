@@ -58,6 +58,7 @@ def spec(run_id: str = "r", **more: Any) -> ExtractSpec:
             "reuse": "auto",
             "split": {"target_bytes": 64 * KIB, "max_connections": 1},
             "files": {"glob": "**/*"},
+            "engine": "processes",  # a Spark of other tests would take its splits elsewhere
             **more,
         },
     )
