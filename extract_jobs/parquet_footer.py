@@ -30,7 +30,9 @@ _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _ST
 _DICTIONARIES = frozenset({2, 8})
 """Encodings whose values are numbers of others, in old files and new."""
 _LONGEST = 70
-"""Bits, and a few more than any number has."""
+"""No number of the protocol has more bits."""
+_MOST = 2**44
+"""No column chunk has as many bytes or values, and no file as many rows."""
 
 _Item = TypeVar("_Item")
 
@@ -113,11 +115,22 @@ def read_footer(file: IO[bytes]) -> Footer:
         groups = _row_groups(tail[-length - _END_BYTES : -_END_BYTES])
     except (IndexError, RecursionError, UnicodeDecodeError):
         raise pa.ArrowInvalid("the footer is damaged") from None
-    if len(groups) != metadata.num_row_groups or any(
-        len(group) != metadata.num_columns for group in groups
+    if (
+        len(groups) != metadata.num_row_groups
+        or any(len(group) != metadata.num_columns for group in groups)
+        or not 0 <= metadata.num_rows < _MOST
+        or not all(_is_possible(chunk) for group in groups for chunk in group)
     ):
-        raise pa.ArrowInvalid("the footer is damaged: a row group does not have all columns")
+        raise pa.ArrowInvalid("the footer is damaged")
     return Footer(metadata, groups)
+
+
+def _is_possible(chunk: Chunk) -> bool:
+    return (
+        0 <= chunk.values < _MOST
+        and 0 <= chunk.compressed < _MOST
+        and 0 <= chunk.uncompressed < _MOST
+    )
 
 
 def _last(file: IO[bytes], size: int) -> bytes:

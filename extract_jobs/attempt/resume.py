@@ -30,7 +30,6 @@ class Noted:
         self.reuse: Reuse | None = None
         self._spec, self._log, self._base_seq = spec, log, base_seq
         self._lock = threading.Lock()
-        self._durable: bool | None = None
         self._files: list[WrittenFile] = []
         self._ranges = 0
 
@@ -54,9 +53,7 @@ class Noted:
     def _is_durable(self, reuse: Reuse) -> bool:
         """Return whether no crash of the source undoes what was read; the first call may wait."""
         with self._lock:
-            if self._durable is None:
-                self._durable = reuse.pages.is_durable()
-            return self._durable
+            return reuse.pages.is_durable()
 
     def outliving(self, error: BaseException) -> list[WrittenFile]:
         """Return the staged files that stay for the next attempt after an error of this one."""

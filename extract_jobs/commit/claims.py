@@ -116,5 +116,5 @@ def _read(raw: bytes, uri: str) -> Claim:
         pass
     raise ConfigError(
         f"{uri} is not a claim of version 1: another version of extract-jobs wrote it, or it was "
-        "damaged; restore it from the bucket's earlier versions"
+        "damaged; restore it from the bucket's or folder's earlier versions"
     )

@@ -342,7 +342,7 @@ class CommitLog:
         except ValueError as error:
             raise ConfigError(
                 f"{self._uri('commits', commit.seq)} was damaged: {error}. Nothing was touched; "
-                "restore it from the bucket's earlier versions"
+                "restore it from the bucket's or folder's earlier versions"
             ) from error
 
     def _has_snapshot(self, commit: Commit) -> bool:

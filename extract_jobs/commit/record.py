@@ -121,9 +121,10 @@ class Commit:
         data = {**self.__dict__, "version": 1}
         del data["files"], data["retire"]
         data[_COVERED] = data.pop("covered")
+        # What few tables use is only in their records.
         if not self.keeps_retired:
-            del data["keeps_retired"]  # versions that do not know it can read the record
-        if self.iceberg is None:  # older versions refuse keys that they do not know
+            del data["keeps_retired"]
+        if self.iceberg is None:
             del data["iceberg"], data["replaces"]
         if not self.key:
             del data["key"]
@@ -226,8 +227,8 @@ class Commit:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(
                 f"{where} is not a commit record of version 1 ({_reason(error)}); another version "
-                "of extract-jobs wrote it, or it was damaged: restore it from the bucket's earlier "
-                "versions"
+                "of extract-jobs wrote it, or it was damaged: restore it from the bucket's or "
+                "folder's earlier versions"
             ) from error
         return commit
 

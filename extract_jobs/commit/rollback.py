@@ -110,12 +110,11 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
     live = list(log.live(wanted))
     if not _merges(log, wanted, base.published):
         for at, files in ((wanted, live), (base.published, list(log.live(base.published)))):
-            if len({str(one.interval) for one in files}) > 1 or (at and at.merges):
+            if _adds_up(at, files) or (at and at.merges):
                 raise ConfigError(
-                    f"the files of commit {at.seq if at else 0} hold several intervals, of "
-                    "increments: only a table whose runs replace it, its partitions, or its rows "
-                    "by a key, can be rolled back. To read rows again, start the table over, or "
-                    "run a backfill"
+                    f"the files of commit {at.seq if at else 0} hold several increments: only a "
+                    "table whose runs replace it, its partitions, or its rows by a key, can be "
+                    "rolled back. To read rows again, start the table over, or run a backfill"
                 )
     layout = _layout(log, base.published, wanted, live)
     staged = _staged(log, base.published, live, wanted)
@@ -143,6 +142,15 @@ def _rolled_back(log: CommitLog, base: Base, seq: int, *, run_id: str, keep: boo
         why = log.why_voided(commit)
         raise WriteFailed(f"commit {commit.seq} was voided, because {why}; run again")
     return commit
+
+
+def _adds_up(commit: Commit | None, live: Sequence[LiveFiles]) -> bool:
+    """Return whether a table has rows of several increments: intervals, or new source files.
+
+    Rows of a later one may be gone from the source.
+    """
+    of_files = commit is not None and commit.objects is not None and commit.holds_increments
+    return len({one.seq if of_files else str(one.interval) for one in live}) > 1
 
 
 def _merges(log: CommitLog, wanted: Commit, last: Commit | None) -> bool:

@@ -24,14 +24,15 @@ _LONGEST = 64
 
 def seal(record: Mapping[str, Any]) -> bytes:
     """Return a record that has at least one key as JSON whose last key is its checksum."""
-    return b"".join(sealed(record, {}))
+    start = json.dumps(record).encode()[:-1]
+    return start + _end(zlib.crc32(start))
 
 
 def sealed(record: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> Iterator[bytes]:
     """Yield the pieces of a record as JSON whose last key is its checksum.
 
     Args:
-        record: It has at least one key.
+        record: It has at least one key. Tuples and the like become lists.
         lists: Further keys, whose lists are never in memory as a whole.
     """
     checksum = 0
@@ -39,7 +40,11 @@ def sealed(record: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> Ite
         piece = text.encode()
         checksum = zlib.crc32(piece, checksum)
         yield piece
-    yield b', "%s": "%08x"}' % (KEY.encode(), checksum)
+    yield _end(checksum)
+
+
+def _end(checksum: int) -> bytes:
+    return b', "%s": "%08x"}' % (KEY.encode(), checksum)
 
 
 def _pieces(record: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> Iterator[str]:

@@ -70,7 +70,9 @@ def place_in(
         names = None
         if catalog is not None:
             database, table = (fill.catalog_name(_text(catalog, k)) for k in ("database", "table"))
-            others = [_text(catalog, key) if key in catalog else "" for key in _CATALOG[:3]]
+            others = [
+                _text(catalog, key) if catalog.get(key) is not None else "" for key in _CATALOG[:3]
+            ]
             path = absolute(others[0], folder) if others[0] else ""
             names = (path, *others[1:], database, table)
     except (ValueError, TypeError):

@@ -48,7 +48,7 @@ def normal_uri(uri: str) -> str:
 class NormalUris:
     """Returns the normal forms of many URIs, and looks at each folder once.
 
-    So it is for one look at folders that do not change meanwhile.
+    Use it for one check only, since folders may change later.
     """
 
     def __init__(self) -> None:

@@ -50,6 +50,23 @@ def rows(table: str) -> list[tuple[object, ...]]:
     return duckdb.sql(f"select id from 'lake/{table}/**/*.parquet' order by 1").fetchall()
 
 
+def test_increments_of_files_are_not_rolled_back(cli: Cli) -> None:
+    """The file of a later increment may be gone from the source by then."""
+    Path("drop").mkdir()
+    Path("drop.yml").write_text(
+        "version: 1\nsource: {name: drop, type: files, connection: {uri: drop}}\n"
+        'defaults: {target: {uri: "lake/{table}", write_mode: append}, mode: incremental}\n'
+        'tables: {t: {files: {glob: "*.csv"}}}\n'
+    )
+    for number in range(3):
+        Path(f"drop/{number}.csv").write_text(f"id\n{number}\n")
+        assert cli("run", "drop.yml")[0] == 0
+    code, _, err = cli("rollback", "drop.yml", "t", "--to", "2")
+    assert code != 0
+    assert "hold several increments" in err
+    assert rows("t") == [(0,), (1,), (2,)]
+
+
 def test_a_table_goes_back_and_forth(cli: Cli) -> None:
     shop("create table orders (id int, note text)", "insert into orders values (1, 'a'), (2, 'b')")
     shop("create table days (id int, day text)", "insert into days values (1, 'x'), (2, 'y')")

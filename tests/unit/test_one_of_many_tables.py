@@ -123,12 +123,13 @@ tables:
   ~tilde: {target: {uri: "{table}"}}
   named: {target: {catalog: {database: "{schema}", table: "{table}"}}}
   lite: {target: {format: iceberg, catalog: {type: sqlite, path: cat.db, database: d, table: t}}}
+  nulls: {target: {catalog: {path: null, url: null, database: d, table: nulls}}}
   nowhere: {state_uri: null, target: {uri: s3://bucket/x}}
 """
     config = load_config(text, "drop.yml", "/home/me")
     for name, table in config.tables.items():
         assert config.tables.places[name] == place_of(table), name
-    assert len(config.tables.places) == 7
+    assert len(config.tables.places) == 8
 
 
 def test_asking_for_one_table_resolves_no_other(

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from extract_jobs import parquet_footer
 from extract_jobs.parquet_footer import Chunk, Footer, read_footer
 from extract_jobs.sources.files.parquet_rows import group_bytes
 
@@ -103,6 +104,16 @@ def test_a_damaged_footer_is_read_or_refused() -> None:
             outcomes.add("read")
             assert {len(group) for group in footer.groups} <= {footer.metadata.num_columns}
     assert outcomes == {"read", "refused"}
+
+
+@pytest.mark.parametrize("number", [-1, 2**50])
+def test_figures_that_no_file_has_are_refused(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk = Chunk(1, 10, number)
+    footer = read_footer(written(TABLE))
+    groups = tuple((chunk,) * len(group) for group in footer.groups)
+    monkeypatch.setattr(parquet_footer, "_row_groups", lambda _: groups)
+    with pytest.raises(pa.ArrowInvalid, match="damaged"):
+        read_footer(written(TABLE))
 
 
 def test_nobody_asks_arrow_about_chunks_of_files_that_others_wrote() -> None:

@@ -248,7 +248,7 @@ def test_increments_are_not_rolled_back(source: MemorySource) -> None:
         source.rows = [*source.rows, max(source.rows) + 1]
     before = visible(bucket)
     for seq in (1, 2):  # also to the first, which has one interval: later ones would be dropped
-        with pytest.raises(ConfigError, match="hold several intervals"):
+        with pytest.raises(ConfigError, match="hold several increments"):
             back(bucket, seq)
     assert visible(bucket) == before
 

@@ -23,7 +23,7 @@ class Inspected:
     """What is known of objects that need not be inspected.
 
     Attributes:
-        objects: They, by URI.
+        objects: What was found in each object, by URI.
         columns: What all of them have shown.
     """
 

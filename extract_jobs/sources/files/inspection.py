@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from extract_jobs.errors import ConfigError, ExtractError
+from extract_jobs.errors import ConfigError, ExtractError, SourceQueryFailed
 from extract_jobs.parquet_footer import read_footer
 from extract_jobs.sources.files.ahead import Item, Result, in_order
 from extract_jobs.sources.files.alike import can_be_joined, joined, runs
@@ -279,6 +279,11 @@ class Inspector:
         self, info: ObjectInfo, known: Columns, crew: _Crew, together: _Together | None
     ) -> tuple[Listed, Columns]:
         if info.size == 0:
+            if self.format == "parquet":
+                raise SourceQueryFailed(
+                    f"{info.uri} cannot be read: it has no bytes, so it is no Parquet file. "
+                    "Was its upload cut short? Write it again, or move it away"
+                )
             return Listed(info, 0), Columns()
         compression = compression_of(info.uri, self.files.compression)
         can_be_cut = compression == "none" and is_utf8(self.files.encoding)

@@ -30,7 +30,7 @@ class Part:
     """Objects that are kept or read together: one large one, or neighbours.
 
     Attributes:
-        objects: They.
+        objects: The objects, in the order in which they were listed.
         pages: What is read by itself, as objects or parts of them, each with its bytes.
     """
 

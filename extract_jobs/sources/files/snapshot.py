@@ -32,7 +32,7 @@ class FilesSnapshot:
 
     Attributes:
         spec: What is extracted.
-        objects: They.
+        objects: What was listed.
         reader: Reads their splits.
         shared: True: nothing but what was listed is read.
     """
@@ -131,7 +131,7 @@ def _groups(
     """Yield parts of about the same size, of whole row groups."""
     ends = list(accumulate(sizes, initial=0))
     middles = [(before + after) / 2 for before, after in pairwise(ends)]
-    count = max(1, round(ends[-1] / target))
+    count = max(1, min(len(sizes), round(ends[-1] / target)))
     bounds = {bisect_right(middles, ends[-1] * part / count) for part in range(1, count)}
     for start, end in pairwise(sorted({0, len(sizes)} | bounds)):
         yield replace(whole, start=start, end=end), ends[end] - ends[start] + OPENING_BYTES

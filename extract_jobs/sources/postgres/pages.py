@@ -142,7 +142,11 @@ class PostgresPages:
         return sum(rows for rows, *_ in self._asked(spans, self.key.xmin, connections, check))
 
     def is_durable(self) -> bool:
-        """See `extract_jobs.sources.ComparablePages`."""
+        """See `extract_jobs.sources.ComparablePages`. Only the first call may wait."""
+        return self._flushed
+
+    @functools.cached_property
+    def _flushed(self) -> bool:
         what = self.reader.what
         try:
             wait_until_flushed(

@@ -106,6 +106,15 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
             source_version=f"SQLite {sqlite3.sqlite_version}",
         )
 
+    def _may_keep(self) -> bool:
+        spec = self.spec
+        return (
+            spec.reuse != "never"
+            and spec.mode == "full"
+            and spec.split.strategy == "auto"
+            and spec.split.column is None
+        )
+
     @contextlib.contextmanager
     def snapshot(self, request: ReadRequest) -> Iterator[SqliteSnapshot]:
         """Take a snapshot and hold it until the context ends."""
@@ -119,7 +128,7 @@ class SqliteSource(SqlSource[Session, SqliteTable]):
                 column = found.column(request.watermark_column)
                 _refuse_mixed(Session(opened, what, self.connection.path), found, column)
             rowid = found.rowid if found.is_plain and self.spec.where is None else None
-            in_order = rowid is not None and self.spec.reuse != "never"
+            in_order = rowid is not None and self._may_keep()
             reader = SqliteReader(
                 connection=self.connection,
                 version=seen,
