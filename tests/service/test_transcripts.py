@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 from extract_jobs.cli import main
 from tests.support.sqlite_source import write
 
+_INSIDE = "INSIDE_TRANSCRIPTS"
 TRANSCRIPT = Path(__file__).parents[1] / "transcripts" / "errors.txt"
 HEAD = """\
 version: 1
@@ -264,7 +267,17 @@ def a_new_config(desk: Desk) -> None:
         desk.fails(what, command)
 
 
-def test_what_a_person_reads_when_something_is_wrong(desk: Desk) -> None:
+def test_what_a_person_reads_when_something_is_wrong(request: pytest.FixtureRequest) -> None:
+    """The commands run in a process of their own, as they do for a person."""
+    if _INSIDE not in os.environ:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", __file__],
+            env={**os.environ, _INSIDE: "1"}, cwd=TRANSCRIPT.parents[2], capture_output=True,
+            text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return
+    desk: Desk = request.getfixturevalue("desk")
     for chapter in (the_command_line, the_config, the_source, files, the_target, a_new_config):
         chapter(desk)
     said = "\n".join(desk.lines).lstrip("\n") + "\n"

@@ -58,6 +58,18 @@ class ByServer(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid.partition("::")[0])
 
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Distribute again what a worker that crashed has left, and nothing that it had finished.
+
+        A worker that is given a unit without tests waits for ever, and the run with it.
+        """
+        units = self.assigned_work[node]
+        self.assigned_work[node] = {
+            scope: unit for scope, unit in units.items() if not all(unit.values())
+        }
+        found: str | None = super().remove_node(node)
+        return found
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(
