@@ -23,7 +23,8 @@ from extract_jobs.cli.selection import read_config
 from extract_jobs.cli.suggest import Suggestion, own_values, plain_or_quoted, suggest
 from extract_jobs.config import SourceConfig, load_config, specs_for, with_table
 from extract_jobs.config.file import YamlFile, parse_yaml
-from extract_jobs.config.places import Place, clashes
+from extract_jobs.config.places import clashes
+from extract_jobs.config.tables import place_of
 from extract_jobs.errors import ConfigError, ExtractError, printable
 from extract_jobs.reporting.figures import counted
 from extract_jobs.sources import ListingSource, Source, open_source
@@ -210,7 +211,7 @@ def _suggestions(
             continue
         try:
             found, config = _suggested(head, table, spec_of)
-            places[table.name] = Place.of(config.tables[table.name].location)
+            places[table.name] = place_of(config.tables[table.name])
         except ExtractError as error:
             if error.retryable:
                 raise

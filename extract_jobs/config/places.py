@@ -38,7 +38,7 @@ class Place:
     glob: str | None = None
 
     @classmethod
-    def of(cls, location: TableLocation, glob: str | None = None) -> Place:
+    def of(cls, location: TableLocation, glob: str | None) -> Place:
         """Return the place of a table that is valid."""
         target = location.target
         names = None

@@ -266,6 +266,12 @@ class Moment:
     parts: Mapping[str, Any]
     snapshot: Mapping[str, str]
 
+    def change_since(self, before: Moment) -> str:
+        """Return what of an earlier snapshot's key has changed, as a sentence; empty if nothing."""
+        changed = (topic for topic, value in self.key.items() if before.key.get(topic) != value)
+        topic = next(changed, None)
+        return "" if topic is None else f"{topic} changed"
+
 
 class ComparablePages(Protocol):
     """The pages of a table in a snapshot, which recognizes rows that an earlier snapshot saw."""

@@ -160,9 +160,8 @@ class FilesPages:
         """See `extract_jobs.sources.ComparablePages`."""
         del connections, check
         now = self.moment
-        for topic, value in now.key.items():
-            if before.key.get(topic) != value:
-                return f"{topic} changed"
+        if change := now.change_since(before):
+            return change
         same = {name for name, digest in now.parts.items() if before.parts.get(name) == digest}
         return frozenset(span for span in rows if span.part in same)
 

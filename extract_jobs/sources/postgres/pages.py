@@ -96,9 +96,8 @@ class PostgresPages:
         check: Callable[[], None],
     ) -> frozenset[PageSpan] | str:
         """See `extract_jobs.sources.ComparablePages`."""
-        for topic, value in self.key.topics.items():
-            if before.key.get(topic) != value:
-                return f"{topic} changed"
+        if change := self.moment.change_since(before):
+            return change
         transactions = _transactions(before)
         if transactions is None:
             return "the record of what was read before is damaged"

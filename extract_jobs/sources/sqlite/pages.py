@@ -98,10 +98,7 @@ class SqlitePages:
         now = self.moment
         if before.parts != now.parts:
             return "the database's file has changed"
-        for topic, value in now.key.items():
-            if before.key.get(topic) != value:
-                return f"{topic} changed"
-        return frozenset(rows)
+        return now.change_since(before) or frozenset(rows)
 
     def rows_in(
         self, spans: Sequence[PageSpan], *, connections: int, check: Callable[[], None]
